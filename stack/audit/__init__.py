@@ -1,8 +1,8 @@
 """The audit: rules over the typed model and its graph of operations, one file for each family of rules.
 
-A rule is a `Rule` of `stack/audit/finding.py`: id, title, severity, rationale, source, an example that violates it, an
-example that just holds, and a check. The check is a pure function of the `Platform`, and `check_on` of the `Platform`
-and the day of the audit. Some checks also read the rendered resources (`stack/audit/rendered.py`). A check yields
+A rule is a `Rule` of `stack/audit/finding.py`: id, title, severity, rationale, source, an example that violates it, the
+same example changed so that it holds, and a check. `check` is a pure function of the `Platform`. `check_on` also
+depends on the day of the audit. Some checks read the rendered resources (`stack/audit/rendered.py`). A check yields
 `None` for each item that passes and a `Breach` for each item that fails. `Rule.verdict` turns the breaches into
 findings.
 
@@ -72,14 +72,15 @@ RULES: tuple[Rule, ...] = (
 
 
 def audit(platform: Platform, *, on: date) -> tuple[Verdict, ...]:
-    """The verdict of every rule on one environment, on a day."""
+    """The verdict of every rule on one environment, as of a day."""
     return tuple(rule.verdict(platform, on) for rule in RULES)
 
 
 def audit_outcome(platform: Platform, *, on: date) -> Outcome:
     """Audit an environment, and apply the accepted findings of its profile and of its settings file."""
     environment, verdicts = platform.environment, audit(platform, on=on)
-    # Several environments share a profile. One that leaves a node out or pins its images lacks some of the findings.
+    # Several environments share a profile, and an environment that leaves a node out or pins its images has fewer
+    # findings. So an acceptance of the profile without a finding is no fault.
     found = {(finding.rule, finding.path) for verdict in verdicts for finding in verdict.findings}
     by_profile = (entry for entry in environment.profile.accepted_findings if (entry.rule, entry.path) in found)
     accepted = (*by_profile, *environment.settings.accepted_findings)

@@ -19,7 +19,10 @@ from stack.audit.rendered import rendered
 from stack.model.platform import Platform
 
 BURN_RATES = {14.4: ("1h", "5m"), 6.0: ("6h", "30m"), 3.0: ("1d", "2h"), 1.0: ("3d", "6h")}
-"""Multiple of the budget → long and short window, for a budget of 30 days (Site Reliability Workbook, ch. 5)."""
+"""Burn rate → its long and short window, for an error budget of 30 days (Site Reliability Workbook, ch. 5).
+
+A burn rate is a multiple of the rate that spends the budget in exactly 30 days.
+"""
 BURNING = re.compile(r"ratio_rate(\w+) > .*?([\d.]+) \* ([\w:]+:budget)")
 ENOUGH = re.compile(r"increase\w+ > \d+")
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
@@ -29,15 +32,16 @@ EXPORTED = re.compile(
 )
 """Prefixes of the metrics that the deployed programs export."""
 LISTED = frozenset((*STATE_METRICS, *KUBELET_METRICS, *TRACE_METRICS))
-"""All metrics of the programs that export a fixed list. No other name with their prefix exists."""
+"""All metrics of the programs that export a fixed list of metrics."""
 MATCHERS = re.compile(r'"[^"]*"|\'[^\']*\'')
-"""Quoted text, which may contain braces."""
+"""Quoted values of label matchers. They may contain braces."""
 NO_METRIC = re.compile(
     r"\{[^}]*\}|\[[^\]]*\]|\$\w+|\b(?:by|on|without|ignoring|group_left|group_right)\s*\([^)]*\)"
     r"|(?<![\w:])(?:and|or|unless|bool|offset|group_left|group_right|on|by|inf|nan|atan2"
     r"|sum|max|min|avg|count|count_values|group|quantile|stddev|stdvar|topk|bottomk)(?![\w:])|\b\w+\s*(?=\()|\b\d[\w.]*"
 )
-"""Parts of a PromQL expression that name no metric: matchers, windows, variables, labels, words, functions, numbers."""
+"""Parts of a PromQL expression that are no metric: matchers, windows, variables, labels, keywords, functions, numbers.
+"""
 NAME = re.compile(r"[a-zA-Z_:][\w:]*")
 DUTIES = {
     "CronJob": ("kube_cronjob_status_last_successful_time", "kube_job_status_failed"),
@@ -49,7 +53,10 @@ DUTIES = {
     ),
     "Cluster": ("cnpg_pg_stat_archiver_last_archived_time", "cnpg_pg_stat_archiver_last_failed_time"),
 }
-"""Kind with a duty → the metric of its last success and the metric of its failure. A `Cluster` archives its log."""
+"""Kind of resource that has a duty → the metric of its last success and the metric of its failure.
+
+The duty of a CloudNativePG `Cluster` is to archive its write-ahead log.
+"""
 
 
 class Rules(NamedTuple):
@@ -126,7 +133,7 @@ def somebody_acts(platform: Platform) -> Iterator[Breach | None]:
             metric for metric in metrics(expression) - recorded if metric not in LISTED and not EXPORTED.search(metric)
         )
         strange = sorted(metric for metric in unknown if not (without and ":" in metric))
-        text = f"{', '.join(strange)}: nothing exports or records it"
+        text = f"nothing exports or records {', '.join(strange)}"
         yield Breach(f"{name}: metrics", text, "the expression") if strange else None
 
 
@@ -163,7 +170,8 @@ def windows_hold(platform: Platform) -> Iterator[Breach | None]:
     for alert in known.alerts:
         if BURNING.search(alert["expr"]):
             text = "no minimum number of failures: at a low request rate one failure fires the alert"
-            found = Breach(f"alert {alert['alert']}", text, "the expression", "and a count > 4", severity="warning")
+            proposal = "and increase(…) > 4"
+            found = Breach(f"alert {alert['alert']}", text, "the expression", proposal, severity="warning")
             yield None if ENOUGH.search(alert["expr"]) else found
 
 

@@ -9,7 +9,7 @@ from stack.audit.ledgers.availability import flow_availability
 from stack.model.platform import Platform
 
 NINE = 0.1
-"""Share of the budget that one dependency may spend."""
+"""Largest share of a flow's error budget that one dependency may spend."""
 ROUNDING = 1e-12
 """Tolerance for floating-point errors, smaller than any difference between two targets."""
 
@@ -54,8 +54,8 @@ RULES = (
         severity="error",
         rationale="a target above this product is missed even if every dependency meets its own objective",
         source="ACM Queue, Calculus of Service Availability",
-        violates="99.95% over a gateway of 99.99%, a service of 99.95% and a store of 99.99% (99.93% together)",
-        holds="99.93% over the same three dependencies",
+        violates="a target of 99.95% with a gateway of 99.99%, a service of 99.95%, a store of 99.99%: 99.93% in all",
+        holds="a target of 99.93% with the same three dependencies",
         check=flows_attainable,
     ),
     Rule(
@@ -64,8 +64,8 @@ RULES = (
         severity="warning",
         rationale="a dependency that is only as good as its caller spends the whole error budget alone",
         source="ACM Queue, Calculus of Service Availability: the rule of the extra 9",
-        violates="a flow of 99.9% over a store of 99.98%",
-        holds="the same flow over a store of 99.99%",
+        violates="a flow with a target of 99.9% that needs a store of 99.98%",
+        holds="the same flow with a store of 99.99%",
         check=one_nine_better,
     ),
 )

@@ -15,11 +15,11 @@ from stack.model.load import calls_per_run, executions
 from stack.model.platform import Platform
 
 SAFE_REQUESTS = 2
-"""Failed requests that must not open a breaker: a single failure may be a coincidence."""
+"""A breaker must stay closed after this many failed requests. They may have failed by coincidence."""
 SHORTEST_WINDOW = 2
-"""Multiple of the attempt timeout (.NET refuses a shorter sampling duration)."""
+"""Shortest sampling window, as a multiple of the attempt timeout (.NET refuses a shorter sampling duration)."""
 LONGEST_BREAK = 10
-"""Multiple of the callee's restart time."""
+"""Longest break, as a multiple of the callee's restart time."""
 
 
 def _breakers(platform: Platform) -> Iterator[tuple[Edge, CircuitBreaker]]:
@@ -38,10 +38,9 @@ def survives_a_request(platform: Platform) -> Iterator[Breach | None]:
             yield None
             continue
         severity: Severity = "error" if threshold <= attempts else "warning"
-        requests = -(-threshold // attempts)
         text = (
-            f"{requests} failed requests of {attempts} attempts open it: {threshold} consecutive failures"
-            f" ≤ {SAFE_REQUESTS} × {attempts}"
+            f"{threshold} consecutive failures open the breaker,"
+            f" ≤ {SAFE_REQUESTS} failed requests × {attempts} attempts"
         )
         field = f"{edge.path}: circuit_breaker.consecutive_failures"
         yield Breach(edge.path, text, field, str(SAFE_REQUESTS * attempts + 1), edge.call.location, severity)
@@ -57,7 +56,7 @@ def can_open(platform: Platform) -> Iterator[Breach | None]:
         calls = rate * breaker.sampling_duration.seconds / replicas
         text = (
             f"{rate:.4g}/s × {breaker.sampling_duration} ÷ {replicas} replicas = {calls:.4g} calls"
-            f" < minimum_throughput {breaker.minimum_throughput}: it never opens"
+            f" < minimum_throughput {breaker.minimum_throughput}: the breaker never opens"
         )
         field = f"{edge.path}: circuit_breaker.minimum_throughput"
         found = Breach(edge.path, text, field, str(max(1, int(calls))), edge.call.location)
@@ -92,15 +91,15 @@ def breaks_for_a_restart(platform: Platform) -> Iterator[Breach | None]:
             yield None
             continue
         why = (
-            f"{opened} < {restart}: its probes fail until {edge.callee.name} has restarted"
+            f"{opened} < {restart}: the breaker's probes fail until {edge.callee.name} has restarted"
             if opened < restart
-            else f"{opened} > {LONGEST_BREAK} × {restart}: it refuses calls long after {edge.callee.name} is back"
+            else f"{opened} > {LONGEST_BREAK} × {restart}: the breaker stays open long after {edge.callee.name} is back"
         )
         field = f"{edge.path}: circuit_breaker.break_duration, or {edge.callee.name}.restart"
         yield Breach(edge.path, why, field, str(restart), edge.call.location)
 
 
-def retries_respect_it(platform: Platform) -> Iterator[Breach | None]:
+def retries_respect_breakers(platform: Platform) -> Iterator[Breach | None]:
     """Check that no retry repeats a call that an open breaker has refused."""
     mesh = platform.environment.settings.mesh
     for edge, _ in _breakers(platform):
@@ -162,7 +161,7 @@ RULES = (
         id="C04",
         title="a circuit breaker stays open at least while its callee restarts, and not much longer",
         severity="warning",
-        rationale="a shorter break sends probes that must fail, a longer one refuses calls that would succeed",
+        rationale="after a shorter break the probes fail; a longer break refuses calls that would succeed",
         source="the declared times of restart and failover",
         violates="a break of 14s for a service that restarts in 15s",
         holds="a break of 15s for the same service",
@@ -176,6 +175,6 @@ RULES = (
         source="Polly, Retry around CircuitBreaker: BrokenCircuitException is not handled",
         violates="grpc retries UNAVAILABLE, and the mesh's breaker answers UNAVAILABLE",
         holds="the runtime retries and has the breaker: its retry does not repeat a refusal by the breaker",
-        check=retries_respect_it,
+        check=retries_respect_breakers,
     ),
 )

@@ -1,4 +1,4 @@
-"""N03, N04, N06: callees that do not admit a caller, names and ports that nothing serves, and DNS out of reach."""
+"""N03, N04, N06: callees that refuse a caller, names and ports that nothing serves, and DNS that pods cannot reach."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def names_are_served(platform: Platform) -> Iterator[Breach | None]:
     for caller, host, port in sorted(set(_used(platform))):
         if host.endswith(domain):
             name = host.removesuffix(domain)
-            why = "no such Service" if name not in served else f"its ports are {sorted(served[name])}"
+            ports = ", ".join(map(str, sorted(served.get(name, ()))))
+            why = f"the Service has only the ports {ports}" if ports else "no such Service"
             found = Breach(f"{caller} → {name}:{port}", f"{why}: the call fails", "the callee's address or port")
             yield None if port in served.get(name, ()) else found
 
@@ -88,8 +89,11 @@ def names_resolve(platform: Platform) -> Iterator[Breach | None]:
                         blocks |= {peer["ipBlock"]["cidr"] for peer in rule.get("to", ()) if "ipBlock" in peer}
                         selected |= any("podSelector" in peer for peer in rule.get("to", ()))
         wanted = {NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns}
-        closed = [*sorted(wanted - blocks), *(() if selected else ("the pods of DNS",))]
-        text = f"no policy for all its pods permits DNS at {', '.join(closed)}: names do not resolve in such a cluster"
+        closed = [*sorted(wanted - blocks), *(() if selected else ("the DNS pods",))]
+        text = (
+            f"no NetworkPolicy for all pods of the namespace permits DNS at {', '.join(closed)}:"
+            " names do not resolve in a cluster that uses it"
+        )
         yield Breach(namespace, text, "NetworkPolicy allow-dns") if closed else None
 
 
@@ -108,7 +112,7 @@ RULES = (
         id="N04",
         title="every called name and port is served",
         severity="error",
-        rationale="a name without a Service, or a port that nothing listens on, fails only when it is called",
+        rationale="a call to a name without a Service, or to a port that nothing serves, fails only at run time",
         source="the rendered Services",
         violates="a bundle calls prices-grpc on port 9001, and the Service has port 9000",
         holds="the bundle calls port 9000",

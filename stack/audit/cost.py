@@ -14,14 +14,17 @@ from stack.model.settings import path_of
 
 
 def within_budget(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the cost at the expected scale with the budget. The finding reports maximum and infrastructure, too."""
+    """Compare the cost at the expected scale with the budget.
+
+    The finding also reports the cost at the maximum scale and the cost of the infrastructure.
+    """
     budget = platform.site.monthly_budget
     if budget is None or (found := costs(platform)) is None:
         return
     expected, most = found.application.expected, found.application.maximum
     text = (
         f"{expected:,.0f} USD a month at minimum + {EXPECTED:.0%} of the range, {most:,.0f} USD at the maximum,"
-        f" {found.infrastructure.expected:,.0f} USD for the infrastructure beside it;"
+        f" and {found.infrastructure.expected:,.0f} USD for the infrastructure;"
         f" the budget is {budget:,} USD, at prices of {found.prices.source}, read on {found.prices.read_on}"
     )
     field = f"replicas or sizing of the services, site.monthly_budget, or {path_of('prices')}"
@@ -32,7 +35,7 @@ def recent_prices(platform: Platform, on: date) -> Iterator[Breach | None]:
     """Check that the price table is recent."""
     if (prices := platform.prices) is None:
         return
-    text = f"somebody read the prices on {prices.read_on}, {prices.age(on)} days ago > {MAX_AGE_DAYS} days"
+    text = f"the prices are of {prices.read_on}: {prices.age(on)} days old > {MAX_AGE_DAYS} days"
     found = Breach("prices", text, f"site.prices, or {path_of('prices')}", severity="warning")
     yield found if prices.age(on) > MAX_AGE_DAYS else None
 

@@ -33,13 +33,13 @@ def _critical(graph: CallGraph) -> set[OperationKey]:
 
 
 def tiers_hold(platform: Platform) -> Iterator[Breach | None]:
-    """Check each hard call on a critical flow: the callee's tier is no lower than the caller's."""
+    """Check that no hard call on a critical flow goes to a callee of a lower tier than its caller's."""
     critical = _critical(platform.graph)
     for edge in platform.graph.edges:
         if not isinstance(edge.caller, Service) or not isinstance(edge.callee, Service) or not _needed(edge):
             continue
         if (edge.caller.name, edge.operation.name) in critical:
-            text = f"{edge.caller.tier} cannot work without {edge.callee.name}, which is {edge.callee.tier}"
+            text = f"a {edge.caller.tier} service cannot work without {edge.callee.name}, a {edge.callee.tier} service"
             field = f"{edge.callee.name}.tier, or a fallback of the call"
             found = Breach(edge.path, text, field, edge.caller.tier, edge.call.location)
             yield found if RANK[edge.callee.tier] > RANK[edge.caller.tier] else None
@@ -52,7 +52,7 @@ def fallbacks_stand_alone(platform: Platform) -> Iterator[Breach | None]:
         for name in edge.call.fallback_uses:
             failed = edge.callee.name
             through = "" if name == failed else f" through {name}"
-            text = f"its fallback ({edge.call.fallback}) needs {failed}{through}, the dependency that has failed"
+            text = f"the fallback ({edge.call.fallback}) runs when {failed} has failed, but it needs {failed}{through}"
             found = Breach(edge.path, text, f"{edge.path}: fallback", "", edge.call.location, "error")
             yield found if name == failed or failed in needs[name] else None
 
@@ -81,7 +81,7 @@ def limits_agree(platform: Platform) -> Iterator[Breach | None]:
             text = f"{edge.call.bulkhead.max_concurrent} × {callers} replicas = {wanted} calls at once"
             fitting = str(slots // callers)
             field = f"{edge.path}: bulkhead.max_concurrent"
-            text = f"{text} > {inbound} × {callees} replicas = {slots} of the callee"
+            text = f"{text} > {inbound} × {callees} replicas = {slots} slots of the callee"
             yield Breach(edge.path, text, field, fitting, edge.call.location) if wanted > slots else None
     rates = executions(graph)
     for service in graph.services:
@@ -116,12 +116,15 @@ def _rate(limit: RateLimit) -> float:
 
 
 def somebody_calls(platform: Platform) -> Iterator[Breach | None]:
-    """Check that each service has a caller, or an operation that an event, a schedule or an outside load starts."""
+    """Check that each service has a caller, or an operation that an event, a schedule or load from outside starts."""
     # An environment may leave the gateway out, so the callers come from the tenant's whole graph.
     called = {edge.callee.name for edge in platform.tenant.graph.edges}
     for service in platform.graph.services:
         started = any(each.load or each.background or each.consumes for each in service.operations)
-        text = "nothing calls its operations, and none consumes an event, runs in the background or has an outside load"
+        text = (
+            "nothing calls the service, and no operation of it consumes an event, runs in the background or has a load"
+            " from outside"
+        )
         found = Breach(service.name, text, f"a call of {service.name}, or its load", "", service.location)
         yield None if started or service.name in called else found
 

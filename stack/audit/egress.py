@@ -30,7 +30,7 @@ class WayOut(NamedTuple):
 
 
 def declared_ways_out(platform: Platform) -> set[WayOut]:
-    """The ways out of the declared calls, and of the declared links to address blocks."""
+    """The ways out that the declared calls and the declared links to address blocks need."""
     called = {
         WayOut(
             title(platform, edge.caller.namespace, edge.caller.name),

@@ -45,7 +45,10 @@ def pings_come_in_time(platform: Platform) -> Iterator[Breach | None]:
         for route in _gateway_routes(config.get("data", {}).get("apisix.yaml", "")):
             if route.get("enable_websocket"):
                 idle = float(route["upstream"]["timeout"]["read"])
-                text = f"the gateway closes it after {idle:g}s without a byte, and a ping comes every {PING_INTERVAL}"
+                text = (
+                    f"the gateway closes a WebSocket after {idle:g}s without a byte,"
+                    f" but pings come only every {PING_INTERVAL}"
+                )
                 found = Breach(f"route {route['id']}", text, "upstream.timeout.read", f"above {PING_INTERVAL}")
                 yield found if idle <= PING_INTERVAL.seconds else None
 
@@ -78,7 +81,7 @@ RULES = (
         id="S02",
         title="pings keep long connections open at every hop",
         severity="error",
-        rationale="a hop that closes idle connections ends every WebSocket on which nobody speaks for a while",
+        rationale="a hop that closes idle connections ends every WebSocket on which nobody speaks for that long",
         source="apisix#7478",
         violates="a WebSocket route with a read timeout of 20s and a ping every 20s",
         holds="the same route with a read timeout of 60s",

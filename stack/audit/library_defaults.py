@@ -1,6 +1,6 @@
 """R09: libraries and proxies that retry by default, as of 2026-11.
 
-Each row is the default of the version that was current in that month. The row names the documentation it comes from.
+Each row is the default of the version that was current in that month. `source` names the documentation of the default.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROXIED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable")
 
 @dataclass(frozen=True, slots=True)
 class LibraryDefault:
-    """The retries of a library that nobody configures. No library here has a retry budget over all calls."""
+    """The retries of a library that nobody has configured. No library in this table has a retry budget."""
 
     retries: int
     conditions: tuple[RetryCondition, ...]
@@ -80,7 +80,7 @@ DEFAULTS: dict[str, LibraryDefault] = {
 
 @dataclass(frozen=True, slots=True)
 class ClientRetry:
-    """A client library that retries on an edge, by its default or by the callers' setting."""
+    """A client library that retries on an edge, by default or because its callers configure it."""
 
     library: str
     retries: int
@@ -89,7 +89,10 @@ class ClientRetry:
 
 
 def client_retries(edge: Edge) -> Iterator[ClientRetry]:
-    """The client libraries of a call that make several attempts. An unknown library has the declared retries."""
+    """The client libraries of a call that make several attempts.
+
+    A library that is not in `DEFAULTS` retries only if the catalogue declares it.
+    """
     for client in edge.callee.clients if isinstance(edge.callee, Dependency) else ():
         default = DEFAULTS.get(client.library)
         retries = client.retries if client.retries is not None else default.retries if default else 0
@@ -99,7 +102,7 @@ def client_retries(edge: Edge) -> Iterator[ClientRetry]:
 
 
 def hidden_layers(platform: Platform) -> Iterator[Breach | None]:
-    """Check each client library of a dependency, then each route of the mesh."""
+    """Check that somebody sets the retries of each client library of a dependency, and of each route of the mesh."""
     dependencies = [node for node in platform.graph.nodes.values() if isinstance(node, Dependency)]
     for dependency in dependencies:
         for client in dependency.clients:
@@ -112,7 +115,8 @@ def _hidden(dependency: Dependency, library: str, default: LibraryDefault) -> Br
     waits = f" of {default.timeout} each" if default.timeout else ""
     return Breach(
         f"{dependency.name} by {library}",
-        f"{library} makes 1 + {default.retries} attempts{waits} by default, and no retries are set ({default.source})",
+        f"{library} makes 1 + {default.retries} attempts{waits} by default, and nobody sets its retries"
+        f" ({default.source})",
         f"{dependency.name}.clients: retries, and {default.setting} in its callers",
         "retries=0",
         dependency.location,
@@ -129,7 +133,7 @@ def _route(name: str, route: dict[str, Any]) -> Breach | None:
     default = DEFAULTS["istio"]
     if "retries" in route:
         return None
-    text = f"istio makes 1 + {default.retries} attempts by default, and the route sets no retries ({default.source})"
+    text = f"istio makes 1 + {default.retries} attempts by default, and the route does not set them ({default.source})"
     return Breach(name, text, "spec.http[].retries.attempts", "0")
 
 
@@ -140,7 +144,7 @@ RULES = (
         severity="warning",
         rationale="an SDK's default retries multiply the declared attempts, and the declared policies do not show them",
         source="each library's documentation, as stack/audit/library_defaults.py lists them",
-        violates='Client(library="openai-python"), which leaves 2 retries of 600s each',
+        violates='Client(library="openai-python"), whose default is 2 retries of 600s each',
         holds='Client(library="openai-python", retries=0)',
         check=hidden_layers,
     ),

@@ -25,7 +25,7 @@ def candidates_are_apart(platform: Platform) -> Iterator[Breach | None]:
     """Check that interchangeable candidates share no key, host or proxy, and that calls move between them."""
     for edge in platform.graph.edges:
         if isinstance(edge.callee, Dependency) and len(edge.callee.addresses) > 1 and not edge.route:
-            text = "any address counts as sufficient, and each attempt of a request goes to the same address"
+            text = "availability counts one address as sufficient, but all attempts of a request go to the same address"
             yield Breach(edge.path, text, f"{edge.callee.name}: routes, or one address", "", edge.call.location)
     for edge, route, models in model_edges(platform.graph):
         candidates = models.candidates(route)
@@ -57,7 +57,7 @@ def _shared(models: ModelDependency, one: Deployment, other: Deployment) -> Iter
 
 
 def one_loop(platform: Platform) -> Iterator[Breach | None]:
-    """Check that SDK and mesh make one attempt of each model call. The bundle refuses a retry of the call itself."""
+    """Check that SDK and mesh make one attempt of each model call. The bundle refuses a retry policy on the call."""
     mesh = {
         host: max(route.get("retries", {}).get("attempts", 0) for route in service["spec"].get("http", ()))
         for service in rendered(platform).of_kind("VirtualService")
@@ -72,7 +72,10 @@ def one_loop(platform: Platform) -> Iterator[Breach | None]:
                 found[f"the mesh before {egress}"] = retries
         attempts = route.fallback.max_attempts
         for layer, retries in found.items():
-            text = f"{layer} makes 1 + {retries} attempts of each of the route's {attempts}: {(1 + retries) * attempts}"
+            text = (
+                f"{layer} makes 1 + {retries} attempts for each of the route's {attempts} attempts:"
+                f" {(1 + retries) * attempts} together"
+            )
             yield Breach(
                 edge.path, text, f"{edge.callee.name}.clients, or retries of the mesh", "0", edge.call.location
             )
@@ -88,7 +91,7 @@ def keys_are_known(platform: Platform) -> Iterator[Breach | None]:
         prices = [each.model.price for each in demand.candidates if each.model.price]
         dearest = max((price.micro_usd(demand.use.input_mean, demand.use.output_mean) for price in prices), default=0)
         text = (
-            f"{', '.join(sorted(unaware))} know no idempotency key: {attempts} attempts may cost "
+            f"no support for idempotency keys at {', '.join(sorted(unaware))}: {attempts} attempts may cost "
             f"{attempts} × {dearest} = {attempts * dearest} micro-USD"
         )
         found = Breach(demand.path, text, f"{edge.call.name}: idempotency", "idempotent", edge.call.location)
@@ -107,7 +110,7 @@ def fallbacks_are_able(platform: Platform) -> Iterator[Breach | None]:
                 )
             elif model.context_window < needed:
                 sizes = f"{demand.use.input_p95:,} tokens in + {demand.use.output_max:,} out"
-                text = f"window {model.context_window:,} < {needed:,} = {sizes}"
+                text = f"context window {model.context_window:,} < {needed:,} = {sizes}"
                 yield Breach(path, text, f"{demand.name}: candidates", "", demand.edge.target.location)
             else:
                 yield None
@@ -128,7 +131,7 @@ def budgets_hold(platform: Platform) -> Iterator[Breach | None]:
                 text = f"{store.name} drops entries when its memory is full, and a dropped counter starts again at zero"
                 yield Breach(f"{edge.path}: {name}", text, f"budgets.{name}.store", "", edge.callee.location)
             elif budget.when_store_unavailable is None:
-                text = f"no behaviour is declared for the time while {budget.store} is down"
+                text = f"the budget does not declare what happens while {budget.store} is down"
                 yield Breach(
                     f"{edge.path}: {name}",
                     text,
@@ -151,13 +154,13 @@ def _disclosures(platform: Platform, edge: Edge, route: ModelRoute, models: Mode
     where = edge.target.location
     if route.cache and "tenant" not in route.cache.scope:
         text = f"the cache distinguishes {', '.join(route.cache.scope)}: one tenant gets the answers of another"
-        yield Breach(edge.path, text, f"{_named(edge)}.cache.scope", "with tenant", where)
+        yield Breach(edge.path, text, f"{_named(edge)}.cache.scope", "add tenant", where)
     if route.privacy.capture and platform.environment.profile.strict:
         text = f"spans hold prompts and answers in profile {platform.environment.profile.name}"
         yield Breach(edge.path, text, f"{_named(edge)}.privacy.capture", "False", where)
     for provider in dict.fromkeys(models.provider(each) for each in models.candidates(route)):
         if KEY.search(f"{provider.host.host}{provider.base_path}"):
-            text = "its address contains a word that looks like a key, and addresses are in logs"
+            text = "the provider's address contains a word that looks like a key, and logs contain addresses"
             yield Breach(f"{edge.path}: {provider.name}", text, f"{provider.name}: host or base_path", "", where)
 
 
@@ -186,7 +189,7 @@ RULES = (
         id="M06",
         title="idempotency keys go only to providers that recognize them",
         severity="warning",
-        rationale="a key that the provider ignores makes a repeated call look free, and each attempt is billed",
+        rationale="a provider that ignores the key bills each attempt, although the call looks free to repeat",
         source="llm-exe#797",
         violates='hard("llm.generate", "with_key") to a provider without idempotency_keys',
         holds='hard("llm.generate", "idempotent") to the same provider',
@@ -206,7 +209,7 @@ RULES = (
         id="M10",
         title="budgets are durable, and answers have a limit",
         severity="error",
-        rationale="an evicted counter gives a tenant its whole budget again; an answer without limit has no price",
+        rationale="an evicted counter gives a tenant its whole budget again; an answer without limit may cost anything",
         source="ai-gateway#680",
         violates="a budget whose counters are in a cache that evicts",
         holds="the same budget in a store that keeps its entries, with a local share while the store is down",

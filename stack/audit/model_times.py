@@ -20,7 +20,7 @@ ENVOY_IDLE = Duration("1h")
 
 
 def answers_fit(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the longest answer of each candidate with the objective of the request and with the route's timeout."""
+    """Compare the longest answer of each candidate with the objective of the request and the route's timeout."""
     for demand in model_demands(platform.graph):
         for candidate in demand.candidates:
             yield _too_slow(demand, candidate.name, candidate.latency)
@@ -63,7 +63,7 @@ def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
     for edge, route, models in model_edges(platform.graph):
         for candidate in models.candidates(route):
             gap, idle = candidate.model.longest_gap, route.timeout.idle
-            text = f"a healthy stream pauses for {gap}, and the route ends it after {idle}"
+            text = f"a healthy stream may pause for {gap}, but the route ends a stream that pauses for {idle}"
             found = Breach(
                 f"{edge.path}: {candidate.name}",
                 text,
@@ -91,12 +91,12 @@ def hops_outlast(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _ends_early(path: str, field: str, limit: Duration, total: Duration) -> Breach | None:
-    text = f"the hop ends a stream after {limit}, and the route allows {total}"
+    text = f"the hop ends a stream after {limit}, but the route allows {total}"
     return Breach(path, text, field, str(total)) if limit < total else None
 
 
 def _routes_behind(graph: CallGraph) -> dict[OperationKey, Duration]:
-    """Operation → the longest total timeout of the routes that it leads to."""
+    """Operation → the longest total timeout of the model routes that its calls lead to."""
     found: dict[OperationKey, Duration] = {}
     for run in graph.bottom_up:
         totals = [run.operation.route.timeout.total] if run.operation.route else []
@@ -107,7 +107,7 @@ def _routes_behind(graph: CallGraph) -> dict[OperationKey, Duration]:
 
 
 def _proxy_limits(platform: Platform) -> Iterator[tuple[tuple[str, str], list[tuple[str, Duration]]]]:
-    """Egress proxy and caller → the fixed limits of the caller's connections, by their field."""
+    """Egress proxy and caller → the fixed limits of the caller's connections, each with its field."""
     for proxy in platform.components:
         if isinstance(proxy, EgressProxy):
             for listener in bootstrap(proxy)["static_resources"]["listeners"]:
@@ -123,7 +123,7 @@ def _proxy_limits(platform: Platform) -> Iterator[tuple[tuple[str, str], list[tu
 
 
 def _mesh_hops(platform: Platform, behind: dict[OperationKey, Duration]) -> Iterator[Breach | None]:
-    """The mesh's timeouts before services that lead to a route."""
+    """Compare the mesh's timeouts of services that lead to a model route with the route's total timeout."""
     totals: dict[str, Duration] = {}
     for service in platform.graph.services:
         if routes := [
@@ -143,7 +143,7 @@ RULES = (
         id="M02",
         title="the longest answer of each candidate meets the objective",
         severity="error",
-        rationale="a whole answer spends most of its time on decoding, so its target needs a speed of decoding",
+        rationale="decoding takes most of an answer's time, so a slow candidate misses the objective of long answers",
         source="time to first token and time per output token: DistServe (OSDI 2024)",
         violates="250ms + 149 × 20ms = 3.23s for an operation with an objective of 900ms",
         holds="250ms + 149 × 4.3ms = 890.7ms for the same operation",

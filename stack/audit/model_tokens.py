@@ -15,7 +15,7 @@ from stack.model.model_load import model_demands, model_edges
 from stack.model.platform import Platform
 
 FULL = 0.8
-"""Share of a quota. Above it a peak leaves no room (rule M07)."""
+"""Share of a quota. A higher load leaves no room for a peak (rule M07)."""
 NOTICE = timedelta(days=30)
 """Time to replace a model before its provider shuts it down (rule M12)."""
 
@@ -87,7 +87,7 @@ def priced(platform: Platform) -> Iterator[Breach | None]:
     budget = platform.site.monthly_model_budget
     if budget is not None:
         spent = model_total(platform)
-        text = f"model calls cost {spent:,.0f} USD a month at the mean load > {budget:,}"
+        text = f"model calls cost {spent:,.0f} USD a month at the mean load > {budget:,} USD, the budget"
         found = Breach(
             "model calls → budget", text, "site.monthly_model_budget, or models and their load", f"{spent:,.0f}"
         )
@@ -107,9 +107,10 @@ def in_service(platform: Platform, on: date) -> Iterator[Breach | None]:
             yield None
         elif on < model.retires:
             text = f"{model.name} retires on {model.retires}, in {(model.retires - on).days} days"
-            yield Breach(path, text, field, "a model that stays", where, "warning")
+            yield Breach(path, text, field, "a model that retires later", where, "warning")
         else:
-            yield Breach(path, f"{model.name} retired on {model.retires}", field, "a model that is served", where)
+            text = f"{model.name} retired on {model.retires}"
+            yield Breach(path, text, field, "a model that its provider still serves", where)
 
 
 RULES = (

@@ -47,7 +47,7 @@ def titles(platform: Platform) -> dict[Place, str]:
 @lru_cache(maxsize=4)
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
     """Every declared endpoint, and undeclared strangers that must reach nothing."""
-    # Every port that any policy opens, so that a port which is open to every address is found.
+    # Includes every port that a policy opens, so that the rules find a port that is open to all addresses.
     outside = tuple(sorted({80, *_host_ports(platform), *egress_ports(rendered(platform).network_policies)}))
     namespaces = sorted({service.namespace for service in platform.graph.services})
     found = [
@@ -60,7 +60,7 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
         Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=outside),
         Endpoint(INTERNET, ip="203.0.113.1", ports=outside),
         Endpoint(INTERNET_V6, ip="2001:db8::1", ports=outside),
-        # The last address, because the object store's block is part of this network and has a name of its own.
+        # The last address stands for the network: the object store's block, a part of it, is an endpoint of its own.
         Endpoint(PEERED_NETWORK, ip=str(ip_network(platform.site.peered_network)[-2]), ports=outside),
     ]
     return {endpoint.name: endpoint for endpoint in found}
@@ -127,9 +127,9 @@ def _host_ports(platform: Platform) -> Iterator[int]:
 
 
 def declared(platform: Platform) -> set[Reach]:
-    """The ways of every link, from each proxy to its declared hosts, and from each of our pods to each DNS resolver."""
+    """The declared ways: along every link, from proxies to their declared hosts, and from our pods to DNS resolvers."""
     everyone = endpoints(platform)
-    # Only the few endpoints outside: a search of all endpoints for each call would take quadratic time.
+    # Blocks match only the few endpoints outside. To search all endpoints for each link would take quadratic time.
     outside = {found.name: found for found in everyone.values() if found.ip}
     governed = {found.name for found in everyone.values() if found.governed}
     ways = {Reach(name, resolver.name, DNS_PORT) for name in governed for resolver in resolvers(platform)}
@@ -166,7 +166,7 @@ def _names(platform: Platform, end: NetworkEnd, outside: Mapping[str, Endpoint])
 
 
 def title(platform: Platform, namespace: str, name: str) -> str:
-    """The name of some pods in findings."""
+    """The name that findings give to the pods."""
     return titles(platform).get((namespace, name), name)
 
 
@@ -185,7 +185,9 @@ def declared_is_permitted(platform: Platform) -> Iterator[Breach | None]:
         yield (
             None
             if way in open_ways
-            else Breach(_text(way), "declared, but the NetworkPolicies of its ends deny it", "NetworkPolicy")
+            else Breach(
+                _text(way), "declared, but a NetworkPolicy of the caller or the callee denies it", "NetworkPolicy"
+            )
         )
 
 
@@ -219,7 +221,7 @@ RULES = (
         id="N02",
         title="every permitted call is declared",
         severity="error",
-        rationale="an intruder uses open connections that nobody needs to reach further services",
+        rationale="if nobody needs an open connection, only an intruder uses it, to reach further services",
         source="the rendered NetworkPolicies",
         violates="the policy of prices admits orders on port 8080, but no call uses that port",
         holds="the policy of prices admits orders only on the port of its calls",

@@ -34,7 +34,7 @@ def judged(platform: Platform) -> Iterator[Breach | None]:
     known = list(rules(platform).expressions)
     for name, expression in known:
         if "_latency_bucket" in expression:
-            text = "its histogram includes the time of the client's own connection"
+            text = "the rule's histogram includes the time of the client's own connection"
             yield Breach(f"rule {name}", text, "the expression") if WHOLE_REQUEST.search(expression) else None
     if known and any(milestone.first_stage for flow in platform.graph.flows for milestone in flow.milestones):
         seen = any("first_byte" in expression for _, expression in known)

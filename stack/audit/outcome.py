@@ -61,7 +61,7 @@ class Outcome:
 
 
 def judge(source: str, verdicts: Iterable[Verdict], accepted: Sequence[AcceptedFinding] = (), *, on: date) -> Outcome:
-    """Match findings with acceptances on a date. An acceptance holds until the end of its day `expires`."""
+    """Match findings with acceptances on a date. An acceptance is valid until the end of the day `expires`."""
     found = tuple(verdicts)
     known = {(entry.rule, entry.path): entry for entry in accepted}
     judged = []

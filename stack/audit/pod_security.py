@@ -29,12 +29,12 @@ ENFORCED = "pod-security.kubernetes.io/enforce"
 
 
 def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no rendered Secret has values, and that no variable of a container is a secret in plain text."""
+    """Check that no rendered Secret has values, and that no variable of a container has a secret in plain text."""
     found = rendered(platform)
     for secret in found.of_kind("Secret"):
         written = bool(secret.get("data") or secret.get("stringData"))
         path = f"Secret {secret['metadata']['name']}"
-        yield Breach(path, "a rendered file contains its values", "secrets") if written else None
+        yield Breach(path, "a rendered file contains the values of the Secret", "secrets") if written else None
     settings = {
         (each["metadata"].get("namespace"), each["metadata"]["name"]): each.get("data", {})
         for each in found.of_kind("ConfigMap")
@@ -44,7 +44,7 @@ def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
             variables = dict(_variables(workload.namespace, container, settings))
             plain = [name for name, value in variables.items() if value and SECRET.search(name)]
             path = f"{workload.path}: {container['name']}.env"
-            text = f"{', '.join(plain)} in plain text"
+            text = f"secrets in plain text: {', '.join(plain)}"
             yield Breach(path, text, "env[].valueFrom.secretKeyRef") if plain else None
 
 
@@ -89,7 +89,7 @@ def restricted(platform: Platform) -> Iterator[Breach | None]:
     for workload in found.workloads:
         if workload.namespace not in freed:
             reasons = sorted({*_of_pod(workload), *_of_containers(workload)})
-            text = f"restricted refuses it: {', '.join(reasons)}"
+            text = f"the Pod Security Standard restricted refuses the pods: {', '.join(reasons)}"
             yield Breach(f"{workload.path}: security", text, "securityContext") if reasons else None
 
 

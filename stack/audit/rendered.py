@@ -109,7 +109,7 @@ class Rendered:
     @property
     def network_policies(self) -> Sequence[Resource]:
         """Every NetworkPolicy."""
-        return self.of_kind("NetworkPolicy")  # type: ignore[return-value]  # its kind is its type
+        return self.of_kind("NetworkPolicy")  # type: ignore[return-value]  # the kind determines the type
 
 
 @lru_cache(maxsize=4)

@@ -29,7 +29,7 @@ def markdown(outcome: Outcome) -> str:
 
 def _finding_rows(outcome: Outcome) -> Iterator[str]:
     if outcome.judged:
-        yield "| severity | rule | path | arithmetic | change | would hold | declared in | acceptance |"
+        yield "| severity | rule | path | arithmetic | change | proposal | declared in | acceptance |"
         yield "|---|---|---|---|---|---|---|---|"
         for judged in outcome.judged:
             found = judged.finding
@@ -39,7 +39,7 @@ def _finding_rows(outcome: Outcome) -> Iterator[str]:
 
 
 def _rule_rows(outcome: Outcome) -> Iterator[str]:
-    yield from ("| rule | verdict | checked | what | source |", "|---|---|---|---|---|")
+    yield from ("| rule | verdict | checked | title | source |", "|---|---|---|---|---|")
     for verdict in outcome.verdicts:
         yield markdown_row(verdict.rule.id, verdict.text, str(verdict.checked), verdict.rule.title, verdict.rule.source)
 

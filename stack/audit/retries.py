@@ -34,7 +34,7 @@ SEEN_BY_CALLERS: dict[RetryCondition, RetryCondition] = {
 }
 """Failure of a callee's own call → the outcome that the caller sees. A timeout is a timeout at every hop."""
 SPOKEN: dict[RetryCondition, str] = {
-    "connection_failed": "cannot be connected to",
+    "connection_failed": "cannot be reached",
     "attempt_timeout": "times out",
     "unavailable": "answers 5xx",
     "resource_exhausted": "answers 429",
@@ -52,12 +52,13 @@ class Layer:
     """Retries per call that the layer sustains. `None` means no limit."""
 
     def sustained(self) -> float:
-        """Attempts per call for as long as the callee stays down."""
+        """Attempts per call while the callee stays down."""
         return self.attempts if self.budget is None else min(self.attempts, 1 + self.budget)
 
 
 FALLBACK = "model fallback"
-"""The loop over a route's candidates. It has no retry budget: an attempt takes another candidate's quota of tokens."""
+"""Layer that tries the candidates of a model route in turn. It has no retry budget: each candidate has its own quota.
+"""
 BUDGETED = {"runtime", "grpc"}
 """Layers that enforce a retry budget. The gateway and the client libraries do not."""
 
@@ -84,7 +85,7 @@ def attempts(edge: Edge, failure: RetryCondition) -> int:
 
 
 def sustained(edge: Edge, failure: RetryCondition) -> float:
-    """Attempts per call for as long as the failure lasts."""
+    """Attempts per call while the failure lasts."""
     return prod(layer.sustained() for layer in layers(edge) if failure in layer.conditions)
 
 
@@ -162,7 +163,7 @@ class Amplified(NamedTuple):
 
     root: Run
     failure: RetryCondition
-    """The failure of the last hop that causes most attempts."""
+    """The failure of the last hop that causes the most attempts."""
     path: Path
     attempts: float
 
@@ -191,7 +192,7 @@ def _too_many(found: Amplified) -> Breach:
 
 
 def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
-    """Check that one layer retries each edge, and one interior hop each path."""
+    """Check that at most one layer retries each edge, and that at most one interior hop of each path retries."""
     for run in platform.graph.bottom_up:
         for edge in run.edges:
             if names := [layer.name for layer in layers(edge) if layer.name != "saga"]:
@@ -209,7 +210,8 @@ def is_interior(edge: Edge) -> bool:
 
 
 def _stacked(edge: Edge, names: list[str]) -> Breach:
-    text = f"{' and '.join(names)} both retry it: {' × '.join(str(layer.attempts) for layer in layers(edge))} attempts"
+    product = " × ".join(str(layer.attempts) for layer in layers(edge))
+    text = f"{' and '.join(names)} retry the same call: {product} attempts"
     field = f"{edge.callee.name}.clients: retries, or {edge.path}: retry"
     return Breach(edge.path, text, field, "retries=0", edge.call.location, "error")
 
@@ -237,9 +239,9 @@ class ServiceLoad(NamedTuple):
     """Requests per second at one service in an environment."""
 
     offered: float
-    """One attempt for each call."""
+    """The load if each call makes one attempt."""
     with_retries: float
-    """With the retries that callers sustain while their callees fail."""
+    """The load with the retries that callers sustain while their callees fail."""
 
 
 def service_loads(platform: Platform) -> dict[str, ServiceLoad]:
@@ -286,7 +288,7 @@ RULES = (
     ),
     Rule(
         id="R02",
-        title="one layer retries each edge, and one interior hop each path",
+        title="at most one layer retries each edge, and at most one interior hop of each path retries",
         severity="warning",
         rationale="retries at several hops of a path multiply, and each hop repeats the work of all hops behind it",
         source="SRE book ch. 21; AWS REL05-BP03",

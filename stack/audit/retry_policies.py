@@ -36,7 +36,7 @@ def few_attempts(platform: Platform) -> Iterator[Breach | None]:
     for edge, layer in _layers(platform):
         severity: Severity = "error" if layer.attempts > MAX_ATTEMPTS else "warning"
         text = f"{layer.name} makes 1 + {layer.attempts - 1} = {layer.attempts} attempts > {WARN_ATTEMPTS}"
-        field = f"{edge.path}: retry.max_retries" if layer.name in EXPRESSED else f"{layer.name}: its retries"
+        field = f"{edge.path}: retry.max_retries" if layer.name in EXPRESSED else f"the retries of {layer.name}"
         found = Breach(edge.path, text, field, str(WARN_ATTEMPTS - 1), edge.call.location, severity)
         yield found if layer.attempts > WARN_ATTEMPTS else None
 
@@ -49,7 +49,8 @@ def budgeted(platform: Platform) -> Iterator[Breach | None]:
     """Check that every layer that retries an edge has a budget."""
     for edge, layer in _layers(platform):
         text = f"{layer.name} makes {layer.attempts} attempts of every call without a retry budget"
-        found = Breach(edge.path, text, f"{edge.path}: retry, in a layer with a budget", "", edge.call.location)
+        field = f"{edge.path}: retry, enforced by a layer with a budget"
+        found = Breach(edge.path, text, field, "", edge.call.location)
         # A saga needs no budget: one process makes its attempts, and the wait between them grows.
         yield found if layer.budget is None and layer.name not in {"saga", FALLBACK} else None
 
@@ -58,7 +59,10 @@ def repeatable(platform: Platform) -> Iterator[Breach | None]:
     """Check that a call that is not idempotent retries only requests that were never sent."""
     for edge, retry in _retrying(platform):
         unsafe = sorted(set(retry.conditions) - {"connection_failed"})
-        text = f"{retry.max_attempts} attempts on {', '.join(unsafe)}; the call has no key and is not idempotent"
+        text = (
+            f"{retry.max_attempts} attempts on {', '.join(unsafe)},"
+            " but the call is not idempotent and has no idempotency key"
+        )
         found = Breach(edge.path, text, f"{edge.call.name}.retry", "None, or an idempotency key", edge.call.location)
         yield found if edge.call.idempotency == "never" and unsafe else None
 

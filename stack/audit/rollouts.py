@@ -16,7 +16,8 @@ PROBE_PERIOD, PROBE_TIMEOUT = 10, 1
 WITHDRAWAL = 5
 """Seconds until kube-proxy and other proxies have removed a pod's endpoint (kubernetes#85643)."""
 PROMISED = 0.999
-"""Availability from which on one replica is too few: it is down during every rollout, drain and crash."""
+"""Lowest availability target that needs two replicas. A single replica is down during every rollout, drain and crash.
+"""
 
 
 def requests_end(platform: Platform) -> Iterator[Breach | None]:
@@ -26,7 +27,7 @@ def requests_end(platform: Platform) -> Iterator[Breach | None]:
         request = longest.get((workload.namespace, workload.name))
         if request is not None:
             needed = workload.pre_stop + request
-            text = f"{workload.grace}s < {workload.pre_stop}s of pre-stop sleep + {request:g}s, its longest deadline"
+            text = f"{workload.grace}s < {workload.pre_stop}s of pre-stop sleep + {request:g}s, the longest deadline"
             found = Breach(workload.path, text, "terminationGracePeriodSeconds", f"{needed:g}s")
             yield found if workload.grace < needed else None
 
@@ -52,8 +53,10 @@ def probes_ask_the_right_thing(platform: Platform) -> Iterator[Breach | None]:
             place = f"{workload.path}: {container['name']}"
             liveness, readiness = (container.get(probe, {}).get("httpGet") for probe in PROBES[1:])
             if liveness and (workload.namespace, workload.name) in depending:
-                text = f"liveness and readiness both ask {liveness.get('path')}, which checks dependencies: a failed"
-                text = f"{text} dependency restarts every pod of its callers"
+                text = (
+                    f"liveness and readiness both request {liveness.get('path')}, which checks dependencies:"
+                    " if a dependency fails, kubelet restarts every pod of its callers"
+                )
                 found = Breach(f"{place}.livenessProbe", text, "livenessProbe.httpGet.path", "/health")
                 yield found if liveness == readiness else None
             for name in PROBES:
@@ -80,7 +83,7 @@ def one_may_be_lost(platform: Platform) -> Iterator[Breach | None]:
         replicas, budgets = _replicas(found, workload), list(found.selecting("PodDisruptionBudget", workload))
         if replicas == 1:
             target = promised.get((workload.namespace, workload.name), 0)
-            text = f"1 replica with a target of {target:.3%} ≥ {PROMISED:.1%}: it is down while its pod is replaced"
+            text = f"1 replica with a target of {target:.3%} ≥ {PROMISED:.1%}: nothing serves while its pod is replaced"
             yield Breach(f"{workload.path}: replicas", text, "replicas", "2") if target >= PROMISED else None
         elif not budgets:
             text = f"{replicas} replicas without a PodDisruptionBudget: drains may evict all of them at once"
@@ -111,7 +114,7 @@ def _stores(platform: Platform) -> dict[tuple[str, str], float]:
 
 def _blocks(workload: Workload, replicas: int, budget: Mapping[str, Any]) -> Breach | None:
     blocks = budget.get("maxUnavailable") in {0, "0%"} or budget.get("minAvailable") in {replicas, "100%"}
-    text = f"its budget allows no eviction of {replicas} replicas: no node that runs one can be drained"
+    text = f"the budget allows no eviction of the {replicas} replicas: no node that runs a replica can be drained"
     return Breach(f"{workload.path}: disruption budget", text, "maxUnavailable", "1") if blocks else None
 
 
@@ -123,13 +126,16 @@ def withdrawn_in_time(platform: Platform) -> Iterator[Breach | None]:
         if behind:
             balanced = any(service["spec"].get("type") == "LoadBalancer" for service in behind)
             needed = max(WITHDRAWAL, ingress) if balanced else WITHDRAWAL
-            text = f"pre-stop sleep {workload.pre_stop}s < {needed:g}s until no proxy sends it a new connection"
+            text = f"pre-stop sleep {workload.pre_stop}s < {needed:g}s until proxies open no new connection to the pod"
             breach = Breach(workload.path, text, "lifecycle.preStop.sleep.seconds", f"{needed:g}")
             yield breach if workload.pre_stop < needed else None
 
 
 def members_catch_up(platform: Platform) -> Iterator[Breach | None]:
-    """Check that the readiness of a store's member differs from its liveness, so a rollout waits for it."""
+    """Check that the readiness of a store's member differs from its liveness.
+
+    Only such a readiness probe makes a rollout wait until the member has caught up.
+    """
     found, stores = rendered(platform), _stores(platform)
     for workload in found.workloads:
         if workload.kind != "StatefulSet" or _replicas(found, workload) == 1:
@@ -141,7 +147,7 @@ def members_catch_up(platform: Platform) -> Iterator[Breach | None]:
         action = {"httpGet", "tcpSocket", "exec", "grpc"}
         alike = liveness and all((readiness or {}).get(name) == liveness.get(name) for name in action)
         why = "no readiness probe" if not readiness else "readiness equals liveness" if alike else ""
-        text = f"{why}: the rollout replaces the next member before the last one has caught up"
+        text = f"{why}: a rollout replaces the next member before the replaced one has caught up"
         yield Breach(workload.path, text, "readinessProbe", "a check of the cluster's state") if why else None
 
 
@@ -164,7 +170,7 @@ def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
 def ranked(platform: Platform) -> Iterator[Breach | None]:
     """Check that every pod has a priority class."""
     for workload in rendered(platform).workloads:
-        text = "no priority class: under node pressure kubelet may evict it before a batch job"
+        text = "no priority class: under node pressure kubelet may evict the pod before a batch job"
         found = Breach(workload.path, text, "priorityClassName")
         yield None if workload.pod.get("priorityClassName") else found
 
@@ -184,10 +190,10 @@ RULES = (
         id="T07",
         title="liveness checks only the process, and probes do not overlap",
         severity="error",
-        rationale="if liveness checks a dependency, its failure restarts every pod that calls it",
+        rationale="if liveness checks a dependency and the dependency fails, kubelet restarts every pod of its callers",
         source="Kubernetes, Configure Liveness, Readiness and Startup Probes",
-        violates="liveness and readiness both ask /ready",
-        holds="liveness asks /health, readiness asks /ready",
+        violates="liveness and readiness both request /ready",
+        holds="liveness requests /health, readiness requests /ready",
         check=probes_ask_the_right_thing,
     ),
     Rule(

@@ -59,7 +59,7 @@ def _result(judged: Judged, rule_index: int, source: str) -> dict[str, Any]:
 
 
 def _message(finding: Finding) -> str:
-    proposal = f"; would hold: {finding.proposal}" if finding.proposal else ""
+    proposal = f"; proposal: {finding.proposal}" if finding.proposal else ""
     return f"{finding.path}: {finding.arithmetic}. Change {finding.field}{proposal}"
 
 

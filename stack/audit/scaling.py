@@ -39,7 +39,9 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
     services = {(service.namespace, service.name): service for service in platform.graph.services}
     for workload, spec in _scaled(platform):
         if "replicas" in workload.spec:
-            text = f"replicas: {workload.spec['replicas']} beside an autoscaler: each apply resets its count"
+            text = (
+                f"replicas: {workload.spec['replicas']} beside an autoscaler: each apply resets the autoscaler's count"
+            )
             yield Breach(f"{workload.path}: replicas", text, "spec.replicas", "leave it out")
         for _, resource, container in _metrics(spec):
             without = [
@@ -47,7 +49,7 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
                 for each in workload.pod["containers"]
                 if container in {"", each["name"]} and resource not in each["resources"]["requests"]
             ]
-            text = f"it scales on {resource}, but {', '.join(without)} requests none: utilization is unknown"
+            text = f"the autoscaler needs the {resource} utilization, but no request is in {', '.join(without)}"
             field = f"resources.requests.{resource}"
             yield Breach(f"{workload.path}: requests", text, field) if without else None
             if resource == "cpu" and (service := services.get((workload.namespace, workload.name))):
@@ -60,7 +62,7 @@ def _waits(platform: Platform, workload: Workload, service: Service) -> Breach |
     shares = [critical_path(graph, service, each) / each.latency for each in service.operations if each.latency]
     if not shares or min(shares) < WAITING:
         return None
-    text = f"its operations spend at least {min(shares):.0%} of their P95 in calls: CPU may stay low at full load"
+    text = f"the operations spend at least {min(shares):.0%} of their P95 in calls: CPU may stay low at full load"
     field = f"{service.name}: a metric of requests in flight"
     return Breach(f"{workload.path}: cpu", text, field, "", service.location, "info")
 
@@ -71,7 +73,7 @@ def memory_comes_back(platform: Platform) -> Iterator[Breach | None]:
     for workload, spec in _scaled(platform):
         language = languages.get((workload.namespace, workload.name))
         on_memory = any(resource == "memory" for _, resource, _ in _metrics(spec))
-        text = f"it scales on memory, but a {language} process releases none: the replicas never decrease"
+        text = f"the autoscaler uses memory, but a {language} process releases none: the replicas never decrease"
         yield Breach(workload.path, text, "spec.metrics", "cpu") if on_memory and language in KEEPS_MEMORY else None
 
 

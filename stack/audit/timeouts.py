@@ -17,7 +17,7 @@ __all__ = ["critical_path"]
 
 ZERO = Duration("0s")
 LONGEST_WAIT = 10
-"""Multiple of the P95 objective. After a longer wait an answer is unlikely."""
+"""Longest useful wait, as a multiple of the callee's P95 objective. After it an answer is unlikely."""
 
 
 OfEdge = Callable[[Edge], Duration]
@@ -56,7 +56,7 @@ def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
 def must_fit(graph: CallGraph, edge: Edge) -> Iterator[Edge]:
     """Hard calls of a callee. The deadline propagates, so one attempt of each must fit into the caller's timeout.
 
-    Calls to models are left out: rule M03 checks them, because their attempts end as soon as no token comes.
+    Calls to models are left out. Their attempts end earlier, at the first-token timeout, so rule M03 checks them.
     """
     for call in edge.target.calls:
         inner = graph.edge(edge.callee, edge.target, call)
@@ -91,7 +91,7 @@ def deadlines_hold(platform: Platform) -> Iterator[Breach | None]:
                 if operation.deadline >= worst
                 else Breach(
                     path,
-                    f"deadline {operation.deadline} < {worst}, its calls' worst case",
+                    f"deadline {operation.deadline} < {worst}, the worst case of its calls",
                     f"{path}.deadline",
                     str(worst),
                 )
@@ -178,7 +178,7 @@ RULES = (
         id="T01",
         title="callers wait at least as long as their callees may take",
         severity="error",
-        rationale="a caller that times out first loses the answer, and its retry adds load to a callee at work",
+        rationale="a caller that times out first loses the answer, and its retry adds load to the busy callee",
         source="CascadeGuard, for one edge",
         violates="the gateway waits 3s for a call that may take 4s",
         holds="the gateway waits 4s",

@@ -1,4 +1,4 @@
-"""V01, V02: volumes hold all that their programs write, and startup probes allow for the work on a full volume."""
+"""V01, V02: volumes have room for everything that their programs write, and startup probes wait for start-up work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def hold_what_is_written(platform: Platform) -> Iterator[Breach | None]:
 
 def _too_small(disk: Disk) -> Breach | None:
     if not disk.writes:
-        return Breach(disk.path, "nothing declares the writes to it", "the workload's writes")
+        return Breach(disk.path, "the workload declares no writes to this volume", "the workload's writes")
     if disk.written <= disk.room:
         return None
     parts = " + ".join(f"{_text(write.size)} ({write.reason})" for write in disk.writes)
@@ -64,20 +64,20 @@ RULES = (
         id="V01",
         title="every volume holds what its program writes at the declared load",
         severity="error",
-        rationale="kubelet evicts a pod whose emptyDir is full, and a store on a full disk stops at each restart",
+        rationale="kubelet evicts a pod whose emptyDir is full, and a store whose disk is full fails at every start",
         source="nginx-proxy#1208, valkey#2008, opentelemetry-collector-contrib#32456",
         violates="a replica receives a dump of 614Mi into an emptyDir of 64Mi",
-        holds="the emptyDir has 615Mi",
+        holds="the same dump, and an emptyDir of 615Mi",
         check=hold_what_is_written,
     ),
     Rule(
         id="V02",
-        title="the work of a server at its start fits the startup probe",
+        title="the startup probe waits until the server has done its start-up work",
         severity="error",
-        rationale="kubelet kills a server that still reads its data, and the next start begins the work again",
+        rationale="kubelet kills a server that is still reading its data, and the restarted server begins again",
         source="opentelemetry-collector-contrib#32863",
         violates="a log of 2Gi replays at 20Mi/s for 103 s, and the startup probe gives up after 60 s",
-        holds="the startup probe gives up after 120 s",
+        holds="the same log, and a startup probe that gives up after 120 s",
         check=start_in_time,
     ),
 )

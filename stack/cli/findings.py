@@ -39,7 +39,7 @@ def _lines(judged: Judged) -> Iterator[str]:
     finding = judged.finding
     yield wrapped(f"{coloured(finding.rule, *COLOURS[finding.severity])}  {finding.path}", INDENT)
     yield _indented(finding.arithmetic)
-    proposal = f"; would hold: {finding.proposal}" if finding.proposal else ""
+    proposal = f"; proposal: {finding.proposal}" if finding.proposal else ""
     where = f" ({finding.where})" if finding.where else ""
     yield _indented(f"change {finding.field}{proposal}{where}")
     if judged.expired:

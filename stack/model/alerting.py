@@ -14,13 +14,13 @@ class Alerting(ClosedModel):
     """Alerts with their receivers, as `docs/runbook/` lists them."""
 
     source: str
-    """Where the alerts are declared in the repository."""
+    """Path in the repository at which the alerts are declared."""
     objective_alerts: tuple[Alert, ...]
     """Alerts on a declared objective. Severity and team come from the objective."""
     platform_alerts: tuple[Alert, ...]
     """Alerts with a severity and a team of their own."""
     severities: dict[Tier, Severity]
-    """Severity of a service's alerts, by its tier."""
+    """Tier of a service → the severity of its alerts."""
     teams: dict[str, tuple[Service, ...]]
     """Team → the services that it owns."""
     platform_team: str

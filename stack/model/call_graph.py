@@ -1,4 +1,4 @@
-"""The graph of operations: every declared call joined with its callee, or refused."""
+"""The graph of operations. It joins every declared call with its callee, or refuses the call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ OperationKey: TypeAlias = tuple[str, str]
 """Names of a node and of one of its operations."""
 NO_TIME = Duration("0s")
 NETWORK_MARGIN = Duration("150ms")
-"""Added if the deadline does not travel with the request (HTTP from the gateway), so that the callee ends first."""
+"""Time that the gateway waits beyond the callee's deadline. HTTP requests carry no deadline, so the callee ends first.
+"""
 OUTBOX = "the row stays in the outbox until it is acknowledged"
 APPENDED = "the event is lost and counted"
 STREAM = "events wait in their stream"
@@ -43,7 +44,7 @@ class Run(NamedTuple):
 
 @cache
 def _breaker(restart: Duration) -> CircuitBreaker:
-    """Of thousands of calls a few differ, and frozen models may be shared."""
+    """The breaker for a restart time. Cached: thousands of calls share a few frozen breakers."""
     return CircuitBreaker.for_restart(restart)
 
 
@@ -69,7 +70,7 @@ class Edge:
 
     @property
     def key(self) -> OperationKey:
-        """The operation that it calls."""
+        """The names of the called node and of its operation."""
         return self.callee.name, self.target.name
 
     @property
@@ -79,12 +80,12 @@ class Edge:
 
     @property
     def route(self) -> ModelRoute | None:
-        """The route of a call to a model."""
+        """The route of a call to a model. `None` for other calls."""
         return self.target.route
 
     @property
     def max_attempts(self) -> int:
-        """Attempts in all: those of its retry, or those over the candidates of its route."""
+        """Attempts of one call: over the candidates of its model route, or else by its retry."""
         return self.route.fallback.max_attempts if self.route else self.call.max_attempts
 
     @property
@@ -94,7 +95,7 @@ class Edge:
 
     @property
     def margin(self) -> Duration:
-        """Time that the callee's deadline leaves for its answer to arrive."""
+        """Time that the caller waits beyond the callee's deadline, so that the answer can arrive."""
         return NETWORK_MARGIN if isinstance(self.caller, Gateway) and isinstance(self.callee, Service) else NO_TIME
 
     @property
@@ -117,7 +118,7 @@ class Edge:
 
     @property
     def latency(self) -> Duration:
-        """P95 of the call."""
+        """P95 latency of the call: its own declaration, or the objective of the called operation."""
         return self.call.latency or self.target.latency
 
 
@@ -132,7 +133,7 @@ def event_calls(operation: Operation) -> Iterator[Call]:
 
 
 def sagas(nodes: Iterable[Node]) -> Iterator[tuple[Node, Operation, Saga]]:
-    """Every version of every saga, with the operation that it carries out."""
+    """Every version of every saga, with the operation that the saga carries out and the node of that operation."""
     for node in nodes:
         for operation in node.operations:
             yield from ((node, operation, saga) for saga in operation.sagas)
@@ -216,7 +217,7 @@ class CallGraph:
         return self.gateway, self.gateway.operation(flow.route)
 
     def flows_at(self, key: OperationKey) -> tuple[Flow, ...]:
-        """The flows that begin at an operation. Only routes of the gateway have any."""
+        """The flows that begin at an operation. Flows begin only at routes of the gateway."""
         if self.gateway is None or key[0] != self.gateway.name:
             return ()
         return tuple(flow for flow in self.flows if flow.route == key[1])
@@ -256,7 +257,7 @@ class CallGraph:
                     yield from self._target_faults(path, call, source)
                     yield from self._rule_faults(path, caller.name, call.callee, source)
                 if isinstance(caller, Dependency) and operation.calls:
-                    accepted = "expected a dependency without calls: only our services and gateways call"
+                    accepted = "expected a dependency without calls: only services and gateways make calls"
                     yield Fault(label, "makes calls", accepted, str(operation.location))
 
     def _target_faults(self, path: str, call: Call, source: str) -> Iterator[Fault]:
@@ -303,7 +304,7 @@ class CallGraph:
                     yield Fault(f"{flow.label}.{path}", f"is {name!r}", accepted, str(flow.location))
 
     def _saga_faults(self) -> Iterator[Fault]:
-        """Steps that can time out before their calls do. Each call counts as often as the operation may make it."""
+        """Faults of saga steps that can time out before their calls. A call counts as often as it may be made."""
         for node, operation, saga in sagas(self._all):
             longest = {
                 call.name: self.edge(node, operation, call).overall_timeout * stage.max_rounds
@@ -320,7 +321,7 @@ class CallGraph:
                     yield Fault(path, value, f"its calls may take {needed}", str(operation.location))
 
     def _cycle_faults(self) -> Iterator[Fault]:
-        """Synchronous operations that wait for themselves, each cycle once, found by depth-first search."""
+        """Cycles of synchronous calls, found by depth-first search. Each cycle is reported once."""
         done: set[str] = set()
 
         def walk(node: Node, operation: Operation, trail: tuple[str, ...]) -> Iterator[Fault]:

@@ -51,7 +51,7 @@ def deployed(catalogue: Catalogue, settings: Settings) -> Catalogue:
 
 
 def _named(flow: Flow) -> set[str]:
-    """The operations that a flow names beside its route."""
+    """The operations that a flow names in addition to its route."""
     return {milestone.operation for milestone in flow.milestones} | ({flow.continues} if flow.continues else set())
 
 

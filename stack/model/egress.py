@@ -1,8 +1,9 @@
-"""Egress: the hosts outside the cluster that each caller may reach, and through which proxy and port.
+"""Egress: the hosts outside the cluster that each caller may reach, each with its proxy and port.
 
-The declared calls determine it. Each caller has its own port on a proxy, and the proxy's NetworkPolicy admits only that
-caller's pods to the port. So the proxy knows the caller without certificates or a mesh, and nothing that a caller
-claims matters. The port is computed from the caller's name, so it stays the same when other callers come and go.
+The declared calls determine these hosts. Each caller has its own port on a proxy, and the proxy's NetworkPolicy admits
+only that caller's pods to the port. So the port tells the proxy who calls, without certificates or a mesh, and no
+caller can pretend to be another one. The port is computed from the caller's name, so it stays the same when other
+callers change.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def proxy_address(site: Site, host: Host, caller: Caller) -> str:
 
 
 def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:
-    """The hosts that each caller may reach through each proxy. Raises `InvalidInputError` for a shared port."""
+    """The hosts that each caller may reach through each proxy.
+
+    Raises `InvalidInputError` if two callers have the same port, or if a caller needs two ports of one host name.
+    """
     hosts: dict[str, dict[str, set[Host]]] = defaultdict(lambda: defaultdict(set))
     for caller, host in _ways_out(graph):
         hosts[host.egress][caller].add(host)
@@ -78,7 +82,7 @@ def _shared_ports(graph: CallGraph, callers: set[str]) -> Iterator[Fault]:
     for port, sharing in by_port.items():
         if len(sharing) > 1:
             lines = " and ".join(str(graph.nodes[caller].location) for caller in sharing)
-            yield Fault(" and ".join(sharing), f"have one egress port, {port}", "rename one of them", lines)
+            yield Fault(" and ".join(sharing), f"have the same egress port, {port}", "rename one of them", lines)
 
 
 def _shared_names(graph: CallGraph, hosts: dict[str, dict[str, set[Host]]]) -> Iterator[Fault]:
@@ -89,4 +93,4 @@ def _shared_names(graph: CallGraph, hosts: dict[str, dict[str, set[Host]]]) -> I
             for name in sorted({name for name in names if names.count(name) > 1}):
                 ports = " and ".join(str(port) for port in sorted(host.port for host in reached if host.host == name))
                 path, value = f"{caller} → {name}", f"has ports {ports} through {proxy}"
-                yield Fault(path, value, "expected one port for a name", str(graph.nodes[caller].location))
+                yield Fault(path, value, "expected one port for each host name", str(graph.nodes[caller].location))

@@ -1,6 +1,6 @@
 """The layer that enforces each policy of each edge.
 
-| layer | speaks for | can express |
+| layer | enforces the policies of | can express |
 |---|---|---|
 | `runtime` | Python services | everything |
 | `grpc` | Go services, gRPC service config | timeout, retry (not an attempt's timeout) |
@@ -64,7 +64,7 @@ def unenforced(edge: Edge) -> Iterator[tuple[PolicyKind, str]]:
 
 
 def declares(edge: Edge, kind: PolicyKind) -> bool:
-    """The call has a policy of that kind, be it by default."""
+    """True if the call has a policy of that kind, declared or by default."""
     policies = edge if kind == "circuit_breaker" else edge.call
     return getattr(policies, kind) is not None
 

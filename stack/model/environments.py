@@ -32,7 +32,7 @@ class Environment(ClosedModel):
         return self.settings.environment
 
     def replicas(self, service: Service) -> Replicas:
-        """How many replicas of a service run here."""
+        """The range of a service's replicas in this environment."""
         return self.settings.replicas.get(service.name) or self.profile.replicas(service.replicas)
 
     def sizing(self, service: Service) -> Sizing:

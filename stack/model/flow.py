@@ -1,4 +1,4 @@
-"""A flow that users see, with its targets. It yields a sequence diagram, a load scenario and a latency budget."""
+"""A flow that users see, with its targets. Diagrams, load scenarios and latency budgets are computed from it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["Flow", "Milestone"]
 
 
 class Milestone(ClosedModel):
-    """A part of a streamed answer that users wait for before its end."""
+    """A part of a streamed answer. Users need it before the whole answer has arrived."""
 
     title: Sentence
     operation: str
-    """The operation that yields it, as `node.operation`."""
+    """The operation that yields the part, as `node.operation`."""
     first_stage: bool = False
-    """True if the first stage of the operation yields it. Otherwise the whole operation does."""
+    """True if the first stage of the operation yields the part. Otherwise the whole operation yields it."""
     target: Duration
     """P95 target, measured from the start of the operation."""
 
@@ -34,7 +34,7 @@ class Flow(Declaration):
     availability: Ratio | None = None
     """Availability target over all hard dependencies. `None` if the platform has no target."""
     diagram: bool = False
-    """One of the four flows that the documents draw."""
+    """True if the documents draw a sequence diagram of the flow."""
     continues: str | None = None
     """A background operation that ends the flow after the route has answered, as `service.operation`."""
     milestones: tuple[Milestone, ...] = ()

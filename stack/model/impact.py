@@ -29,9 +29,9 @@ class Impact:
     """Operations that the outage of a node reaches, directly or through their callees."""
 
     failing: set[OperationKey]
-    """Operations that fail: those of the node, and those with a hard call to a failing operation."""
+    """Operations that fail: the node's operations, and operations with a hard call to a failing operation."""
     losses: dict[OperationKey, tuple[Edge, ...]] = field(default_factory=dict)
-    """Operation that continues → soft calls without an answer, its own and those of its callees."""
+    """Operation that continues → the soft calls without an answer, made by the operation or by its callees."""
     broken: set[OperationKey] = field(default_factory=set)
     """Operations that continue but do not complete a flow, because the flow needs the call without an answer."""
     routes: tuple[RouteImpact, ...] = ()

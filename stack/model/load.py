@@ -33,9 +33,10 @@ def executions(
     attempts: Callable[[Edge], float] = once,
     arrivals: Mapping[OperationKey, float] | None = None,
 ) -> dict[OperationKey, float]:
-    """The rate of each operation in runs per second: arrivals from outside, and the events that follow.
+    """The rate of each operation in runs per second. It counts arrivals from outside and the events that they cause.
 
-    `attempts` is the number of requests that one call makes. `arrivals` are those of every entrance by default.
+    `attempts` is the number of requests that one call makes. `arrivals` maps entrances to their rates per second; the
+    default has every entrance.
     """
     rates: dict[OperationKey, float] = defaultdict(float)
     arrivals = entrances(graph) if arrivals is None else arrivals
@@ -70,7 +71,7 @@ def by_node(rates: Mapping[OperationKey, float]) -> dict[str, float]:
 def _called(
     graph: CallGraph, arrivals: Mapping[OperationKey, float], attempts: Callable[[Edge], float]
 ) -> dict[OperationKey, float]:
-    """The runs that some arrivals cause through synchronous calls, arrivals included."""
+    """The runs that the arrivals cause through synchronous calls, including the arrivals themselves."""
     rates: dict[OperationKey, float] = defaultdict(float, arrivals)
     for run in reversed(graph.bottom_up):
         if rate := rates[run.key]:

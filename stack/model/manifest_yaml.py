@@ -1,8 +1,8 @@
 """Plain values as YAML that every reader understands in the same way.
 
-PyYAML writes `y`, `1e3` and `0o7` without quotes, which YAML 1.2 readers or the API server read as other types, and it
-is ten times slower. This small emitter quotes every string, as JSON does, except identifiers that are not words of
-YAML. Text of several lines becomes a literal block.
+PyYAML writes `y`, `1e3` and `0o7` without quotes, but YAML 1.2 readers or the API server read them as other types.
+PyYAML is also ten times slower. This small emitter quotes every string, as JSON does. It does not quote identifiers,
+except words that have a meaning in YAML, such as `yes`. Text of several lines becomes a literal block.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _leaf(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[]"
     raise ValueError(
-        f"{value!r} has no place in a manifest: expected text, a whole number, a boolean, a mapping or a list"
+        f"{value!r} cannot be written to a manifest: expected text, a whole number, a boolean, a mapping or a list"
     )
 
 
@@ -90,7 +90,7 @@ def _scalar(text: str) -> str:
     if text.isprintable():
         return quoted
     if re.search(_REFUSED, text):
-        raise ValueError(f"{text!r} holds a character that YAML does not allow")
+        raise ValueError(f"{text!r} contains a character that YAML does not allow")
     return re.sub(_UNSAFE, lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 

@@ -52,7 +52,7 @@ class ModelDemand:
 
     @property
     def deadline(self) -> Duration:
-        """Time that the route has: its own, its operation's, or a shorter deadline that the caller propagates."""
+        """Time that the route has: the shortest of its total timeout and of the own and the propagated deadline."""
         own = min(self.route.timeout.total, self.edge.operation.deadline)
         if self.arrival is None or not self.arrival.propagates_deadline:
             return own
@@ -65,7 +65,7 @@ class ModelDemand:
 
     @property
     def tokens_per_minute(self) -> float:
-        """Mean input and output of all calls."""
+        """Mean number of input and output tokens of all calls in a minute."""
         return self.rate * (self.use.input_mean + self.use.output_mean) * 60
 
     @property
@@ -90,7 +90,7 @@ def model_edges(graph: CallGraph) -> Iterator[tuple[Edge, ModelRoute, ModelDepen
 def model_demands(graph: CallGraph, entering: Mapping[OperationKey, float] | None = None) -> Iterator[ModelDemand]:
     """The demand on every route, by the kinds of requests that cause it.
 
-    `entering` are the arrivals from outside, those of every entrance by default.
+    `entering` maps entrances to their arrivals per second. The default has every entrance.
     """
     outside = entrances(graph) if entering is None else entering
     rates = executions(graph, arrivals=outside)

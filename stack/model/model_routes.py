@@ -82,7 +82,7 @@ def _provider(provider: Provider, caller: Caller, site: Site) -> ModelProvider:
 
 
 def _quota(models: ModelDependency, deployment: Deployment) -> dict[str, TokenBudget]:
-    """The provider's quota of a deployment as a budget, by its name."""
+    """Name of a budget → the provider's quota for a deployment, as that budget. Empty if there is no quota."""
     tokens, store = deployment.tokens_per_minute, models.quota_store
     if tokens is None or store is None:
         return {}

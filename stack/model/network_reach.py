@@ -57,7 +57,7 @@ class _Candidates:
 
 
 Ends = set[tuple[str, int]]
-"""Peers by name, each with a port of the end that is the target."""
+"""Names of peers, each with a port of the connection's target."""
 
 
 def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> Iterator[Reach]:
@@ -83,8 +83,9 @@ class Decision(NamedTuple):
     """The NetworkPolicies that decide about a connection at one of its ends, as `namespace/name`."""
 
     governing: tuple[str, ...]
-    """Without any, everything is permitted."""
+    """Policies that govern this end. If there are none, every connection is permitted."""
     admitting: tuple[str, ...]
+    """The governing policies that admit the connection."""
 
     @property
     def permits(self) -> bool:
@@ -95,7 +96,7 @@ class Decision(NamedTuple):
 def decision(
     policies: Iterable[Mapping[str, Any]], direction: Direction, source: Endpoint, target: Endpoint, port: int
 ) -> Decision:
-    """The policies at one end of a connection, and those of them that admit the other end on the port."""
+    """The policies that govern one end of a connection, and the policies among them that admit the connection."""
     own, peer = (source, target) if direction == "Egress" else (target, source)
     candidates = _Candidates([own, peer])
     governing = [policy for policy in policies if _governs(policy, own, direction)]

@@ -20,7 +20,7 @@ SURGE = 1
 
 
 DEFAULT_GRACE = 30
-"""Seconds between SIGTERM and SIGKILL where the pod does not say (Kubernetes)."""
+"""Grace period in seconds if the pod does not set one (Kubernetes' default)."""
 NO_CPU, NO_MEMORY = Cpu("0"), Bytes("0")
 
 
@@ -48,7 +48,7 @@ class Amounts:
         )
 
     def at_least(self, other: Amounts) -> Amounts:
-        """The larger of each amount. Init containers run before the others and release their resources."""
+        """The larger of each amount. Init containers end before the others start, so their amounts do not add up."""
         return Amounts(
             max(self.cpu_requests, other.cpu_requests),
             max(self.cpu_limits, other.cpu_limits),
@@ -65,7 +65,7 @@ class Scale(NamedTuple):
 
     @property
     def expected(self) -> float:
-        """Mean number of pods: the minimum and 15 % of the range."""
+        """Mean number of pods: the minimum plus 15 % of the range."""
         return self.minimum + EXPECTED * (self.maximum - self.minimum)
 
 
@@ -80,12 +80,12 @@ class Demand:
     surge: int
     """Pods that a rollout adds."""
     stopping: int
-    """Pods that a rollout leaves in their grace period at one time. They count until they are gone."""
+    """Most replaced pods in their grace period at one time. They count against the quota until they are gone."""
     each: Amounts
 
     @property
     def pods(self) -> int:
-        """Most pods that run at one time: the maximum, and a rollout's surge."""
+        """Most pods that run at one time: the maximum plus a rollout's surge."""
         return self.scale.maximum + self.surge
 
 
@@ -116,14 +116,14 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
 
 
 def _overlapping(spec: Mapping[str, Any]) -> int:
-    """Pods that a rollout stops within one grace period: one whenever the next one has been ready for long enough."""
+    """Pods that a rollout stops within one grace period. It stops a pod when a new pod has been ready long enough."""
     grace: int = spec["template"]["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE)
     ready: int = spec.get("minReadySeconds", 1)
     return math.ceil(grace / ready)
 
 
 def _archives(spec: Mapping[str, Any]) -> frozenset[str]:
-    """The object stores of a database's archive. The operator adds a container for each to every instance."""
+    """The object stores of a database's archive. The operator adds a container for each store to every instance."""
     return frozenset(plugin["parameters"]["barmanObjectName"] for plugin in spec.get("plugins", ()))
 
 

@@ -42,9 +42,9 @@ from stack.model.site import Site
 __all__ = ["addresses", "bundle_digests", "outbound_call"]
 
 BULKHEAD_HEADROOM = 4
-"""Slots in addition to those of Little's law at capacity (arrivals × P95), so that a burst queues only here."""
+"""Inbound bulkhead slots, as a multiple of Little's law at capacity (arrivals × P95). It leaves room for bursts."""
 CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
-"""A latency objective at or above this timeout is useless for a check, which has failed by then."""
+"""Timeout of a health check. A check has no latency objective at or above it, because it has failed by then."""
 
 
 def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
@@ -109,7 +109,7 @@ def _shared_by(replicas: int, limit: RateLimit) -> RateLimit:
 
 
 def _outbound(edges: Iterable[Edge], site: Site, *, mesh: bool) -> Iterator[OutboundCall]:
-    """One policy for each call name. Operations with one call name share a breaker, so their policies must agree."""
+    """One policy for each call name. Calls with the same name share a breaker, so their policies must be equal."""
     found: dict[str, OutboundCall] = {}
     methods: dict[tuple[str, str], OutboundCall] = {}
     refusals: list[InvalidInputError] = []
@@ -129,7 +129,10 @@ def _outbound(edges: Iterable[Edge], site: Site, *, mesh: bool) -> Iterator[Outb
 
 
 def _first_message(graph: CallGraph, call: OutboundCall) -> Duration | None:
-    """The strictest target of a milestone that the called operation yields. The gateway judges a first stage."""
+    """The shortest target of the milestones that the called operation yields.
+
+    Milestones of a first stage are left out, because the gateway measures them.
+    """
     milestones = (each for flow in graph.flows for each in flow.milestones if not each.first_stage)
     named = f"{call.callee}.{call.operation}"
     return min((each.target for each in milestones if each.operation == named), default=None)
@@ -140,7 +143,7 @@ def _disagreements(path: str, call: OutboundCall, known: OutboundCall, method: O
     if known != call:
         yield Fault(path, f"disagrees with another call named {call.name}", "give one of them a purpose")
     elif call.enforced_by.timeout == "grpc" and (method.timeout, method.retry) != (call.timeout, call.retry):
-        accepted = f"give both one timeout and one retry, as gRPC tells calls of {call.callee} apart by method alone"
+        accepted = f"give both the same timeout and retry: gRPC distinguishes calls of {call.callee} only by method"
         yield Fault(path, f"differs from {method.name}", accepted)
 
 
@@ -185,13 +188,13 @@ def _outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
 
 @cache
 def _timeout(attempt: Duration, overall: Duration) -> Timeout:
-    """Cached: a few dozen of thousands of timeouts differ, and frozen models may be shared."""
+    """The timeouts of one call. Cached: thousands of calls have a few dozen timeouts, and frozen models are shared."""
     return Timeout(attempt=attempt, overall=overall)
 
 
 @cache
 def _enforced_by(**layers: Enforcer | None) -> EnforcedBy:
-    """The layers of one call. Cached: few combinations differ, and frozen models may be shared."""
+    """The layers of one call. Cached: there are only a few combinations, and frozen models are shared."""
     return EnforcedBy.model_validate(layers)
 
 
@@ -211,14 +214,14 @@ def addresses(edge: Edge, site: Site) -> Iterator[Address]:
 
 
 def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
-    """A check for each store and provider, and for each service that an operation calls hard.
+    """A check for each store and provider, and for each service behind a hard call.
 
-    Only an own datastore behind a hard call is critical, because a process cannot serve without it. If every callee
-    were critical, one callee that is down would take the whole platform out of rotation. A gRPC callee is degraded if
-    it answers a check later than its operation's objective.
+    Only a datastore behind a hard call is critical, because the process cannot serve without it. If every callee were
+    critical, one callee that is down would take the whole platform out of rotation. A gRPC callee is degraded if it
+    answers a check later than the objective of the called operation.
     """
     looked_at = [edge for edge in edges if not edge.call.soft or isinstance(edge.callee, Dependency)]
-    # Of several calls of one callee the last counts: a hard one, if there is one.
+    # If a service makes several calls to one callee, the last one counts. Hard calls come last.
     callees = {edge.call.callee: edge for edge in sorted(looked_at, key=lambda edge: not edge.call.soft)}
     for name, edge in callees.items():
         protocol = edge.callee.protocol if isinstance(edge.callee, Dependency) else "grpc"

@@ -28,8 +28,8 @@ class Prices(ClosedModel):
     source: Sentence
     """Provider, product and region of the prices."""
     read_on: Annotated[date, Field(strict=False)]
-    """Day on which somebody read the prices, such as `"2026-11-30"`."""
+    """Day on which the prices were taken from their source, such as `"2026-11-30"`."""
 
     def age(self, on: date) -> int:
-        """Days since somebody read the prices."""
+        """Age of the prices in days."""
         return (on - self.read_on).days

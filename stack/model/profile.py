@@ -30,7 +30,7 @@ __all__ = [
 
 ProfileName = Literal["dev", "staging", "prod"]
 N_PLUS_ONE = 2
-"""Replicas of which one may fail."""
+"""Smallest number of replicas of which one may fail."""
 
 
 class MetricsStorage(ClosedModel):
@@ -50,8 +50,8 @@ class Defaults(ClosedModel):
     """A service mesh enforces the policies that gRPC cannot express for the Go services."""
     metrics: MetricsStorage
     ingress_grace: Duration
-    """Longest time in which the load balancer still sends new connections to a gateway that is stopping: its health
-    checks' interval × failures. The gateway goes on for as long."""
+    """Longest time for which the load balancer still sends new connections to a stopping pod of the gateway: interval ×
+    failures of its health checks. The pod accepts connections for this long."""
 
 
 class DatabaseLimits(ClosedModel):
@@ -63,18 +63,18 @@ class DatabaseLimits(ClosedModel):
     poolers: int
     """0 if the services connect to the server itself."""
     pool_size: int
-    """Server connections of one pooler for each database. Without a pooler: of all connections of one role."""
+    """Server connections of one pooler for each database. Without a pooler: the connection limit of one role."""
     max_client_connections: int = 0
     """Client connections of one pooler. With N+1 poolers one pooler must be able to take all clients."""
 
     @property
     def role_limit(self) -> int:
-        """Most connections of one role."""
+        """Maximum connections of one role."""
         return self.pool_size * max(1, self.poolers)
 
     @property
     def room(self) -> int:
-        """Most connections of the services, or of the poolers, to the server."""
+        """Maximum connections of the services, or of the poolers, to the server."""
         return self.max_connections - self.reserved
 
     @property
@@ -90,7 +90,7 @@ class ServerSize(ClosedModel):
     max_replicas: int | None = None
     """Largest number of replicas, set by an autoscaler. For proxies only. `None` means a fixed number."""
     sizing: Sizing
-    """Of each replica."""
+    """Resources of each replica."""
     storage: Bytes | None = None
     """Volume of each replica. `None` if the server stores nothing, or if a setting gives the size."""
     storage_class: Name | None = None
@@ -105,12 +105,12 @@ class ServerSize(ClosedModel):
     def volume(self) -> Bytes:
         """The volume of a server that stores data. Raises `ValueError` if the profile gives it none."""
         if self.storage is None:
-            raise ValueError("the server keeps data, and its profile gives it no storage")
+            raise ValueError("the server stores data, but its profile gives it no storage")
         return self.storage
 
 
 class AcceptedFinding(ClosedModel):
-    """A finding of the audit that does not count until a day, and the reason."""
+    """An accepted finding of the audit, with the reason. The finding does not count until `expires`."""
 
     rule: Annotated[str, Field(pattern=r"^[A-Z]\d\d$")]
     path: str
@@ -135,27 +135,27 @@ class Profile(ClosedModel):
     """Replicas of each service: one; from N+1 up to half of the declared maximum; or as declared."""
     cpu_share: float = 1
     memory_share: float = 1
-    """Share of a service's declared requests that each replica requests here. Limits stay."""
+    """Share of a service's declared requests that each replica requests. Limits stay as declared."""
     load_share: float
     """Share of the declared load that arrives in this environment."""
     quotas: dict[Name, Quota]
-    """Of each namespace that is ours."""
+    """Namespace of the platform → its quota."""
     database: DatabaseLimits
     servers: dict[Name, ServerSize]
-    """Sizes by server name. A server that is missing is not deployed."""
+    """Server → its size. A server that is missing here is not deployed."""
     retentions: dict[Name, Duration] = Field(default_factory=dict)
-    """Retention of telemetry by the name of its stream."""
+    """Stream of telemetry → its retention."""
     load_balancer: bool
-    """A load balancer exposes the gateway. Otherwise a port of every node does."""
+    """True if a load balancer exposes the gateway. Otherwise a port of every node exposes it."""
     protects_data: bool
-    """Pulumi protects resources that hold data, and retains them when they leave the stack."""
+    """True if Pulumi protects resources that hold data, and retains them when they leave the stack."""
     stand_in_secrets: bool
-    """`voice secrets` generates a substitute for a value that somebody outside the platform issues."""
+    """True if `voice secrets` generates a substitute for each value that somebody outside the platform issues."""
     strict: bool
-    """An image without a digest, or an error of the audit that nobody accepted, stops the deployment."""
+    """True if an image without a digest, or an audit error that nobody accepted, stops the deployment."""
 
     def replicas(self, declared: Replicas) -> Replicas:
-        """How many replicas of a service run."""
+        """The range of a service's replicas in this kind of environment."""
         if self.service_replicas == "declared":
             return declared
         if self.service_replicas == "one":

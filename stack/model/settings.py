@@ -92,7 +92,7 @@ class NodePool(ClosedModel):
 
 
 class ApiServer(ClosedModel):
-    """Address of the Kubernetes API for pods, as NetworkPolicies need it: behind the address of its Service."""
+    """Address of the Kubernetes API server itself. NetworkPolicies do not match the address of its Service."""
 
     cidr: Cidr
     port: Annotated[int, Field(ge=1, le=65_535)] = 6443
@@ -111,7 +111,7 @@ class Settings(Defaults):
     """The name of the environment, equal to the name in the file's name."""
     profile: ProfileName
     restart_on_policy_change: bool = False
-    """A changed policy rolls the pods. Otherwise the pods reload the policy without a restart."""
+    """True if a changed policy restarts the pods. Otherwise the pods reload the policy without a restart."""
     node_pool: NodePool
     api_server: ApiServer
     cluster_dns: Annotated[tuple[Cidr, ...], Field(strict=False, min_length=1)] = ("10.96.0.10/32",)
@@ -119,7 +119,7 @@ class Settings(Defaults):
     nodes: Cidr
     """Network of the nodes. Prometheus scrapes the kubelets there for the usage of volumes."""
     notifications: Notifications | None = None
-    """Without it alerts are only shown, not sent."""
+    """Receivers of alerts. Without them alerts are only shown, not sent."""
     backups: Backups | None = None
     """Bucket of PostgreSQL's backups. Without it PostgreSQL is one server, which dumps to its own volume."""
     trace_bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-traces")] | None = None
@@ -147,7 +147,7 @@ class Settings(Defaults):
     pulls without credentials."""
     image_repository: Repository = "ghcr.io/voicehelper"
     prices: Prices | None = None
-    """Prices that replace the tenant's price table, with their source and the day on which somebody read them."""
+    """Prices that replace the tenant's price table, with their source and their day."""
     image_tag: Annotated[str, TextPattern(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$", "1.0.0")] = "1.0.0"
     reference_image: (
         Annotated[
@@ -171,7 +171,7 @@ def file_of(environment: str) -> str:
 
 
 def path_of(setting: str) -> str:
-    """The path of a setting in that file."""
+    """The path of a setting in an environment's file."""
     return f"config.{PROJECT}:{setting}"
 
 
@@ -245,7 +245,7 @@ def parse_settings(
     try:
         settings = Settings.model_validate({"environment": environment, **values})
     except ValidationError as error:
-        # Without a profile its defaults are missing too, and the file need not give them.
+        # Without a known profile its defaults are missing, too. That is no fault: the file need not give them.
         implied = () if profile else Defaults.model_fields.keys() - given.keys()
         found += [
             replace(fault, path=path_of(fault.path).removesuffix(":"))
@@ -303,7 +303,7 @@ def _name_faults(given: Mapping[str, Any], choices: Choices) -> Iterator[Fault]:
 
 
 def _with_defaults(given: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
-    """The given settings and the profile's. Mappings are merged key by key."""
+    """The given settings, completed with the profile's defaults. Mappings are merged key by key."""
     values: dict[str, Any] = {**dict(defaults), **given}
     for name, default in defaults:
         if isinstance(default, ClosedModel) and isinstance(part := given.get(name), dict):

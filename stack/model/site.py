@@ -68,7 +68,7 @@ class Site(ClosedModel):
         return f"{name}.{namespace}.{self.cluster_domain}"
 
     def grpc_host(self, service: Service) -> str:
-        """DNS name of a service's gRPC pods. It is headless, so that a client sees every pod."""
+        """DNS name of a service's gRPC pods. The Service is headless, so that a client sees every pod."""
         return self.host(f"{service.name}-grpc", service.namespace)
 
     def http_host(self, service: Service) -> str:

@@ -34,7 +34,7 @@ def read_yaml(path: Path) -> Any:
 def read_with_faults(path: Path) -> tuple[Any, list[Fault]]:
     """The only document of a file, and a fault for each ambiguous value.
 
-    Raises `InvalidInputError` if it cannot be read.
+    Raises `InvalidInputError` if the file cannot be read.
     """
     with _loader(path) as loader:
         return loader.get_single_data(), loader.faults
@@ -137,7 +137,7 @@ class _StrictLoader(yaml.CSafeLoader):
         """A decimal, octal (`0o`) or hexadecimal (`0x`) number."""
         text = str(node.value)
         if re.fullmatch(r"[-+]?0[0-9]+", text):
-            self._note(node, f"{text} is read as octal by some and as decimal by others", "leave out the leading zero")
+            self._note(node, f"{text} is octal for some readers, decimal for others", "leave out the leading zero")
             return int(text)
         return int(text, 0)
 
@@ -146,7 +146,7 @@ class _StrictLoader(yaml.CSafeLoader):
         return float(str(node.value).lower().replace(".inf", "inf").replace(".nan", "nan"))
 
     def construct_null(self, _: yaml.ScalarNode) -> None:
-        """Nothing."""
+        """The null value."""
 
     def construct_bool(self, node: yaml.ScalarNode) -> bool:
         """`true` or `false`."""

@@ -1,4 +1,4 @@
-"""A target of the platform, and everything that judges it in operation."""
+"""A target of the platform, with the metrics and alerts that measure it in operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Target"]
 
 
 class Target(ClosedModel):
-    """A promise to users, in words, with the names of the series, the objective and the alerts that judge it."""
+    """A promise to users, in words, with the names of the series, the objective and the alerts that measure it."""
 
     title: Sentence
     target: Sentence

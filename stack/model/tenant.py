@@ -54,9 +54,9 @@ class Tenant:
     profiles: Profiles
     """One profile for each name."""
     targets: tuple[Target, ...] = ()
-    """Promises to users, and everything that judges them in operation."""
+    """Promises to users, with the metrics and alerts that measure them in operation."""
     runbook: Path | None = None
-    """Folder of the written parts of the runbook: a template of each procedure, and `<node>.md` of nodes."""
+    """Folder of the runbook's written parts: a template for each procedure, and `<node>.md` for a node."""
     decided_by: Mapping[str, str] = field(default_factory=dict)
     """Field of a component, such as `Prometheus.retention` → the setting that determines its value."""
 

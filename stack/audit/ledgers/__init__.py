@@ -1,7 +1,7 @@
-"""The ledgers: the holders of each resource of the platform, with totals and limits.
+"""The ledgers. Each ledger lists who uses a resource of the platform and how much, with totals and limits.
 
-The rules D01, D02, H03, D04, A01 and A02 judge the numbers that the ledgers list. To add a column, for example a cost,
-add a field to the record that a ledger computes, and a column to its table.
+The rules D01, D02, H03, D04, A01 and A02 check the numbers in the ledgers. To add a column, for example a cost, add a
+field to the record that a ledger computes, and a column to its table.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ GAIN = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Addresses of a dependency; one that is up suffices.
+    """Addresses of a dependency. A call succeeds if one of them is up.
 
-    A call to a model moves only between the candidates that its attempts reach.
+    The group of a model call has only the candidates that the call's attempts can reach.
     """
 
     availability: float
@@ -44,12 +44,12 @@ class Group:
 
     @property
     def proxies(self) -> set[str]:
-        """The proxies of its members."""
+        """The egress proxies of the members."""
         return {proxy for _, proxy in self.members if proxy is not None}
 
 
 def _group(dependency: Dependency, route: ModelRoute | None) -> Group:
-    """The addresses of a dependency that suffice for a call, each once."""
+    """The addresses of a dependency of which a call needs only one, without duplicates."""
     addresses = dependency.addresses
     if route and isinstance(dependency, ModelDependency):
         reached = dependency.candidates(route)[: route.fallback.max_attempts]
@@ -70,16 +70,16 @@ class HardDependencies:
     singles: dict[str, float] = field(default_factory=dict)
     """Node → its own availability."""
     groups: dict[str, Group] = field(default_factory=dict)
-    """Dependencies with several addresses, any of which suffices."""
+    """Name → the addresses of a dependency that has several. A call needs only one of them."""
     egress: set[str] = field(default_factory=set)
-    """Egress proxies that the calls of dependencies with one address need."""
+    """Egress proxies that calls to dependencies with one address need."""
     calls: dict[str, list[Edge]] = field(default_factory=lambda: defaultdict(list))
     """Callee → the hard calls to it."""
     soft: dict[str, list[Edge]] = field(default_factory=lambda: defaultdict(list))
     """Callee → the soft calls to it."""
 
     def add(self, node: Node, operation: Operation) -> None:
-        """Add a node, because an operation of it must succeed."""
+        """Add the node of an operation that must succeed."""
         if isinstance(node, Service):
             self.singles[node.name] = self.site.own_availability[node.tier]
         elif isinstance(node, Gateway):
@@ -91,14 +91,15 @@ class HardDependencies:
             self.egress |= group.proxies
 
     def _name_of(self, node: Node, operation: Operation, group: Group) -> str:
-        """Routes over the same providers are one group, and others have the name of their route."""
+        """The name of a group. Routes over the same providers share the node's name. Others add the operation's."""
         return node.name if self.groups.get(node.name, group) == group else f"{node.name}.{operation.name}"
 
     def availability(self) -> float:
         """Probability that every dependency is up. An egress proxy that several dependencies share counts once.
 
-        The result is exact. A proxy is up or down for all its callers at once, so the sum runs over the states of all
-        proxies. Within one state, a group is up if any member is up whose proxy is up.
+        The result is exact. A proxy is up or down for all its callers at once, so the sum runs over every combination
+        of proxies that are up. Within one combination, a group is up if one of its members and that member's proxy are
+        up.
         """
         proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in group.proxies})
         each = self.site.egress_availability
@@ -165,9 +166,9 @@ class Softening:
 
 
 def softenings(graph: CallGraph, flow: Flow, softened: tuple[str, ...] = ()) -> list[Softening]:
-    """The callees that the flow could do without, the largest gain first. Its entrance is not among them.
+    """The callees that the flow could do without, the largest gain first. The flow's entrance is not among them.
 
-    All hard calls to a callee change together: as long as one is hard, the callee must be up.
+    All hard calls to a callee change together: as long as one call is hard, the callee must be up.
     """
     before = flow_availability(graph, flow, softened)
     found = (
@@ -180,9 +181,9 @@ def softenings(graph: CallGraph, flow: Flow, softened: tuple[str, ...] = ()) -> 
 
 
 def way_to_target(graph: CallGraph, flow: Flow, target: float) -> list[Softening]:
-    """The calls to soften until a flow reaches its target, each time those with the largest gain.
+    """The calls to soften until a flow reaches its target. Each step softens the calls with the largest gain.
 
-    Empty if the flow reaches it already. The last entry misses the target if no more calls can be softened.
+    Empty if the flow reaches the target already. If softening is not enough, the last entry still misses the target.
     """
     way: list[Softening] = []
     reached = flow_availability(graph, flow).availability()
@@ -231,7 +232,7 @@ def _flow_row(graph: CallGraph, flow: Flow) -> tuple[Cell, ...]:
 
 def _way_text(graph: CallGraph, flow: Flow, target: float) -> str:
     if flow_availability(graph, flow).availability() >= target:
-        return "it holds"
+        return "already reached"
     way = way_to_target(graph, flow, target)
     calls = "; ".join(each.text for each in way)
     if way and way[-1].availability >= target:
@@ -248,14 +249,17 @@ def _dependencies(graph: CallGraph) -> Table:
         Column("calls"),
     )
     rows = tuple(row for flow in graph.flows for row in _dependency_rows(graph, flow))
-    note = "A dependency counts once for a flow, however many calls reach it."
+    note = (
+        "A dependency counts once for a flow, however many calls reach it. One of several: the dependency has several"
+        " addresses, and a call needs only one of them."
+    )
     return Table("dependencies of the flows", columns, rows, (note,))
 
 
 def _dependency_rows(graph: CallGraph, flow: Flow) -> Iterator[tuple[Cell, ...]]:
     found = flow_availability(graph, flow)
     for name, availability in found.each().items():
-        kind = "either suffices" if name in found.groups else "hard"
+        kind = "one of several" if name in found.groups else "hard"
         yield flow.name, name, kind, availability, _callers(found.calls.get(name, ()))
     for name, calls in found.soft_alone.items():
         yield flow.name, name, "soft", None, _callers(calls)

@@ -16,11 +16,11 @@ from stack.model.platform import Platform
 from stack.model.pod_demand import Amounts, Demand
 
 NODE_POOL = "node pool"
-"""The place that all workloads share."""
+"""The `place` of a `Room` that counts the workloads of all namespaces."""
 
 
 class Usage(NamedTuple):
-    """Pods, and the sum of their requests and limits."""
+    """A number of pods, and the sum of their requests and limits."""
 
     amounts: Amounts
     pods: float
@@ -33,7 +33,7 @@ AMOUNTS: dict[str, Callable[[Usage], float]] = {
     "memory_limits": lambda usage: usage.amounts.memory_limits.units,
     "pods": lambda usage: usage.pods,
 }
-"""Everything that a ResourceQuota limits, in base units: millicores, bytes and pods."""
+"""Amount that a ResourceQuota limits → its value in base units: millicores, bytes or pods."""
 SCALES: tuple[Callable[[Demand], float], ...] = (
     lambda demand: demand.scale.minimum,
     lambda demand: demand.scale.expected,
@@ -51,9 +51,9 @@ class Asked(NamedTuple):
     expected: float
     maximum: float
     with_surge: float
-    """Maximum, and the pods that a rollout adds."""
+    """The demand at the maximum, plus the pods that a rollout adds."""
     with_stopping: float
-    """Maximum with surge, and the pods that a rollout leaves in their grace period."""
+    """The demand with surge, plus the replaced pods that are still in their grace period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Room:
     asked: Asked
     limit: int
     pods_stop: bool
-    """True if a rollout leaves pods in their grace period."""
+    """True if a rollout replaces pods. They count against the quota until their grace period ends."""
 
     def fits(self, asked: float) -> bool:
         """True if a demand is within the limit."""
@@ -120,7 +120,7 @@ def _usage(demands: Iterable[Demand], pods: Callable[[Demand], float]) -> Usage:
 
 
 def capacity_ledger(platform: Platform) -> Ledger:
-    """The workloads, then their sums against quotas and nodes."""
+    """A table of the workloads, then a table that compares their sums with quotas and nodes."""
     return Ledger("capacity", (_workloads(platform), _limits(platform)))
 
 
@@ -159,10 +159,11 @@ UNITS = {"cpu": "cores", "memory": "GiB"}
 
 def _limits(platform: Platform) -> Table:
     notes = (
-        "With surge: a rollout at maximum scale adds a pod to each Deployment. Stopping pods are in their grace"
-        " period. The limit of a namespace is its ResourceQuota, that of the node pool its allocatable capacity."
+        "With surge: a rollout at maximum scale adds a pod to each Deployment. Stopping pods are in their grace period."
+        " The limit of a namespace is its ResourceQuota. The limit of the node pool is its allocatable capacity."
     )
-    return Table("scales against quotas and nodes", LIMIT_COLUMNS, tuple(map(_limit_row, rooms(platform))), (notes,))
+    rows = tuple(map(_limit_row, rooms(platform)))
+    return Table("requests at each scale, with quotas and nodes", LIMIT_COLUMNS, rows, (notes,))
 
 
 def _limit_row(room: Room) -> tuple[Cell, ...]:

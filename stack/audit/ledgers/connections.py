@@ -14,7 +14,7 @@ from stack.model.profile import DatabaseLimits
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A service that holds connections in a pool of each replica."""
+    """A service. Each of its replicas holds a pool of connections."""
 
     service: Service
     replicas: Replicas
@@ -26,7 +26,7 @@ class Holder:
 
     @property
     def pool(self) -> int:
-        """Connections of one replica."""
+        """Connections in the pool of one replica."""
         return self.service.connection_pool
 
     @property
@@ -61,14 +61,17 @@ class Store:
 
     @property
     def room(self) -> int | None:
-        """Most connections of all services: clients of one pooler, or of the server without a pooler."""
+        """Limit of the connections of all services: the client limit of one pooler, or the server's limit.
+
+        `None` if the model does not know the limit.
+        """
         if self.limits is None:
             return None
         return self.limits.max_client_connections if self.limits.poolers else self.limits.room
 
     @property
     def of_poolers(self) -> int | None:
-        """Most connections of the poolers to the server. `None` without a pooler."""
+        """Maximum connections of the poolers to the server. `None` without a pooler."""
         if self.limits is None or not self.limits.poolers:
             return None
         return self.limits.pool_size * len(self.holders) * self.limits.poolers
@@ -130,4 +133,7 @@ def _notes(store: Store) -> Iterator[str]:
             f"{limits.poolers} poolers = {store.of_poolers} of {limits.room_text} connections to the server."
         )
     else:
-        yield f"The limit of a service is that of its role. The server admits {limits.room_text} connections."
+        yield (
+            "The limit of a service is the connection limit of its database role. "
+            f"The server admits {limits.room_text} connections."
+        )

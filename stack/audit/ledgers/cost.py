@@ -1,4 +1,4 @@
-"""The monthly cost of requests and volumes, of each service, team and flow, and of their protection (rule D04)."""
+"""The monthly cost of resource requests and volumes, by service, team and flow, and of protection (rule D04)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FlowCost:
     """The part of the services' cost that one entrance causes."""
 
     entrance: str
-    """The flows that begin at the entrance, or its operation if no flow does."""
+    """The names of the flows that begin at the entrance. The name of the operation if no flow begins there."""
     requests: float
     """Requests a month at the mean load."""
     compute: float
@@ -60,23 +60,23 @@ class Costs:
 
     prices: Prices
     services: dict[str, Cost]
-    """The application tier, by service."""
+    """Service → its cost."""
     servers: dict[str, Cost]
-    """The other workloads, by namespace and name."""
+    """`namespace/name` of another workload → its cost."""
     volumes: dict[str, float]
-    """USD a month of the volumes, by namespace."""
+    """Namespace → USD a month of its volumes."""
     flows: tuple[FlowCost, ...]
     protection: dict[str, float]
     """Purpose → USD a month."""
 
     @property
     def application(self) -> Cost:
-        """The services."""
+        """The cost of all services."""
         return total(self.services.values())
 
     @property
     def infrastructure(self) -> Cost:
-        """The other workloads, and all volumes."""
+        """The cost of the other workloads and of all volumes."""
         volumes = sum(self.volumes.values())
         return total(self.servers.values()).plus(Cost(volumes, volumes, volumes))
 
@@ -123,7 +123,7 @@ def _volumes(platform: Platform, prices: Prices) -> dict[str, float]:
 
 
 def _flows(platform: Platform, services: dict[str, Cost]) -> Iterator[FlowCost]:
-    """Each entrance with its share of the executions at every service, and the cost of services without load."""
+    """The cost of each entrance: its share of the executions at every service. Last, services without load."""
     graph = platform.graph
     everything = by_node(executions(graph))
     share = platform.environment.profile.load_share * float(platform.site.mean_load) * HOURS * 3600
@@ -143,13 +143,13 @@ def _entrance_name(graph: CallGraph, key: OperationKey) -> str:
 
 
 def _spare_pods(platform: Platform, prices: Prices) -> dict[str, float]:
-    """One pod of each workload that runs at least two."""
+    """The cost of one spare pod of each workload that always runs at least two pods."""
     spare = [demand for demand in rendered(platform).demands if demand.scale.minimum >= N_PLUS_ONE]
     return {f"N+1: one spare pod of {len(spare)} workloads": sum(_pod(prices, demand.each) for demand in spare)}
 
 
 def _retries(platform: Platform, prices: Prices) -> dict[str, float]:
-    """The pods that serve retries for as long as callees fail."""
+    """The cost of the pods that serve retries while callees fail."""
     each = {(demand.namespace, demand.name): _pod(prices, demand.each) for demand in rendered(platform).demands}
     loads, extra = service_loads(platform), 0.0
     for service in platform.graph.services:
@@ -160,7 +160,7 @@ def _retries(platform: Platform, prices: Prices) -> dict[str, float]:
 
 
 def _streams(platform: Platform, prices: Prices) -> dict[str, float]:
-    """The storage of telemetry: daily volume × (retention + 1 day) × copies."""
+    """The cost of stored telemetry: daily volume × (retention + 1 day) × copies."""
     found = {}
     for component in platform.components:
         for stream in component.streams_kept():
@@ -188,14 +188,17 @@ def cost_ledger(platform: Platform) -> Ledger:
 def price_text(prices: Prices) -> str:
     """The price table as one sentence."""
     return (
-        f"Prices: {prices.cpu_hour:g} USD a core and hour, {prices.memory_hour:g} a GiB and hour, "
-        f"{prices.storage_month:g} a GiB of volume and month ({prices.source}, read on {prices.read_on})."
+        f"Prices: {prices.cpu_hour:g} USD per core and hour, {prices.memory_hour:g} USD per GiB of memory and hour, "
+        f"{prices.storage_month:g} USD per GiB of volume and month ({prices.source}, of {prices.read_on})."
     )
 
 
 def _services(found: Costs) -> Table:
     rows = [(name, *cost) for name, cost in found.services.items()]
-    scale = f"The expected scale is the minimum and {EXPECTED:.0%} of the range; a month has {HOURS} hours."
+    scale = (
+        f"The expected scale is the minimum plus {EXPECTED:.0%} of the range up to the maximum. "
+        f"A month has {HOURS} hours."
+    )
     columns = (Column("service"), *SCALES)
     rows.append(("total", *found.application))
     return Table("services, USD a month", columns, tuple(rows), (price_text(found.prices), scale))
@@ -240,8 +243,8 @@ def _of_flows(found: Costs) -> Table:
     requests, models = (sum(getattr(flow, field) for flow in found.flows) for field in ("requests", "models"))
     rows.append(_flow_row(FlowCost("total", requests, whole, models)))
     note = (
-        "A flow bears a share of each service's cost, equal to its share of the executions there, and the cost of its "
-        "own model calls. The month's mean load is a share of the declared peak."
+        "A flow bears a share of each service's cost: its share of the service's executions. It also bears the cost of "
+        "its model calls. The mean load of a month is a fixed share of the declared peak load."
     )
     return Table("flows, at the expected scale", FLOW_COLUMNS, tuple(rows), (note,))
 
@@ -254,8 +257,8 @@ def _flow_row(flow: FlowCost) -> tuple[str, float, float, float, float | None]:
 def _protection(found: Costs) -> Table:
     columns = (Column("protection"), Column("USD a month", MONEY))
     parts = (
-        "These costs are parts of the tables above, except the pods for retries: the autoscaler adds them at the "
-        "declared load."
+        "The tables above include these costs, except the pods for retries: the autoscaler adds those pods if callees "
+        "fail at the declared load."
     )
     telemetry = "Telemetry: a day's data × (retention + 1 day) × copies, at the price of a volume."
     return Table("cost of protection", columns, tuple(found.protection.items()), (parts, telemetry))

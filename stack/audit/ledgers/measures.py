@@ -44,7 +44,7 @@ def measures(platform: Platform) -> Measures:
 
 
 def _attempts(platform: Platform) -> Iterator[tuple[str, float]]:
-    """The worst case of each flow, and of each other operation that nothing calls."""
+    """The largest number of attempts of each flow, and of each operation that neither a flow nor a call starts."""
     for found in amplified(platform.graph):
         flows = platform.graph.flows_at(found.root.key)
         yield from ((name, found.attempts) for name in [flow.name for flow in flows] or [".".join(found.root.key)])

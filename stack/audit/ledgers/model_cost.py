@@ -26,7 +26,7 @@ class RouteCost:
 
 
 def model_costs(platform: Platform, entering: Mapping[OperationKey, float] | None = None) -> dict[str, RouteCost]:
-    """The cost of each route. `entering` are the arrivals from outside, those of every entrance by default."""
+    """Route → its cost. `entering` maps each entrance that counts to its arrivals per second; all count by default."""
     share = platform.environment.profile.load_share * float(platform.site.mean_load) * HOURS * 3600
     found: dict[str, RouteCost] = defaultdict(RouteCost)
     for demand in model_demands(platform.graph, entering):
@@ -68,7 +68,7 @@ def _total(costs: Iterable[RouteCost]) -> RouteCost:
 
 
 def _prices(platform: Platform) -> Iterator[str]:
-    """Each price with its source."""
+    """A sentence for each route: its price and the source."""
     by_route = {demand.name: demand for demand in model_demands(platform.graph)}
     for name, demand in by_route.items():
         yield _price(name, demand)

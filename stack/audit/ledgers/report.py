@@ -12,14 +12,12 @@ from stack.audit.report import markdown_row
 __all__ = ["REPORTS", "markdown"]
 
 DIGITS = 9
-"""Digits after the point of a number in JSON. Floating-point errors are smaller."""
+"""Digits after the decimal point of a number in JSON. Floating-point errors are smaller."""
 
 
 def markdown(ledger: Ledger) -> str:
-    """A section for each table."""
-    return (
-        "\n\n".join("\n".join(_section(table)) for table in ledger.tables) or f"Nothing is in the {ledger.name} ledger."
-    )
+    """The ledger as Markdown, with a section for each table."""
+    return "\n\n".join("\n".join(_section(table)) for table in ledger.tables) or f"The {ledger.name} ledger is empty."
 
 
 def _section(table: Table) -> Iterator[str]:
@@ -31,7 +29,7 @@ def _section(table: Table) -> Iterator[str]:
 
 
 def json(ledger: Ledger) -> str:
-    """The tables, with a mapping of column to value for each row."""
+    """The ledger as JSON. Each row is a mapping of column to value."""
     return file_text({"ledger": ledger.name, "tables": [_document(table) for table in ledger.tables]}).rstrip()
 
 

@@ -13,14 +13,14 @@ Cell: TypeAlias = str | int | float | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table."""
+    """A column: its name and the format of its values."""
 
     name: str
     form: str = ""
     """Format specification of its numbers, such as `,.2f`."""
 
     def text(self, value: Cell) -> str:
-        """A value as people read it."""
+        """A value as text. A row without a value has `–`."""
         if value is None:
             return "–"
         return value if isinstance(value, str) else format(value, self.form)
@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of equal length, the totals among them."""
+    """Rows of equal length. Totals are rows, too."""
 
     title: str
     columns: tuple[Column, ...]
@@ -37,7 +37,7 @@ class Table:
     """Sentences below the table: assumptions, limits, and the arithmetic of totals."""
 
     def texts(self) -> list[list[str]]:
-        """The rows as people read them."""
+        """The rows with each value as text."""
         return [[column.text(cell) for column, cell in zip(self.columns, row, strict=True)] for row in self.rows]
 
 

@@ -34,7 +34,7 @@ def _path(reference: Reference) -> str:
 
 
 def _missing(system: System, reference: Reference) -> Iterator[Breach]:
-    """The breach of a cluster name that no manifest defines. Other names may exist outside the manifests."""
+    """The breach of an address that names a missing Service. Skips names that may exist outside the manifests."""
     address, workload = reference.address, reference.workload
     name, _, rest = address.host.partition(".")
     namespace = rest.removesuffix(".cluster.local").removesuffix(".svc") or workload.namespace
@@ -44,7 +44,7 @@ def _missing(system: System, reference: Reference) -> Iterator[Breach]:
     if address.host in aliases or (rest and not address.port):
         return
     others = sorted(service.namespace for service in system.services if service.name == name)
-    elsewhere = f"; there is one in {', '.join(others)}" if others else ""
+    elsewhere = f"; a Service with that name is in {', '.join(others)}" if others else ""
     yield Breach(
         _path(reference),
         f"{address.named_by} names {address.host}, but no Service of namespace {namespace} has that name{elsewhere}",
@@ -92,7 +92,7 @@ def _probe_ports(system: System) -> Iterator[Breach | None]:
             for name, probe in container.probes.items():
                 wrong = isinstance(probe.port, str) and not probe.port.isdecimal() and probe.port not in names
                 path = f"{workload.title} → {container.name}.{name}"
-                text = f"the probe asks port {probe.port}, but the container has no port of that name"
+                text = f"the probe connects to port {probe.port}, but the container has no port with that name"
                 yield Breach(path, text, "port", where=workload.at(place, index, name)) if wrong else None
 
 
@@ -120,7 +120,7 @@ def _denials(
             continue
         direction, policies = denied
         names = ", ".join(policy.manifest.title for policy in policies)
-        text = f"{direction.lower()} to port {port} of {pods.title}: NetworkPolicies {names} apply, but none admits it"
+        text = f"NetworkPolicies {names} apply, but none admits {direction.lower()} to port {port} of {pods.title}"
         yield Breach(_path(reference), text, "NetworkPolicy", where=policies[0].at())
 
 
@@ -134,7 +134,10 @@ def names_resolve(system: System) -> Iterator[Breach | None]:
             continue
         ports = {allowed.port for rule in rules for allowed in rule.ports or (PolicyPort(),)}
         names = ", ".join(policy.manifest.title for policy in policies)
-        text = f"it names {reference.address.host}, but NetworkPolicies {names} admit no egress to port {DNS_PORT}"
+        text = (
+            f"the pods connect to {reference.address.host} by name, but NetworkPolicies {names} admit no egress to"
+            f" port {DNS_PORT} (DNS)"
+        )
         where = policies[0].at("egress")
         yield None if ports & DNS_PORTS else Breach(reference.workload.title, text, "egress", where=where)
 

@@ -20,7 +20,7 @@ class RetriedRoute(NamedTuple):
     path: str
     where: Location
     attempts: int
-    """The first attempt included."""
+    """Attempts of a request, the first attempt included."""
     attempt_timeout: Duration | None
     timeout: Duration | None
 
@@ -40,7 +40,7 @@ def _retried(system: System) -> Iterator[RetriedRoute]:
 
 
 def _duration(text: str | None) -> Duration | None:
-    """The duration. `None` for no timeout, which Istio also writes as 0s."""
+    """A timeout of Istio. `None` for no timeout (Istio accepts `0s` for it) and for a text that is no duration."""
     try:
         return Duration(text) or None if text else None
     except ValueError:

@@ -49,7 +49,7 @@ def autoscalers_can_work(system: System) -> Iterator[Breach | None]:
         target = autoscaler.spec.scale_target_ref
         workload = system.scaled(autoscaler)
         if workload is None:
-            text = f"it scales {target.kind} {target.name}, which no manifest defines"
+            text = f"no manifest defines {target.kind} {target.name}, which it must scale"
             yield Breach(autoscaler.title, text, "scaleTargetRef", "", autoscaler.at("scaleTargetRef"), "warning")
             continue
         yield from (_without_request(workload, resource) for resource in autoscaler.spec.utilization_of)
@@ -60,10 +60,10 @@ def autoscalers_can_work(system: System) -> Iterator[Breach | None]:
 
 
 def _without_request(workload: Workload, resource: str) -> Breach | None:
-    """A container without a request. The utilization of its pod is then unknown, and the autoscaler does nothing."""
+    """The breach of a container that requests none of the resource. The autoscaler then does not scale the pods."""
     for place, index, container in workload.containers:
         if place == "containers" and not container.resources.requested(resource):
-            text = f"it requests no {resource}, but the autoscaler needs this request to compute the utilization"
+            text = f"the container requests no {resource}, so the autoscaler cannot compute the utilization"
             return Breach(
                 f"{workload.title} → {container.name}",
                 text,
@@ -75,14 +75,14 @@ def _without_request(workload: Workload, resource: str) -> Breach | None:
 
 
 def sidecars_are_left_out(system: System) -> Iterator[Breach | None]:
-    """Find autoscalers that add up the containers of a pod."""
+    """Find autoscalers whose metric is the sum over several containers of a pod."""
     for workload in system.workloads:
         autoscaler = system.autoscaler_of(workload)
         if autoscaler is None or not autoscaler.spec.utilization_of:
             continue
         containers = [container.name for container in workload.template.spec.containers]
         resources = ", ".join(autoscaler.spec.utilization_of)
-        text = f"utilization of {resources} is the sum over {', '.join(containers)}"
+        text = f"the utilization of {resources} is the sum over the containers {', '.join(containers)}"
         summed = Breach(workload.title, text, "metrics", "a metric of type ContainerResource", autoscaler.at("metrics"))
         yield summed if len(containers) > 1 else None
 

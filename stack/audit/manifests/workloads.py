@@ -40,7 +40,7 @@ def pods_end_in_time(system: System) -> Iterator[Breach | None]:
 
 
 def _pause(container: Container) -> int:
-    """Seconds that the container's preStop handler sleeps at least."""
+    """Minimum number of seconds that the container's preStop handler sleeps."""
     handler = container.lifecycle.pre_stop if container.lifecycle else None
     if handler is None:
         return 0

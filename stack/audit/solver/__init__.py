@@ -1,8 +1,8 @@
 """The budget solver: values with which the T, C and R rules hold, and the bounds that no values satisfy.
 
-It decides attempts, P95 objectives, timeouts, deadlines and circuit breakers. Grace periods and the timeouts of gateway
-and mesh follow from them when the platform is rendered. It takes targets, objectives of dependencies, loads and
-capacities as they are, and keeps each declared value that the rules permit.
+The solver chooses attempts, P95 objectives, timeouts, deadlines and circuit breakers. Grace periods and the timeouts of
+gateway and mesh follow from these values when the platform is rendered. The solver never changes targets, objectives of
+dependencies, loads and capacities. It keeps each declared value that the rules permit.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Solution:
     remaining: tuple[Finding, ...]
     """Other findings of the T, C and R rules that the values do not remove and that nobody accepted."""
     refused: tuple[Fault, ...]
-    """Faults of the catalogue for which the platform refuses to render even with the values."""
+    """Faults of the catalogue. Because of them the platform refuses to render, even with the new values."""
 
     @property
     def clean(self) -> bool:

@@ -1,8 +1,9 @@
-"""Attempts: the most that the rules on retries permit, and no more than the catalogue declares.
+"""Attempts: as many as the rules on retries permit, and never more than the catalogue declares.
 
-Two passes over the graph, each linear in its edges. From the callers down, the attempts of saga steps and of the
-fallbacks of model routes multiply. Nothing here changes them. From the callees up, each call keeps as many of its
-attempts as the product along the worst path permits, so the calls next to a failure keep theirs.
+The solver passes over the graph twice. Each pass takes time linear in the number of edges. The first pass goes from the
+callers to the callees, and multiplies the attempts of saga steps and of the fallbacks of model routes. The solver never
+changes these attempts. The second pass goes from the callees to the callers. Each call keeps as many of its attempts as
+the product along the worst path permits. So the calls next to a failure keep their attempts first.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def clients(platform: Platform) -> Values:
 
 
 def retries(platform: Platform, *, on: date) -> Values:
-    """The retry of each call. Calls that share a policy get the fewest attempts of all of them."""
+    """The retry of each call. Calls that share a policy all get the fewest attempts that one of them may make."""
     graph, above = platform.graph, _repeated_by_others(platform)
     weights: dict[RetryCondition, dict[OperationKey, float]] = {failure: {} for failure in SPOKEN}
     interior: dict[OperationKey, int] = {}
@@ -92,7 +93,7 @@ def infeasible(platform: Platform) -> Iterator[Constraint]:
     """The bounds that are exceeded even without any retry of a call."""
     for service, (_, load), capacity in loads_and_capacities(platform):
         if load > capacity:
-            needed = f"{-int(-load // service.capacity.per_second)} replicas at most"
+            needed = f"a maximum of {-int(-load // service.capacity.per_second)} replicas"
             why = f"{load:.4g}/s offered without retries > {capacity:g}/s"
             yield Constraint(
                 "R10", service.name, f"{capacity:g}/s", needed, why, "replicas, or capacity", service.location

@@ -17,7 +17,7 @@ from stack.model.platform import Platform
 
 
 def breakers(platform: Platform) -> Values:
-    """The breaker of each call. Calls that share a breaker get one that suits all of them."""
+    """The breaker of each call. Calls that share a breaker all get the same one, with which the rules hold for each."""
     groups: dict[PolicyKey, list[tuple[Edge, CircuitBreaker]]] = defaultdict(list)
     for run in platform.graph.bottom_up:
         for edge in run.edges:

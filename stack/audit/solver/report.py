@@ -46,7 +46,7 @@ def _verdict(solution: Solution) -> str:
     if solution.infeasible:
         return "no values satisfy every T, C and R rule"
     if solution.remaining or solution.refused:
-        return "other changes are needed beside these values"
+        return "these values are not enough: the catalogue needs other changes, too"
     if solution.changes:
         return "with these values the T, C and R rules hold"
     return "the T, C and R rules hold; nothing to change"

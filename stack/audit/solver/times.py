@@ -1,13 +1,15 @@
 """Objectives and timeouts: four passes over the graph, each linear in its edges.
 
-1. From the callees up, the least values: one attempt of each call, as long as the callee's P95 objective or the least
-   deadline of the callee. No smaller values satisfy T01. If one of them exceeds a bound, no values satisfy the rules,
-   and that bound is a binding constraint.
-2. From the callees up, the wanted values: those of the catalogue, raised where the callees need more time.
-3. From the callers down, the budgets: an operation passes on to its calls at most the deadline that its own callers
-   leave. If the wanted values do not fit, retries go first where even the least values do not fit with them. Then each
-   call gets the least value and the same share of the rest. The sum is convex in that share, so it fits.
-4. From the callees up, the deadlines that were raised more than the budgets of their calls need are lowered again.
+1. From the callees to the callers, compute the least values. Each call makes one attempt. The attempt takes the longer
+   of the callee's P95 objective and the callee's least deadline. No smaller values satisfy T01. If a least value
+   exceeds a bound, no values satisfy the rules, and the solver reports that bound as infeasible.
+2. From the callees to the callers, compute the wanted values: the values of the catalogue, raised where the callees
+   need more time.
+3. From the callers to the callees, compute the budgets. The calls of an operation share at most the deadline that the
+   operation's own callers leave. If the wanted values do not fit, the solver first removes retries until the least
+   values fit. Then each call gets its least value, plus the same share of the difference to its wanted value. The sum
+   is convex in that share, so it fits.
+4. From the callees to the callers, lower each deadline that is now longer than the budgets of its calls need.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from stack.model.call_graph import CallGraph, Edge, OperationKey, Run
 FOREVER = Duration("365d")
 """The bound of an operation that nobody calls."""
 WHOLE = Duration("1ms")
-"""Unit to which the solver rounds reduced budgets down."""
+"""The solver rounds a reduced budget down to a multiple of this unit."""
 
 
 def objectives(graph: CallGraph) -> Values:
-    """Raise each P95 objective to the sum of those along its critical path, if it is lower (rule T04)."""
+    """Raise each P95 objective that is lower than the sum of the objectives along its critical path (rule T04)."""
     needed, values = _needed_objectives(graph), Values()
     for run in graph.bottom_up:
         if run.operation.latency < needed[run.key]:
@@ -38,7 +40,7 @@ def objectives(graph: CallGraph) -> Values:
 
 
 def missed_targets(graph: CallGraph) -> Iterator[Constraint]:
-    """The flows whose target is below the objectives along their critical path."""
+    """The flows whose target is below the sum of the objectives along their critical path."""
     needed = _needed_objectives(graph)
     latency = _latency(needed)
     for flow in graph.flows:
@@ -51,7 +53,7 @@ def missed_targets(graph: CallGraph) -> Iterator[Constraint]:
 
 
 def _needed_objectives(graph: CallGraph) -> dict[OperationKey, Duration]:
-    """Operation → its P95 objective, or the objectives along its critical path if they take longer."""
+    """Operation → its P95 objective, or the sum of the objectives along its critical path if the sum is longer."""
     found: dict[OperationKey, Duration] = {}
     for run in graph.bottom_up:
         path = critical_path(graph, run.node, run.operation, _latency(found))
@@ -116,7 +118,7 @@ class Budgets:
             gateway, route = self._graph.entrance(flow)
             least, most = self._least_deadline[gateway.name, route.name], flow.latency * LONGEST_WAIT
             if least > most:
-                why = f"one attempt of each call takes {least}, {LONGEST_WAIT} × {flow.latency} = {most}"
+                why = f"one attempt of each call takes {least} > {LONGEST_WAIT} × {flow.latency} = {most}"
                 needed, field = str(_tenth(least)), f"flows.{flow.name}.latency"
                 yield Constraint("T03", f"flow {flow.name}", str(flow.latency), needed, why, field, flow.location)
         for run in self._graph.bottom_up:
@@ -129,7 +131,7 @@ class Budgets:
                     yield Constraint("T01", path, bound, str(least), why, field, run.operation.location)
 
     def values(self) -> Values:
-        """The timeouts, deadlines and dropped retries that differ from the catalogue's. Only for a feasible graph."""
+        """The new timeouts and deadlines, and the removed retries. Must not be called for an infeasible graph."""
         wanted, wanted_deadline = self._wanted()
         given, deadlines = dict(wanted), {}
         for run in reversed(self._graph.bottom_up):
@@ -139,7 +141,7 @@ class Budgets:
         return self._changed(given, deadlines)
 
     def _lower(self, deadlines: dict[OperationKey, Duration], given: dict[PolicyKey, Duration]) -> None:
-        """Lower each raised deadline to the time that its calls need now that their budgets are known."""
+        """Lower each raised deadline to the time that its calls need with their final budgets."""
         for run in self._graph.bottom_up:
             for edge in run.edges:
                 if edge.call.timeout is None:
@@ -148,7 +150,11 @@ class Budgets:
             deadlines[run.key] = min(deadlines[run.key], max(run.operation.deadline, needed))
 
     def _least_attempt(self, edge: Edge) -> Duration:
-        """The shortest timeout of one attempt: the callee's P95, and a deadline or the attempts behind it."""
+        """The shortest timeout of one attempt.
+
+        It holds the callee's P95 objective. It also holds the callee's least deadline, or one attempt of each hard call
+        of the callee if the timeout may be shorter than that deadline.
+        """
         promised = max(each.latency for each in self._members[policy_of(edge)])
         if not _is_bounded_apart(edge):
             return max(promised, self._least_deadline[edge.key] + edge.margin)
@@ -219,7 +225,10 @@ class Budgets:
     def _fitting_share(
         self, run: Run, bound: Duration, total: Callable[[OfEdge], Duration], given: dict[PolicyKey, Duration]
     ) -> float:
-        """The share of the time between least and wanted values that fits. Retries go first if the least do not fit."""
+        """The share of the difference between wanted and least values that fits into the bound.
+
+        Removes retries, those of the longest call first, until the least values fit.
+        """
         while (least := total(self._overall(self._attempts, self._least))) > bound:
             costs = self._overall(self._attempts, self._least)
             retried = (edge for edge in run.edges if self._attempts[policy_of(edge)] > 1)
@@ -269,6 +278,6 @@ def _tenth(duration: Duration) -> Duration:
 
 def _too_close(edge: Edge, least: Duration) -> Constraint:
     most = edge.latency * LONGEST_WAIT
-    why = f"one attempt of each call behind it takes {least}, {LONGEST_WAIT} × {edge.latency} = {most}"
+    why = f"one attempt of each call of the callee takes {least} > {LONGEST_WAIT} × {edge.latency} = {most}"
     field = f"{edge.call.target}.latency"
     return Constraint("T03", edge.path, str(edge.latency), str(_tenth(least)), why, field, edge.call.location)

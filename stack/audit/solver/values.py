@@ -23,7 +23,7 @@ Fields = dict[str, Any]
 
 
 def policy_of(edge: Edge) -> PolicyKey:
-    """The policy to which a call belongs. gRPC has one timeout and one retry for each method, others for each name."""
+    """The policy of a call. In Go services the calls of one gRPC method share it, elsewhere the calls of one name."""
     by_method = isinstance(edge.caller, Service) and edge.caller.language == "go"
     return edge.caller.name, edge.call.target if by_method else edge.call.name
 
@@ -35,7 +35,7 @@ class Values:
     operations: dict[OperationKey, Fields] = field(default_factory=lambda: defaultdict(dict))
     calls: dict[CallKey, Fields] = field(default_factory=lambda: defaultdict(dict))
     clients: dict[tuple[str, str], Fields] = field(default_factory=lambda: defaultdict(dict))
-    """By dependency and library."""
+    """Dependency and library → the new values of its fields."""
 
     def set_call(self, edge: Edge, **fields: object) -> None:
         """Set fields of one call."""

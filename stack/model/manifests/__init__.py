@@ -1,1 +1,1 @@
-"""A platform as its Kubernetes manifests tell it: workloads, who names whom, and the policies that stand in files."""
+"""A platform as its Kubernetes manifests describe it: workloads, the Services that they name, and policies."""

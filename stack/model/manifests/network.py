@@ -1,6 +1,7 @@
-"""The connections between pods that the NetworkPolicies of a system deny for certain.
+"""The connections between pods that the NetworkPolicies of a system certainly deny.
 
-A policy may speak of namespaces by labels, or of blocks of addresses, that no manifest tells. Such a rule may admit.
+A rule may select namespaces by labels, or pods by an address block. If no manifest shows these labels or addresses, the
+rule counts as one that may admit the connection.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ Direction = Literal["Ingress", "Egress"]
 
 
 def governing(system: System, workload: Workload, direction: Direction) -> tuple[Item[NetworkPolicySpec], ...]:
-    """The policies that govern a workload's pods in a direction; none where they use the node's network."""
+    """The policies that govern a workload's pods in a direction. Empty if the pods use the node's network."""
     if workload.template.spec.host_network:
         return ()
     return tuple(policy for policy in system.policies_of(workload) if direction in policy.spec.directions)
 
 
 def own_namespace_peers(policy: Item[NetworkPolicySpec]) -> Iterator[tuple[Selector, Location]]:
-    """The peers of a policy's own namespace that its rules name by labels."""
+    """The selectors with which a policy's rules select pods of its own namespace by labels, each with its line."""
     for direction, rules, side in (("ingress", policy.spec.ingress, "from"), ("egress", policy.spec.egress, "to")):
         for number, rule in enumerate(rules):
             for index, peer in enumerate(rule.peers):
@@ -38,7 +39,10 @@ def own_namespace_peers(policy: Item[NetworkPolicySpec]) -> Iterator[tuple[Selec
 def denying(
     system: System, source: Workload, target: Workload, port: int
 ) -> tuple[Direction, tuple[Item[NetworkPolicySpec], ...]] | None:
-    """The direction in which a connection to a pod's port is denied, with the policies that govern it."""
+    """The direction in which policies deny a connection to a pod's port, with these policies.
+
+    `None` if a rule may admit the connection.
+    """
     ends: tuple[tuple[Direction, Workload, Workload], ...] = (("Egress", source, target), ("Ingress", target, source))
     for direction, own, peer in ends:
         policies = governing(system, own, direction)
@@ -55,17 +59,17 @@ def denying(
 
 
 def _may_admit_peer(system: System, rule: PolicyRule, own: Workload, peer: Workload) -> bool:
-    """A rule that names no peer admits all."""
+    """True if the rule may admit the peer. A rule without peers admits every peer."""
     return not rule.peers or any(_may_be_peer(system, each, own, peer) for each in rule.peers)
 
 
 def _may_admit_port(rule: PolicyRule, target: Workload, port: int) -> bool:
-    """A rule that names no port admits all."""
+    """True if the rule may admit the port. A rule without ports admits every port."""
     return not rule.ports or any(_is_port(each, target, port) for each in rule.ports)
 
 
 def _may_be_peer(system: System, admitted: PolicyPeer, own: Workload, peer: Workload) -> bool:
-    """A block of addresses may hold the pod's: no manifest tells it."""
+    """True if the rule's peer may be this pod. An address block always may, because manifests show no pod addresses."""
     if admitted.ip_block:
         return True
     namespaces = admitted.namespace_selector
@@ -76,7 +80,7 @@ def _may_be_peer(system: System, admitted: PolicyPeer, own: Workload, peer: Work
 
 
 def _may_pick(system: System, selector: Selector, namespace: str) -> bool:
-    """A namespace without a manifest may have any label, its name apart."""
+    """True if the selector may select the namespace. Without a manifest only the label with its name is known."""
     labels = system.namespace_labels.get(namespace)
     if labels is None and (selector.match_expressions or selector.match_labels.keys() - {NAMESPACE_LABEL}):
         return True
@@ -84,7 +88,7 @@ def _may_pick(system: System, selector: Selector, namespace: str) -> bool:
 
 
 def _is_port(allowed: PolicyPort, target: Workload, port: int) -> bool:
-    """The protocol is not compared: an address does not tell the client's."""
+    """True if the rule's port is this port. The protocol is not compared, because addresses do not show it."""
     if isinstance(allowed.port, int):
         return allowed.port <= port <= (allowed.end_port or allowed.port)
     return allowed.port is None or target.ports.get(allowed.port) == port

@@ -27,14 +27,14 @@ class PolicyPeer(Part):
 
 
 class PolicyPort(Part):
-    """A port that a rule admits; without one all."""
+    """A port or a range of ports that a rule admits. Without `port` the rule admits every port."""
 
     port: int | str | None = None
     end_port: int | None = None
 
 
 class PolicyRule(Part):
-    """A rule admits the peers on the ports; where it names none, all."""
+    """A rule of a NetworkPolicy. It admits its peers on its ports. Without peers or ports it admits all of them."""
 
     sources: Annotated[tuple[PolicyPeer, ...], LEFT_OUT] = Field(default=(), alias="from")
     targets: Annotated[tuple[PolicyPeer, ...], LEFT_OUT] = Field(default=(), alias="to")
@@ -42,12 +42,12 @@ class PolicyRule(Part):
 
     @property
     def peers(self) -> tuple[PolicyPeer, ...]:
-        """Of an ingress rule its sources, of an egress rule its targets."""
+        """The sources of an ingress rule, or the targets of an egress rule."""
         return self.sources or self.targets
 
 
 class NetworkPolicySpec(Part):
-    """The pods that a NetworkPolicy governs, and what it admits in which directions."""
+    """The pods that a NetworkPolicy governs, and the connections that it admits in each direction."""
 
     pod_selector: Annotated[Selector, NO_FIELDS] = Selector()
     policy_types: Annotated[tuple[str, ...], LEFT_OUT] = ()
@@ -56,12 +56,12 @@ class NetworkPolicySpec(Part):
 
     @property
     def directions(self) -> frozenset[str]:
-        """The declared ones; left out, `Ingress`, and `Egress` where there are such rules."""
+        """The directions that the policy governs. By default `Ingress`, and also `Egress` if it has egress rules."""
         return frozenset(self.policy_types or ("Ingress", *(("Egress",) if self.egress else ())))
 
 
 class HttpRetry(Part):
-    """Retries of Istio's proxies: `attempts` come after the first one."""
+    """Retries of Istio's proxies. `attempts` excludes the first attempt."""
 
     attempts: int = 0
     per_try_timeout: str | None = None
@@ -88,6 +88,6 @@ class HttpRoute(Part):
 
 
 class VirtualServiceSpec(Part):
-    """Istio's routes to some hosts."""
+    """The routes of an Istio VirtualService."""
 
     http: Annotated[tuple[HttpRoute, ...], LEFT_OUT] = ()

@@ -20,31 +20,31 @@ KUSTOMIZATION = Fault("", "is a Kustomization", "build it first: `kubectl kustom
 
 @dataclass(frozen=True)
 class Manifest:
-    """One resource as it stands in a file."""
+    """One resource of a file, with its lines."""
 
     content: Mapping[str, Any]
     file: str
-    """Path that begins with the directory as it was named."""
+    """Path of the file. It begins with the directory that the user named."""
     node: yaml.Node = field(repr=False)
 
     @property
     def kind(self) -> str:
-        """Its kind."""
+        """Kind of the resource."""
         return str(self.content["kind"])
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the resource."""
         return str(self.content["metadata"]["name"])
 
     @property
     def namespace(self) -> str:
-        """Its namespace, as `kubectl apply` would choose it."""
+        """Namespace of the resource. `default` if the manifest names none, as with `kubectl apply`."""
         return str(self.content["metadata"].get("namespace") or "default")
 
     @property
     def title(self) -> str:
-        """`namespace/name`, and the name alone in the default namespace."""
+        """`namespace/name`. Only `name` in the default namespace."""
         return self.name if self.namespace == "default" else f"{self.namespace}/{self.name}"
 
     @property
@@ -54,7 +54,7 @@ class Manifest:
         return group, self.kind, self.namespace, self.name
 
     def at(self, *path: str | int) -> Location:
-        """The line of a field; where the field is left out, that of the nearest one around it."""
+        """The line of a field. If the manifest has no such field: the line of the nearest field around it."""
         node, line = self.node, self.node.start_mark.line
         for key in path:
             found = _child(node, key)
@@ -74,10 +74,10 @@ def _child(node: yaml.Node, key: str | int) -> tuple[yaml.Node, int] | None:
 
 
 def read_manifests(directory: Path) -> tuple[Manifest, ...]:
-    """Every resource of every YAML or JSON file below a directory, lists opened.
+    """Every resource of every YAML or JSON file below a directory, including the items of lists.
 
-    Raises `InvalidInputError` with every fault: a file that is no YAML, a document that is no resource, a resource that
-    stands twice.
+    Raises `InvalidInputError` with every fault: a file that is not YAML, a document that is not a resource, a resource
+    that is declared twice.
     """
     if not directory.is_dir():
         raise InvalidInputError(str(directory), [Fault("", "is no directory", "expected a directory of manifests")])
@@ -111,12 +111,12 @@ def _resources(path: Path, file: str) -> list[Manifest]:
 
 
 def _as(known: Fault, found: Fault) -> Fault:
-    """A known fault at the place of another."""
+    """The known fault, with the file and line of the found fault."""
     return replace(known, source=found.source)
 
 
 def _opened(content: Any, node: yaml.Node, file: str) -> Iterator[Manifest | Fault]:
-    """The resource of a document, those of a list, or the fault of what is neither."""
+    """The resource of a document, or the resources of a list. A fault if the document is neither."""
     if content is None:
         return
     place = Fault("", "is no Kubernetes resource", "", f"{file}:{node.start_mark.line + 1}")
@@ -152,5 +152,5 @@ def _repeated(manifests: list[Manifest]) -> Iterator[Fault]:
     for manifest in manifests:
         other = first.setdefault(manifest.identity, manifest)
         if other is not manifest:
-            accepted = f"it stands in {other.at()} too: keep one of them"
+            accepted = f"it is also in {other.at()}: keep one of them"
             yield Fault(f"{manifest.kind} {manifest.title}", "is declared twice", accepted, str(manifest.at()))

@@ -1,6 +1,6 @@
-"""The Services that a container's variables and arguments name: who calls whom, as far as manifests tell.
+"""The Services that a container's variables and arguments name. They show which workload calls which Service.
 
-A value counts as an address only where its form or its variable's name says so: `orders` may be a host, and a topic.
+A value counts as an address only if its form or the variable's name shows it: `orders` may be a host or a topic.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ LOOPBACK = "localhost"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host that a container names, with a port where one stands beside it."""
+    """A host that a container names, and its port. The port is `None` if the container names none."""
 
     host: str
     port: int | None
     where: Location
     """The line of the variable or argument."""
     named_by: str
-    """The variable, or `args`."""
+    """Name of the variable, or `command` or `args`."""
 
 
 def environment(container: Container, of_config_maps: Mapping[str, str]) -> dict[str, str]:
-    """The literal values of a container's variables, `$(NAME)` expanded as kubelet does: earlier ones alone."""
+    """The literal values of a container's variables. As in kubelet, `$(NAME)` can name only an earlier variable."""
     values = dict(of_config_maps)
     for variable in container.env:
         if variable.value_from is None:
@@ -45,12 +45,12 @@ def environment(container: Container, of_config_maps: Mapping[str, str]) -> dict
 
 
 def expanded(text: str, values: Mapping[str, str]) -> str:
-    """A text with the variables that are known; the others stay as they are."""
+    """A text with the values of known variables. References to unknown variables stay unchanged."""
     return _EXPANSION.sub(lambda match: values.get(match[1], match[0]), text)
 
 
 def hosts_of_variable(name: str, value: str, values: Mapping[str, str]) -> Iterator[tuple[str, int | None]]:
-    """Hosts with their ports in a variable. A bare host takes the port of the variable beside it, `…_PORT`."""
+    """The hosts in a variable, with their ports. The port of a bare host in `…_HOST` is in the variable `…_PORT`."""
     found = list(hosts_of(value))
     yield from found
     if not found and value != LOOPBACK and _BARE_HOST.fullmatch(value) and _NAMES_A_HOST.fullmatch(name):
@@ -59,7 +59,7 @@ def hosts_of_variable(name: str, value: str, values: Mapping[str, str]) -> Itera
 
 
 def hosts_of(text: str) -> Iterator[tuple[str, int | None]]:
-    """Hosts in URLs; where there is none, in a list of `host:port`."""
+    """The hosts in the URLs of a text, with their ports. Without a URL: the hosts of a list of `host:port`."""
     urls = [(match["host"], _port(match["port"])) for match in _URL.finditer(text)]
     parts = [_HOST_AND_PORT.fullmatch(part) for part in re.split(r"[,;]", text)]
     listed = [(part["host"], _port(part["port"])) for part in parts if part]

@@ -1,6 +1,6 @@
 """The parts of Kubernetes' and Istio's resources that the audit reads. Other fields are ignored.
 
-Defaults are those of the API server, or `None` where a field that is left out differs from every value.
+Defaults are those of the API server. `None` is the default of a field whose absence differs from every value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["Budget", "Container", "Selector", "ServiceSpec"]
 
 
 class Part(BaseModel):
-    """A part of a resource, by the API's own names."""
+    """A part of a resource. Its fields have the names of the API."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
 
@@ -24,13 +24,13 @@ NO_FIELDS = BeforeValidator(lambda value: {} if value is None else value)
 """An empty key is `null` in YAML, and the API server reads it as left out."""
 Scalar = int | float | str
 Labels = Annotated[dict[str, Scalar], NO_FIELDS]
-"""Labels, annotations or quantities. The API server refuses those that are no text."""
+"""Labels, annotations or quantities. The API server refuses labels and annotations that are not text."""
 Entries = Annotated[dict[str, Any], NO_FIELDS]
-"""A mapping of anything."""
+"""A mapping with values of any type."""
 
 
 class EnvVar(Part):
-    """A variable with a literal value, or one that is taken from elsewhere."""
+    """A variable with a literal value, or with a reference to its value."""
 
     name: str
     value: Annotated[str, BeforeValidator(lambda value: value if isinstance(value, str) else "")] = ""
@@ -38,26 +38,26 @@ class EnvVar(Part):
 
 
 class ContainerPort(Part):
-    """A port that a container says it listens on."""
+    """A port that a container declares."""
 
     container_port: int
     name: str | None = None
 
 
 class HttpGet(Part):
-    """A probe by HTTP."""
+    """The target of an HTTP or TCP probe."""
 
     port: int | str
 
 
 class ExecAction(Part):
-    """A command in the container."""
+    """A command that kubelet runs in the container."""
 
     command: Annotated[tuple[str, ...], LEFT_OUT] = ()
 
 
 class Probe(Part):
-    """A check by kubelet."""
+    """A probe of a container by kubelet."""
 
     period_seconds: int = 10
     timeout_seconds: int = 1
@@ -72,13 +72,13 @@ class Probe(Part):
 
 
 class SleepAction(Part):
-    """A pause of kubelet's own."""
+    """A sleep of kubelet. It needs no command in the container."""
 
     seconds: int
 
 
 class Handler(Part):
-    """Work of kubelet before it stops a container."""
+    """An action of kubelet before it stops a container."""
 
     exec: ExecAction | None = None
     sleep: SleepAction | None = None
@@ -97,12 +97,12 @@ class ResourceAmounts(Part):
     limits: Labels = Field(default_factory=dict)
 
     def requested(self, resource: str) -> bool:
-        """There is a request: without one the limit is the request."""
+        """True if the container requests the resource. Without a request Kubernetes uses the limit as the request."""
         return resource in self.requests or resource in self.limits
 
 
 class NamedObject(Part):
-    """An object by its name."""
+    """A reference to an object by name."""
 
     name: str = ""
 
@@ -132,7 +132,7 @@ class Container(Part):
 
     @property
     def probes(self) -> dict[str, Probe]:
-        """Its probes, by the API's name."""
+        """Name of the probe in the API → the probe."""
         named = {
             "livenessProbe": self.liveness_probe,
             "readinessProbe": self.readiness_probe,
@@ -148,7 +148,7 @@ class HostAlias(Part):
 
 
 class PodSpec(Part):
-    """The containers of a pod and how it ends."""
+    """The containers, the network and the grace period of a pod."""
 
     containers: Annotated[tuple[Container, ...], Field(min_length=1)]
     init_containers: Annotated[tuple[Container, ...], LEFT_OUT] = ()
@@ -171,7 +171,7 @@ class PodTemplate(Part):
 
 
 class WorkloadSpec(Part):
-    """How many pods a workload has, and how they follow each other."""
+    """The number of a workload's pods, and the order in which the controller starts and replaces them."""
 
     replicas: int | None = None
     pod_management_policy: str = "OrderedReady"
@@ -186,7 +186,7 @@ class Requirement(Part):
     values: Annotated[tuple[Scalar, ...], LEFT_OUT] = ()
 
     def holds(self, labels: dict[str, Scalar]) -> bool:
-        """The labels meet it. `NotIn` holds where the label is missing."""
+        """True if the labels meet the condition. `NotIn` also holds if the label is missing."""
         match self.operator:
             case "In":
                 return labels.get(self.key) in self.values
@@ -206,11 +206,11 @@ class Selector(Part):
 
     @property
     def text(self) -> str:
-        """Its labels as `kubectl` takes them."""
+        """The labels in the form that `kubectl --selector` accepts."""
         return ",".join(f"{key}={value}" for key, value in self.match_labels.items())
 
     def matches(self, labels: dict[str, Scalar]) -> bool:
-        """It selects pods with these labels. An empty selector selects all."""
+        """True if the selector selects pods with these labels. An empty selector selects all pods."""
         of_labels = all(labels.get(key) == value for key, value in self.match_labels.items())
         return of_labels and all(requirement.holds(labels) for requirement in self.match_expressions)
 
@@ -238,7 +238,7 @@ class ServiceSpec(Part):
 
     @property
     def headless(self) -> bool:
-        """Its name leads to the pods themselves, so its ports mean nothing."""
+        """True if the Service's name resolves to its pods. Clients then connect to any port of the pods."""
         return self.cluster_ip == "None"
 
 
@@ -250,7 +250,7 @@ class ScaleTarget(Part):
 
 
 class MetricTarget(Part):
-    """The value that a metric is held at."""
+    """The value at which an autoscaler keeps a metric."""
 
     type: str = ""
 
@@ -280,7 +280,7 @@ class Autoscaler(Part):
 
     @property
     def utilization_of(self) -> tuple[str, ...]:
-        """The resources whose share of the request it holds; CPU where it names no metric."""
+        """The resources whose utilization the autoscaler keeps at a target. CPU if it names no metric."""
         if not self.metrics:
             return ("cpu",)
         named = (metric.resource for metric in self.metrics if metric.type == "Resource" and metric.resource)
@@ -296,7 +296,7 @@ class Budget(Part):
 
 
 class SecretManifest(Part):
-    """A Secret that stands in a file."""
+    """A Secret in a file."""
 
     data: Entries = Field(default_factory=dict)
     string_data: Entries = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The manifests of a directory, joined: Services with their pods, autoscalers and policies with what they govern."""
+"""The manifests of a directory, joined: Services, autoscalers and policies with the workloads to which they apply."""
 
 from __future__ import annotations
 
@@ -46,33 +46,33 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
     "Pod": (),
 }
-"""Kinds that have pods, and where their template stands."""
+"""Kind that has pods → the path of its pod template."""
 PARTS: Mapping[str, tuple[str, ...]] = {"ConfigMap": (), "Secret": (), "Namespace": ("metadata",)}
-"""The part of each kind that has no `spec` worth reading."""
+"""Kind → the path of the part that the audit reads. For other kinds this part is `spec`."""
 PLURAL_PODS = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
-"""Kinds with a count of replicas."""
+"""Kinds with a number of replicas."""
 
 
 @dataclass(frozen=True)
 class Item(Generic[Model]):
-    """A resource with the part of it that the audit reads."""
+    """A resource, with the part that the audit reads."""
 
     manifest: Manifest
     spec: Model
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the resource."""
         return self.manifest.name
 
     @property
     def namespace(self) -> str:
-        """Its namespace."""
+        """Namespace of the resource."""
         return self.manifest.namespace
 
     @property
     def title(self) -> str:
-        """The kind and the name, with the namespace where it is not the default one."""
+        """The kind, the namespace and the name. Without the namespace if it is `default`."""
         return f"{self.manifest.kind} {self.manifest.title}"
 
     def at(self, *path: str | int) -> Location:
@@ -87,57 +87,57 @@ class Workload:
     manifest: Manifest
     template: PodTemplate
     spec: WorkloadSpec
-    """Empty where the kind has no count of pods."""
+    """Empty if the kind has no number of replicas."""
 
     @property
     def kind(self) -> str:
-        """Its kind."""
+        """Kind of the resource."""
         return self.manifest.kind
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the resource."""
         return self.manifest.name
 
     @property
     def namespace(self) -> str:
-        """Its namespace."""
+        """Namespace of the resource."""
         return self.manifest.namespace
 
     @property
     def title(self) -> str:
-        """The kind and the name, with the namespace where it is not the default one."""
+        """The kind, the namespace and the name. Without the namespace if it is `default`."""
         return f"{self.kind} {self.manifest.title}"
 
     @property
     def labels(self) -> dict[str, Scalar]:
-        """The labels of its pods."""
+        """The labels of the pods."""
         return self.template.metadata.labels
 
     @property
     def containers(self) -> tuple[tuple[str, int, Container], ...]:
-        """Every container with its list and its place in it."""
+        """Every container, with the name of its list and its index in that list."""
         spec = self.template.spec
         lists = {"containers": spec.containers, "initContainers": spec.init_containers}
         return tuple((name, index, each) for name, found in lists.items() for index, each in enumerate(found))
 
     @property
     def ports(self) -> dict[str | int, int]:
-        """The declared ports of its containers by name and by number."""
+        """Name or number of a declared port of the containers → its number."""
         declared = [port for _, _, container in self.containers for port in container.ports]
         named: dict[str | int, int] = {port.name: port.container_port for port in declared if port.name}
         numbered: dict[str | int, int] = {port.container_port: port.container_port for port in declared}
         return {**named, **numbered}
 
     def at(self, *path: str | int) -> Location:
-        """The line of a field of its pods."""
+        """The line of a field of the pod's spec."""
         inner = (*TEMPLATES[self.kind], "spec")
         return self.manifest.at(*inner, *path)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A workload that names a host, and the Service of that name where there is one."""
+    """A workload that names a host, and the Service with that name. `None` if no manifest has the Service."""
 
     workload: Workload
     address: Address
@@ -162,7 +162,7 @@ class System:
 
     @cached_property
     def namespaces(self) -> frozenset[str]:
-        """The namespaces that something stands in."""
+        """The namespaces of all manifests."""
         return frozenset(manifest.namespace for manifest in self.manifests)
 
     @cached_property
@@ -171,7 +171,7 @@ class System:
         return {each.name: each.spec.labels for each in self.namespace_manifests}
 
     def service(self, host: str, namespace: str) -> Item[ServiceSpec] | None:
-        """The Service that a host name leads to from a namespace; `None` where no manifest has one.
+        """The Service that a host name means to pods of a namespace. `None` if no manifest has it.
 
         A pod of a StatefulSet has a name below its Service's: `store-0.store`.
         """
@@ -180,7 +180,7 @@ class System:
 
     @cached_property
     def _service_by_host(self) -> dict[str, dict[str, Item[ServiceSpec]]]:
-        """Host name as pods write it → namespace of the pod → Service. A headless one lends its name to its pods."""
+        """Host name → namespace of the pod that uses the name → Service."""
         found: dict[str, dict[str, Item[ServiceSpec]]] = {}
         for service in self.services:
             qualified = f"{service.name}.{service.namespace}"
@@ -190,7 +190,7 @@ class System:
         return found
 
     def pods_of(self, service: Item[ServiceSpec]) -> tuple[Workload, ...]:
-        """The workloads whose pods a Service selects. Without a selector somebody else names its endpoints."""
+        """The workloads whose pods a Service selects. Empty without a selector: its endpoints are managed elsewhere."""
         return self._pods_by_service[service.manifest.identity]
 
     @cached_property
@@ -204,7 +204,7 @@ class System:
 
     @cached_property
     def references(self) -> tuple[Reference, ...]:
-        """Every host that a workload names, its own Services apart, each with a port once."""
+        """Every host and port that a workload names, without duplicates and without the workload's own Services."""
         found: dict[tuple[object, ...], Reference] = {}
         own_of: dict[Identity, set[Identity]] = defaultdict(set)
         for identity, pods in self._pods_by_service.items():
@@ -233,7 +233,7 @@ class System:
                         yield Address(host, port, workload.at(place, index, field, number), field)
 
     def _from_config_maps(self, workload: Workload, container: Container) -> dict[str, str]:
-        """The variables that a container takes from ConfigMaps as a whole."""
+        """The variables that a container takes from whole ConfigMaps (`envFrom`)."""
         maps = {(each.namespace, each.name): each.spec.data for each in self.config_maps}
         return {
             f"{source.prefix}{key}": str(value)
@@ -243,7 +243,7 @@ class System:
         }
 
     def count(self, workload: Workload) -> int | None:
-        """The least number of its pods; `None` where its kind has no count."""
+        """Minimum number of a workload's pods. `None` if its kind has no number of replicas."""
         autoscaler = self.autoscaler_of(workload)
         if workload.kind not in PLURAL_PODS:
             return None
@@ -256,7 +256,7 @@ class System:
         )
 
     def is_complete(self, namespace: str) -> bool:
-        """No custom resource stands in the namespace, so that no operator makes pods or Services of its own there."""
+        """True if no custom resource is in the namespace. From custom resources operators create pods and Services."""
         return namespace not in self._namespaces_of_operators
 
     @cached_property
@@ -264,7 +264,7 @@ class System:
         return frozenset(each.namespace for each in self.manifests if _is_custom(each.identity[0]))
 
     def selected(self, selector: Selector | None, namespace: str) -> tuple[Workload, ...]:
-        """The workloads of a namespace whose pods a label selector picks; none without a selector."""
+        """The workloads of a namespace whose pods a label selector selects. Empty without a selector."""
         if selector is None:
             return ()
         label = next(iter(selector.match_labels.items()), None)
@@ -273,7 +273,7 @@ class System:
 
     @cached_property
     def _by_label(self) -> dict[tuple[str, tuple[str, Scalar] | None], list[Workload]]:
-        """Namespace and label → workloads, so that a selector looks at few; namespace and `None` → all of them."""
+        """Namespace and label → workloads, so that a selector checks only a few. Namespace and `None` → all."""
         found: dict[tuple[str, tuple[str, Scalar] | None], list[Workload]] = defaultdict(list)
         for workload in self.workloads:
             for label in (None, *workload.labels.items()):
@@ -281,7 +281,7 @@ class System:
         return found
 
     def policies_of(self, workload: Workload) -> list[Item[NetworkPolicySpec]]:
-        """The NetworkPolicies that pick a workload's pods."""
+        """The NetworkPolicies that select a workload's pods."""
         return self._policies_by_workload.get(workload.manifest.identity, [])
 
     @cached_property
@@ -293,11 +293,11 @@ class System:
         return found
 
     def autoscaler_of(self, workload: Workload) -> Item[Autoscaler] | None:
-        """The autoscaler that owns a workload's count."""
+        """The autoscaler that sets a workload's number of replicas. `None` if no manifest has one."""
         return self._autoscalers.get((workload.kind, workload.namespace, workload.name))
 
     def scaled(self, autoscaler: Item[Autoscaler]) -> Workload | None:
-        """The workload that an autoscaler scales; `None` where no manifest has it."""
+        """The workload that an autoscaler scales. `None` if no manifest has it."""
         return self._workloads_by_place.get(_scaled_place(autoscaler))
 
     @cached_property
@@ -310,7 +310,10 @@ class System:
 
 
 def _is_custom(group: str) -> bool:
-    """An API group that an operator brings. Kubernetes' own have no dot or end in `k8s.io`; Istio's make no pods."""
+    """True for an API group of an operator. Kubernetes' own groups have no dot or end in `k8s.io`.
+
+    Istio's groups do not count, because their resources create no pods.
+    """
     return "." in group and not group.endswith((".k8s.io", ".istio.io"))
 
 

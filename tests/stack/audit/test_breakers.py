@@ -47,7 +47,7 @@ def test_c02_finds_a_breaker_that_never_opens(load: str, minimum: int, count: in
     found = verdict("C02", small_platform(*nodes, load_share=1)).findings
     assert len(found) == count
     for each in found:
-        assert each.arithmetic == "1/s × 30s ÷ 2 replicas = 15 calls < minimum_throughput 16: it never opens"
+        assert each.arithmetic == "1/s × 30s ÷ 2 replicas = 15 calls < minimum_throughput 16: the breaker never opens"
         assert each.proposal == "15"
 
 

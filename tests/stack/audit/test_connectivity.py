@@ -65,7 +65,7 @@ def test_n04_finds_a_port_that_the_callee_does_not_serve() -> None:
     moved = [{"name": "http", "port": 8081}]
     found = verdict("N04", Changed("retrieval-service", "Service", ports=moved)).findings
     assert "knowledge-service → retrieval-service-grpc.voice-apps:9000" in {each.path for each in found}
-    assert all("its ports are [8081]" in each.arithmetic for each in found)
+    assert all("the Service has only the ports 8081:" in each.arithmetic for each in found)
 
 
 SIZES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
@@ -115,7 +115,7 @@ def test_n06_adds_up_the_rules_for_all_pods_of_a_namespace() -> None:
     ]
     assert verdict("N06", of_manifests(pod, allowing("all", {}, *rules))).findings == ()
     (closed,) = verdict("N06", of_manifests(pod, allowing("one", {"matchLabels": {"app": "a"}}, *rules))).findings
-    assert "169.254.20.10/32, the pods of DNS: names" in closed.arithmetic
+    assert "169.254.20.10/32, the DNS pods: names" in closed.arithmetic
 
 
 ROUTE = operation(
@@ -179,7 +179,7 @@ def test_n04_finds_a_route_to_a_service_or_a_port_that_does_not_exist() -> None:
         "N04", of_manifests(empty, served("a", 8080, 9000), routed(("a.shop", 8081), ("a.elsewhere", 8080)))
     ).findings
     assert missing.arithmetic == "no such Service: the call fails"
-    assert closed.arithmetic == "its ports are [8080, 9000]: the call fails"
+    assert closed.arithmetic == "the Service has only the ports 8080, 9000: the call fails"
 
 
 @pytest.mark.parametrize("ending", ["-rw", "-ro", "-r"])

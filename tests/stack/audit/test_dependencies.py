@@ -24,7 +24,7 @@ def critical(call: Call) -> list[Node]:
 def test_c06_finds_a_core_service_that_a_standard_one_takes_down() -> None:
     promised = (flow("a-run", availability="99%"),)
     (found,) = findings("C06", *critical(hard("b.read", "idempotent")), flows=promised)
-    assert found.arithmetic == "core cannot work without b, which is standard"
+    assert found.arithmetic == "a core service cannot work without b, a standard service"
     assert findings("C06", *critical(soft("b.read", "without")), flows=promised) == ()
     assert findings("C06", *critical(hard("b.read", "idempotent")), flows=(flow("a-run"),)) == (), "it promises nothing"
     (needed,) = findings("C06", *critical(soft("b.read", "without", needed_by_flows=True)), flows=promised)
@@ -48,7 +48,7 @@ def test_c08_holds_bulkheads_against_the_slots_of_the_callee(slots: int, count: 
     nodes = [service("a", operation("run", call, p95="1s", deadline="2s")), service("b", READ)]
     found = findings("C08", *nodes)
     assert [each.arithmetic for each in found] == [
-        "9 × 4 replicas = 36 calls at once > 8 × 4 replicas = 32 of the callee"
+        "9 × 4 replicas = 36 calls at once > 8 × 4 replicas = 32 slots of the callee"
     ] * count
 
 

@@ -22,7 +22,7 @@ def test_r09_finds_a_default_of_an_sdk() -> None:
     (found,) = findings("R09", store_with(Client(library="openai-python")))
     assert found.path == "store by openai-python"
     assert found.arithmetic.startswith(
-        "openai-python makes 1 + 2 attempts of 600s each by default, and no retries are set"
+        "openai-python makes 1 + 2 attempts of 600s each by default, and nobody sets its retries"
     )
     assert "max_retries in its callers" in found.field
     (without,) = findings("R09", store_with(Client(library="redis-py")))

@@ -78,12 +78,14 @@ def test_m01_finds_attempts_that_all_go_to_one_address() -> None:
     )
     calling = service("a", operation("run", stage(hard("providers.read", "idempotent")), p95="1s", deadline="2s"))
     (one,) = findings("M01", calling, pair)
-    assert "each attempt of a request goes to the same address" in one.arithmetic
+    assert "all attempts of a request go to the same address" in one.arithmetic
     alone = pair.model_copy(update={"addresses": pair.addresses[:1]})
     assert findings("M01", calling, alone) == ()
 
 
-@pytest.mark.parametrize(("retries", "said"), [(None, ["1 + 2 attempts of each of the route's 2: 6"]), (0, [])])
+@pytest.mark.parametrize(
+    ("retries", "said"), [(None, ["1 + 2 attempts for each of the route's 2 attempts: 6 together"]), (0, [])]
+)
 def test_m05_finds_the_retries_of_an_sdk(retries: int | None, said: list[str]) -> None:
     client = Client(library="openai-python", retries=retries)
     breaches = found("M05", models(clients=(client,)))
@@ -107,7 +109,7 @@ def test_m05_finds_the_retries_of_the_mesh() -> None:
 def test_m06_finds_a_key_that_the_provider_does_not_know() -> None:
     (one,) = found("M06", models(), adapter(idempotency="with_key"))
     assert one.severity == "warning"
-    assert one.arithmetic == "one, two know no idempotency key: 2 attempts may cost 2 × 285 = 570 micro-USD"
+    assert one.arithmetic == "no support for idempotency keys at one, two: 2 attempts may cost 2 × 285 = 570 micro-USD"
     aware = tuple(each.model_copy(update={"idempotency_keys": True}) for each in PROVIDERS)
     assert found("M06", models(providers=aware), adapter(idempotency="with_key")) == ()
     assert found("M06", models()) == ()
@@ -116,7 +118,7 @@ def test_m06_finds_a_key_that_the_provider_does_not_know() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"context_window": 3_149}, ["window 3,149 < 3,150 = 3,000 tokens in + 150 out"]),
+        ({"context_window": 3_149}, ["context window 3,149 < 3,150 = 3,000 tokens in + 150 out"]),
         ({"context_window": 3_150}, []),
         ({"capabilities": ("text",)}, ["lacks streaming"]),
     ],
@@ -145,7 +147,7 @@ def test_m10_finds_a_budget_that_its_store_forgets() -> None:
     (one,) = budgeted(evicts=True)
     assert one.arithmetic.startswith("counters drops entries when its memory is full")
     (one,) = budgeted(when_store_unavailable=None)
-    assert one.arithmetic == "no behaviour is declared for the time while counters.reserve is down"
+    assert one.arithmetic == "the budget does not declare what happens while counters.reserve is down"
 
 
 def test_m10_finds_answers_without_a_limit() -> None:

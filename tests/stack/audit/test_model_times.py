@@ -84,7 +84,7 @@ def test_m04_finds_a_gateway_that_ends_the_stream(waits: str, count: int) -> Non
     )
     breaches = found("M04", gateway(entrance))
     assert [each.arithmetic for each in breaches] == [
-        f"the hop ends a stream after {waits}, and the route allows 3s"
+        f"the hop ends a stream after {waits}, but the route allows 3s"
     ] * count
 
 

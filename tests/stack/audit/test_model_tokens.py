@@ -101,7 +101,7 @@ def test_m12_compares_the_cost_of_a_month_with_its_budget() -> None:
     """100/s × 25% × 730 h × (800 × 0.15 + 200 × 0.60) micro-USD = 65.7 million × 240."""
     assert limited(15_768) == ()
     (one,) = limited(15_767)
-    assert one.arithmetic == "model calls cost 15,768 USD a month at the mean load > 15,767"
+    assert one.arithmetic == "model calls cost 15,768 USD a month at the mean load > 15,767 USD, the budget"
 
 
 def test_the_cost_of_a_route_is_that_of_its_preferred_candidate() -> None:

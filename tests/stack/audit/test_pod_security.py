@@ -36,7 +36,7 @@ def test_s01_finds_a_secret_in_a_rendered_file() -> None:
     assert found(secret) == ()
     assert len(found({**secret, "stringData": {"password": "x"}})) == 1
     (plain,) = found(workload(env=[{"name": "DB_PASSWORD", "value": "changeme"}]))
-    assert plain.arithmetic == "DB_PASSWORD in plain text"
+    assert plain.arithmetic == "secrets in plain text: DB_PASSWORD"
     named = {"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "database", "key": "password"}}}
     assert found(workload(env=[named])) == ()
 
@@ -45,7 +45,7 @@ def test_s01_finds_a_secret_in_a_config_map_of_env_from() -> None:
     settings = {"kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "shop"}, "data": {"TOKEN": "x"}}
     whole = workload(envFrom=[{"prefix": "API_", "configMapRef": {"name": "settings"}}])
     (plain,) = found(settings, whole)
-    assert plain.arithmetic == "API_TOKEN in plain text"
+    assert plain.arithmetic == "secrets in plain text: API_TOKEN"
     key = {"name": "TOKEN", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "TOKEN"}}}
     assert len(found(settings, workload(env=[key]))) == 1
     assert found({**settings, "data": {"LEVEL": "info"}}, whole) == ()
@@ -82,13 +82,13 @@ def test_s01_finds_an_image_that_may_change_where_the_profile_is_strict(image: s
 )
 def test_s01_finds_a_container_that_restricted_refuses(changed: dict[str, Any], reason: str) -> None:
     (refused,) = found(workload({**SECURE, **changed}))
-    assert refused.arithmetic == f"restricted refuses it: {reason}"
+    assert refused.arithmetic == f"the Pod Security Standard restricted refuses the pods: {reason}"
     assert found(workload()) == ()
 
 
 def test_s01_finds_a_host_port() -> None:
     (refused,) = found(workload(ports=[{"containerPort": 80, "hostPort": 80}]))
-    assert refused.arithmetic == "restricted refuses it: hostPort 80"
+    assert refused.arithmetic == "the Pod Security Standard restricted refuses the pods: hostPort 80"
     assert found(workload(ports=[{"containerPort": 80}])) == ()
 
 
@@ -105,14 +105,14 @@ def test_s01_finds_the_data_of_a_secret_and_joins_the_names_of_plain_variables()
     assert (written.path, written.proposal) == ("Secret database", "")
     secrets = [{"name": "TOKEN", "value": "x"}, {"name": "PASSWORD", "value": "y"}, {"name": "API_KEY"}]
     (plain,) = found(workload(env=secrets))
-    assert plain.arithmetic == "TOKEN, PASSWORD in plain text"
+    assert plain.arithmetic == "secrets in plain text: TOKEN, PASSWORD"
 
 
 def test_s01_reads_config_maps_and_references_that_leave_fields_out() -> None:
     empty = {"kind": "ConfigMap", "metadata": {"name": "empty", "namespace": "shop"}}
     settings = {"kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "shop"}, "data": {"TOKEN": "x"}}
     (plain,) = found(empty, settings, workload(envFrom=[{"configMapRef": {"name": "settings"}}]))
-    assert plain.arithmetic == "TOKEN in plain text"
+    assert plain.arithmetic == "secrets in plain text: TOKEN"
     assert found(empty, settings, workload(envFrom=[{"configMapRef": {"name": "empty"}}])) == ()
     for reference in ({"name": "settings"}, {"key": "TOKEN"}, {"name": "settings", "key": "LEVEL"}):
         variable = {"name": "TOKEN", "valueFrom": {"configMapKeyRef": reference}}
@@ -132,7 +132,7 @@ def test_s01_holds_pods_against_the_standard_that_their_namespace_enforces() -> 
     alike: tuple[dict[str, Any], ...] = ({}, {"labels": {}}, {"labels": {name: "restricted"}})
     for labels in alike:
         (refused,) = found(free, {"kind": "Namespace", "metadata": {"name": "shop", **labels}})
-        assert refused.arithmetic == "restricted refuses it: hostIPC, hostPID"
+        assert refused.arithmetic == "the Pod Security Standard restricted refuses the pods: hostIPC, hostPID"
     assert found(free, {"kind": "Namespace", "metadata": {"name": "shop", "labels": {name: "baseline"}}}) == ()
 
 
@@ -142,8 +142,8 @@ def test_s01_reads_the_security_context_of_the_pod_where_the_container_has_none(
     assert found(workload(of_container, pod={"securityContext": of_pod})) == ()
     (bare,) = found(workload({}))
     assert bare.arithmetic == (
-        "restricted refuses it: allowPrivilegeEscalation is not false, capabilities are not dropped,"
-        " runAsNonRoot is not true, seccompProfile is not RuntimeDefault"
+        "the Pod Security Standard restricted refuses the pods: allowPrivilegeEscalation is not false,"
+        " capabilities are not dropped, runAsNonRoot is not true, seccompProfile is not RuntimeDefault"
     )
     without = workload({})
     del without["spec"]["template"]["spec"]["containers"][0]["securityContext"]
@@ -163,4 +163,4 @@ def test_s01_accepts_what_restricted_admits(changed: dict[str, Any]) -> None:
 
 def test_s01_finds_capabilities_that_are_only_added() -> None:
     (refused,) = found(workload({**SECURE, "capabilities": {"add": ["NET_BIND_SERVICE"]}}))
-    assert refused.arithmetic == "restricted refuses it: capabilities are not dropped"
+    assert refused.arithmetic == "the Pod Security Standard restricted refuses the pods: capabilities are not dropped"

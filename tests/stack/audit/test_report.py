@@ -38,7 +38,7 @@ def test_sarif_points_at_the_line_that_declares_the_value() -> None:
     }
     assert location["logicalLocations"] == [{"fullyQualifiedName": "a → b"}]
     assert (result["ruleId"], result["level"]) == ("D02", "error")
-    assert result["message"]["text"] == "a → b: 2 > 1 | all. Change a.size; would hold: 1"
+    assert result["message"]["text"] == "a → b: 2 > 1 | all. Change a.size; proposal: 1"
 
 
 def test_sarif_names_the_audited_file_where_a_finding_knows_no_line() -> None:

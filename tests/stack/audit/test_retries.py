@@ -40,7 +40,7 @@ def test_r01_multiplies_attempts_along_a_path(
     attempts: tuple[Retry | None, ...], arithmetic: str, severity: str
 ) -> None:
     (found,) = findings("R01", *chain(*attempts))
-    assert found.arithmetic.replace("cannot be connected to", "times out") == arithmetic
+    assert found.arithmetic.replace("cannot be reached", "times out") == arithmetic
     assert found.severity == severity
     assert found.path.startswith("hop1.run → ")
     assert found.where
@@ -82,7 +82,7 @@ def test_r01_knows_what_each_hop_repeats() -> None:
     assert findings("R01", *chain(unsent, unsent)) == (), "the first hop sees that its callee is unavailable"
     down = THRICE.model_copy(update={"conditions": ("unavailable",)})
     (found,) = findings("R01", *chain(down, unsent, down, unsent))
-    assert found.arithmetic == "3 × 3 × 3 = 27 attempts > 5 when store.read cannot be connected to"
+    assert found.arithmetic == "3 × 3 × 3 = 27 attempts > 5 when store.read cannot be reached"
 
 
 @given(st.lists(st.sampled_from([None, TWICE, THRICE]), min_size=1, max_size=5), st.integers(0, 4))
@@ -124,7 +124,7 @@ def test_r02_finds_a_policy_and_a_library_that_both_repeat_a_call() -> None:
         return [STORE.model_copy(update={"clients": (client,)}), *chain(TWICE)[1:]]
 
     (found,) = findings("R02", *with_client(None))
-    assert found.arithmetic == "runtime and openai-python both retry it: 2 × 3 attempts"
+    assert found.arithmetic == "runtime and openai-python retry the same call: 2 × 3 attempts"
     assert found.severity == "error"
     assert findings("R02", *with_client(0)) == ()
 
@@ -163,7 +163,7 @@ def test_r01_ends_the_path_at_the_callee_that_fails_itself() -> None:
     unsent = TWICE.model_copy(update={"max_retries": 5, "conditions": ("connection_failed",)})
     (found,) = findings("R01", *chain(unsent, None))
     assert found.path == "hop1.run → hop2.run"
-    assert found.arithmetic == "6 = 6 attempts > 5 when hop2.run cannot be connected to"
+    assert found.arithmetic == "6 = 6 attempts > 5 when hop2.run cannot be reached"
 
 
 def test_r01_names_the_first_of_two_calls_that_are_alike() -> None:
@@ -178,7 +178,7 @@ def test_r02_counts_a_policy_that_no_layer_enforces_beside_a_library() -> None:
     call = stage(hard("store.read", "idempotent", retry=TWICE))
     caller = service("a", operation("run", call, p95="1s", deadline="60s"), language="go")
     (found,) = findings("R02", caller, store)
-    assert found.arithmetic == "nobody and openai-python both retry it: 2 × 3 attempts"
+    assert found.arithmetic == "nobody and openai-python retry the same call: 2 × 3 attempts"
 
 
 @pytest.mark.parametrize(("attempts", "count"), [(1, 0), (2, 1)])

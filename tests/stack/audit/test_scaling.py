@@ -50,7 +50,7 @@ def test_d03_finds_an_autoscaler_without_requests_and_one_whose_count_is_set() -
     (found,) = scaled("D03", ON_CPU, replicas=3)
     assert found.path == "shop/a: replicas"
     (missing,) = scaled("D03", {"type": "Resource", "resource": {"name": "ephemeral-storage"}})
-    assert "but a requests none" in missing.arithmetic
+    assert "but no request is in a" in missing.arithmetic
     requests = {**PROGRAM["resources"]["requests"], "ephemeral-storage": "1Gi"}
     program = {**PROGRAM, "resources": {**PROGRAM["resources"], "requests": requests}}
     of_program = {"type": "ContainerResource", "containerResource": {"name": "ephemeral-storage", "container": "a"}}
@@ -95,7 +95,7 @@ def test_d03_names_every_container_without_a_request_and_passes_over_an_autoscal
     (missing,) = scaled(
         "D03", {"type": "Resource", "resource": {"name": "ephemeral-storage"}}, containers=(PROGRAM, PROXY)
     )
-    assert "but a, proxy requests none" in missing.arithmetic
+    assert "but no request is in a, proxy" in missing.arithmetic
     template = {"metadata": {"labels": {}}, "spec": {"containers": [PROGRAM]}}
     metadata = {"name": "a", "namespace": "shop"}
     deployment = {"kind": "Deployment", "metadata": metadata, "spec": {"template": template}}

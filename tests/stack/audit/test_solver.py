@@ -132,7 +132,7 @@ def test_a_loop_that_cannot_end_within_ten_objectives_is_infeasible() -> None:
     caller = service("b", operation("run", stage(hard("a.run", "idempotent")), p95="20ms", deadline="9s"))
     (bound,) = solved(STORE, slow, caller).infeasible
     assert (bound.rule, bound.path, bound.bound, bound.needed) == ("T03", "b.run → a.run", "10ms", "20ms")
-    assert bound.why == "one attempt of each call behind it takes 200ms, 10 × 10ms = 100ms"
+    assert bound.why == "one attempt of each call of the callee takes 200ms > 10 × 10ms = 100ms"
 
 
 def test_an_objective_below_its_calls_is_raised_as_long_as_the_flow_permits() -> None:
@@ -170,7 +170,7 @@ def test_retries_that_would_overload_a_service_are_removed_and_missing_capacity_
     assert "R10" not in broken_rules(loaded("182/s").platform)
     assert told(loaded("182/s"))["b.run → a.run", "retry"][1] == "None"
     (bound,) = loaded("201/s").infeasible
-    assert (bound.rule, bound.path, bound.bound, bound.needed) == ("R10", "a", "200/s", "3 replicas at most")
+    assert (bound.rule, bound.path, bound.bound, bound.needed) == ("R10", "a", "200/s", "a maximum of 3 replicas")
 
 
 @pytest.mark.parametrize("load", ["1/m", "1/s", "50/s"])

@@ -59,7 +59,7 @@ def test_e01_names_every_caller_and_proposes_to_declare_nothing() -> None:
     call = stage(hard("store.read", "idempotent"))
     callers = [service(name, operation("run", call, p95="1s", deadline="2s"), language="go") for name in ("b", "a")]
     (off,) = findings("E01", *callers, STORE)
-    assert "only the mesh can enforce it for a, b (2 calls)" in off.arithmetic
+    assert "only the mesh can enforce circuit_breaker for a, b (2 calls)" in off.arithmetic
     retrying = stage(hard("store.read", "idempotent", retry=TWICE))
     found, *_ = findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
     assert found.proposal == "None"

@@ -16,7 +16,7 @@ from tests.stack.audit.rule_findings import READ, STORE, TWICE, findings, flow
 def test_t01_finds_a_deadline_below_the_worst_case() -> None:
     slow = operation("run", stage(hard("store.read", "idempotent", retry=TWICE)), p95="1s", deadline="100ms")
     (found,) = findings("T01", service("a", slow), STORE)
-    assert found.arithmetic == "deadline 100ms < 110ms, its calls' worst case"
+    assert found.arithmetic == "deadline 100ms < 110ms, the worst case of its calls"
     assert found.proposal == "110ms"
     held = slow.model_copy(update={"deadline": Duration("110ms")})
     assert findings("T01", service("a", held), STORE) == ()

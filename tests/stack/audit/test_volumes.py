@@ -67,7 +67,10 @@ def test_v01_adds_up_the_writes_to_a_volume() -> None:
 
 def test_v01_finds_a_volume_whose_writes_nobody_declares() -> None:
     (found,) = verdict("V01", with_workload(store(storage=Bytes("5Gi")))).findings
-    assert (found.path, found.arithmetic) == ("stores/store volume data", "nothing declares the writes to it")
+    assert (found.path, found.arithmetic) == (
+        "stores/store volume data",
+        "the workload declares no writes to this volume",
+    )
 
 
 def starting(failures: int, size: str = "2Gi") -> Platform:

@@ -14,15 +14,15 @@ def test_findings_are_grouped_by_severity_and_show_their_line_and_a_value_that_w
         "error (1)",
         "D02  a → b",
         "     2 > 1 | all",
-        "     change a.size; would hold: 1 (stack/catalogue.py:7)",
+        "     change a.size; proposal: 1 (stack/catalogue.py:7)",
         "warning (1)",
         "D02  b → c",
         "     2 > 1 | all",
-        "     change a.size; would hold: 1 (stack/catalogue.py:7)",
+        "     change a.size; proposal: 1 (stack/catalogue.py:7)",
         "info (1)",
         "D02  d",
         "     2 > 1 | all",
-        "     change a.size; would hold: 1 (stack/catalogue.py:7)",
+        "     change a.size; proposal: 1 (stack/catalogue.py:7)",
         "toy: 1 error, 1 warning, 1 info, 1 rule holds, 1 does not apply",
     ]
 

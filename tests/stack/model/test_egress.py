@@ -69,8 +69,11 @@ def test_ambiguous_hosts_are_refused_all_at_once(monkeypatch: pytest.MonkeyPatch
     one, two = (graph.nodes[name].location for name in ("one", "two"))
     assert str(refused.value).splitlines() == [
         "tests: 2 faults",
-        f"  {one} and {two}: one and two: have one egress port, 20000; rename one of them",
-        f"  {one}: one → a.example.com: has ports 443 and 8443 through egress-proxy-a; expected one port for a name",
+        f"  {one} and {two}: one and two: have the same egress port, 20000; rename one of them",
+        (
+            f"  {one}: one → a.example.com: has ports 443 and 8443 through egress-proxy-a;"
+            " expected one port for each host name"
+        ),
     ]
 
 

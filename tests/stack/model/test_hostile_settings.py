@@ -51,7 +51,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     # Numbers
     "a leading zero": (
         pool(nodes="010"),
-        "Pulumi.dev.yaml:5: 010 is read as octal by some and as decimal by others; leave",
+        "Pulumi.dev.yaml:5: 010 is octal for some readers, decimal for others; leave",
     ),
     "sixty as a base": (pool(nodes="1:30"), f"{ON}node_pool.nodes: is '1:30'; expected a whole number"),
     "an underscore": (pool(nodes="1_0"), f"{ON}node_pool.nodes: is '1_0'; expected a whole number"),

@@ -86,8 +86,8 @@ def test_missing_stale_and_extra_entries_differ() -> None:
     lock = ImageLock(digests={"a/kept:1": DIGEST, "a/moved:1": DIGEST, "a/gone:1": DIGEST})
     assert list(lock.differences(["a/kept:1", "a/moved:2"])) == [
         "missing: a/moved:2 has no digest",
-        "extra: a/gone:1 is locked, and nothing runs it",
-        "stale: a/moved:1 is locked, and the platform runs another tag",
+        "extra: a/gone:1 is locked, but nothing runs it",
+        "stale: a/moved:1 is locked, but the platform runs another tag",
     ]
     assert not list(lock.differences(lock.digests))
 

@@ -28,7 +28,7 @@ def with_target(target: str | None, *nodes: Node) -> Platform:
 @pytest.mark.parametrize(
     ("target", "way"),
     [
-        ("99.93%", "it holds"),
+        ("99.93%", "already reached"),
         ("99.94%", "a.run → store.read"),
         ("99.95%", "not reached, even with a.run → store.read"),
         (None, "no target"),
@@ -86,7 +86,7 @@ def test_a_flow_that_just_reaches_its_target_holds() -> None:
     """Only the gateway is a hard dependency."""
     route = operation("a-run", stage(soft("a.run", "without")), p95="1s", deadline="4s")
     platform = small_platform(gateway(route), runs("a"), flows=(flow("a-run", availability="99.99%"),))
-    assert rows(platform, "availability", "availability of the flows")["flow"][-1] == "it holds"
+    assert rows(platform, "availability", "availability of the flows")["flow"][-1] == "already reached"
 
 
 def test_a_shared_operation_lists_its_calls_once_and_a_call_without_gain_is_left_out() -> None:
@@ -116,4 +116,4 @@ def test_either_of_two_addresses_suffices() -> None:
     slow = ROUTE.model_copy(update={"deadline": Duration("70s")})
     platform = small_platform(gateway(slow), caller, models(), flows=(flow("a-run"),))
     kinds = {row[1]: row[2] for row in ledger(platform, "availability").tables[1].rows}
-    assert kinds["llm"] == "either suffices"
+    assert kinds["llm"] == "one of several"

@@ -17,7 +17,7 @@ def test_markdown_has_a_section_for_each_table() -> None:
         "### Requests of the workloads\n\n| service | cores | pods |\n|---|---:|---:|\n"
         "| a | 0.30 | 2 |\n| total | – | 1,002 |\n\nOne.\n\nTwo.\n\n### Limits\n\n| service |\n|---|"
     )
-    assert markdown(Ledger("cost", ())) == "Nothing is in the cost ledger."
+    assert markdown(Ledger("cost", ())) == "The cost ledger is empty."
 
 
 def test_json_rounds_what_floating_point_adds() -> None:

@@ -89,7 +89,9 @@ def test_n04_names_the_namespaces_that_have_a_service_of_that_name(tmp_path: Pat
         for document in STORE
     ]
     (missing,) = findings(tmp_path, shop(), *others)
-    text = "STORE names store, but no Service of namespace default has that name; there is one in one, two"
+    text = (
+        "STORE names store, but no Service of namespace default has that name; a Service with that name is in one, two"
+    )
     assert missing.arithmetic == text
 
 
@@ -169,7 +171,7 @@ def test_n01_names_every_policy_and_checks_every_pod_of_the_service(tmp_path: Pa
     policies = [resource("NetworkPolicy", name, {"podSelector": labels, "ingress": []}) for name in ("p", "q")]
     (finding,) = findings(tmp_path, shop(), *pods, service("store", 6379, "redis"), *policies)
     assert finding.arithmetic == (
-        "ingress to port 6379 of Deployment store-closed: NetworkPolicies p, q apply, but none admits it"
+        "NetworkPolicies p, q apply, but none admits ingress to port 6379 of Deployment store-closed"
     )
 
 

@@ -39,7 +39,7 @@ def refusal(directory: Path, *contents: str) -> str:
         ("a: &one 1\nb: *one", "has the anchor or alias 'one'"),
         ("a: 1\na: 2", "DIR/00.yaml:2: key 'a' appears twice"),
         ("[" * 200, "is nested deeper than 100 levels"),
-        (f"{SHOP}---\n{SHOP}", "DIR/00.yaml:6: Service shop: is declared twice; it stands in DIR/00.yaml:1 too"),
+        (f"{SHOP}---\n{SHOP}", "DIR/00.yaml:6: Service shop: is declared twice; it is also in DIR/00.yaml:1"),
         ("# nothing", "DIR: 1 fault\n  has no manifest; expected files that end in .json, .yaml, .yml"),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}", "DIR: 1 fault\n  has no Service; "),
         (SHOP.replace("80", "http"), "DIR/00.yaml:4: Service.shop.spec.ports[0].port: is 'http'; expected a"),
