@@ -13,22 +13,22 @@ from voice_models.usage import Usage
 from voice_models.wire_form import Signal, Speech, WireForm, parsed
 
 BUFFER_LIMIT = 64 * 1024
-"""Most bytes before the first content: role, lifecycle frames, pings."""
+"""Most bytes that an answer may send before its first content, such as the role, lifecycle frames and pings."""
 DONE = b"[DONE]"
 ENDED_EARLY = object()
-"""The error of a stream that sends `[DONE]` without a finish reason."""
+"""The error for a stream that sends `[DONE]` without a finish reason before it."""
 
 
 class Reader(ABC):
-    """Reads one answer. The first content commits the answer: from then on no other candidate may answer."""
+    """Reads one answer. The first content commits the answer: after it, no other candidate may answer the call."""
 
     def __init__(self, form: WireForm, *, captures: bool) -> None:
         self.is_committed = False
         self.finish_reason: str | None = None
-        """The provider's reason at the end of a complete answer."""
+        """The provider's `finish_reason`, at the end of a complete answer. `None` before."""
         self.usage: Usage | None = None
         self.content_bytes = 0
-        """Bytes of text so far, for an estimate of the output tokens."""
+        """Bytes of content so far, to estimate the output tokens."""
         self.error: Any = None
         """The provider's error inside the answer; `None` without one."""
         self.text: list[str] = []
@@ -42,7 +42,7 @@ class Reader(ABC):
 
     @abstractmethod
     def end(self) -> bytes:
-        """Read the end of the body. Returns the bytes that are left for the caller."""
+        """Note the end of the body. Returns the rest of the bytes for the caller."""
 
     def _note(self, signal: Signal) -> None:
         if signal.text:
@@ -55,9 +55,10 @@ class Reader(ABC):
 
 
 class EventReader(Reader):
-    """A stream of events. Frames before the first content wait for it.
+    """Reads a stream of events. Frames before the first content are held back until that content arrives.
 
-    From the first part of a tool call on, frames wait for the finish reason. So no caller gets an incomplete tool call.
+    After the first part of a tool call, frames are held back until the finish reason. So no caller gets an incomplete
+    tool call.
     """
 
     def __init__(self, form: WireForm, *, captures: bool, hides_usage: bool) -> None:
@@ -67,7 +68,7 @@ class EventReader(Reader):
         self._waiting: list[bytes] = []
         self._in_tool_call = False
         self._envelope = 0
-        """Bytes of the first content event without its text. In later events all bytes beyond this number are text."""
+        """Size of the first content event without its text, in bytes. All bytes of a later event beyond it are text."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Like `Reader.feed`. An error in the stream ends the reading; the caller gets the frames before it."""
@@ -76,7 +77,7 @@ class EventReader(Reader):
             if self.error is not None:
                 break
         if not self.is_committed and sum(map(len, self._waiting)) + self._parser.pending > BUFFER_LIMIT:
-            self.error = {"code": "server_error", "message": "too much before the first content"}
+            self.error = {"code": "server_error", "message": "too many bytes before the first content"}
         if not self.is_committed or (self._in_tool_call and self.finish_reason is None):
             return b""
         handed_on = b"".join(self._waiting)
@@ -108,12 +109,12 @@ class EventReader(Reader):
         self._waiting.append(frame.raw)
 
     def end(self) -> bytes:
-        """Returns no bytes: the standard discards an incomplete frame."""
+        """Return no bytes, because the standard discards an incomplete frame."""
         return b""
 
 
 class WholeReader(Reader):
-    """An answer that reaches the caller only when it is complete."""
+    """Reads an answer that the caller gets only when it is complete."""
 
     def __init__(self, form: WireForm, *, captures: bool) -> None:
         super().__init__(form, captures=captures)
@@ -133,10 +134,13 @@ class WholeReader(Reader):
 
 
 class SoundReader(Reader):
-    """Sound has no frames. Its first byte commits the answer, and the end of the HTTP body completes it."""
+    """Reads sound, which has no frames.
+
+    The first byte commits the answer, and the end of the HTTP body completes it.
+    """
 
     def feed(self, chunk: bytes) -> bytes:
-        """Hand the bytes on."""
+        """Return the bytes unchanged."""
         self.is_committed = self.is_committed or bool(chunk)
         return chunk
 
@@ -147,7 +151,7 @@ class SoundReader(Reader):
 
 
 def reader_of(form: WireForm, content_type: str, *, captures: bool, hides_usage: bool) -> Reader:
-    """The reader for a content type. A provider may report an error as JSON or HTML although a stream was requested."""
+    """The reader for a content type. A provider may answer with an error in JSON or HTML, even to a streamed request."""
     if content_type.startswith("text/event-stream"):
         return EventReader(form, captures=captures, hides_usage=hides_usage)
     if isinstance(form, Speech) and content_type.startswith(("audio/", "application/octet-stream")):

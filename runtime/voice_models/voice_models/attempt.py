@@ -1,4 +1,4 @@
-"""One attempt at one candidate, from admission to settlement. It decides and counts; it does no I/O."""
+"""One attempt at one candidate, from admission to settlement. This module decides and counts, without I/O."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from voice_models.usage import NOTHING, Ending, ModelAttempted, Usage
 from voice_models.wire_form import parsed
 
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
-"""Errors of httpx after which nothing was sent."""
+"""Errors of httpx that prove that nothing was sent."""
 OPEN = (Admitted, Reserved, Connecting, Opened, Committed)
 READING = (Opened, Committed, Finished)
 
 
 class ModelAttempt:
-    """The rules of one attempt. Each method stands for an event of the attempt, in the order of `states`."""
+    """The rules of one attempt. Call a method for each event of the attempt, in the order of the states in `states`."""
 
     def __init__(  # noqa: PLR0913  # the call's own facts, which outlive the attempt
         self,
@@ -63,7 +63,7 @@ class ModelAttempt:
         self.request = request
         self.started = clock.monotonic()
         self.first_content: float | None = None
-        """Time of the first content."""
+        """Time of the first content, by the monotonic clock. `None` before."""
         self._clock = clock
         self._route_name, self._route = route_name, route
         self._admission = admission
@@ -78,19 +78,19 @@ class ModelAttempt:
     # --- events of the attempt
 
     def reserved(self, reservation: Reservation) -> None:
-        """Every budget has reserved the attempt's tokens."""
+        """Note that every budget has reserved the attempt's tokens."""
         self._leave(Admitted)
         self.reservation = reservation
         self.state = Reserved()
 
     def connecting(self) -> None:
-        """The request is about to be sent."""
+        """Note that the request is about to be sent."""
         self._leave(Reserved)
         self.started = self._clock.monotonic()
         self.state = Connecting()
 
     def opened(self, status: int, headers: Mapping[str, str]) -> None:
-        """The status and the headers have arrived. The names of headers are lower case."""
+        """Note that the status and the headers have arrived. The names of `headers` must be lower case."""
         self._leave(Connecting)
         self._headers = headers
         reader = reader_of(
@@ -103,9 +103,9 @@ class ModelAttempt:
         self.state = Opened(status, reader)
 
     def received(self, chunk: bytes) -> bytes:
-        """A part of the body has arrived. Returns the bytes that may reach the caller now.
+        """Read a part of the body. Returns the bytes that the caller may get now.
 
-        Call `broken` afterwards: the chunk may also hold an error, which follows these bytes.
+        Call `broken` afterwards, because the part may also contain an error behind these bytes.
         """
         reader = self._reader()
         handed_on = reader.feed(chunk)
@@ -113,7 +113,10 @@ class ModelAttempt:
         return handed_on
 
     def ended(self) -> bytes:
-        """The body has ended. Returns the rest for the caller. Raises `ModelError` if the answer is not complete."""
+        """Note the end of the body.
+
+        Returns the rest for the caller. Raises `ModelError` if the answer is incomplete.
+        """
         reader = self._reader()
         rest = reader.end()
         if isinstance(self.state, Opened) and self.state.status >= 300:
@@ -145,15 +148,17 @@ class ModelAttempt:
         return self.first_content is not None
 
     def time_left(self) -> float:
-        """Seconds until the limit of the current state."""
+        """Seconds until the current timeout: `first_token` before the first content, then `idle`; or the deadline."""
         now = self._clock.monotonic()
         limit = self.started + self._first_token if self.first_content is None else now + self._idle
         return max(min(limit, self._deadline) - now, 0.0)
 
     def failed(self, error: Exception) -> ModelError:
-        """End after an error of the network, of the key's file, or of a time limit. Returns the error for the caller.
+        """End the attempt after an error of the network, the key's file, or a timeout.
 
-        Any other error is a fault of this process; it is raised again.
+        Returns the error for the caller.
+
+        Any other error is a fault of this process, and is raised again.
         """
         if isinstance(error, ModelError):
             return error
@@ -163,27 +168,27 @@ class ModelAttempt:
             found: ErrorClass = "connection_failed" if isinstance(self.state, Connecting) else "truncated"
             return self._failed(found, NOTHING if isinstance(error, NOT_SENT) else None)
         if isinstance(error, OSError):
-            return self._failed("authentication", NOTHING)  # the file of the key cannot be read
+            return self._failed("authentication", NOTHING)  # the key's file cannot be read
         if isinstance(error, CalleeError):
             return self._failed("server_error")  # an injected fault
         self.cancelled()
         raise error
 
     def refused(self, error: ModelRefusedError) -> None:
-        """A budget has no room."""
+        """End the attempt because a budget has no room."""
         self._leave(Admitted)
         self._admission.failed(error)
         self.state = Failed(error.error_class)
 
     def cancelled(self) -> None:
-        """The caller has left. A complete answer stays complete."""
+        """End the attempt because the caller has left. After a complete answer this changes nothing."""
         if isinstance(self.state, OPEN):
             self._usage = self._used()
             self._admission.failed(GeneratorExit())
             self.state = Cancelled()
 
     def settled(self, tenant: str) -> ModelAttempted | None:
-        """The event of the ended attempt. Only the first call returns it; later calls return `None`."""
+        """Settle the ended attempt, and return its event. Later calls return `None`."""
         state, now = self.state, self._clock.monotonic()
         if isinstance(state, Settled):
             return None
@@ -222,7 +227,7 @@ class ModelAttempt:
 
     @property
     def used_tokens(self) -> int:
-        """The tokens to charge to the attempt's budgets."""
+        """The tokens that the budgets of the attempt are charged."""
         price = self.candidate.model.price
         if price is None or price.unit == "token" or self._usage == NOTHING:
             return self._usage.total

@@ -1,4 +1,4 @@
-"""One model call: it decides which candidate is attempted next, and does no I/O."""
+"""One model call. This module decides which candidate is attempted next, without I/O."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ FALL_BACK: frozenset[ErrorClass] = frozenset(
         "context_exceeded",
     }
 )
-"""Classes after which the next candidate is attempted. Every other class is returned to the caller."""
+"""Error classes after which the next candidate is attempted. The caller gets an error of any other class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Every candidate rests. The first one to return does so before the deadline."""
+    """Every candidate rests. Attempt again after `seconds`, when the first candidate may be used."""
 
     seconds: float
 
 
 class ModelCall:
-    """The candidates of one call, and the attempts that were made."""
+    """The candidates of one call, and the attempts made so far."""
 
     def __init__(  # noqa: PLR0913  # the policies of the call and the state of the process
         self,
@@ -60,7 +60,7 @@ class ModelCall:
         target: str,
         deadline: float,
     ) -> None:
-        """`candidates` maps names to candidates and the policies of their own breakers, in order of preference."""
+        """Begin a call. `candidates` holds each candidate with the call policies of its own breaker, by preference."""
         self.request = request
         self.route_name, self.route = route_name, route
         self.started = clock.monotonic()
@@ -72,10 +72,10 @@ class ModelCall:
         self._deadline = min(self.started + route.timeout.total.seconds, deadline)
         self._tried: Counter[str] = Counter()
         self._window = 0
-        """The largest context window that the request exceeded."""
+        """The largest context window that the request has exceeded, in tokens; 0 if none."""
         self._failure: ModelAttemptError | None = None
         self._full: dict[str, float] = {}
-        """The time until which a candidate's own budget has no room, by the candidate's name."""
+        """By the candidate's name: the time until which the candidate's own budget has no room."""
 
     @property
     def preferred(self) -> Candidate | None:
@@ -88,7 +88,7 @@ class ModelCall:
         return len(self._tried) > 1
 
     def next(self) -> ModelAttempt | Wait:
-        """The next attempt, or a wait before it. Raises `ModelError` if neither is possible."""
+        """The next attempt, or the wait before it. Raises `ModelError` if no further attempt is possible."""
         if self._failure is not None and (
             self.attempts >= self.route.fallback.max_attempts or self._clock.monotonic() >= self._deadline
         ):
@@ -113,7 +113,10 @@ class ModelCall:
         raise self._refused("no_candidate", None if earliest == NEVER else earliest)
 
     def has_no_budget(self, attempt: ModelAttempt, error: BudgetExceededError) -> None:
-        """A budget refused the attempt. Raises `ModelRefusedError` for the tenant's: it refuses every candidate."""
+        """Note that a budget refused the attempt.
+
+        Raises `ModelRefusedError` for a budget of the tenant, because that budget refuses every candidate.
+        """
         wait = retry_after_of(error)
         refused = self._refused("budget_exceeded", wait)
         attempt.refused(refused)
@@ -122,7 +125,7 @@ class ModelCall:
         self._full[attempt.candidate.name] = self._clock.monotonic() + (NEVER if wait is None else wait)
 
     def begun(self, attempt: ModelAttempt) -> None:
-        """Count the attempt, because every budget has reserved its tokens."""
+        """Count the attempt. Call this when every budget has reserved the attempt's tokens."""
         self.attempts += 1
         self._tried[attempt.candidate.name] += 1
 
@@ -136,7 +139,7 @@ class ModelCall:
         return self._random.random() * self.route.fallback.backoff.seconds
 
     def _usable(self) -> list[Candidate]:
-        """The candidates that could answer the request, the least attempted first."""
+        """The candidates that could answer the request. The least attempted candidate is first."""
         distinct, needed = self.route.fallback.distinct, self.request.reserved_tokens
         fitting = [
             candidate

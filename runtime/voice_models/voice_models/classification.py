@@ -1,7 +1,7 @@
 """Classifies providers' errors: a closed list of classes, and a dated table of error codes for each provider.
 
-The same words mean different things: OpenAI's `insufficient_quota` is a spent account, Scaleway's "INSUFFICIENT QUOTA"
-is a limit of a minute. So the codes and phrases of a provider are read before its status.
+Equal words of two providers mean different things: with OpenAI, `insufficient_quota` is an account without credit; with
+Scaleway, "INSUFFICIENT QUOTA" is a limit per minute. So the table of the provider is read before the status.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ErrorClass = Literal[
     "budget_exceeded",
     "no_candidate",
 ]
-"""Why an attempt or a call failed. The last three are the runtime's own decisions."""
+"""The reason why an attempt or a call failed. The last three are decisions of the runtime."""
 
 BY_STATUS: Mapping[int, ErrorClass] = {
     401: "authentication",
@@ -45,18 +45,18 @@ BY_STATUS: Mapping[int, ErrorClass] = {
     503: "overloaded",
     529: "overloaded",
 }
-"""Any other status from 400 to 499 is `invalid_request`. All the rest are `server_error`."""
+"""The class of a status. Any other status from 400 to 499 is `invalid_request`; all others are `server_error`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The error codes and phrases of one provider, from its documentation and public reports on the day `read`."""
+    """The error codes and phrases of one provider. Source: its documentation and public reports, on the day `read`."""
 
     read: date
     codes: Mapping[str, ErrorClass]
-    """Values of the error's `code`, `type` or `status`."""
+    """Error classes by the value of the error's `code`, `type` or `status`."""
     phrases: tuple[tuple[re.Pattern[str], ErrorClass], ...] = ()
-    """Patterns of the error's text. The first match decides, if no code is known."""
+    """Error classes by a pattern of the error's text. If no code is known, the first pattern that matches decides."""
 
 
 def _phrases(*pairs: tuple[str, ErrorClass]) -> tuple[tuple[re.Pattern[str], ErrorClass], ...]:
@@ -85,7 +85,7 @@ OPENAI = Dialect(
     },
     _phrases((CONTEXT, "context_exceeded"), (r"exceeded your current quota", "quota_exhausted")),
 )
-"""Servers that copy OpenAI's API, such as vLLM, have these codes too."""
+"""The dialect of OpenAI, and of servers that copy its API, such as vLLM."""
 DIALECTS: Mapping[str, Dialect] = {
     "anthropic.com": Dialect(
         date(2026, 11, 30),
@@ -114,7 +114,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "googleapis.com": Dialect(
         date(2026, 11, 30),
         {},
-        # The message says "exceeded your current quota" for every limit; only the quota's name tells them apart.
+        # The message says "exceeded your current quota" for every limit, so only the quota's name is decisive.
         _phrases((r"per ?minute", "rate_limited"), (r"per ?day", "quota_exhausted"), (CONTEXT, "context_exceeded")),
     ),
     "moonshot.ai": Dialect(
@@ -142,7 +142,10 @@ def dialect_of(host: str) -> Dialect:
 
 
 def error_class(status: int | None, error: Any, dialect: Dialect) -> ErrorClass:
-    """The class of `error`, which is a parsed body, or an error inside a stream with `None` as its `status`."""
+    """The class of an error.
+
+    `error` is the parsed body of an answer, or, with `status` `None`, an error in a stream.
+    """
     words = tuple(_words(error))
     for word in words:
         if word in dialect.codes:
@@ -159,7 +162,7 @@ def error_class(status: int | None, error: Any, dialect: Dialect) -> ErrorClass:
 
 
 def _words(error: Any) -> Iterator[str]:
-    """The codes inside an error, the most specific one first. Providers nest them in different ways."""
+    """The codes inside an error. The most specific code is first. Providers nest the codes in different ways."""
     if isinstance(error, str):
         yield error
     elif isinstance(error, list):

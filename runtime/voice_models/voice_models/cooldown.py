@@ -1,4 +1,4 @@
-"""Cooldowns: a deployment under one credential rests after its provider asked for it."""
+"""Cooldowns: after some errors of a provider, a deployment is not attempted for a time. It rests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from voice_models.classification import ErrorClass
 
 
 class _Key(NamedTuple):
-    """A deployment under a credential. An empty field stands for every deployment or every credential."""
+    """The deployment and the credential that rest. An empty field stands for all deployments or all credentials."""
 
     deployment: str
     credential: str
@@ -25,7 +25,7 @@ class _Rest(NamedTuple):
 
 
 class Cooldowns:
-    """The rests of one process. A reload of the bundle keeps them."""
+    """The resting deployments of one process. A reload of the bundle keeps them."""
 
     def __init__(self, clock: Clock, events: Events) -> None:
         self._now = clock.monotonic
@@ -33,7 +33,7 @@ class Cooldowns:
         self._rests: dict[_Key, _Rest] = {}
 
     def resting(self, candidate: Candidate) -> float:
-        """Seconds until the candidate may be attempted; 0 if it may now."""
+        """Seconds until the candidate may be attempted; 0 if it does not rest."""
         credential = candidate.deployment.credential
         keys = (_Key(candidate.name, credential), _Key("", credential), _Key(candidate.name, ""))
         until = max((self._rests[key].until for key in keys if key in self._rests), default=0.0)
@@ -47,7 +47,10 @@ class Cooldowns:
                 yield self._rests[key].reason
 
     def note(self, candidate: Candidate, reason: ErrorClass, asked: float | None, policy: Policy) -> None:
-        """Begin a rest, if the error calls for one. `asked` is the time in seconds that the provider asked for."""
+        """Begin a rest if the error class `reason` requires it.
+
+        `asked` is the wait in seconds that the provider named.
+        """
         key, seconds = _Key(candidate.name, candidate.deployment.credential), 0.0
         match reason:
             case "rate_limited":

@@ -1,8 +1,8 @@
-"""The errors of model calls. They hold no text from a provider, because it may repeat a prompt or a key.
+"""The errors of model calls. They contain no text of a provider, because that text may repeat a prompt or a key.
 
     voice_runtime.VoiceRuntimeError
     └── ModelError                     route, candidate, error_class, retry_after, attempts
-        ├── ModelRefusedError          nothing was sent: no candidate, no budget; also a CallRejectedError
+        ├── ModelRefusedError          no candidate or no budget for an attempt; also a CallRejectedError
         ├── ModelAttemptError          every attempt failed before its first content
         └── ModelStreamError           the answer broke off after its first content; usage
 
@@ -28,7 +28,7 @@ from voice_models.usage import NOTHING, Usage
 BLAMES_PROVIDER: frozenset[ErrorClass] = frozenset(
     {"overloaded", "server_error", "connection_failed", "first_token_timeout", "truncated", "idle_timeout"}
 )
-"""Classes that the circuit breaker of a deployment counts. Every other class is neutral."""
+"""Error classes that the circuit breaker of a deployment counts. All other classes are neutral."""
 
 
 class ModelError(VoiceRuntimeError):
@@ -38,7 +38,7 @@ class ModelError(VoiceRuntimeError):
     summary = "the model call failed"
     cause: ClassVar[str]
 
-    def __init__(  # noqa: PLR0913  # each is a fact that the caller may act on
+    def __init__(  # noqa: PLR0913  # the caller may act on each fact
         self,
         target: str,
         route: str,
@@ -54,7 +54,7 @@ class ModelError(VoiceRuntimeError):
         self.candidate = candidate
         """The deployment of the last attempt; empty if none was attempted."""
         self.error_class: ErrorClass = error_class
-        """Why the call failed, of a closed list."""
+        """The reason why the call failed."""
 
     @property
     def sentence(self) -> str:  # type: ignore[override]  # it names route and candidate
@@ -70,17 +70,20 @@ class ModelRefusedError(ModelError, CallRejectedError):
 
 
 class ModelAttemptError(ModelError):
-    """The last attempt failed before its first content, and no other one was allowed or possible."""
+    """The last attempt failed before its first content, and no further attempt was allowed or possible."""
 
     cause = "failed"
 
 
 class ModelStreamError(ModelError):
-    """The answer broke off after its first content. No attempt follows, because the caller has a part of the answer."""
+    """The answer broke off after its first content.
+
+    No further attempt follows, because the caller already has a part of the answer.
+    """
 
     cause = "broke off"
     usage: Usage = NOTHING
-    """The tokens that were used until then, estimated unless the provider reported them."""
+    """The tokens used until the answer broke off. They are an estimate unless the provider reported them."""
 
 
 @classify.register

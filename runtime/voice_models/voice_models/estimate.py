@@ -11,9 +11,10 @@ BYTES_PER_INPUT_TOKEN = 4
 """OpenAI's rule of thumb for English: a token is about four characters. For Cyrillic and Chinese text in UTF-8 the
 estimate is wrong by at most a third."""
 BYTES_PER_OUTPUT_TOKEN = 2
-"""Half of the above, so the charge for an answer without a reported usage is rather too high than too low."""
+"""Half of `BYTES_PER_INPUT_TOKEN`, so that the charge for an answer without a reported usage is rather too high than
+low."""
 TOKENS_OF_IMAGE = 1445
-"""The most that OpenAI counts for one image in high detail: 85 + 8 tiles of 170."""
+"""The most tokens that OpenAI counts for one image in high detail: 85 + 8 tiles of 170."""
 DATA_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 
 
@@ -24,7 +25,7 @@ def input_tokens(body: Any) -> int:
 
 
 def output_tokens(content_bytes: int) -> int:
-    """The tokens of the content that arrived, from its length in bytes."""
+    """The tokens of the content that has arrived, by its length in bytes."""
     return math.ceil(content_bytes / BYTES_PER_OUTPUT_TOKEN)
 
 

@@ -15,13 +15,14 @@ from voice_models.request import lower_case
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 NOT_HANDED_ON = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection"})
-"""Headers of the provider's connection. The caller's body may be shorter, because it omits usage not asked for."""
+"""Headers that the caller does not get. They describe the provider's connection, and the caller's body may be shorter
+than the provider's, because it lacks a usage that the caller has not asked for."""
 
 
 class Exchange(httpx.AsyncByteStream):
     """The answer of one attempt, as a stream for the SDK.
 
-    `on_end` settles the attempt. It is awaited exactly once, after the provider's connection was closed.
+    `on_end` settles the attempt. It is awaited exactly once, after the provider's connection has closed.
     """
 
     def __init__(  # noqa: PLR0913  # the parts of one attempt, and the function that settles it
@@ -34,9 +35,9 @@ class Exchange(httpx.AsyncByteStream):
         idle: Timeout,
         kept: list[bytes] | None = None,
     ) -> None:
-        """`idle` limits each read after the first content, at half the cost of `asyncio.timeout`.
+        """Prepare the attempt. `idle` limits each read after the first content, at half the cost of `asyncio.timeout`.
 
-        `kept` collects the bytes for the caller, for a cache.
+        If `kept` is given, the bytes for the caller are also appended to it, for a cache.
         """
         self.attempt = attempt
         self.content_type = ""
@@ -53,7 +54,7 @@ class Exchange(httpx.AsyncByteStream):
         self._ending: asyncio.Task[None] | None = None
 
     async def open(self, prepare: Callable[[ModelAttempt], httpx.Request]) -> httpx.Response:
-        """Send the request and read up to the first content. Raises `ModelError`."""
+        """Send the request, and read the answer up to its first content. Raises `ModelError`."""
         attempt = self.attempt
         try:
             attempt.connecting()
@@ -71,7 +72,7 @@ class Exchange(httpx.AsyncByteStream):
         return await self._response(source)
 
     async def _read_to_first_content(self, source: httpx.Response) -> None:
-        self._chunks = aiter(source.stream)  # type: ignore[arg-type]  # asynchronous, as its transport is
+        self._chunks = aiter(source.stream)  # type: ignore[arg-type]  # the stream of an asynchronous transport
         async for chunk in self._chunks:
             self._first += self.attempt.received(chunk)
             self._failure = self.attempt.broken()
@@ -133,13 +134,19 @@ class Exchange(httpx.AsyncByteStream):
             self._kept.append(content)
 
     def _failed(self, error: Exception) -> ModelError:
-        """The error for the caller. It has no `__context__`, because httpx's errors hold the request and its prompt."""
+        """The error for the caller.
+
+        It has no `__context__`, because an httpx error contains the request and its prompt.
+        """
         failure = self.attempt.failed(error)
         failure.__cause__ = failure.__context__ = None
         return failure
 
     async def aclose(self) -> None:
-        """Close the provider's connection and settle the attempt, once. A cancellation does not interrupt this."""
+        """Close the provider's connection, and settle the attempt once.
+
+        A cancellation does not interrupt this method.
+        """
         if self._ending is None:
             self.attempt.cancelled()
             self._ending = asyncio.ensure_future(self._end())

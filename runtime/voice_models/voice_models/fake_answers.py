@@ -78,7 +78,7 @@ def error_frame(code: str = "server_error", message: str = "The server had an er
 
 
 def streamed(steps: Iterable[Step], *, first: float = 0.0, gap: float = 0.0) -> Answer:
-    """A stream of `steps`: the first one after `first` seconds, each further one after `gap` seconds."""
+    """A stream of `steps`: the first step comes after `first` seconds, each later step after another `gap` seconds."""
     paused: list[Step] = []
     for number, step in enumerate(steps):
         wait = gap if number else first
@@ -87,7 +87,7 @@ def streamed(steps: Iterable[Step], *, first: float = 0.0, gap: float = 0.0) -> 
 
 
 def chat_stream(*texts: str, first: float = 0.0, gap: float = 0.0, tokens: tuple[int, int] | None = (10, 5)) -> Answer:
-    """A healthy streamed chat of `texts`. `tokens` is its reported usage; `None` reports none."""
+    """A healthy streamed chat of `texts`. `tokens` is the reported usage; with `None` the stream reports no usage."""
     ending = [finish(), *([usage(*tokens)] if tokens else []), DONE]
     return streamed([role(), *map(delta, texts), *ending], first=first, gap=gap)
 
@@ -95,7 +95,7 @@ def chat_stream(*texts: str, first: float = 0.0, gap: float = 0.0, tokens: tuple
 def chat(
     text: str, *, delay: float = 0.0, finish_reason: str | None = "stop", tokens: tuple[int, int] = (10, 5)
 ) -> Answer:
-    """A chat that is answered as a whole."""
+    """A chat whose answer is not streamed."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     head = {"id": "fake", "object": "chat.completion", "created": 0, "model": "fake"}
@@ -149,7 +149,7 @@ def transcription(text: str, *, seconds: int = 1, delay: float = 0.0) -> Answer:
 def error(
     status: int, code: str | None = None, *, message: str = "", headers: Mapping[str, str] | None = None
 ) -> Answer:
-    """A refused request."""
+    """An error with a status of 400 or above."""
     body = {"error": {"message": message or "refused", "type": code, "param": None, "code": code}}
     return Answer((json.dumps(body).encode(),), status, {**JSON, **(headers or {})})
 

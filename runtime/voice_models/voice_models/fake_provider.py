@@ -3,8 +3,8 @@
 provider = FakeProvider(lambda request: chat_stream("Hello", " world"))
 async with provider.serve() as port: ...
 
-It speaks OpenAI's chat, responses, embeddings and audio. `serve` listens on loopback. `FakeNetwork` carries requests to
-several providers without sockets, so that tests run on a fake clock.
+It has OpenAI's endpoints for chat, responses, embeddings and audio. `serve` listens on loopback. `FakeNetwork` carries
+requests to several providers without sockets, so that tests run on a fake clock.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Pause:
 
 
 stall = Pause(86_400)
-"""Nothing more comes, and the connection stays open."""
+"""A step after which the provider sends nothing more, and the connection stays open."""
 cut: Literal["cut"] = "cut"
-"""The connection ends in the middle of the answer."""
+"""A step at which the provider closes the connection in the middle of the answer."""
 Step = bytes | Pause | Literal["cut"]
 
 
@@ -67,14 +67,14 @@ class Answer:
 
 @dataclass(slots=True)
 class Exchange:
-    """One request, and how its answer went."""
+    """One request, and the progress of its answer."""
 
     request: FakeRequest
     written: int = 0
-    """Steps with bytes that were written."""
+    """Number of steps whose bytes were written."""
     ending: Literal["open", "complete", "cut", "closed_by_client"] = "open"
     ended_at: float = 0.0
-    """Time of the loop at the end."""
+    """Time of the end, by the event loop's clock. `None` before."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self) -> None:
@@ -92,7 +92,7 @@ class FakeProvider:
     def __init__(self, script: Callable[[FakeRequest], Answer]) -> None:
         self.script = script
         self.accepts = True
-        """False: the provider refuses connections."""
+        """If false, the provider refuses connections."""
         self.connect_delay = 0.0
         """Seconds until a connection of `FakeNetwork` opens."""
         self.exchanges: list[Exchange] = []

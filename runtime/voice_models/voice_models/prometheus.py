@@ -26,7 +26,7 @@ class ModelCollector(Collector):
         self._plain = MetricsCollector(runtime, METRICS)
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
-        """Every metric, as it stands now."""
+        """Every metric with its current samples."""
         yield from self._plain.collect()
         for histogram in HISTOGRAMS:
             family = HistogramMetricFamily(histogram.name, histogram.help, labels=histogram.labels)

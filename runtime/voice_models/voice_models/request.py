@@ -1,4 +1,4 @@
-"""A model request: the facts that decide its candidates, and the request that each candidate gets."""
+"""A model request: the facts by which candidates are chosen, and the request that each candidate gets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from voice_models.estimate import input_tokens
 from voice_models.wire_form import FORMS, WireForm
 
 PROMPT_VERSION = "x-prompt-version"
-"""Request header with the version of the caller's prompt, for the scope of a cache. No provider gets it."""
+"""Request header with the version of the caller's prompt, for the scope of a cache. It is not sent to a provider."""
 NOT_SENT = frozenset({"host", "authorization", "content-length", "accept-encoding", PROMPT_VERSION})
-"""Headers of the SDK that no provider gets. `headers_for` asks for answers without compression, to read each chunk."""
+"""Headers of the SDK that are not sent to a provider. `headers_for` sets its own `accept-encoding`: no compression, so
+that each chunk can be read."""
 MODEL_PART = re.compile(rb'(name="model"\r\n(?:[^\r\n]+\r\n)*\r\n)([^\r\n]*)')
 FORM_FIELD = re.compile(rb'name="(\w+)"\r\n\r\n([^\r\n]*)\r\n')
 BYTES_PER_SECOND = 32_000
@@ -25,10 +26,10 @@ BYTES_PER_SECOND = 32_000
 
 
 class ModelRequest:
-    """One request of an SDK, read once."""
+    """One request of an SDK. All candidates get it, so its body is read once."""
 
     def __init__(self, request: httpx.Request, content: bytes, output_limit: int | None) -> None:
-        """Raises `ValueError` for an endpoint or a body that is not of the wire form."""
+        """Parse the request. Raises `ValueError` for an unknown endpoint, or a body that is not of its wire form."""
         self.endpoint, self.form = _form_of(request.url.path)
         self.headers = request.headers
         self.query = request.url.query
@@ -42,12 +43,12 @@ class ModelRequest:
 
     @property
     def prompt_version(self) -> str:
-        """The caller's version of its prompt; empty if it names none."""
+        """The version of the caller's prompt; empty if the caller names none."""
         return str(self.headers.get(PROMPT_VERSION, ""))
 
     @property
     def reserved_tokens(self) -> int:
-        """The tokens that an attempt may use."""
+        """The most tokens that an attempt may use: the estimated input and the output limit."""
         return self.input_tokens + self.max_output
 
     def input_units(self, price: ModelPrice | None) -> int:
@@ -73,7 +74,7 @@ class ModelRequest:
         return httpx.Headers([*kept, ("authorization", f"Bearer {key}"), ("accept-encoding", "identity")])
 
     def _limited(self, limit: int | None) -> int:
-        """Apply the output limit. Returns the output tokens that the request may use."""
+        """Apply the output limit of the route. Returns the output tokens that the request may use."""
         asked = self.form.limit_of(self.body)
         field = self.form.output_limit_field
         if field is None or limit is None or (asked is not None and asked <= limit):
@@ -104,5 +105,5 @@ def _fields(content: bytes) -> dict[str, Any]:
 
 
 def lower_case(headers: httpx.Headers) -> Mapping[str, str]:
-    """The headers of an answer by their lower-case names."""
+    """The headers of an answer, by their names in lower case."""
     return dict(headers.items())

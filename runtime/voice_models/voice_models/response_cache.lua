@@ -1,5 +1,5 @@
--- An answer by its key.
--- KEYS[1] the answer · ARGV[1] longest age in milliseconds, ARGV[2] the answer; without them the answer is read
+-- Read an answer by its key, or store it.
+-- KEYS[1] the key · to store: ARGV[1] longest age in milliseconds, ARGV[2] the answer · to read: no ARGV
 if ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1])
   return 1

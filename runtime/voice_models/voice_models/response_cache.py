@@ -1,4 +1,4 @@
-"""An exact cache of complete answers. Its key contains the whole request and every part of the scope."""
+"""An exact cache of complete answers. The key covers the whole request and every part of the scope."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from voice_models.request import ModelRequest
 
 RESPONSE_CACHE = Script(Path(__file__).with_name("response_cache.lua"))
 LONGEST_ANSWER = 256 * 1024
-"""Longest answer in bytes that is kept."""
+"""Size in bytes of the longest answer that is cached."""
 
 
 class CachedAnswer(NamedTuple):
@@ -27,7 +27,7 @@ class CachedAnswer(NamedTuple):
 
 
 class ResponseCache:
-    """The cached answers of one service. Without a reachable store the cache is empty."""
+    """The cached answers of one service. While the store is unreachable, the cache behaves as if it were empty."""
 
     def __init__(self, runtime: Runtime, stores: Mapping[str, SharedStore]) -> None:
         self._runtime = runtime
@@ -47,7 +47,7 @@ class ResponseCache:
         return f"{service}:model-answer:{hashlib.blake2b(exact, digest_size=32).hexdigest()}"
 
     async def get(self, policy: Policy, key: str) -> CachedAnswer | None:
-        """The answer of an equal request, if there is one."""
+        """The cached answer to an equal request. `None` if there is none."""
         kept: bytes | None = await self._run(policy, key)
         if kept is None:
             return None
@@ -55,7 +55,7 @@ class ResponseCache:
         return CachedAnswer(content_type.decode(), content)
 
     async def put(self, policy: Policy, key: str, answer: CachedAnswer) -> None:
-        """Keep a complete answer for `max_age`."""
+        """Cache a complete answer for `max_age`. An answer longer than `LONGEST_ANSWER` is not cached."""
         if len(answer.content) <= LONGEST_ANSWER:
             kept = answer.content_type.encode() + b"\n" + answer.content
             await self._run(policy, key, round(policy.max_age.seconds * 1000), kept)
@@ -67,6 +67,6 @@ class ResponseCache:
         call = self._runtime.outbound(policy.store).unrepeated()
         try:
             answer: bytes | None = await call.call(store.run, RESPONSE_CACHE, (key,), *arguments)
-        except Exception:  # noqa: BLE001  # an open breaker, a timeout or an error: the store is away
+        except Exception:  # noqa: BLE001  # an open breaker, a timeout or an error: the store is unreachable
             return None
         return answer

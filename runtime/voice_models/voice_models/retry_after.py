@@ -1,4 +1,4 @@
-"""The time after which a provider accepts the next request, in every form that providers send."""
+"""Reads the time after which a provider accepts the next request, in every form that providers send."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ RESET, REMAINING = "x-ratelimit-reset-", "x-ratelimit-remaining-"
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds after which the provider accepts a request, at least 0. `None` if no header names a readable time.
 
-    The names of `headers` are lower case. The first readable one counts: `retry-after-ms`, then `retry-after` as
+    The names of `headers` must be lower case. The first readable header counts: `retry-after-ms`, then `retry-after` as
     seconds, a duration such as `6m0s`, or an HTTP date, then `x-ratelimit-reset-*`. An HTTP date is compared with the
-    answer's `date`, the provider's own clock, or else with `now`.
+    header `date`, which is the provider's clock, or without that header with `now`.
     """
     milliseconds = headers.get("retry-after-ms", "").strip()
     if NUMBER.fullmatch(milliseconds):

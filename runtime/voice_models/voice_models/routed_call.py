@@ -1,4 +1,4 @@
-"""One call on the network: the attempts that `ModelCall` decides, and the answer for the SDK."""
+"""One call on the network: makes the attempts on which `ModelCall` decides, and returns the answer for the SDK."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class RoutedCall:
-    """Makes the attempts of one call under its bulkhead, reads and fills the cache, and counts the call once."""
+    """Makes the attempts of one call under the bulkhead, reads and fills the cache, and counts the call once."""
 
     def __init__(
         self, runtime: ModelRuntime, declared: OutboundCall, models: Models, request: ModelRequest, send: Send
@@ -46,7 +46,7 @@ class RoutedCall:
         return self._call.route
 
     async def response(self) -> httpx.Response:
-        """The answer of the first candidate that gives one."""
+        """The cached answer, or the answer of the first candidate that answers."""
         outbound, bulkhead = self._outbound, self._outbound.bulkhead
         if bulkhead is not None and not bulkhead.try_enter():
             _, limit = outbound.begin(outbound.now())
@@ -88,13 +88,13 @@ class RoutedCall:
                 "pool": connect,
                 "read": None,
                 "write": None,
-            },  # `time_left` bounds the rest
+            },  # `ModelAttempt.time_left` limits reading and writing
         }
         headers = request.headers_for(key)
         headers["host"] = address.host if address.port == DEFAULT_PORTS[scheme] else f"{address.host}:{address.port}"
         host, port = address.host, address.port
         if address.via:
-            # The proxy routes TLS by the server name. The Host header stays the provider's.
+            # The proxy routes TLS by the server name. The Host header still names the provider.
             extensions["sni_hostname"] = address.host
             host, _, via_port = address.via.rpartition(":")
             port = int(via_port)
@@ -105,7 +105,7 @@ class RoutedCall:
     # --- settlement
 
     async def _ended(self, exchange: Exchange) -> None:
-        """Settle an attempt. If its content reached the caller, the call has ended too."""
+        """Settle an attempt. If the caller got content of the attempt, also end the call."""
         attempt = exchange.attempt
         await self._runtime.settle(attempt, exchange.span, self._caller.tenant)
         if attempt.is_committed and isinstance(attempt.state, Settled):
@@ -124,7 +124,7 @@ class RoutedCall:
     # --- the cache
 
     async def _cached(self) -> httpx.Response | None:
-        """The cached answer to an equal request of the same scope."""
+        """The cached answer to an equal request of the same scope. `None` if there is none."""
         policy, preferred = self._route.cache, self._call.preferred
         if policy is None or preferred is None:
             return None
@@ -138,7 +138,7 @@ class RoutedCall:
         return httpx.Response(200, headers={"content-type": found.content_type}, content=found.content)
 
     def _keep(self, attempt: ModelAttempt, content_type: str, event: ModelAttempted) -> None:
-        """Cache a complete answer if the preferred model gave it, because the key names that model."""
+        """Cache a complete answer of the preferred model. The key names that model, so other answers are not cached."""
         policy, preferred = self._route.cache, self._call.preferred
         if policy is None or preferred is None or event.finish_reason != "stop":
             return
@@ -149,7 +149,7 @@ class RoutedCall:
 
 @lru_cache(maxsize=256)
 def _url(scheme: str, host: str, port: int, path: str, query: bytes) -> httpx.URL:
-    """The URL of an endpoint, kept because httpx takes longer to build it than a call takes to decide."""
+    """The URL of an endpoint. URLs are cached, because httpx takes longer to build one than a call takes to decide."""
     return httpx.URL(scheme=scheme, host=host, port=port, path=path, query=query or None)
 
 

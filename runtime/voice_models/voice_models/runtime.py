@@ -1,4 +1,4 @@
-"""The model runtime: the state of all model calls of one process."""
+"""The model runtime: the state that all model calls of one process share."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ NOBODY = Caller()
 class ModelRuntime:
     """Cooldowns, budgets, cache and counts that all model calls of a process share. A reload of the bundle keeps them.
 
-    `stores` maps outbound calls to the stores of budgets, caches and usage events. A budget whose store is missing is
-    counted in this process. `sinks` receive one event for each attempt.
+    `stores` maps the outbound calls that the bundle names for budgets, caches and usage events to their stores. A
+    budget without its store is counted in this process. `sinks` get one event for each attempt.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ModelRuntime:
     # --- a call
 
     def begin(self, name: str, request: ModelRequest) -> ModelCall:
-        """A call to the route of the outbound call `name`, for the current request."""
+        """Begin a model call on the route of the outbound call `name`, under the deadline of the current request."""
         declared, models, route = self.declared(name)
         runtime = self.runtime
         left = remaining()
@@ -107,7 +107,10 @@ class ModelRuntime:
         return begin_span(call.route_name, call.route, attempt)
 
     def idle(self, call: ModelCall) -> Timeout:
-        """The idle limit of a route. All calls share one `Timeout`, because its waits share one timer of the loop."""
+        """The idle limit of a route.
+
+        All its calls share one `Timeout`, because one timer of the loop then serves all.
+        """
         seconds = call.route.timeout.idle.seconds
         if seconds not in self._idle:
             self._idle[seconds] = Timeout("model_route", seconds, self.runtime.clock)
@@ -126,7 +129,7 @@ class ModelRuntime:
         await self.budgets.settle(attempt.reservation, attempt.used_tokens)
 
     def ended(self, call: ModelCall, kind: CallKind, event: ModelAttempted | None = None) -> None:
-        """Count a call that has ended. `event` belongs to the attempt whose answer the caller got."""
+        """Count an ended call. `event` is the event of the attempt whose answer the caller got."""
         self.statistics.calls[call.route_name, kind] += 1
         self.statistics.fallbacks[call.route_name] += call.has_fallen_back
         objective = call.route.objective
@@ -142,7 +145,7 @@ class ModelRuntime:
     # --- background work
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run work that continues even if its caller is cancelled."""
+        """Run `work` in a task, so that it continues even if its caller is cancelled."""
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -161,7 +164,7 @@ class ModelRuntime:
         call, store = found
         try:
             await append(self.runtime, store, call, event)
-        except Exception:  # noqa: BLE001  # a soft call: the request goes on without the event
+        except Exception:  # noqa: BLE001  # the call is soft: the request goes on without the event
             self.statistics.usage_events_dropped += 1
 
 

@@ -1,6 +1,6 @@
 """An incremental parser of server-sent events, as the WHATWG HTML standard defines them (9.2).
 
-It keeps the bytes of each frame, so that a frame can be handed on unchanged.
+It keeps the bytes of each frame, so that the caller can get them unchanged.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 from typing import NamedTuple
 
 BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
-"""The end of a frame. The groups are atomic: CR LF is one line end, never two."""
+"""Matches the end of a frame. The groups are atomic, so CR LF is one line end and never two."""
 LONGEST_BLANK_LINE = 4
 ONE_FRAME = re.compile(rb"data: ([^\r\n]*)\n\n")
-"""The fast path for a chunk that is exactly one frame with one line, as most chunks are."""
+"""Matches a chunk that is exactly one frame with one line. Most chunks are, so they get a fast path."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -20,7 +20,7 @@ class Frame(NamedTuple):
     """The bytes up to a blank line, and the event in them."""
 
     raw: bytes
-    """The frame as it came, with its blank line."""
+    """The received bytes of the frame, with its blank line."""
     event: str
     """The type of the event; `message` if the frame names none."""
     data: bytes | None
@@ -38,7 +38,7 @@ class FrameParser:
 
     @property
     def pending(self) -> int:
-        """Bytes of the incomplete last frame. By the standard the end of the stream discards them."""
+        """Number of bytes of the incomplete last frame. By the standard the end of the stream discards them."""
         return len(self._buffer)
 
     def feed(self, chunk: bytes) -> list[Frame]:

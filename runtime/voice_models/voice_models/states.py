@@ -32,7 +32,7 @@ class Connecting:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The status has arrived, but no content yet."""
+    """The status has arrived, but no content."""
 
     status: int
     reader: Reader

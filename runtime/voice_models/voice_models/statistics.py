@@ -11,13 +11,13 @@ from voice_policies import Models
 from voice_models.usage import ModelAttempted
 
 CallKind = Literal["successful", "truncated_by_length", "failed", "cancelled", "refused", "cut"]
-"""How a call ended. `cut`: it failed after its first content."""
+"""The end of a call. `cut`: the call failed after its first content."""
 BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-"""Upper bounds in seconds, as OpenTelemetry's GenAI conventions advise for the duration of an operation."""
+"""Upper bounds in seconds. OpenTelemetry's GenAI conventions advise them for the duration of an operation."""
 
 
 def boundaries(models: Models | None) -> tuple[float, ...]:
-    """The bounds of the histograms: `BUCKETS` and the objectives of all routes, so that each P95 can be judged."""
+    """The bounds of the histograms: `BUCKETS` and the objectives of all routes, so that P95 alerts are exact."""
     objectives = (route.objective for route in models.routes.values()) if models else ()
     parts = (part.seconds for each in objectives if each for part in (each.first_token, each.per_token) if part)
     return tuple(sorted({*BUCKETS, *parts}))
@@ -55,7 +55,7 @@ class ModelStatistics:
         self.cache_hits: Counter[str] = Counter()
         self.usage_events_dropped = 0
         self.durations = distributions()
-        """By operation, provider, model and error class, like the next two."""
+        """By operation, provider, model and error class. The two attributes below have the same keys."""
         self.first_content = distributions()
         self.per_output = distributions()
 
@@ -76,5 +76,5 @@ class ModelStatistics:
 
 
 def per_token(event: ModelAttempted) -> float:
-    """Seconds for each output token after the first."""
+    """Mean seconds for each output token after the first."""
     return (event.duration - (event.first_token or 0.0)) / max(event.output_tokens - 1, 1)

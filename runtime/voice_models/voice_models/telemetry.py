@@ -1,4 +1,4 @@
-"""Spans of attempts, after OpenTelemetry's conventions for generative AI.
+"""Spans of attempts, by OpenTelemetry's conventions for generative AI.
 
 A prompt or an answer is recorded only if the route's `PromptPrivacy` captures it.
 """
@@ -16,7 +16,7 @@ from voice_models.attempt import ModelAttempt
 from voice_models.usage import ModelAttempted
 
 CONVENTIONS = "0.1.0"
-"""Version of the repository `semantic-conventions-genai` whose names are used."""
+"""Version of the repository `semantic-conventions-genai` that defines the names of the attributes."""
 _tracer = trace.get_tracer("voice_models", attributes={"gen_ai.conventions.version": CONVENTIONS})
 
 

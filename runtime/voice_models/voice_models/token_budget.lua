@@ -2,10 +2,10 @@
 -- behind. It then frees no tokens until its clock has caught up.
 -- KEYS the budgets of one attempt · ARGV 'reserve' or 'settle', reserved tokens, expiry, used tokens,
 -- then for each budget its limit and its window in seconds
--- reserve: the expiry is in seconds from now. The answer is {0, the second of the expiry} if all budgets admit. Else no
--- budget changes, and the answer is {the first budget that refuses, counted from 1, microseconds until the tokens may
--- fit}.
--- settle: the expiry is the second in the reservation's answer. The answer is {0, that second}.
+-- reserve: the expiry is in seconds from now. If all budgets admit, the answer is {0, the second of the expiry}.
+-- Otherwise no budget changes, and the answer is {N, microseconds until the tokens may fit}: the N-th budget refuses,
+-- counted from 1.
+-- settle: the expiry is the second from the answer to reserve. The answer is {0, that second}.
 local RESOLUTION = 64
 local RETRY_HELD = 1e6
 local operation, cost, expiry, used = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

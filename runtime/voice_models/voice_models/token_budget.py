@@ -1,7 +1,7 @@
-"""Token budgets: tokens are reserved before an attempt and settled after it, once.
+"""Token budgets: the runtime reserves tokens before an attempt, and settles the used tokens once after it.
 
-One script decides all budgets of an attempt in the same store, in one round trip. While the store is away each replica
-enforces its local share, or refuses, as the policy says. The same holds for a store that was not connected.
+One script decides on all budgets of an attempt in the same store, in one round trip. While the store is unreachable, or
+if no store is connected, each replica enforces its local share or refuses, by `when_store_unavailable`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from voice_models.token_window import TokenWindow
 TOKEN_BUDGET = Script(Path(__file__).with_name("token_budget.lua"))
 MICROSECONDS = 1_000_000
 RETRY_CLOSED = 1.0
-"""`retry_after` in seconds while the store is down and the budget refuses all."""
+"""`retry_after` in seconds while the store is down and the budget refuses all attempts."""
 
 
 class Claim(NamedTuple):
-    """A budget that an attempt needs room in."""
+    """A budget that must have room for an attempt."""
 
     budget: str
     """The budget's name in the bundle."""
@@ -38,12 +38,12 @@ class Claim(NamedTuple):
 
     @property
     def is_of_deployment(self) -> bool:
-        """True if another candidate may have room."""
+        """True if the budget is the deployment's, so that another candidate may have room."""
         return self.policy.key == "deployment"
 
 
 class BudgetExceededError(Exception):
-    """A budget has no room. `wait` is in seconds; infinite if the tokens never fit."""
+    """A budget has no room. `wait` is the time in seconds until the tokens may fit; infinity if they never will."""
 
     def __init__(self, claim: Claim, wait: float) -> None:
         super().__init__(f"budget {claim.budget} has no room")
@@ -52,7 +52,7 @@ class BudgetExceededError(Exception):
 
 
 class _Hold(NamedTuple):
-    """Tokens that claims of one store hold. `store` is empty for the local share."""
+    """The part of a reservation that one store holds. `store` is empty for the local share."""
 
     claims: tuple[Claim, ...]
     store: str
@@ -78,14 +78,14 @@ class BudgetStatistics:
 
 
 class TokenBudgets:
-    """The budgets of one process. `stores` maps outbound calls to the stores that they reach."""
+    """The budgets of one process. `stores` maps outbound calls to their stores."""
 
     def __init__(self, runtime: Runtime, stores: Mapping[str, SharedStore]) -> None:
         self._runtime = runtime
         self._stores = stores
         self._windows: dict[tuple[str, str], TokenWindow] = {}
         self._lock = Lock()
-        """Threads and loops share the windows."""
+        """Guards the windows, because threads and event loops share them."""
         self.statistics: dict[str, BudgetStatistics] = {}
 
     async def reserve(self, claims: Iterable[Claim], tokens: int, total: float) -> Reservation:
@@ -128,7 +128,7 @@ class TokenBudgets:
                     raise BudgetExceededError(claim, inf)
             try:
                 answer = await self._run(claims, store, ("reserve", reservation.tokens, expiry, 0))
-            except Exception:  # noqa: BLE001  # an open breaker, a timeout or an error: the store is away
+            except Exception:  # noqa: BLE001  # an open breaker, a timeout or an error: the store is unreachable
                 answer = None
         if answer is None:
             self._hold_locally(reservation, claims, expiry)
@@ -155,7 +155,7 @@ class TokenBudgets:
     async def _settle_in_store(self, hold: _Hold, tokens: int, used: int) -> None:
         try:
             await self._run(hold.claims, hold.store, ("settle", tokens, hold.expires, used))
-        except Exception:  # noqa: BLE001  # the store is away: its reservation will expire
+        except Exception:  # noqa: BLE001  # the store is unreachable, and its reservation will expire
             for claim in hold.claims:
                 self._of(claim.budget).without_store += 1
 
@@ -178,7 +178,7 @@ class TokenBudgets:
             window = TokenWindow()
             if len(windows) >= claim.policy.max_keys:
                 del windows[next(iter(windows))]
-        windows[key] = window  # last in the order: most recently used
+        windows[key] = window  # the most recently used window is last
         return window
 
     def _of(self, budget: str) -> BudgetStatistics:
@@ -198,6 +198,6 @@ def retry_after_of(error: BudgetExceededError) -> float | None:
 
 
 def claims_of(names: Iterable[str], budgets: Mapping[str, Policy], key: str) -> Iterator[Claim]:
-    """The named budgets for one tenant or deployment."""
+    """The claims of one tenant or deployment on the named budgets."""
     for name in names:
         yield Claim(name, budgets[name], key)

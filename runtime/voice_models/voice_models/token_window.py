@@ -1,8 +1,8 @@
 """The tokens of one budget in one process: at most `tokens` in any span of the window.
 
-Spent tokens are kept in slots of a sixty-fourth of the window. A slot counts until its end has left the window, so the
-bound holds in any span, and tokens return up to a sixty-fourth late. Held tokens are kept by the second in which their
-reservation expires. `token_budget.lua` counts the same in a store.
+Spent tokens are counted in slots of a sixty-fourth of the window. A slot counts until its end has left the window. So
+the limit holds in any span, and tokens become free up to a sixty-fourth of the window late. Held tokens are counted by
+the second in which their reservation expires. `token_budget.lua` counts in the same way in a store.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import math
 
 RESOLUTION = 64
 RETRY_HELD = 1.0
-"""Seconds after which a refused attempt may try again if calls in flight hold the tokens. Their ends are unknown."""
+"""Wait in seconds of a refused attempt if calls in flight hold the tokens. A guess, because their ends are unknown."""
 
 
 class TokenWindow:
-    """Held and spent tokens. A reservation never takes `used` above the limit, but a settlement may."""
+    """Held and spent tokens. A reservation never raises `used` above the limit, but a settlement may."""
 
     __slots__ = ("_held", "_spent")
 
@@ -24,7 +24,10 @@ class TokenWindow:
         self._spent: dict[int, int] = {}
 
     def reserve(self, cost: int, limit: int, window: float, now: float, expires: float) -> float:
-        """Hold `cost` until `expires`. Returns 0, or seconds until it may fit; infinite if it never will."""
+        """Hold `cost` tokens until `expires`.
+
+        Returns 0 if they fit, else the seconds until they may fit; infinity if they never will.
+        """
         if cost > limit:
             return math.inf
         excess = self.used(window, now) + cost - limit
@@ -35,7 +38,7 @@ class TokenWindow:
         return 0.0
 
     def settle(self, cost: int, expires: float, used: int, window: float, now: float) -> None:
-        """Replace a reservation by the tokens that were used. An expired reservation holds no tokens any more."""
+        """Replace a reservation by the tokens that were used. The reservation may have expired."""
         self._drop(window, now)
         second = math.ceil(expires)
         if second in self._held:
@@ -46,7 +49,7 @@ class TokenWindow:
         self._spent[slot] = self._spent.get(slot, 0) + used
 
     def used(self, window: float, now: float) -> int:
-        """Held and spent tokens now."""
+        """The number of tokens that are held or spent now."""
         self._drop(window, now)
         return sum(self._held.values()) + sum(self._spent.values())
 

@@ -3,8 +3,8 @@
 runtime = ModelRuntime(Runtime.load("/etc/voice/policy"))
 client = AsyncOpenAI(http_client=httpx.AsyncClient(transport=ModelTransport(runtime, "llm.generate")))
 
-The transport chooses host, key and model of each attempt, so the SDK's own are ignored. The SDK never retries: every
-failure reaches it as a `ModelError`, which is no error of httpx and no status.
+The transport sets host, key and model of each attempt, and ignores those of the SDK. The SDK never retries: it gets
+every failure as a `ModelError`, which is neither an httpx error nor a status.
 """
 
 from __future__ import annotations
@@ -27,21 +27,24 @@ _SYNCHRONOUS = LoopThread()
 class ModelTransport(httpx.AsyncBaseTransport):
     """For `httpx.AsyncClient(transport=…)`.
 
-    A response is returned when its first content has arrived. Its stream raises `ModelStreamError` if the answer breaks
-    off.
+    It returns the response when the first content has arrived. The stream of the response raises `ModelStreamError` if
+    the answer breaks off.
     """
 
     def __init__(self, runtime: ModelRuntime, name: str, inner: httpx.AsyncBaseTransport | None = None) -> None:
-        """`name` is an outbound call with a route. `inner` sends the requests. Raises `UnknownCallError`."""
+        """Create a transport for the outbound call `name`, which must have a route. Raises `UnknownCallError`.
+
+        `inner` sends the requests.
+        """
         runtime.declared(name)
         self._runtime = runtime
         self._name = name
         self._inner = inner or httpx.AsyncHTTPTransport(limits=LIMITS)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request to the candidates of the route, one after the other, until one answers.
+        """Send the request to the candidates of the route, one after the other, until a candidate answers.
 
-        Raises `ModelError`, `BulkheadFullError`, and `ValueError` for a request that is not of the wire form.
+        Raises `ModelError`, `BulkheadFullError`, and `ValueError` for a request that is not of a known wire form.
         """
         declared, models, route = self._runtime.declared(self._name)
         limit = models.routes[route].output_limit
@@ -57,8 +60,8 @@ class ModelTransport(httpx.AsyncBaseTransport):
 class SyncModelTransport(httpx.BaseTransport):
     """For `httpx.Client(transport=…)`; otherwise like `ModelTransport`.
 
-    The call runs on an event loop of another thread, because a blocking socket supports neither a changing deadline nor
-    cancellation.
+    The call runs on the event loop of another thread, because a blocking socket supports neither a changing deadline
+    nor cancellation.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class SyncModelTransport(httpx.BaseTransport):
         inner: httpx.AsyncBaseTransport | None = None,
         thread: LoopThread = _SYNCHRONOUS,
     ) -> None:
-        """Like `ModelTransport`. `inner` is asynchronous, and only the loop of `thread` uses it."""
+        """Like `ModelTransport`. `inner` is asynchronous, and only the event loop of `thread` uses it."""
         self._transport = ModelTransport(runtime, name, inner)
         self._run = thread.run
 
@@ -76,7 +79,7 @@ class SyncModelTransport(httpx.BaseTransport):
         """Like `ModelTransport.handle_async_request`, under the deadline and caller of the calling thread."""
         read = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
         response = self._run(self._transport.handle_async_request(read))
-        stream = _SyncStream(response.stream, self._run)  # type: ignore[arg-type]  # asynchronous, as its transport is
+        stream = _SyncStream(response.stream, self._run)  # type: ignore[arg-type]  # the stream of an asynchronous transport
         headers, extensions = response.headers, response.extensions
         return httpx.Response(response.status_code, headers=headers, stream=stream, extensions=extensions)
 
@@ -86,7 +89,7 @@ class SyncModelTransport(httpx.BaseTransport):
 
 
 class _SyncStream(httpx.SyncByteStream):
-    """An asynchronous stream, read chunk by chunk on its own loop."""
+    """Reads an asynchronous stream chunk by chunk, on the event loop of the other thread."""
 
     def __init__(self, stream: httpx.AsyncByteStream, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self._stream = stream

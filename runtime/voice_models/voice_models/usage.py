@@ -14,15 +14,15 @@ class Usage(NamedTuple):
     """The tokens of one attempt."""
 
     input: int
-    """Input tokens; characters or seconds of sound where the provider bills those."""
+    """Input tokens, or characters or seconds of sound if the provider bills those."""
     output: int
     """Output tokens."""
     estimated: bool = False
-    """True if the provider reported no usage."""
+    """True if the numbers are estimates, because the provider reported no usage."""
 
     @property
     def total(self) -> int:
-        """Input and output together, as budgets count them."""
+        """Input and output together. Budgets count this number."""
         return self.input + self.output
 
 
@@ -31,7 +31,7 @@ NOTHING = Usage(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ModelAttempted:
-    """The ledger's event of one ended attempt. Each attempt has exactly one. It holds no prompt, answer or key."""
+    """The ledger's event of one ended attempt. Each attempt has one event. It contains no prompt, answer or key."""
 
     route: str
     deployment: str
@@ -39,7 +39,7 @@ class ModelAttempted:
     model: str
     """The model's name in the provider's API."""
     tenant: str
-    """Empty if the request has no tenant."""
+    """The caller's tenant. Empty if the request has no tenant."""
     attempt: int
     """The number of the attempt within its call, from 1."""
     input_units: int
@@ -49,7 +49,7 @@ class ModelAttempted:
     """True if tokens and cost are estimates, because the provider reported no usage."""
     ending: Ending
     error_class: ErrorClass | None
-    """Why the attempt failed; `None` if it did not fail."""
+    """The reason why the attempt failed; `None` if it did not fail."""
     finish_reason: str | None
     """The provider's `finish_reason` of a finished attempt. `length`: the output limit cut the answer."""
     first_token: float | None
@@ -62,5 +62,5 @@ class UsageSink(Protocol):
     """Receives every event. It must not block and must not raise."""
 
     def on_attempt(self, event: ModelAttempted) -> None:
-        """An attempt has ended and is settled."""
+        """Handle the event of an attempt that has ended and is settled."""
         ...

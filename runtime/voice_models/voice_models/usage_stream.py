@@ -1,6 +1,6 @@
 """Usage events as messages of the stream `model.attempted`, appended through the call that `Models.usage` names.
 
-The call is soft: an event that the store does not take is dropped and counted.
+The call is soft: if the store does not accept an event, the event is dropped and counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from voice_models.usage import ModelAttempted
 USAGE_STREAM = Script(Path(__file__).with_name("usage_stream.lua"))
 STREAM = "model.attempted"
 MAX_LENGTH = 1_000_000
-"""Events that the stream keeps, about 300 MB: twenty minutes at the platform's 900 calls a second."""
+"""Number of events that the stream keeps: about 300 MB, or twenty minutes of the platform's 900 calls a second."""
 
 
 async def append(runtime: Runtime, store: SharedStore, call: str, event: ModelAttempted) -> None:
@@ -33,7 +33,10 @@ async def append(runtime: Runtime, store: SharedStore, call: str, event: ModelAt
 
 
 def store_of_usage(runtime: Runtime, stores: Mapping[str, SharedStore]) -> tuple[str, SharedStore] | None:
-    """The call and the store of usage events. `None` if the bundle names no call or its store is not connected."""
+    """The call and the store of usage events.
+
+    `None` if the bundle names no call, or if no store is connected for it.
+    """
     models = runtime.bundle.models
     if models is None or models.usage is None or models.usage not in stores:
         return None

@@ -28,7 +28,7 @@ class Signal(NamedTuple):
     is_sound: bool = False
     """True for content that is sound, not text."""
     is_bare_usage: bool = False
-    """True if the piece holds only the usage. The runtime asked for it, and the caller may not expect it."""
+    """True if the piece contains only the usage. The runtime asks for the usage, and the caller may not expect it."""
 
 
 class WireForm(ABC):
@@ -37,23 +37,26 @@ class WireForm(ABC):
     operation: ClassVar[str]
     """`gen_ai.operation.name` of OpenTelemetry's conventions."""
     output_limit_field: ClassVar[str | None] = None
-    """The field of a request that limits its output tokens; `None` if the endpoint generates no text."""
+    """The field of a request that limits the output tokens; `None` if the endpoint generates no text."""
 
     def is_streamed(self, body: Mapping[str, Any]) -> bool:
         """True if the request asks for a stream."""
         return body.get("stream") is True
 
     def limit_of(self, body: Mapping[str, Any]) -> int | None:
-        """The output tokens that a request allows; `None` if it names no limit."""
+        """The output tokens that a request allows; `None` if the request names no limit."""
         found = body.get(self.output_limit_field) if self.output_limit_field else None
         return found if isinstance(found, int) else None
 
-    def ask_for_usage(self, body: dict[str, Any]) -> bool:  # noqa: ARG002  # most endpoints always report it
-        """Make a streamed request ask for its usage. True if the caller had not asked for it."""
+    def ask_for_usage(self, body: dict[str, Any]) -> bool:  # noqa: ARG002  # most endpoints always report the usage
+        """Change a streamed request so that it asks for the usage. True if the caller had not asked for the usage."""
         return False
 
-    def is_plain_content(self, data: bytes) -> bool:  # noqa: ARG002  # endpoints whose events are few
-        """True if an event after the first content surely holds only content. It is not parsed to find out."""
+    def is_plain_content(self, data: bytes) -> bool:  # noqa: ARG002  # the other endpoints send few events
+        """True if an event after the first content certainly contains only content.
+
+        The event is not parsed for this.
+        """
         return False
 
     @abstractmethod
@@ -62,7 +65,7 @@ class WireForm(ABC):
 
     @abstractmethod
     def whole(self, document: Any) -> Signal:
-        """The facts in an answer that came as a whole."""
+        """The facts in an answer that is not streamed."""
 
 
 def _error_of(document: Any) -> Any:
@@ -80,7 +83,7 @@ def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usag
 
 
 OTHER_THAN_CONTENT = re.compile(rb'"(?:finish_reason|tool_calls|function_call|usage|error)"\s*+:\s*+(?!null)')
-"""The fields of a chat event that say more than its text. Text cannot match, because its quotes are escaped."""
+"""Matches the fields of a chat event that are not text. Text cannot match, because its quotes are escaped."""
 
 
 class Chat(WireForm):
@@ -90,7 +93,7 @@ class Chat(WireForm):
     output_limit_field = "max_completion_tokens"
 
     def limit_of(self, body: Mapping[str, Any]) -> int | None:
-        """The output tokens of all choices together. The field may have its older name, `max_tokens`."""
+        """The output tokens of all choices together. The field may also have the older name `max_tokens`."""
         limit = super().limit_of(body)
         if limit is None and isinstance(older := body.get("max_tokens"), int):
             limit = older
@@ -109,7 +112,7 @@ class Chat(WireForm):
         return whole and b'"choices"' in data and OTHER_THAN_CONTENT.search(data) is None
 
     def piece(self, event: str, document: Any) -> Signal:  # noqa: ARG002  # chat events have no type
-        """A chunk. With several choices the last finish reason in the chunk counts."""
+        """The facts in a chunk. If it has several choices, the last finish reason in the chunk counts."""
         return self._read(document, "delta")
 
     def whole(self, document: Any) -> Signal:
@@ -138,7 +141,7 @@ class Responses(WireForm):
     output_limit_field = "max_output_tokens"
 
     def piece(self, event: str, document: Any) -> Signal:
-        """An event. Its data repeat its type."""
+        """The facts in an event. The data of the event repeat its type."""
         kind = document.get("type", event) if isinstance(document, dict) else event
         if kind == "error":
             return Signal(error=_error_of(document) or document)
@@ -150,7 +153,7 @@ class Responses(WireForm):
         return Signal()
 
     def whole(self, document: Any) -> Signal:
-        """A response that has ended."""
+        """The facts in a response that has ended."""
         error = _error_of(document)
         if error is not None:
             return Signal(error=error)
@@ -164,11 +167,11 @@ class Listed(WireForm):
     """An endpoint that answers with a complete list or an error."""
 
     def __init__(self, operation: str, field: str) -> None:
-        self.operation = operation  # type: ignore[misc]  # two endpoints of one form
+        self.operation = operation  # type: ignore[misc]  # each instance is another endpoint
         self._field = field
 
-    def is_streamed(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # it has no streams
-        """False: the answer is always whole."""
+    def is_streamed(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # the endpoint has no streams
+        """Return false, because the answer is never streamed."""
         return False
 
     def piece(self, event: str, document: Any) -> Signal:  # noqa: ARG002  # as above
@@ -176,7 +179,7 @@ class Listed(WireForm):
         return self.whole(document)
 
     def whole(self, document: Any) -> Signal:
-        """A list, which is always complete."""
+        """The facts in a list, which is always complete."""
         error = _error_of(document)
         if error is not None:
             return Signal(error=error)
@@ -194,7 +197,7 @@ class Transcription(WireForm):
         return body.get("stream") in {True, "true"}
 
     def piece(self, event: str, document: Any) -> Signal:
-        """An event of a streamed transcript."""
+        """The facts in an event of a streamed transcript."""
         kind = document.get("type", event) if isinstance(document, dict) else event
         if kind == "error":
             return Signal(error=_error_of(document) or document)
@@ -203,7 +206,7 @@ class Transcription(WireForm):
         return Signal(str(document.get("delta") or "")) if kind.endswith(".delta") else Signal()
 
     def whole(self, document: Any) -> Signal:
-        """A transcript. The provider bills tokens or seconds."""
+        """The facts in a transcript. The provider bills tokens or seconds."""
         error = _error_of(document)
         if error is not None:
             return Signal(error=error)
@@ -213,16 +216,16 @@ class Transcription(WireForm):
 
 
 class Speech(WireForm):
-    """`/audio/speech`. Its content is sound, unless the request asks for server-sent events."""
+    """`/audio/speech`. The content is sound, or server-sent events if the request asks for them."""
 
     operation = "speech_synthesis"
 
-    def is_streamed(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # sound is handed on as it comes
-        """True: a caller can play sound while it arrives."""
+    def is_streamed(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # sound is always streamed
+        """Return true, because a caller can play sound while it arrives."""
         return True
 
     def piece(self, event: str, document: Any) -> Signal:
-        """An event with encoded sound."""
+        """The facts in an event with encoded sound."""
         kind = document.get("type", event) if isinstance(document, dict) else event
         if kind == "error":
             return Signal(error=_error_of(document) or document)
@@ -231,7 +234,7 @@ class Speech(WireForm):
         return Signal(is_sound=kind == "speech.audio.delta")
 
     def whole(self, document: Any) -> Signal:
-        """The answer is JSON instead of sound, so it is an error."""
+        """The facts in JSON instead of sound, which is an error."""
         return Signal(error=_error_of(document) or document)
 
 
@@ -244,11 +247,11 @@ FORMS: Mapping[str, WireForm] = {
     "/audio/transcriptions": Transcription(),
     "/audio/translations": Transcription(),
 }
-"""The endpoints by the end of their path."""
+"""The wire form of each endpoint, by the end of the endpoint's path."""
 
 
 def parsed(content: bytes) -> Any:
-    """The parsed JSON of a piece; an error document if the piece is not JSON."""
+    """The parsed JSON of a piece. If the piece is not JSON, an error document."""
     try:
         return json.loads(content)
     except ValueError:
