@@ -87,7 +87,7 @@ async def test_a_database_without_the_tables_is_told_so(postgresql: Postgresql) 
     assert done.returncode == 1
     assert (
         done.stderr
-        == 'voice-saga: PostgreSQL: relation "saga.sagas" does not exist; migrate first, and grant what it made\n'
+        == 'voice-saga: PostgreSQL: relation "saga.sagas" does not exist; run migrate, and grant the user its tables\n'
     )
 
 
@@ -96,14 +96,18 @@ async def test_a_database_without_the_tables_is_told_so(postgresql: Postgresql) 
     [
         ("", 2, "--engine is ''; expected sqlite:///PATH, postgresql://"),
         ("mysql://x", 2, "--engine is 'mysql://x'; expected"),
-        ("sqlite:///nowhere/sagas.db", 2, "--engine names /nowhere/sagas.db , which is not a file"),
+        ("sqlite:///nowhere/sagas.db", 2, "--engine names /nowhere/sagas.db, which is not a file"),
         ("postgresql://nobody@127.0.0.1:1/x", 1, "PostgreSQL: "),
         (
             "postgresql://h:notaport/x",
             2,
-            f"--engine is no address: invalid literal for int() with base 10: 'notaport'; {EXPECTED}",
+            f"--engine is not a valid address: invalid literal for int() with base 10: 'notaport'; {EXPECTED}",
         ),
-        ("temporal://h:notaport/x", 2, f"--engine is no address: invalid target URL: invalid port number; {EXPECTED}"),
+        (
+            "temporal://h:notaport/x",
+            2,
+            f"--engine is not a valid address: invalid target URL: invalid port number; {EXPECTED}",
+        ),
         ("temporal://127.0.0.1:1/default", 1, "Temporal: "),
     ],
 )

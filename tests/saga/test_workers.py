@@ -83,7 +83,7 @@ async def test_a_step_that_kills_its_worker_again_and_again_is_parked(database: 
         record = await worker.wait(saga_id, 20)
     await engine.close()
     assert record.state == "parked"
-    assert "without getting on with pay" in record.reason
+    assert "without completing pay" in record.reason
     assert log.done == []
 
 

@@ -151,7 +151,7 @@ class SoundReader(Reader):
 
 
 def reader_of(form: WireForm, content_type: str, *, captures: bool, hides_usage: bool) -> Reader:
-    """The reader for a content type. A provider may answer with an error in JSON or HTML, even to a streamed request."""
+    """The reader for a content type. Even to a streamed request a provider may answer with an error in JSON or HTML."""
     if content_type.startswith("text/event-stream"):
         return EventReader(form, captures=captures, hides_usage=hides_usage)
     if isinstance(form, Speech) and content_type.startswith(("audio/", "application/octet-stream")):

@@ -1,4 +1,4 @@
-"""Sagas: business transactions over several services that survive any crash, or are undone step by step.
+"""Sagas: business transactions over several services. A crash does not end a saga, and a failed saga is undone.
 
 indexing = Definition(policy, {"embed": embed, "forget-embeddings": forget_embeddings, ...})
 async with JournalEngine(PostgresqlJournal(dsn), [indexing]) as engine:

@@ -1,17 +1,17 @@
-"""The barrier: a step's effect once, in the step's own transaction.
+"""The barrier: applies the effect of a step exactly once, in the step's own transaction.
 
-| what comes | what happens |
+| call | effect |
 |---|---|
-| an action or compensation again (idempotence) | nothing; the first one's result is returned |
-| a compensation whose action never came (empty compensation) | nothing, and the action is shut out |
-| an action after its compensation (hanging) | `BarrierClosedError` |
+| the same action or compensation again (idempotence) | none; returns the result of the first call |
+| a compensation whose action never ran (empty compensation) | none; a later action is refused |
+| an action after its compensation (hanging) | none; raises `BarrierClosedError` |
 
     async def reserve(context: StepContext) -> int:
         async with pool.acquire() as connection:
             return await once(connection, context, lambda: insert_reservation(connection, context.input))
 
-Its table stands in the database that the step writes to (`migrations/*/0003_barriers.sql`), so barrier and effect
-commit together. An action in flight holds up its own compensation until it has committed or not.
+The table of the barrier is in the database to which the step writes (`migrations/*/0003_barriers.sql`), so barrier and
+effect commit together. A compensation waits until the transaction of its action has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from voice_saga.context import Branch, StepContext, to_json
 from voice_saga.errors import BarrierClosedError
 
 if TYPE_CHECKING:
-    from voice_saga.postgresql import Connection  # its driver is an extra
+    from voice_saga.postgresql import Connection  # the driver is an extra
 
 __all__ = ["once", "once_sqlite"]
 
@@ -45,7 +45,10 @@ async def once(
     context: StepContext,
     work: Callable[[], Awaitable[Any]],
 ) -> Any:
-    """Run `work` and mark it as done in one transaction of `connection`, or in its current one. Returns the result."""
+    """Run `work` and mark it as done, in one transaction of `connection`. Returns the result of `work`.
+
+    If `connection` is already in a transaction, that transaction is used.
+    """
     async with connection.transaction():
         if context.branch == "compensation" and await connection.fetchval(INSERT, *_key(context, "action")):
             return None
@@ -59,7 +62,7 @@ async def once(
 
 
 def once_sqlite(connection: sqlite3.Connection, context: StepContext, work: Callable[[], Any]) -> Any:
-    """`once` for SQLite. It commits the connection's open changes, `work` and the mark together."""
+    """Like `once`, for SQLite. It commits the open changes of the connection, `work` and the mark together."""
     with connection:
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
@@ -83,7 +86,7 @@ def _key(context: StepContext, branch: Branch) -> tuple[str, str, str, str]:
 
 
 def _before(row: Any, context: StepContext) -> Any:
-    """The result of the earlier execution that was admitted."""
+    """The result of the first call. Raises `BarrierClosedError` if that call was the compensation."""
     if row[0] != context.branch:
         raise BarrierClosedError(f"{context.idempotency_key}: the step was compensated before its action arrived")
     return None if row[1] is None else json.loads(row[1])

@@ -1,4 +1,4 @@
-"""`voice-saga`: look at sagas and intervene, whichever engine runs them.
+"""`voice-saga`: show sagas and intervene, on every engine.
 
     voice-saga list [--state parked] [--name order]
     voice-saga show ID
@@ -6,7 +6,7 @@
 
 The engine comes from --engine or VOICE_SAGA_ENGINE: sqlite:///PATH, postgresql://HOST/DATABASE (a password belongs in
 PGPASSWORD, where no process list shows it), or temporal://HOST:PORT/NAMESPACE.
-Exit code 0 is done, 1 refused or out of reach, 2 bad input.
+Exit code 0: done. 1: the saga's state does not allow it, or the engine is unreachable. 2: bad input.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        print(asyncio.run(_carry_out(options)))  # noqa: T201  # printing is its purpose
+        print(asyncio.run(_carry_out(options)))  # noqa: T201  # the command prints its result
     except ValueError as error:
         return _complain(str(error), 2)
     except (SagaError, OSError) as error:
@@ -56,15 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("voice-saga", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--engine", default=os.environ.get(VARIABLE, ""), help=f"{ACCEPTED}; or {VARIABLE}")
     commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="sagas, the newest first")
+    listing = commands.add_parser("list", help="list sagas, the newest first")
     listing.add_argument("--state", choices=get_args(State))
     listing.add_argument("--name")
     listing.add_argument("--limit", type=_count, default=100)
-    show = commands.add_parser("show", help="one saga with its journal")
+    show = commands.add_parser("show", help="show one saga with its journal")
     for name, does in (
-        ("resume", "let a parked saga go on"),
+        ("resume", "continue a parked saga"),
         ("compensate", "undo a saga"),
-        ("abandon", "end it as is"),
+        ("abandon", "end a saga without doing or undoing anything more"),
     ):
         command = commands.add_parser(name, help=does)
         command.add_argument("--reason", default="by hand", required=name == "abandon")
@@ -106,7 +106,7 @@ async def _engine(text: str) -> AsyncIterator[Engine]:
 
 
 async def _opened(text: str) -> Engine:
-    """Open the engine. Raises `ValueError` with a text that continues the option's name."""
+    """Open the engine. Raises `ValueError` with a text to follow the name of the option."""
     try:
         url = urlsplit(text)
         match url.scheme:
@@ -124,15 +124,18 @@ async def _opened(text: str) -> Engine:
     try:
         await engine.open()
     except ValueError as error:
-        raise ValueError(f"is no address: {error}") from None
+        raise ValueError(f"is not a valid address: {error}") from None
     return engine
 
 
 def _sqlite(url: SplitResult) -> Journal:
-    """Refuse a file without sagas: opening a journal would create its tables in somebody else's file."""
+    """The journal in an existing file.
+
+    Other files are refused, because opening a journal would create tables in them.
+    """
     path = Path(url.path)
     if not path.is_file():
-        raise ValueError(f"names {path} , which is not a file")
+        raise ValueError(f"names {path}, which is not a file")
     try:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("SELECT 1 FROM sagas LIMIT 0")
@@ -159,7 +162,7 @@ async def _temporal(url: SplitResult) -> Engine:
         client = await Client.connect(url.netloc, namespace=namespace)
         await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=namespace))
     except ValueError as error:
-        raise ValueError(f"is no address: {error}") from None
+        raise ValueError(f"is not a valid address: {error}") from None
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
             raise ValueError(f"names namespace {namespace!r}, which does not exist") from None
@@ -187,7 +190,7 @@ def _time(seconds: float) -> str:
 
 
 def command() -> NoReturn:
-    """The console script. It skips the interpreter's orderly shutdown, which Temporal's client may abort."""
+    """Run the console script. It exits without the interpreter's shutdown, in which Temporal's client may crash."""
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

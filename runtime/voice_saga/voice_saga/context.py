@@ -12,8 +12,8 @@ from typing import Any, Literal
 from voice_saga.errors import NotJsonError, TooLargeError
 
 SAGA_BYTES = 1024 * 1024
-"""Largest sum in bytes of a saga's input and results as JSON. Temporal transmits 2 MiB in one message, and each step
-receives all of them."""
+"""Most bytes of a saga's input and results together, as JSON. Each step receives all of them, and Temporal transmits at
+most 2 MiB in one message."""
 
 Branch = Literal["action", "compensation"]
 """The side of a step: its action, or the compensation that undoes it."""
@@ -23,24 +23,24 @@ class Reply(Enum):
     """The return value of an action whose result arrives later."""
 
     LATER = "later"
-    """The step ends when its outcome is delivered. It fails if its timeout passes first."""
+    """The step ends when its outcome is delivered. If the step's timeout passes first, the step fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An event on its way to its consumers, which get it at least once, in no guaranteed order."""
+    """An event for consumers. They get it at least once, in no guaranteed order."""
 
     id: str
-    """The same at every delivery. Consumers store it to handle the event once."""
+    """The id is the same at every delivery. Consumers store it to handle the event only once."""
     type: str
     """The event type, such as `document.indexed`, and the stream that carries it."""
     payload: Any
     trace: str = ""
-    """W3C `traceparent` of its sender. Empty without tracing."""
+    """W3C `traceparent` of the sender. Empty without tracing."""
 
 
 class Results(Mapping[str, Any]):
-    """Results by step, except those of `hidden` steps. Each access returns a copy: nobody can change the journal's."""
+    """Results by step, without the `hidden` steps. Each access returns a copy, so no step can change the journal."""
 
     __slots__ = ("_hidden", "_results")
 
@@ -69,9 +69,9 @@ class StepContext:
     step: str
     branch: Branch
     input: Any
-    """The input of the saga: a copy for each execution."""
+    """The input of the saga. Each execution gets a copy."""
     results: Mapping[str, Any]
-    """Results of earlier stages by step. For a compensation also its own step's result, if there is one."""
+    """Results of earlier stages, by step. A compensation also gets the result of its own step, if there is one."""
     trace: str = ""
     """W3C `traceparent` of the request that started the saga."""
     caused_by: str = ""
@@ -80,7 +80,10 @@ class StepContext:
 
     @property
     def idempotency_key(self) -> str:
-        """The same at every attempt, also after a crash. A callee stores it to apply the effect once."""
+        """The key of the step's effect: the same at every attempt, also after a crash.
+
+        A callee stores it to apply the effect only once.
+        """
         return f"{self.saga_id}/{self.step}/{self.branch}"
 
     def publish(self, event_type: str, payload: Any) -> None:
@@ -94,12 +97,12 @@ class StepContext:
 
 
 Action = Callable[[StepContext], Awaitable[Any]]
-"""Does a step, or undoes one. Returns a JSON value. It may run again after a crash, so use the barrier in its own
-transaction, or a callee that honours `idempotency_key`."""
+"""Does or undoes a step. Returns a JSON value. It may run again after a crash: use the barrier in the transaction of
+the effect, or a callee that honours `idempotency_key`."""
 
 
 def storable(text: str) -> str:
-    """`text` with U+2400 instead of NUL, and an escape for each lone surrogate. Journals cannot store either."""
+    """`text` with U+2400 in place of NUL, and an escape for each lone surrogate. A journal can store neither."""
     return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="backslashreplace").decode()
 
 
@@ -121,5 +124,5 @@ def checked_size(size: int, room: int, what: str) -> None:
     if size > room:
         raise TooLargeError(
             f"{what} takes {size} bytes of JSON, and {max(room, 0)} of {SAGA_BYTES} are left to this saga; "
-            "store it elsewhere, and let the step return a reference"
+            "store the data elsewhere, and let the step return a reference"
         )

@@ -15,12 +15,12 @@ from voice_saga.context import Action
 from voice_saga.errors import DefinitionMismatchError, UnknownSagaError
 
 Stages = tuple[tuple[str, ...], ...]
-"""Step names: those of one stage run in parallel, stages in sequence."""
+"""Names of steps, by stage. The steps of a stage run in parallel, the stages in sequence."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps and stages of a saga, which alone determine the next entry."""
+    """The steps and stages of a saga. Together with the journal they determine the next entry."""
 
     name: str
     version: int
@@ -35,23 +35,23 @@ class Plan:
 
     @cached_property
     def after(self) -> dict[int, tuple[str, ...]]:
-        """The stage that follows when that many steps have begun."""
+        """The next stage, by the number of steps that have begun."""
         return dict(zip(accumulate(map(len, self.stages), initial=0), self.stages, strict=False))
 
     @cached_property
     def siblings(self) -> dict[str, tuple[str, ...]]:
-        """Step → all steps of its stage."""
+        """All steps of the same stage, by step."""
         return {step: stage for stage in self.stages for step in stage}
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hash by which a running saga is pinned to its definition. Retries and timeouts are not part of it."""
+        """The hash that ties a running saga to its definition. It does not cover retries and timeouts."""
         shape = [self.name, self.version, self.stages, sorted(self.compensated)]
         return hashlib.sha256(json.dumps(shape).encode()).hexdigest()[:16]
 
 
 class Definition:
-    """A saga's policy and its code. Raises `InvalidInputError` with every action that is missing or superfluous."""
+    """A saga's policy and its code. Raises `InvalidInputError` with every missing and every superfluous action."""
 
     def __init__(self, policy: Saga, actions: Mapping[str, Action]) -> None:
         wanted = [name for step in policy.steps for name in (step.name, step.compensation) if name]
@@ -76,12 +76,12 @@ class Definition:
         )
 
     def compensation(self, step: str) -> Action:
-        """The code that undoes a step. Raises `KeyError` if the policy declares that nothing must be undone."""
+        """The code that undoes a step. Raises `KeyError` for a step that the policy declares without a compensation."""
         return self.actions[self.steps[step].compensation or ""]
 
 
 class Definitions:
-    """The definitions of a process: several versions of a saga while running sagas end under older versions."""
+    """The definitions of a process. It may have older versions of a saga, under which running sagas end."""
 
     def __init__(self, definitions: Iterable[Definition] = ()) -> None:
         self._known: dict[str, dict[int, Definition]] = {}
@@ -105,25 +105,25 @@ class Definitions:
         return versions[max(versions)]
 
     def is_ahead(self, name: str, version: int) -> bool:
-        """True if a saga began under a newer version than any here, so that only a newer process can run it."""
+        """True if `version` is newer than every version here, so that only a newer process can run the saga."""
         return version > max(self._known.get(name, {}), default=0)
 
     def pinned(self, name: str, version: int, fingerprint: str) -> Definition:
         """The definition under which a running saga began.
 
-        Raises `DefinitionMismatchError`, which names the next steps.
+        Raises `DefinitionMismatchError`. Its text says what to deploy.
         """
         definition = self._known.get(name, {}).get(version)
         if definition is None:
             here = ", ".join(map(str, sorted(self._known.get(name, {})))) or "none"
             raise DefinitionMismatchError(
                 f"began under {name} version {version}, which is not here (versions here: {here}); "
-                "deploy that version beside the newer one, then resume"
+                "deploy that version together with the newer one, then resume the saga"
             )
         if definition.plan.fingerprint != fingerprint:
             raise DefinitionMismatchError(
-                f"the steps of {name} version {version} changed while it ran "
-                f"({fingerprint} then, {definition.plan.fingerprint} now); give the changed steps a version of their "
-                "own, put the old ones back, then resume"
+                f"the steps of {name} version {version} changed while the saga ran "
+                f"({fingerprint} then, {definition.plan.fingerprint} now); give the changed steps a new version, "
+                f"restore the steps of version {version}, then resume the saga"
             )
         return definition

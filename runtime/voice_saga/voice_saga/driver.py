@@ -1,4 +1,4 @@
-"""Drives one claimed saga from one entry of its journal to the next."""
+"""Runs one claimed saga, from each entry of its journal to the next."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from voice_saga.progress import ENDED, Entry, Progress, ended, following
 
 logger = logging.getLogger("voice_saga")
 HANDOVER = 600.0
-"""Seconds for which a saga of a newer version is left to newer processes, before it is parked."""
+"""Seconds for which a worker leaves a saga of a newer version to newer processes, before it parks the saga."""
 LOOK_AGAIN = 2.0
-"""Seconds after which a worker looks again at a saga that it left to newer processes."""
+"""Seconds after which a worker checks again a saga that it left to newer processes."""
 
 
 class Driver:
-    """One claim. Every write names the claim's epoch, so a driver with an expired lease stops at its next write."""
+    """Runs the saga of one claim. Each write names the claim's epoch, so a driver that lost its lease cannot write."""
 
     def __init__(
         self, journal: Journal, claim: Claim, observation: Observation, max_claims: int, stopping: Callable[[], bool]
@@ -37,7 +37,7 @@ class Driver:
         self._progress = Progress.of(claim.entries)
         self._begun = time.monotonic() - claim.age
         self.released = False
-        """True if this worker must neither run nor write anything more of the saga."""
+        """True if this worker has released the saga, so that it must run and write no more of it."""
         self._state = self._progress.shown
         self._caused_by = ""
         self._input_size = size_of(claim.input, "the input")
@@ -46,7 +46,7 @@ class Driver:
         """Run until the saga ends, is parked or waits, or until the worker stops. Raises `LeaseLostError`."""
         claim = self._claim
         if self._progress.state in ENDED or self._progress.state == "parked":
-            await self._write([])  # somebody seized the saga and did nothing further
+            await self._write([])  # an intervention seized the saga and did not release it
             return
         if definitions.is_ahead(claim.name, claim.version) and self._left_for() < HANDOVER:
             seen = claim.entries[-1].kind == "left"
@@ -59,13 +59,13 @@ class Driver:
             return
         if claim.claims > self._max_claims:
             doing = ", ".join(self._progress.running) or self._progress.undoing
-            reason = f"was taken up {claim.claims} times without getting on with {doing or 'its next step'}"
+            reason = f"workers took it {claim.claims} times without completing {doing or 'its next step'}"
             await self._write([Entry("parked", data=reason)])
             return
         await self._go_on(executions[definition.plan])
 
     def _left_for(self) -> float:
-        """Seconds since a worker first left the saga to a newer one, if none has taken it since."""
+        """Seconds since a worker left the saga to newer workers; 0 if no worker left it, or one has run it since."""
         last = self._claim.entries[-1]
         return last.age if last.kind == "left" else 0.0
 
@@ -89,7 +89,10 @@ class Driver:
         plan: Plan | None = None,
         release: float | None = None,
     ) -> None:
-        """Write the entries, and with a plan those that follow. Release the saga if there is nothing more to do."""
+        """Write the entries. With a plan, also write the entries that follow from them.
+
+        Release the saga if there is nothing more to do.
+        """
         progress = self._progress
         written = list(entries)
         for entry in entries:
@@ -111,7 +114,7 @@ class Driver:
         self._state = state
 
     async def _act(self, execution: Execution) -> None:
-        """Execute the steps that have begun. Each outcome is written as soon as it arrives."""
+        """Execute the steps that have begun. Write each outcome as soon as it arrives."""
         plan, steps = execution.definition.plan, self._progress.running
         if len(steps) == 1:
             await self._write(*await self._attempt(execution, steps[0]), plan=plan)
@@ -153,7 +156,7 @@ class Driver:
             await self._write(entries, context.messages, plan=execution.definition.plan)
 
     async def _take_outcomes(self, execution: Execution) -> None:
-        """Process delivered and overdue outcomes. Without any, release the saga until then."""
+        """Process delivered and overdue outcomes. If there are none, release the saga until the next timeout."""
         delivered = await self._journal.outcomes(self._claim)
         entries, patience = [], self._remaining(execution)
         for step, waiting in self._progress.waiting.items():
@@ -170,11 +173,11 @@ class Driver:
             await self._write([], release=max(patience, 0.0))
 
     def _remaining(self, execution: Execution) -> float:
-        """Seconds left until the saga's own timeout."""
+        """Seconds left until the timeout of the whole saga."""
         return self._begun + execution.definition.policy.timeout.seconds - time.monotonic()
 
     def _room(self, execution: Execution, step: str) -> int:
-        """The step's share of the bytes that are left for its stage."""
+        """The step's equal share of the bytes that are left for its stage."""
         left = SAGA_BYTES - self._input_size - self._progress.size
         return left // len(execution.definition.plan.siblings[step])
 

@@ -1,4 +1,4 @@
-"""The engine over a journal. Any process with access to the journal may run, show and change its sagas."""
+"""The engine on a journal. Any process with access to the journal may run, show and change its sagas."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ POLL_CAP = 0.5
 
 
 class JournalEngine:
-    """Runs sagas while it is entered (`async with`); without that it only looks and intervenes after `open`.
+    """Runs sagas inside its `async with`. To only show sagas and intervene, use `open` and `close` instead.
 
-    `lease`: seconds that a saga stays with a worker that says nothing; it is renewed three times in that span, and a
-    saga whose worker died is taken over after it. `poll_interval`: seconds between two looks for due sagas, which is
-    how late another process's start or event is noticed. `concurrency`: sagas that run at once. `grace`: seconds that
-    running steps get to end when the engine is left. `max_claims`: claims without an entry after which a saga is
-    parked, since its step seems to kill whoever runs it.
+    `lease`: seconds after which another worker takes over the saga of a worker that died. A worker renews its leases
+    every third of it. `poll_interval`: seconds between two searches for due sagas, so a start or an event in another
+    process is noticed that late. `concurrency`: most sagas that run at once. `grace`: seconds that running steps get to
+    end at the end of the `async with`. `max_claims`: most claims of a saga without a new entry. Above it the saga is
+    parked, because its step seems to kill its workers.
     """
 
-    def __init__(  # noqa: PLR0913  # what a process decides, each with its default
+    def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
         self,
         journal: Journal,
         definitions: Iterable[Definition] = (),
@@ -78,7 +78,7 @@ class JournalEngine:
         self._stopping = False
 
     async def open(self) -> None:
-        """Connect, to show and change sagas."""
+        """Connect to show and change sagas, without running any."""
         await self.journal.open(worker=False)
 
     async def close(self) -> None:
@@ -110,14 +110,14 @@ class JournalEngine:
         await self.journal.close()
 
     async def _again_and_again(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
-        """Retry while the journal is unreachable, so that nothing ends because of it."""
+        """Repeat `work` until the engine stops. Errors do not end the loop, so an unreachable journal ends nothing."""
         while not self._stopping:
             try:
                 await work()
             except JournalUnavailableError as error:
                 logger.warning("%s", error)
             except Exception:
-                logger.exception("the saga engine goes on after an error of its own")
+                logger.exception("internal error of the saga engine; the engine continues")
             await pause()
 
     async def _until_woken(self) -> None:
@@ -143,20 +143,24 @@ class JournalEngine:
         for claim, driver, task in driven:
             if claim.id not in held and not driver.released:
                 self.observation.leases_lost += 1
-                task.cancel()  # another worker has the saga, and the barrier prevents a second effect
+                task.cancel()  # another worker has taken the saga; the barrier prevents a second effect
 
     async def _count(self) -> None:
         self.observation.unfinished = await self.journal.unfinished()
 
     def _drive(self, claim: Claim) -> None:
-        """Drive a saga in its own context, because it outlives its request and that request's deadline."""
+        """Run a saga in a new context, because it outlives its request and the deadline of that request."""
         driver = Driver(self.journal, claim, self.observation, self._max_claims, lambda: self._stopping)
         before = [self._driving[claim.id][2]] if claim.id in self._driving else []
         task = asyncio.create_task(self._driven(claim, driver, before), context=Context())
         self._driving[claim.id] = (claim, driver, task)
 
     async def _driven(self, claim: Claim, driver: Driver, before: Sequence[asyncio.Task[None]]) -> None:
-        """`before`: what this worker did under an earlier claim of the saga, which an intervention ended."""
+        """Run the saga of a claim.
+
+        `before` are the tasks of this worker for an earlier claim of the saga. An intervention ended that claim, so
+        they are cancelled first.
+        """
         try:
             for task in before:
                 task.cancel()
@@ -175,7 +179,7 @@ class JournalEngine:
             self._wake.set()
 
     async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
-        """See `Engine.start`. An engine that runs sagas and has a free slot begins at once."""
+        """See `Engine.start`. If this engine runs sagas and has a free slot, it runs the new saga at once."""
         plan = self._definitions.newest(name).plan
         text = to_json(argument, "the input")
         checked_size(len(text), SAGA_BYTES, "the input")
@@ -201,7 +205,7 @@ class JournalEngine:
     async def _refuse_another(self, claim: Claim) -> None:
         there = await self.show(claim.id)
         if (there.name, to_json(there.input, "")) != (claim.name, to_json(claim.input, "")):
-            raise SagaConflictError(f"saga {claim.id} exists already: a {there.name} with another input or name")
+            raise SagaConflictError(f"saga {claim.id} exists already, as a {there.name} with another input or name")
 
     async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
         """See `Engine.wait`."""
@@ -256,7 +260,7 @@ class JournalEngine:
         _refuse(summary.state not in allowed, summary, entry)
         entry = replace(entry, data=storable(entry.data))
         claim = await self.journal.seize(saga_id, self.owner, self._lease)
-        assert claim is not None, saga_id  # noqa: S101  # it existed a moment ago, and nothing deletes sagas
+        assert claim is not None, saga_id  # noqa: S101  # it existed before, and engines never delete a saga
         progress = Progress.of(claim.entries)
         if refused := progress.shown not in allowed:
             await self.journal.append(claim, [], progress.state, reason=progress.reason, release=_rest(progress))

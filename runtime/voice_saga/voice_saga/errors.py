@@ -10,11 +10,11 @@ class SagaError(Exception):
 
 
 class UnknownSagaError(SagaError, LookupError):
-    """No saga has this id, or no definition has this name."""
+    """There is no saga with this id, or no definition with this name."""
 
 
 class SagaConflictError(SagaError):
-    """The request does not fit the saga's state, or its id belongs to a saga with another input."""
+    """The state of the saga does not allow the request, or the id belongs to a saga with another name or input."""
 
 
 class LeaseLostError(SagaError):
@@ -22,11 +22,11 @@ class LeaseLostError(SagaError):
 
 
 class JournalUnavailableError(SagaError, ConnectionError):
-    """The journal is unreachable. Only reading it again shows if the last write happened."""
+    """The journal is unreachable. The last write may have happened or not; only the journal shows it."""
 
 
 class BarrierClosedError(SagaError):
-    """The step was compensated before its action arrived, so the action must not happen any more."""
+    """The compensation of the step ran before its action, so the action is refused."""
 
 
 class DefinitionMismatchError(SagaError):
@@ -34,17 +34,17 @@ class DefinitionMismatchError(SagaError):
 
 
 class MessagesRefusedError(SagaError):
-    """The transport accepted every message except these. Sending them again at once would not help."""
+    """The transport accepted all messages except those in `reasons`. To send them again at once does not help."""
 
     def __init__(self, reasons: Mapping[int, str]) -> None:
-        """`reasons`: the reason for each refused message, by its position among the sent ones."""
-        super().__init__(f"{len(reasons)} refused: {next(iter(reasons.values()))}")
+        """Create the error. `reasons` maps the position of each refused message to the reason."""
+        super().__init__(f"{len(reasons)} refused, the first because of: {next(iter(reasons.values()))}")
         self.reasons = reasons
 
 
 class TooLargeError(SagaError, ValueError):
-    """An input or result that is too large for a saga. Store it elsewhere, and let the step return a reference."""
+    """An input or result is too large for a saga. Store the data elsewhere, and let the step return a reference."""
 
 
 class NotJsonError(SagaError, TypeError):
-    """An input, result or message that JSON cannot represent."""
+    """JSON cannot represent the input, result or message."""

@@ -19,7 +19,7 @@ from voice_saga.observation import Observation
 
 
 class Execution:
-    """Runs a definition in one process. All its sagas share its retry budgets."""
+    """Runs the sagas of one definition in one process. They share the retry budgets."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class Execution:
         }
 
     async def act(self, context: StepContext, remaining: float, room: int) -> Any:
-        """The action's result, with retries, within its timeout and `remaining` seconds. Raises the action's error.
+        """Run the action with retries, and return its result. Raises the action's error.
 
-        Result and messages may take `room` bytes.
+        The action may take its own timeout, but at most `remaining` seconds. Result and messages may take `room` bytes.
         """
         outbound = self._actions[context.step]
         action = checked(self.definition.actions[context.step], room)
@@ -62,7 +62,7 @@ class Execution:
             return await Timeout(outbound.name, remaining).call(outbound.call, action, context)
 
     async def undo(self, context: StepContext, room: int) -> None:
-        """Run the compensation. It is retried after any error, as often as the policy says. Raises the last error."""
+        """Run the compensation. Any error is retried, as often as the policy allows. Raises the last error."""
         retry, timeout = self._compensations[context.step]
         compensation = checked(self.definition.compensation(context.step), room)
 
@@ -77,11 +77,11 @@ class Execution:
 
 
 def checked(action: Callable[[StepContext], Any], room: int) -> Callable[[StepContext], Any]:
-    """The action of one attempt. It gets its own copy of the context, and its result must be storable.
+    """Wrap an action for one attempt: it gets a copy of the context, and its result must be storable.
 
-    The returned result is a copy, as the journal stores it. Result and messages are JSON of at most `room` bytes. While
-    its task is cancelled, any error of the action becomes the cancellation. So a stopping worker is not recorded as a
-    failed step.
+    The wrapped action returns a copy of the result, as the journal stores it. Result and messages must be JSON of at
+    most `room` bytes. If the task is being cancelled, an error of the action becomes the cancellation. So a worker that
+    stops does not record a failed step.
     """
 
     async def run(context: StepContext) -> Any:

@@ -1,9 +1,9 @@
-"""The journal, through which a saga survives its process.
+"""The journal. With it a saga survives its process.
 
 A saga has one row with its holder and the end of the lease, and one row for each entry. `due` is the time from which
-anybody may claim the saga: the end of the lease while a worker holds it, the next look while it waits, and never after
-it has ended or while it is parked. Each claim raises `epoch`, and a write carries the epoch of its claim, so a worker
-that was paused beyond its lease cannot write.
+any worker may claim the saga: the end of the lease while a worker holds it, the next timeout while it waits, and never
+after it has ended or while it is parked. Each claim raises `epoch`, and each write names the epoch of its claim. So a
+worker that was paused beyond its lease cannot write.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ class Claim:
     fingerprint: str
     input: Any
     trace: str
-    """W3C `traceparent` of the request that started it."""
+    """W3C `traceparent` of the request that started the saga."""
     epoch: int
     entries: list[Entry]
     age: float = 0.0
-    """Seconds since its start."""
+    """Seconds since the start of the saga."""
     claims: int = 1
-    """Claims since its last entry. After several of them, its step probably kills its workers."""
+    """Number of claims since the last entry. If there are several, the step probably kills its workers."""
     signals: int = 0
     """Number of delivered outcomes at the last read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a step, from an event: a result or an error."""
+    """The outcome of a step, delivered by an event: a result or an error."""
 
     step: str
     result: Any = None
@@ -56,15 +56,18 @@ class Batch:
 
     messages: Sequence[Message]
     refused: Collection[int] = ()
-    """Positions in `messages` of refused ones, which stay. Each is due again after a second, then after twice that
-    time, up to 64 s."""
+    """Positions in `messages` of the refused messages, which stay in the outbox. A refused message is due again after
+    1 s; each further refusal doubles the wait, up to 64 s."""
 
 
 class Journal(Protocol):
     """A store of sagas. Every write is one transaction. Raises `JournalUnavailableError` if it is unreachable."""
 
     async def open(self, *, worker: bool) -> None:
-        """Connect, and create what is missing. `worker` is true for an engine that runs sagas."""
+        """Connect, and create missing tables if the journal does that.
+
+        `worker` is true for an engine that runs sagas.
+        """
         ...
 
     async def close(self) -> None:
@@ -72,15 +75,18 @@ class Journal(Protocol):
         ...
 
     async def start(self, claim: Claim, owner: str | None, lease: float) -> bool:
-        """Write a new saga, held by `owner` for `lease` seconds or by nobody. False if its id exists."""
+        """Write a new saga.
+
+        `owner` holds it for `lease` seconds; `None`: no worker holds it. False if the id exists.
+        """
         ...
 
     async def claim(self, owner: str, limit: int, lease: float) -> list[Claim]:
-        """Take up to `limit` due sagas, the longest due first."""
+        """Take up to `limit` due sagas. The saga that has been due longest is first."""
         ...
 
     async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
-        """Take one saga from its holder. `None` if there is no such saga."""
+        """Take one saga, even from its holder. `None` if there is no such saga."""
         ...
 
     async def append(  # noqa: PLR0913  # one complete write
@@ -93,25 +99,25 @@ class Journal(Protocol):
         messages: Sequence[Message] = (),
         release: float | None = None,
     ) -> None:
-        """Write entries and their messages. With `release`, release the saga until that many seconds from now.
+        """Write entries and their messages. With `release`, also release the saga: it is due in `release` seconds.
 
-        An outcome that was delivered since `claim.signals` makes a released saga due at once. `inf` means never. Raises
-        `LeaseLostError` without writing anything.
+        `inf` means never due. If an outcome arrived that `claim.signals` does not count, the released saga is due at
+        once. Raises `LeaseLostError` without writing anything.
         """
         ...
 
     async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
-        """Extend these leases by `lease` seconds. Returns the ids whose claim was still valid.
+        """Extend the leases of `claims` by `lease` seconds. Returns the ids of the sagas whose claim was still valid.
 
-        By claim, not by owner: a claim that its worker has forgotten, for example because the connection broke before
-        the answer, must expire so that the saga is taken over.
+        Leases are renewed by claim and not by owner. If the connection broke before the answer to a claim, the owner
+        does not know of the claim. That claim must expire, so that another worker takes over the saga.
         """
         ...
 
     async def release(self, owner: str) -> None:
-        """Release everything that `owner` holds, so that the next worker can take it at once.
+        """Release all sagas that `owner` holds, so that the next worker can take them at once.
 
-        These claims do not count.
+        The released claims do not count in `Claim.claims`.
         """
         ...
 
@@ -140,8 +146,8 @@ class Journal(Protocol):
         ...
 
     def outbox(self, limit: int) -> AbstractAsyncContextManager[Batch]:
-        """The oldest due messages that nobody else is sending.
+        """The oldest due messages that no other sender holds.
 
-        Leaving the block without an error deletes those not refused.
+        The end of the block deletes all messages except the refused ones. After an error it deletes none.
         """
         ...

@@ -52,21 +52,39 @@ METRICS: tuple[Metric[Observation], ...] = (
     Metric(
         "voice_saga_unfinished",
         "gauge",
-        "Sagas of the whole engine that run, wait, are compensated or parked.",
+        "Unfinished sagas of the whole engine: running, waiting, compensating or parked.",
         ("saga", "state"),
         _unfinished,
     ),
-    Metric("voice_saga_transitions_total", "counter", "Journal entries written here.", ("saga", "kind"), _transitions),
-    Metric("voice_saga_step_executions_total", "counter", "Executions that ended.", (*_STEP, "kind"), _executions),
-    Metric("voice_saga_step_seconds_total", "counter", "Time of executions, with retries.", _STEP, _seconds),
-    Metric("voice_saga_leases_lost_total", "counter", "Sagas that went to another worker meanwhile.", (), _leases_lost),
+    Metric(
+        "voice_saga_transitions_total",
+        "counter",
+        "Journal entries that this process wrote.",
+        ("saga", "kind"),
+        _transitions,
+    ),
+    Metric("voice_saga_step_executions_total", "counter", "Ended executions of steps.", (*_STEP, "kind"), _executions),
+    Metric(
+        "voice_saga_step_seconds_total",
+        "counter",
+        "Duration of executions with their retries, summed.",
+        _STEP,
+        _seconds,
+    ),
+    Metric(
+        "voice_saga_leases_lost_total",
+        "counter",
+        "Sagas that another worker took while this one ran them.",
+        (),
+        _leases_lost,
+    ),
     Metric(
         "voice_saga_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors
     ),
 )
 """Every metric of an engine."""
 OUTBOX_METRICS: tuple[Metric[Outbox], ...] = (
-    Metric("voice_outbox_sent_total", "counter", "Messages that the transport took.", (), _sent),
+    Metric("voice_outbox_sent_total", "counter", "Messages that the transport accepted.", (), _sent),
     Metric("voice_outbox_refused_total", "counter", "Times that the transport refused a message.", (), _refused),
 )
 """Every metric of an outbox."""
@@ -74,7 +92,7 @@ DEAD_LETTER_METRICS: tuple[Metric[DeadLetters], ...] = (
     Metric(
         "voice_stream_dead_letters_total",
         "counter",
-        "Messages that nobody could handle.",
+        "Messages that no consumer could handle.",
         ("stream", "consumer"),
         _dead_letters,
     ),

@@ -17,18 +17,18 @@ __all__ = ["Observation", "Tracing"]
 
 
 class Tracing(Protocol):
-    """The source of spans: `voice_saga.otel.Spans`, or none."""
+    """The source of spans: `voice_saga.otel.Spans` or `NoTracing`."""
 
     def current(self) -> str:
         """The W3C `traceparent` of the current work. Empty without tracing."""
         ...
 
     def step(self, context: StepContext) -> AbstractContextManager[None]:
-        """The span of one execution, in the saga's trace, linked to its cause."""
+        """The span of one execution, in the saga's trace. It is linked to the event that caused the execution."""
         ...
 
     def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:
-        """The span of handling a message, in the trace of its sender."""
+        """The span of handling a message, in the trace of the message's sender."""
         ...
 
 
@@ -36,7 +36,7 @@ class NoTracing:
     """No spans."""
 
     def current(self) -> str:
-        """The empty text."""
+        """Return the empty string."""
         return ""
 
     def step(self, context: StepContext) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's signature
@@ -57,16 +57,16 @@ class Observation:
         self.transitions: Counter[tuple[str, str]] = Counter()
         """Entries by saga and kind: `started`, `completed`, `compensating`, `parked`, …"""
         self.executions: Counter[tuple[str, str, str, str]] = Counter()
-        """Executions that ended, by saga, step, branch and kind: `successful`, `failed` or `cancelled`."""
+        """Ended executions by saga, step, branch and kind: `successful`, `failed` or `cancelled`."""
         self.seconds: Counter[tuple[str, str, str]] = Counter()
-        """Time of executions, including retries and backoffs."""
+        """Duration of executions in seconds, summed, including retries and backoffs."""
         self.unfinished: dict[tuple[str, State], int] = {}
         """Unfinished sagas of the whole engine by name and state, at the last count."""
         self.leases_lost = 0
-        """Sagas that another worker took while this one ran them."""
+        """Number of sagas that another worker took while this worker ran them."""
 
     def written(self, saga: str, saga_id: str, entries: Sequence[Entry], before: State | Literal[""]) -> None:
-        """An event for each entry after it was written. `before` is the previous state of the saga."""
+        """Count and publish entries after they were written. `before` is the previous state of the saga."""
         for entry in entries:
             self.transitions[saga, entry.kind] += 1
             after = f"{entry.step} {entry.kind}" if entry.step else entry.kind
@@ -75,7 +75,7 @@ class Observation:
 
     @contextmanager
     def execution(self, context: StepContext) -> Iterator[None]:
-        """Measures and traces one execution of an action or compensation."""
+        """Measure and trace one execution of an action or compensation."""
         begun, kind = time.monotonic(), "cancelled"
         try:
             with self.tracing.step(context):

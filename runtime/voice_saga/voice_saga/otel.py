@@ -1,7 +1,7 @@
 """Spans and metrics of sagas by OpenTelemetry. Needs the extra `otel`.
 
-A saga may outlive its process, and a span may not. So each execution of an action or compensation is its own span, a
-child of the span that started the saga. If an event caused the execution, its span is linked to the event's.
+A saga may outlive its process, but a span cannot. So each execution of an action or compensation has a span of its own,
+a child of the span that started the saga. If an event caused the execution, the span has a link to the event's span.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def observe(observation: Observation, meter: Meter) -> None:
 
 
 def observe_outbox(outbox: Outbox, meter: Meter) -> None:
-    """Export the metrics of an outbox."""
+    """Register the metrics of an outbox with `meter`."""
     register(outbox, OUTBOX_METRICS, meter)
 
 

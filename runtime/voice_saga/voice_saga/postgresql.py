@@ -1,7 +1,8 @@
-"""The journal in PostgreSQL: any number of workers, each write one round trip. Needs the extra `postgresql`.
+"""The journal in PostgreSQL, for any number of workers. Each write takes one round trip. Needs the extra `postgresql`.
 
-asyncpg rather than psycopg: it speaks the binary protocol from asyncio without libpq and prepares each statement once,
-which is about half the processor time a step costs. Behind PgBouncer it needs 1.21 or later (prepared statements).
+It uses asyncpg and not psycopg, because asyncpg needs about half the processor time for a step: it speaks the binary
+protocol from asyncio, without libpq, and prepares each statement once. PgBouncer supports prepared statements from
+version 1.21 on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["PostgresqlJournal", "admit", "migrate", "publish"]
 
 Connection: TypeAlias = "asyncpg.Connection[Any] | asyncpg.pool.PoolConnectionProxy[Any]"
 MIGRATION_LOCK = 0x5A6A
-"""Advisory lock, so that one process at a time creates the tables."""
+"""Key of the advisory lock with which one process at a time creates the tables."""
 UNAVAILABLE = (
     OSError,
     TimeoutError,
@@ -58,7 +59,7 @@ CLAIM = f"""
 WITH ready AS (
     SELECT id FROM saga.sagas WHERE due <= clock_timestamp() AND due < 'infinity'
     ORDER BY due LIMIT $3 FOR UPDATE SKIP LOCKED)
-{_TAKE} FROM ready WHERE saga.id = ready.id {_TAKEN}"""  # noqa: S608  # our own constants
+{_TAKE} FROM ready WHERE saga.id = ready.id {_TAKEN}"""  # noqa: S608  # the parts are constants of this module
 SEIZE = f"{_TAKE} WHERE id = $3 {_TAKEN}"
 
 ENTRIES = """
@@ -120,7 +121,7 @@ WHERE sequence = ANY($1::bigint[])"""
 
 
 async def migrate(connection: Connection) -> None:
-    """Create missing tables, in one transaction."""
+    """Create the missing tables, in one transaction."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
         for script in scripts("postgresql").values():
@@ -139,7 +140,7 @@ async def publish(connection: Connection, message: Message) -> None:
 
 
 async def admit(connection: Connection, consumer: str, message_id: str) -> bool:
-    """True if the message is new to the consumer. It is remembered when the transaction commits."""
+    """True if the message is new to the consumer. The message counts as handled when the transaction commits."""
     done = await connection.execute(
         "INSERT INTO saga.inbox (consumer, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING", consumer, message_id
     )
@@ -149,8 +150,8 @@ async def admit(connection: Connection, consumer: str, message_id: str) -> bool:
 class PostgresqlJournal:
     """The journal in the database `dsn`.
 
-    It opens at most `connections`. A worker opens one more for the renewal of leases, so that busy connections cannot
-    delay it.
+    It opens at most `connections` connections. A worker opens one more connection, so that busy connections cannot
+    delay the renewal of leases.
     """
 
     def __init__(self, dsn: str, *, connections: int = 5) -> None:
@@ -158,16 +159,16 @@ class PostgresqlJournal:
         self._connections = connections
         self._pool: asyncpg.Pool[Any] | None = None
         self._leases: asyncpg.Pool[Any] | None = None
-        """A pool of one connection, because a pool reconnects after a lost connection."""
+        """The connection for renewals. It is a pool of one, because a pool reconnects after a lost connection."""
 
     async def open(self, *, worker: bool) -> None:
-        """Connect. Run `migrate` before; without tables the error says so."""
+        """Connect. Raises `JournalUnavailableError` if `migrate` has not created the tables."""
         try:
             self._pool = await self._connect(self._connections)
             self._leases = await self._connect(1) if worker else self._pool
             await self._fetch("SELECT 1 FROM saga.sagas LIMIT 0")
         except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
-            raise JournalUnavailableError(f"PostgreSQL: {error}; migrate first, and grant what it made") from error
+            raise JournalUnavailableError(f"PostgreSQL: {error}; run migrate, and grant the user its tables") from error
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
             raise JournalUnavailableError(f"PostgreSQL: {error}") from error
 
@@ -187,7 +188,7 @@ class PostgresqlJournal:
         self, pool: asyncpg.Pool[Any] | None = None
     ) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Any]]:
         pool = pool or self._pool
-        assert pool is not None, "open() first"  # noqa: S101  # a programming error
+        assert pool is not None, "open() first"  # noqa: S101  # a fault of the calling code
         try:
             async with pool.acquire() as connection:
                 yield connection
@@ -282,7 +283,7 @@ class PostgresqlJournal:
         return bool(await self._fetch("SELECT 1 FROM saga.sagas WHERE id = $1", saga_id))
 
     async def outcomes(self, claim: Claim) -> dict[str, Outcome]:
-        """Read `signals` before the outcomes: an outcome that arrives between the two reads then counts as unseen."""
+        """Read `signals`, then the outcomes. An outcome that arrives between the two reads counts as unseen."""
         (row,) = await self._fetch("SELECT signals FROM saga.sagas WHERE id = $1", claim.id)
         claim.signals = row["signals"]
         rows = await self._fetch("SELECT step, result, error, trace FROM saga.outcomes WHERE saga_id = $1", claim.id)
@@ -308,13 +309,13 @@ class PostgresqlJournal:
         return [SagaSummary(**row) for row in await self._fetch(statement, state, name, limit)]
 
     async def unfinished(self) -> dict[tuple[str, State], int]:
-        """Count them through the index of unfinished sagas."""
+        """Count the unfinished sagas through their index."""
         rows = await self._fetch(UNFINISHED)
         return {(row["name"], row["state"]): row["count"] for row in rows}
 
     @asynccontextmanager
     async def outbox(self, limit: int) -> AsyncIterator[Batch]:
-        """Lock the rows while their messages are sent."""
+        """Lock the rows of the messages until the end of the block."""
         async with self._connection() as connection, connection.transaction():
             rows = await connection.fetch(TAKE_MESSAGES, limit)
             yield (batch := Batch([_message(row) for row in rows]))
@@ -339,4 +340,4 @@ def _message(row: asyncpg.Record) -> Message:
 
 
 async def _leave_as_it_is(_: asyncpg.Connection[Any]) -> None:
-    """Skip asyncpg's reset, which costs a round trip each time: this code never changes a session."""
+    """Skip asyncpg's reset of a session, which costs a round trip. This module never changes a session."""

@@ -1,4 +1,4 @@
-"""The progress of a saga, computed from its journal, and the next entries: pure functions, the same on every engine."""
+"""Computes the progress of a saga from its journal, and the next entries. Every engine uses these pure functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from voice_saga.definition import Plan
 from voice_saga.errors import TooLargeError
 
 State = Literal["running", "waiting", "compensating", "parked", "completed", "compensated", "abandoned"]
-"""`waiting`: nothing to do until an event arrives. `parked`: nothing happens until somebody resumes it."""
+"""`waiting`: the saga waits for an event. `parked`: the saga stops until an operator resumes, compensates or abandons
+it."""
 ENDED: frozenset[State] = frozenset({"completed", "compensated", "abandoned"})
 EntryKind = Literal[
     "started",
@@ -29,7 +30,7 @@ EntryKind = Literal[
     "compensated",
     "abandoned",
 ]
-"""`left`: a worker that knows only older versions leaves the saga to a newer one."""
+"""`left`: a worker that knows only older versions leaves the saga to a worker with a newer version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,14 @@ class Entry:
     data: Any = None
     """A step's result, or the reason of a failure, a parking, a resumption or an abandonment."""
     at: float = 0.0
-    """Time of the write in seconds since 1970, by the journal's clock. 0 before."""
+    """Time of the write in seconds since 1970, by the journal's clock. 0 before the write."""
     age: float = field(default=0.0, compare=False)
-    """Seconds between the write and the read."""
+    """Seconds from the write to the read."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """A saga between two entries."""
+    """The progress of a saga between two entries."""
 
     state: State = "running"
     reason: str = ""
@@ -58,9 +59,9 @@ class Progress:
     began: int = 0
     """Number of steps that have begun."""
     to_undo: list[str] = field(default_factory=list)
-    """Steps that may have run and are not undone, in the order of their start."""
+    """Steps that may have run and were not undone, in the order of their start."""
     acting: dict[str, None] = field(default_factory=dict)
-    """Steps that have begun, and neither ended nor wait for an outcome."""
+    """Steps whose action is running: they have begun, have not ended, and do not wait for an outcome."""
     waiting: dict[str, Entry] = field(default_factory=dict)
     """Steps that wait for an outcome."""
     results: dict[str, Any] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class Progress:
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Progress:
-        """The progress after a whole journal."""
+        """The progress after all entries of a journal."""
         progress = cls()
         for entry in entries:
             progress.apply(entry)
@@ -99,7 +100,7 @@ class Progress:
                 self.undoing = step
             case "undone":
                 while self.to_undo.pop() != step:
-                    continue  # a step after it has nothing to undo
+                    continue  # later steps have no compensation
                 self.undoing = ""
             case _:
                 self._turn(entry)
@@ -109,7 +110,7 @@ class Progress:
         self.waiting.pop(step, None)
 
     def _turn(self, entry: Entry) -> None:
-        """Apply an entry that changes the saga's own state."""
+        """Apply an entry that changes the state of the saga."""
         match entry.kind:
             case "compensating":
                 self.state, self.reason = "compensating", str(entry.data)
@@ -130,12 +131,12 @@ class Progress:
 
     @property
     def shown(self) -> State:
-        """The state for users: a running saga that only waits is waiting."""
+        """The state that users see: `waiting` for a running saga whose unfinished steps all wait."""
         return "waiting" if self.state == "running" and self.waiting and not self.running else self.state
 
 
 def following(plan: Plan, progress: Progress) -> list[Entry]:
-    """The entries that follow from the current progress. Empty while something is still running."""
+    """The entries that follow from the current progress. Empty while an action or compensation runs."""
     if progress.state == "running" and not progress.running:
         if progress.failed:
             return _compensating(plan, progress)
@@ -147,25 +148,34 @@ def following(plan: Plan, progress: Progress) -> list[Entry]:
 
 
 def _next_stage(plan: Plan, progress: Progress) -> list[Entry]:
-    """All steps of a stage begin together, so the number of steps that have begun determines the next stage."""
+    """The entries that begin the next stage, or that complete the saga.
+
+    All steps of a stage begin together, so the number of steps that have begun determines the next stage.
+    """
     stage = plan.after.get(progress.began)
     return [Entry("began", step) for step in stage] if stage else [Entry("completed")]
 
 
 def _compensating(plan: Plan, progress: Progress) -> list[Entry]:
-    """In the order of the policy, whichever step failed first, so that the journal does not depend on scheduling."""
+    """The entries that begin the compensation, with the reasons of all failed steps.
+
+    The reasons are in the order of the policy, so that the entry does not depend on which step failed first.
+    """
     reasons = "; ".join(f"{step}: {progress.failed[step]}" for step in plan.steps if step in progress.failed)
     return [Entry("compensating", data=reasons), *_undoing(plan, progress)]
 
 
 def _undoing(plan: Plan, progress: Progress) -> list[Entry]:
-    """The last step that may have run and is not undone. A step with an unknown outcome may have run."""
+    """The entry that undoes the last step that may have run, or that ends the compensation.
+
+    A step with an unknown outcome may have run.
+    """
     last = next((step for step in reversed(progress.to_undo) if step in plan.compensated), None)
     return [Entry("compensated") if last is None else Entry("undoing", last)]
 
 
 def ended(step: str, result: Any, error: str | None, room: int) -> Entry:
-    """The entry for a delivered outcome. A result of more than `room` bytes fails its step."""
+    """The entry for a delivered outcome. If the result takes more than `room` bytes, the step fails."""
     if error is None:
         try:
             checked_size(size_of(result, f"the outcome of {step}"), room, f"the outcome of {step}")

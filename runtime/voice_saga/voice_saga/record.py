@@ -11,7 +11,7 @@ from voice_saga.progress import ENDED, Entry, State
 
 @dataclass(frozen=True, slots=True)
 class SagaSummary:
-    """One row of a list. Times are seconds since 1970, by the engine's clock."""
+    """A saga without its entries. Times are seconds since 1970, by the engine's clock."""
 
     id: str
     name: str
@@ -38,28 +38,28 @@ class SagaRecord(SagaSummary):
 
 
 class Engine(Protocol):
-    """Runs sagas. The same definitions run on each: SQLite, PostgreSQL, Temporal."""
+    """Runs sagas. The same definitions run on every engine: SQLite, PostgreSQL and Temporal."""
 
     async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
-        """Begin a saga under its newest definition. Returns its id. If the id exists, nothing else happens.
+        """Begin a saga under its newest definition. Returns the saga's id. If the id exists, no saga begins.
 
-        Raises `UnknownSagaError` for a name without definition, `SagaConflictError` if the id belongs to a saga of
-        another name or input, `NotJsonError`, `TooLargeError`.
+        Raises `UnknownSagaError` if no definition has the name, `SagaConflictError` if the id belongs to a saga with
+        another name or input, `NotJsonError` and `TooLargeError`.
         """
         ...
 
     async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
-        """The saga once it has ended or is parked. Raises `TimeoutError` after `seconds`.
+        """Wait until the saga has ended or is parked, and return it. Raises `TimeoutError` after `seconds`.
 
-        Cancelling it leaves the saga alone.
+        A cancellation ends only the wait and not the saga.
         """
         ...
 
     async def deliver(self, saga_id: str, step: str, result: Any = None, *, error: str | None = None) -> bool:
-        """Deliver the outcome of a step that waits or will wait: a result, or an `error`.
+        """Deliver the outcome of a step that waits or will wait: a `result` or an `error`.
 
-        The first outcome of a step counts; repeated and late ones change nothing. False if there is no such saga.
-        Raises `NotJsonError`, `TooLargeError`.
+        The first outcome of a step counts; later outcomes change nothing. False if there is no such saga. Raises
+        `NotJsonError` and `TooLargeError`.
         """
         ...
 
@@ -74,13 +74,13 @@ class Engine(Protocol):
         ...
 
     async def resume(self, saga_id: str, reason: str = "by hand") -> None:
-        """Let a parked saga continue. Raises `SagaConflictError` if it is not parked."""
+        """Continue a parked saga. Raises `SagaConflictError` if the saga is not parked."""
         ...
 
     async def compensate(self, saga_id: str, reason: str = "by hand") -> None:
-        """Undo a saga that runs, waits or is parked. Raises `SagaConflictError` in other states."""
+        """Undo a saga that runs, waits or is parked. Raises `SagaConflictError` for a saga in another state."""
         ...
 
     async def abandon(self, saga_id: str, reason: str) -> None:
-        """End a saga as it is: nothing more is done or undone. Raises `SagaConflictError` if it has ended."""
+        """End a saga without doing or undoing anything more. Raises `SagaConflictError` if the saga has ended."""
         ...

@@ -1,4 +1,4 @@
-"""One consumer of a group of Redis streams: reads messages, holds those in work, and returns the rest."""
+"""One consumer in a group of Redis streams: reads messages, holds them while they are handled, acknowledges them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from voice_saga.transport import end_if_cancelled
 
 logger = logging.getLogger("voice_saga")
 COUNT = 10
-"""Messages of one stream in one read."""
+"""Most messages of one stream in one read."""
 FORGET_AFTER = 10
-"""A consumer that was inactive for this many times `redeliver_after` is dead, and is removed from its group."""
+"""A consumer that was inactive for this many times `redeliver_after` counts as dead, and is removed from its group."""
 LEAVE_SECONDS = 5.0
-"""Longest time for a consumer to leave its group. If it fails, its messages are delivered again anyway."""
+"""Longest time in seconds in which a consumer leaves its group. If that fails, its messages are delivered again
+later."""
 DEAD_LETTERS = ".dead-letters"
-"""Suffix of the stream for messages that nobody could handle."""
+"""Suffix of the stream for messages that no consumer could handle."""
 
 
 DEAD_LETTERS_KEPT = 1000
-"""Entries of that stream. It is small, because it uses the memory of live messages."""
+"""Most entries of a stream of dead letters. There are few, because they take memory from live messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,9 @@ class Delivery:
 
 
 class RedisConsumer:
-    """A consumer while it is entered. Messages that it has read stay its own, however long earlier ones take.
+    """A consumer inside its `async with`. It keeps the messages that it has read, however long earlier messages take.
 
-    `dead_letters` counts by stream and group.
+    `dead_letters` counts dead letters by stream and group.
     """
 
     def __init__(self, redis: Redis, group: Group, dead_letters: Counter[tuple[str, str]]) -> None:
@@ -64,7 +65,7 @@ class RedisConsumer:
         self._group = group
         self._dead_letters = dead_letters
         for stream in group.streams:
-            dead_letters[stream, group.name] += 0  # a counter that starts with its first message would show no increase
+            dead_letters[stream, group.name] += 0  # export 0, because a counter that starts at 1 shows no increase
         self._name = uuid.uuid4().hex
         self._cursors: dict[str, Any] = dict.fromkeys(group.streams, "0-0")
         self._held: dict[tuple[str, Any], None] = {}
@@ -78,9 +79,9 @@ class RedisConsumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Return the held messages.
+        """Return the held messages, so that other consumers get them at once.
 
-        An orderly end is not a failed delivery: others get them at once, and the count stays.
+        Their count of deliveries stays, because an orderly end is not a failed delivery.
         """
         if self._keeping is not None:
             self._keeping.cancel()
@@ -100,7 +101,10 @@ class RedisConsumer:
             await self._redis.xgroup_delconsumer(stream, self._group.name, self._name)
 
     async def read(self) -> list[Delivery]:
-        """Read new and left-over messages, within one `block`. Empty while Redis is unreachable."""
+        """Read new messages, and messages that other consumers left. Waits up to `block` for new ones.
+
+        Empty while Redis is unreachable.
+        """
         try:
             if not self._grouped:
                 await self._make_groups()
@@ -139,9 +143,9 @@ class RedisConsumer:
         self._grouped = True
 
     async def _left_over(self) -> list[tuple[str, Any, Any]]:
-        """Messages that any consumer got and did not acknowledge, a few at a time from each cursor.
+        """Up to `COUNT` messages of each stream that a consumer got and did not acknowledge.
 
-        Messages that fail repeatedly take their turn like all others, and block nobody.
+        A cursor goes round all such messages, so messages that fail repeatedly do not block others.
         """
         found = []
         for stream, cursor in self._cursors.items():
@@ -164,20 +168,22 @@ class RedisConsumer:
         return [(_text(stream), entry, fields) for stream, entries in pairs for entry, fields in _flat(entries)]
 
     async def _give_up(self, stream: str, row: Any, fields: Any) -> None:
-        """Move a message that nobody could handle to the stream of dead letters, with its delivery data."""
+        """Move a message that no consumer could handle to the stream of dead letters, with its delivery data."""
         letters, failed = stream + DEAD_LETTERS, row["times_delivered"] - 1
         letter: Any = {**fields, "entry": row["message_id"], "consumer": self._group.name, "deliveries": failed}
         try:
             await self._redis.xadd(letters, letter, maxlen=DEAD_LETTERS_KEPT, approximate=True)
         except ResponseError as error:
-            logger.error("entry %s of stream %s stays: %s: %s", row["message_id"], stream, letters, error)  # noqa: TRY400  # Redis gives the reason
+            logger.error("entry %s of stream %s stays: %s refused it: %s", row["message_id"], stream, letters, error)  # noqa: TRY400  # Redis gives the reason
             return
         self._dead_letters[stream, self._group.name] += 1
         await self._redis.xack(stream, self._group.name, row["message_id"])
-        logger.error("entry %s of stream %s went to %s after %d deliveries", row["message_id"], stream, letters, failed)
+        logger.error(
+            "entry %s of stream %s moved to %s after %d deliveries", row["message_id"], stream, letters, failed
+        )
 
     async def _keep(self) -> None:
-        """Report that this consumer is alive, and remove dead ones."""
+        """Keep the held messages, and remove dead consumers, until cancelled."""
         while True:
             end_if_cancelled()
             await asyncio.sleep(self._group.redeliver_after / 3000)
@@ -191,14 +197,14 @@ class RedisConsumer:
                 logger.warning("Redis: %s", error)
 
     async def _forget_the_dead(self, stream: str) -> None:
-        """A dead consumer with messages stays until others have taken them over."""
+        """Remove dead consumers. A dead consumer with messages stays until other consumers have taken these."""
         for found in await self._redis.xinfo_consumers(stream, self._group.name):
             silent = found["idle"] > FORGET_AFTER * self._group.redeliver_after
             if silent and not found["pending"] and _text(found["name"]) != self._name:
                 await self._redis.xgroup_delconsumer(stream, self._group.name, found["name"])
 
     async def _mine(self, stream: str, entries: Sequence[Any]) -> list[Any]:
-        """Those of the entries that this consumer holds and did not acknowledge."""
+        """The given entries that this consumer holds and has not acknowledged."""
         if not entries:
             return []
         pipeline = self._redis.pipeline(transaction=False)
@@ -216,17 +222,19 @@ class RedisConsumer:
 
 
 def _flat(entries: Any) -> Any:
-    """RESP3 nests the entries of a stream one level deeper."""
+    """The entries of a stream. The protocol RESP3 nests them one level deeper."""
     return entries[0] if entries and isinstance(entries[0], list) else entries
 
 
 def _message(stream: str, entry: Any, fields: Any) -> Message | None:
-    """`None` for an entry that is not a message of ours. It stays unacknowledged until it is a dead letter."""
+    """The message in an entry. `None` for another entry, which stays unacknowledged until it becomes a dead letter."""
     try:
         read = {_text(key): _text(value) for key, value in fields.items()}
         return Message(read["id"], stream, json.loads(read["payload"]), read.get("trace", ""))
     except (KeyError, ValueError):
-        logger.exception("entry %s of stream %s is no message: expected id and payload, JSON", entry, stream)
+        logger.exception(
+            "entry %s of stream %s is not a message: expected the fields id and payload (JSON)", entry, stream
+        )
         return None
 
 

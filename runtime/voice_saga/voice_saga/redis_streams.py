@@ -1,7 +1,7 @@
-"""Messages over Redis Streams (Redis 6.2 or later, Valkey): a stream for each type. Needs the extra `redis`.
+"""Messages over Redis Streams (Redis 6.2 or later, Valkey). Each type has its own stream. Needs the extra `redis`.
 
-The platform's access rules allow its commands: XADD to publish; XGROUP CREATE and DELCONSUMER, XREADGROUP, XCLAIM,
-XAUTOCLAIM, XPENDING, XINFO CONSUMERS and XACK to consume, and XADD to the stream of dead letters.
+The platform's access rules must allow these commands: XADD to publish; XGROUP CREATE and DELCONSUMER, XREADGROUP,
+XCLAIM, XAUTOCLAIM, XPENDING, XINFO CONSUMERS and XACK to consume, and XADD to the stream of dead letters.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from voice_saga.transport import DeadLetters, end_if_cancelled
 __all__ = ["RedisStreams"]
 
 MAX_LENGTH = 100_000
-"""Entries of a stream. The platform's three streams of that length, with payloads of `PAYLOAD` on average, fill
-somewhat more than half of their store's memory. A full store refuses every message, and even the trimming."""
+"""Default length of a stream, in entries. The platform's three streams of that length, with payloads of `PAYLOAD` bytes
+on average, fill somewhat more than half of the store's memory. A full store refuses every message, and even to trim a
+stream."""
 PAYLOAD = 1024
-"""In bytes. A message says what happened and where the data is."""
+"""Expected mean payload in bytes. A message names an event and the place of the data, and does not contain the data."""
 Received = tuple[Message, Callable[[], Awaitable[None]]]
 
 
 class RedisStreams:
     """A transport over one Redis.
 
-    `max_length`: entries that a stream keeps, about; older ones are trimmed, read or not, so that a consumer which is
-    further behind misses them. `redeliver_after`: seconds after which another consumer of the group gets a message
-    whose handler failed or whose consumer is silent. `max_deliveries`: deliveries of a message that may fail; then it
-    goes to the stream of dead letters. `block`: longest wait of one read, in seconds.
+    `max_length`: approximate number of entries that a stream keeps. Older entries are deleted even if they were not
+    read, so a consumer that is further behind misses them. `redeliver_after`: seconds after which another consumer of
+    the group gets a message whose handler failed or whose consumer is silent. `max_deliveries`: number of failed
+    deliveries after which a message moves to the stream of dead letters. `block`: longest wait of one read, in seconds.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class RedisStreams:
         block: float = 1.0,
     ) -> None:
         self.dead_letters: DeadLetters = Counter()
-        """Number of messages in the stream of dead letters, by stream and consumer."""
+        """Number of messages that this process moved to the stream of dead letters, by stream and consumer group."""
         self._redis = redis
         self._max_length = max_length
         self._max_deliveries = max_deliveries
@@ -56,7 +57,10 @@ class RedisStreams:
         self._block = max(1, int(block * 1000))
 
     async def send(self, messages: Sequence[Message]) -> None:
-        """Send all messages in one round trip. Raises `ConnectionError`, or `MessagesRefusedError` for refused ones."""
+        """Send all messages in one round trip.
+
+        Raises `ConnectionError`, or `MessagesRefusedError` if some are refused.
+        """
         pipeline = self._redis.pipeline(transaction=False)
         for message in messages:
             payload = to_json(message.payload, f"message {message.type}")
@@ -71,7 +75,7 @@ class RedisStreams:
             raise MessagesRefusedError({place: f"{messages[place].type}: {why}" for place, why in refused.items()})
 
     async def receive(self, types: Sequence[str], consumer: str) -> AsyncGenerator[Received, None]:
-        """Yield the messages that this group has not acknowledged. It reconnects after a lost connection."""
+        """Yield the messages that the group `consumer` has not acknowledged. Reconnects after a lost connection."""
         group = Group(consumer, tuple(types), self._redeliver_after, self._max_deliveries, self._block)
         async with RedisConsumer(self._redis, group, self.dead_letters) as reader:
             while True:

@@ -1,7 +1,7 @@
-"""The journal in a file, for one process: embedded, without an installation.
+"""The journal in an SQLite file, for one process. It needs no server.
 
-`due` is a time of the monotonic clock, so a change of the wall clock moves no lease. The monotonic clock restarts with
-the machine. So a worker that opens the file makes all unfinished sagas due, and then checks each of them.
+`due` is a time of the monotonic clock, so a change of the wall clock changes no lease. The monotonic clock restarts
+with the machine. So a worker that opens the file makes all unfinished sagas due, and then checks each of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from voice_saga.record import SagaRecord, SagaSummary
 
 T = TypeVar("T")
 BUSY_SECONDS = 10
-"""A write waits this long for the write of another process, for example of the command line."""
+"""Seconds that a write waits for the write of another process, for example of `voice-saga`."""
 SUMMARY = "id, name, version, state, reason, started_at, updated_at"
 RENEW = "UPDATE sagas SET due = ? WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?"
 RELEASE = "UPDATE sagas SET owner = NULL, due = 0, claims = max(claims - 1, 0) WHERE owner = ?"
@@ -49,14 +49,17 @@ WHERE id = ?2"""
 TAKE_MESSAGES = """
 SELECT outbox.* FROM outbox LEFT JOIN refused USING (sequence)
 WHERE due ISNULL OR due NOT BETWEEN ?1 AND ?1 + 64 ORDER BY sequence LIMIT ?2"""
-"""A refused message waits at most 64 s. If `due` is later, the clock was set back, so the message is due now."""
+"""A refused message waits at most 64 s. If `due` is later, the clock was set back, so the message is due at once."""
 REFUSED = """
 INSERT INTO refused VALUES (?1, 1, ?2 + 1)
 ON CONFLICT DO UPDATE SET refusals = refusals + 1, due = ?2 + (1 << min(refusals, 6))"""
 
 
 class SqliteJournal:
-    """The journal in the file `path`. One process at a time runs its sagas; others may show and change them."""
+    """The journal in the file `path`.
+
+    One process at a time runs its sagas; other processes may show and change them.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -66,7 +69,7 @@ class SqliteJournal:
         self._pending: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
 
     async def open(self, *, worker: bool) -> None:
-        """Create the file and its tables if missing. A worker also locks `PATH.lock` and takes over all sagas."""
+        """Open the file, and create missing tables. A worker also locks `PATH.lock` and takes over all sagas."""
         if worker:
             self._lock = self._only_worker()
         self._connection = await self._on_thread(self._connect)
@@ -74,7 +77,7 @@ class SqliteJournal:
             await self._write(lambda db: db.execute(TAKE_OVER))
 
     def _only_worker(self) -> TextIOWrapper:
-        file = Path(f"{self.path}.lock").open("w", encoding="utf-8")  # noqa: SIM115  # held as long as the worker lives
+        file = Path(f"{self.path}.lock").open("w", encoding="utf-8")  # noqa: SIM115  # stays open, and locked, until the worker ends
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -88,7 +91,7 @@ class SqliteJournal:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # a write that was acknowledged survives a power cut
+        connection.execute("PRAGMA synchronous = FULL")  # a committed write survives a power cut
         for script in scripts("sqlite").values():
             connection.executescript(script)
         return connection
@@ -102,7 +105,7 @@ class SqliteJournal:
             self._lock.close()
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
-        """Do `work` on the journal's thread, so that the disk does not block the event loop."""
+        """Run `work` on the journal's thread, so that the disk does not block the event loop."""
         with self._reached():
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
@@ -117,7 +120,7 @@ class SqliteJournal:
         return await self._on_thread(lambda: self._opened().execute(statement, values).fetchall())
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do one write. Writes that arrive during a commit share the next commit; each fails alone."""
+        """Run one write. Writes that arrive during a commit share the next commit, but each write fails alone."""
         done: Future[T] = Future()
         self._pending.append((work, done))
         self._thread.submit(self._commit_pending)
@@ -145,7 +148,7 @@ class SqliteJournal:
                 done.set_exception(refusal)
 
     def _opened(self) -> sqlite3.Connection:
-        assert self._connection is not None, "open() first"  # noqa: S101  # a programming error
+        assert self._connection is not None, "open() first"  # noqa: S101  # a fault of the calling code
         return self._connection
 
     async def start(self, claim: Claim, owner: str | None, lease: float) -> bool:
@@ -176,7 +179,7 @@ class SqliteJournal:
     async def _take(self, owner: str, lease: float, which: str, *values: Any) -> list[Claim]:
         def write(db: sqlite3.Connection) -> list[Claim]:
             now, due = time.time(), time.monotonic() + lease
-            ids = [row["id"] for row in db.execute(f"SELECT id FROM sagas WHERE {which}", values)]  # noqa: S608  # our own constants
+            ids = [row["id"] for row in db.execute(f"SELECT id FROM sagas WHERE {which}", values)]  # noqa: S608  # the parts are constants of this module
             claims = []
             for saga_id in ids:
                 (row,) = db.execute(TAKE, (owner, due, now, saga_id)).fetchall()
@@ -244,7 +247,7 @@ class SqliteJournal:
         return await self._write(write)
 
     async def outcomes(self, claim: Claim) -> dict[str, Outcome]:
-        """Read `signals` before the outcomes: an outcome that arrives between the two reads then counts as unseen."""
+        """Read `signals`, then the outcomes. An outcome that arrives between the two reads counts as unseen."""
         (row,) = await self._read("SELECT signals FROM sagas WHERE id = ?", claim.id)
         claim.signals = row["signals"]
         rows = await self._read("SELECT step, result, error, trace FROM outcomes WHERE saga_id = ?", claim.id)
@@ -271,7 +274,7 @@ class SqliteJournal:
         return [SagaSummary(**dict(row)) for row in rows]
 
     async def unfinished(self) -> dict[tuple[str, State], int]:
-        """Count them with one query."""
+        """Count the unfinished sagas with one query."""
         rows = await self._read("SELECT name, state, count(*) AS count FROM sagas GROUP BY name, state")
         return {(row["name"], row["state"]): row["count"] for row in rows if row["state"] not in ENDED}
 
@@ -287,14 +290,14 @@ class SqliteJournal:
         def write(db: sqlite3.Connection) -> None:
             db.executemany(REFUSED, refused)
             for table in ("outbox", "refused"):
-                db.executemany(f"DELETE FROM {table} WHERE sequence = ?", sent)  # noqa: S608  # our own constants
+                db.executemany(f"DELETE FROM {table} WHERE sequence = ?", sent)  # noqa: S608  # the parts are constants of this module
 
         if rows:
             await self._write(write)
 
 
 def _apart(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:
-    """Do one write in a savepoint, so that its error undoes no other write of the transaction."""
+    """Run one write in a savepoint, so that its error undoes no other write of the transaction."""
     db.execute("SAVEPOINT write")
     try:
         result = work(db)

@@ -1,7 +1,7 @@
 """Sagas on Temporal: its history is the journal, and actions are activities. Needs the extra `temporal`.
 
-The workflow decides by the same `following` as the other engines. An activity makes one attempt; Temporal repeats it.
-Backoffs have no jitter and retries no budget here, since Temporal offers neither.
+The workflow uses the same function `following` as the other engines. An activity makes one attempt, and Temporal
+repeats it. On this engine backoffs have no jitter and retries have no budget, because Temporal offers neither.
 """
 
 from __future__ import annotations
@@ -62,20 +62,22 @@ __all__ = ["TemporalEngine"]
 
 logger = logging.getLogger("voice_saga")
 COUNT_SECONDS = 10.0
-"""Time between two counts of unfinished sagas."""
+"""Seconds between two counts of unfinished sagas."""
 QUERY_TIMEOUT = timedelta(seconds=30)
 """Longest wait for a worker's answer to a query or intervention."""
 UNAVAILABLE = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
 BY_THE_ENGINE = {WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.COMPLETED}
-"""States of a workflow that nobody ended from outside."""
+"""Statuses of a workflow that the engine itself produces. Any other status means that the workflow was ended from
+outside, for example terminated."""
 _PAUSE, _PAUSE_CAP = 0.02, 0.5
 
 
 class TemporalEngine:
-    """Runs sagas on the Temporal service that `client` is connected to; its worker polls `task_queue` while entered.
+    """Runs sagas on the Temporal service of `client`. Inside its `async with` a worker polls `task_queue`.
 
-    `transport` sends what actions publish. `grace`: seconds that running steps get to end when the engine is left.
-    Looking and intervening works without being entered; the worker that runs the saga carries out interventions.
+    `transport` sends the messages that actions publish. `grace`: seconds that running steps get to end at the end of
+    the `async with`. Outside it the engine shows sagas and intervenes; the worker that runs the saga carries out an
+    intervention.
     """
 
     def __init__(  # noqa: PLR0913  # what a process decides, each with its default
@@ -179,13 +181,13 @@ class TemporalEngine:
                     checked(action, room if context.branch == "action" else SAGA_BYTES), context
                 )
                 if context.messages and self._transport is None:
-                    raise RuntimeError("the step publishes an event, and this engine has no transport")  # noqa: TRY301  # handled like any failure
+                    raise RuntimeError("the step publishes an event, but the engine has no transport")  # noqa: TRY301  # handled like any failure
                 return result
         except Exception as error:
             transient = Retry(step.name, step.retry).is_transient(self._classify(error))
             again = context.branch == "compensation" or transient
             logger.info("saga %s: %s failed", context.saga_id, context.step, exc_info=True)
-            # `from None`: the text of a cause may hold characters that Temporal cannot send.
+            # `from None`, because the text of a cause may contain characters that Temporal cannot send.
             raise ApplicationError(reason_of(error), type=type(error).__name__, non_retryable=not again) from None
 
     @activity.defn(name=PUBLISH)
@@ -227,7 +229,7 @@ class TemporalEngine:
         except UnknownSagaError as error:
             raise SagaConflictError(str(error)) from None
         if (there["name"], there["input"]) != (memo["name"], memo["input"]):
-            raise SagaConflictError(f"saga {saga_id} exists already: a {there['name']} with another input or name")
+            raise SagaConflictError(f"saga {saga_id} exists already, as a {there['name']} with another input or name")
 
     async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
         """See `Engine.wait`."""
@@ -274,14 +276,14 @@ class TemporalEngine:
                 raise
             raise UnknownSagaError(f"no saga {saga_id}") from None
         if execution.workflow_type != WORKFLOW:
-            raise UnknownSagaError(f"no saga {saga_id}: Temporal has a workflow {execution.workflow_type} of this id")
+            raise UnknownSagaError(f"no saga {saga_id}: in Temporal it is a workflow of type {execution.workflow_type}")
         return execution
 
     async def _summary(self, saga_id: str) -> SagaSummary:
         return await _summary(await self._describe(saga_id))
 
     async def show(self, saga_id: str) -> SagaRecord:
-        """See `Engine.show`. A worker must answer for the journal; without one it raises `JournalUnavailableError`."""
+        """See `Engine.show`. A worker must answer with the journal. Raises `JournalUnavailableError` if none does."""
         summary = await self._summary(saga_id)
         handle = self._client.get_workflow_handle_for(SagaWorkflow.run, saga_id)
         with _reached():
@@ -292,7 +294,7 @@ class TemporalEngine:
     async def list(
         self, *, state: State | None = None, name: str | None = None, limit: int = 100
     ) -> Sequence[SagaSummary]:
-        """See `Engine.list`. Temporal's list is about a second old."""
+        """See `Engine.list`. Temporal's list lags by about a second."""
         found: list[SagaSummary] = []
         with _reached():
             async for execution in self._client.list_workflows(f"WorkflowType='{WORKFLOW}'"):
@@ -330,10 +332,10 @@ class TemporalEngine:
 
 @activity.defn(dynamic=True)
 async def _not_here(_: Sequence[RawValue]) -> None:
-    """An activity that no definition here has."""
+    """Answer for every activity that no definition of this process has: fail with an error that says what to do."""
     name = activity.info().activity_type
     raise ApplicationError(
-        f"no definition here has {name}; deploy the one that the saga began under, then resume",
+        f"no definition here has {name}; deploy the definition under which the saga began, then resume the saga",
         type=MISMATCH,
         non_retryable=True,
     )

@@ -1,4 +1,4 @@
-"""The workflow that runs any saga on Temporal. The plan is its input, so all sagas share the code."""
+"""The workflow that runs any saga on Temporal. Its input contains the saga's plan, so all sagas share the code."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from voice_saga.progress import ENDED, Entry, EntryKind, Progress, State, ended,
 WORKFLOW = "voice-saga"
 PUBLISH = "voice-saga.publish"
 MISMATCH, AHEAD = "DefinitionMismatchError", "DefinitionAhead"
-"""Error types for a worker that lacks the saga's definition. `AHEAD`: only a newer worker has it."""
+"""Error types of a worker without the saga's definition. `AHEAD`: only a newer worker has the definition."""
 STOPPED = "WorkerStopped"
-"""Error type of an attempt whose worker was stopped. It does not count. Its detail counts those that do."""
+"""Error type of an attempt whose worker was stopped. That attempt does not count. The error's detail is the number of
+attempts that count."""
 WORKER_DEATH_MARGIN = 1.0
-"""Seconds beyond an attempt's timeout after which Temporal considers its worker dead."""
+"""Seconds after an attempt's timeout at which Temporal considers the worker dead."""
 MEMO_REASON = 1000
 """Longest reason in the memo, in characters. Temporal requires less than two kilobytes."""
 OBSERVATIONS: WeakValueDictionary[str, Observation] = WeakValueDictionary()
-"""The observations of this process, by task queue."""
+"""The observations of this process, by task queue. Workflows report their entries to them."""
 ALLOWED: dict[EntryKind, frozenset[State]] = {
     "resumed": frozenset({"parked"}),
     "compensating": frozenset({"running", "waiting", "parked"}),
     "abandoned": frozenset({"running", "waiting", "compensating", "parked"}),
 }
-"""The states in which a saga allows an intervention, by the intervention's entry."""
+"""The states in which an intervention is allowed, by the kind of the intervention's entry."""
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Beginning:
     trace: str = ""
 
     def plan(self) -> Plan:
-        """The shape of the saga."""
+        """The plan of the saga."""
         stages = tuple(tuple(stage) for stage in self.stages)
         return Plan(self.name, self.version, stages, frozenset(self.compensated))
 
@@ -98,7 +99,7 @@ class Attempted:
 
 
 def beginning(definition: Definition, argument: Any, trace: str) -> Beginning:
-    """The definition as input of the workflow."""
+    """The input of the workflow for a definition."""
     plan = definition.plan
     steps = {
         step.name: StepTimes(
@@ -128,7 +129,7 @@ def _retry(policy: Retry) -> dict[str, Any]:
 
 @workflow.defn(name=WORKFLOW, sandboxed=False)
 class SagaWorkflow:
-    """One saga. Its memo shows its state without a worker. Its journal is a query, which a worker answers."""
+    """One saga. The memo contains the saga's state, so `list` needs no worker. `journal` is a query to a worker."""
 
     @workflow.init
     def __init__(self, begun: Beginning) -> None:
@@ -149,7 +150,7 @@ class SagaWorkflow:
         while self._progress.state not in ENDED:
             self._interrupted = False
             work = asyncio.ensure_future(self._work())
-            await workflow.wait_condition(lambda: work.done() or self._interrupted)  # noqa: B023  # used within this turn only
+            await workflow.wait_condition(lambda: work.done() or self._interrupted)  # noqa: B023  # the lambda is used only in this turn of the loop
             if not work.done():
                 work.cancel()
             await asyncio.gather(work, return_exceptions=self._interrupted)
@@ -158,17 +159,17 @@ class SagaWorkflow:
 
     @workflow.signal
     def deliver(self, step: str, result: Any, error: str | None, trace: str) -> None:
-        """The first outcome of a step counts."""
+        """Store the outcome of a step. The first outcome counts."""
         self._outcomes.setdefault(step, (result, error, trace))
 
     @workflow.query
     def journal(self) -> tuple[Any, list[tuple[EntryKind, str, Any, float]]]:
-        """The input and every transition: kind, step, data and time."""
+        """The input, and kind, step, data and time of every transition."""
         return self._begun.input, [(entry.kind, entry.step, entry.data, entry.at) for entry in self._entries]
 
     @workflow.update
     def intervene(self, kind: EntryKind, reason: str) -> None:
-        """Resume, compensate or abandon, by the intervention's entry."""
+        """Resume, compensate or abandon the saga. `kind` is the kind of the intervention's entry."""
         if self._progress.shown not in ALLOWED[kind]:
             raise ApplicationError(f"is {self._progress.shown}: it cannot be {kind} now", type="Conflict")
         self._interrupted = True
@@ -193,7 +194,7 @@ class SagaWorkflow:
             observation.written(self._begun.name, workflow.info().workflow_id, written, before)
 
     async def _work(self) -> None:
-        """One turn of the work for the current state."""
+        """Do the next part of the work, by the current state."""
         progress = self._progress
         if progress.state == "parked":
             await workflow.wait_condition(lambda: self._interrupted)
@@ -234,7 +235,7 @@ class SagaWorkflow:
         self._write([Entry("undone", step)])
 
     async def _take_outcomes(self) -> None:
-        """Wait for the first outcome, or for the end of the first wait."""
+        """Wait for the first outcome, or for the first timeout."""
         waiting = self._progress.waiting
         over = {
             step: datetime.fromtimestamp(entry.at, UTC) + timedelta(seconds=self._begun.steps[step].timeout)
@@ -258,12 +259,12 @@ class SagaWorkflow:
         return max(self._deadline - workflow.now(), timedelta(milliseconds=1))
 
     async def _publish(self, attempted: Attempted) -> None:
-        """Send messages in a separate activity, which is retried until they are sent."""
+        """Send messages in a separate activity, which Temporal retries until they are sent."""
         if attempted.messages:
             await workflow.execute_activity(PUBLISH, attempted.messages, start_to_close_timeout=timedelta(seconds=30))
 
     async def _execute(self, step: str, branch: Branch) -> Attempted:
-        """Run the activity. Repeat it if its worker was stopped, or older than the saga, until a newer one runs it."""
+        """Run the activity. Repeat it while its worker was stopped, or is older than the saga's definition."""
         begun, times = self._begun, self._begun.steps[step]
         retry = times.retry if branch == "action" else times.compensation_retry
         hidden = self._plan.siblings[step] if branch == "action" else ()
@@ -302,5 +303,5 @@ def _type(error: ActivityError) -> str | None:
 
 
 def _reason(error: ActivityError) -> str:
-    """The activity's error text, or Temporal's own if Temporal ended it."""
+    """The text of the activity's error, or of Temporal's error if Temporal ended the activity."""
     return error.cause.message if isinstance(error.cause, ApplicationError) else f"{error.cause or error}"

@@ -1,4 +1,4 @@
-"""Sends messages from the outbox over any transport, to consumers that handle each once."""
+"""Sends messages from the outbox over any transport, and handles received messages."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ logger = logging.getLogger("voice_saga")
 BATCH = 100
 """Number of messages in one transaction of the outbox."""
 PAUSE_CAP = 5.0
-"""Longest pause of an outbox whose journal or transport is down, in seconds."""
+"""Longest pause in seconds of an outbox whose journal or transport is down."""
 DeadLetters = Counter[tuple[str, str]]
-"""Number of messages that nobody could handle, by stream and consumer."""
+"""Number of messages that no consumer could handle, by stream and consumer group."""
 Handler = Callable[[Message], Awaitable[object]]
-"""Handles one message. The message is acknowledged when it returns, and delivered again if it raises. It may arrive
-twice anyway: handle it under a key of its id, as `start` and `deliver` do, or call `voice_saga.postgresql.admit` in the
-handler's transaction."""
+"""Handles one message. The message is acknowledged when the handler returns, and delivered again if the handler raises.
+Even a handled message may arrive again: use its id as key of the effect, as `start` and `deliver` do, or call
+`voice_saga.postgresql.admit` in the handler's transaction."""
 
 
 class Transport(Protocol):
-    """Carries messages at least once. `voice_saga.redis_streams.RedisStreams` is one."""
+    """Delivers messages at least once. An example is `voice_saga.redis_streams.RedisStreams`."""
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Send every message, in order.
 
-        Raises `OSError` if it fails, and `MessagesRefusedError` if only some are refused.
+        Raises `OSError` if sending fails, and `MessagesRefusedError` if the transport refuses some of the messages.
         """
         ...
 
@@ -45,15 +45,16 @@ class Transport(Protocol):
     ) -> AsyncGenerator[tuple[Message, Callable[[], Awaitable[None]]], None]:
         """Messages of these types for the group `consumer`, each with a function that acknowledges it.
 
-        Unacknowledged ones, also those of a dead consumer, are delivered again.
+        Messages that were not acknowledged are delivered again, also those of a dead consumer.
         """
         ...
 
 
 def end_if_cancelled() -> None:
-    """Raise `CancelledError` in a cancelled task whose driver took the cancellation for its own timeout.
+    """Raise `CancelledError` if the current task was cancelled and a library has swallowed the cancellation.
 
-    `asyncio.wait_for`, which redis-py uses, does so before Python 3.12 if both happen at once.
+    Before Python 3.12, `asyncio.wait_for` swallows a cancellation that happens together with its timeout. redis-py uses
+    it.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -61,7 +62,7 @@ def end_if_cancelled() -> None:
 
 
 class Outbox:
-    """Sends the journal's messages while it is entered. Any number of processes may run one."""
+    """Sends the messages of a journal with `run`. Any number of processes may each run an outbox."""
 
     def __init__(self, journal: Journal, transport: Transport, *, poll_interval: float = 0.2) -> None:
         self._journal = journal
@@ -70,7 +71,7 @@ class Outbox:
         self.sent = self.refused = 0
 
     async def flush(self) -> int:
-        """Send due messages. Returns the number of sent ones."""
+        """Send all due messages. Returns the number of messages sent."""
         total = 0
         while True:
             async with self._journal.outbox(BATCH) as batch:
@@ -89,17 +90,19 @@ class Outbox:
         except MessagesRefusedError as error:
             batch.refused = error.reasons
             for place, reason in error.reasons.items():
-                logger.error("message %s stays in the outbox: %s", batch.messages[place].id, reason)  # noqa: TRY400  # the traceback adds nothing
+                logger.error("message %s stays in the outbox: %s", batch.messages[place].id, reason)  # noqa: TRY400  # the traceback says no more
 
     async def run(self) -> None:
-        """Run until cancelled. Nothing else ends it: messages that cannot be sent stay and are retried."""
+        """Send messages until cancelled. Errors do not end it: messages that cannot be sent stay and are sent later."""
         pause = self._poll_interval
         while True:
             try:
                 await self.flush()
                 pause = self._poll_interval
-            except Exception as error:  # also a full disk or a missing privilege, which end as well
-                logger.warning("the outbox waits: %s", error, exc_info=not isinstance(error, OSError))
+            except Exception as error:  # also a full disk or a missing privilege, which may be mended
+                logger.warning(
+                    "the outbox could not send and tries again: %s", error, exc_info=not isinstance(error, OSError)
+                )
                 pause = min(pause * 2, PAUSE_CAP)
             end_if_cancelled()
             await asyncio.sleep(pause)
@@ -120,13 +123,15 @@ async def consume(
                     await handlers[message.type](message)
             except Exception:
                 end_if_cancelled()
-                logger.exception("message %s (%s) comes again", message.id, message.type)
+                logger.exception(
+                    "the handler of message %s (%s) failed; the message is delivered again", message.id, message.type
+                )
             else:
                 await acknowledge()
 
 
 def starts(engine: Engine, saga: str) -> Handler:
-    """Starts `saga` with the payload. The message's id is the saga's, so a duplicate starts nothing."""
+    """A handler that starts `saga` with the payload. The saga gets the message's id, so a duplicate starts no saga."""
 
     async def handle(message: Message) -> None:
         await engine.start(saga, message.payload, saga_id=message.id)
@@ -135,15 +140,16 @@ def starts(engine: Engine, saga: str) -> Handler:
 
 
 def delivers(engine: Engine) -> Handler:
-    """Delivers a reply: `{"saga_id": …, "step": …}` with a `result` or an `error`.
+    """A handler that delivers a reply: `{"saga_id": …, "step": …}` with a `result` or an `error`.
 
-    A saga exists before its steps send requests, so a reply to an unknown saga is late. It is dropped with a warning.
+    A saga exists before its steps send requests, so a reply to an unknown saga comes too late. The handler drops it
+    with a warning.
     """
 
     async def handle(message: Message) -> None:
         reply: Any = message.payload
         saga_id, step = reply["saga_id"], reply["step"]
         if not await engine.deliver(saga_id, step, reply.get("result"), error=reply.get("error")):
-            logger.warning("message %s replies to saga %s, which is not here", message.id, saga_id)
+            logger.warning("message %s is dropped: it replies to saga %s, which does not exist", message.id, saga_id)
 
     return handle

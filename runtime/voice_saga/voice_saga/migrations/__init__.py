@@ -1,4 +1,4 @@
-"""The tables of sagas as plain SQL, in the order of the file names; applying them again changes nothing."""
+"""The tables of sagas as SQL scripts. Apply them in the order of their names; applying them again changes nothing."""
 
 from __future__ import annotations
 

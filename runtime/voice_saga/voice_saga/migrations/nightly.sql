@@ -1,5 +1,6 @@
--- Forgets what ended or was handled 30 days ago; nothing is sent again that late. What is not over is kept, and so are
--- its barriers; those of a saga whose journal is in another database go by their age alone.
+-- Deletes the sagas that ended, and the messages that were handled, more than 30 days ago. No message is sent again that
+-- late. An unfinished saga keeps its rows and its barriers. If the journal of a saga is in another database, its barriers
+-- are deleted after 30 days.
 DELETE FROM saga.sagas
 WHERE state IN ('completed', 'compensated', 'abandoned') AND updated_at < now() - interval '30 days';
 DELETE FROM saga.entries WHERE NOT EXISTS (SELECT FROM saga.sagas WHERE id = saga_id);

@@ -18,9 +18,9 @@ CREATE TABLE IF NOT EXISTS saga.sagas (
     signals     integer NOT NULL DEFAULT 0,
     started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at  timestamptz NOT NULL DEFAULT clock_timestamp()
-) WITH (fillfactor = 50);  -- room on the page: a row is written once a step, and no index changes with it
+) WITH (fillfactor = 50);  -- leaves room for the new version of a row on its page, so that an update changes no index
 
--- What has ended or is parked is never due, and leaves the index.
+-- A saga that has ended or is parked is never due, so it is not in this index.
 CREATE INDEX IF NOT EXISTS sagas_due ON saga.sagas (due) WHERE due < 'infinity';
 CREATE INDEX IF NOT EXISTS sagas_started ON saga.sagas (started_at);
 CREATE INDEX IF NOT EXISTS sagas_unfinished ON saga.sagas (name, state)

@@ -1,4 +1,4 @@
--- Messages out and in. Every statement may run again.
+-- The outbox and the inbox of messages. Every statement may run again.
 CREATE TABLE IF NOT EXISTS saga.outbox (
     sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id       text NOT NULL,

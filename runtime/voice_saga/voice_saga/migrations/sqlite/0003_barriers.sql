@@ -1,4 +1,4 @@
--- What a step's own transaction has let through; belongs in the database that the step writes to.
+-- The barriers: the actions and compensations that have run. The table belongs in the database to which the steps write.
 CREATE TABLE IF NOT EXISTS barriers (
     saga_id TEXT NOT NULL,
     step    TEXT NOT NULL,
