@@ -1,1 +1,1 @@
-"""Measurements. They are no tests: each one compares contestants in the same run."""
+"""Measurements. A bench is not a test: it compares several programs or libraries in one run."""

@@ -1,4 +1,4 @@
-"""A separate environment for the peers of a bench, installed once from a lock."""
+"""A separate virtual environment for the compared libraries of a bench, installed once from a lock."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def run(module: str, lock: Path) -> int:
     if not installed.exists() or installed.read_text() != wanted:
         venv.create(environment, clear=True, with_pip=True)
         quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([python, *quiet, "--require-hashes", "-r", str(lock)], check=True)  # noqa: S603  # our own lock
+        subprocess.run([python, *quiet, "--require-hashes", "-r", str(lock)], check=True)  # noqa: S603  # the repository's own lock
         installed.write_text(wanted)
     ours = os.pathsep.join(
         str(ROOT / part) for part in ("", "policies", "runtime/voice_runtime", "runtime/voice_models")
     )
     variables = {**os.environ, "PYTHONPATH": ours, "PYTHONDONTWRITEBYTECODE": ""}
-    return subprocess.run([python, "-m", module], env=variables, cwd=ROOT, check=False).returncode  # noqa: S603  # our own
+    return subprocess.run([python, "-m", module], env=variables, cwd=ROOT, check=False).returncode  # noqa: S603  # the repository's own module

@@ -1,1 +1,1 @@
-"""How long the audit takes on a large platform and on prod."""
+"""The time that the audit takes on a large platform and on prod."""

@@ -1,4 +1,7 @@
-"""Time every rule on 1,000 services and on prod, and the ledgers and blast radius of prod; exit 1 beyond a bound."""
+"""Time every rule on 1,000 services and on prod, and the ledgers and blast radius of prod.
+
+Exit code 1: a time is above its bound.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ from tests.small import datastore, service, small_platform
 
 SERVICES, CALLS = 1_000, 10
 LAYERS = 20
-"""Depth of the graph: the services of a layer call those of the next one."""
+"""Depth of the graph. The services of each layer call services of the next layer."""
 LARGE_SECONDS, PROD_SECONDS, REVIEW_SECONDS = 2.0, 0.2, 2.0
 
 
 def services() -> Iterator[Service]:
-    """Layers of services; those of the last layer call the store."""
+    """Layers of services. The services of the last layer call the store."""
     width = SERVICES // LAYERS
     for number in range(SERVICES):
         layer, place = divmod(number, width)
@@ -42,13 +45,13 @@ def services() -> Iterator[Service]:
 
 
 def large() -> Platform:
-    """The platform of the layers."""
+    """A platform of these layers."""
     store = datastore("store", operation("read", p95="10ms", deadline="50ms"))
     return small_platform(*services(), store)
 
 
 def seconds(looked_at: Platform) -> float:
-    """CPU time of every rule, once the resources are rendered: it does not depend on other processes."""
+    """CPU seconds of all rules together, after rendering. CPU time depends little on other processes."""
     rendered(looked_at)
     started = time.process_time()
     for rule in RULES:
@@ -57,7 +60,7 @@ def seconds(looked_at: Platform) -> float:
 
 
 def review_seconds() -> float:
-    """CPU time of every ledger of prod, and of its blast radius beside staging, rendering included."""
+    """CPU seconds of every ledger of prod, and of the blast radius of prod against staging, rendering included."""
     started = time.process_time()
     DIFFERENCE_REPORTS["markdown"](compare(*(side_of(name, TENANT) for name in ("staging", "prod"))))
     prod = load_platform(TENANT, "prod")

@@ -1,4 +1,4 @@
-"""`python -m bench.comparison`: the examples in the separate environment of the runtime's peers."""
+"""`python -m bench.comparison`: runs the examples in the environment that also holds the compared libraries."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The time without writes while the replicated cache replaces its primary."""
+"""The time in which the replicated cache accepts no writes while it replaces its primary."""

@@ -1,7 +1,7 @@
 """`python -m bench.failover`: longest gap between two acknowledged writes through HAProxy, for each end of a primary.
 
-Real Valkey servers, Sentinels and HAProxy run on the rendered files, on loopback. The goal is Sentinel's `down-after`
-and 5 s more. Writes that were acknowledged and are lost are counted: an orderly restart may lose none.
+Real Valkey servers, Sentinels and HAProxy run with the rendered files, on loopback. The goal is Sentinel's `down-after`
+and 5 s more. The bench also counts acknowledged writes that were lost: an orderly restart may lose none.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Measured(NamedTuple):
     """One replacement of a primary."""
 
     gap: float
-    """Seconds."""
+    """The longest gap between two acknowledged writes, in seconds."""
     lost: int
-    """Acknowledged writes that the new primary does not have."""
+    """Number of acknowledged writes that the new primary does not have."""
 
 
 def main() -> int:
-    """Measure, print; 1 where the goal is missed."""
+    """Measure and print. Returns 1 if the goal is missed, 2 without HAProxy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     rounds: int = parser.parse_args().rounds

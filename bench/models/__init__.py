@@ -1,1 +1,1 @@
-"""A model call, compared with the bare SDK and a router of the field: `python -m bench.models`."""
+"""A model call, compared with the bare SDK and with litellm's router: `python -m bench.models`."""

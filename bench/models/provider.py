@@ -1,4 +1,4 @@
-"""A fake provider in a process of its own. Its answers are written before a request arrives, so that it is fast."""
+"""A fake provider in a process of its own. It is fast, because it builds its answers before a request arrives."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from voice_models.fake_provider import Answer, FakeProvider, FakeRequest
 FIRST_TOKEN = 0.1
 """Seconds until the first token of a streamed answer."""
 CHUNKS = 500
-"""Deltas of the long stream."""
+"""Number of text chunks in the long stream."""
 LONG, SHORT, WHOLE = chat_stream(*["token "] * CHUNKS), chat_stream("a", "b", first=FIRST_TOKEN), chat("answer")
 
 
 def script(request: FakeRequest) -> Answer:
-    """The answer that the request's `user` names."""
+    """The answer that the field `user` of the request names."""
     body = request.json()
     if not body.get("stream"):
         return WHOLE
@@ -24,7 +24,7 @@ def script(request: FakeRequest) -> Answer:
 
 
 def serve(ports: Any) -> None:
-    """Serve for ever. Puts the port into `ports`."""
+    """Put the port into `ports`, and serve until the process is ended."""
 
     async def run() -> None:
         async with FakeProvider(script).serve() as port:

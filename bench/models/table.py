@@ -19,13 +19,16 @@ from tests import redis_servers
 QUESTION: Any = [{"role": "user", "content": "When is high tide?"}]
 BARE, OURS, STORED, ROUTER = "bare SDK", "voice_models", "voice_models, budgets in Valkey", "litellm.Router"
 WARM_UP = 3
-"""Rounds that do not count."""
+"""Number of first rounds, which do not count."""
 FIRST_TOKENS, STREAMS, UNARY_ROUNDS, CALLS = 200, 40, 60, 20
 Measures = dict[str, Callable[[], Awaitable[float]]]
 
 
 async def measure(rows: Measures, rounds: int) -> dict[str, list[float]]:
-    """The values of each row, in ascending order. Each round runs the rows in random order, to share load."""
+    """The values of each row, in ascending order.
+
+    Each round runs the rows in random order, so other load hits all alike.
+    """
     taken: dict[str, list[float]] = {name: [] for name in rows}
     gc.collect()
     gc.freeze()
@@ -82,7 +85,7 @@ async def main(port: int, directory: Path, store: TimedStore) -> None:
 
 
 async def unary(sdk: Any, policed: Any, stored: Any, routed: Any) -> None:
-    """The CPU of a unary call. The server's own CPU is not in it."""
+    """Measure and print the CPU time of a unary call in this process, without that of the server."""
 
     def through(client: Any) -> Callable[[], Awaitable[float]]:
         return lambda: processor_per_call(lambda: client.chat.completions.create(model="m", messages=QUESTION))
@@ -96,17 +99,17 @@ async def unary(sdk: Any, policed: Any, stored: Any, routed: Any) -> None:
     for name, microseconds in taken.items():
         print(f"| {name} | {microseconds:.0f} | {microseconds - taken[BARE]:.0f} |")
     share = (taken[OURS] - taken[BARE]) / (taken[ROUTER] - taken[BARE])
-    print(f"\nvoice_models adds {share:.2f} × of what litellm.Router adds; goal ≤ 0.10: {said(share, 0.10)}")
+    print(f"\nvoice_models adds {share:.2f} × the CPU time that litellm.Router adds; goal ≤ 0.10: {said(share, 0.10)}")
 
 
 def round_trips(store: TimedStore) -> None:
-    """The time of each call's two scripts together. Raises `RuntimeError` if a call went on without the store."""
+    """Print the time of the two scripts of a call. Raises `RuntimeError` if a call went on without the store."""
     calls = (WARM_UP + UNARY_ROUNDS) * CALLS
     if len(store.seconds) != 2 * calls:
         raise RuntimeError(f"{len(store.seconds)} scripts were answered instead of {2 * calls}")
     reserve, settle = store.seconds[::2], store.seconds[1::2]
     both = sorted(map(sum, zip(reserve, settle, strict=True)))
-    print(f"\nValkey's two round trips: p50 {at(both, 0.5) * 1e6:.0f} µs, p99 {at(both, 0.99) * 1e6:.0f} µs, where")
+    print(f"\nValkey's two round trips: p50 {at(both, 0.5) * 1e6:.0f} µs, p99 {at(both, 0.99) * 1e6:.0f} µs, of which")
     for name, values in (("reserve", reserve), ("settle", settle)):
         ordered = sorted(values)
         print(f"- {name}: p50 {at(ordered, 0.5) * 1e6:.0f} µs, p99 {at(ordered, 0.99) * 1e6:.0f} µs")
@@ -118,13 +121,13 @@ def at(ordered: list[float], place: float) -> float:
 
 
 def report(what: str, alone: float, policed: float, limit: float) -> None:
-    """One line with its goal."""
+    """Print one line of the table, with its goal."""
     ratio = policed / alone
     print(f"| {what} | {alone:.1f} | {policed:.1f} | {ratio:.2f} | ≤ {limit:.2f}: {said(ratio, limit)} |", flush=True)
 
 
 def said(taken: float, limit: float) -> str:
-    """The verdict on a goal."""
+    """The verdict on a goal: met or missed."""
     return "met" if taken <= limit else "missed"
 
 

@@ -1,9 +1,9 @@
-"""Whole processes that render the platform: ours and its peers, in turn, as a Markdown table.
+"""Times the processes that render the platform, `voice render` and its peers, as a Markdown table.
 
     python -m bench.render [--rounds 9]
 
-Needs `go`, `node` and `npm`; the first run builds and installs the peers. What each writes goes to memory (`/dev/shm`)
-where there is such a place, so that the disk is not what is measured.
+Needs `go`, `node` and `npm`; the first run builds and installs the peers. If `/dev/shm` exists, all of them write to
+that memory, so that the bench does not measure the disk.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ COUNTS = (16, 160, 1600)
 
 
 def main() -> None:
-    """Prepare, compare, measure, print."""
+    """Prepare the inputs, measure, print the table, and compare the outputs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="of 16 services; a third of it where there are more")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds with 16 services; more services get a third")
     rounds: int = parser.parse_args().rounds
     peers.install()
-    memory = Path("/dev/shm")  # noqa: S108 - a directory of our own is created in it
+    memory = Path("/dev/shm")  # noqa: S108 - the bench creates a directory in it
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
         for count in COUNTS:
             out = Path(directory, str(count))
@@ -62,7 +62,7 @@ def _print(count: int, contestants: Sequence[Contestant], measured: Sequence[Mea
 
 
 def _refuse_unequal(contestants: Sequence[Contestant]) -> None:
-    """Refuse outputs of different work, because comparing them would mean nothing."""
+    """Refuse outputs with different numbers of objects, because their times cannot be compared."""
     outs = [str(contestant.out) for contestant in contestants if contestant.name != "Pulumi, mocks"]
     subprocess.run([sys.executable, "-m", "bench.render.equal", *outs], check=True)  # noqa: S603
 

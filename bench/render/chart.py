@@ -1,8 +1,9 @@
-"""A Helm chart that yields what a rendered tree holds: what all services share as templates, what differs as values.
+"""Writes a Helm chart that renders the same objects as a rendered tree.
 
     python -m bench.render.chart build/bench/render/16 build/bench/render/16-chart
 
-Kind to Helm: the files of ConfigMaps are given to it ready-made, labels are written out, nothing is computed.
+The common parts of the services become templates, and the differences become values. The comparison favours Helm: files
+of ConfigMaps are stored in the chart, labels are written out, and templates compute nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The value of one service at one place of a manifest, and the values that templates can use there."""
+    """The value of one service at one place of a manifest, and the values that a template can use at that place."""
 
     service: str
     value: Any
@@ -36,10 +37,10 @@ class Part:
 
 
 class Template:
-    """The template of a resource that all or some services have."""
+    """The template of a resource of all services, or of some."""
 
     def __init__(self, slot: str, parts: list[Part]) -> None:
-        """The values that the template needs are added to the parts' scopes."""
+        """Build the template. The values that it needs are added to the scopes of `parts`."""
         self._slot = slot
         self._used = 0
         self._lines: list[str] = []
@@ -56,7 +57,7 @@ class Template:
         return "\n".join(self._lines) + "\n"
 
     def _node(self, parts: list[Part], indent: str, key: str | None = None) -> None:
-        """The value of a key, or an item of a sequence."""
+        """Add the lines for the value of a key, or for an item of a sequence."""
         head = f"{indent}-" if key is None else f"{indent}{json.dumps(key)}:"
         kinds = {type(part.value) for part in parts}
         filled = all(part.value for part in parts)

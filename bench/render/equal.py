@@ -1,8 +1,8 @@
-"""Refuses outputs that do not hold the same number of objects of each kind.
+"""Refuses outputs that do not contain the same number of objects of each kind.
 
     python -m bench.render.equal OUT...
 
-OUT is a directory of YAML files or, with `.stdout` behind its name, a file.
+OUT is a directory of YAML files. If there is a file `OUT.stdout`, that file is read instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     counted = [kinds(out) for out in outs]
     for out, found in zip(outs, counted, strict=True):
         if not found or found != counted[0]:
-            sys.exit(f"{out} holds {dict(found)}, {outs[0]} holds {dict(counted[0])}")
+            sys.exit(f"{out} contains {dict(found)}, but {outs[0]} contains {dict(counted[0])}")
 
 
 if __name__ == "__main__":

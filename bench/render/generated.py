@@ -1,4 +1,4 @@
-"""A tenant of many services, rendered as `voice render` renders ours: copies of the catalogue side by side.
+"""Renders a tenant of many services with `voice render`. The services are copies of the catalogue.
 
 python -m bench.render.generated 1600 -o build/bench/1600
 """
@@ -41,7 +41,10 @@ def tenant(services_wanted: int) -> Tenant:
 
 
 def services(wanted: int) -> Iterator[Service]:
-    """`wanted` services, a multiple of the catalogue's: each copy calls its own copies and the shared dependencies."""
+    """`wanted` services: copies of the catalogue. The services of a copy call each other and shared dependencies.
+
+    `wanted` must be a multiple of the number of services in the catalogue.
+    """
     copies, rest = divmod(wanted, len(catalog.SERVICES))
     if rest:
         raise ValueError(f"{wanted} services: expected a multiple of {len(catalog.SERVICES)}")
@@ -52,7 +55,7 @@ def services(wanted: int) -> Iterator[Service]:
 
 
 def _numbers() -> Iterator[int]:
-    """Numbers for copies. Numbers whose callers would share an egress port are skipped: the model refuses them."""
+    """Numbers for copies, without those whose callers would share an egress port, which the model refuses."""
     taken: set[int] = set()
     for number in count():
         ports = {egress_port(_name(caller, number)) for caller in _CALLERS_OF_HOSTS}
@@ -62,7 +65,10 @@ def _numbers() -> Iterator[int]:
 
 
 def _operation(operation: Operation, number: int) -> Operation:
-    """Rebuilt through every constructor, so that validation costs as much as for a catalogue of this size."""
+    """A copy of an operation.
+
+    It is built with every constructor, so that validation costs as much as for real services.
+    """
     stages = tuple(
         Stage(**{**dict(stage), "calls": tuple(Call(**_call(call, number)) for call in stage.calls)})
         for stage in operation.stages
@@ -95,7 +101,7 @@ def _name(name: str, number: int) -> str:
 
 
 def main() -> None:
-    """Run the command itself on the given number of services."""
+    """Run `voice render` on the given number of services."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int)
     parser.add_argument("-o", "--out", required=True)

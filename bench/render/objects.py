@@ -1,4 +1,4 @@
-"""A rendered tree as one JSON file: every object with the component it belongs to.
+"""Writes a rendered tree as one JSON file: every object with its component.
 
 python -m bench.render.objects build/bench/render/16 build/bench/render/16.json
 """
@@ -13,7 +13,7 @@ from stack.model.strict_yaml import read_documents
 
 
 def main() -> None:
-    """Read the tree, write the file."""
+    """Read the tree, and write the file."""
     tree, path = map(Path, sys.argv[1:])
     objects = [
         {"component": file.stem, **document}

@@ -1,4 +1,4 @@
-"""The peers: their installation below `build/` and the user's cache, and the timed command."""
+"""The peers: their installation below `build/` and in the user's cache, and the commands that are timed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build/bench/render"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voiceassistant/bin"
 HELM = "helm.sh/helm/v3/cmd/helm@v3.22.0"
-"""Built from its Go module."""
+"""Version of Helm, which is built from its Go module."""
 CDK8S = ("cdk8s==2.70.106", "cdk8s-plus-34==2.0.54", "constructs==10.8.1")
 """Python packages. `cdk8s/package.json` has the same versions for Node."""
 
 
 def install() -> None:
-    """Build and install what is missing. Needs `go` and `npm`."""
+    """Build and install missing peers. Needs `go` and `npm`."""
     if not (CACHE / "helm").is_file():
         _run("go", "install", HELM, GOBIN=str(CACHE))
     node = BUILD / "cdk8s"
@@ -51,7 +51,7 @@ def helm(count: int, out: Path) -> Contestant:
 
 
 def others(count: int, out: Path) -> list[Contestant]:
-    """cdk8s-plus in both languages, and Pulumi's mock registration."""
+    """cdk8s-plus in Python and in JavaScript, and the registration with Pulumi's mocks."""
     objects = str(BUILD / f"{count}.json")
     node, python = out / "cdk8s-node", out / "cdk8s-python"
     return [

@@ -1,4 +1,4 @@
-"""Times whole processes side by side, one of each in turn, so that other load affects all of them."""
+"""Times whole processes. The contestants run in turn, so that other load affects all of them alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A command that writes to `out`, or whose output is redirected there."""
+    """A command that writes to `out`, or whose standard output is redirected to it."""
 
     name: str
     command: Sequence[str]
@@ -27,15 +27,18 @@ class Measured:
     """Medians over the rounds."""
 
     seconds: float
-    """From start to end."""
+    """Time from start to end."""
     cpu_seconds: float
-    """User and system time, on every core."""
+    """User and system time, summed over all cores."""
     mebibytes: float
-    """Peak resident set."""
+    """Peak resident set size."""
 
 
 def measure(contestants: Sequence[Contestant], rounds: int) -> list[Measured]:
-    """Run each once to warm the disk cache, then `rounds` times in turn. Raises if one fails."""
+    """Run each contestant once to fill the disk cache, then all `rounds` times in turn.
+
+    Raises if a contestant fails.
+    """
     runs: list[list[Measured]] = [[] for _ in contestants]
     for number in range(rounds + 1):
         for contestant, measured in zip(contestants, runs, strict=True):

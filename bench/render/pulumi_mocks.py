@@ -1,4 +1,4 @@
-"""Registers a rendered tree with Pulumi's mock engine: the library's own part of a deployment, without a cluster.
+"""Registers a rendered tree with Pulumi's mocks. It measures the library's part of a deployment, without a cluster.
 
 python -m bench.render.pulumi_mocks build/bench/render/16.json
 """
@@ -20,11 +20,11 @@ class Echo(pulumi.runtime.Mocks):
     """An engine that creates every resource as requested."""
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
-        """The name is the id."""
+        """Return the name as id, and the inputs as outputs."""
         return args.name, args.inputs
 
     def call(self, _args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], None]:
-        """Functions return nothing."""
+        """Return an empty result for every function."""
         return {}, None
 
 
@@ -36,18 +36,18 @@ def register(objects: list[dict[str, Any]]) -> None:
 
 
 def _arguments(document: dict[str, Any]) -> dict[str, Any]:
-    """Top-level fields in the spelling of the constructors."""
+    """The top-level fields as arguments of the constructors."""
     spelling = {"apiVersion": "api_version", "automountServiceAccountToken": "automount_service_account_token"}
     return {spelling.get(key, key): value for key, value in document.items()}
 
 
 def main() -> None:
-    """Register everything and wait for the end."""
+    """Register all objects, and wait for the end."""
     objects = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     pulumi.runtime.set_mocks(Echo())
-    pulumi.runtime.test(lambda: register(objects))()  # type: ignore[no-untyped-call]  # Pulumi's own
+    pulumi.runtime.test(lambda: register(objects))()  # type: ignore[no-untyped-call]  # Pulumi's function has no types
     loop.close()
 
 

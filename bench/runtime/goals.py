@@ -14,7 +14,7 @@ INBOUND = f"{OURS}: limit, bulkhead, level, deadline"
 FLOOR = "floor of a shared sweep"
 THREE, TIMEOUT = "retry + breaker + timeout, async", "timeout, async"
 Costs = Mapping[tuple[str, str], float]
-"""Microseconds by group and library."""
+"""Microseconds of a call, by group and library."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Goal:
     most: float = float("inf")
 
     def row(self, costs: Costs, *, judged: bool) -> str:
-        """One line of the table of goals."""
+        """The line of this goal in the table of goals."""
         value = self.value(costs)
         wanted = f"≥ {self.least:g}" if self.least else f"≤ {self.most:g}"
         verdict = ("met" if self.least <= value <= self.most else "missed") if judged else "not judged"
@@ -35,7 +35,7 @@ class Goal:
 
 
 def beside_the_best(group: str, library: str = OURS) -> Callable[[Costs], float]:
-    """The cost of the fastest peer of a group, divided by that of our row."""
+    """The cost of the fastest peer of a group, divided by the cost of our row."""
 
     def ratio(costs: Costs) -> float:
         peers = (cost for (of, name), cost in costs.items() if of == group and not name.startswith((OURS, FLOOR)))
@@ -45,7 +45,7 @@ def beside_the_best(group: str, library: str = OURS) -> Callable[[Costs], float]
 
 
 def share(row: tuple[str, str], other: tuple[str, str]) -> Callable[[Costs], float]:
-    """The cost of one row divided by that of another."""
+    """The cost of one row, divided by the cost of another row."""
     return lambda costs: costs[row] / costs[other]
 
 

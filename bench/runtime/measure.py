@@ -1,7 +1,7 @@
-"""CPU time of a call: medians of short slices, in which all cases take turns.
+"""Measures the CPU time of a call: the median of short slices, in which all cases take turns.
 
-The clock counts only the time in which this thread runs, so other programs disturb it through the caches alone. Slices
-are short and interleaved, so a disturbance affects every case alike and the ratios of one run hold.
+The clock counts only the time in which this thread runs, so other programs disturb it only through the CPU's caches.
+Slices are short and interleaved, so a disturbance affects every case alike, and the ratios of one run can be compared.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any
 
 ROUNDS = 60
 CALLS = 400
-"""Calls of one slice: below a millisecond for most cases."""
+"""Number of calls in one slice. For most cases they take less than a millisecond."""
 HIGHEST_LOAD = 0.5
-"""Highest load of other programs for each core at which goals are judged."""
+"""Load of other programs per core, above which goals are not judged."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One library at one task. `call` makes one call; an asynchronous one is awaited."""
+    """One library at one task. `call` makes one call; the result of an asynchronous `call` is awaited."""
 
     group: str
     library: str
@@ -33,7 +33,7 @@ class Case:
 
 
 async def measure(cases: list[Case]) -> dict[Case, float]:
-    """Microseconds of CPU a call, for each case."""
+    """Microseconds of CPU per call, for each case."""
     slices: dict[Case, list[float]] = {case: [] for case in cases}
     gc.disable()
     for _ in range(ROUNDS):
@@ -62,12 +62,12 @@ def _synchronous(call: Callable[[], Any]) -> float:
 
 
 def load(*, own: int) -> float:
-    """The load of other programs for each core in the last minute. `own` is the number of busy threads of this one."""
+    """The load of other programs per core in the last minute. `own` is the number of busy threads of this process."""
     return max(os.getloadavg()[0] - own, 0.0) / (os.cpu_count() or 1)
 
 
 def bytes_a_key(limiter: Callable[[], Callable[[str], Any]], keys: list[str]) -> float:
-    """Memory of a limiter for each key, without the key itself."""
+    """Memory of a limiter in bytes per key, without the key itself."""
     gc.collect()
     tracemalloc.start()
     take = limiter()

@@ -65,7 +65,7 @@ def callee_sync() -> int:
 
 
 def bundle() -> PolicyBundle:
-    """Ten calls and an operation under every policy, as a busy service has them."""
+    """A bundle with ten calls and one operation under every policy, as a busy service has them."""
     calls = tuple(
         OutboundCall(
             name=f"callee-{number}.call",
@@ -122,9 +122,9 @@ def opened() -> Breaker:
 
 
 class Floor:
-    """The least code that limits a call by a shared sweep: one timer of the loop over a dictionary of calls.
+    """The least code that can limit the time of calls with one timer of the loop over a dictionary of calls.
 
-    It knows neither enclosing deadlines nor cancellations by others, so it is no timeout to use.
+    It ignores enclosing deadlines and cancellations by other code, so it is a lower bound and not usable as a timeout.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class Floor:
 
 
 def cases(runtime: Runtime, refusing: Breaker) -> list[Case]:
-    """Every row of the runtime. Some bind to the running loop when they are created."""
+    """Every row of the runtime. Call it inside the running loop, because some rows bind to the loop."""
     return [*_breakers(refusing), *_calls(runtime), *_limits(), *_inbound(runtime)]
 
 
@@ -184,7 +184,7 @@ def _limits() -> list[Case]:
     bucket, keyed = TokenBucket(1e9, LIMIT, 0.0), KeyedTokenBucket(1e9, LIMIT, 100_000)
     window = SlidingWindow(WindowShape(LIMIT, 1.0))
     now = time.monotonic
-    gate = Gate("run", TENANT_LIMIT, time, Random(7))  # noqa: S311  # nothing secret
+    gate = Gate("run", TENANT_LIMIT, time, Random(7))  # noqa: S311  # not a secret
     admit = partial(gate.admit, CALLER, 1, float("inf"))
     admit_sync = partial(gate.admit_sync, CALLER, 1, float("inf"))
     return [

@@ -1,4 +1,4 @@
-"""The rows of published libraries, each with the simplest equal task."""
+"""The rows of published libraries. Each library does the same task in its simplest way."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def breakers() -> list[Case]:
 
 
 def refusing(call: Any) -> Any:
-    """A call whose rejection is caught."""
+    """A function that makes a call and catches the rejection."""
 
     async def refused() -> Any:
         try:
@@ -73,12 +73,12 @@ def refusing(call: Any) -> Any:
 
 
 async def failing() -> None:
-    """A failing call, which opens breakers."""
+    """Fail, to open a breaker."""
     raise OSError
 
 
 async def open_breakers() -> list[Case]:
-    """Breakers that refuse."""
+    """Breakers that are open, and refuse every call."""
     group = "open rejection, async"
     aio, inter = aiobreaker.CircuitBreaker(timeout_duration=timedelta(hours=1)), interlock.CircuitBreaker(name="open")
     inter.force_open()
@@ -99,7 +99,7 @@ async def open_breakers() -> list[Case]:
 
 
 def retries() -> list[Case]:
-    """Retries that are not needed."""
+    """Retries around a call that succeeds at once."""
     group = "retry, success path, async"
     return [
         Case(group, "hyx", hyx.retry.retry(attempts=4)(callee)),
@@ -126,7 +126,7 @@ def timeouts() -> list[Case]:
 
 
 def limiters() -> list[Case]:
-    """Limits that are not reached."""
+    """Rate limits that are not reached."""
     resilient = pyresilience.RateLimiter(pyresilience.RateLimiterConfig(max_calls=LIMIT))
     aio = aiolimiter.AsyncLimiter(LIMIT, 1)
     hyx_bucket = hyx.ratelimit.tokenbucket(LIMIT, 1, LIMIT)
@@ -189,7 +189,7 @@ def composed() -> list[Case]:
 
 
 async def cases() -> list[Case]:
-    """Every row of the peers. Some bind to the running loop when they are created."""
+    """Every row of the peers. Call it inside the running loop, because some rows bind to the loop."""
     return [*await breakers(), *await open_breakers(), *retries(), *timeouts(), *limiters(), *composed()]
 
 

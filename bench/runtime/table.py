@@ -1,4 +1,4 @@
-"""The tables. Run by `python -m bench.runtime` inside the environment that holds the peers."""
+"""Prints the tables. `python -m bench.runtime` runs it in the environment that holds the peers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(time.process_time() - begun)
 
 
 async def main() -> int:
-    """Measure everything, and print it group by group. Returns 1 if a goal is missed, 2 if the machine is too busy."""
+    """Measure all rows and print them by group. Returns 1 if a goal is missed, 2 if the machine is too busy."""
     before = load(own=0)
     runtime, loading = ours.loaded()
     refusing = ours.opened()
@@ -50,7 +50,7 @@ async def main() -> int:
 
 
 def print_group(rows: dict[Case, float], results: dict[Case, float], bare: list[Case]) -> None:
-    """The lines of one task, fastest first."""
+    """Print the lines of one task, fastest first."""
     ours_first = min((cost for case, cost in rows.items() if case.library.startswith(OURS)), default=0.0)
     for case, cost in sorted(rows.items(), key=lambda row: row[1]):
         against = f"{cost / ours_first:.1f}" if ours_first else ""
@@ -59,7 +59,7 @@ def print_group(rows: dict[Case, float], results: dict[Case, float], bare: list[
 
 
 def memory() -> dict[str, float]:
-    """Print and return bytes a key at 100,000 keys."""
+    """Print and return the bytes per key at 100,000 keys, by library."""
     keys = [f"tenant-{number}" for number in range(100_000)]
     sizes = {library: bytes_a_key(make, keys) for library, make in (ours.KEYED | peers.KEYED).items()}
     for library, size in sorted(sizes.items(), key=lambda entry: entry[1]):
@@ -79,9 +79,9 @@ def judge(costs: Costs, goals: tuple[Goal, ...], busiest: float) -> int:
 
 
 def importing() -> float:
-    """Milliseconds of CPU of `import voice_runtime` in a process that has asyncio and pydantic, at best of seven."""
+    """Milliseconds of CPU for `import voice_runtime`, after asyncio and pydantic were imported: the best of seven."""
     command = [sys.executable, "-c", IMPORTS]
-    return min(float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(7)) * 1e3  # noqa: S603  # our own
+    return min(float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(7)) * 1e3  # noqa: S603  # this program's own command
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Saga engines, compared with the limits of their stores."""
+"""The saga engines, compared with the speed of their stores."""

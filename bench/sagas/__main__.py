@@ -1,7 +1,7 @@
 """`python -m bench.sagas`: steps per second of each engine, and `pgbench` on the same server in the same run.
 
-PostgreSQL has its defaults, so every commit is flushed to disk. Temporal's dev server keeps its data in memory.
-Contestants take turns for a few rounds. The table shows medians and the spread of the rounds.
+PostgreSQL runs with its defaults, so every commit is flushed to disk. Temporal's dev server keeps its data in memory.
+Contestants take turns for a few rounds. The table shows the median and the spread of the rounds.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tests.saga.temporal_server import running_temporal
 
 CLIENTS = 4
 GOAL = 0.25
-"""Steps per second with four workers, as a share of pgbench's commits per second."""
+"""The goal: steps per second with four workers, as a share of pgbench's commits per second."""
 
 
 def main() -> int:
     """Measure and print. Returns 1 if the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each contestant in each round")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each contestant in each round")
     options = parser.parse_args()
     with running_postgresql() as server, running_temporal() as temporal, tempfile.TemporaryDirectory() as directory:
         dsn = server.dsn("postgres")
@@ -68,7 +68,7 @@ def _measure(  # noqa: PLR0913, PLR0917  # the servers of one run
 def _pgbench(server: Postgresql, *arguments: str) -> str:
     where = ["-h", "127.0.0.1", "-p", str(server.port), "-U", "postgres", "postgres"]
     command = [str(postgresql() / "pgbench"), *arguments, *where]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603  # our own
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603  # this program's own command
 
 
 def _commits(server: Postgresql, seconds: float) -> float:
@@ -76,14 +76,14 @@ def _commits(server: Postgresql, seconds: float) -> float:
     output = _pgbench(server, "-n", "-c", str(CLIENTS), "-j", "2", "-T", str(max(1, round(seconds))))
     found = re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)
     if found is None:
-        raise ValueError(f"pgbench said no rate: {output}")
+        raise ValueError(f"the output of pgbench has no rate (tps): {output}")
     return float(found[1])
 
 
 def _steps(kind: str, address: str, workers: int, seconds: float) -> float:
     command = [sys.executable, "-m", "bench.sagas.worker", kind, address, str(seconds)]
     running = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  # this program's own command
         for _ in range(workers)
     ]
     lines: list[str] = []

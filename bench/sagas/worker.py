@@ -1,8 +1,8 @@
-"""One process of the bench: runs sagas of four steps that do nothing, as many at once as an engine admits.
+"""One process of the bench: runs sagas of four steps that do nothing, as many at once as the engine allows.
 
     python -m bench.sagas.worker sqlite|postgresql|temporal ADDRESS SECONDS
 
-Says `ready`, waits for a line, then prints how many steps ended and in how many seconds.
+It prints `ready`, waits for a line on standard input, runs, and prints the number of ended steps and the seconds.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ AT_ONCE = 32
 
 
 class Ended:
-    """Wakes the waiting caller of a saga without a query to the journal."""
+    """Tells the caller of a saga that it has ended, without a query to the journal."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Event] = {}
 
     def on_event(self, event: Event) -> None:
-        """Receive a transition."""
+        """Set the event of a saga that has ended."""
         if event.after == "completed":
             self.of(event.target.rpartition("/")[2]).set()
 
     def of(self, saga_id: str) -> asyncio.Event:
-        """A future for the end of one saga."""
+        """An event that is set when the saga ends."""
         return self._waiting.setdefault(saga_id, asyncio.Event())
 
 
 async def nothing(_: StepContext) -> None:
-    """A step without effects: the bench measures the journal."""
+    """A step without an effect, because the bench measures the journal."""
 
 
 def definition() -> Definition:
@@ -52,7 +52,7 @@ def definition() -> Definition:
 
 
 async def engine_of(kind: str, address: str, ended: Ended) -> Any:
-    """The engine, before it is entered."""
+    """The engine for a kind of journal, not yet running."""
     if kind == "temporal":
         client = await Client.connect(address)
         return TemporalEngine(client, [definition()], listeners=[ended], concurrency=AT_ONCE)
@@ -61,7 +61,7 @@ async def engine_of(kind: str, address: str, ended: Ended) -> Any:
 
 
 async def main(kind: str, address: str, seconds: float) -> None:
-    """A closed loop: each caller starts its next saga when its last one has ended."""
+    """Run a closed loop: each caller starts its next saga when its previous saga has ended."""
     ended = Ended()
     async with await engine_of(kind, address, ended) as engine:
         await ended.of(await engine.start("bench")).wait()

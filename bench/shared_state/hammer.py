@@ -1,7 +1,7 @@
-"""One of several processes that ask one limit as fast as it lets them, once a line on standard input says so.
+"""One of several processes that send requests to one limit as fast as they can, after a line on standard input.
 
-Prints its admissions, and when it first and last asked and was answered, by the clock of the server here. The server
-decides between a question and its answer, however busy the machine is.
+It prints its admissions, and the times of its first and last request and answer. The store runs on the same machine and
+has the same clock. The store decides each request between the request and its answer, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from bench.shared_state.ours import CALLER, gate, name
 
 TASKS = 4
 LONGEST_PAUSE = 0.02
-"""Longest pause before a refused task asks again, in seconds."""
+"""Longest pause in seconds before a refused task sends its next request."""
 
 
 async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> dict[str, float]:
-    """Ask for the given number of seconds, after the start signal."""
+    """Send requests for the given number of seconds, after the start signal."""
     limited = gate(url, TokenBucket(rate=Rate(rate), burst=burst), lease)
     await limited.admit(Caller(tenant="another"), 1, float("inf"))  # connects before the measurement
     print("ready", flush=True)
@@ -38,7 +38,7 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
 
     async def ask() -> None:
         refused = False
-        while time.time() < end or not refused:  # to the last token, so that what was there is known
+        while time.time() < end or not refused:  # until a refusal, so that all tokens are taken
             asked.append(time.time())
             refused, pause = False, 0.0
             try:
@@ -65,7 +65,10 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
 
 
 async def rest(url: str, rate: str, burst: int, lease: int) -> tuple[int, float]:
-    """Take all admissions that a busy machine has not asked for in time. Returns their number and the time."""
+    """Take all admissions that are left, because a busy machine was too slow to request them.
+
+    Returns their number, and the time of the request.
+    """
     hashed = hashlib.blake2b(CALLER.tenant.encode(), digest_size=16).hexdigest()
     key = f"{name(lease)}:token_bucket:tenant:{hashed}"
     async with Redis.from_url(url) as client:

@@ -1,4 +1,4 @@
-"""The rows of the runtime, and the bare script that is their baseline."""
+"""The rows of the runtime, and the bare scripts, which are the baseline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from voice_runtime.rate_limit.shared_count import SLIDING_WINDOW, TOKEN_BUCKET, 
 from voice_runtime.redis import RedisStore, single
 
 LIMIT = 1_000_000
-"""Admissions per second: more than anybody asks for, so that every check is admitted."""
+"""Admissions per second: more than the bench requests, so that every check is admitted."""
 LEASES = (1, 10, 100)
 DEFAULT, ALIKE = "bare EVALSHA", "bare EVALSHA without redis-py's timeouts"
 CALLER = Caller(tenant="acme")
@@ -26,18 +26,18 @@ WINDOW = SlidingWindow(limit=LIMIT, window=Duration("1s"))
 
 
 PATIENCE = 30.0
-"""Timeout of the declared call in seconds. It is long, so that only the store is measured, not its replacement."""
+"""Timeout of the declared call in seconds. It is long, so that no check is decided without the store."""
 
 
 def name(lease: int) -> str:
-    """The beginning of the keys of a gate."""
+    """The prefix of the keys of a gate."""
     return f"bench:rate-limit:run:{lease}"
 
 
 def gate(url: str, limit: TokenBucket | SlidingWindow, lease: int = 1) -> DistributedGate:
-    """A gate as in a service: for each tenant, behind the breaker and the timeout of its declared call."""
+    """A gate as in a service: it counts by tenant, behind the breaker and the timeout of its declared call."""
     policy = RateLimit(limit=limit, key="tenant", scope="distributed", store="redis.access", lease=lease)
-    made = DistributedGate("run", name(lease), policy, time, Random(7))  # noqa: S311  # nothing secret
+    made = DistributedGate("run", name(lease), policy, time, Random(7))  # noqa: S311  # not a secret
     breaker = CircuitBreaker("redis.access", CircuitBreakerPolicy())
     call = Outbound("redis.access", attempt_timeout=PATIENCE, breaker=breaker)
     made.connection = Connection(RedisStore(lambda: single(url)), call)
@@ -45,7 +45,7 @@ def gate(url: str, limit: TokenBucket | SlidingWindow, lease: int = 1) -> Distri
 
 
 def check(made: DistributedGate) -> Check:
-    """One request's check."""
+    """A function that makes the check of one request."""
     return lambda: made.admit(CALLER, 1, float("inf"))
 
 
@@ -62,7 +62,7 @@ def cases(url: str) -> dict[str, Check]:
 
 
 async def bare(url: str) -> dict[str, Check]:
-    """The scripts alone: as redis-py sends them by default, and without redis-py's timers."""
+    """The rows of the scripts alone: sent with redis-py's defaults, and without redis-py's timers."""
     plain, untimed = Redis.from_url(url), Redis.from_url(url, socket_timeout=None)
     for script in (TOKEN_BUCKET, SLIDING_WINDOW):
         await plain.script_load(script.text)

@@ -1,4 +1,4 @@
-"""The rows of published libraries on the same server, each with the simplest equal task."""
+"""The rows of published libraries on the same server. Each library does the same task in its simplest way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimite
 from bench.shared_state.ours import LIMIT, Check
 
 EXACT = 100
-"""Admissions per minute of limits' moving window. It is exact, and its script costs more the more it holds."""
+"""Admissions per minute of the moving window of the library limits. It is exact, and its cost grows with its
+entries."""
 
 
 def cases(url: str) -> dict[str, Check]:

@@ -1,4 +1,4 @@
-"""The tables. Run by `python -m bench.shared_state` inside the environment that holds the peers."""
+"""Prints the tables. `python -m bench.shared_state` runs it in the environment that holds the peers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from bench.shared_state.ours import ALIKE, DEFAULT, LEASES, Check
 from tests.redis_servers import Server, single
 
 ROUNDS, CHECKS, TOGETHER = 150, 32, 64
-"""Short alternating rounds, so that other load affects every row alike."""
+"""Number of rounds, of checks one after another, and of checks at once. Rounds are short and alternate, so that other
+load affects every row alike."""
 PROCESSES, RATE, BURST, SECONDS = 8, 5000, 10_000, 4
 HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 ROW = "voice_runtime, token bucket"
@@ -28,25 +29,28 @@ this error at lease 1."""
 
 
 async def one_after_another(check: Check) -> None:
-    """One request at a time."""
+    """Make checks one after another."""
     for _ in range(CHECKS):
         await check()
 
 
 async def together(check: Check) -> None:
-    """Several requests at once."""
+    """Make several checks at once."""
     await asyncio.gather(*(check() for _ in range(TOGETHER)))
 
 
 async def costs(url: str) -> dict[str, float]:
-    """Microseconds per check by row, one after another: medians of interleaved rounds. Prints them."""
+    """Measure and print the microseconds per check, by row. Returns those of checks one after another.
+
+    Each number is the median of interleaved rounds.
+    """
     checks = await ours.bare(url) | ours.cases(url) | peers.cases(url)
     alone: dict[str, list[float]] = {name: [] for name in checks}
     among: dict[str, list[float]] = {name: [] for name in checks}
     for _ in range(ROUNDS):
         for taken, way, count in ((alone, one_after_another, CHECKS), (among, together, TOGETHER)):
             for name, check in checks.items():
-                await check()  # warms up what the previous row left cold
+                await check()  # fills the caches after the previous row
                 begun = time.perf_counter()
                 await way(check)
                 taken[name].append((time.perf_counter() - begun) / count * 1e6)
@@ -64,7 +68,7 @@ def _print_costs(alone: dict[str, float], among: dict[str, float]) -> dict[str, 
 
 
 def alike(alone: dict[str, float], name: str) -> float:
-    """The ratio of a row to the bare script under the same options: without redis-py's own timer for each command."""
+    """The ratio of a row to the bare script with the same option: no redis-py timer for each command."""
     return alone[name] / alone[f"{ALIKE}, {_part(name)}"]
 
 
@@ -83,14 +87,14 @@ class Admissions(NamedTuple):
     limit: float
     """The number that the limit admits in this time."""
     unasked: float
-    """Admissions that a busy machine did not ask for in time. They are not an error of the limit."""
+    """Admissions that a busy machine requested too late. They are not an error of the limit."""
 
 
 def accuracy(url: str, lease: int) -> Admissions:
-    """Run the processes. At its end each takes all admissions that are left."""
+    """Run the processes. At the end each process takes all admissions that are left."""
     command = [*HAMMER, url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]
     processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  # this program's own command
         for _ in range(PROCESSES)
     ]
     for process in processes:
@@ -106,7 +110,7 @@ def accuracy(url: str, lease: int) -> Admissions:
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:
     if pipe is None:
-        raise TypeError("the process was started with its pipes")
+        raise TypeError("the process was started without pipes")
     return pipe
 
 

@@ -1,1 +1,1 @@
-"""A gRPC call, compared with the alternatives of a user: `python -m bench.wire`."""
+"""A gRPC call, compared with bare grpc.aio and other libraries: `python -m bench.wire`."""

@@ -1,4 +1,4 @@
-"""Short rounds of every row in random order, so that other load affects all rows alike."""
+"""Measures short rounds of every row in random order, so that other load affects all rows alike."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 
 ROUNDS = 320
 CALLS = 25
-"""Calls of one row in one round. Few, so that the load of the machine stays the same within a round."""
+"""Number of calls of one row in one round. It is small, so that the machine's load stays the same within a round."""
 WARM_UP = 20
-"""Rounds that do not count."""
+"""Number of first rounds, which do not count."""
 Rows = dict[str, Callable[[], Awaitable[object]]]
 
 
 async def measure(rows: Rows) -> dict[str, tuple[float, float]]:
-    """Microseconds at p50 and p99, for each row."""
+    """Microseconds per call at p50 and p99, for each row."""
     order = list(rows.items())
     times: dict[str, list[float]] = {name: [] for name in rows}
     gc.collect()

@@ -1,4 +1,4 @@
-"""The server for every row, in a separate process: an echo on bare grpc.aio."""
+"""The server of all rows, in a separate process. It answers with the request, on bare grpc.aio."""
 
 from __future__ import annotations
 

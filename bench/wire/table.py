@@ -1,4 +1,4 @@
-"""The table. Run by `python -m bench.wire` inside the environment that holds the peers."""
+"""Prints the table. `python -m bench.wire` runs it in the environment that holds the peers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ IN_SPAN, TRACED = "bare grpc.aio in a span of the SDK, context injected", "voice
 
 
 def ours(address: str) -> Any:
-    """A method under every policy: deadline, retry and budget, bulkhead, breaker, attempt timeout."""
+    """A method under every policy of a call: deadline, retry with budget, bulkhead, breaker and attempt timeout."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, FILE_NAME).write_text(json.dumps(bundle().to_document()))
         runtime = Runtime.load(directory)
@@ -44,7 +44,7 @@ def ours(address: str) -> Any:
 
 
 def untraced(address: str) -> Rows:
-    """Libraries that a user would choose instead."""
+    """The rows without tracing: the runtime, and libraries that a user could choose instead."""
     bare: Any = grpc.aio.insecure_channel(address).unary_unary(METHOD)
     options = [("grpc.service_config", json.dumps(SERVICE_CONFIG))]
     configured: Any = grpc.aio.insecure_channel(address, options=options).unary_unary(METHOD)
@@ -66,7 +66,10 @@ def untraced(address: str) -> Rows:
 
 
 def traced(address: str, rows: Rows) -> Rows:
-    """With the SDK's spans, and the same calls without. Methods resolved before the SDK is set up have no spans."""
+    """The rows with the SDK's spans, and the same calls without spans.
+
+    Calls whose method was resolved before the SDK was set up have no spans.
+    """
     trace.set_tracer_provider(TracerProvider())
     bare: Any = grpc.aio.insecure_channel(address).unary_unary(METHOD)
     policed, tracer = ours(address), trace.get_tracer("bench")
@@ -84,7 +87,7 @@ def traced(address: str, rows: Rows) -> Rows:
 
 
 async def main(address: str) -> None:
-    """Measure both groups and print them, with the goals."""
+    """Measure both groups, and print them with the goals."""
     print("| call | p50 µs | p99 µs | p50 × bare | p99 × bare | goal |\n|---|---|---|---|---|---|")
     rows = untraced(address)
     results = await measure(rows)
@@ -96,14 +99,14 @@ async def main(address: str) -> None:
 
 
 def report(results: dict[str, tuple[float, float]], goals: dict[str, str]) -> None:
-    """The lines of one group."""
+    """Print the lines of one group."""
     bare = results[BARE]
     for name, (p50, p99) in results.items():
         print(f"| {name} | {p50:.0f} | {p99:.0f} | {p50 / bare[0]:.2f} | {p99 / bare[1]:.2f} | {goals.get(name, '')} |")
 
 
 def said(taken: float, limit: float) -> str:
-    """True if a goal was met."""
+    """The verdict on a goal: met or missed."""
     return "met" if taken <= limit else "missed"
 
 

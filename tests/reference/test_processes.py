@@ -43,7 +43,7 @@ def test_a_process_that_ends_is_told_at_once_though_another_still_starts(monkeyp
 def test_a_process_that_is_late_is_named_with_the_end_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     bundles = pretending(monkeypatch, {"agent-engine": HANGS})
     monkeypatch.setattr(processes, "START_SECONDS", 2.0)
-    with pytest.raises(TimeoutError, match=r"not ready within 2 s: agent-engine \(its log ends: '(loading)?'\)"):
+    with pytest.raises(TimeoutError, match=r"not ready within 2 s: agent-engine \(end of its log: '(loading)?'\)"):
         running(bundles, "127.0.0.1:1").__enter__()
 
 

@@ -173,7 +173,7 @@ def test_a_faulty_change_of_the_configuration_leaves_it_as_it_was(pair: tuple[Pl
     agent = pair[0].processes["agent-engine"]
     (agent.directory / "configuration.json").write_text("{")
     assert post(agent, "run").status_code == 200
-    wait_until(lambda: "stays as it was" in agent.log.read_text(), 180, "the log tells of it")
+    wait_until(lambda: "stays in force" in agent.log.read_text(), 180, "the log tells of it")
 
 
 def test_latency_is_drawn_from_its_median_and_p95() -> None:

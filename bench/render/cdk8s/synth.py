@@ -1,5 +1,5 @@
-"""The same kinds and numbers of objects by cdk8s-plus from Python: python synth.py OBJECTS.json OUT."""
-# ruff: noqa: INP001 - run by its path, with packages of its own
+"""Writes the same kinds and numbers of objects with cdk8s-plus in Python: python synth.py OBJECTS.json OUT."""
+# ruff: noqa: INP001 - the bench runs it by its path, in an environment of its own
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Manifest = dict[str, Any]
 
 
 def deployment(chart: cdk8s.Chart, manifest: Manifest) -> kplus.Deployment:
-    """The workload of a service, hardened as cdk8s-plus hardens it."""
+    """The workload of a service, with the security settings that cdk8s-plus sets by default."""
     name = manifest["metadata"]["name"]
     container = manifest["spec"]["template"]["spec"]["containers"][0]
     http, grpc = (port["containerPort"] for port in container["ports"])
@@ -56,7 +56,7 @@ def deployment(chart: cdk8s.Chart, manifest: Manifest) -> kplus.Deployment:
 
 
 def member(chart: cdk8s.Chart, manifest: Manifest, pods: kplus.Deployment) -> None:
-    """Another object of a service, by its construct if there is one."""
+    """Another object of a service, as a construct of cdk8s-plus if there is one."""
     metadata, spec = _metadata(manifest), manifest.get("spec", {})
     match manifest["kind"]:
         case "ServiceAccount":
@@ -92,7 +92,7 @@ def member(chart: cdk8s.Chart, manifest: Manifest, pods: kplus.Deployment) -> No
 
 
 def plain(chart: cdk8s.Chart, manifest: Manifest) -> None:
-    """An object without a construct."""
+    """An object for which cdk8s-plus has no construct."""
     made = cdk8s.ApiObject(
         chart,
         f"{manifest['kind']}-{manifest['metadata']['name']}",

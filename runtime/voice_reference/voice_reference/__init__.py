@@ -1,1 +1,1 @@
-"""A service that needs nothing but a bundle, so that the platform runs before its real images exist."""
+"""A service that needs only a policy bundle. With it the platform runs before the real images exist."""

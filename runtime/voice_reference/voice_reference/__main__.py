@@ -1,10 +1,10 @@
 """Runs one reference service: `python -m voice_reference`.
 
-| variable | is |
+| variable | value |
 |---|---|
-| `VOICE_POLICY_PATH` | the directory of the bundle; all that is needed |
-| `VOICE_SETTINGS_PATH` | the directory of the service's settings: ports and log level |
-| `VOICE_REFERENCE_PATH` | a file that says how simulated work behaves, and where callees are on one machine |
+| `VOICE_POLICY_PATH` | the directory of the bundle; required |
+| `VOICE_SETTINGS_PATH` | the directory of the service's settings (ports and log level); optional |
+| `VOICE_REFERENCE_PATH` | the file with the behaviour of simulated work, and local addresses of callees; optional |
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SETTINGS_PATH = "/etc/voice/settings"
 
 
 def main() -> int:
-    """Run the service. The exit code is 2 for bad input, which standard error names."""
+    """Run the service. For bad input the exit code is 2, and standard error names the faults."""
     try:
         run()
     except (InvalidInputError, PortError) as error:
-        print(error, file=sys.stderr)  # noqa: T201  # the only output for a terminal
+        print(error, file=sys.stderr)  # noqa: T201  # the message is for a terminal and not for the log
         return 2
     return 0
 

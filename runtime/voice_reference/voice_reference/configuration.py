@@ -18,7 +18,7 @@ __all__ = ["Behaviour", "Configuration"]
 
 logger = logging.getLogger("voice_reference")
 DEFAULT = "default"
-"""Key of the behaviour for all calls and operations without their own."""
+"""Key of the behaviour for all calls and operations that have no entry."""
 
 
 def _host_and_port(text: str) -> str:
@@ -42,20 +42,20 @@ class Behaviour(ClosedModel):
 
 
 class Configuration(ClosedModel):
-    """The configuration of one reference service. Addresses and behaviour are read again for each request."""
+    """The configuration of one reference service. Each request reads addresses and behaviour again."""
 
     host: str = "0.0.0.0"  # noqa: S104  # a pod's own address
     grpc_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
-    """`None`: the port of the service's settings. 0: any free one."""
+    """The port for gRPC. `None`: the port of the service's settings. 0: any free port."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     collector: str | None = None
     """Replaces `tracing.endpoint`."""
     addresses: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
-    """Callee → `host:port`, if it differs from the address in the bundle."""
+    """`host:port` by callee, for callees that have another address than in the bundle."""
     providers: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
-    """Model provider → `host:port`, without TLS. A provider without an address here is simulated in the process."""
+    """`host:port` by model provider, without TLS. A provider without an address here is simulated in the process."""
     behaviour: dict[str, Behaviour] = Field(default_factory=dict)
-    """Behaviour by the name of a simulated call or own operation. `default` is for all others."""
+    """Behaviour by the name of a simulated call or an operation of the service. `default` is for all others."""
 
     def of(self, name: str) -> Behaviour:
         """The behaviour of a call or an operation."""
@@ -63,7 +63,10 @@ class Configuration(ClosedModel):
 
 
 class ConfigurationFile:
-    """A configuration that may change during use. Raises `InvalidInputError` if it is faulty at the start."""
+    """A configuration file that may change while the service runs.
+
+    Raises `InvalidInputError` for faults at the start.
+    """
 
     def __init__(self, path: Path | None, runtime: Runtime) -> None:
         self._path = path
@@ -77,7 +80,7 @@ class ConfigurationFile:
             try:
                 self._configuration = self._read(self._path)
             except InvalidInputError as error:
-                logger.error("the configuration stays as it was: %s", error)  # noqa: TRY400  # the faults say everything
+                logger.error("the previous configuration stays in force: %s", error)  # noqa: TRY400  # the error lists all faults
         return self._configuration
 
     def _read(self, path: Path) -> Configuration:
@@ -100,7 +103,7 @@ class ConfigurationFile:
 
 
 def _unknown_names(text: bytes, bundle: PolicyBundle) -> Iterator[Fault]:
-    """The callees, providers, calls and operations that the bundle does not have. Other faults are not looked for."""
+    """A fault for each callee, provider, call and operation that the bundle does not have. It finds no other faults."""
     try:
         document = from_json(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The platform's flows between reference services on one machine: `voice-flows build/dev/policies`.
+"""Runs the platform's flows between reference services on one machine: `voice-flows build/dev/policies`.
 
-It sends a request into each flow and prints the time of each hop, from the received spans. Then it stops a soft
-dependency and starts it again. Exit code 0: everything is as expected; 1: something is not; 2: bad input.
+It sends a request into each flow, and prints the time of each hop by the received spans. Then it makes a soft
+dependency fail and recover. Exit code 0: all flows behave as expected; 1: a flow does not; 2: bad input.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from voice_reference.processes import Platform, Process, bundles_of, running, wa
 SERVER = 2
 """SPAN_KIND_SERVER of OTLP."""
 PATIENCE = 30.0
-"""Longest wait for anything, in seconds."""
+"""Longest wait for one answer, state or trace, in seconds."""
 ATTEMPTS = 5
 PAUSE = 0.15
-"""Seconds between two requests. agent-engine admits ten a second of one tenant."""
+"""Seconds between two requests. agent-engine admits ten requests a second of one tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Sent:
 
     trace_id: str
     span_id: str
-    """The sender's own span, which nobody exports."""
+    """The id of the sender's own span, which is not exported."""
     status: int
     fallbacks: tuple[str, ...]
 
@@ -80,18 +80,21 @@ def trace(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, l
 
 
 def answered(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, list[ReceivedSpan]]:
-    """The trace of a request that was answered. On a busy machine a store may time out; the output says so."""
+    """Send requests until one is answered, at most `ATTEMPTS`. Returns the request and its spans.
+
+    On a busy machine a simulated store may time out, so a request may fail. The output shows it.
+    """
     for _ in range(ATTEMPTS):
         sent, spans = trace(flow, platform, collector)
         if sent.status == 200:
             return sent, spans
-        print(f"\n{flow.title}: answered {sent.status}, once more")
+        print(f"\n{flow.title}: answered {sent.status}; sending the request again")
     raise FlowError(f"{flow.title}: {flow.service}.{flow.operation} answers {sent.status}")
 
 
 def show(flow: Flow, platform: Platform, collector: Collector) -> None:
     """Send one request and print its hops. Raises `FlowError` if it fails, or if its spans belong to several traces."""
-    trace(flow, platform, collector)  # not shown: the first request of a process opens its connections
+    trace(flow, platform, collector)  # not shown, because the first request of a process also opens its connections
     sent, spans = answered(flow, platform, collector)
     hops = [span for span in spans if span.kind == SERVER]
     traces = {span.trace_id for span in spans}
@@ -117,7 +120,10 @@ def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
 
 
 def is_call(span: ReceivedSpan) -> bool:
-    """True for the caller's span of a call to another service. Stores are simulated, and models send no spans."""
+    """True for the caller's span of a call to another service.
+
+    Simulated stores and models have no span of their own.
+    """
     return span.kind != SERVER and not {"voice.simulated", "voice.model.route"} & span.attributes.keys()
 
 
@@ -141,7 +147,7 @@ def _branch(span: ReceivedSpan, spans: list[ReceivedSpan], depth: int) -> Iterat
 
 
 def _line(span: ReceivedSpan, depth: int) -> str:
-    operation = re.split("[/ ]", span.name)[-1]  # `Service/run` over gRPC, `POST run` over HTTP
+    operation = re.split("[/ ]", span.name)[-1]  # the span's name is `Service/run` over gRPC, and `POST run` over HTTP
     attributes = span.attributes
     if "voice.model.route" in attributes:
         call = f"{attributes['voice.model.route']} ({attributes['voice.model.deployment']})"
@@ -154,7 +160,7 @@ def _line(span: ReceivedSpan, depth: int) -> str:
 
 
 def shrinking(spans: list[ReceivedSpan]) -> None:
-    """Raises `FlowError` if the deadline of a hop is not shorter than its caller's."""
+    """Check that the deadline of each hop is shorter than that of its caller. Raises `FlowError` if not."""
     by_id = {span.span_id: span for span in spans}
     for span in spans:
         left = span.attributes.get("voice.deadline_seconds")
@@ -162,11 +168,11 @@ def shrinking(spans: list[ReceivedSpan]) -> None:
         while caller is not None and caller.kind != SERVER:
             caller = by_id.get(caller.parent_id)
         if left is not None and caller is not None and not left < caller.attributes["voice.deadline_seconds"]:
-            raise FlowError(f"{span.service} has {left} s left, its caller {caller.service} no more than that")
+            raise FlowError(f"{span.service} has {left} s left, and its caller {caller.service} has no more than that")
 
 
 BREAK_DURATION = Duration("2s")
-"""Instead of the policy's minute, because somebody is watching."""
+"""Break of the circuit breaker in this demonstration. The policy's break is a minute, which is long to watch."""
 
 
 def break_and_mend(platform: Platform) -> None:
@@ -195,7 +201,7 @@ def follow(entrance: Process, agent: Process, *, degraded: bool, until: str) -> 
     while time.monotonic() < deadline:
         sent = send(entrance, "task")
         if sent.status != 200:
-            raise FlowError(f"a request failed with {sent.status}, where it should have degraded")
+            raise FlowError(f"a request failed with {sent.status} instead of an answer without citations")
         is_degraded, state = "no citations" in sent.fallbacks, breaker_state(agent, "rag-engine.context")
         line = f"  answered {'without citations' if is_degraded else 'with citations'}, breaker {state}"
         if line != seen:

@@ -1,6 +1,6 @@
 """Model calls through the providers' official SDK.
 
-Requests go to the addresses of the configuration. A provider without one is a fake in this process, so that no
+Requests go to the addresses in the configuration. A provider without an address there is a fake in this process, so no
 reference service calls a real provider.
 """
 
@@ -34,12 +34,12 @@ class ModelCalls:
     def __init__(self, runtime: Runtime, configuration: ConfigurationFile) -> None:
         self._models = ModelRuntime(runtime)
         self.collector = ModelCollector(self._models)
-        """The metrics of the calls."""
+        """The collector of the calls' metrics, for Prometheus."""
         self._configuration = configuration
         self._clients: dict[str, AsyncOpenAI] = {}
 
     async def texts(self, call: OutboundCall) -> AsyncGenerator[str, None]:
-        """Call the endpoint of the route's kind. Yields the parts of a text; nothing for other kinds.
+        """Call the endpoint for the route's kind of model. Yields the parts of a text, and nothing for other kinds.
 
         Raises `ModelError`, and the errors of the policies.
         """

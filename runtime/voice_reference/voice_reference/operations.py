@@ -1,8 +1,8 @@
-"""The work of a reference service: the calls of an operation, in the order of its bundle.
+"""The work of a reference service: it makes the calls of an operation, in the order of the bundle.
 
 It calls gRPC callees inside the platform over the network, and models through their providers' SDK. It simulates
 stores and other providers in this process, under the same policies. The bundle does not say which calls run in
-parallel, so they run in order.
+parallel, so the calls run one after the other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from voice_reference.models import ModelCalls
 from voice_reference.simulation import work
 
 Message = dict[str, Any]
-"""`{"content": …}` for a part of the answer's text. The last message of an operation has its `fallbacks`."""
+"""A message of an operation: `{"content": …}` with a part of the text. The last message also has the `fallbacks`."""
 
 
 class Operations:
@@ -45,7 +45,7 @@ class Operations:
         return any(each.streamed for each in self._runtime.bundle.inbound if each.operation == operation)
 
     async def run(self, operation: str) -> Message:
-        """The whole answer: the last message of `messages`, with the text of all messages as its `content`."""
+        """The whole answer: the last message of `messages`. Its `content` is the text of all messages."""
         text, last = "", {}
         async with aclosing(self.messages(operation)) as messages:
             async for last in messages:
@@ -53,10 +53,10 @@ class Operations:
         return {**last, "content": text} if text else last
 
     async def messages(self, operation: str) -> AsyncGenerator[Message, None]:
-        """Make every call of an operation, then its own work. Call it inside a request.
+        """Make every call of an operation, then simulate the service's own work. Use it inside a request.
 
         A streamed operation passes on the text of its callees as it arrives. The last message lists the fallbacks that
-        were used, here and behind the callees.
+        this service and its callees used.
         """
         left = remaining()
         if left is not None:
@@ -108,7 +108,7 @@ class Operations:
                 rpc.cancel()
 
     async def _simulated(self, call: OutboundCall) -> AsyncGenerator[Message, None]:
-        # The simulation includes the driver's own timeout.
+        # A real driver has a timeout of its own, so the simulation has one, too.
         limit = call.timeout.attempt.seconds if call.enforced_by.timeout == "driver" else None
         behaviour = self._configuration.current().of(call.name)
 

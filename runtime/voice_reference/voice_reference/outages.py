@@ -1,8 +1,9 @@
-"""Outages of reference services, and how long their callers refuse afterwards: `voice-outages build/dev/policies`.
+"""Measures how callers recover after outages of reference services: `voice-outages build/dev/policies`.
 
-A steady load runs through every flow. Each callee in turn is frozen, killed, slow, or comes and goes. From the callee's
-first good answer until the last call that a circuit breaker refused, no more may pass than the break that was in force
-and `MARGIN`; and no call may be attempted more often than its bundles' static bound. Exit code 0: both held; 1: not.
+A steady load runs through every flow. One callee after the other is frozen, killed, slowed down, or frozen repeatedly.
+Two conditions must hold. Circuit breakers stop refusing calls within their longest break and `MARGIN` after the
+callee's first good answer. No call is attempted more often than the retries in the bundles allow. Exit code 0: both
+hold; 1: one does not.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ from voice_reference.operations import is_on_the_wire
 from voice_reference.processes import Platform, bundles_of, running, wait_until
 
 RATE = 2.5
-"""Requests a second, over all flows."""
+"""Requests a second, over all flows together."""
 OUTAGE = 12.0
-"""Seconds that a callee is away."""
+"""Duration of an outage in seconds."""
 FLAP = 3.0
-"""Seconds that a callee that comes and goes stays away, and stays."""
+"""Seconds for which `flap` freezes the callee, and for which it then lets the callee run."""
 FLAPS = 4
 MARGIN = 5.0
-"""Seconds beyond the break: the next request must come, and its probes must be answered."""
+"""Seconds that a recovery may take longer than the break: a request must come, and the probes must be answered."""
 LONGEST_BREAK = 180.0
 SLOW = Behaviour(median=Duration("20s"), p95=Duration("20s"))
-"""Longer than any attempt may take."""
+"""The behaviour of a slow callee. It takes longer than any attempt may take."""
 
 
 def freeze(platform: Platform, callee: str) -> None:
-    """The process stops, as in a long pause of its machine, and goes on."""
+    """Freeze the process for `OUTAGE` seconds, as in a long pause of its machine."""
     process = platform.processes[callee].process
     process.send_signal(signal.SIGSTOP)
     time.sleep(OUTAGE)
@@ -52,7 +53,7 @@ def freeze(platform: Platform, callee: str) -> None:
 
 
 def kill(platform: Platform, callee: str) -> None:
-    """The process is killed, and is started again on its ports."""
+    """Kill the process, and start it again on its ports after `OUTAGE` seconds."""
     process = platform.processes[callee].process
     process.kill()
     process.wait()
@@ -61,7 +62,7 @@ def kill(platform: Platform, callee: str) -> None:
 
 
 def slow_down(platform: Platform, callee: str) -> None:
-    """Its own work takes longer than anybody waits."""
+    """For `OUTAGE` seconds, make the callee's work take longer than any caller waits."""
     operations = platform.processes[callee].bundle.inbound
     platform.behave(callee, **{each.operation: SLOW for each in operations})
     time.sleep(OUTAGE)
@@ -69,7 +70,7 @@ def slow_down(platform: Platform, callee: str) -> None:
 
 
 def flap(platform: Platform, callee: str) -> None:
-    """The process stops and goes on, again and again."""
+    """Freeze the process and let it run, `FLAPS` times in turn."""
     process = platform.processes[callee].process
     for _ in range(FLAPS):
         process.send_signal(signal.SIGSTOP)
@@ -88,16 +89,16 @@ OUTAGES: dict[str, Callable[[Platform, str], None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """One outage of one callee, as its callers saw it."""
+    """The recovery of the callers after one outage of one callee."""
 
     outage: str
     callee: str
     longest_break: float
-    """Seconds: the longest break that began before the last refused call."""
+    """The longest break of a circuit breaker since the start of the outage, in seconds."""
     refused: int
     """Calls that a circuit breaker refused, during the outage and afterwards."""
     seconds: float
-    """From the callee's first good answer to the last refused call; 0 without one."""
+    """Seconds from the callee's first good answer to the last refused call; 0 if no call was refused after it."""
 
     @property
     def is_in_time(self) -> bool:
@@ -116,7 +117,7 @@ HEADER = f"{'outage':<8}{'callee':<26}{'break':>8}{'refused':>9}{'last refusal':
 
 
 class Observer:
-    """The decisions of circuit breakers on the wire between services, from the spans that arrived."""
+    """Reads the decisions of the circuit breakers between services from the received spans."""
 
     def __init__(self, platform: Platform, collector: Collector) -> None:
         self._platform = platform
@@ -125,7 +126,7 @@ class Observer:
         self._watched = {call.name for call in calls if is_on_the_wire(call)}
 
     def events(self, kind: str, since: float) -> list[ReceivedEvent]:
-        """The breakers' events of one kind since a time, in seconds since the epoch."""
+        """The events of one kind of these breakers. `since` is a time in seconds since the epoch."""
         spans = list(self._collector.spans)
         return [
             event
@@ -156,7 +157,7 @@ def _name(line: str) -> str:
 
 @contextmanager
 def load(platform: Platform, flows: Iterable[Flow]) -> Iterator[Counter[str]]:
-    """Send `RATE` requests a second through the flows in turn, and count them by their entrance."""
+    """Send `RATE` requests a second into the flows in turn. Counts the requests by service and operation."""
     sent: Counter[str] = Counter()
     over = threading.Event()
 
@@ -182,13 +183,16 @@ def load(platform: Platform, flows: Iterable[Flow]) -> Iterator[Counter[str]]:
 
 
 def recover(platform: Platform, observer: Observer, outage: str, callee: str) -> Recovery:
-    """Take a callee away and give it back, under load. Raises `TimeoutError` if a breaker stays open."""
+    """Cause an outage of a callee under load, and wait for the recovery.
+
+    Raises `TimeoutError` if a breaker stays open.
+    """
     began = time.time()
     OUTAGES[outage](platform, callee)
     wait_until(lambda: _answers(platform, callee), PATIENCE, f"{callee} answers again")
     answered = time.time()
     wait_until(observer.all_closed, LONGEST_BREAK, "every circuit breaker is closed")
-    time.sleep(1.0)  # the last spans arrive
+    time.sleep(1.0)  # time for the last spans to arrive
     refusals = [event.time / 1e9 for event in observer.events("rejected", began)]
     breaks = [event for event in observer.events("transition", began) if event.attributes["voice.after"] == "open"]
     longest = max((event.attributes["voice.delay_seconds"] for event in breaks), default=0.0)
@@ -208,7 +212,7 @@ def _answers(platform: Platform, callee: str) -> bool:
 
 
 def bounds(bundles: dict[str, PolicyBundle], entrance: str) -> Counter[tuple[str, str]]:
-    """Attempts of each call, by caller and name, that one request at `service.operation` may make at most."""
+    """The most attempts of each call, by caller and name, that one request to the operation `entrance` may cause."""
     found: Counter[tuple[str, str]] = Counter()
     service, _, operation = entrance.partition(".")
     bundle = bundles[service]
@@ -224,7 +228,7 @@ def bounds(bundles: dict[str, PolicyBundle], entrance: str) -> Counter[tuple[str
 
 
 def attempts(platform: Platform) -> Counter[tuple[str, str]]:
-    """Attempts of each call that have ended, by caller and name."""
+    """Number of ended attempts of each call, by caller and name."""
     found: Counter[tuple[str, str]] = Counter()
     for service, process in platform.processes.items():
         for line in metrics(process).splitlines():
@@ -234,7 +238,10 @@ def attempts(platform: Platform) -> Counter[tuple[str, str]]:
 
 
 def refuse_storms(platform: Platform, sent: Counter[str], before: Counter[tuple[str, str]]) -> str:
-    """The call that came nearest to its static bound. Raises `FlowError` if one was attempted more often."""
+    """Compare the attempts with the most that the bundles allow. Returns a text about the call nearest to its bound.
+
+    Raises `FlowError` if a call was attempted more often.
+    """
     bundles = {name: process.bundle for name, process in platform.processes.items()}
     allowed: Counter[tuple[str, str]] = Counter()
     for entrance, count in sent.items():
@@ -243,14 +250,17 @@ def refuse_storms(platform: Platform, sent: Counter[str], before: Counter[tuple[
     made = attempts(platform)
     shares = {call: (made[call] - before[call]) / most for call, most in allowed.items()}
     (service, name), share = max(shares.items(), key=lambda pair: pair[1])
-    text = f"{service} attempted {name} {share:.0%} of the times that the bundles allow"
+    text = f"nearest to its bound: {service} attempted {name} {share:.0%} of the times that the bundles allow"
     if share > 1:
         raise FlowError(text)
     return text
 
 
 def run(directory: Path, callees: Iterable[str], outages: Iterable[str]) -> bool:
-    """Every outage of every callee: true if all recovered in time. Raises `InvalidInputError`, `FlowError`."""
+    """Cause every outage of every callee. True if all callers recovered in time.
+
+    Raises `InvalidInputError` and `FlowError`.
+    """
     bundles = bundles_of(directory, [flow.service for flow in FLOWS])
     with Collector() as collector, running(bundles, collector.endpoint) as platform:
         for flow in FLOWS:
@@ -267,16 +277,18 @@ def run(directory: Path, callees: Iterable[str], outages: Iterable[str]) -> bool
 
 
 def _callees(bundles: dict[str, PolicyBundle]) -> list[str]:
-    """The services that others call on the wire."""
+    """The services that other services call over the network."""
     return sorted({call.callee for bundle in bundles.values() for call in bundle.outbound if is_on_the_wire(call)})
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code."""
-    parser = argparse.ArgumentParser(prog="voice-outages", description="Take callees away and measure the recovery.")
+    """Run the command. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="voice-outages", description="Cause outages of callees, and measure how their callers recover."
+    )
     parser.add_argument("policies", type=Path, help="rendered bundles, such as build/dev/policies")
-    parser.add_argument("--callee", action="append", default=[], help="a service to take away (default: each)")
-    parser.add_argument("--outage", action="append", choices=OUTAGES, help="a way to take it away (default: each)")
+    parser.add_argument("--callee", action="append", default=[], help="a service that fails (default: every callee)")
+    parser.add_argument("--outage", action="append", choices=OUTAGES, help="a kind of outage (default: every kind)")
     chosen = parser.parse_args(arguments)
     try:
         return 0 if run(chosen.policies, chosen.callee, chosen.outage or OUTAGES) else 1

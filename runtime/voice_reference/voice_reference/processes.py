@@ -1,4 +1,4 @@
-"""Reference services of many bundles on one machine: one process each, on free ports of the loopback interface."""
+"""Runs reference services on one machine: one process for each bundle, on free ports of the loopback interface."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["Platform", "Process", "bundles_of", "running", "wait_until"]
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 180.0
-"""Longest start of all processes together, in seconds. Two idle cores need a tenth of it."""
+"""Seconds in which all processes must start. Two idle cores need a tenth of it."""
 PORT_TAKEN = "cannot be listened on"
-"""A process whose port is taken ends with these words."""
+"""Words in the last message of a process whose port is already in use."""
 LAST_WORDS = 500
-"""Characters of a log that an error quotes."""
+"""Number of characters at the end of a log that an error quotes."""
 
 
 def bundles_of(directory: Path, entrances: Iterable[str]) -> dict[str, PolicyBundle]:
-    """The bundles of some services and of everything that they call. Raises `InvalidInputError`."""
+    """The bundles of the services `entrances` and of all services that they call. Raises `InvalidInputError`."""
     found: dict[str, PolicyBundle] = {}
     wanted = list(entrances)
     while wanted:
@@ -57,21 +57,21 @@ class Process:
 
     @property
     def log(self) -> Path:
-        """The file with its standard output."""
+        """The file with the output of the process."""
         return self.directory / "log"
 
     @property
     def last_words(self) -> str:
-        """The end of its log."""
+        """The end of the log."""
         return self.log.read_text()[-LAST_WORDS:].strip()
 
     @property
     def url(self) -> str:
-        """URL of its HTTP port."""
+        """The URL of the HTTP port."""
         return f"http://{LOOPBACK}:{self.http_port}"
 
     def find_ports(self) -> bool:
-        """Return true once the process is ready and has announced its ports."""
+        """Read the ports from the log. True if the process has logged them, and so is ready."""
         for line in self.log.read_text().splitlines():
             entry = _entry(line)
             if entry.get("message") == "ready":
@@ -83,12 +83,12 @@ class Process:
         return False
 
     def mount(self, bundle: PolicyBundle) -> None:
-        """Replace the bundle by one rename, as kubelet swaps a ConfigMap. The new bundle gets its own digest."""
+        """Replace the bundle by one rename, as kubelet swaps a ConfigMap. The new bundle gets a new digest."""
         self.bundle = bundle.sealed()
         _replace(self.directory / "policy" / FILE_NAME, json.dumps(self.bundle.to_document()))
 
     def configure(self, configuration: Configuration) -> None:
-        """Replace the configuration."""
+        """Replace the file of the configuration."""
         _replace(self.directory / "configuration.json", configuration.model_dump_json())
 
 
@@ -102,14 +102,17 @@ class Platform:
         self._behaviour: dict[str, dict[str, Behaviour]] = {}
 
     def behave(self, service: str, **behaviour: Behaviour) -> None:
-        """Change the behaviour of a service's simulated work. Unnamed calls and operations behave as by default."""
+        """Change the behaviour of a service's simulated work.
+
+        Calls and operations without a behaviour get the default.
+        """
         self._behaviour[service] = behaviour
         self._configure(service)
 
     def restart(self, service: str) -> None:
         """Start a killed service again on its ports, and wait until it is ready.
 
-        An outgoing connection of any program may use one of the ports for a while. Then the start is repeated.
+        If an outgoing connection of another program uses one of the ports, the start is repeated.
         """
         process = self.processes[service]
         process.configure(self._configuration(service, process.grpc_port, process.http_port))
@@ -125,7 +128,7 @@ class Platform:
         self._configure(service)
 
     def connect(self) -> None:
-        """Tell every service the addresses of the others."""
+        """Write the addresses of all services into the configuration of each service."""
         for service in self.processes:
             self._configure(service)
 
@@ -152,7 +155,9 @@ class Platform:
 def running(
     bundles: dict[str, PolicyBundle], collector: str, providers: Mapping[str, str] | None = None
 ) -> Iterator[Platform]:
-    """Start a process for each bundle, and end them all. `providers`: model provider → `host:port`; others are fakes.
+    """Start a process for each bundle. The end of the block ends all processes.
+
+    `providers` maps model providers to `host:port`. Other providers are fakes.
 
     Raises:
         InvalidInputError: a process ended instead of starting.
@@ -176,11 +181,11 @@ def running(
 
 
 def wait_until(holds: Callable[[], bool], timeout: float, what: str) -> None:
-    """Wait until `what` is true. Raises `TimeoutError`."""
+    """Wait until `holds()` is true. `what` describes the condition in the error. Raises `TimeoutError`."""
     deadline = time.monotonic() + timeout
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout:.0f} s: {what}")
+            raise TimeoutError(f"not true within {timeout:.0f} s: {what}")
         time.sleep(0.05)
 
 
@@ -188,7 +193,7 @@ def _wait_until_ready(processes: Iterable[Process]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while late := [process for process in processes if not process.find_ports()]:
         if time.monotonic() > deadline:
-            said = "; ".join(f"{each.bundle.metadata.service} (its log ends: {each.last_words!r})" for each in late)
+            said = "; ".join(f"{each.bundle.metadata.service} (end of its log: {each.last_words!r})" for each in late)
             raise TimeoutError(f"not ready within {START_SECONDS:.0f} s: {said}")
         time.sleep(0.05)
 
@@ -220,7 +225,7 @@ def _run(directory: Path) -> subprocess.Popen[bytes]:
         "VOICE_POLICY_PATH": str(directory / "policy"),
         "VOICE_SETTINGS_PATH": str(directory),
         "VOICE_REFERENCE_PATH": str(directory / "configuration.json"),
-        "OTEL_BSP_SCHEDULE_DELAY": "200",  # milliseconds: a user waits for the spans
+        "OTEL_BSP_SCHEDULE_DELAY": "200",  # in milliseconds: short, because a user waits for the spans
     }
     with (directory / "log").open("wb") as log:
         command = [sys.executable, "-m", "voice_reference"]

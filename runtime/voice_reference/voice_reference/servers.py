@@ -23,7 +23,7 @@ METRICS_PATH = "/metrics"
 
 
 class GrpcOperations(grpc.GenericRpcHandler):
-    """Accepts any method whose last segment is an operation of the bundle. Messages are JSON: no stubs are needed.
+    """Serves every method whose last segment is an operation of the bundle. Messages are JSON, so no stubs are needed.
 
     The method of a streamed operation answers with a stream.
     """
@@ -51,9 +51,9 @@ class GrpcOperations(grpc.GenericRpcHandler):
 class HttpOperations:
     """`POST /<operation>` runs an operation, under the middleware's policies; `GET /metrics` shows the metrics.
 
-    A client that accepts `text/event-stream` gets each message of the operation as an event at once. An answer
-    that breaks off ends with an event `error`, with the class of the failure of a dependency. A client that leaves
-    cancels the operation.
+    A client that accepts `text/event-stream` gets each message of the operation at once, as an event. An answer that
+    breaks off ends with an event `error`. It contains the failure class if a dependency has failed. If the client
+    leaves, the operation is cancelled.
     """
 
     def __init__(self, runtime: Runtime, operations: Operations, models: ModelCalls) -> None:
@@ -63,7 +63,7 @@ class HttpOperations:
         self._registry.register(models.collector)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI defines it."""
+        """Serve one request, as ASGI defines it."""
         if scope["type"] != "http":
             return
         if scope["path"] == METRICS_PATH:
@@ -73,7 +73,7 @@ class HttpOperations:
         elif scope["method"] == "POST":
             await respond(send, 200, await self._operations.run(last_segment(scope)))
         else:
-            await respond(send, 405, {"error": "an operation is run by POST"})
+            await respond(send, 405, {"error": "use POST to run an operation"})
 
     async def _stream(self, operation: str, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
@@ -115,7 +115,7 @@ def _accepts_events(scope: Scope) -> bool:
 
 
 def _fault(error: Exception) -> dict[str, Any]:
-    """An error for the client: the policy's own text, and the failure of a dependency as its class and its wait."""
+    """An error for the client: the text of the policy, and class and wait of the failure of a dependency."""
     text = f"{error.policy}: {error.summary}" if isinstance(error, VoiceRuntimeError) else "the callee failed"
     failure = dependency_failure(error)
     return {"error": text} | ({} if failure is None else asdict(failure))
@@ -128,5 +128,5 @@ async def _send_event(send: Send, lines: str) -> None:
 async def _cancel_when_left(receive: Receive, task: asyncio.Task[Any]) -> None:
     """Cancel the task of a request when its client has left."""
     while (await receive())["type"] != "http.disconnect":
-        """A part of the request's body, which is ignored."""
+        """Ignore the parts of the request's body."""
     task.cancel()

@@ -23,15 +23,15 @@ from voice_reference.simulation import work
 
 logger = logging.getLogger("voice_reference")
 DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT = 9000, 8080
-"""Ports without settings and configuration. Most services of the platform use them."""
+"""Default ports, for a service without settings and configuration. Most services of the platform use these ports."""
 
 
 class PortError(Exception):
-    """A port on which the process cannot listen."""
+    """The process cannot listen on a port."""
 
 
 class Service:
-    """Serves the operations of a bundle. Raises `InvalidInputError` if the bundle has a check that cannot be made."""
+    """Serves the operations of a bundle. Raises `InvalidInputError` if a health check of the bundle has no checker."""
 
     def __init__(
         self, runtime: Runtime, configuration: ConfigurationFile, settings: ServiceSettings | None = None
@@ -48,7 +48,10 @@ class Service:
         self._grpc = GrpcOperations(operations)
 
     async def serve(self) -> None:
-        """Serve until SIGTERM. Then `/ready` fails first, and accepted requests are finished. Raises `PortError`."""
+        """Serve until SIGTERM.
+
+        Then first `/ready` fails, and then accepted requests are finished. Raises `PortError`.
+        """
         configuration = self._configuration.current()
         server = self._wire.server()
         server.add_generic_rpc_handlers((self._grpc,))
@@ -74,7 +77,10 @@ class Service:
         return chosen if chosen is not None else self._settings.http_port if self._settings else DEFAULT_HTTP_PORT
 
     def _checkers(self) -> list[tuple[str, Checker]]:
-        """A simulated dependency is as healthy as configured. Other reference services are checked over gRPC."""
+        """The checkers by check. A check of a simulated dependency fails as often as its behaviour says.
+
+        Other reference services are checked over gRPC.
+        """
         calls = {call.name: call for call in self._runtime.bundle.outbound}
         return [
             (check.name, self._checker(check, calls[check.target]))
@@ -97,7 +103,7 @@ class Service:
 
 @contextmanager
 def _listening(protocol: str, port: int) -> Iterator[int]:
-    """Convert gRPC's `RuntimeError` and a socket's `OSError` into `PortError`."""
+    """Convert a `RuntimeError` of gRPC and an `OSError` of a socket into a `PortError`."""
     try:
         yield port
     except (OSError, RuntimeError) as error:

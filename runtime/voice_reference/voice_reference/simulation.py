@@ -15,7 +15,7 @@ Z95 = 1.6449
 
 
 def latency(behaviour: Behaviour, random: Random) -> float:
-    """Seconds, drawn from the log-normal distribution of this median and P95."""
+    """A latency in seconds, drawn from the log-normal distribution with the median and P95 of `behaviour`."""
     median = behaviour.median.seconds
     if not median:
         return 0.0
