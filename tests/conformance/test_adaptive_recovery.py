@@ -1,4 +1,4 @@
-"""An adaptive limit recovers: after an outage the callee's callers are refused nothing after a stated time."""
+"""An adaptive limit recovers: from `longest_recovery` after an outage on, it refuses no request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CATALOGUE = {
 
 @dataclass
 class Simulation:
-    """Requests at a steady rate to a callee that fails until `OUTAGE`, and answers at once."""
+    """Requests at a steady rate, which fail until the time `OUTAGE` and succeed at once afterwards."""
 
     policy: Policy
     demand: float
@@ -52,7 +52,7 @@ class Simulation:
 
 
 def is_over(simulation: Simulation) -> bool:
-    """True if nothing was refused later than the stated time after the outage."""
+    """True if no request was refused later than `longest_recovery` after the outage."""
     return max(simulation.refused, default=0.0) <= OUTAGE + simulation.policy.longest_recovery
 
 
@@ -95,7 +95,7 @@ ALIASED = Policy(
 
 @given(policies(), st.floats(0.1, 150))
 @example(ALIASED, 22.0)
-def test_every_policy_that_is_accepted_recovers_in_the_time_it_states(policy: Policy, demand: float) -> None:
+def test_every_valid_policy_recovers_within_its_longest_recovery(policy: Policy, demand: float) -> None:
     # Evenly spaced requests at exactly the highest rate leave no room for rounding.
     simulation = Simulation(policy, demand=min(demand, 0.9 * policy.max_rate.per_second))
     simulation.run(OUTAGE + policy.longest_recovery + 20)
@@ -109,7 +109,7 @@ def test_a_policy_that_recovers_too_late_is_refused() -> None:
         Policy.model_validate({"min_rate": "5/s", "max_rate": "9/s", "burst": 1, "error_ratio": "100%"})
 
 
-def test_a_key_that_is_unused_is_forgotten_though_its_rate_has_fallen() -> None:
+def test_an_unused_key_is_dropped_even_with_a_lowered_rate() -> None:
     clock = FakeClock(0.0)
     policy = RateLimit(limit=Policy(min_rate=Rate("1/s"), max_rate=Rate("8/s"), burst=8), key="tenant")
     gate = Gate("run", policy, clock, seeded())

@@ -38,7 +38,7 @@ FAILURE = PERMANENT
 
 
 class NotFoundError(Exception):
-    """The callee answered: there is no such thing."""
+    """The callee works, and answers that the thing does not exist."""
 
 
 def neutral_not_found(error: Exception) -> Failure | None:
@@ -80,7 +80,7 @@ async def fail() -> None:
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["breaker", "pipeline"])
-async def test_b1_half_open_admits_only_its_permits_of_a_thousand_released_at_once(
+async def test_b1_half_open_admits_only_half_open_max_requests_of_a_thousand_simultaneous_tasks(
     clock: FakeClock, *, alone: bool
 ) -> None:
     tripped = opened(clock)
@@ -105,7 +105,7 @@ async def test_b1_half_open_admits_only_its_permits_of_a_thousand_released_at_on
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_b1_threads_get_no_more_permits_than_tasks() -> None:
+def test_b1_half_open_admits_only_half_open_max_requests_of_many_threads() -> None:
     clock = FakeClock()
     for _ in range(50):
         tripped, start = half_opened(clock), threading.Barrier(16)
@@ -124,7 +124,7 @@ def test_b1_threads_get_no_more_permits_than_tasks() -> None:
         assert len(admitted) == 3
 
 
-async def test_b2_half_open_is_entered_once_for_simultaneous_arrivals(clock: FakeClock) -> None:
+async def test_b2_simultaneous_calls_enter_half_open_once(clock: FakeClock) -> None:
     recorder = Recorder()
     tripped = opened(clock, recorder=recorder)
     clock.advance(120)
@@ -133,7 +133,7 @@ async def test_b2_half_open_is_entered_once_for_simultaneous_arrivals(clock: Fak
     assert moves == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
 
 
-async def test_b3_cancelled_probes_give_their_permits_back(clock: FakeClock) -> None:
+async def test_b3_a_cancelled_probe_frees_its_place_in_the_round(clock: FakeClock) -> None:
     tripped = half_opened(clock)
     for _ in range(10):
         probe = asyncio.create_task(tripped.call(asyncio.sleep, 10))
@@ -144,7 +144,7 @@ async def test_b3_cancelled_probes_give_their_permits_back(clock: FakeClock) -> 
     assert await tripped.call(succeed) == "ok"
 
 
-async def test_b4_an_ignored_exception_is_neutral_closed_and_half_open(clock: FakeClock) -> None:
+async def test_b4_an_error_that_the_classifier_ignores_is_neutral_in_closed_and_half_open(clock: FakeClock) -> None:
     async def missing() -> None:
         raise NotFoundError
 
@@ -153,10 +153,10 @@ async def test_b4_an_ignored_exception_is_neutral_closed_and_half_open(clock: Fa
         with pytest.raises(NotFoundError if number % 2 else OSError):
             await closed.call(missing if number % 2 else fail)
         if number == 7:
-            assert closed.current() == "closed"  # four failures: the ignored ones between did not count
+            assert closed.current() == "closed"  # four failures; the ignored errors between them did not count
         if number == 8:
             break
-    assert closed.current() == "open"  # nor did they reset the streak
+    assert closed.current() == "open"  # the ignored errors did not reset the streak, either
 
     probed = half_opened(clock)
     for _ in range(10):
@@ -166,7 +166,7 @@ async def test_b4_an_ignored_exception_is_neutral_closed_and_half_open(clock: Fa
     assert await probed.call(succeed) == "ok"
 
 
-async def test_b5_a_probe_refused_further_in_gives_its_permit_back(clock: FakeClock) -> None:
+async def test_b5_a_probe_that_an_inner_policy_refuses_frees_its_place_in_the_round(clock: FakeClock) -> None:
     tripped = half_opened(clock)
 
     async def refused() -> None:
@@ -180,7 +180,7 @@ async def test_b5_a_probe_refused_further_in_gives_its_permit_back(clock: FakeCl
     assert await pipeline.call(succeed) == "ok"
 
 
-async def test_b6_a_round_that_never_decides_goes_open(clock: FakeClock) -> None:
+async def test_b6_hanging_probes_open_the_breaker_after_half_open_max_duration(clock: FakeClock) -> None:
     tripped = half_opened(clock, Policy(half_open_max_requests=2, success_threshold=1))
     stuck = [asyncio.create_task(tripped.call(asyncio.sleep, 10_000)) for _ in range(2)]
     await settle()
@@ -193,13 +193,13 @@ async def test_b6_a_round_that_never_decides_goes_open(clock: FakeClock) -> None
         await tripped.call(succeed)
     assert tripped.current() == "open"
     clock.advance(120)
-    assert await tripped.call(succeed) == "ok"  # the revoked permits are back
+    assert await tripped.call(succeed) == "ok"  # the hanging probes no longer take places in the round
     for task in stuck:
         task.cancel()
     await asyncio.gather(*stuck, return_exceptions=True)
 
 
-def test_b7_a_success_from_before_opening_does_not_close(clock: FakeClock) -> None:
+def test_b7_a_late_success_of_a_call_from_before_the_opening_does_not_close(clock: FakeClock) -> None:
     slow = breaker(clock)
     before = slow.state
     for _ in range(5):
@@ -237,7 +237,7 @@ def test_b8_failures_begun_before_an_outage_do_not_count_after_it(clock: FakeClo
     assert recovering.current() == "closed"
 
 
-def test_b9_the_late_success_of_a_failed_round_does_not_close(clock: FakeClock) -> None:
+def test_b9_a_late_success_of_a_probe_of_a_failed_round_does_not_close(clock: FakeClock) -> None:
     tripped = half_opened(clock, Policy(success_threshold=1))
     first, second = tripped.acquire(), tripped.acquire()
     tripped.failure(first, FAILURE)
@@ -251,7 +251,7 @@ def test_b9_the_late_success_of_a_failed_round_does_not_close(clock: FakeClock) 
 
 @pytest.mark.parametrize("kind", [asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("shell", ["breaker", "pipeline", "sync"])
-def test_b10_what_ends_a_task_or_process_is_no_failure_and_passes_unchanged(
+def test_b10_errors_that_end_a_task_or_process_are_neutral_and_pass_unchanged(
     clock: FakeClock, kind: type[BaseException], shell: str
 ) -> None:
     tripped = breaker(clock, Policy(consecutive_failures=1))
@@ -292,7 +292,9 @@ async def test_b11_a_cancellation_does_not_reset_the_streak(clock: FakeClock) ->
     assert counted.current() == "open"
 
 
-async def test_b12_our_own_deadline_outside_counts_and_the_callers_cancellation_does_not(clock: FakeClock) -> None:
+async def test_b12_an_enclosing_deadline_counts_as_failure_and_the_callers_cancellation_does_not(
+    clock: FakeClock,
+) -> None:
     counted = breaker(clock)
     pipeline = Outbound("callee", breaker=counted, attempt_timeout=5.0, clock=clock)
     for _ in range(5):
@@ -324,7 +326,7 @@ def test_b13_wall_clock_steps_change_nothing(monkeypatch: pytest.MonkeyPatch) ->
         assert 50 < (refused.value.retry_after or 0) <= 66
 
 
-def test_b14_exactly_success_threshold_successes_close(clock: FakeClock) -> None:
+def test_b14_the_breaker_closes_after_exactly_success_threshold_successes(clock: FakeClock) -> None:
     tripped = half_opened(clock, Policy(half_open_max_requests=5, success_threshold=4))
     for number in range(4):
         assert tripped.current() == "half_open", number
@@ -355,7 +357,7 @@ def test_b14_unreachable_and_impossible_thresholds_are_refused_at_load(
     assert accepted in str(refused.value)
 
 
-async def test_b15_rejections_are_new_errors_and_hold_no_memory(clock: FakeClock) -> None:
+async def test_b15_each_rejection_is_a_new_error_and_leaks_no_memory(clock: FakeClock) -> None:
     pipeline = Outbound("callee", breaker=opened(clock), attempt_timeout=1.0, clock=clock)
 
     async def reject() -> CircuitOpenError:
@@ -387,7 +389,7 @@ async def test_b15_rejections_are_new_errors_and_hold_no_memory(clock: FakeClock
     assert after - before < 10_000
 
 
-def test_b16_no_lock_is_held_over_the_call() -> None:
+def test_b16_no_lock_is_held_during_the_call() -> None:
     shared = CircuitBreaker("callee", Policy())
     inside = threading.Barrier(5, timeout=60)  # passes only if five threads are inside at once
     threads = [threading.Thread(target=shared.call_sync, args=(inside.wait,)) for _ in range(5)]
@@ -412,7 +414,7 @@ class Callable1:
     [fail, functools.partial(fail), Callable1(), Callable1().method, lambda: fail()],  # noqa: PLW0108  # the lambda is the case
     ids=["coroutine", "partial", "object", "method", "lambda"],
 )
-async def test_b17_an_asynchronous_failure_is_never_seen_as_a_success(clock: FakeClock, fn: Any) -> None:
+async def test_b17_the_failure_of_an_awaitable_is_never_counted_as_a_success(clock: FakeClock, fn: Any) -> None:
     counted = breaker(clock)
     pipeline = Outbound("callee", breaker=counted, clock=clock)
     with pytest.raises(OSError, match="down"):
@@ -422,7 +424,9 @@ async def test_b17_an_asynchronous_failure_is_never_seen_as_a_success(clock: Fak
     assert (counted.successful, counted.failed) == (0, 2)
 
 
-async def test_b17_generators_and_plain_functions_are_told_apart(clock: FakeClock, tmp_path: Any) -> None:
+async def test_b17_call_refuses_an_asynchronous_generator_and_accepts_a_plain_function(
+    clock: FakeClock, tmp_path: Any
+) -> None:
     async def messages() -> AsyncIterator[int]:
         yield 1
 
@@ -441,7 +445,7 @@ async def test_b17_generators_and_plain_functions_are_told_apart(clock: FakeCloc
     assert runtime.protect("callee")(plain)(1) == 2
 
 
-async def test_b18_a_listener_that_raises_changes_nothing(clock: FakeClock) -> None:
+async def test_b18_an_event_listener_that_raises_does_not_affect_the_call(clock: FakeClock) -> None:
     class Broken:
         def on_event(self, _: object) -> None:
             raise RuntimeError("broken listener")
@@ -466,7 +470,7 @@ WINDOWED = Policy(
 )
 
 
-def test_b19_a_ratio_needs_its_minimum_throughput(clock: FakeClock) -> None:
+def test_b19_a_failure_ratio_opens_only_above_minimum_throughput(clock: FakeClock) -> None:
     windowed = breaker(clock, WINDOWED)
     for number in range(9):
         windowed.failure(windowed.state, FAILURE)
@@ -476,7 +480,7 @@ def test_b19_a_ratio_needs_its_minimum_throughput(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("idle", [11.1, 1_000_000.0])
-def test_b19_failures_age_out_without_traffic(clock: FakeClock, idle: float) -> None:
+def test_b19_old_failures_leave_the_window_without_traffic(clock: FakeClock, idle: float) -> None:
     windowed = breaker(clock, WINDOWED)
     for _ in range(9):
         windowed.failure(windowed.state, FAILURE)
@@ -485,7 +489,7 @@ def test_b19_failures_age_out_without_traffic(clock: FakeClock, idle: float) -> 
     assert windowed.current() == "closed"
 
 
-def test_b19_a_slow_failure_counts_once_each_way(clock: FakeClock) -> None:
+def test_b19_a_slow_failure_counts_once_as_failure_and_once_as_slow(clock: FakeClock) -> None:
     windowed = breaker(clock, WINDOWED)
     for _ in range(3):
         windowed.failure(windowed.state, FAILURE, elapsed=2)
@@ -499,14 +503,14 @@ def test_b19_a_slow_failure_counts_once_each_way(clock: FakeClock) -> None:
     assert windowed.current() == "open"
 
 
-async def test_b20_slow_successes_open(clock: FakeClock) -> None:
+async def test_b20_slow_successes_open_the_breaker(clock: FakeClock) -> None:
     windowed = breaker(clock, WINDOWED)
     pipeline = Outbound("callee", breaker=windowed, attempt_timeout=5.0, clock=clock)
     await asyncio.gather(*(pipeline.call(asyncio.sleep, 1.5) for _ in range(10)))
     assert (windowed.slow, windowed.failed, windowed.current()) == (10, 0, "open")
 
 
-async def test_b20_time_in_the_queue_is_not_the_callees(clock: FakeClock) -> None:
+async def test_b20_time_in_the_bulkheads_queue_does_not_make_a_call_slow(clock: FakeClock) -> None:
     windowed = breaker(clock, WINDOWED)
     narrow = Bulkhead("callee", BulkheadPolicy(max_concurrent=1, max_queue=100, queue_timeout=Duration("1m")))
     pipeline = Outbound("callee", breaker=windowed, bulkhead=narrow, attempt_timeout=5.0, clock=clock)
@@ -514,7 +518,9 @@ async def test_b20_time_in_the_queue_is_not_the_callees(clock: FakeClock) -> Non
     assert (windowed.slow, windowed.current()) == (0, "closed")
 
 
-def test_b21_each_target_has_its_own_breaker_and_churn_is_bounded(clock: FakeClock, tmp_path: Any) -> None:
+def test_b21_each_target_has_its_own_breaker_and_the_number_of_breakers_is_bounded(
+    clock: FakeClock, tmp_path: Any
+) -> None:
     runtime = Runtime.load(mount(tmp_path, bundle(call("llm.generate", circuit_breaker=Policy()))), clock=clock)
 
     def breaker_of(target: str) -> CircuitBreaker:
@@ -531,10 +537,10 @@ def test_b21_each_target_has_its_own_breaker_and_churn_is_bounded(clock: FakeClo
     for number in range(2_000):
         breaker_of(f"target-{number}")
     assert len(runtime.targets) == 256
-    assert breaker_of("first") is down  # what is open is not forgotten for what is idle
+    assert breaker_of("first") is down  # a target with an open breaker is not dropped before an idle one
 
 
-def test_b22_open_time_is_jittered_grows_with_failed_rounds_and_resets_on_close() -> None:
+def test_b22_the_break_has_jitter_grows_with_each_failed_round_and_starts_again_after_closing() -> None:
     def open_times(seed: int) -> list[float]:
         clock, recorder = FakeClock(), Recorder()
         tripped = CircuitBreaker("callee", Policy(), clock=clock, random=seeded(seed), events=Events([recorder]))
@@ -555,7 +561,7 @@ def test_b22_open_time_is_jittered_grows_with_failed_rounds_and_resets_on_close(
         shortest = min(60 * 1.5**number, 300)
         assert shortest <= duration <= shortest * 1.1, number
     assert 60 <= times[-1] <= 66
-    assert len({open_times(seed)[0] for seed in range(20)}) == 20  # replicas do not probe together
+    assert len({open_times(seed)[0] for seed in range(20)}) == 20  # replicas do not probe at the same time
 
 
 async def test_b23_a_stream_succeeds_at_its_end_and_closing_it_early_is_neutral(clock: FakeClock) -> None:

@@ -1,4 +1,4 @@
-"""Real traffic through the policies that the platform declares: limits by tenant and user, adaptive, degradation."""
+"""Real requests under the policies that the platform declares: limits by tenant and user, adaptive, degradation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def _refused(url: str, requests: int, baggage: str) -> int:
 
 
 def refused(platform: Platform, target: str, requests: int, *, tenant: str = "acme", user: str = "ann") -> int:
-    """Send requests at once. Returns the number of those that a rate limit refused."""
+    """Send requests at once. Returns the number of requests that a rate limit refused."""
     service, _, operation = target.partition(".")
     url = f"{platform.processes[service].url}/{operation}"
     return asyncio.run(_refused(url, requests, f"tenant.id={tenant},user.id={user}"))
@@ -71,7 +71,7 @@ def test_a_token_bucket_limits_one_tenant_and_no_other(platform: Platform) -> No
 
 
 def test_failures_of_the_providers_lower_the_adaptive_limit_and_the_level(platform: Platform) -> None:
-    """At its highest rate the limit admits a burst of 150. Its rate recovers by itself; that is tested on a clock."""
+    """The burst is 150 at the highest rate. `test_adaptive_recovery` tests the recovery of the rate on a fake clock."""
     platform.behave("model-adapter", **{"llm.embed": BROKEN})
     wait_until(lambda: refused(platform, "model-adapter.embed", 50) > 0, PATIENCE, "the rate has fallen")
     wait_until(lambda: is_at(platform, "model-adapter", "full"), PATIENCE, "every feature is off")

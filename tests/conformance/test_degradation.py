@@ -30,7 +30,7 @@ LATENCY = Policy(
 
 
 def current(level: Degradation) -> str:
-    """The current level. It moves with the clock, so each use asks again."""
+    """The current level. It changes with the clock, so read it again at each use."""
     return level.level
 
 
@@ -41,14 +41,14 @@ def degradation(clock: FakeClock, policy: Policy | None = None, recorder: Record
 
 
 def serve(level: Degradation, clock: FakeClock, *, failures: int, of: int = 100, latency: float = 0.1) -> str:
-    """Spread requests over slightly more than three seconds, the interval at which the level is checked."""
+    """Serve requests over slightly more than three seconds, the interval of checks. Returns the level afterwards."""
     for number in range(of):
         clock.advance(3.1 / of)
         level.record(clock.monotonic(), latency, failed=number < failures)
     return level.level
 
 
-def test_d1_levels_rise_at_once_and_fall_one_by_one_after_their_dwell(clock: FakeClock) -> None:
+def test_d1_a_level_rises_at_once_and_falls_one_step_after_dwell_duration(clock: FakeClock) -> None:
     level = degradation(clock)
     assert serve(level, clock, failures=40) == "full"
     seen = [level.level]
@@ -59,7 +59,7 @@ def test_d1_levels_rise_at_once_and_fall_one_by_one_after_their_dwell(clock: Fak
     assert seen == ["full", "partial", "normal"]
 
 
-def test_d1_between_enter_and_exit_the_level_stays(clock: FakeClock) -> None:
+def test_d1_the_level_stays_between_the_enter_and_exit_thresholds(clock: FakeClock) -> None:
     level = degradation(clock)
     serve(level, clock, failures=12)
     assert serve(level, clock, failures=12) == "partial"
@@ -70,20 +70,20 @@ def test_d1_between_enter_and_exit_the_level_stays(clock: FakeClock) -> None:
     assert current(level) == "normal"
 
 
-def test_d1_flapping_input_makes_few_transitions(clock: FakeClock) -> None:
+def test_d1_alternating_failures_and_successes_cause_few_transitions(clock: FakeClock) -> None:
     level = degradation(clock, Policy(sampling_duration=Duration("3s"), dwell_duration=Duration("30s")))
     for number in range(200):  # 600 s, alternating between far too many failures and none
         serve(level, clock, failures=0 if number % 2 else 20)
     assert level.transitions <= 2 * 600 / 30
 
 
-def test_d1_few_samples_raise_nothing(clock: FakeClock) -> None:
+def test_d1_too_few_requests_do_not_raise_the_level(clock: FakeClock) -> None:
     level = degradation(clock)
     assert serve(level, clock, failures=19, of=19) == "normal"
     assert serve(level, clock, failures=1, of=1) == "full"
 
 
-def test_d1_latency_raises_and_lowers_it_too(clock: FakeClock) -> None:
+def test_d1_latency_raises_and_lowers_the_level(clock: FakeClock) -> None:
     level = degradation(clock, LATENCY)
     serve(level, clock, failures=0, latency=2.5)
     assert serve(level, clock, failures=0, latency=2.5) == "partial"
@@ -94,7 +94,7 @@ def test_d1_latency_raises_and_lowers_it_too(clock: FakeClock) -> None:
     assert current(level) == "normal"
 
 
-def test_d2_an_override_wins_and_survives_a_reload(clock: FakeClock, tmp_path: Any) -> None:
+def test_d2_a_manual_override_takes_precedence_and_survives_a_reload(clock: FakeClock, tmp_path: Any) -> None:
     runtime = Runtime.load(mount(tmp_path, bundle(degradation=Policy(features=FEATURES))), clock=clock)
     assert runtime.degradation is not None
     runtime.degradation.override("partial")
@@ -103,10 +103,10 @@ def test_d2_an_override_wins_and_survives_a_reload(clock: FakeClock, tmp_path: A
     assert current(runtime.degradation) == "partial"
     assert serve(runtime.degradation, clock, failures=100) == "partial"
     runtime.degradation.follow()
-    assert current(runtime.degradation) == "full"  # the policy's own override
+    assert current(runtime.degradation) == "full"  # from the override in the policy
 
 
-def test_d2_an_override_ends_with_its_time_to_live(clock: FakeClock) -> None:
+def test_d2_a_manual_override_ends_after_its_duration(clock: FakeClock) -> None:
     level = degradation(clock)
     level.override("full", 60)
     clock.advance(59)
@@ -115,7 +115,7 @@ def test_d2_an_override_ends_with_its_time_to_live(clock: FakeClock) -> None:
     assert current(level) == "normal"
 
 
-def test_d2_the_policys_override_wins_over_the_triggers(clock: FakeClock) -> None:
+def test_d2_the_policys_override_takes_precedence_over_the_triggers(clock: FakeClock) -> None:
     level = degradation(clock, Policy(override="normal"))
     assert serve(level, clock, failures=100) == "normal"
 
@@ -134,7 +134,7 @@ async def test_d3_a_feature_is_decided_once_per_request(clock: FakeClock, tmp_pa
         before.feature("unheard-of")
 
 
-def test_d4_without_traffic_it_recovers(clock: FakeClock) -> None:
+def test_d4_without_traffic_the_level_returns_to_normal(clock: FakeClock) -> None:
     level = degradation(clock)
     assert serve(level, clock, failures=100) == "full"
     clock.advance(40)
@@ -143,7 +143,7 @@ def test_d4_without_traffic_it_recovers(clock: FakeClock) -> None:
     assert current(level) == "normal"
 
 
-async def test_requests_feed_the_level_and_rejections_do_not(clock: FakeClock, tmp_path: Any) -> None:
+async def test_served_requests_count_for_the_level_and_rejections_do_not(clock: FakeClock, tmp_path: Any) -> None:
     mounted = mount(tmp_path, bundle(inbound=(operation("run"),), degradation=Policy(features=FEATURES)))
     runtime = Runtime.load(mounted, clock=clock, listeners=[recorder := Recorder()])
     for _ in range(20):

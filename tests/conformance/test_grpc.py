@@ -79,7 +79,7 @@ class Hanging(RagEngine):
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
 @pytest.mark.parametrize("by", ["task", "call"])
-async def test_g1_a_cancellation_stays_one_and_reaches_the_callee(
+async def test_g1_a_cancellation_raises_cancelled_error_and_cancels_the_rpc_at_the_callee(
     tmp_path: Path, spans: Spans, by: str, *, streams: bool
 ) -> None:
     servicer = Hanging()
@@ -98,7 +98,7 @@ async def test_g1_a_cancellation_stays_one_and_reaches_the_callee(
     assert len(spans.get_finished_spans()) == 1
 
 
-async def test_g1_a_call_that_nobody_awaits_begins_and_can_be_cancelled(tmp_path: Path) -> None:
+async def test_g1_a_call_that_is_not_awaited_begins_and_can_be_cancelled(tmp_path: Path) -> None:
     servicer = Hanging()
     async with connected(tmp_path, servicer) as (_, stub):
         made = stub.Context(b"x")
@@ -117,7 +117,7 @@ async def test_g1_a_call_that_nobody_awaits_begins_and_can_be_cancelled(tmp_path
     assert len(servicer.asked) == 1
 
 
-async def test_g1_metadata_details_and_the_call_itself_outlive_the_policies(tmp_path: Path) -> None:
+async def test_g1_a_failed_call_keeps_the_callees_code_details_and_metadata(tmp_path: Path) -> None:
     servicer = Failing(grpc.StatusCode.UNAVAILABLE, 100, "down for today", (("reason", "holiday"),))
     async with connected(tmp_path, servicer, *retrying()) as (_, stub):
         made = stub.Context(b"x")
@@ -131,7 +131,7 @@ async def test_g1_metadata_details_and_the_call_itself_outlive_the_policies(tmp_
     assert len(servicer.asked) == 4
 
 
-async def test_g1_spans_end_on_an_answer_a_failure_and_an_early_close(tmp_path: Path, spans: Spans) -> None:
+async def test_g1_a_span_ends_after_an_answer_a_failure_and_an_early_close(tmp_path: Path, spans: Spans) -> None:
     async with connected(tmp_path, Failing(grpc.StatusCode.INTERNAL)) as (_, stub):
         await ended(stub.Context(b"x"))
         await stub.Context(b"x")
@@ -152,7 +152,9 @@ def code_of(span: ReadableSpan) -> object:
     return (span.attributes or {})["rpc.grpc.status_code"]
 
 
-async def test_g1_streams_that_are_dropped_or_never_iterated_leave_nothing(tmp_path: Path, spans: Spans) -> None:
+async def test_g1_a_stream_that_is_dropped_or_never_iterated_holds_no_slot_and_no_open_span(
+    tmp_path: Path, spans: Spans
+) -> None:
     async with connected(tmp_path, RagEngine(), *calls(bulkhead={"max_concurrent": 1})) as (client, stub):
         for _ in range(20):
             stub.ListSources(b"1")
@@ -169,7 +171,7 @@ async def test_g1_streams_that_are_dropped_or_never_iterated_leave_nothing(tmp_p
     assert len(spans.get_finished_spans()) == 2
 
 
-async def test_g1_the_trace_goes_on_at_the_callee(tmp_path: Path, spans: Spans) -> None:
+async def test_g1_the_callee_continues_the_trace(tmp_path: Path, spans: Spans) -> None:
     servicer = RagEngine()
     async with connected(tmp_path, servicer) as (_, stub):
         await stub.Context(b"x", metadata=(("mine", "1"),))
@@ -183,7 +185,7 @@ async def test_g1_the_trace_goes_on_at_the_callee(tmp_path: Path, spans: Spans) 
     assert servicer.asked[0][1]["mine"] == "1"
 
 
-async def test_g1_an_external_callee_sees_no_trace(tmp_path: Path, spans: Spans) -> None:
+async def test_g1_an_external_callee_gets_no_trace_context(tmp_path: Path, spans: Spans) -> None:
     servicer = RagEngine()
     address = {"host": "milvus.example", "port": 19530, "via": "egress-proxy:8443"}
     async with connected(tmp_path, servicer, call("rag-engine.context", addresses=(address,))) as (_, stub):
@@ -195,7 +197,7 @@ async def test_g1_an_external_callee_sees_no_trace(tmp_path: Path, spans: Spans)
 # --- G2
 
 
-async def test_g2_a_channel_on_another_event_loop_says_so(tmp_path: Path) -> None:
+async def test_g2_a_channel_refuses_calls_from_another_event_loop(tmp_path: Path) -> None:
     async with connected(tmp_path, RagEngine()) as (_, stub):
 
         async def elsewhere() -> None:
@@ -207,7 +209,7 @@ async def test_g2_a_channel_on_another_event_loop_says_so(tmp_path: Path) -> Non
             await asyncio.to_thread(asyncio.run, elsewhere())
 
 
-async def test_g2_one_connection_serves_every_channel_of_a_target(tmp_path: Path) -> None:
+async def test_g2_all_channels_to_a_target_share_one_connection(tmp_path: Path) -> None:
     async with serving(RagEngine()) as address:
         client = runtime(tmp_path)
         wire = Grpc(client)
@@ -218,7 +220,7 @@ async def test_g2_one_connection_serves_every_channel_of_a_target(tmp_path: Path
         await wire.close()
 
 
-async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
+async def test_g2_an_old_connection_is_replaced_and_closes_when_its_calls_have_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
@@ -244,7 +246,7 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
             await asyncio.sleep(0.06)
             assert await stub.Context(b"quick") == b"quick"
             assert channel.connection(client.assembled) is not old
-            assert len(set(peers)) == 2, "the callee sees the connection that it had"
+            assert len(set(peers)) == 2, "the callee sees two connections: the old one and the new one"
             free.set()
             assert await slow == b"slow"
             shutdown = grpc.ChannelConnectivity.SHUTDOWN
@@ -252,7 +254,7 @@ async def test_g2_an_old_connection_is_replaced_and_closed_after_its_calls(
         await wire.close()
 
 
-async def test_g2_an_attempt_is_repeated_though_its_connection_was_replaced(
+async def test_g2_an_attempt_is_retried_after_its_connection_was_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
@@ -278,9 +280,7 @@ async def test_g2_an_attempt_is_repeated_though_its_connection_was_replaced(
         assert [name for name, _, _ in servicer.asked] == ["Context", "Context", "Context", "ListSources"]
 
 
-async def test_g2_connections_that_nobody_asks_for_again_are_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_g2_old_connections_to_unused_targets_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
     at_once = Duration("10ms")
     async with serving(RagEngine()) as address:
@@ -293,7 +293,7 @@ async def test_g2_connections_that_nobody_asks_for_again_are_closed(
         await wire.close()
 
 
-async def test_g2_calls_go_to_every_replica_in_turn(tmp_path: Path) -> None:
+async def test_g2_calls_are_balanced_round_robin_over_all_replicas(tmp_path: Path) -> None:
     replicas = [RagEngine() for _ in range(2)]
     async with serving(replicas[0]) as first, serving(replicas[1]) as second:
         wire = Grpc(runtime(tmp_path))
@@ -301,7 +301,7 @@ async def test_g2_calls_go_to_every_replica_in_turn(tmp_path: Path) -> None:
             stub = RagEngineStub(channel)
             async with asyncio.timeout(20):
                 while not all(replica.asked for replica in replicas):
-                    assert await stub.Context(b"x") == b"x"  # until both are connected, one answers
+                    assert await stub.Context(b"x") == b"x"  # until both are connected, one answers all calls
             before = [len(replica.asked) for replica in replicas]
             for _ in range(10):
                 assert await stub.Context(b"x") == b"x"
@@ -310,8 +310,10 @@ async def test_g2_calls_go_to_every_replica_in_turn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("synchronous", [False, True], ids=["event loop", "threads"])
-async def test_g2_what_became_of_another_runtimes_connection_is_no_matter(tmp_path: Path, *, synchronous: bool) -> None:
-    """A callee was down and is back. One runtime waits before it reconnects; a new runtime does not wait for that."""
+async def test_g2_a_new_runtime_does_not_share_the_reconnect_backoff_of_another_runtime(
+    tmp_path: Path, *, synchronous: bool
+) -> None:
+    """The callee was down and is back. The first runtime is in its reconnect backoff; the new runtime is not."""
     wires = [Grpc(runtime(tmp_path, *retrying())) for _ in range(2)]
     port = free_port()
     for wire in wires:
@@ -321,12 +323,12 @@ async def test_g2_what_became_of_another_runtimes_connection_is_no_matter(tmp_pa
                 assert await asyncio.to_thread(waiting.Context, b"x") == b"x"
             else:
                 assert await RagEngineStub(wire.channel("rag-engine", target=address)).Context(b"x") == b"x"
-        await asyncio.sleep(0.05)  # the connection breaks, and is refused
+        await asyncio.sleep(0.05)  # the connection breaks, and reconnecting fails
     for wire in wires:
         await wire.close()
 
 
-async def test_g2_closing_waits_for_what_is_in_flight(tmp_path: Path) -> None:
+async def test_g2_closing_waits_for_calls_in_flight(tmp_path: Path) -> None:
     free = asyncio.Event()
 
     class Patient(RagEngine):
@@ -345,7 +347,7 @@ async def test_g2_closing_waits_for_what_is_in_flight(tmp_path: Path) -> None:
         await closing
 
 
-async def test_g2_a_servers_goaway_costs_no_call(tmp_path: Path) -> None:
+async def test_g2_no_call_fails_when_the_server_sends_goaway(tmp_path: Path) -> None:
     old_age = (("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 10_000))
     async with connected(tmp_path, RagEngine(), *retrying(), options=old_age) as (client, stub):
         begun = asyncio.get_running_loop().time()
@@ -354,7 +356,7 @@ async def test_g2_a_servers_goaway_costs_no_call(tmp_path: Path) -> None:
         assert client.outbound("rag-engine.context").statistics.exhausted["max_retries"] == 0
 
 
-async def test_g2_a_callee_that_comes_back_elsewhere_is_found(tmp_path: Path) -> None:
+async def test_g2_calls_reach_a_callee_that_moves_to_its_other_address(tmp_path: Path) -> None:
     ports = [free_port() for _ in range(2)]
     wire = Grpc(runtime(tmp_path, *retrying(timeout=Timeout(attempt=Duration("5s"), overall=Duration("1m")))))
     target = f"ipv4:127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
@@ -378,15 +380,15 @@ def in_milliseconds(options: Any, shrunk_by: int) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("interval", "tolerated"), [(None, True), (200_000, False)], ids=["ours", "too eager"])
-async def test_g3_keepalive_is_accepted_by_a_default_server_at_a_fraction_of_its_time(
+async def test_g3_a_server_with_default_settings_accepts_the_keepalive_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int | None, *, tolerated: bool
 ) -> None:
-    options = dict(CHANNEL_OPTIONS) | {"grpc.http2.max_pings_without_data": 0}  # without that the client holds back
+    options = dict(CHANNEL_OPTIONS) | {"grpc.http2.max_pings_without_data": 0}  # otherwise the client sends no ping
     if interval is not None:
         options["grpc.keepalive_time_ms"] = interval
     monkeypatch.setattr(
         connections, "CHANNEL_OPTIONS", tuple(in_milliseconds(options.items(), 200))
-    )  # a second is the least
+    )  # gRPC's smallest interval is a second
     default = (("grpc.http2.min_ping_interval_without_data_ms", 300_000 // 200),)
     servicer = Hanging()
     patient = calls(timeout=Timeout(attempt=Duration("7s"), overall=Duration("7s")))
@@ -403,11 +405,13 @@ async def test_g3_keepalive_is_accepted_by_a_default_server_at_a_fraction_of_its
 
 BLAMED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "ABORTED", "RESOURCE_EXHAUSTED"}
 CANCELLED = {"CANCELLED"}
-"""Counts as a failure if the callee itself says it. From our own handler it means that its caller has gone."""
+"""CANCELLED from a callee counts as a failure. From our own handler it means that the handler's caller has left."""
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"], ids=lambda code: code.name)
-async def test_g4_the_breaker_counts_what_blames_the_callee(tmp_path: Path, code: grpc.StatusCode) -> None:
+async def test_g4_the_breaker_counts_only_status_codes_that_blame_the_callee(
+    tmp_path: Path, code: grpc.StatusCode
+) -> None:
     breaker = CircuitBreaker(consecutive_failures=2)
     async with connected(tmp_path, Failing(code, 100), *calls(circuit_breaker=breaker)) as (client, stub):
         for _ in range(2):
@@ -440,7 +444,7 @@ async def test_g4_resource_exhausted_counts_if_the_policy_says_so(tmp_path: Path
 # --- G5: no hedging. No policy can request it, and a call has one attempt at a time.
 
 
-async def test_g5_no_attempt_is_sent_while_another_is_under_way(tmp_path: Path) -> None:
+async def test_g5_no_attempt_is_sent_while_another_is_in_flight(tmp_path: Path) -> None:
     servicer = Hanging()
     slow = Timeout(attempt=Duration("30s"), overall=Duration("3m"))
     async with connected(tmp_path, servicer, *calls(retry=AT_ONCE, timeout=slow)) as (_, stub):
@@ -451,7 +455,7 @@ async def test_g5_no_attempt_is_sent_while_another_is_under_way(tmp_path: Path) 
         waiting.cancel()
 
 
-def test_g5_a_hedge_is_no_policy_of_a_call() -> None:
+def test_g5_a_bundle_with_a_hedging_policy_is_refused() -> None:
     with pytest.raises(ValidationError, match="hedge"):
         OutboundCall.model_validate({**call("rag-engine.context").model_dump(), "hedge": {"delay": "50ms"}})
 
@@ -459,7 +463,7 @@ def test_g5_a_hedge_is_no_policy_of_a_call() -> None:
 # --- T4
 
 
-async def test_t4_the_callee_gets_what_is_left_less_a_margin(tmp_path: Path) -> None:
+async def test_t4_the_callee_gets_the_remaining_time_less_a_margin(tmp_path: Path) -> None:
     servicer = RagEngine()
     content = bundle(*calls(), inbound=(operation("run", deadline=Duration("500ms")),))
     async with serving(servicer) as address:
@@ -475,14 +479,14 @@ async def test_t4_the_callee_gets_what_is_left_less_a_margin(tmp_path: Path) -> 
                 assert [message async for message in stub.ListSources(b"1")] == [b"0"]
         await wire.close()
     attempt, given, request, stream = (time or 0 for _, _, time in servicer.asked)
-    assert 0.5 < attempt <= 0.998  # gRPC sends whole milliseconds, rounded up, and its clock is coarser
+    assert 0.5 < attempt <= 0.998  # gRPC rounds up to whole milliseconds, and its clock is coarser
     assert 0 < given <= 0.198
     assert left is not None
     assert 0 < request < left <= 0.5
     assert 0 < stream < left
 
 
-async def test_t4_nothing_is_sent_when_the_deadline_is_over(tmp_path: Path) -> None:
+async def test_t4_nothing_is_sent_after_the_deadline(tmp_path: Path) -> None:
     servicer = RagEngine()
     async with connected(tmp_path, servicer) as (_, stub):
         with pytest.raises(DeadlineExceededError) as over:
@@ -496,7 +500,9 @@ async def test_t4_nothing_is_sent_when_the_deadline_is_over(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
-async def test_t4_time_that_is_up_is_ours_and_ends_the_callee(tmp_path: Path, *, streams: bool) -> None:
+async def test_t4_a_timeout_raises_the_runtimes_error_and_cancels_the_rpc_at_the_callee(
+    tmp_path: Path, *, streams: bool
+) -> None:
     short = Timeout(attempt=Duration("100ms"), overall=Duration("1m"))
     servicer = Hanging()
     async with connected(tmp_path, servicer, *calls(timeout=short)) as (client, stub):
@@ -517,7 +523,9 @@ async def test_t4_time_that_is_up_is_ours_and_ends_the_callee(tmp_path: Path, *,
 @pytest.mark.parametrize(
     ("pushback", "attempts"), [("0", 2), ("40", 2), ("-1", 1), ("soon", 1), ("600000", 1)], ids=str
 )
-async def test_r4_the_callees_pushback_decides(tmp_path: Path, pushback: str, attempts: int) -> None:
+async def test_r4_the_callees_pushback_decides_whether_a_call_is_retried(
+    tmp_path: Path, pushback: str, attempts: int
+) -> None:
     never = Retry(base_delay=Duration("9s"), max_delay=Duration("9s"), max_retries=1, budget=GENEROUS)
     servicer = Failing(trailing=(("grpc-retry-pushback-ms", pushback),))
     patient = Timeout(attempt=Duration("5s"), overall=Duration("30s"))
@@ -534,15 +542,15 @@ async def test_r4_the_callees_pushback_decides(tmp_path: Path, pushback: str, at
         assert waited >= int(pushback) / 1000
 
 
-def test_r4_an_unreadable_pushback_forbids_another_attempt_wherever_it_was_read() -> None:
-    """gRPC's C core reads it as a negative number; other transports of metadata may not."""
+def test_r4_an_unreadable_pushback_forbids_another_attempt() -> None:
+    """gRPC's C core reads it as a negative number. Other implementations may pass on the text."""
     failure = failure_of(grpc.StatusCode.UNAVAILABLE, (("grpc-retry-pushback-ms", "soon"),))
     assert failure is not None
     assert failure.retry_after is not None
     assert failure.retry_after < 0
 
 
-async def test_r4_an_exhausted_callee_is_asked_again_only_if_it_said_when(tmp_path: Path) -> None:
+async def test_r4_resource_exhausted_is_retried_only_with_a_pushback(tmp_path: Path) -> None:
     for trailing, attempts in (((), 1), ((("grpc-retry-pushback-ms", "1"),), 2)):
         servicer = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, trailing=trailing)
         async with connected(tmp_path, servicer, *retrying("resource_exhausted")) as (_, stub):
@@ -562,7 +570,9 @@ def once_only(**fields: Any) -> tuple[OutboundCall, ...]:
     ["", "connections to all backends failing; last error: UNKNOWN: ipv4:10.0.0.1:9000: Connection refused"],
     ids=["plain", "relayed from its own callee"],
 )
-async def test_r5_unavailable_alone_is_no_proof(tmp_path: Path, details: str) -> None:
+async def test_r5_unavailable_alone_does_not_prove_that_the_request_was_never_sent(
+    tmp_path: Path, details: str
+) -> None:
     servicer = Failing(details=details)
     async with connected(tmp_path, servicer, *once_only()) as (_, stub):
         error = await ended(stub.Context(b"x"))
@@ -571,7 +581,7 @@ async def test_r5_unavailable_alone_is_no_proof(tmp_path: Path, details: str) ->
     assert classify(error) is not None
 
 
-async def test_r5_a_request_that_never_left_is_sent_again(tmp_path: Path) -> None:
+async def test_r5_a_request_that_was_never_sent_is_retried(tmp_path: Path) -> None:
     wire = Grpc(runtime(tmp_path, *once_only()))
     async with wire.channel("rag-engine", target="127.0.0.1:1") as channel:
         with pytest.raises(RetriesExhaustedError) as gave_up:
@@ -588,7 +598,7 @@ async def test_r5_a_request_that_never_left_is_sent_again(tmp_path: Path) -> Non
 # --- R11
 
 
-async def test_r11_a_stream_is_sent_again_only_before_its_first_message(tmp_path: Path) -> None:
+async def test_r11_a_stream_is_retried_only_before_its_first_message(tmp_path: Path) -> None:
     class Breaking(Failing):
         async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto
             await self._asked("ListSources", request, context)
@@ -604,7 +614,7 @@ async def test_r11_a_stream_is_sent_again_only_before_its_first_message(tmp_path
     assert len(servicer.asked) == 2
 
 
-async def test_r11_requests_that_are_streamed_are_never_sent_twice(tmp_path: Path) -> None:
+async def test_r11_a_call_with_streamed_requests_is_never_retried(tmp_path: Path) -> None:
     servicer = Failing(times=100)
     async with connected(tmp_path, servicer, *retrying()) as (_, stub):
         for made in (stub.Upload([b"a"]), stub.Upload(iter([b"a"])), stub.Chat([b"a"]), stub.Chat()):

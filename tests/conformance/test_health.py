@@ -50,7 +50,7 @@ def statuses(document: dict[str, Any]) -> dict[str, str | None]:
     return {name: entry.get("status") for name, entry in document["checks"].items()}
 
 
-async def test_h1_checks_run_at_once_each_with_its_timeout(tmp_path: Path, clock: FakeClock) -> None:
+async def test_h1_checks_run_in_parallel_and_each_has_its_own_timeout(tmp_path: Path, clock: FakeClock) -> None:
     checks = [check(f"store-{n}", critical=True, timeout=Duration("800ms")) for n in range(50)]
     checkers: Checkers = {c.name: hanging for c in checks}
     state = health(tmp_path, checkers, *checks, clock=clock)
@@ -62,7 +62,9 @@ async def test_h1_checks_run_at_once_each_with_its_timeout(tmp_path: Path, clock
     assert {result.error for _, result in report.checks.values() if result} == {"TimeoutError"}
 
 
-async def test_h1_a_hanging_check_that_is_not_critical_delays_nothing(tmp_path: Path, clock: FakeClock) -> None:
+async def test_h1_a_hanging_check_that_is_not_critical_does_not_delay_the_answer(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     checks = (check("database", critical=True), check("callee", timeout=Duration("900ms")))
     state = health(tmp_path, {"database": fine, "callee": hanging}, *checks, clock=clock)
     began = clock.monotonic()
@@ -96,7 +98,7 @@ async def test_h1_a_check_that_ignores_its_cancellation_is_not_started_twice(tmp
     assert (await state.readiness()).status == "healthy"
 
 
-async def test_h1_a_check_that_takes_its_time_to_end_spoils_no_later_one(tmp_path: Path, clock: FakeClock) -> None:
+async def test_h1_a_check_that_is_slow_to_cancel_does_not_fail_the_next_check(tmp_path: Path, clock: FakeClock) -> None:
     hangs = True
 
     async def tidy() -> None:
@@ -112,7 +114,7 @@ async def test_h1_a_check_that_takes_its_time_to_end_spoils_no_later_one(tmp_pat
     assert (await state.readiness()).status == "healthy"
 
 
-async def test_h1_results_are_cached_and_a_thousand_probes_share_one_look(tmp_path: Path, clock: FakeClock) -> None:
+async def test_h1_results_are_cached_and_a_thousand_probes_share_one_run(tmp_path: Path, clock: FakeClock) -> None:
     looks = 0
 
     async def counted() -> None:
@@ -134,7 +136,7 @@ async def test_h1_results_are_cached_and_a_thousand_probes_share_one_look(tmp_pa
     assert looks == 2
 
 
-async def test_h1_a_probe_that_gives_up_leaves_the_look_to_the_others(tmp_path: Path, clock: FakeClock) -> None:
+async def test_h1_a_cancelled_probe_does_not_cancel_the_run_for_other_probes(tmp_path: Path, clock: FakeClock) -> None:
     release = asyncio.Event()
     state = health(tmp_path, {"db": release.wait}, check("db", critical=True), clock=clock)
     impatient, patient = (asyncio.create_task(state.readiness()) for _ in range(2))
@@ -146,7 +148,7 @@ async def test_h1_a_probe_that_gives_up_leaves_the_look_to_the_others(tmp_path: 
     assert impatient.cancelled()
 
 
-async def test_h2_liveness_looks_at_nothing(tmp_path: Path, clock: FakeClock) -> None:
+async def test_h2_liveness_runs_no_check(tmp_path: Path, clock: FakeClock) -> None:
     looks = 0
 
     async def counted() -> None:
@@ -168,7 +170,7 @@ def client_of(app: HealthApp) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
 
 
-async def test_h2_only_what_is_critical_makes_a_process_unready(tmp_path: Path, clock: FakeClock) -> None:
+async def test_h2_only_a_critical_check_makes_a_process_unready(tmp_path: Path, clock: FakeClock) -> None:
     async def slow() -> None:
         await asyncio.sleep(0.3)
 
@@ -226,7 +228,7 @@ async def test_h2_on_sigterm_readiness_fails_first_and_work_is_still_accepted(tm
             await ending
             await all_accepted.wait()
             asyncio.get_running_loop().call_later(0.2, release.set)
-        # The server has stopped: what it had accepted is answered.
+        # The server has stopped, and has answered the request that it had accepted.
         assert release.is_set()
         assert {answer.text for answer in await asyncio.gather(*answers)} == {"done"}
         with pytest.raises(httpx.ConnectError):

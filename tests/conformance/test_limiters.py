@@ -45,13 +45,13 @@ def taken(bucket: Any, now: float, tries: int = 1000) -> int:
     return sum(bucket.take(now) == 0 for _ in range(tries))
 
 
-def test_l1_after_idling_never_more_than_burst() -> None:
+def test_l1_after_idle_time_a_bucket_admits_at_most_its_burst() -> None:
     bucket = TokenBucket(10, 10, 0.0)
     assert taken(bucket, 0.0) == 10
     assert taken(bucket, 1e9) == 10
 
 
-def test_l1_refills_by_fractions() -> None:
+def test_l1_a_bucket_refills_by_fractions_of_a_token() -> None:
     bucket = TokenBucket(10, 10, 0.0)
     assert taken(bucket, 0.0) == 10
     assert taken(bucket, 0.5) == 5
@@ -62,14 +62,14 @@ def test_l1_refills_by_fractions() -> None:
 @pytest.mark.parametrize(
     "limit", [TokenBucket(10, 10, 1000.0), SlidingWindow(WindowShape(10, 1.0))], ids=["token bucket", "sliding window"]
 )
-def test_l2_a_clock_that_runs_backwards_mints_nothing(limit: Any) -> None:
+def test_l2_a_clock_that_runs_backwards_frees_no_admissions(limit: Any) -> None:
     assert taken(limit, 1000.0) == 10
     assert taken(limit, 500.0) == 0
     assert taken(limit, 1000.0) == 0
     assert limit.take(999.0) > 0
 
 
-async def test_l3_a_cancelled_waiter_leaves_no_trace_and_the_order_holds(clock: FakeClock) -> None:
+async def test_l3_a_cancelled_waiter_takes_no_admission_and_the_others_keep_their_order(clock: FakeClock) -> None:
     limited = gate(clock, TokenBucketPolicy(rate=Rate("1/s"), burst=1), max_wait=Duration("5s"))
     passed: list[tuple[int, float]] = []
     begun = clock.monotonic()
@@ -104,10 +104,10 @@ async def test_l3_one_waiter_wakes_at_a_time(clock: FakeClock) -> None:
 
     limited.limits = Counting()  # type: ignore[assignment]
     await asyncio.gather(*(limited.admit(Caller(), 1, FOREVER) for _ in range(100)))
-    assert takes < 3 * 100  # a herd would try about 100²/2 times
+    assert takes < 3 * 100  # if all waiters woke together, there would be about 100²/2 tries
 
 
-async def test_l3_who_could_not_pass_in_time_is_refused_at_once(clock: FakeClock) -> None:
+async def test_l3_a_request_that_cannot_pass_before_its_deadline_is_refused_at_once(clock: FakeClock) -> None:
     limited = gate(clock, TokenBucketPolicy(rate=Rate("1/s"), burst=1), max_wait=Duration("2s"))
     begun = clock.monotonic()
     waiters = [asyncio.create_task(limited.admit(Caller(), 1, FOREVER)) for _ in range(5)]
@@ -119,7 +119,7 @@ async def test_l3_who_could_not_pass_in_time_is_refused_at_once(clock: FakeClock
 
 
 @pytest.mark.parametrize("algorithm", ["token bucket", "sliding window"])
-def test_l4_a_limited_key_is_never_evicted_into_a_fresh_burst(algorithm: str) -> None:
+def test_l4_a_limited_key_is_not_evicted_so_it_gets_no_new_burst(algorithm: str) -> None:
     keyed = keyed_limit(algorithm, 100)
     assert sum(keyed.take("limited", 0.0) == 0 for _ in range(10)) == 5
     for number in range(1100):
@@ -129,7 +129,7 @@ def test_l4_a_limited_key_is_never_evicted_into_a_fresh_burst(algorithm: str) ->
 
 
 @pytest.mark.parametrize("algorithm", ["token bucket", "sliding window"])
-def test_l4_dead_keys_go_as_new_ones_come(algorithm: str) -> None:
+def test_l4_unused_keys_are_dropped_as_new_keys_arrive(algorithm: str) -> None:
     keyed = keyed_limit(algorithm, 10_000)
     for number in range(5_000):
         keyed.take(f"old-{number}", 0.0)
@@ -139,7 +139,7 @@ def test_l4_dead_keys_go_as_new_ones_come(algorithm: str) -> None:
     assert keyed.overflowed == 0
 
 
-def test_l4_many_new_keys_share_one_count_and_gain_nothing() -> None:
+def test_l4_many_new_keys_share_one_count_and_get_no_extra_admissions() -> None:
     keyed = KeyedTokenBucket(1, 5, 100)
     for number in range(100):
         keyed.take(f"busy-{number}", 0.0)
@@ -147,19 +147,19 @@ def test_l4_many_new_keys_share_one_count_and_gain_nothing() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["token bucket", "sliding window"])
-def test_l4_a_key_that_gets_room_begins_with_what_the_shared_count_took(algorithm: str) -> None:
+def test_l4_a_key_that_gets_its_own_count_inherits_the_shared_count(algorithm: str) -> None:
     keyed = keyed_limit(algorithm, 2)
     keyed.take("a", 0.0)
     keyed.take("b", 0.0)
     now = 0.9 if algorithm == "token bucket" else 4.0
     assert sum(keyed.take("c", now) == 0 for _ in range(10)) == 5
-    now += 1.1  # a and b count for nothing now: there is room
+    now += 1.1  # a and b are full again, so they can make room
     admitted = sum(keyed.take("c", now) == 0 for _ in range(10))
     assert (keyed.overflowed, admitted) == ((5, 1) if algorithm == "token bucket" else (10, 0))
 
 
 @pytest.mark.parametrize(("algorithm", "most"), [("token bucket", 120), ("sliding window", 200)])
-def test_l4_a_key_costs_few_bytes(algorithm: str, most: int) -> None:
+def test_l4_the_memory_of_a_key_is_bounded(algorithm: str, most: int) -> None:
     names = [f"tenant-{number}" for number in range(100_000)]
     gc.collect()
     tracemalloc.start()
@@ -179,31 +179,31 @@ def test_l4_a_key_costs_few_bytes(algorithm: str, most: int) -> None:
     [TokenBucketPolicy(rate=Rate("1/s"), burst=5), SlidingWindowPolicy(limit=5, window=Duration("1s"))],
     ids=["token bucket", "sliding window"],
 )
-async def test_l5_what_costs_more_than_burst_is_refused_at_once(clock: FakeClock, limit: Any) -> None:
+async def test_l5_a_request_that_costs_more_than_the_burst_is_refused_at_once(clock: FakeClock, limit: Any) -> None:
     limited = gate(clock, limit, max_wait=Duration("1h"))
     begun = clock.monotonic()
     with pytest.raises(RateLimitedError) as refused:
         await limited.admit(Caller(), 6, FOREVER)
     assert refused.value.retry_after is None
     assert clock.monotonic() == begun
-    await limited.admit(Caller(), 5, FOREVER)  # nothing was spent on it
+    await limited.admit(Caller(), 5, FOREVER)  # the refused request took no admission
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_l6_no_span_of_the_window_holds_more_than_the_limit(seed: int) -> None:
+def test_l6_no_span_of_the_window_length_contains_more_admissions_than_the_limit(seed: int) -> None:
     draw, window, now = seeded(seed), SlidingWindow(WindowShape(20, 1.0)), 0.0
     admitted: list[float] = []
     for _ in range(5_000):
         now += draw.choice([0.0, 0.001, 0.01, 0.3])
         if window.take(now) == 0:
             admitted.append(now)
-        else:  # late by the stated resolution at most
+        else:  # a slot is free at most one sixty-fourth of the window late
             assert sum(now - 1 - 1 / 64 - 1e-9 < at for at in admitted[-20:]) == 20
     for first, last in zip(admitted, admitted[20:], strict=False):
         assert last - first >= 1.0
 
 
-def test_l6_the_burst_at_a_boundary_is_bounded() -> None:
+def test_l6_a_burst_at_the_boundary_of_two_windows_stays_within_the_limit() -> None:
     window = SlidingWindow(WindowShape(10, 1.0))
     assert taken(window, 0.99) == 10
     assert taken(window, 1.01) == 0
@@ -211,7 +211,7 @@ def test_l6_the_burst_at_a_boundary_is_bounded() -> None:
     assert taken(window, 1.99) == 10
 
 
-def test_l9_a_changed_rate_keeps_what_was_taken() -> None:
+def test_l9_tokens_stay_taken_when_the_rate_changes() -> None:
     bucket = TokenBucket(10, 10, 0.0)
     assert taken(bucket, 0.0, 8) == 8
     bucket.reconfigure(100, 10, 0.0)
@@ -228,7 +228,7 @@ def test_l9_a_changed_rate_keeps_what_was_taken() -> None:
     assert taken(window, 1.0) == 5
 
 
-def test_l9_a_bound_below_the_calls_in_flight_never_over_grants() -> None:
+def test_l9_a_bulkhead_whose_bound_falls_below_the_calls_in_flight_admits_no_call_too_many() -> None:
     bulkhead = Bulkhead("callee", BulkheadPolicy(max_concurrent=10))
     assert all(bulkhead.try_enter() for _ in range(10))
     bulkhead.reconfigure(BulkheadPolicy(max_concurrent=3))
@@ -255,14 +255,14 @@ ADAPTIVE = AdaptivePolicy(
 
 
 def interval(limit: Adaptive, *, failed: bool = False, latency: float = 0.1, samples: int = 20) -> float:
-    """Record the samples of one interval, the last at its end. Returns the rate after it."""
+    """Record the samples of one interval, the last sample at the interval's end. Returns the rate afterwards."""
     end = limit.ends
     for number in range(samples):
         limit.record(limit.epoch, end if number == samples - 1 else end - 0.5, latency, failed=failed)
     return limit.rate
 
 
-def test_l10_the_rate_falls_recovers_and_stays_in_its_bounds() -> None:
+def test_l10_an_adaptive_rate_falls_and_recovers_within_its_bounds() -> None:
     limit = Adaptive(ADAPTIVE, 0.0, seeded(1))
     assert [interval(limit, failed=True) for _ in range(6)] == [50, 25, 12.5, 10, 10, 10]
     assert [interval(limit) for _ in range(3)] == [20, 30, 40]
@@ -271,12 +271,12 @@ def test_l10_the_rate_falls_recovers_and_stays_in_its_bounds() -> None:
     assert limit.rate == 100
 
 
-def test_l10_latency_lowers_it_too() -> None:
+def test_l10_high_latency_lowers_the_adaptive_rate() -> None:
     limit = Adaptive(ADAPTIVE, 0.0, seeded(1))
     assert interval(limit, latency=0.6) == 50
 
 
-def test_l10_idle_time_and_few_samples_do_not_move_it() -> None:
+def test_l10_idle_time_and_too_few_samples_do_not_change_the_adaptive_rate() -> None:
     limit = Adaptive(ADAPTIVE, 0.0, seeded(1))
     assert interval(limit, failed=True) == 50
     assert interval(limit, samples=8) == 50
@@ -300,7 +300,7 @@ def test_l10_samples_from_before_a_decrease_are_dropped() -> None:
     assert limit.rate == 50
 
 
-async def test_l10_rejections_and_cancellations_are_no_samples(clock: FakeClock, tmp_path: Any) -> None:
+async def test_l10_rejections_and_cancellations_do_not_count_as_samples(clock: FakeClock, tmp_path: Any) -> None:
     limits = (RateLimit(limit=ADAPTIVE),)
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(operation("run", rate_limits=limits),))), clock=clock)
     adaptive = runtime.inbound("run").gates[0].adaptive(Caller())
@@ -320,7 +320,7 @@ async def test_l10_rejections_and_cancellations_are_no_samples(clock: FakeClock,
     assert (adaptive.rate, adaptive.epoch, adaptive.samples) == (100, 0, 0)
 
 
-def test_l10_replicas_judge_at_different_times() -> None:
+def test_l10_replicas_end_their_intervals_at_different_times() -> None:
     ends = {Adaptive(ADAPTIVE, 0.0, seeded(seed)).ends for seed in range(20)}
     assert len(ends) == 20
     assert all(1 <= end <= 1.1 for end in ends)
@@ -335,7 +335,7 @@ def test_l10_replicas_judge_at_different_times() -> None:
     ],
     ids=["token bucket", "sliding window", "adaptive"],
 )
-async def test_l11_retry_after_is_when_it_passes(clock: FakeClock, limit: Any) -> None:
+async def test_l11_a_request_passes_after_exactly_retry_after(clock: FakeClock, limit: Any) -> None:
     limited = gate(clock, limit)
     for _ in range(2):
         await limited.admit(Caller(), 1, FOREVER)
@@ -370,7 +370,7 @@ def _switches_at_every_chance() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_switches_at_every_chance")
 @pytest.mark.parametrize("limit", ["bucket", "keyed bucket", "window"])
-def test_threads_together_take_no_more_than_the_burst(limit: str) -> None:
+def test_many_threads_together_take_at_most_the_burst(limit: str) -> None:
     burst, threads, barrier = 20_000, 8, threading.Barrier(8)
     keyed = KeyedTokenBucket(1e-9, burst, 10)
     take = {

@@ -23,17 +23,17 @@ from tests.bundles import bundle, call, mount, operation
 from tests.runtime.tracing.telemetry import telemetry, tracing
 
 PATIENCE = 60.0
-"""Seconds for an end that takes one on an idle machine. Without its limit it would wait as long as the Collector
-hangs."""
+"""Seconds in which the shutdown must end. It takes 1 s on an idle machine. Without `shutdown_timeout` it would wait as
+long as the Collector hangs."""
 SLOWER = 5
-"""Longest processor time, as a multiple of the same loop with spans that go nowhere. A queue costs less."""
+"""Largest allowed CPU time, as a multiple of the same loop with spans that are not exported."""
 
 
 def series(runtime: Runtime) -> set[tuple[str, ...]]:
     return {(metric.name, *labels) for metric in METRICS for labels, _ in metric.read(runtime)}
 
 
-async def test_o1_ten_thousand_tenants_make_no_series(tmp_path: Path, clock: FakeClock) -> None:
+async def test_o1_ten_thousand_tenants_add_no_time_series(tmp_path: Path, clock: FakeClock) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("100/s"), burst=100), key="tenant")
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(operation(rate_limits=(limit,)),))), clock=clock)
     before = series(runtime)
@@ -58,13 +58,13 @@ def nobody() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("away", [mute_listener, nobody])
-def test_o2_a_collector_that_is_away_costs_nothing_but_its_spans(
+def test_o2_an_unreachable_collector_costs_little_time_and_only_drops_spans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: type[Iterator[str]]
 ) -> None:
     queue, sent = 100, 5_000
 
     def trace() -> float:
-        began = time.thread_time()  # a neighbour's share of the machine does not count
+        began = time.thread_time()  # the time of other processes does not count
         for number in range(sent):
             with span(f"request {number}"):
                 pass
@@ -81,12 +81,12 @@ def test_o2_a_collector_that_is_away_costs_nothing_but_its_spans(
     counted = runtime.spans
     assert counted.ended == sent
     assert counted.exported == 0
-    # In memory at once: the queue, and the batch that is being sent.
+    # At most the queue and the batch that is being sent are in memory.
     assert sent - counted.dropped - counted.failed <= 2 * queue
-    assert counted.dropped > sent / 2, "had a span waited for its turn, it would not have been dropped"
+    assert counted.dropped > sent / 2, "spans are dropped, because no span waits for room in the queue"
 
 
-def test_o2_what_waits_at_the_end_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_o2_queued_spans_are_sent_at_shutdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Collector() as collector:
         with telemetry(monkeypatch, tmp_path, collector.endpoint) as (runtime, _):
             for number in range(1_000):
@@ -121,7 +121,7 @@ sys.exit(any(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
 """
 
 
-def test_o3_a_server_that_forks_traces_and_calls_in_every_process(tmp_path: Path) -> None:
+def test_o3_every_forked_process_traces_and_makes_calls(tmp_path: Path) -> None:
     with Collector() as collector:
         mounted = mount(tmp_path, bundle(call(), tracing=tracing(collector.endpoint)))
         command = [sys.executable, "-c", PREFORK, str(mounted)]
@@ -137,7 +137,7 @@ def test_o3_a_server_that_forks_traces_and_calls_in_every_process(tmp_path: Path
 
 
 @pytest.mark.parametrize(("in_policy", "in_process"), [(True, False), (False, True)])
-async def test_o4_faults_need_the_policy_and_the_process(
+async def test_o4_faults_are_injected_only_if_policy_and_process_allow_it(
     tmp_path: Path, clock: FakeClock, *, in_policy: bool, in_process: bool
 ) -> None:
     async def answers() -> str:

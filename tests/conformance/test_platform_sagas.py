@@ -1,4 +1,4 @@
-"""The platform's own sagas in indexing-service's bundle: if a step fails, all earlier effects are undone in reverse."""
+"""The platform's sagas, in the bundle of indexing-service: if a step fails, earlier effects are undone in reverse."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ CASES = [(saga, step.name) for saga in BUNDLE.sagas for step in saga.steps]
 
 
 class Callees:
-    """The callees of the steps, under the policies of the bundle.
+    """The callees of the steps, under the policies of the bundle. The step `failing` fails after its effects.
 
-    One step fails after its effects. The document's objects are remembered, because everything else is restored from
-    them.
+    The test tracks the document's objects, because all other data can be restored from them.
     """
 
     def __init__(self, runtime: Runtime, failing: str) -> None:
@@ -66,7 +65,7 @@ def undone(steps: list[SagaStep]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("saga", "failing"), CASES, ids=[f"{saga.name}: {failing}" for saga, failing in CASES])
-async def test_whichever_step_fails_what_ran_is_compensated_and_nothing_parks(
+async def test_when_a_step_fails_all_earlier_steps_are_compensated_and_the_saga_is_not_parked(
     saga: Saga, failing: str, tmp_path: Path
 ) -> None:
     callees = Callees(Runtime.load(mount(tmp_path, BUNDLE)), failing)
@@ -77,12 +76,12 @@ async def test_whichever_step_fails_what_ran_is_compensated_and_nothing_parks(
     ran = [step for stage in saga.stages[: last + 1] for step in stage]
     assert (record.state, record.reason) == ("compensated", f"{failing}: ValueError: the answer could not be read")
     actions, compensations = callees.called[: len(made(ran))], callees.called[len(made(ran)) :]
-    assert sorted(actions) == sorted(made(ran)), "of one stage in any order"
+    assert sorted(actions) == sorted(made(ran)), "the steps of one stage may run in any order"
     assert compensations == undone(ran[::-1])
 
 
 @pytest.mark.parametrize("saga", BUNDLE.sagas, ids=[saga.name for saga in BUNDLE.sagas])
-async def test_they_complete(saga: Saga, tmp_path: Path) -> None:
+async def test_every_saga_of_the_platform_completes(saga: Saga, tmp_path: Path) -> None:
     callees: Any = Callees(Runtime.load(mount(tmp_path, BUNDLE)), "nothing")
     definition = Definition(saga, callees.actions(saga))
     async with JournalEngine(SqliteJournal(tmp_path / "sagas.db"), [definition]) as engine:

@@ -57,7 +57,7 @@ def timeouts(attempt: str) -> PolicyBundle:
     return bundle(call(timeout=Timeout(attempt=Duration(attempt), overall=Duration("1h"))))
 
 
-def test_p1_a_swapped_link_is_seen(tmp_path: Path) -> None:
+def test_p1_a_swapped_symbolic_link_is_noticed(tmp_path: Path) -> None:
     first, second = timeouts("1s"), timeouts("2s")
     mount(tmp_path, first)
     with Runtime.load(tmp_path, poll_interval=0.02) as runtime:
@@ -68,7 +68,7 @@ def test_p1_a_swapped_link_is_seen(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "voice-runtime-watch"]
 
 
-def test_p1_the_file_is_looked_at_every_second(tmp_path: Path) -> None:
+def test_p1_the_file_is_read_every_second(tmp_path: Path) -> None:
     mount(tmp_path, timeouts("1s"))
     with Runtime.load(tmp_path) as runtime:
         mount(tmp_path, second := timeouts("2s"))
@@ -76,17 +76,17 @@ def test_p1_the_file_is_looked_at_every_second(tmp_path: Path) -> None:
     assert bundle_source.POLL_INTERVAL == 1.0
 
 
-def test_p1_a_process_with_thousands_of_descriptors_sees_a_new_bundle(tmp_path: Path) -> None:
+def test_p1_a_process_with_thousands_of_file_descriptors_loads_a_new_bundle(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as connections:
         connections.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         for _ in range(1_100):
             connections.enter_context(Path(os.devnull).open())
-        test_p1_a_swapped_link_is_seen(tmp_path)
+        test_p1_a_swapped_symbolic_link_is_noticed(tmp_path)
 
 
-def test_p2_an_error_that_nobody_foresaw_does_not_end_the_watcher(
+def test_p2_an_unexpected_error_does_not_end_the_watcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = timeouts("1s"), timeouts("2s")
@@ -102,7 +102,7 @@ def test_p2_an_error_that_nobody_foresaw_does_not_end_the_watcher(
         assert runtime.reloads == {"applied": 1, "refused": 1}
 
 
-def test_p1_the_content_counts_and_not_the_time_of_change(tmp_path: Path) -> None:
+def test_p1_only_a_changed_content_reloads_and_not_a_changed_modification_time(tmp_path: Path) -> None:
     first, second = timeouts("1s"), timeouts("2s")
     mount(tmp_path, first)
     runtime = Runtime.load(tmp_path)
@@ -119,7 +119,7 @@ def test_p1_the_content_counts_and_not_the_time_of_change(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "text", ["", "{", '{"apiVersion": "voiceassistant.dev/v2", "kind": "PolicyBundle"}', None, "half"]
 )
-def test_p2_a_faulty_file_is_refused_and_the_last_good_one_stays(
+def test_p2_a_faulty_file_is_refused_and_the_last_valid_bundle_stays(
     tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = timeouts("1s")
@@ -129,7 +129,7 @@ def test_p2_a_faulty_file_is_refused_and_the_last_good_one_stays(
         (tmp_path / FILE_NAME).unlink()
     else:
         mount(tmp_path, json.dumps(good.to_document())[:200] if text == "half" else text)
-    for _ in range(3):  # it is said once, however often it is looked at
+    for _ in range(3):  # the fault is logged once, however often the file is read
         assert not runtime.reload()
     assert runtime.digest == good.metadata.digest
     assert runtime.reloads == {"applied": 0, "refused": 1}
@@ -194,7 +194,7 @@ async def test_p3_unchanged_policies_keep_their_state(clock: FakeClock, tmp_path
             pass
 
 
-async def test_p3_changed_policies_go_on_from_their_state(clock: FakeClock, tmp_path: Path) -> None:
+async def test_p3_changed_policies_continue_from_their_state(clock: FakeClock, tmp_path: Path) -> None:
     mount(tmp_path, bundle(call(**STATEFUL), inbound=limited("1/m", 10)))
     runtime = Runtime.load(tmp_path, clock=clock)
     breaker = runtime.outbound("rag-engine").breaker
@@ -239,7 +239,7 @@ async def _await(awaitable: Any) -> Any:
     return await awaitable
 
 
-def test_p3_what_is_gone_is_forgotten(tmp_path: Path) -> None:
+def test_p3_the_state_of_a_removed_policy_is_dropped(tmp_path: Path) -> None:
     mount(tmp_path, bundle(call(**STATEFUL), degradation=Degradation()))
     runtime = Runtime.load(tmp_path)
     mount(tmp_path, bundle(call("retrieval-service")))
@@ -286,7 +286,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("path", "value", "accepted"), FAULTS, ids=[f"{f[0][-1]}={f[1]}" for f in FAULTS])
-def test_p4_bad_values_are_refused_with_what_would_be_accepted(
+def test_p4_the_error_for_a_bad_value_names_the_accepted_values(
     tmp_path: Path, path: tuple[Any, ...], value: object, accepted: str
 ) -> None:
     mount(tmp_path, edited(path, value))
@@ -296,7 +296,7 @@ def test_p4_bad_values_are_refused_with_what_would_be_accepted(
     assert accepted in str(refused.value)
 
 
-def test_p4_every_fault_is_named_at_once(tmp_path: Path) -> None:
+def test_p4_one_error_names_every_fault(tmp_path: Path) -> None:
     document = bundle(call(**STATEFUL)).to_document()
     document["outbound"][0]["timeout"]["attempt"] = 5
     document["outbound"][0]["retry"]["max_retries"] = -1

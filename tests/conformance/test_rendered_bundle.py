@@ -1,4 +1,4 @@
-"""The runtime on rendered bundles, not on bundles made for a test."""
+"""The runtime with bundles that `voice render` wrote, and not with bundles made for a test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.platforms import ENVIRONMENTS, platform
 
 
 def rendered_bundle(service: str, environment: str, directory: Path) -> Path:
-    """The directory that `service` mounts in `environment`, as the command line renders it."""
+    """The directory that `service` mounts in `environment`, rendered by the command line."""
     command = [sys.executable, "-m", "stack.cli", "render", environment, "-o", str(directory)]
     rendered = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # our own
     assert rendered.returncode == 0, f"{' '.join(command)} failed:\n{rendered.stderr}"
@@ -38,11 +38,11 @@ def enforced_here(bundle: PolicyBundle) -> list[OutboundCall]:
 
 
 def decided(error: BaseException) -> BaseException | None:
-    """The policy's error, which a soft call without a fallback keeps as its cause."""
+    """The error of the policy. For a soft call without a fallback it is the cause of `SoftCallError`."""
     return error.__cause__ if isinstance(error, SoftCallError) else error
 
 
-def test_a_grpc_callee_is_degraded_beyond_its_objective(agent_engine: Path) -> None:
+def test_the_check_of_a_grpc_callee_is_degraded_beyond_the_callees_objective(agent_engine: Path) -> None:
     checks = {check.name: check for check in Runtime.load(agent_engine).bundle.health.checks}
     assert checks["model-adapter"].max_latency == Duration("900ms")
     assert {check.kind for check in checks.values() if check.max_latency is not None} == {"grpc"}
@@ -55,7 +55,7 @@ def test_agent_engine_calls_all_its_callees(agent_engine: Path) -> None:
     assert "run" in {operation.operation for operation in bundle.inbound}
 
 
-async def test_every_call_is_made_and_limited_in_time(agent_engine: Path, clock: FakeClock) -> None:
+async def test_every_call_is_made_and_times_out(agent_engine: Path, clock: FakeClock) -> None:
     runtime = Runtime.load(agent_engine, clock=clock)
     calls = enforced_here(runtime.bundle)
     assert calls
@@ -69,7 +69,7 @@ async def test_every_call_is_made_and_limited_in_time(agent_engine: Path, clock:
         assert runtime.outbound(call.name).statistics.timeouts == call.max_attempts
 
 
-async def test_every_breaker_opens_and_refuses(agent_engine: Path, clock: FakeClock) -> None:
+async def test_every_breaker_opens_after_failures_and_refuses_calls(agent_engine: Path, clock: FakeClock) -> None:
     runtime = Runtime.load(agent_engine, clock=clock)
     guarded = [call for call in enforced_here(runtime.bundle) if call.enforced_by.circuit_breaker == "runtime"]
     assert guarded
@@ -85,7 +85,7 @@ async def test_every_breaker_opens_and_refuses(agent_engine: Path, clock: FakeCl
         assert isinstance(decided(refused.value), CircuitOpenError)
 
 
-async def test_its_operation_is_served_under_its_deadline(agent_engine: Path, clock: FakeClock) -> None:
+async def test_agent_engine_serves_its_operation_under_its_deadline(agent_engine: Path, clock: FakeClock) -> None:
     runtime = Runtime.load(agent_engine, clock=clock)
     operation = next(found for found in runtime.bundle.inbound if found.operation == "run")
     begun = clock.monotonic()
@@ -96,7 +96,7 @@ async def test_its_operation_is_served_under_its_deadline(agent_engine: Path, cl
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_bundle_survives_the_way_to_its_reader(environment: str) -> None:
+def test_every_rendered_bundle_is_read_back_unchanged(environment: str) -> None:
     for service in platform(environment).microservices:
         text = json.dumps(service.bundle.to_document())
         assert PolicyBundle.from_json(text, "policy.json") == service.bundle

@@ -1,4 +1,4 @@
-"""Retry, R1 to R13. R4 and R12 in their transport-neutral form."""
+"""Retry, R1 to R13. R4 and R12 without a transport; `test_grpc` tests them over gRPC."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def retry(clock: FakeClock, seed: int = 7, **fields: Any) -> Retry:
 
 
 class Longest(Random):
-    """Draws the largest wait."""
+    """A random source that always draws the largest wait."""
 
     def uniform(self, a: float, b: float) -> float:
         return max(a, b)
 
 
 class Callee:
-    """Fails the given number of times, and records the times of calls."""
+    """A callee that fails the given number of times, and records the times of its calls."""
 
     def __init__(self, clock: FakeClock, failures: int = 10_000, error: Callable[[], Exception] | None = None) -> None:
         self.clock = clock
@@ -62,7 +62,7 @@ class Callee:
         return "ok"
 
 
-async def test_r1_a_cancellation_stops_at_once_in_the_attempt_and_in_the_backoff(clock: FakeClock) -> None:
+async def test_r1_a_cancellation_ends_the_attempt_or_the_backoff_at_once(clock: FakeClock) -> None:
     pipeline = Outbound("callee", retry=retry(clock, base_delay=Duration("5s")), attempt_timeout=60.0, clock=clock)
     started: list[int] = []
 
@@ -88,7 +88,7 @@ async def test_r1_a_cancellation_stops_at_once_in_the_attempt_and_in_the_backoff
 
 
 @pytest.mark.parametrize("pushback", [None, 10.0])
-async def test_r2_a_wait_beyond_the_deadline_fails_now_with_the_last_error(
+async def test_r2_a_backoff_that_would_end_after_the_deadline_fails_at_once_with_the_last_error(
     clock: FakeClock, pushback: float | None
 ) -> None:
     slow = Retry("callee", Policy(base_delay=Duration("10s")), clock=clock, random=Longest())
@@ -102,7 +102,7 @@ async def test_r2_a_wait_beyond_the_deadline_fails_now_with_the_last_error(
     assert isinstance(gave_up.value.__cause__, CalleeError)
 
 
-async def test_r3_an_attempt_gets_what_remains_and_the_last_error_is_chained(clock: FakeClock) -> None:
+async def test_r3_an_attempt_gets_the_remaining_time_and_the_last_error_is_the_cause(clock: FakeClock) -> None:
     eager = retry(clock, base_delay=Duration("0s"), max_retries=3)
     pipeline = Outbound("callee", retry=eager, attempt_timeout=1.0, overall_timeout=2.5, clock=clock)
     lengths: list[float] = []
@@ -126,7 +126,7 @@ async def test_r3_an_attempt_gets_what_remains_and_the_last_error_is_chained(clo
     assert isinstance(gave_up.value.__cause__, AttemptTimeoutError)
 
 
-async def test_r4_pushback_is_honoured(clock: FakeClock) -> None:
+async def test_r4_the_retry_waits_as_long_as_the_callees_pushback(clock: FakeClock) -> None:
     patient = retry(clock, conditions=("resource_exhausted", "unavailable"))
     pipeline = Outbound("callee", retry=patient, overall_timeout=60.0, clock=clock)
     callee = Callee(clock, failures=1, error=lambda: CalleeError("callee", 2.5, condition="resource_exhausted"))
@@ -143,7 +143,7 @@ async def test_r4_negative_or_unreadable_pushback_means_no_retry(clock: FakeCloc
     assert len(callee.calls) == 1
 
 
-async def test_r4_an_exhausted_callee_that_says_nothing_is_left_alone(clock: FakeClock) -> None:
+async def test_r4_resource_exhausted_without_a_pushback_is_not_retried(clock: FakeClock) -> None:
     pipeline = Outbound("callee", retry=retry(clock, conditions=("resource_exhausted",)), clock=clock)
     callee = Callee(clock, error=lambda: CalleeError("callee", condition="resource_exhausted"))
     with pytest.raises(CalleeError):
@@ -154,7 +154,7 @@ async def test_r4_an_exhausted_callee_that_says_nothing_is_left_alone(clock: Fak
 @pytest.mark.parametrize(
     ("condition", "attempts"), [("connection_failed", 2), ("unavailable", 1), ("attempt_timeout", 1)]
 )
-async def test_r5_what_must_not_be_repeated_is_retried_only_if_it_was_never_sent(
+async def test_r5_a_call_that_is_not_idempotent_is_retried_only_if_it_was_never_sent(
     clock: FakeClock, tmp_path: Any, condition: RetryCondition, attempts: int
 ) -> None:
     never = call("smtp.send", idempotency="never", retry=Policy(conditions=("connection_failed",), budget=GENEROUS))
@@ -164,7 +164,7 @@ async def test_r5_what_must_not_be_repeated_is_retried_only_if_it_was_never_sent
     assert len(callee.calls) == attempts
 
 
-def test_r5_a_retry_that_could_repeat_it_is_refused() -> None:
+def test_r5_a_policy_that_could_repeat_a_call_that_is_not_idempotent_is_refused() -> None:
     with pytest.raises(ValueError, match="connection_failed only"):
         call("smtp.send", idempotency="never", retry=Policy())
 
@@ -189,19 +189,19 @@ async def test_r6_a_breaker_that_opens_between_attempts_ends_the_retries(clock: 
     assert (len(callee.calls), refused.value.attempts) == (2, 2)
 
 
-async def test_r7_a_global_failure_is_not_multiplied(clock: FakeClock) -> None:
+async def test_r7_the_retry_budget_bounds_retries_during_an_outage(clock: FakeClock) -> None:
     careful = retry(clock, budget=RetryBudget(ratio=Ratio("10%"), reserve=3), base_delay=Duration("1s"))
     pipeline = Outbound("callee", retry=careful, clock=clock)
     callee = Callee(clock)
     calls = [asyncio.create_task(pipeline.call(callee)) for _ in range(1000)]
     await settle()
-    assert pipeline.statistics.retries == 103  # those that wait in their backoff are spent already
+    assert pipeline.statistics.retries == 103  # includes the retries that wait in their backoff
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert len(callee.calls) <= 1000 + 103
     assert {getattr(result, "reason", "") for result in results} <= {"budget", "max_retries"}
 
 
-async def test_r7_the_reserve_lets_a_quiet_caller_retry(clock: FakeClock) -> None:
+async def test_r7_the_reserve_of_the_budget_lets_a_caller_with_few_calls_retry(clock: FakeClock) -> None:
     careful = retry(clock, budget=RetryBudget(ratio=Ratio("0%"), reserve=1))
     pipeline = Outbound("callee", retry=careful, clock=clock)
     assert await pipeline.call(Callee(clock, failures=1)) == "ok"
@@ -211,7 +211,7 @@ async def test_r7_the_reserve_lets_a_quiet_caller_retry(clock: FakeClock) -> Non
     assert await pipeline.call(Callee(clock, failures=1)) == "ok"
 
 
-async def test_r8_one_policy_serves_a_thousand_calls_that_count_for_themselves(clock: FakeClock) -> None:
+async def test_r8_a_thousand_simultaneous_calls_under_one_policy_count_their_own_attempts(clock: FakeClock) -> None:
     pipeline = Outbound(
         "callee", retry=retry(clock, budget=RetryBudget(ratio=Ratio("100%"), reserve=1000)), clock=clock
     )
@@ -221,7 +221,7 @@ async def test_r8_one_policy_serves_a_thousand_calls_that_count_for_themselves(c
         assert callee.attempts == list(range(1, number % 4 + 2))
 
 
-def test_r9_full_jitter_is_uniform_up_to_the_cap(clock: FakeClock) -> None:
+def test_r9_the_backoff_is_uniform_between_zero_and_the_growing_cap(clock: FakeClock) -> None:
     draws = retry(clock, base_delay=Duration("100ms"), max_delay=Duration("1s"))
     for number, cap in ((1, 0.1), (2, 0.2), (4, 0.8), (5, 1.0), (10_000, 1.0)):
         waits = sorted(draws.backoff(number) for _ in range(10_000))
@@ -233,7 +233,7 @@ def test_r9_full_jitter_is_uniform_up_to_the_cap(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
-async def test_r10_max_retries_counts_what_follows_the_first_attempt(clock: FakeClock, retries: int) -> None:
+async def test_r10_max_retries_counts_the_attempts_after_the_first(clock: FakeClock, retries: int) -> None:
     pipeline = Outbound("callee", retry=retry(clock, max_retries=retries), clock=clock)
     callee = Callee(clock)
     with pytest.raises(RetriesExhaustedError) as gave_up:
@@ -245,7 +245,9 @@ async def test_r10_max_retries_counts_what_follows_the_first_attempt(clock: Fake
     )
 
 
-async def test_r10_a_predicate_that_raises_fails_the_call_with_its_context(clock: FakeClock) -> None:
+async def test_r10_a_classifier_that_raises_fails_the_call_and_keeps_the_original_error_as_context(
+    clock: FakeClock,
+) -> None:
     def broken(_: Exception) -> Failure | None:
         raise LookupError("broken predicate")
 
@@ -286,10 +288,10 @@ async def test_r11_a_stream_is_not_retried_after_its_first_message(clock: FakeCl
             yield number
 
     assert [message async for message in pipeline.stream(messages, 0)] == [0, 1, 2]
-    assert len(begun) == 3  # nothing was delivered yet: two more attempts
+    assert len(begun) == 3  # no message was delivered, so two more attempts followed
     begun.clear()
     received: list[int] = []
-    with pytest.raises(CalleeError):  # noqa: PT012  # what came before the error counts
+    with pytest.raises(CalleeError):  # noqa: PT012  # the test also needs the messages before the error
         async for message in pipeline.stream(messages, 2):
             received.append(message)  # noqa: PERF401  # as above
     assert (received, len(begun)) == ([0, 1], 1)
@@ -308,7 +310,7 @@ async def test_r11_request_iterators_are_not_replayed(clock: FakeClock) -> None:
     assert sent == [[1, 2, 3]]
 
 
-async def test_r12_the_attempt_number_is_there_for_the_transport(clock: FakeClock) -> None:
+async def test_r12_the_transport_can_read_the_attempt_number(clock: FakeClock) -> None:
     pipeline = Outbound("callee", retry=retry(clock), clock=clock)
     callee = Callee(clock, failures=2)
     await pipeline.call(callee)
@@ -316,7 +318,9 @@ async def test_r12_the_attempt_number_is_there_for_the_transport(clock: FakeCloc
     assert attempt_number() == 0
 
 
-async def test_r12_a_retry_that_another_layer_makes_is_not_made_here(clock: FakeClock, tmp_path: Any) -> None:
+async def test_r12_the_runtime_does_not_retry_a_call_that_another_layer_retries(
+    clock: FakeClock, tmp_path: Any
+) -> None:
     elsewhere = call(retry=Policy(), enforced_by=EnforcedBy(timeout="runtime", retry="mesh"))
     runtime = Runtime.load(mount(tmp_path, bundle(elsewhere)), clock=clock)
     callee = Callee(clock)
@@ -341,7 +345,7 @@ async def test_r13_nested_pipelines_do_not_multiply_attempts(clock: FakeClock) -
     assert len(callee.calls) == 4
 
 
-async def test_retries_are_told_to_listeners(clock: FakeClock) -> None:
+async def test_event_listeners_get_each_retry(clock: FakeClock) -> None:
     recorder = Recorder()
     pipeline = Outbound("callee", retry=retry(clock, max_retries=1), clock=clock, events=Events([recorder]))
     with pytest.raises(RetriesExhaustedError):
@@ -350,7 +354,7 @@ async def test_retries_are_told_to_listeners(clock: FakeClock) -> None:
     assert kinds == [("retry", 1, ""), ("exhausted", 2, "max_retries")]
 
 
-def test_synchronous_calls_are_retried_alike(clock: FakeClock) -> None:
+def test_synchronous_calls_are_retried_like_asynchronous_calls(clock: FakeClock) -> None:
     pipeline = Outbound("callee", retry=retry(clock), clock=clock)
     outcomes: Iterator[Exception | None] = iter([ConnectionResetError(), ConnectionResetError(), None])
 
@@ -361,4 +365,4 @@ def test_synchronous_calls_are_retried_alike(clock: FakeClock) -> None:
 
     begun = clock.monotonic()
     assert pipeline.call_sync(reset_twice) == "ok"
-    assert clock.monotonic() > begun  # the backoff was slept on the clock
+    assert clock.monotonic() > begun  # the backoff slept on the fake clock

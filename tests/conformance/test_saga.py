@@ -38,7 +38,7 @@ def context(branch: Any = "action", name: str = "pay") -> StepContext:
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
-async def test_s1_what_may_have_run_is_compensated_in_reverse_and_nothing_else(backend: Backend, failing: int) -> None:
+async def test_s1_only_steps_that_may_have_run_are_compensated_in_reverse_order(backend: Backend, failing: int) -> None:
     names = ["reserve", "pay", "ship", "thank"]
     log = Log()
     log.hangs(names[failing])
@@ -51,8 +51,8 @@ async def test_s1_what_may_have_run_is_compensated_in_reverse_and_nothing_else(b
     assert log.done == ran + [f"undo-{name}" for name in reversed(ran)]
 
 
-def test_s1_every_journal_ends_with_everything_that_began_undone_or_the_saga_completed() -> None:
-    """Every path through the plan, step by step."""
+def test_s1_every_journal_ends_completed_or_with_every_begun_step_undone() -> None:
+    """Follow every path through the plan, step by step."""
     ends: set[str] = set()
     paths: list[list[Entry]] = [[]]
     while paths:
@@ -76,7 +76,7 @@ def test_s1_every_journal_ends_with_everything_that_began_undone_or_the_saga_com
 
 @pytest.fixture(params=["postgresql", "sqlite"])
 def effects(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[list[str]], Any]:
-    """Runs an effect through the barrier of a real database."""
+    """A function that applies an effect through the barrier of a real database."""
     if request.param == "sqlite":
         return lambda done: _SqliteEffects(tmp_path / "own.db", done)
     dsn = request.getfixturevalue("database")
@@ -112,7 +112,7 @@ class _SqliteEffects:
         return once_sqlite(self._connection, context, work)
 
 
-async def test_s2_an_effect_is_made_once_and_its_result_remembered(effects: Any) -> None:
+async def test_s2_an_effect_is_applied_once_and_a_second_call_returns_its_result(effects: Any) -> None:
     done: list[str] = []
     through = effects(done)
     for branch in ("action", "compensation"):
@@ -121,7 +121,7 @@ async def test_s2_an_effect_is_made_once_and_its_result_remembered(effects: Any)
     assert done == ["action", "compensation"]
 
 
-async def test_s2_an_empty_compensation_does_nothing_and_shuts_out_the_late_action(effects: Any) -> None:
+async def test_s2_an_empty_compensation_has_no_effect_and_the_late_action_is_refused(effects: Any) -> None:
     done: list[str] = []
     through = effects(done)
     for _ in range(2):
@@ -129,10 +129,10 @@ async def test_s2_an_empty_compensation_does_nothing_and_shuts_out_the_late_acti
         with pytest.raises(BarrierClosedError, match="saga-1/pay/action"):
             await through(context("action"))
     assert done == []
-    assert await through(context("action", "ship")) == {"of": "action"}, "another step is another matter"
+    assert await through(context("action", "ship")) == {"of": "action"}, "the barrier is per step"
 
 
-async def test_s2_a_compensation_waits_for_the_action_that_is_in_flight(database: str) -> None:
+async def test_s2_a_compensation_waits_for_its_action_in_flight(database: str) -> None:
     done: list[str] = []
     in_flight, go_on = asyncio.Event(), asyncio.Event()
 
@@ -152,7 +152,7 @@ async def test_s2_a_compensation_waits_for_the_action_that_is_in_flight(database
     assert done == ["action", "compensation"]
 
 
-async def test_s5_a_compensation_that_keeps_failing_is_parked_and_never_lost(backend: Backend) -> None:
+async def test_s5_a_saga_whose_compensation_keeps_failing_is_parked_and_can_be_resumed(backend: Backend) -> None:
     log = Log()
     log.fails("pay", lambda: ValueError("no"))
     log.fails("undo-pay", lambda: ConnectionError("gone"))
@@ -169,15 +169,15 @@ async def test_s5_a_compensation_that_keeps_failing_is_parked_and_never_lost(bac
 
 
 async def _has_ended(engine: Any, saga_id: str) -> bool:
-    """Resume the saga if the repair came too late for this turn."""
+    """True if the saga has ended. If it is parked again, because the repair came too late, resume it."""
     record = await engine.wait(saga_id, 60)
     if record.state == "parked":
         await engine.resume(saga_id)
     return bool(record.ended)
 
 
-async def test_s6_a_compensation_outlives_the_caller_and_the_worker(backend: Backend) -> None:
-    """The test stops in the middle of a compensation; the next worker does it again."""
+async def test_s6_a_compensation_continues_after_its_caller_and_its_worker_have_gone(backend: Backend) -> None:
+    """The first worker stops in the middle of a compensation, and the next worker repeats the compensation."""
     log = Log()
     log.fails("ship", lambda: ValueError("no"))
     log.hangs("undo-pay")
@@ -191,7 +191,7 @@ async def test_s6_a_compensation_outlives_the_caller_and_the_worker(backend: Bac
     assert log.done.count("undo-pay") >= 2
 
 
-async def test_s6_a_sagas_time_goes_on_while_no_worker_is_there(journal: Journal) -> None:
+async def test_s6_the_timeout_of_a_saga_passes_even_while_no_worker_runs(journal: Journal) -> None:
     log = Log()
     times: Any = {"attempt_timeout": Duration("100ms"), "timeout": Duration("300ms")}
     definition = log.definition(saga(step("pay", **times), timeout="300ms"))
@@ -204,14 +204,14 @@ async def test_s6_a_sagas_time_goes_on_while_no_worker_is_there(journal: Journal
     async with JournalEngine(journal, [definition]) as engine:
         record = await engine.wait("saga-1", 30)
     assert (record.state, record.reason) == ("compensated", "pay: TimeoutError: the saga's timeout of 300ms has passed")
-    assert log.done == ["undo-pay"], "it may have run before, and is not begun again"
+    assert log.done == ["undo-pay"], "the step may have run before, and does not run again"
 
 
 async def _contains(log: Log, name: str) -> bool:
     return name in log.done
 
 
-async def test_s7_a_definition_that_is_gone_parks_with_what_to_do(backend: Backend) -> None:
+async def test_s7_a_saga_without_its_definition_is_parked_with_a_reason_that_says_what_to_do(backend: Backend) -> None:
     log = Log()
 
     async def later(_: StepContext) -> Any:
@@ -238,7 +238,7 @@ OUTCOMES = st.lists(
 
 
 async def _events_in_any_order(tmp_path: Path, outcomes: list[tuple[str, str]], random: Random) -> None:
-    """The first outcome of each step counts. Later ones change nothing, in any order."""
+    """Deliver outcomes in a random order. The first outcome of each step counts; later outcomes change nothing."""
     log = Log()
 
     async def later(_: StepContext) -> Any:
@@ -272,14 +272,14 @@ async def _events_in_any_order(tmp_path: Path, outcomes: list[tuple[str, str]], 
     refused = [name for name in ("a", "b") if first[name] == "no"] or [n for n in ("c",) if first[n] == "no"]
     assert record.state == ("compensated" if refused else "completed")
     failed = {entry.step for entry in record.entries if entry.kind == "failed"}
-    assert failed <= {*refused}, "the first failure ends the wait for others"
+    assert failed <= {*refused}, "the first failure ends the wait for the other outcomes"
     assert bool(failed) == bool(refused)
     succeeded = {entry.step: entry.data for entry in record.entries if entry.kind == "succeeded"}
     assert all(first[name] == data for name, data in succeeded.items())
     assert len(record.entries) == len({(entry.kind, entry.step) for entry in record.entries}), "nothing twice"
 
 
-def test_s9_duplicate_late_and_reordered_outcomes_change_nothing(tmp_path: Path) -> None:
+def test_s9_duplicate_late_and_reordered_outcomes_have_no_effect(tmp_path: Path) -> None:
     @settings(max_examples=40)
     @given(OUTCOMES, st.randoms(use_true_random=False))
     def run(outcomes: list[tuple[str, str]], random: Random) -> None:
@@ -288,10 +288,10 @@ def test_s9_duplicate_late_and_reordered_outcomes_change_nothing(tmp_path: Path)
     run()
 
 
-async def test_s9_a_saga_driven_by_events_over_redis_streams_though_each_comes_twice(
+async def test_s9_a_saga_completes_over_redis_streams_that_deliver_every_message_twice(
     database: str, redis_port: int
 ) -> None:
-    """upload → saga → command by outbox → a participant that handles it once → reply → the saga goes on."""
+    """Upload event → saga → command through the outbox → a consumer handles it once → reply → the saga continues."""
     log, handled = Log(), []
     pool = await asyncpg.create_pool(database)
 
@@ -333,7 +333,7 @@ async def test_s9_a_saga_driven_by_events_over_redis_streams_though_each_comes_t
 
 
 class Twice(RedisStreams):
-    """Sends every message twice, the second time in reverse."""
+    """A transport that sends every message twice, the second time in reverse order."""
 
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis, block=0.02)
@@ -347,8 +347,8 @@ async def _all_completed(engine: Any, ids: list[str]) -> bool:
     return {summary.id for summary in await engine.list(state="completed")} >= {*ids}
 
 
-def test_s10_the_order_in_which_parallel_steps_end_decides_nothing() -> None:
-    """Outcomes in any order give the same entries, and the same compensations in the same order."""
+def test_s10_the_order_in_which_parallel_steps_end_does_not_change_the_journal() -> None:
+    """Outcomes in any order result in the same entries, and in the same compensations in the same order."""
     begun = [Entry("started"), Entry("began", "a"), Entry("succeeded", "a"), *(Entry("began", n) for n in "bcd")]
     mixed, fine = {"b": "succeeded", "c": "failed", "d": "failed"}, dict.fromkeys("bcd", "succeeded")
     for outcomes, end in ((mixed, "compensated"), (fine, "completed")):

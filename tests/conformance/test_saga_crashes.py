@@ -26,9 +26,10 @@ from tests.saga.definitions import eventually
 ROOT = Path(__file__).parents[2]
 ROUNDS = 100
 MOST_ROUNDS = 2 * ROUNDS
-"""A worker with less to do than the counted ones ends before the write at which it should die."""
+"""More rounds than kills, because a worker may end before the write at which it should be killed."""
 DRY_RUNS = 3
-"""Undisturbed workers whose writes are counted. Workers are then killed before and after each of these writes."""
+"""Number of workers that run undisturbed to count their writes. Later workers are killed around each of these
+writes."""
 KINDS = ("start", "claim", "append", "renew", "deliver", "send", "forget")
 
 
@@ -50,7 +51,7 @@ class Ledger:
     unpublished: int = 0
 
 
-async def test_s3_kill_9_at_every_journal_write_loses_and_doubles_nothing(
+async def test_s3_a_worker_killed_at_any_journal_write_loses_and_doubles_no_effect(
     database: str, record_property: Callable[[str, object], None]
 ) -> None:
     ledger = Ledger()
@@ -66,8 +67,10 @@ async def test_s3_kill_9_at_every_journal_write_loses_and_doubles_nothing(
     assert ledger.completed > ROUNDS / 2 < ledger.compensated
     assert (ledger.lost, ledger.doubled) == (0, 0)
     assert (ledger.undelivered, ledger.unpublished) == (0, 0)
-    assert ledger.delivered > ledger.published, "some were sent, and their sender killed before it forgot them"
-    assert ledger.boundaries * 2 <= ROUNDS, "each is killed at before and after"
+    assert ledger.delivered > ledger.published, (
+        "some messages were delivered twice, because their sender was killed before it deleted them"
+    )
+    assert ledger.boundaries * 2 <= ROUNDS, "a worker was killed before and after each write"
 
 
 def _kill_workers(dsn: str, ledger: Ledger) -> None:
@@ -78,7 +81,7 @@ def _kill_workers(dsn: str, ledger: Ledger) -> None:
         assert answers is not None
 
         def run(job: Job) -> dict[str, int] | None:
-            """The writes of a worker, or None if it was killed."""
+            """The number of writes of a worker, by kind. `None` if the worker was killed."""
             orders.write(f"{json.dumps(asdict(job))}\n")
             orders.flush()
             answer = json.loads(answers.readline())
@@ -116,7 +119,7 @@ async def _nothing_unfinished(engine: JournalEngine) -> bool:
 
 
 async def _settle(pool: Any, ledger: Ledger) -> None:
-    """Check the effects of a saga: they must match its state, and none may exist twice."""
+    """Check the effects of all sagas: they must match the saga's state, and no effect may exist twice."""
     sagas = {row["id"]: row["state"] for row in await pool.fetch("SELECT id, state FROM saga.sagas")}
     effects = await pool.fetch("SELECT saga_id, step, branch, count(*) FROM effects GROUP BY 1, 2, 3")
     ledger.doubled = sum(row["count"] - 1 for row in effects)
@@ -137,7 +140,7 @@ async def _settle(pool: Any, ledger: Ledger) -> None:
     ledger.compensated = sum(state == "compensated" for state in sagas.values())
 
 
-async def test_s4_a_worker_that_was_stopped_past_its_lease_cannot_write(database: str) -> None:
+async def test_s4_a_worker_that_was_paused_beyond_its_lease_cannot_write(database: str) -> None:
     async with asyncpg.create_pool(database) as pool:
         await pool.execute(EFFECTS)
         await pool.execute(DELIVERIES)
@@ -151,7 +154,7 @@ async def test_s4_a_worker_that_was_stopped_past_its_lease_cannot_write(database
             finally:
                 zombie.send_signal(signal.SIGCONT)
             *_, last = (await asyncio.to_thread(zombie.stdout.read)).splitlines()
-            assert int(last.removeprefix("leases lost: ")) >= 1  # a slow machine loses another before the stop
+            assert int(last.removeprefix("leases lost: ")) >= 1  # a slow machine may lose another before
         assert await pool.fetch("SELECT sequence, epoch FROM saga.entries ORDER BY sequence") == written
         assert {row["epoch"] for row in written} >= {1, 2}
         effects = await pool.fetch("SELECT step, count(*) FROM effects WHERE branch = 'action' GROUP BY step")
@@ -168,7 +171,7 @@ print(f"leases lost: {lost}", flush=True)
 """
 
 
-async def test_s8_postgresql_killed_and_restarted_strands_nothing() -> None:
+async def test_s8_every_saga_ends_after_postgresql_was_killed_and_restarted() -> None:
     with running_postgresql() as server:
         dsn = server.dsn("postgres")
         connection = await asyncpg.connect(dsn)
@@ -194,7 +197,7 @@ async def test_s8_postgresql_killed_and_restarted_strands_nothing() -> None:
 
 
 async def _start_many(engine: JournalEngine, count: int) -> list[str]:
-    """Start many sagas. A start that the caller saw fail is repeated under its id."""
+    """Start many sagas. If a start fails, repeat it under the same id."""
     ids = [f"saga-{number}" for number in range(count)]
     for saga_id in ids:
         while True:
@@ -212,7 +215,7 @@ async def _some_ended(engine: JournalEngine) -> bool:
 
 
 @pytest.mark.parametrize("claimed_by_another", [True, False])
-async def test_s4_a_write_under_a_lease_that_has_passed_is_refused(journal: Journal, claimed_by_another: bool) -> None:
+async def test_s4_a_write_under_an_expired_lease_is_refused(journal: Journal, claimed_by_another: bool) -> None:
     await journal.open(worker=True)
     claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started"), Entry("began", "pay")])
     assert await journal.start(claim, "paused", 0.05)

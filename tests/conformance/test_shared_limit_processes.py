@@ -15,10 +15,10 @@ HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 
 
 def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
-    """Admissions of all processes together, and the limit of the shortest and of the longest time that they took.
+    """Returns the admissions of all processes together, and the limit for the shortest and the longest possible time.
 
-    At its end each process takes what is left, because a busy machine may not ask for everything in time.
-    The server decided after each question and before its answer, however long others kept the machine.
+    At the end each process takes all admissions that are left, because a busy machine may request them too late. The
+    server decides each request between the request and its answer, however busy the machine is.
     """
     with single_server(directory) as server:
         command = [*HAMMER, server.url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]
@@ -38,12 +38,12 @@ def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
     return int(sum(each["admitted"] + each["left"] for each in found)), BURST + RATE * shortest, BURST + RATE * longest
 
 
-def test_eight_processes_together_admit_the_limit_within_one_percent(tmp_path: Path) -> None:
+def test_eight_processes_together_admit_the_limit_with_an_error_below_one_percent(tmp_path: Path) -> None:
     admitted, least, most = _hammered(tmp_path, lease=1)
     assert 0.99 * least <= admitted <= 1.01 * most, f"{admitted} of {least:.0f} to {most:.0f}"
 
 
-def test_with_leases_they_admit_no_more_and_lack_at_most_what_is_still_leased(tmp_path: Path) -> None:
+def test_processes_with_leases_admit_at_most_the_limit_and_lack_at_most_their_leases(tmp_path: Path) -> None:
     lease = 20
     admitted, least, most = _hammered(tmp_path, lease)
     assert 0.99 * least - PROCESSES * lease <= admitted <= 1.01 * most, f"{admitted} of {least:.0f} to {most:.0f}"

@@ -43,7 +43,7 @@ def server(running: Server) -> Server:
 
 @pytest.fixture
 def store(server: Server) -> RedisStore:
-    # A busy machine may take longer than a second to connect.
+    # The timeout is long, because a busy machine may take more than a second to connect.
     return RedisStore(lambda: single(server.url, socket_connect_timeout=60))
 
 
@@ -59,16 +59,18 @@ def calls(server: Server, command: str) -> int:
 async def test_l7_a_check_is_one_round_trip_of_one_script(server: Server, store: RedisStore, limit: Any) -> None:
     limited = gate(store, shared(limit))
     assert [await passes(limited) for _ in range(12)] == [True] * 10 + [False] * 2
-    assert (calls(server, "evalsha"), calls(server, "eval")) == (11, 1)  # the twelfth knew when to come back
+    assert (calls(server, "evalsha"), calls(server, "eval")) == (11, 1)  # the twelfth was refused locally
 
 
 @every_algorithm
-async def test_l7_processes_share_one_count_whatever_their_clocks_say(store: RedisStore, limit: Any) -> None:
+async def test_l7_processes_with_different_clocks_share_one_count(store: RedisStore, limit: Any) -> None:
     behind, ahead = (gate(store, shared(limit), clock=FakeClock(now)) for now in (0.0, 1e6))
     assert [await passes(limited) for limited in (behind, ahead) * 6] == [True] * 10 + [False] * 2
 
 
-async def test_l7_keys_are_the_services_own_and_hold_no_callers_name(server: Server, store: RedisStore) -> None:
+async def test_l7_keys_begin_with_the_services_name_and_contain_no_callers_name(
+    server: Server, store: RedisStore
+) -> None:
     limited = gate(store, shared(bucket("1/h", 10), key="api_key"))
     assert await passes(limited, Caller(api_key="a secret {of} any length" * 50))
     (key,) = server.ask("KEYS", "*")
@@ -77,15 +79,15 @@ async def test_l7_keys_are_the_services_own_and_hold_no_callers_name(server: Ser
     assert len(key) < 128
 
 
-async def test_l7_every_key_ends_by_itself(server: Server, store: RedisStore) -> None:
+async def test_l7_every_key_expires(server: Server, store: RedisStore) -> None:
     for limit in (bucket("50/s", 10), window(10, "200ms")):
         limited = gate(store, shared(limit, key="tenant"))
         for number in range(20):
             assert await passes(limited, Caller(tenant=f"tenant {number}"))
-    redis_servers.until(lambda: server.ask("DBSIZE") == 0, "every key has ended")
+    redis_servers.until(lambda: server.ask("DBSIZE") == 0, "every key has expired")
 
 
-async def test_l7_a_server_that_forgot_the_script_is_sent_it(server: Server, store: RedisStore) -> None:
+async def test_l7_the_script_is_sent_again_to_a_server_that_does_not_know_it(server: Server, store: RedisStore) -> None:
     limited = gate(store, shared(bucket("1/h", 10)))
     for _ in range(3):
         assert await passes(limited)
@@ -94,7 +96,7 @@ async def test_l7_a_server_that_forgot_the_script_is_sent_it(server: Server, sto
     assert calls(server, "eval") == 3
 
 
-async def test_l7_in_a_cluster_each_key_is_asked_of_its_server(tmp_path: Path) -> None:
+async def test_l7_in_a_cluster_each_check_goes_to_the_server_of_its_key(tmp_path: Path) -> None:
     with redis_servers.cluster(tmp_path) as servers:
         store = RedisStore(lambda: cluster(servers[0].url))
         for limit in LIMITS.values():
@@ -107,7 +109,7 @@ async def test_l7_in_a_cluster_each_key_is_asked_of_its_server(tmp_path: Path) -
         await store.close()
 
 
-async def test_l7_a_failover_is_followed(tmp_path: Path) -> None:
+async def test_l7_the_limit_continues_on_the_new_primary_after_a_failover(tmp_path: Path) -> None:
     with redis_servers.watched_by_sentinels(tmp_path) as (servers, sentinels):
         addresses = [("127.0.0.1", each.port) for each in sentinels]
         store = RedisStore(lambda: sentinel(addresses, "cache"))
@@ -135,7 +137,7 @@ async def test_l7_a_failover_is_followed(tmp_path: Path) -> None:
     ("mode", "admitted"), [("open", 20), ("closed", 0), ("local_share", 5)], ids=["open", "closed", "local share"]
 )
 @pytest.mark.parametrize("how", ["gone", "hanging", "never there"])
-async def test_l8_without_its_store_a_limit_does_what_is_declared(
+async def test_l8_without_its_store_a_limit_follows_when_store_unavailable(
     tmp_path: Path, mode: str, admitted: int, how: str
 ) -> None:
     with redis_servers.single(tmp_path) as own:
@@ -152,19 +154,21 @@ async def test_l8_without_its_store_a_limit_does_what_is_declared(
         if limited.connection is not None:
             breaker = limited.connection.call.breaker
             assert breaker is not None
-            assert breaker.not_permitted > 0, "five failures open it, and spare the others their timeout"
+            assert breaker.not_permitted > 0, (
+                "five failures open the breaker, and the other checks do not wait for the timeout"
+            )
         own.resume() if how == "hanging" else None
         if store is not None:
             await store.close()
 
 
-async def test_l8_a_closed_limit_says_when_to_come_back() -> None:
+async def test_l8_a_refusal_without_the_store_has_a_retry_after() -> None:
     with pytest.raises(RateLimitedError) as caught:
         await gate(None, shared(bucket("1/h", 20), when_store_unavailable="closed")).admit(Caller(), 1, FOREVER)
     assert caught.value.retry_after == RETRY_CLOSED
 
 
-async def test_l8_a_store_that_is_known_to_be_down_is_not_asked(tmp_path: Path) -> None:
+async def test_l8_a_store_that_is_known_to_be_down_gets_no_request(tmp_path: Path) -> None:
     with redis_servers.single(tmp_path) as own:
         store = RedisStore(lambda: single(own.url))
         limited = gate(store, shared(bucket("1/h", 20), when_store_unavailable="open"))
@@ -212,14 +216,14 @@ async def test_l8_a_store_killed_and_restarted_under_load_is_used_again(tmp_path
                 await seen(lambda: limited.connection and limited.connection.call.breaker.current() == "closed")  # type: ignore[union-attr]  # it has one
                 settled, before = limited.without_store, ended
                 await seen(lambda before=before: ended > before + 200)
-                assert limited.without_store <= settled + 8  # those that were under way
+                assert limited.without_store <= settled + 8  # the checks that were in flight
             stop = True
         assert (refused > 0) == (mode == "closed")
         await store.close()
 
 
-async def test_l8_cancelled_checks_never_poison_the_connections(store: RedisStore) -> None:
-    """Each answer belongs to its own request. The lease identifies it."""
+async def test_l8_a_cancelled_check_never_leaves_its_answer_to_another_check(store: RedisStore) -> None:
+    """Each check must get its own answer. Each check has another lease, so the answer identifies the check."""
     random = Random(7)  # noqa: S311  # a test
 
     async def ask(number: int) -> bool:
@@ -243,11 +247,11 @@ async def test_l8_cancelled_checks_never_poison_the_connections(store: RedisStor
     await store.close()
 
 
-# --- what every limiter does
+# --- common behaviour of all limiters
 
 
-async def test_l3_waiters_of_one_key_pass_in_their_order_and_a_cancelled_one_leaves_no_trace(store: RedisStore) -> None:
-    # The second to wait passes after 2 s: a busy machine makes the six tasks and cancels it before that.
+async def test_l3_waiters_of_one_key_pass_in_order_and_a_cancelled_waiter_takes_nothing(store: RedisStore) -> None:
+    # The second waiter would pass after 2 s. Even a busy machine starts the six tasks and cancels it before.
     limited = gate(store, shared(bucket("1/s", 1), max_wait=Duration("1m")))
     passed: list[int] = []
 
@@ -268,7 +272,7 @@ async def test_l3_waiters_of_one_key_pass_in_their_order_and_a_cancelled_one_lea
     await store.close()
 
 
-async def test_l3_who_cannot_pass_in_time_is_refused_at_once(store: RedisStore) -> None:
+async def test_l3_a_shared_limit_refuses_a_request_that_cannot_pass_in_time_at_once(store: RedisStore) -> None:
     limited = gate(store, shared(bucket("1/h", 1), max_wait=Duration("1m")))
     assert await passes(limited)
     assert not await passes(limited)
@@ -276,7 +280,7 @@ async def test_l3_who_cannot_pass_in_time_is_refused_at_once(store: RedisStore) 
 
 
 @every_algorithm
-async def test_l5_more_than_the_limit_ever_admits_is_refused_without_asking(
+async def test_l5_a_cost_above_the_limit_is_refused_without_a_request_to_the_store(
     server: Server, store: RedisStore, limit: Any
 ) -> None:
     limited = gate(store, shared(limit))
@@ -286,7 +290,7 @@ async def test_l5_more_than_the_limit_ever_admits_is_refused_without_asking(
     assert calls(server, "eval") == 0
 
 
-async def test_l9_a_changed_limit_keeps_what_was_counted(store: RedisStore) -> None:
+async def test_l9_a_changed_shared_limit_keeps_its_counts(store: RedisStore) -> None:
     limited = gate(store, shared(bucket("1/h", 10)))
     assert sum([await passes(limited) for _ in range(8)]) == 8
     limited.reconfigure(shared(bucket("1/d", 12)))
@@ -299,10 +303,10 @@ async def test_l9_a_changed_limit_keeps_what_was_counted(store: RedisStore) -> N
 
 
 @every_algorithm
-async def test_l11_the_time_to_come_back_is_right(store: RedisStore, limit: Any) -> None:
+async def test_l11_a_shared_limit_admits_after_exactly_retry_after(store: RedisStore, limit: Any) -> None:
     limited = gate(store, shared(limit))
     assert await passes(limited, cost=10)
-    for _ in range(2):  # the second is told from memory
+    for _ in range(2):  # the second answer comes from memory, without the store
         with pytest.raises(RateLimitedError) as caught:
             await limited.admit(Caller(), 1, FOREVER)
         assert caught.value.retry_after == pytest.approx(3600, abs=60)

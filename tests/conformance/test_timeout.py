@@ -1,4 +1,4 @@
-"""Timeout and deadline, T1 to T6. T4 in its transport-neutral form."""
+"""Timeout and deadline, T1 to T6. T4 without a transport; `test_grpc` tests it over gRPC."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pipeline(clock: FakeClock, attempt: float = 1.0, overall: float = 60.0) -> O
     return Outbound("callee", attempt_timeout=attempt, overall_timeout=overall, clock=clock)
 
 
-async def test_t1_time_that_is_up_raises_our_timeout(clock: FakeClock) -> None:
+async def test_t1_a_timeout_raises_the_runtimes_timeout_error(clock: FakeClock) -> None:
     begun = clock.monotonic()
     with pytest.raises(AttemptTimeoutError) as timed_out:
         await pipeline(clock).call(asyncio.sleep, 10)
@@ -45,7 +45,9 @@ async def test_t1_time_that_is_up_raises_our_timeout(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("overall", [60.0, 1.0], ids=["sweep", "single timer"])
-async def test_t1_a_cancellation_in_the_same_tick_stays_one(clock: FakeClock, overall: float) -> None:
+async def test_t1_a_cancellation_in_the_same_loop_turn_as_the_timeout_stays_a_cancellation(
+    clock: FakeClock, overall: float
+) -> None:
     limited = pipeline(clock, 1.5 if overall == 1.0 else 1.0, overall)
     task = asyncio.create_task(limited.call(asyncio.sleep, 10))
     await settle()
@@ -55,7 +57,7 @@ async def test_t1_a_cancellation_in_the_same_tick_stays_one(clock: FakeClock, ov
     assert task.cancelling() == 1
 
 
-async def test_t1_a_task_group_works_inside_and_outside(clock: FakeClock) -> None:
+async def test_t1_timeouts_work_inside_and_outside_a_task_group(clock: FakeClock) -> None:
     async def group() -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(asyncio.sleep(10))
@@ -96,7 +98,7 @@ async def test_t1_a_task_that_is_being_cancelled_can_still_use_timeouts(clock: F
 
 
 @pytest.mark.parametrize(("inner", "outer", "owner"), [(1.0, 5.0, "inner"), (5.0, 1.0, "outer"), (1.0, 1.0, "outer")])
-async def test_t2_of_nested_timeouts_the_one_that_fired_owns_the_error(
+async def test_t2_the_error_names_the_nested_timeout_that_fired(
     clock: FakeClock, inner: float, outer: float, owner: str
 ) -> None:
     async def nested() -> None:
@@ -108,7 +110,7 @@ async def test_t2_of_nested_timeouts_the_one_that_fired_owns_the_error(
     assert not isinstance(timed_out.value.__cause__, AttemptTimeoutError) or inner == outer
 
 
-async def test_t2_an_asyncio_timeout_around_keeps_its_own_error(clock: FakeClock) -> None:
+async def test_t2_an_enclosing_asyncio_timeout_raises_its_own_error(clock: FakeClock) -> None:
     limited = pipeline(clock, attempt=5.0)
     with pytest.raises(TimeoutError) as timed_out:
         async with asyncio.timeout(1):
@@ -117,7 +119,7 @@ async def test_t2_an_asyncio_timeout_around_keeps_its_own_error(clock: FakeClock
     assert limited.statistics.timeouts == 0
 
 
-async def test_t3_a_callee_that_swallows_its_cancellation_has_timed_out(
+async def test_t3_a_callee_that_ignores_its_cancellation_still_times_out(
     clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def stubborn() -> str:
@@ -135,7 +137,7 @@ async def test_t3_a_callee_that_swallows_its_cancellation_has_timed_out(
     assert task.cancelling() == 0
 
 
-async def test_t4_what_remains_reaches_the_transport_and_the_calls_inside(tmp_path: Any) -> None:
+async def test_t4_the_transport_and_the_calls_inside_get_the_remaining_time(tmp_path: Any) -> None:
     mounted = mount(
         tmp_path,
         bundle(
@@ -153,7 +155,7 @@ async def test_t4_what_remains_reaches_the_transport_and_the_calls_inside(tmp_pa
     async with runtime.request("run"):
         assert remaining() == pytest.approx(5, abs=0.2)
         assert await runtime.call("rag-engine", left) == pytest.approx(5, abs=0.2)
-    async with runtime.request("run", remaining=0.5):  # what the caller's own deadline leaves
+    async with runtime.request("run", remaining=0.5):  # the time until the caller's deadline
         assert await asyncio.gather(runtime.call("rag-engine", left)) == pytest.approx([0.5], abs=0.2)
 
 
@@ -165,7 +167,7 @@ async def test_t4_a_call_after_the_deadline_is_not_sent(clock: FakeClock, tmp_pa
     async def send() -> None:
         sent.append(1)
 
-    with pytest.raises(DeadlineExceededError) as late:  # noqa: PT012  # the error leaves both
+    with pytest.raises(DeadlineExceededError) as late:  # noqa: PT012  # the error leaves both blocks
         async with runtime.request("run"):
             clock.advance(6)
             await runtime.call("rag-engine", send)
@@ -175,7 +177,7 @@ async def test_t4_a_call_after_the_deadline_is_not_sent(clock: FakeClock, tmp_pa
             pass
 
 
-def test_t5_a_synchronous_call_is_left_when_time_is_up_and_its_thread_is_bounded() -> None:
+def test_t5_a_synchronous_call_times_out_and_the_number_of_its_threads_is_bounded() -> None:
     release = threading.Event()
     workers = WorkerThreads(2)
     limited = Outbound("callee", attempt_timeout=0.05, workers=workers)
@@ -183,7 +185,7 @@ def test_t5_a_synchronous_call_is_left_when_time_is_up_and_its_thread_is_bounded
     for _ in range(2):
         with pytest.raises(AttemptTimeoutError):
             limited.call_sync(release.wait, 10)
-    with pytest.raises(BulkheadFullError):  # both threads are still in their calls
+    with pytest.raises(BulkheadFullError):  # both threads are still occupied
         limited.call_sync(release.wait, 10)
     assert time.monotonic() - begun < 8
     release.set()
@@ -194,7 +196,7 @@ def test_t5_a_synchronous_call_is_left_when_time_is_up_and_its_thread_is_bounded
     assert workers.threads == 2
 
 
-def test_t5_context_reaches_the_worker_and_errors_come_back() -> None:
+def test_t5_the_worker_thread_gets_the_context_and_returns_errors() -> None:
     limited = Outbound("callee", attempt_timeout=5.0)
     left = limited.call_sync(remaining)
     assert left is not None
@@ -208,13 +210,13 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-async def test_t6_calls_that_finish_at_once_leave_nothing_behind() -> None:
+async def test_t6_calls_that_finish_at_once_leave_no_timer() -> None:
     limited = Outbound("callee", attempt_timeout=60.0, overall_timeout=120.0)
     alive: list[int] = []
 
     async def look() -> None:
         await asyncio.sleep(0)
-        if not alive:  # all hundred thousand are inside
+        if not alive:  # all hundred thousand calls are in flight
             alive.append(len(limited.timer.sweep.waiting))
 
     await asyncio.gather(*(limited.call(look) for _ in range(100_000)))
@@ -226,7 +228,7 @@ async def test_t6_calls_that_finish_at_once_leave_nothing_behind() -> None:
     assert len(handles) <= 1
 
 
-async def test_t6_calls_under_a_shorter_deadline_leave_nothing_behind() -> None:
+async def test_t6_calls_under_a_shorter_deadline_leave_no_timer() -> None:
     limited = Outbound("callee", attempt_timeout=60.0, overall_timeout=50.0)
     for _ in range(10_000):
         await limited.call(asyncio.sleep, 0)

@@ -320,7 +320,7 @@ async def test_changed_steps_park_what_began_under_them_until_they_are_back(back
         await engine.deliver(saga_id, "pay")
         record = await engine.wait(saga_id, WAIT)
         assert record.state == "parked"
-        assert "the steps of order version 1 changed while it ran" in record.reason
+        assert "the steps of order version 1 changed while the saga ran" in record.reason
         assert after.done == []
     async with backend([before.definition(old), after.definition(new.model_copy(update={"version": 2}))]) as engine:
         await engine.resume(saga_id)

@@ -88,7 +88,7 @@ async def test_r11_streamed_requests_are_never_sent_twice(tmp_path: Path) -> Non
     assert len(servicer.asked) == 2
 
 
-async def test_r11_a_stream_is_sent_again_only_before_its_first_message(tmp_path: Path) -> None:
+async def test_r11_a_stream_is_retried_only_before_its_first_message(tmp_path: Path) -> None:
     class Breaking(RagEngine):
         async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto
             await self._asked("ListSources", request, context)
