@@ -10,7 +10,7 @@ ANY = "*"
 
 @dataclass(frozen=True, order=True)
 class Permission:
-    """One verb on one resource. `group` is empty for the core API; without a `name` all objects are meant."""
+    """One verb on one resource. `group` is empty for the core API. An empty `name` means every object."""
 
     verb: str
     group: str
@@ -18,7 +18,7 @@ class Permission:
     name: str = ""
 
     def granted_by(self, rule: Object) -> bool:
-        """True if a rule of a Role allows it."""
+        """True if a rule of a Role allows this permission."""
         return (
             bool({self.verb, ANY} & set(rule["verbs"]))
             and bool({self.group, ANY} & set(rule.get("apiGroups", [])))
@@ -73,7 +73,7 @@ class Grants:
         self._bindings = list(of_kind(objects, "RoleBinding", "ClusterRoleBinding"))
 
     def allow(self, question: Question) -> bool:
-        """True if some rule bound to the account allows it there."""
+        """True if a rule that is bound to the account allows the permission in the namespace."""
         return any(
             question.permission.granted_by(rule) for rule in self._rules_of(question.account, question.namespace)
         )
@@ -87,7 +87,7 @@ class Grants:
 
 
 def spelled_out(roles: Iterable[Object]) -> set[Permission]:
-    """Every permission that some rule of `roles` names."""
+    """Every permission that a rule of `roles` names."""
     return {
         Permission(verb, group, resource, name)
         for role in roles

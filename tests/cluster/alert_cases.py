@@ -1,4 +1,4 @@
-"""Synthetic series for every alert: some that make it fire, and similar ones that do not."""
+"""Synthetic series for every alert: series for which it fires, and similar series for which it stays silent."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,11 +16,12 @@ DAY = 86_400
 
 @dataclass(frozen=True)
 class Case:
-    """One alert: its series, the evaluation time, and the labels it must fire with. `silent` must not fire."""
+    """Input series of one alert, the evaluation time, and the labels of the expected alerts."""
 
     firing: Series
+    """Series for which the alert fires."""
     silent: Series | None
-    """`None` for the alert that fires always."""
+    """Series for which the alert stays silent. `None` for the alert that always fires."""
     at: str
     labels: list[Labels] = field(default_factory=list)
 
@@ -80,7 +81,7 @@ def _joined(*parts: Series) -> Series:
 
 
 def _requests(failed: int) -> Series:
-    """Ten thousand requests a minute of every operation, and so many more that fail."""
+    """Ten thousand successful requests a minute of every operation, and `failed` failed requests a minute."""
     return _joined(
         *(
             _series("voice_operation_requests_total", f"0+{count}x120", job=job, operation=operation, kind=kind)
@@ -91,7 +92,7 @@ def _requests(failed: int) -> Series:
 
 
 def _slow(count: int) -> Series:
-    """A hundred requests per minute of every operation, of which the given number exceeds the objective."""
+    """A hundred requests a minute of every operation; `count` of them exceed the objective."""
     return _joined(
         *(
             _series("voice_operation_requests_total", "0+100x60", job=job, operation=operation, kind="successful")
@@ -102,7 +103,7 @@ def _slow(count: int) -> Series:
 
 
 def _statuses(code: str, share: float) -> Series:
-    """Ten thousand requests a minute of every route, of which this share is answered with the code."""
+    """Ten thousand requests a minute of every route; a share of the answers has the status `code`."""
     return _joined(
         *(
             _series("apisix_http_status", f"0+{count}x120", route=route, code=status)
@@ -113,7 +114,7 @@ def _statuses(code: str, share: float) -> Series:
 
 
 def _latencies(within: int, histogram: str = "latency", **labels: str) -> Series:
-    """Of a hundred requests a minute so many end within the objective, and all within twice of it."""
+    """A hundred requests a minute; `within` of them end within the objective, and all within twice the objective."""
     return _joined(
         *(
             _series(f"apisix_http_{histogram}_bucket", f"0+{count}x120", route=route, le=le, **labels)
@@ -130,12 +131,12 @@ def _latencies(within: int, histogram: str = "latency", **labels: str) -> Series
 
 
 def _for_days(series: Series) -> Series:
-    """The same requests for hours: of a window that began before them only they count."""
+    """The same requests for eight hours, so that they fill the long windows of the alerts."""
     return {name: values.rpartition("x")[0] + "x480" for name, values in series.items()}
 
 
-def _at_leisure(labels: Labels) -> Labels:
-    """The labels of the alert that is read in working hours."""
+def _as_warning(labels: Labels) -> Labels:
+    """The labels of the same alert with severity warning, which is handled in working hours."""
     return {**labels, "severity": "warning"}
 
 
@@ -185,7 +186,7 @@ def _servers(*, failed: int, after: int = 0) -> Series:
 
 
 def _flows(share: float) -> Series:
-    """Requests of every flow. This share of them fails for the user, and each flow shows that in its own metric."""
+    """Ten thousand requests a minute of every flow. A share fails; each flow counts its failures in its own metric."""
     bad, good = round(10_000 * share), round(10_000 * (1 - share))
     voice = {"job": "voice-engine", "operation": "dialogue"}
     plain = {"identity-service-login", "conversation-service-list", "knowledge-service-search"}
@@ -200,14 +201,14 @@ def _flows(share: float) -> Series:
             _series("voice_operation_requests_total", f"0+{count}x120", **voice, kind=kind)
             for kind, count in (("successful", good), ("failed", bad))
         ),
-        # The message is kept, so the route answers, and the flow fails.
+        # The fallback stores the message, so the route answers 200 although the flow fails.
         _series("apisix_http_status", "0+10000x120", route="conversation-service-send", code="200"),
         _series("voice_call_fallbacks_total", f"0+{bad}x120", **kept),
     )
 
 
 def _first_messages(late: int) -> Series:
-    """A hundred streams a minute; `late` of them begin late."""
+    """A hundred streams a minute; the first message of `late` of them is late."""
     return _series("voice_call_first_messages_total", "0+100x120", **SPEECH) | _series(
         "voice_call_late_first_messages_total", f"0+{late}x120", **SPEECH
     )
@@ -252,12 +253,12 @@ def _breakers(state: str) -> Series:
 
 
 def _counted(metric: str, step: int, **labels: str) -> Series:
-    """A counter of every service that grows by this much a minute."""
+    """A counter of every service that grows by `step` a minute."""
     return _each(_jobs(), lambda job: _series(metric, f"0+{step}x60", job=job, **labels))
 
 
 def _valued(metric: str, value: int, **labels: str) -> Series:
-    """A gauge of every service."""
+    """A gauge of every service with this value."""
     return _each(_jobs(), lambda job: _series(metric, f"{value}x60", job=job, **labels))
 
 
@@ -297,7 +298,7 @@ def _declared(metric: str) -> Series:
 
 
 def _called(chosen: int) -> Series:
-    """Ten thousand requests a minute of every operation and route, but `chosen` requests for the choice of a model."""
+    """Ten thousand requests a minute of every operation and route, but `chosen` requests of model-router.choose."""
     requests = _requests(failed=0)
     (choice,) = (name for name in requests if 'job="model-router"' in name and 'kind="successful"' in name)
     return requests | {choice: f"0+{chosen}x120"} | _statuses("500", 0)
@@ -309,7 +310,7 @@ def _proxies(metric: str, values: str) -> Series:
 
 
 def _sagas(parked: int) -> Series:
-    """Both replicas report every saga of the engine."""
+    """Sagas by state. Both replicas report every saga of the engine."""
     return _joined(
         *(
             _series(
@@ -435,7 +436,7 @@ def _of_valkey(severity: str = "warning", host: str = "redis-node-0") -> list[La
 
 
 def _primary(replicas: int) -> Series:
-    """A primary of the cache with `replicas` replicas, one of these, and the events' server without a replica."""
+    """A primary of the cache with `replicas` replicas, one replica, and the server of `events` without a replica."""
     return (
         _valkey("redis_connected_slaves", f"{replicas}x30")
         | _valkey("redis_instance_info", "1x30", role="master")
@@ -447,7 +448,7 @@ def _primary(replicas: int) -> Series:
 
 
 def _memory(used: int) -> Series:
-    """The cache is full, as it should be."""
+    """Memory of two stores: `events` uses `used` percent. The cache is full, which is normal for a cache."""
     return _joined(
         *(
             _valkey(f"redis_memory_{kind}_bytes", f"{value}x60", host)
@@ -533,7 +534,7 @@ def _adapter(metric: str, values: str, **labels: str) -> Series:
 
 
 def _chunks(part: str, objective: str, within: int) -> Series:
-    """A hundred answers a minute: `within` of them meet the objective, and all of them end within 1.28 s."""
+    """A hundred answers a minute; `within` of them meet the objective, and all end within 1.28 s."""
     histogram = f"gen_ai_client_operation_{part}_seconds_bucket"
     return _joined(
         *(
@@ -544,7 +545,7 @@ def _chunks(part: str, objective: str, within: int) -> Series:
 
 
 def _model_calls(**of_a_thousand: int) -> Series:
-    """A thousand successful calls a minute of one route; some of them are good or fall back. Cut calls are extra."""
+    """A thousand successful calls a minute of one route. `cut` adds cut calls; other keywords count some calls."""
     calls = _adapter("voice_model_calls_total", "0+1000x60", **GENERATE, kind="successful")
     for name, count in of_a_thousand.items():
         if name == "cut":
@@ -702,7 +703,7 @@ CASES: dict[tuple[str, str | None], Case] = {
     ("DeadLetters", None): Case(_dead_letters("0x10 2x50"), _dead_letters("2x60"), "30m", [_whose(**LETTERS)]),
     **{
         (f"{name}ForDays", "warning"): Case(
-            _for_days(firing), _for_days(silent), "7h1m", [_at_leisure(each) for each in whose]
+            _for_days(firing), _for_days(silent), "7h1m", [_as_warning(each) for each in whose]
         )
         for name, firing, silent, whose in (
             ("OperationFailing", _requests(50), _requests(0), OF_OPERATIONS),
@@ -884,4 +885,4 @@ CASES: dict[tuple[str, str | None], Case] = {
         _platform("critical", **NOTIFIER),
     ),
 }
-"""Alert and its own severity → its case. The silent series differ only a little from the firing ones."""
+"""Alert and its own severity → its case. The silent series differ only slightly from the firing ones."""

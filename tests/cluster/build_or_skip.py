@@ -11,7 +11,7 @@ from tests.go_programs import SKIPPED
 
 
 def build_or_skip(request: pytest.FixtureRequest, module: toolchain.Module) -> Path:
-    """Builds a module's programs. Skips the tests that need them if the build needs a missing Go."""
+    """Builds a module's programs. If Go is missing and the programs are not built, skips the tests that need them."""
     try:
         return toolchain.ensure_built(module)
     except toolchain.GoMissingError as error:

@@ -26,10 +26,12 @@ class NodePool:
     """Equal nodes, spread evenly over zones.
 
     Attributes:
-        zones: how many zones.
-        nodes_per_zone: how many nodes in each.
-        cpu: what each node offers to Pods, as a Kubernetes quantity; likewise `memory` and `ephemeral_storage`.
-        pods: how many Pods a node takes; 110 is what kubelet takes unless told otherwise.
+        zones: number of zones.
+        nodes_per_zone: number of nodes in each zone.
+        cpu: CPU that each node offers to Pods, as a Kubernetes quantity.
+        memory: memory that each node offers to Pods, as a Kubernetes quantity.
+        ephemeral_storage: disk that each node offers to Pods, as a Kubernetes quantity.
+        pods: number of Pods that a node takes; 110 is kubelet's default.
     """
 
     zones: int
@@ -53,9 +55,9 @@ class Applied:
     """The result of applying a rendered tree.
 
     Attributes:
-        objects: what was sent to the API server.
-        rejected: what the API server said when it refused, by line.
-        warnings: what it warned about while it accepted.
+        objects: the objects that kubectl sent to the API server.
+        rejected: the lines of the API server's refusals.
+        warnings: the API server's warnings about accepted objects.
     """
 
     objects: list[Document]
@@ -64,11 +66,11 @@ class Applied:
 
 
 class NotReadyError(AssertionError):
-    """The cluster did not become what its objects ask for in time; the message names each that is not, and why."""
+    """Some objects did not become ready in time. The message names each of them and the reason."""
 
 
 class Cluster:
-    """A running control plane, spoken to through kubectl as its administrator."""
+    """A running control plane. Tests use it through kubectl as its administrator."""
 
     def __init__(self, kubectl: Kubectl) -> None:
         self.kubectl = kubectl
@@ -81,7 +83,7 @@ class Cluster:
         return [node["metadata"]["name"] for node in nodes]
 
     def add_default_storage_class(self) -> None:
-        """The default storage class. Claims without a class bind to existing volumes; nothing provisions new ones."""
+        """Adds a default storage class that provisions no volumes. Claims without a class bind to existing volumes."""
         self.create(
             [
                 {
@@ -98,12 +100,12 @@ class Cluster:
         )
 
     def add_definitions(self, file: Path) -> None:
-        """Adds the resource definitions of operators, and waits until the API server serves each."""
+        """Adds the resource definitions of operators, and waits until the API server serves each of them."""
         self.kubectl.run("apply", "--server-side", f"--filename={file}")
         self.kubectl.run("wait", "--for=condition=Established", f"--filename={file}", "--timeout=60s")
 
     def add_volumes(self, claims: Sequence[Object]) -> None:
-        """Adds one static volume of the size and class that each claim spec asks for."""
+        """Adds a static volume for each claim spec, with its size and class."""
         self.create([_volume(f"volume-{uuid4()}", claim) for claim in claims])
 
     def create(self, objects: Sequence[Object]) -> None:
@@ -112,9 +114,9 @@ class Cluster:
             self.kubectl.run("apply", "--server-side", "--filename=-", stdin=_as_list(objects))
 
     def apply(self, tree: Path, over: Sequence[Document] = ()) -> Applied:
-        """Applies every object below `tree` that the API server serves, server-side, with strict field validation.
+        """Applies every object below `tree`, server-side, with strict field validation.
 
-        A StatefulSet keeps the volume templates of the one in `over` that it is applied over, as a deployment does.
+        A StatefulSet that is also in `over` keeps its volume templates from there, because nothing can change these.
         """
         objects = manifests.with_volume_templates(manifests.read(tree), over)
         with tempfile.TemporaryDirectory(prefix="manifests-") as folder:
@@ -134,25 +136,25 @@ class Cluster:
         return self.kubectl.attempt("create", *arguments, stdin=json.dumps(content)).stderr
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
-        """Waits until every workload, Pod, claim, Service, autoscaler and disruption budget is as its spec asks.
+        """Waits until every workload, Pod, claim, Service, autoscaler and disruption budget matches its spec.
 
         Raises:
-            NotReadyError: some are not after `seconds`.
+            NotReadyError: some objects do not match after `seconds`.
         """
         self._wait_until_none(lambda: readiness.unready(self.kubectl.objects(readiness.JUDGED_KINDS)), seconds)
 
     def scale_autoscaled(self, bound: Literal["minReplicas", "maxReplicas"]) -> None:
-        """Scales every autoscaled workload to a bound of its autoscaler, which without metrics then stays there."""
+        """Scales every autoscaled workload to a bound of its autoscaler, which keeps the scale without metrics."""
         for autoscaler in self.kubectl.objects("horizontalpodautoscalers"):
             target, namespace = autoscaler["spec"]["scaleTargetRef"], autoscaler["metadata"]["namespace"]
             workload = f"{target['kind']}/{target['name']}"
             self.kubectl.run("scale", workload, f"--replicas={autoscaler['spec'][bound]}", f"--namespace={namespace}")
 
     def surge(self) -> list[str]:
-        """Starts a rollout of every Deployment at once, and takes it back when each has a new Pod.
+        """Starts a rollout of every Deployment at once, and undoes the rollouts when each Deployment has a new Pod.
 
         Returns:
-            What quotas refused since the cluster started.
+            The messages of all refusals by quotas since the cluster started.
 
         Raises:
             NotReadyError: a Deployment got no new Pod, or a Pod found no node.
@@ -195,10 +197,10 @@ class Cluster:
         return [answer == "true" for answer in answers.split()]
 
     def drain(self, node: str) -> set[str]:
-        """Evicts every Pod of the node as an operator would, and gives the node back afterwards.
+        """Evicts every Pod of the node as an operator would, and makes the node schedulable again.
 
         Returns:
-            Every breach of a disruption budget that was seen meanwhile.
+            Every breach of a disruption budget during the drain.
 
         Raises:
             KubectlError: the drain did not end in `DRAIN_SECONDS`.

@@ -17,10 +17,10 @@ from tests.platforms import platform
 StartCluster = Callable[[], AbstractContextManager[Cluster]]
 
 PROVEN = """\
-Passing proves validation, admission (Pod Security, quotas, limits), authorization, scheduling and the control loops.
-It does not prove that anything works: no container ever ran, so images, commands, probes, traffic, network policies
-and volumes were not tried. Custom resources were held against their operators' own definitions; no operator and no
-injector ran, so the pods and proxies that they add are not among those that were scheduled: the audit counts them."""
+If these tests pass, validation, admission (Pod Security, quotas, limits), authorization, scheduling and the control
+loops work. No container ran, so the tests do not cover images, commands, probes, traffic, network policies and volumes.
+The API server validated custom resources against their operators' definitions. No operator and no injector ran, so the
+scheduled pods do not include those that operators and injectors add; the audit counts these."""
 REPORT = pytest.StashKey[list[str]]()
 
 
@@ -70,7 +70,7 @@ def collector(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Renders an environment, once a session, and gives the folder of its manifests."""
+    """Renders an environment once a session, and returns the folder of its manifests."""
 
     @cache
     def made(environment: str) -> Path:

@@ -33,10 +33,10 @@ USERS = {
 
 @contextmanager
 def control_plane() -> Iterator[Cluster]:
-    """Starts a control plane without nodes; stops it and deletes its data at the end, also after a failure.
+    """Starts a control plane without nodes. At the end, also after a failure, stops it and deletes its data.
 
     Raises:
-        toolchain.ToolchainError: its programs are not there and cannot be built.
+        toolchain.ToolchainError: its programs are missing and cannot be built.
         processes.StartError: one of its servers did not start.
     """
     programs = toolchain.ensure_built(toolchain.CONTROL_PLANE)
@@ -98,8 +98,8 @@ def _api_server_arguments(folder: Path, etcd: str, port: int) -> list[str]:
         "--anonymous-auth=false",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction,PodSecurity,ResourceQuota,LimitRanger,ServiceAccount",
-        # As in real clusters. Otherwise the API server itself refuses privileged Pods, and the test would credit Pod
-        # Security.
+        # Real clusters set this flag. Without it the API server refuses privileged Pods itself, and the tests could not
+        # see that Pod Security refuses them.
         "--allow-privileged=true",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={folder / 'service-accounts.key'}",
@@ -149,7 +149,7 @@ def _start_controllers(processes: Processes, programs: Path, folder: Path, kubec
         f"--config={programs / 'stages.yaml'}",
         f"--config={LOAD_BALANCER_STAGES}",
         "--manage-all-nodes",
-        # Without leases the nodes are marked unhealthy every minute and their Pods not Ready.
+        # Without leases the node controller marks the nodes unhealthy every minute, and their Pods not Ready.
         "--node-lease-duration-seconds=40",
         "--cidr=10.244.0.0/16",
     )

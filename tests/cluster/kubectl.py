@@ -1,4 +1,4 @@
-"""kubectl as the client of the control plane: the one users apply with."""
+"""kubectl, with which users apply manifests, as the client of the control plane."""
 
 import json
 import os
@@ -18,11 +18,11 @@ TIMEOUT_SECONDS = 300.0
 
 
 class KubectlError(RuntimeError):
-    """kubectl failed; the message holds the command and what it said."""
+    """kubectl failed. The message contains the command and its error."""
 
 
 class Kubectl:
-    """Runs kubectl against one cluster as one user, apart from the configuration of whoever runs the tests."""
+    """Runs kubectl on one cluster as one user, and ignores the kubectl configuration of whoever runs the tests."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
@@ -34,7 +34,7 @@ class Kubectl:
         }
 
     def attempt(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Runs kubectl to its end, whatever its exit status."""
+        """Runs kubectl to its end. A failure raises no error."""
         return subprocess.run(
             [KUBECTL, *arguments],
             env=self._environment,
@@ -64,10 +64,10 @@ class Kubectl:
 
     @contextmanager
     def watching(self, kind: str) -> Iterator[list[Object]]:
-        """Every state that objects of a kind have while the block runs: in the list once it has ended.
+        """Records every state of the objects of a kind within the context. The list has the states after its end.
 
         Raises:
-            KubectlError: the watch ended before the block.
+            KubectlError: the watch ended before the context.
         """
         seen: list[Object] = []
         some = bool(self.objects(kind))  # without objects the watch prints nothing
@@ -87,7 +87,7 @@ class Kubectl:
             seen += _objects_in(states.read())
 
     def exists(self, kind: str, name: str, namespace: str) -> bool:
-        """True if the object is there."""
+        """True if the object exists."""
         return self.attempt("get", kind, name, f"--namespace={namespace}").returncode == 0
 
     def server_is_ready(self) -> bool:
@@ -96,7 +96,7 @@ class Kubectl:
 
 
 def _objects_in(text: str) -> Iterator[Object]:
-    """One JSON document after the other; the last may have been cut off."""
+    """The objects of concatenated JSON documents. An incomplete last document is ignored."""
     decoder, position = json.JSONDecoder(), 0
     while (start := text.find("{", position)) >= 0:
         try:

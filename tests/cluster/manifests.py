@@ -1,4 +1,4 @@
-"""Rendered manifests as text and content. The text is what gets applied: kubectl's reader judges it, not ours."""
+"""Rendered manifests as text and content. Tests apply the text, so kubectl parses the manifests, not our own reader."""
 
 import json
 import re
@@ -16,7 +16,7 @@ DOCUMENT_START = re.compile(r"^---[ \t]*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Document:
-    """One object of a rendered tree: its file, relative to the tree, the text as rendered, and what the text says."""
+    """One object of a rendered tree: its file relative to the tree, the rendered text, and the parsed content."""
 
     file: Path
     text: str
@@ -24,7 +24,7 @@ class Document:
 
     @property
     def namespace(self) -> str:
-        """The namespace that the object names, empty when it names none."""
+        """The namespace of the object; empty if the object names no namespace."""
         return str(self.content["metadata"].get("namespace", ""))
 
 
@@ -43,7 +43,7 @@ def read(tree: Path) -> list[Document]:
 
 
 def with_volume_templates(documents: Sequence[Document], deployed: Iterable[Document]) -> list[Document]:
-    """`documents`, with the volume templates of those StatefulSets that are deployed: nothing can change them."""
+    """`documents` with the volume templates of deployed StatefulSets, because nothing can change these templates."""
     sets = {identity(each.content): each.content for each in deployed if each.content["kind"] == "StatefulSet"}
     return [_with_templates(each, sets.get(identity(each.content))) for each in documents]
 
@@ -66,7 +66,7 @@ def write(documents: Iterable[Document], tree: Path) -> None:
 
 
 def identity(content: Object) -> str:
-    """Kind, namespace and name: what stays the same over an object's life."""
+    """Kind, namespace and name, which never change during the life of an object."""
     metadata = content["metadata"]
     return f"{content['kind']} {metadata.get('namespace', '')}/{metadata['name']}"
 
@@ -77,7 +77,7 @@ def of_kind(objects: Iterable[Object], *kinds: str) -> Iterator[Object]:
 
 
 def claims(objects: list[Object]) -> Iterator[Object]:
-    """The spec of every claim that `objects` make; one that only a template makes is made once for each replica."""
+    """The spec of every claim of `objects`. A claim that only a template declares counts once for each replica."""
     declared = {identity(claim): claim["spec"] for claim in of_kind(objects, "PersistentVolumeClaim")}
     for workload in of_kind(objects, "StatefulSet"):
         metadata = workload["metadata"]

@@ -18,7 +18,7 @@ def keys_of(document: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
 
 
 def misspelt(document: Any, path: KeyPath) -> Any:
-    """The document with one more letter at the key's end."""
+    """The document with an added letter at the end of one key."""
     first, *rest = path
     if isinstance(document, list):
         return [misspelt(value, tuple(rest)) if index == first else value for index, value in enumerate(document)]

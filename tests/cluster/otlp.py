@@ -83,16 +83,16 @@ def records(*found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resource(service: str) -> dict[str, Any]:
-    """A resource with a service of the platform, unless it is the stranger."""
+    """The resource of a sender. Only a service of the platform has the platform's namespace."""
     namespace = {} if service == STRANGER else {"service.namespace": PART_OF}
     return {"attributes": _attributes({"service.name": service, **namespace})}
 
 
 def eventually(condition: Callable[[], bool], seconds: float) -> None:
-    """Waits until the condition is true. Fails if it stays false too long."""
+    """Waits until the condition is true. Fails if the condition is still false after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it does not come to hold in time"
+        assert time.monotonic() < deadline, "the condition is not true in time"
         time.sleep(0.1)
 
 
@@ -102,7 +102,7 @@ def send(port: int, signal: str, document: dict[str, Any]) -> bool:
 
 
 def send_to(entrance: str, signal: str, document: dict[str, Any]) -> bool:
-    """True if the server at this OTLP endpoint accepted it."""
+    """True if the server at this OTLP endpoint accepted the data."""
     return status(entrance, signal, document) == HTTPStatus.OK
 
 
@@ -154,15 +154,15 @@ class Sink:
         self._server.server_close()
 
     def spans(self, backend: str) -> list[dict[str, Any]]:
-        """Every span that came to a backend."""
+        """Every span that a backend received."""
         return list(_leaves(self._taken[f"/{backend}/v1/traces"], "resourceSpans", "scopeSpans", "spans"))
 
     def metrics(self, backend: str) -> list[dict[str, Any]]:
-        """Every metric that came to a backend."""
+        """Every metric that a backend received."""
         return list(_leaves(self._taken[f"/{backend}/v1/metrics"], "resourceMetrics", "scopeMetrics", "metrics"))
 
     def logs(self, backend: str) -> list[dict[str, Any]]:
-        """Every log record that came to a backend."""
+        """Every log record that a backend received."""
         return list(_leaves(self._taken[f"/{backend}/v1/logs"], "resourceLogs", "scopeLogs", "logRecords"))
 
 

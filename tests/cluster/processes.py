@@ -1,4 +1,4 @@
-"""Servers that a test starts on loopback and that never outlive it."""
+"""Servers that a test starts on loopback and always stops at its end."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ LOG_LINES = 20
 
 
 class StartError(RuntimeError):
-    """A server ended, or was not ready in time; the message holds the end of its log."""
+    """A server ended, or was not ready in time. The message contains the end of its log."""
 
 
 class Processes:
-    """Starts servers in process groups of their own, logs to `folder`, and stops them in reverse order.
+    """Starts servers in separate process groups, logs to `folder`, and stops the servers in reverse order.
 
-    SIGTERM becomes `KeyboardInterrupt` meanwhile, so that a cancelled run ends and stops its servers too.
+    Within the context SIGTERM raises `KeyboardInterrupt`, so that a cancelled run also stops its servers.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The reasons that a cluster does not yet match its objects, in words. Pure functions of the objects."""
+"""Pure functions that say why a cluster does not match its objects yet."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ OPERATOR_POD_LABEL = "voiceassistant.dev/store"
 
 
 def unready(objects: Iterable[Object]) -> list[str]:
-    """One line for every object that is not yet as its spec asks; empty when all are."""
+    """One line for every object that does not match its spec yet; empty if all objects match."""
     return [f"{identity(content)}: {reason}" for content in objects if (reason := _reason(content))]
 
 
@@ -32,7 +32,7 @@ def unsurged(objects: Iterable[Object]) -> list[str]:
 
 
 def breached(budgets: Iterable[Object]) -> list[str]:
-    """One line for every disruption budget with fewer healthy Pods than it wants."""
+    """One line for every disruption budget with fewer healthy Pods than it requires."""
     return [f"{identity(budget)}: {reason}" for budget in budgets if (reason := _shortfall(budget["status"]))]
 
 

@@ -52,7 +52,7 @@ def told(amtool: Path, file: Path, **labels: str) -> str:
 
 
 @pytest.mark.parametrize("team", [PLATFORM_TEAM, *alerts.TEAM_SERVICES])
-def test_a_team_is_told_what_is_its_own_and_who_is_on_call_what_cannot_wait(
+def test_a_team_gets_its_alerts_and_whoever_is_on_call_gets_the_critical_ones(
     team: str, amtool: Path, tmp_path: Path
 ) -> None:
     file = written("prod", tmp_path)
@@ -65,12 +65,12 @@ def test_alerts_without_a_team_go_to_the_platform_team_and_dev_sends_none(amtool
     assert told(amtool, written("dev", tmp_path), severity="critical", team="platform") == "nobody"
 
 
-def test_every_pair_of_team_and_severity_that_an_alert_may_carry_has_its_receiver(amtool: Path, tmp_path: Path) -> None:
+def test_every_pair_of_team_and_severity_of_an_alert_has_its_receiver(amtool: Path, tmp_path: Path) -> None:
     (prometheus,) = (each for each in platform("prod").components if isinstance(each, Prometheus))
     rules = [rule for group in prometheus.groups for rule in group.rules]
     labels = [rule.document("").get("labels", {}) for rule in rules]
     pairs = {(each["team"], each["severity"]) for each in labels if "team" in each}
-    # An alert that nobody has to get up for takes its team alone from its series.
+    # Warnings may take their team from their series, so every team needs a receiver of warnings.
     pairs |= {(team, "warning") for team, _ in pairs}
     file = written("prod", tmp_path)
     for team, severity in sorted(pairs):

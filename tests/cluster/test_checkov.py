@@ -1,6 +1,6 @@
-"""checkov, a scanner of manifests, finds nothing in prod but what the platform decided, each with its reason.
+"""checkov, a scanner of manifests, finds in prod only what our decisions and exemptions name, each with its reason.
 
-It runs from an environment of its own: its dependencies contradict those of the tests.
+checkov runs from a separate Python environment, because its dependencies conflict with those of the tests.
 """
 
 import json
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.cluster
 
 VERSION = "3.3.30"
 DECIDED = {
-    "CKV_K8S_15": "IfNotPresent: a digest or a release's tag names one image for ever (components/container.py)",
+    "CKV_K8S_15": "IfNotPresent: a digest or a release's tag always names the same image (components/container.py)",
     "CKV_K8S_43": "digests: images.lock.yaml is empty until `voice images lock` has reached the registries",
 }
-"""Check → the reason why every container goes against it."""
+"""Check → the reason why every container violates it."""
 EXEMPT = {
     ("CKV_K8S_23", "DaemonSet.voice-node-agents.fluent-bit"): "run_as_user",
     ("CKV_K8S_40", "DaemonSet.voice-node-agents.fluent-bit"): "run_as_user",
@@ -36,7 +36,7 @@ EXEMPT = {
 
 @pytest.fixture(scope="module")
 def checkov() -> Path:
-    """The program, installed once; the test is skipped where no package index answers."""
+    """The program, installed once. If no package index answers, the test is skipped."""
     place = tools_folder() / f"checkov-{VERSION}"
     program = place / "bin" / "checkov"
     if not program.exists():
@@ -48,7 +48,7 @@ def checkov() -> Path:
     return program
 
 
-def test_checkov_finds_what_the_platform_decided_and_nothing_else(
+def test_checkov_finds_only_what_decisions_and_exemptions_name(
     checkov: Path, rendered: Callable[[str], Path], report: Callable[[str], None]
 ) -> None:
     arguments = ("--framework=kubernetes", "--skip-download", "--quiet", "--compact", "--output=json")
@@ -58,7 +58,7 @@ def test_checkov_finds_what_the_platform_decided_and_nothing_else(
     failed = json.loads(scanned.stdout)["results"]["failed_checks"]
     decided = Counter(each["check_id"] for each in failed if each["check_id"] in DECIDED)
     unpinned = {} if load_lock().digests else {"CKV_K8S_43"}
-    assert decided.keys() == {"CKV_K8S_15", *unpinned}, "an idle decision"
+    assert decided.keys() == {"CKV_K8S_15", *unpinned}, "a decision without a finding: remove it"
     found = {(each["check_id"], each["resource"]) for each in failed if each["check_id"] not in DECIDED}
     assert found == EXEMPT.keys()
     exemptions = {(each.name, one.rule) for each in platform("prod").components for one in each.exemptions}

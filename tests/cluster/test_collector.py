@@ -25,7 +25,7 @@ from tests.platforms import ENVIRONMENTS, platform
 
 pytestmark = pytest.mark.cluster
 
-PASSWORD = "a password, with spaces"  # noqa: S105 - of a sink in the test
+PASSWORD = "a password, with spaces"  # noqa: S105 - the password of a test's own server
 SECONDS = 60.0
 """A generous limit: the machine may be slow."""
 
@@ -37,7 +37,7 @@ def declared(environment: str) -> Collector:
 
 @dataclass(frozen=True)
 class Place:
-    """A rendered configuration moved to loopback: its directories, ports and backends."""
+    """A rendered configuration on loopback: its folder, its ports, and the ports of its backends."""
 
     folder: Path
     entrance: int
@@ -51,7 +51,7 @@ class Place:
 
 
 def moved(environment: str, folder: Path) -> Place:
-    """The rendered file, with its addresses, paths and the pace of its retries changed, and nothing else."""
+    """The rendered file. Only its addresses, its paths and the interval of its retries are changed."""
     component = declared(environment)
     (text,) = component.files.values()
     names = [backend.name for backend in component.backends]
@@ -112,7 +112,7 @@ def own_metrics(place: Place) -> dict[str, float]:
 
 @contextmanager
 def running(program: Path, place: Place, name: str = "collector") -> Iterator[None]:
-    """The Collector on the moved configuration, until the end of the block."""
+    """Run the Collector with the moved configuration within the context."""
     logs = place.folder / name
     logs.mkdir(exist_ok=True)
     with Processes(logs) as processes:
@@ -130,9 +130,9 @@ def healthy(port: int) -> bool:
 
 
 def backends_place(environment: str, place: Place, sink: otlp.Sink, folder: Path) -> Place:
-    """Replaces every backend, on the ports and paths of the exporters, and passes data to `sink`.
+    """The configuration of a second Collector that replaces every backend and passes the data to `sink`.
 
-    It answers only when the sink has the data, so that the Collector keeps unacknowledged data.
+    It acknowledges data only when the sink has the data, so the first Collector keeps all unacknowledged data.
     """
     folder.mkdir()
     receivers: dict[str, Any] = {}
@@ -182,7 +182,7 @@ def _place(tmp_path: Path) -> Place:
     return moved("prod", tmp_path / "place")
 
 
-def test_accepted_data_is_forwarded_although_backends_and_the_collector_stop(
+def test_accepted_data_reaches_the_backends_after_they_and_the_collector_stopped(
     collector: Path, place: Place, tmp_path: Path
 ) -> None:
     sent: dict[str, set[str]] = {signal: set() for signal in otlp.SIGNALS}
@@ -222,9 +222,7 @@ def test_accepted_data_is_forwarded_although_backends_and_the_collector_stop(
                 otlp.eventually(lambda: arrived(sink), SECONDS)
 
 
-def test_a_queue_that_is_full_refuses_and_never_drops_what_it_took(
-    collector: Path, place: Place, tmp_path: Path
-) -> None:
+def test_a_full_queue_refuses_data_and_drops_no_accepted_data(collector: Path, place: Place, tmp_path: Path) -> None:
     document = json.loads(place.config.read_text())
     for exporter in document["exporters"].values():
         exporter["sending_queue"] |= {
@@ -244,11 +242,10 @@ def test_a_queue_that_is_full_refuses_and_never_drops_what_it_took(
                     refused += 1
             assert refused
             assert taken
-            # A sender that gets one of these statuses retries, as Fluent Bit does. After any other status the data is
-            # lost.
+            # After one of these statuses a sender such as Fluent Bit retries. After any other status it drops the data.
             entrance = f"http://127.0.0.1:{place.entrance}"
             assert otlp.status(entrance, "logs", otlp.log("agent-engine", "one more")) in {429, 502, 503, 504}
-            # The series for the alerts: how full a queue is, in the unit of its limit, and how much it refused.
+            # The alerts use these series: the size of a queue in the unit of its limit, and the refused records.
             told = own_metrics(place)
             exporter = 'exporter="otlp_http/elasticsearch"'
             assert told[f"otelcol_exporter_enqueue_failed_log_records{{{exporter}}}"] > 0
@@ -261,7 +258,7 @@ def test_a_queue_that_is_full_refuses_and_never_drops_what_it_took(
                 )
 
 
-def test_senders_with_a_policy_keep_their_own_decision_and_others_a_share_of_whole_traces(
+def test_the_collector_keeps_traces_of_services_and_samples_whole_traces_of_others(
     collector: Path, place: Place, tmp_path: Path
 ) -> None:
     traces = [otlp.trace_id() for _ in range(300)]
@@ -301,15 +298,13 @@ SECRETS: otlp.Attributes = {
     "recipients": ["a", "person@example.com"],
     "payer": {"card": 4111111111111111, "tries": 1},
 }
-"""As text, and within a list and a map."""
+"""Secrets as text, within a list, and within a map."""
 HARMLESS = {"gen_ai.usage.input_tokens": "128", "http.route": "/v1/tokens/verify", "tenant.id": "t-1", "user.id": "u-1"}
 NUMBERS: otlp.Attributes = {"messaging.batch.message_count": 12, "enqueued.microseconds": 1767225600000000}
 """Numbers that stay in a span. The second has as many digits as a card number."""
 
 
-def test_secrets_are_masked_in_spans_and_log_lines_and_nothing_else_is(
-    collector: Path, place: Place, tmp_path: Path
-) -> None:
+def test_only_secrets_are_masked_in_spans_and_log_lines(collector: Path, place: Place, tmp_path: Path) -> None:
     line = f"called with {SECRETS['note']} by {SECRETS['mail']}"
     with otlp.Sink() as sink:
         backends = backends_place("prod", place, sink, tmp_path / "backends")
@@ -335,7 +330,7 @@ def test_secrets_are_masked_in_spans_and_log_lines_and_nothing_else_is(
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-def test_a_printed_line_arrives_once_with_each_key_once_and_masked(
+def test_a_printed_line_arrives_once_and_masked_with_each_key_once(
     collector: Path, place: Place, tmp_path: Path
 ) -> None:
     printed = json_line(

@@ -1,4 +1,4 @@
-"""A drain that violates a disruption budget is noticed, however short the violation is."""
+"""The tests notice a drain that violates a disruption budget, even if the violation is short."""
 
 import copy
 
@@ -20,7 +20,7 @@ BUDGET: Object = {
 }
 
 
-def test_a_breach_of_a_budget_is_seen_and_a_drain_makes_none(start_cluster: StartCluster) -> None:
+def test_a_drain_breaches_no_disruption_budget_and_a_breach_is_noticed(start_cluster: StartCluster) -> None:
     deployment = copy.deepcopy(DEPLOYMENT)
     deployment["spec"]["replicas"] = 2
     with start_cluster() as cluster:
@@ -32,7 +32,7 @@ def test_a_breach_of_a_budget_is_seen_and_a_drain_makes_none(start_cluster: Star
         assert cluster.drain(node) == set()
         cluster.wait_ready()
         with cluster.kubectl.watching("poddisruptionbudgets") as budgets:
-            # Without a node the next pods wait, until the budget's controller has seen that none is healthy.
+            # Without a node the next pods stay pending, so the budget's controller sees that no pod is healthy.
             cluster.kubectl.run("cordon", node, other)
             cluster.kubectl.run("delete", "pods", "--all", "--namespace=restricted")
             healthy = "--for=jsonpath={.status.currentHealthy}=0"

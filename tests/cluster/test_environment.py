@@ -40,7 +40,7 @@ SENSITIVE = {
 
 @dataclass(frozen=True)
 class Deployed:
-    """An environment, applied to a cluster of its own."""
+    """An environment, applied to its own cluster."""
 
     environment: str
     tree: Path
@@ -61,7 +61,7 @@ def environment(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def prepared_cluster(environment: str, start_cluster: StartCluster) -> Callable[..., AbstractContextManager[Cluster]]:
-    """Starts a cluster with the environment's nodes, and with a volume for each claim in the trees it is given."""
+    """Starts a cluster with the environment's nodes, and with a volume for each claim in the given trees."""
 
     @contextmanager
     def prepare(*trees: Path) -> Iterator[Cluster]:
@@ -81,7 +81,7 @@ def deployed(
     prepared_cluster: Callable[..., AbstractContextManager[Cluster]],
     report: Callable[[str], None],
 ) -> Iterator[Deployed]:
-    """The environment as rendered now, applied, not yet Ready."""
+    """The environment as rendered now. It is applied, but not yet Ready."""
     tree = rendered(environment)
     with prepared_cluster(tree) as cluster:
         applied = cluster.apply(tree)
@@ -101,7 +101,7 @@ def test_nothing_is_rejected_or_warned_about(deployed: Deployed) -> None:
     assert deployed.applied.warnings == []
 
 
-def test_the_definitions_that_the_program_looks_up_are_those_that_operators_ship(deployed: Deployed) -> None:
+def test_operators_ship_the_definitions_that_the_program_looks_up(deployed: Deployed) -> None:
     looked_up = {definition for operator in OPERATORS for definition in operator.definitions}
     shipped = {each["metadata"]["name"] for each in deployed.cluster.kubectl.objects("customresourcedefinitions")}
     assert looked_up <= shipped
@@ -123,7 +123,7 @@ def test_every_pod_is_admitted_under_restricted(ready: Deployed) -> None:
     exposed = [
         pod for pod in ready.cluster.kubectl.objects("pods") if levels[pod["metadata"]["namespace"]] != "restricted"
     ]
-    # Agents that read a node's files cannot be restricted. Alone in their namespace, they weaken no other pod.
+    # Agents that read a node's files cannot be restricted. They have their own namespace, so other pods are restricted.
     assert [identity(pod) for pod in exposed if pod["metadata"]["ownerReferences"][0]["kind"] != "DaemonSet"] == []
 
 
@@ -138,7 +138,7 @@ def test_every_service_with_a_selector_has_endpoints(ready: Deployed) -> None:
     ] == []
 
 
-def test_each_account_can_do_what_its_roles_say_and_no_more(ready: Deployed, report: Callable[[str], None]) -> None:
+def test_each_account_has_exactly_the_permissions_of_its_roles(ready: Deployed, report: Callable[[str], None]) -> None:
     namespaces = sorted(each["metadata"]["name"] for each in of_kind(ready.objects, "Namespace"))
     declared = [
         Account(each["metadata"]["namespace"], each["metadata"]["name"])
@@ -169,7 +169,9 @@ def test_a_second_apply_changes_nothing(ready: Deployed) -> None:
     assert {name: (before[name], after[name]) for name in before if before[name] != after[name]} == {}
 
 
-def test_quotas_hold_at_the_autoscalers_maximum_plus_surge(ready: Deployed, report: Callable[[str], None]) -> None:
+def test_a_rollout_at_the_autoscalers_maximum_fits_the_quotas_and_the_nodes(
+    ready: Deployed, report: Callable[[str], None]
+) -> None:
     cluster = ready.cluster
     limited = {quota["metadata"]["namespace"] for quota in of_kind(ready.objects, "ResourceQuota")}
     assert {pod["metadata"]["namespace"] for pod in cluster.kubectl.objects("pods")} <= limited
@@ -188,7 +190,7 @@ def test_a_drain_of_each_node_ends_and_respects_every_disruption_budget(ready: D
         cluster.wait_ready()
 
 
-def test_an_upgrade_applies_in_place(
+def test_an_upgrade_changes_objects_in_place(
     environment: str,
     rendered: Callable[[str], Path],
     prepared_cluster: Callable[..., AbstractContextManager[Cluster]],
@@ -196,7 +198,7 @@ def test_an_upgrade_applies_in_place(
     report: Callable[[str], None],
 ) -> None:
     if environment not in ENVIRONMENTS:
-        pytest.skip("skipped: nobody deploys it, so there is nothing to upgrade from")
+        pytest.skip("skipped: nobody deploys this environment, so there is no earlier version to upgrade from")
     revision = previous_revision(environment)
     render_revision(revision, environment, tmp_path / revision)
     previous, current = tmp_path / revision / "manifests", rendered(environment)
@@ -213,10 +215,10 @@ def test_an_upgrade_applies_in_place(
 
 
 def previous_revision(environment: str) -> str:
-    """The commit before the one that last changed an environment's manifests, or that one if it is the first."""
+    """The commit before the last change of an environment's manifests; that change itself if it is the first."""
     if git("rev-parse", "--is-shallow-repository") == ["true"]:
-        pytest.skip("skipped: the history is cut off, so there is nothing to upgrade from")
-    # A pattern: staging's differences from prod are one file.
+        pytest.skip("skipped: the clone is shallow, so there is no earlier version to upgrade from")
+    # The path is a pattern, because staging's snapshot is one file with the differences from prod.
     return git("log", "--max-count=2", "--format=%H", "--", f"tests/snapshots/{environment}*")[-1]
 
 
@@ -226,5 +228,5 @@ def git(*arguments: str) -> list[str]:
 
 
 def uids(cluster: Cluster, applied: Applied) -> dict[str, str]:
-    """The UID, which changes if an object is deleted and created again."""
+    """The UID of each object. It changes if an object is deleted and created again."""
     return {identity(each): each["metadata"]["uid"] for each in cluster.stored(applied.objects)}

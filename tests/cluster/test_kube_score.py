@@ -22,13 +22,13 @@ RULES = {
     "Pod Probes Identical": "own_readiness",
     "StatefulSet has ServiceName": "headless_service",
 }
-# The platform's own decisions, each against a check's advice, with the reason.
+# Check → the reason why the platform decided against its advice.
 DECIDED = {
-    "Container Image Pull Policy": "a digest or a release's tag names one image for ever, and a pod must start while "
-    "the registry is away: PULL_POLICY in components/container.py",
+    "Container Image Pull Policy": "a digest or a release's tag always names the same image, and a pod must start "
+    "while the registry is down: PULL_POLICY in components/container.py",
 }
-# It looks for pods by the labels of templates alone: it sees neither the name that a StatefulSet gives each pod, nor
-# the pods that an operator makes.
+# kube-score finds pods only by the labels of templates. It sees neither the label with which a StatefulSet names each
+# pod, nor the pods that an operator creates.
 BLIND = {
     "Service Targets Pod": "statefulset.kubernetes.io/pod-name",
     "NetworkPolicy targets Pod": "voiceassistant.dev/store",
@@ -37,12 +37,12 @@ BLIND = {
 
 @dataclass(frozen=True)
 class Finding:
-    """kube-score's critical findings and warnings.
+    """A critical finding or a warning of kube-score.
 
     Attributes:
         subject: kind, API version, namespace and name of the object.
         check: the name of the check.
-        said: what it says.
+        said: the message of the check.
     """
 
     subject: str
@@ -61,10 +61,12 @@ def test_kube_score_finds_nothing_in_our_services(kube_score: Path, rendered: Ca
     assert list(manifests.of_kind((document.content for document in documents), "Deployment"))
     services = "\n---\n".join(document.text for document in documents)
     assert "kube-score/" not in services, "no check may be ignored"
-    assert {found.check for found in score(kube_score, services)} == DECIDED.keys(), "a finding, or an idle decision"
+    assert {found.check for found in score(kube_score, services)} == DECIDED.keys(), (
+        "a finding, or a decision without one"
+    )
 
 
-def test_kube_score_finds_elsewhere_what_exemptions_name_and_nothing_else(
+def test_kube_score_finds_elsewhere_only_what_exemptions_name(
     kube_score: Path, rendered: Callable[[str], Path], report: Callable[[str], None]
 ) -> None:
     documents = manifests.read(rendered("prod"))
@@ -76,15 +78,17 @@ def test_kube_score_finds_elsewhere_what_exemptions_name_and_nothing_else(
         for component in platform("prod").components
         for resource in component.resources()
     }
-    given_up = {(owners[found.place].name, RULES.get(found.check, found.check)) for found in findings}
+    violated = {(owners[found.place].name, RULES.get(found.check, found.check)) for found in findings}
     exempt = {
         (component.name, exemption.rule)
         for component in platform("prod").components
         for exemption in component.exemptions
     }
-    assert given_up <= exempt, findings
+    assert violated <= exempt, findings
     operated = {("postgresql", "run_as_user")}
-    assert {found for found in exempt if found[1] in RULES.values()} - operated == given_up, "an exemption of nothing"
+    assert {found for found in exempt if found[1] in RULES.values()} - operated == violated, (
+        "an exemption without a finding"
+    )
     report(f"kube-score: 0 findings in {APPS}; elsewhere {len(findings)}, each named by an exemption")
 
 

@@ -1,7 +1,7 @@
-"""Log lines of nasty kinds, by the shipper's rules and a real Collector, before a receiver that checks UTF-8.
+"""Malformed log lines pass the shipper's rules and a real Collector, and reach a receiver that checks UTF-8.
 
-Fluent Bit is in no registry that tests ask: `tests/fluent_bit.py` emulates it. The receiver decodes OTLP by protobuf's
-own library, which refuses a batch with a broken text, as Elasticsearch does.
+No package registry has Fluent Bit, so `tests/fluent_bit.py` emulates it. The receiver decodes OTLP with protobuf's own
+library, which refuses a batch with invalid UTF-8, as Elasticsearch does.
 """
 
 import gzip
@@ -30,9 +30,9 @@ from tests.platforms import platform
 pytestmark = pytest.mark.cluster
 
 BAD = "\udcff\udcfe"
-"""Two bytes that are no UTF-8, as Python decodes them."""
+"""Two bytes of invalid UTF-8, as Python decodes them."""
 MARK, BYTES = "@@BAD@@", b"\xff\xfe\xfd\xff\xfe\xfd\xff"
-"""A text in the place of the broken bytes while protobuf's library writes a request, and the bytes themselves."""
+"""The invalid bytes, and a text that replaces them while protobuf's library writes a request."""
 SHOWN = "\ufffd" * len(BYTES)
 TRACEBACK = """\
 Traceback (most recent call last):
@@ -73,11 +73,11 @@ KINDS: dict[str, tuple[str, str]] = {
     "20 nested objects": ('{"a":' * 20 + "1" + "}" * 20, ""),
     "a field that would choose another index": ('{"message": "index", "data_stream.dataset": "other"}', "index"),
 }
-"""Kind → the line that a container prints, and the message that must arrive of it."""
+"""Kind → the line that a container prints, and the message that must arrive."""
 
 
 class StrictReceiver:
-    """Takes OTLP/HTTP as Elasticsearch does: a request that holds a broken text is refused whole."""
+    """Receives OTLP/HTTP as Elasticsearch does: it refuses the whole request if one text is invalid UTF-8."""
 
     def __init__(self, port: int) -> None:
         self.records: list[LogRecord] = []
@@ -94,12 +94,12 @@ class StrictReceiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Says nothing."""
+                """Prints nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
 
     def take(self, body: bytes) -> HTTPStatus:
-        """Keeps the records of a request that is sound."""
+        """Keeps the records of a valid request, and returns the status of the answer."""
         try:
             request = ExportLogsServiceRequest.FromString(body)
         except DecodeError:
@@ -132,7 +132,7 @@ def request_of(lines: list[str]) -> bytes:
     return json_format.Parse(marked, ExportLogsServiceRequest()).SerializeToString().replace(MARK.encode(), BYTES)
 
 
-def test_a_nasty_line_spoils_nothing_but_itself(collector: Path, tmp_path: Path) -> None:
+def test_a_malformed_line_does_not_affect_other_lines(collector: Path, tmp_path: Path) -> None:
     place = moved("prod", tmp_path / "place")
     lines = [line for printed, _ in KINDS.values() for line in (*printed.split("\n"), "between")]
     with receiving(place.backends["elasticsearch"]) as receiver, running(collector, replace(place)):
@@ -150,7 +150,7 @@ def test_a_nasty_line_spoils_nothing_but_itself(collector: Path, tmp_path: Path)
     assert sorted(arrived) == sorted(expected)
     (many,) = (record for record in receiver.records if record.body.string_value == "many")
     keys = {each.key for each in many.attributes}
-    # 300 numbers, three names of the pod's, its id and the stream: 64 stay, and the rest is counted.
+    # 300 numbers, three names of the pod, its id and the stream: 64 attributes stay, and the others are counted.
     assert len(keys) == 64
     assert many.dropped_attributes_count + len(keys) == 300 + 5
     assert "kubernetes.pod_name" in keys

@@ -14,12 +14,12 @@ pytestmark = pytest.mark.cluster
 
 
 def check(promtool: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """promtool's verdict on an exposition."""
+    """promtool's verdict on metrics in the text format."""
     return subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
 
 
 async def use(runtime: Runtime) -> None:
-    """One call with each result, so that every metric has a sample."""
+    """Make one successful and one failed call, so that every metric has a sample."""
 
     async def down() -> None:
         raise CalleeError("rag-engine")
@@ -29,7 +29,7 @@ async def use(runtime: Runtime) -> None:
         await runtime.call("rag-engine", down)
 
 
-def test_promtool_finds_nothing_in_the_exposition(promtool: Path, rendered: Callable[[str], Path]) -> None:
+def test_promtool_accepts_the_exported_metrics(promtool: Path, rendered: Callable[[str], Path]) -> None:
     runtime = Runtime.load(rendered("prod").parent / "policies" / "agent-engine")
     asyncio.run(use(runtime))
     registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Prometheus's own programs accept the rendered configuration, targets are found, and every alert fires."""
+"""Prometheus and promtool accept the rendered configuration, discover the targets, and fire every alert."""
 
 import json
 import os
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.cluster
 SECONDS = 90.0
 """A generous limit: the machine may be slow."""
 FREE_FORM = {"external_labels", "labels", "annotations", "params"}
-"""Fields whose keys are names that we chose."""
+"""Fields whose keys are our own names, so Prometheus cannot refuse a misspelt one."""
 
 
 def declared(environment: str) -> Prometheus:
@@ -75,7 +75,7 @@ def test_every_key_misspelt_is_refused(kind: str, name: str, promtool: Path, tmp
 
 
 def distinct(document: Any) -> Iterator[tuple[str | int, ...]]:
-    """A path for each key of Prometheus's own, once for all members of a list."""
+    """A path for each key that Prometheus defines, once for all members of a list."""
     seen = set()
     for path in keys_of(document):
         words = tuple(part for part in path if isinstance(part, str))
@@ -84,22 +84,22 @@ def distinct(document: Any) -> Iterator[tuple[str | int, ...]]:
             yield path
 
 
-def test_there_is_a_case_for_every_alert_and_no_other() -> None:
+def test_every_alert_has_a_case_and_every_case_an_alert() -> None:
     rules = [rule for group in declared("prod").groups for rule in group.rules]
     assert {rule.key for rule in rules if isinstance(rule, Alert)} == set(CASES)
 
 
 @pytest.mark.parametrize("key", CASES, ids=lambda key: "-".join(filter(None, key)))
-def test_an_alert_fires_with_its_labels_and_stays_silent(
+def test_an_alert_fires_for_one_case_and_stays_silent_for_the_other(
     key: tuple[str, str | None], promtool: Path, tmp_path: Path
 ) -> None:
     case = CASES[key]
     written("prod", tmp_path)
     document = {
         "rule_files": [str(tmp_path / "rules.json")],
-        # promtool evaluates every rule at every step, so a test of hours takes long.
-        # Otherwise promtool evaluates groups in any order, and an alert would see what was recorded ten minutes before.
+        # Without an order an alert could read a series that its rule recorded one interval, up to ten minutes, before.
         "group_eval_order": [group.name for group in declared("prod").groups],
+        # promtool evaluates every rule at every step, so a test of hours needs long steps.
         "evaluation_interval": "10m" if "h" in case.at else "1m",
         "tests": [
             unit(key, case, case.firing, case.labels),
@@ -147,7 +147,7 @@ kube_pod_container_status_restarts_total{{namespace="voice-apps",pod="rag-engine
 
 @contextmanager
 def target() -> Iterator[int]:
-    """A pod of agent-engine, half of whose requests fail, and kube-state-metrics, which reports about another pod."""
+    """Metrics of agent-engine, half of whose requests fail, and of kube-state-metrics, which reports on another pod."""
     asked = [0]
 
     class Handler(BaseHTTPRequestHandler):
@@ -244,7 +244,7 @@ def query(server: str, expression: str) -> dict[str, float]:
     }
 
 
-def test_a_server_finds_the_pods_asks_them_evaluates_the_rules_and_takes_what_is_pushed(
+def test_prometheus_discovers_and_scrapes_pods_evaluates_rules_and_accepts_pushed_metrics(
     prometheus: Path, tmp_path: Path
 ) -> None:
     found = {
@@ -282,7 +282,7 @@ def jobs(server: str) -> set[str]:
     return {each["labels"]["job"] for each in active if each["labels"].get("pod")}
 
 
-def test_a_changed_rule_is_in_force_without_a_restart(prometheus: Path, tmp_path: Path) -> None:
+def test_prometheus_reloads_a_changed_rule_without_a_restart(prometheus: Path, tmp_path: Path) -> None:
     with target() as port, serving(prometheus, tmp_path, port) as server:
         otlp.eventually(lambda: bool(query(server, "target:declared")), SECONDS)
         rules = tmp_path / "rules.json"

@@ -71,7 +71,7 @@ def pod_of(deployment: Object) -> Object:
 CONTAINER = ("spec", "template", "spec", "containers", 0)
 
 
-def test_the_deployment_is_accepted_as_it_stands(cluster: Cluster) -> None:
+def test_the_unchanged_deployment_is_accepted(cluster: Cluster) -> None:
     assert cluster.dry_run(DEPLOYMENT) == ""
     assert cluster.dry_run(pod_of(DEPLOYMENT)) == ""
 

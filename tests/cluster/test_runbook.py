@@ -24,9 +24,9 @@ NOT_RUN = {
     r"kubectl cnpg ": "the operator's plugin of kubectl is in no registry",
     r"kubectl top ": "no metrics-server runs here",
     r"kubectl config use-context NAME": "the test has one context",
-    r"kubectl create job .*cronjob/postgresql-(backup|restore)": "dev alone has these jobs",
-    r"kubectl logs .*job/postgresql-(backup|restore)-now": "dev alone has these jobs",
-    r"kubectl .*postgresql-pooler": "the operator makes these pods, and no operator runs here",
+    r"kubectl create job .*cronjob/postgresql-(backup|restore)": "only dev has these jobs",
+    r"kubectl logs .*job/postgresql-(backup|restore)-now": "only dev has these jobs",
+    r"kubectl .*postgresql-pooler": "the operator creates these pods, and no operator runs here",
 }
 """Pattern of commands → why no test can run them here."""
 VALUES = {
@@ -35,11 +35,11 @@ VALUES = {
     "HORIZONTALPODAUTOSCALER": "model-adapter",
     "DEPLOYMENT": "model-adapter",
 }
-"""Word in capitals → an example of it."""
+"""Word in capitals → an example value."""
 STORED = {"POD": "pods", "PERSISTENTVOLUMECLAIM": "pvc", "JOB_NAME": "jobs"}
-"""Word in capitals → the kind of object in the stores' namespace whose name is an example of it."""
+"""Word in capitals → the kind of object in the stores' namespace whose name is an example value."""
 CHANGES = re.compile(r"kubectl (delete|patch|scale|taint|rollout undo|cordon|drain|uncordon) ")
-"""Commands that run as a dry run. kubectl cannot restart dry, and later commands need the jobs, so both really run."""
+"""Commands that run as a dry run. `rollout restart` has no dry run, and later commands need the created jobs."""
 
 
 def commands() -> Iterator[str]:

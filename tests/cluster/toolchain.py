@@ -1,8 +1,8 @@
-"""The programs that tests build from Go modules, and files of such modules, kept between runs.
+"""Builds programs from Go modules, and copies files of modules, into a cache that later runs use.
 
-Every module in `tools/` pins the programs of others with `tool` directives and `go.sum`; `tests/go` is a program of our
-own. A program is built once for each state of its module, into the user's cache folder, so that a second run builds
-nothing and needs no Go.
+Every module in `tools/` pins third-party programs with `tool` directives and `go.sum`; `tests/go` is our own program.
+Each program is built once for each state of its module, into the user's cache folder. A second run builds nothing and
+needs no Go.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from pathlib import Path
 
 MODULES = Path(__file__).parent / "tools"
 KWOK_MODULE = "sigs.k8s.io/kwok"
-# kwok does only what these stages say: Nodes and their Pods become Ready, Pods of Jobs end, deleted Pods disappear.
+# kwok executes only these stages: Nodes and their Pods become Ready, Pods of Jobs end, deleted Pods disappear.
 KWOK_STAGES = ("node/fast/node-initialize", "pod/fast/pod-ready", "pod/fast/pod-complete", "pod/fast/pod-delete")
 
 GO_MISSING = 77
@@ -46,9 +46,9 @@ class Module:
 
     Attributes:
         name: its folder in `place`.
-        programs: the name of each program, and the Go package that is its `main`.
-        sources: the files that are kept beside the programs, each the sum of files in the modules that it names.
-        place: the folder of the modules that it stands among.
+        programs: the name of each program, and the Go package of its `main`.
+        sources: files to keep beside the programs. Each one joins the named files of the named modules.
+        place: the folder that contains the module's folder.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Module:
 
     @property
     def link_flags(self) -> str:
-        """Strips symbols, and tells Kubernetes' and Pulumi's programs the version that a release build would."""
+        """Flags that strip symbols, and set the version in Kubernetes' and Pulumi's programs like a release build."""
         pins, stamps = (self.folder / "go.mod").read_text(), {}
         if release := re.search(r"k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)", pins):
             names = ("gitVersion", "gitMajor", "gitMinor")
@@ -92,13 +92,14 @@ CONTROL_PLANE = Module(
     sources={"stages.yaml": {KWOK_MODULE: tuple(f"kustomize/stage/{stage}.yaml" for stage in KWOK_STAGES)}},
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
-# The image runs Consul 2, which Go cannot name, because its module's path lacks the /v2. This is the newest release it
-# can
-# (BUSL-1.1, as the image). Its own go.mod takes the module `api` from a folder, so the release that fits is pinned.
+# The image runs Consul 2. Go cannot download it, because its module path lacks the suffix /v2. This is the newest
+# release that Go can download (BUSL-1.1, as the image). Its go.mod takes the module `api` from a folder, so our go.mod
+# pins the matching release.
 CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
 SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)
 CONTRACT = Module(name="contract", programs={"contract": "."}, place=MODULES.parent.parent / "go")
-# What operators would install, so that the API server judges their resources as it does its own. No operator runs.
+# The resource definitions that operators install. The API server validates custom resources with them. No operator
+# runs.
 OPERATORS = Module(
     name="operators",
     sources={
@@ -147,11 +148,11 @@ EVERY_MODULE = (
 
 
 def ensure_built(module: Module) -> Path:
-    """The folder that holds the module's programs, each built first if it is not there yet.
+    """Builds the missing programs and files of a module, and returns their folder.
 
     Raises:
-        GoMissingError: a program is missing and there is no `go` to build it.
-        ToolchainError: the build failed; the message holds what Go said.
+        GoMissingError: a program is missing, and `go` is not on PATH.
+        ToolchainError: the build failed. The message contains Go's error.
     """
     module.cache.mkdir(parents=True, exist_ok=True)
     for position, (program, package) in enumerate(module.programs.items(), start=1):
@@ -178,7 +179,7 @@ def _keep(module: Module, name: str, sources: Mapping[str, Iterable[str]]) -> No
         for pattern in patterns:
             files = sorted(folder.glob(pattern))
             if not files:
-                message = f"{path} holds no {pattern}"
+                message = f"{path} has no file {pattern}"
                 raise ToolchainError(message)
             texts += [file.read_text() for file in files]
     target = module.cache / name
@@ -190,7 +191,7 @@ def _keep(module: Module, name: str, sources: Mapping[str, Iterable[str]]) -> No
 def _go(module: Module, *arguments: str) -> str:
     go = shutil.which("go")
     if go is None:
-        message = f"go is not on PATH, and {module.cache} does not hold every program of {module.name}"
+        message = f"go is not on PATH, and {module.cache} lacks a program of {module.name}: install Go"
         raise GoMissingError(message)
     environment = {**os.environ, "CGO_ENABLED": "0"}
     done = subprocess.run(
@@ -211,7 +212,7 @@ def _progress(what: str) -> Iterator[None]:
 
 
 def main(names: Sequence[str]) -> int:
-    """Builds what is missing of the named modules, or of all, and prints the folder of each module's programs."""
+    """Builds the missing programs of the named modules, or of all, and prints the folder of each module's programs."""
     by_name = {module.name: module for module in EVERY_MODULE}
     try:
         for name in names or by_name:

@@ -14,12 +14,12 @@ from tests.cluster.engine.subjects import Subject
 
 PrepareSite = Callable[[Subject, str], AbstractContextManager[Site]]
 CONTEXT = os.environ.get("ENGINE_CONTEXT") or None
-"""A context of the caller's kubeconfig: the tests then deploy to that cluster, and delete what they deployed."""
+"""A context of the caller's kubeconfig. If it is set, the tests deploy to that cluster, and remove the deployment."""
 
 
 @pytest.fixture(scope="session")
 def prepare_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PrepareSite:
-    """A cluster with room for an environment, for a `with` statement: one that is started for it, or the caller's."""
+    """Prepares a cluster with room for an environment, for a `with` statement: a new cluster, or the caller's."""
     build_or_skip(request, toolchain.PULUMI)
     build_or_skip(request, toolchain.PULUMI_KUBERNETES)
 

@@ -9,15 +9,17 @@ from tests.cluster.engine.site import Site
 DEPLOY, _, DESTROY = (ROOT / "docs" / "deploy.md").read_text().partition("\n## Destroy\n")
 CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 COMMAND = re.compile(r"(?:PULUMI_\w+=\S+ )?(?:pulumi|kubectl) \S+ \S.*")
-"""Has an argument after the subcommand. Without one, as in `pulumi up`, the text only mentions the subcommand."""
+"""A command has an argument after the subcommand. Without one, as in `pulumi up`, the text only mentions it."""
 TOY = "make engine-faults runs it on the toy tenant: in dev nothing is protected, and no namespace remains"
 NOT_RUN = {
     'pulumi login "file://~?metadata=skip"': "PULUMI_BACKEND_URL names the state folder of the test",
     "pulumi login s3://BUCKET": "the test has no object store",
     "pulumi stack init dev": "the Automation API has created the stack",
-    "pulumi stack rm dev --force --preserve-config": "it is for a new cluster, and the test keeps its cluster",
-    "pulumi config set --stack dev --secret --path secrets.gateway-jwt.public-key < FILE": "the test has set them all",
-    "kubectl scale -n voice-data --replicas=0 statefulset/redis-node statefulset/redis-sentinel": "dev has neither",
+    "pulumi stack rm dev --force --preserve-config": "the command is for a new cluster, and the test keeps its cluster",
+    "pulumi config set --stack dev --secret --path secrets.gateway-jwt.public-key < FILE": "the test sets all secrets",
+    "kubectl scale -n voice-data --replicas=0 statefulset/redis-node statefulset/redis-sentinel": (
+        "dev has neither StatefulSet"
+    ),
     "kubectl --context kind-voice --namespace voice-gateway port-forward service/gateway 8443:443": (
         "no container runs on kwok's nodes"
     ),

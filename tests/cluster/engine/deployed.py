@@ -21,7 +21,7 @@ class Deployed:
     stack: Stack
 
     def changes(self) -> list[str]:
-        """Update, and return the changes. A preview must have announced the same changes."""
+        """Preview and update, and return the changes. Both must report the same changes."""
         previewed = [str(change) for change in self.stack.run("preview")]
         updated = [str(change) for change in self.stack.run("up")]
         # A refresh during a rollout would find objects that are not ready yet.
@@ -31,7 +31,7 @@ class Deployed:
 
     @contextmanager
     def configured(self, settings: Mapping[str, str]) -> Iterator[None]:
-        """Changes values of the configuration for as long as the body runs."""
+        """Change values of the configuration within the context."""
         before = self.stack.automation.get_all_config()
         self.stack.configure(settings)
         try:
@@ -44,7 +44,7 @@ class Deployed:
                     self.stack.automation.remove_config(key)
 
     def refusal(self) -> str:
-        """The message of a refused preview; the state does not change."""
+        """Preview, and return the message of the refusal. The state must not change."""
         before = self.stack.resources()
         with pytest.raises(CommandError) as refused:
             self.stack.run("preview")

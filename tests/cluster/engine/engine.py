@@ -1,4 +1,4 @@
-"""Pulumi's engine, working on a copy of the project whose state, configuration and plugins are its own."""
+"""Runs Pulumi's engine on a copy of the project. The copy has its own state, configuration and plugins."""
 
 import gzip
 import importlib.metadata
@@ -19,14 +19,14 @@ from stack.model.settings import ROOT
 from tests.cluster import toolchain
 from tests.cluster.kubectl import KUBECTL
 
-PASSPHRASE = "of a state that lives as long as its test"  # noqa: S105 - likewise
+PASSPHRASE = "of a state that lives as long as its test"  # noqa: S105 - it protects only the state of a test
 Operation = Literal["preview", "up", "refresh", "destroy"]
 Secrets = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """A step of the engine on one resource, done or planned: `create`, `update`, `replace` or `delete`."""
+    """A step of the engine on one resource, executed or planned: `create`, `update`, `replace` or `delete`."""
 
     op: str
     urn: str
@@ -39,12 +39,12 @@ class Change:
 
 
 class Project:
-    """A copy of a project. What a test changes in it, the program of every later run is.
+    """A copy of a project. If a test changes the copy, every later run uses the changed program.
 
     Attributes:
-        folder: the copy, where the CLI works.
-        state: the files that the states of its stacks, their history and their backups are in.
-        environment: the variables that the CLI runs with.
+        folder: the copy, which is the CLI's working directory.
+        state: the folder with the states of the stacks, their history and their backups.
+        environment: the environment variables of the CLI.
     """
 
     def __init__(self, folder: Path, kubeconfig: Path) -> None:
@@ -69,7 +69,7 @@ class Project:
         self._cli = automation.PulumiCommand(root=str(home))
 
     def text(self, pattern: str) -> str:
-        """The text of the files of states, histories and backups whose path matches a pattern."""
+        """The text of all files of states, histories and backups whose path matches a pattern."""
         files = sorted(file for file in self.state.rglob(pattern) if file.is_file())
         contents = ((file, file.read_bytes()) for file in files)
         return "".join((gzip.decompress(each) if ".gz" in file.suffixes else each).decode() for file, each in contents)
@@ -84,10 +84,10 @@ class Project:
         return stack
 
     def run(self, script: str) -> str:
-        """Runs commands as a person would in the project's folder, and returns what they print.
+        """Runs commands in the project's folder, as a person would, and returns their output.
 
         Raises:
-            CommandFailedError: one of them failed; the message holds what they printed.
+            CommandFailedError: a command failed. The message contains the output.
         """
         with self.begin(script) as process:
             printed, _ = process.communicate()
@@ -98,9 +98,9 @@ class Project:
 
     @contextmanager
     def begin(self, script: str) -> Iterator[subprocess.Popen[str]]:
-        """Starts commands in a session of their own, and kills the session's remaining processes at the end.
+        """Starts commands in a new session, and kills the session's remaining processes at the end.
 
-        The engine starts a plugin in a process group of its own, so a plugin outlives an engine that was killed.
+        The engine starts each plugin in a new process group, so a plugin survives when the engine is killed.
         """
         with subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", script],
@@ -126,20 +126,20 @@ class Project:
 
 
 class CommandFailedError(RuntimeError):
-    """A command of a person failed."""
+    """A command in the project's folder failed."""
 
 
 class Stack:
-    """A stack, whose operations tell what they change."""
+    """A stack. Its operations return their changes."""
 
     def __init__(self, stack: automation.Stack) -> None:
         self.automation = stack
 
     def run(self, operation: Operation, **options: Any) -> list[Change]:
-        """Runs one of the CLI's operations, and tells what it changed, or would change, in order of the changes.
+        """Runs an operation of the CLI, and returns its executed or planned changes, sorted.
 
         Raises:
-            automation.CommandError: the operation failed; the message holds what the CLI said.
+            automation.CommandError: the operation failed. The message contains the CLI's output.
         """
         events: list[EngineEvent] = []
         getattr(self.automation, operation)(on_event=events.append, **options)
@@ -177,7 +177,7 @@ def _changes(events: Iterable[EngineEvent]) -> Iterable[Change]:
 
 
 def _install(home: Path) -> None:
-    """Lays out the CLI and its plugins as an installation does."""
+    """Puts the CLI and its plugins where an installation puts them."""
     programs = home / "bin"
     programs.mkdir(parents=True)
     (programs / "pulumi").symlink_to(toolchain.ensure_built(toolchain.PULUMI) / "pulumi")
@@ -189,7 +189,7 @@ def _install(home: Path) -> None:
 
 
 def _plugin(home: Path, name: str) -> Path:
-    """The program of a plugin, in the version that the Python package asks for."""
+    """The path of a plugin's program, in the version that the Python package requires."""
     folder = home / "plugins" / name
     folder.mkdir(parents=True)
     return folder / f"pulumi-{name.rpartition('-v')[0]}"

@@ -1,6 +1,6 @@
-"""Pulumi's Python language host, which no package registry holds: the Automation API's own server, for any program.
+"""A replacement of Pulumi's Python language host, which no package registry has. It uses the Automation API's server.
 
-The engine starts it as `pulumi-language-python`, reads the port that it prints, and has it run the project's program.
+The engine starts this program as `pulumi-language-python`, reads the printed port, and lets it run the project.
 """
 
 import os
@@ -33,7 +33,7 @@ class LanguageHost(LanguageServer):
 
 
 def main() -> None:
-    """Serves until the engine that started this process interrupts it, or has ended."""
+    """Serves until the engine that started this process interrupts the process, or ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     engine = os.getppid()
     server = grpc.server(ThreadPoolExecutor(), options=_GRPC_CHANNEL_OPTIONS)

@@ -18,7 +18,7 @@ from tests.cluster.manifests import Object
 
 
 class Site:
-    """A cluster by the one context of its kubeconfig, and a project that deploys an environment to it."""
+    """A cluster whose kubeconfig has one context, and a project that deploys an environment to it."""
 
     def __init__(self, cluster: Cluster, folder: Path, subject: Subject, environment: str) -> None:
         self.cluster = cluster
@@ -43,7 +43,7 @@ class Site:
         return {secret.name: generated(secret) for secret in self.platform.secrets}
 
     def stack(self) -> Stack:
-        """A stack that lacks nothing, and is not deployed yet."""
+        """Creates a stack with every setting and secret. It is not deployed yet."""
         namespace = json.loads(self.cluster.kubectl.run("get", "namespace", "kube-system", "--output=json"))
         settings = {
             "kubernetes:context": self.context,
@@ -54,7 +54,7 @@ class Site:
 
 @contextmanager
 def existing_cluster(context: str, folder: Path) -> Iterator[Cluster]:
-    """Somebody's own cluster, by a context of their kubeconfig."""
+    """The caller's own cluster, by a context of the caller's kubeconfig."""
     kubeconfig = folder / "kubeconfig"
     view = ("config", "view", "--raw", "--flatten", "--minify", f"--context={context}")
     kubeconfig.write_bytes(subprocess.run([KUBECTL, *view], check=True, capture_output=True).stdout)
@@ -62,7 +62,7 @@ def existing_cluster(context: str, folder: Path) -> Iterator[Cluster]:
 
 
 def refuse_taken(cluster: Cluster, platform: Platform) -> None:
-    """Refuses a cluster that has the namespaces of a platform: a deployment that is not a test's may be in them."""
+    """Refuses a cluster that has a namespace of the platform, because a real deployment may be in that namespace."""
     there = {each["metadata"]["name"] for each in cluster.kubectl.objects("namespaces")}
     if taken := sorted(there & namespaces(platform)):
         message = f"the cluster has the namespaces {', '.join(taken)} already"
@@ -75,5 +75,5 @@ def namespaces(platform: Platform) -> set[str]:
 
 
 def resources(platform: Platform) -> list[Object]:
-    """Everything that a platform renders."""
+    """Every resource that a platform renders."""
     return [dict(each) for component in platform.components for each in component.resources()]

@@ -17,7 +17,7 @@ from stack.voiceassistant import TENANT
 from tests.cluster.engine import toy
 
 PROGRAM = ("stack", "components", "runtime")
-"""The packages of VoiceAssistant's program, and those that it renders files of."""
+"""The packages of VoiceAssistant's program, and the distributions whose files it renders."""
 LOCK = "images.lock.yaml"
 TOY_PROGRAM = """\
 from stack.deploy.main import deploy
@@ -49,13 +49,13 @@ class Subject:
 
 
 def pin_images(platform: Platform, folder: Path) -> None:
-    """Gives every image an invented digest, as `voice images lock` would a real one."""
+    """Locks every image with an invented digest, in the format of `voice images lock`."""
     references = {image for component in platform.components for image in images(component.resources())}
     ImageLock(digests=dict.fromkeys(references, f"sha256:{64 * '0'}")).write(folder / LOCK)
 
 
 def _lay_out_voiceassistant(folder: Path) -> None:
-    """This project, without what somebody encrypted in its files: that belongs to a stack of theirs."""
+    """Copies this project without the encrypted secrets in its files, because these belong to other stacks."""
     for name in PROGRAM:
         shutil.copytree(ROOT / name, folder / name)
     for file in ("Pulumi.yaml", LOCK):
@@ -67,7 +67,7 @@ def _lay_out_voiceassistant(folder: Path) -> None:
 
 
 def _lay_out_toy(folder: Path) -> None:
-    """A project of three files: its settings, its program, and the toy tenant, where the program finds it."""
+    """Writes a project with settings, a program and the toy tenant, which the program imports."""
     project = {**yaml.safe_load((ROOT / "Pulumi.yaml").read_text()), "main": "program/"}
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))
     for name in toy.TENANT.profiles:

@@ -1,4 +1,4 @@
-"""Faults in the life of a stack, and their repair: the toy tenant on one cluster."""
+"""Faults of a deployed stack and their repair, with the toy tenant on one cluster."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def test_a_volume_that_cannot_grow_is_refused_before_the_update(deployed: Deploy
     assert deployed.changes() == []
 
 
-def test_an_object_that_was_scaled_by_hand_is_scaled_back(deployed: Deployed) -> None:
+def test_an_update_undoes_scaling_by_hand(deployed: Deployed) -> None:
     deployed.site.cluster.kubectl.run("scale", "--namespace=stores", "--replicas=0", "statefulset/stock")
     assert deployed.changes() == ["update StatefulSet stores/stock spec.replicas"]
 
 
-def test_an_image_that_was_set_by_hand_is_set_back(deployed: Deployed) -> None:
+def test_an_update_undoes_an_image_that_was_set_by_hand(deployed: Deployed) -> None:
     deployed.site.cluster.kubectl.run("set", "image", "--namespace=shop", "deployment/orders", "orders=other:1")
     assert deployed.changes() == ["update Deployment shop/orders spec.template.spec.containers[0].image"]
 
 
-def test_an_object_that_was_deleted_by_hand_is_created_again(deployed: Deployed) -> None:
+def test_an_update_creates_an_object_that_was_deleted_by_hand(deployed: Deployed) -> None:
     deployed.site.cluster.kubectl.run("delete", "--namespace=shop", "deployment/prices")
     assert deployed.changes() == ["create Deployment shop/prices"]
 
 
-def test_a_namespace_that_was_deleted_by_hand_is_created_again(deployed: Deployed) -> None:
+def test_an_update_creates_a_namespace_that_was_deleted_by_hand(deployed: Deployed) -> None:
     deployed.site.cluster.kubectl.run("delete", "namespace", "shop")
     changes = deployed.changes()
     assert {change.split()[0] for change in changes} == {"create"}
@@ -61,7 +61,7 @@ def test_a_namespace_that_was_deleted_by_hand_is_created_again(deployed: Deploye
     assert not [change for change in changes if "stores/" in change]
 
 
-def test_the_same_cluster_under_another_address_changes_its_provider_alone(deployed: Deployed) -> None:
+def test_the_same_cluster_under_another_address_changes_only_the_provider(deployed: Deployed) -> None:
     kubeconfig = json.loads(deployed.site.cluster.kubectl.kubeconfig.read_text())
     (cluster,) = kubeconfig["clusters"]
     cluster["cluster"]["tls-server-name"] = "127.0.0.1"
@@ -88,7 +88,7 @@ def test_a_cluster_that_does_not_answer_is_refused(deployed: Deployed) -> None:
         assert "config.kubernetes:context: is 'test', and its cluster does not answer" in deployed.refusal()
 
 
-def test_a_service_that_comes_and_goes_leaves_the_others_alone(deployed: Deployed) -> None:
+def test_adding_and_removing_a_service_restarts_no_other_service(deployed: Deployed) -> None:
     project, stack = deployed.site.project, deployed.stack
     project.replace("toy.py", "NODES = (toy.ORDERS, toy.PRICES, toy.STOCK)\n", PARCELS)
     stack.configure({}, {"parcels-stock": {"password": "new"}})

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.engine
 
 @dataclass(frozen=True)
 class Deployed:
-    """dev, and what its first preview and its first update said."""
+    """dev, and the changes of its first preview and its first update."""
 
     site: Site
     stack: Stack
@@ -37,7 +37,7 @@ def deployed(prepare_site: PrepareSite) -> Iterator[Deployed]:
         yield Deployed(site, stack, previewed, stack.run("up"))
 
 
-def test_the_first_update_creates_what_the_preview_said(
+def test_the_first_update_creates_what_the_preview_announced(
     deployed: Deployed, record_property: Callable[[str, object], None]
 ) -> None:
     assert {change.op for change in deployed.previewed} == {"create"}
@@ -52,7 +52,7 @@ def test_every_object_is_in_the_cluster_and_ready(deployed: Deployed) -> None:
     assert len(deployed.site.cluster.stored(documents)) == len(rendered)
 
 
-def test_volumes_have_the_size_that_they_are_declared_with(deployed: Deployed) -> None:
+def test_volumes_have_their_declared_size(deployed: Deployed) -> None:
     live = deployed.site.cluster.kubectl.objects("persistentvolumeclaims")
     declared = of_kind(resources(deployed.site.platform), "PersistentVolumeClaim")
     assert {identity(claim): claim["spec"]["resources"] for claim in live} == {
@@ -69,7 +69,7 @@ def test_a_refresh_finds_nothing(deployed: Deployed) -> None:
     assert deployed.stack.run("up") == []
 
 
-def test_one_setting_changes_what_it_is_about(deployed: Deployed) -> None:
+def test_a_changed_log_level_changes_only_the_settings_of_services(deployed: Deployed) -> None:
     deployed.stack.configure({"log_level": "info"})
     expected = sorted(
         f'update ConfigMap {service.namespace}/{service.name}-settings data["settings.json"]'
@@ -79,7 +79,7 @@ def test_one_setting_changes_what_it_is_about(deployed: Deployed) -> None:
     assert [str(change) for change in deployed.stack.run("up")] == expected
 
 
-def test_no_secret_stands_in_the_state(deployed: Deployed) -> None:
+def test_the_state_contains_no_secret_in_plain_text(deployed: Deployed) -> None:
     text = deployed.site.project.text("*")
     for secret, values in deployed.site.secrets.items():
         assert secret in text

@@ -1,4 +1,4 @@
-"""prod on Pulumi's engine, as far as a preview goes."""
+"""A preview of prod with Pulumi's engine."""
 
 import json
 
@@ -15,7 +15,7 @@ POD_METRICS: Object = {
     "kind": "CustomResourceDefinition",
     "metadata": {
         "name": "pods.metrics.k8s.io",
-        # The API server wants a reason for a group of Kubernetes' own.
+        # The API server requires this annotation for an API group of Kubernetes.
         "annotations": {"api-approved.kubernetes.io": "unapproved: it stands in for metrics-server"},
     },
     "spec": {
@@ -32,10 +32,10 @@ POD_METRICS: Object = {
         ],
     },
 }
-"""The API that metrics-server serves, without metrics: no autoscaler runs in a preview."""
+"""The API that metrics-server serves, without metrics. A preview needs none, because no autoscaler runs."""
 
 
-@pytest.mark.skipif(CONTEXT is not None, reason="a cluster of one's own may lack the operators that prod needs")
+@pytest.mark.skipif(CONTEXT is not None, reason="the caller's cluster may lack the operators that prod needs")
 def test_prod_can_be_previewed(prepare_site: PrepareSite) -> None:
     with prepare_site(VOICEASSISTANT, "prod") as site:
         pin_images(site.platform, site.project.folder)

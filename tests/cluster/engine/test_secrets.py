@@ -1,4 +1,4 @@
-"""`voice secrets` with the real CLI of Pulumi: what it writes is encrypted, and the program misses nothing."""
+"""`voice secrets` with the real CLI of Pulumi encrypts every value, and sets every secret that the program needs."""
 
 import json
 import subprocess

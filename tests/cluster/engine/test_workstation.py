@@ -1,7 +1,7 @@
-"""`voice up` and `voice down` with Pulumi's engine, on a cluster of the caller's, and docs/deploy.md between them.
+"""`voice up --context`, the commands of docs/deploy.md and `voice down --context`, with Pulumi's engine.
 
-No container runs on the test cluster's nodes, so nothing answers the request at the end. Only a container engine could
-prove the answer, the image's build and kind.
+No container runs on the test cluster's nodes, so nothing answers the request at the end. Only a test with a container
+engine could cover the answer, the build of the image, and kind.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The toy tenant as the engine's tests deploy it: a store that keeps a volume, and a profile that protects it."""
+"""The toy tenant of the engine's tests. Its store has a volume, and its profile `prod` protects data."""
 
 from __future__ import annotations
 
