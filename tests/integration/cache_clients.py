@@ -37,7 +37,7 @@ def on_loopback(port: int, servers: dict[str, int]) -> str:
 
 @contextmanager
 def running_proxy(program: Path, file: Path, nodes: list[Member]) -> Iterator[int]:
-    """The port of a proxy that leads to the primary."""
+    """Run a proxy that forwards to the primary, and yield its port."""
     port = free_port()
     file.write_text(on_loopback(port, {node.name: node.port for node in nodes}))
     process = subprocess.Popen([program, "-db", "-f", str(file)], stderr=subprocess.DEVNULL)
@@ -63,9 +63,9 @@ def service(port: int) -> Any:
 
 
 def leads_to_the_primary_alone(port: int) -> bool:
-    """Wait until all connections reach the primary.
+    """True if twelve connections all reach the primary.
 
-    Each connection may go to another server that the proxy takes for it.
+    Each connection may reach a different server, if the proxy takes several servers for the primary.
     """
     clients: list[Any] = [Redis(port=port, username="health", password="", retry=NO_RETRY) for _ in range(12)]
     return {client.execute_command("ROLE")[0] for client in clients} == {b"master"}
@@ -73,7 +73,7 @@ def leads_to_the_primary_alone(port: int) -> bool:
 
 @dataclass
 class Writer:
-    """Writes one key after the other. A failed write is repeated under another key, so that each write counts once."""
+    """Writes one key after the other. A failed write is not repeated, so each key has at most one write."""
 
     port: int
     acknowledged: dict[str, float] = field(default_factory=dict)

@@ -25,13 +25,13 @@ def contract(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def consul(request: pytest.FixtureRequest) -> Path:
-    """Consul itself."""
+    """Consul's program."""
     return build_or_skip(request, toolchain.CONSUL) / "consul"
 
 
 @pytest.fixture(scope="session")
 def blackbox_exporter(request: pytest.FixtureRequest) -> Path:
-    """The prober."""
+    """The blackbox exporter's program."""
     return build_or_skip(request, toolchain.BLACKBOX_EXPORTER) / "blackbox_exporter"
 
 

@@ -1,4 +1,4 @@
-"""Starts Consul with the rendered servers' files. Only addresses, ports, paths and secrets differ."""
+"""Starts Consul with the rendered files of its servers. Only addresses, ports, paths and secrets differ."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from tests.platforms import of_kind
 from tests.programs import directory
 from tests.stack.voiceassistant.tiers.real_servers import Place, files
 
-"""An election takes some seconds, more on a loaded machine."""
 PATHS = (CONFIG_PATH, SERVICES_PATH, RUN_PATH, DATA_PATH, SECRET.path)
 
 
@@ -65,7 +64,7 @@ class Server:
         return (self.place.root / "log").read_text(errors="replace")
 
     def prepare(self, keys: Keys, **changes: object) -> None:
-        """Write the mounted files, then run the init container's script. `changes` apply to consul.json's top level."""
+        """Write the mounted files and run the init container's script. `changes` are top-level keys of consul.json."""
         rendered = files(self.environment, "consul-config")
         configuration = json.loads(rendered["consul.json"])
         configuration["ports"].update(self.ports)
@@ -78,7 +77,7 @@ class Server:
         subprocess.run(["/bin/sh", str(self.place.inside(f"{CONFIG_PATH}/write-secrets.sh"))], check=True)
 
     def mount_services(self, rendered: Mapping[str, str]) -> None:
-        """Mount as kubelet does: files are links through `..data`, which is switched to another directory at once."""
+        """Mount files as kubelet does: as links through the link `..data`, which a rename moves to a new directory."""
         folder = self.place.inside(SERVICES_PATH)
         version = f"..{uuid.uuid4()}"
         for name, text in rendered.items():
@@ -124,7 +123,7 @@ class Server:
         if token:
             request.add_header("X-Consul-Token", token)
         try:
-            with urlopen(request, timeout=20) as answer:  # noqa: S310 - likewise
+            with urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
                 text = answer.read()
                 return answer.status, json.loads(text) if text else None
         except HTTPError as refused:
@@ -146,7 +145,7 @@ def container(environment: str) -> dict[str, Any]:
 
 
 def wait_until(condition: Callable[[], bool], server: Server) -> None:
-    """Poll. Raises `AssertionError` with the end of the server's log after the timeout or if the server has ended."""
+    """Wait for a condition. Raises `AssertionError` with the end of the log if the time is over or the server ended."""
     deadline = time.monotonic() + START_SECONDS
     while not condition():
         ended = server.process is not None and server.process.poll() is not None
@@ -157,7 +156,7 @@ def wait_until(condition: Callable[[], bool], server: Server) -> None:
 
 @contextmanager
 def prepared_servers(program: Path, environment: str, count: int) -> Iterator[list[Server]]:
-    """Servers before their start. They are stopped at the end."""
+    """Servers that are not started yet. At the end of the context they are stopped."""
     ports = {"http": free_port(), "server": free_port(), "serf_lan": free_port()}
     addresses = [f"127.0.0.{number}" for number in range(1, count + 1)]
     joined = [f"{address}:{ports['serf_lan']}" for address in addresses]
@@ -176,7 +175,7 @@ def prepared_servers(program: Path, environment: str, count: int) -> Iterator[li
 def running_servers(
     program: Path, environment: str, count: int, keys: Keys, **changes: object
 ) -> Iterator[list[Server]]:
-    """Servers that have elected a leader and know the token that the leader stores next."""
+    """Servers that have elected a leader, and accept the management token that the leader stores after its election."""
     with prepared_servers(program, environment, count) as servers:
         for server in servers:
             server.prepare(keys, **changes)

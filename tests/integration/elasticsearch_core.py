@@ -1,4 +1,4 @@
-"""Elasticsearch's core from Maven: server and HTTP module. No registry has security, lifecycles or REST plugins."""
+"""Elasticsearch's core from Maven: server and HTTP module. No registry has the security, lifecycle or REST plugins."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class ElasticsearchMissingError(RuntimeError):
 
 
 def home() -> Path:
-    """The jars, laid out as in a distribution, fetched once into the user's cache folder.
+    """The folder of the jars, in the layout of a distribution. Maven fetches them once into the user's cache folder.
 
     Raises:
-        ElasticsearchMissingError: there is no Maven, or it cannot fetch the jars.
+        ElasticsearchMissingError: Maven is missing, or it cannot fetch the jars.
     """
     pinned = hashlib.sha256((SOURCE / "pom.xml").read_bytes()).hexdigest()[:16]
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -49,7 +49,7 @@ def home() -> Path:
 
 
 def _lay_out(root: Path) -> None:
-    """The HTTP module loads Netty by itself, with a descriptor that its jar holds."""
+    """Move the HTTP module, Netty and the descriptor from the module's jar into the folder that the node loads."""
     module = root / "modules" / HTTP_MODULE
     for folder in (module, root / "config", root / "plugins"):
         folder.mkdir(parents=True)
@@ -64,10 +64,10 @@ def _lay_out(root: Path) -> None:
 
 @contextmanager
 def running_elasticsearch(directory: Path) -> Iterator[str]:
-    """The address of one node.
+    """Run one node, and yield its address.
 
     Raises:
-        ElasticsearchMissingError: there is no JDK 25, or the jars are missing.
+        ElasticsearchMissingError: JDK 25 or the jars are missing.
     """
     java = next(Path("/usr/lib/jvm").glob(JAVA), None)
     if java is None:

@@ -14,7 +14,7 @@ from threading import Thread
 
 @dataclass
 class Bucket:
-    """The stored objects by path, with the requested encryption."""
+    """Stored objects by path, and the encryption that each request asked for."""
 
     key_id: str
     secret: str
@@ -30,8 +30,8 @@ class Bucket:
 class _Handler(BaseHTTPRequestHandler):
     bucket: Bucket
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Prints nothing: a failed transfer gives its own reason."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in http.server
+        """Prints nothing, because the client of a failed transfer prints the reason."""
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _signed(self) -> bool:
-        """True if the signature is by the bucket's key. Otherwise it answers 403."""
+        """True if the bucket's key made the signature. Otherwise the bucket answers 403."""
         scheme, _, rest = (self.headers["Authorization"] or "").partition(" ")
         parts = dict(part.strip().split("=", 1) for part in rest.split(",") if "=" in part)
         key_id, _, scope = parts.get("Credential", "").partition("/")
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running_bucket(key_id: str, secret: str) -> Iterator[Bucket]:
-    """The bucket, served until the block ends."""
+    """Serve a bucket within the context."""
     bucket = Bucket(key_id, secret)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"bucket": bucket}))
     bucket.port = server.server_address[1]

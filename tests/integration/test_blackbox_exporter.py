@@ -32,14 +32,14 @@ def written(environment: str, directory: Path) -> Path:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_it_accepts_the_configuration(environment: str, blackbox_exporter: Path, tmp_path: Path) -> None:
+def test_the_exporter_accepts_the_configuration(environment: str, blackbox_exporter: Path, tmp_path: Path) -> None:
     command = [str(blackbox_exporter), f"--config.file={written(environment, tmp_path)}", "--config.check"]
     subprocess.run(command, check=True, capture_output=True)
 
 
 @contextmanager
 def refusing_clients(secret: Mapping[str, str], directory: Path) -> Iterator[str]:
-    """The address of a server that demands a certificate of its clients, as Elasticsearch's nodes do."""
+    """The address of a server that requires a certificate of its clients, as Elasticsearch's nodes do."""
     for key, value in secret.items():
         (directory / key).write_text(value, encoding="utf-8")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=directory / "authority")
@@ -52,7 +52,9 @@ def refusing_clients(secret: Mapping[str, str], directory: Path) -> Iterator[str
         server.shutdown()
 
 
-def test_it_reads_the_certificate_of_a_server_that_refuses_it(blackbox_exporter: Path, tmp_path: Path) -> None:
+def test_the_exporter_reads_the_certificate_of_a_server_that_refuses_the_connection(
+    blackbox_exporter: Path, tmp_path: Path
+) -> None:
     secret, port = generated(TRANSPORT), free_port()
     command = [
         str(blackbox_exporter),

@@ -1,7 +1,7 @@
-"""The replicated cache behind HAProxy while servers are killed, restarted and synchronised: real programs throughout.
+"""The replicated cache behind HAProxy while servers are killed, restarted and synchronised. All programs are real.
 
-Replication is asynchronous. A primary that is killed may have acknowledged writes that no replica has yet: those, and
-no others, may be lost. An orderly restart loses nothing, since the primary hands over first.
+Replication is asynchronous. A killed primary may have acknowledged writes that no replica has yet. Only these writes
+may be lost. An orderly restart loses no write, because the primary hands over first.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def killed(node: Member) -> None:
 
 
 def killed_and_restarted_at_once(node: Member) -> None:
-    """As when the kernel kills the process for lack of memory, and kubelet restarts the container in its pod."""
+    """Kill and restart, as when the kernel kills the process for lack of memory and kubelet restarts the container."""
     node.stop()
     node.restart()
 
 
 @pytest.mark.parametrize("end", [killed, killed_and_restarted_at_once])
-def test_a_killed_primary_loses_only_what_no_replica_had_yet(
+def test_a_killed_primary_loses_only_writes_that_no_replica_had(
     haproxy: Path, tmp_path: Path, end: Callable[[Member], None]
 ) -> None:
     with running_cache(tmp_path) as (nodes, _), running_proxy(haproxy, tmp_path / "haproxy.cfg", nodes) as port:
@@ -51,11 +51,13 @@ def test_a_killed_primary_loses_only_what_no_replica_had_yet(
         assert all(moment - REPLICATED_WITHIN < acknowledged < elected for acknowledged in lost.values()), lost
 
 
-def test_a_primary_that_restarts_in_order_hands_over_and_loses_nothing(haproxy: Path, tmp_path: Path) -> None:
+def test_a_primary_that_stops_in_order_hands_over_and_loses_no_write(haproxy: Path, tmp_path: Path) -> None:
     with running_cache(tmp_path) as (nodes, _), running_proxy(haproxy, tmp_path / "haproxy.cfg", nodes) as port:
         with writing(port) as writer:
             nodes[0].stop_in_order()
-            assert [node.role for node in nodes[1:]].count("master") == 1, "it was replaced before it stopped"
+            assert [node.role for node in nodes[1:]].count("master") == 1, (
+                "another server must become primary before this one stops"
+            )
             eventually(lambda: writer.written_after(time.monotonic() - 1))
             nodes[0].start()
             eventually(lambda: nodes[0].role == "slave")
@@ -64,12 +66,12 @@ def test_a_primary_that_restarts_in_order_hands_over_and_loses_nothing(haproxy: 
         assert writer.lost() == {}
 
 
-def test_a_first_start_waits_for_nobody(tmp_path: Path) -> None:
+def test_a_first_start_elects_the_first_server(tmp_path: Path) -> None:
     with running_cache(tmp_path) as (nodes, _):
         assert [node.role for node in nodes] == ["master", "slave", "slave"]
 
 
-def test_a_synchronisation_of_512_mb_fits_the_volume_also_after_one_that_broke_off(
+def test_a_synchronisation_of_512_mb_fits_the_volume_even_after_an_interrupted_one(
     haproxy: Path, tmp_path: Path
 ) -> None:
     limit = data_volume()
@@ -87,7 +89,7 @@ def test_a_synchronisation_of_512_mb_fits_the_volume_also_after_one_that_broke_o
             left = [file.name for file in data.iterdir()]
             replica.restart()
             eventually(lambda: has_all(replica, port))
-        assert left, "the kill left a part of the dump behind"
+        assert left, "the killed replica must leave a part of the dump behind"
         assert not [file for file in data.iterdir() if file.name in left]
         assert 0 < max(sizes) <= limit.units, f"{max(sizes) / 2**20:.0f} MiB"
         nodes[0].stop()
@@ -113,7 +115,7 @@ def has_all(replica: Member, port: int) -> bool:
     return replica.ask("ROLE")[3] == "connected" and sizes[0] == sizes[1]
 
 
-class peak_of:  # noqa: N801 - a context manager, named as one reads it
+class peak_of:  # noqa: N801 - a context manager that is used like a function
     """Measures the size of a directory repeatedly."""
 
     def __init__(self, directory: Path) -> None:

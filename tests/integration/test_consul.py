@@ -45,7 +45,7 @@ def service_token(servers: list[Server], keys: Keys) -> str:
     status, token = server.ask("acl/token", keys.token, {"Policies": [{"ID": policy["ID"]}]})
     assert status == 200, token
     secret: str = token["SecretID"]
-    # Tokens reach the other servers a moment later.
+    # The leader replicates tokens to the other servers with a delay.
     wait_until(lambda: all(each.ask("acl/token/self", secret)[0] == 200 for each in servers), server)
     return secret
 
@@ -59,10 +59,10 @@ def test_three_servers_make_one_cluster_that_the_readiness_probe_sees(servers: l
     assert Consul.scrape.module
     (expected,) = Consul.scrape.module.settings["fail_if_body_not_matches_regexp"]
     assert expected == f":{RPC_PORT}"
-    assert leader.endswith(f":{servers[0].ports['server']}"), "what the prober looks for, on the test's own port"
+    assert leader.endswith(f":{servers[0].ports['server']}"), "the prober expects this text, with another port"
 
 
-def test_it_listens_for_servers_and_http_alone(servers: list[Server], keys: Keys) -> None:
+def test_consul_listens_only_for_servers_and_http(servers: list[Server], keys: Keys) -> None:
     listening = servers[0].ask("agent/self", keys.token)[1]["DebugConfig"]
     assert [listening[kind] for kind in ("DNSAddrs", "GRPCAddrs", "GRPCTLSAddrs", "HTTPSAddrs")] == [[], [], [], []]
     assert [listening[kind] for kind in ("HTTPAddrs", "SerfBindAddrWAN")] == [
@@ -71,7 +71,7 @@ def test_it_listens_for_servers_and_http_alone(servers: list[Server], keys: Keys
     ]
 
 
-def test_without_a_token_nothing_is_seen_or_changed(servers: list[Server], keys: Keys) -> None:
+def test_a_client_without_a_token_reads_and_changes_nothing(servers: list[Server], keys: Keys) -> None:
     assert servers[0].ask("kv/conversation-service/flag", keys.token, "on") == (200, True)
     assert servers[0].ask("kv/conversation-service/flag")[0] == 403
     assert servers[0].ask("kv/conversation-service/flag", body="off")[0] == 403
@@ -80,7 +80,7 @@ def test_without_a_token_nothing_is_seen_or_changed(servers: list[Server], keys:
     assert servers[0].ask("acl/tokens")[0] == 403
 
 
-def test_a_token_of_a_service_can_do_what_its_policy_says_and_nothing_else(
+def test_a_token_of_a_service_has_exactly_the_permissions_of_its_policy(
     servers: list[Server], service_token: str
 ) -> None:
     assert servers[1].ask("kv/conversation-service/mode", service_token, "fast") == (200, True)
@@ -124,13 +124,13 @@ def catalogue(server: Server, token: str) -> dict[str, Any]:
 
 
 def restarted(server: Server) -> None:
-    """Restart the server. It registers at once; without a restart it would at the next anti-entropy."""
+    """Restart the server, so that it registers the services now and not at the next anti-entropy run."""
     server.stop()
     server.start()
     wait_until(server.ready, server)
 
 
-def test_the_catalogue_tells_the_declared_services_once_the_operator_has_permitted_it(consul: Path, keys: Keys) -> None:
+def test_the_catalogue_lists_the_declared_services_after_the_operator_permits_them(consul: Path, keys: Keys) -> None:
     with running_servers(consul, "dev", 1, keys) as (server,):
         wait_until(lambda: "Service registration blocked by ACLs" in server.log, server)
         assert catalogue(server, keys.token) == {}
@@ -147,7 +147,7 @@ def test_the_catalogue_tells_the_declared_services_once_the_operator_has_permitt
         assert server.ask("acl/tokens", keys.registration)[0] == 403
 
 
-def test_a_service_that_comes_or_goes_is_taken_up_without_a_restart(consul: Path, keys: Keys) -> None:
+def test_consul_reloads_added_and_removed_services_without_a_restart(consul: Path, keys: Keys) -> None:
     rendered = files("dev", "consul-services")
     services = json.loads(rendered["services.json"])["services"]
     fewer = json.dumps({"services": [each for each in services if each["name"] != "agent-engine"]})
@@ -161,7 +161,7 @@ def test_a_service_that_comes_or_goes_is_taken_up_without_a_restart(consul: Path
         wait_until(lambda: catalogue(server, keys.token) == DECLARED, server)
 
 
-def test_rotated_tokens_hold_after_a_restart_and_the_old_ones_until_they_are_deleted(consul: Path) -> None:
+def test_consul_accepts_rotated_tokens_after_a_restart_and_old_ones_until_deleted(consul: Path) -> None:
     old = Keys()
     with running_servers(consul, "dev", 1, old) as (server,):
         server.permit_services()
@@ -178,9 +178,7 @@ def test_rotated_tokens_hold_after_a_restart_and_the_old_ones_until_they_are_del
             assert not server.knows(token)
 
 
-def test_each_server_registers_the_services_so_that_they_outlive_the_loss_of_one(
-    servers: list[Server], keys: Keys
-) -> None:
+def test_each_server_registers_the_services(servers: list[Server], keys: Keys) -> None:
     servers[0].permit_services()
     for server in servers:
         restarted(server)
@@ -191,7 +189,7 @@ def test_each_server_registers_the_services_so_that_they_outlive_the_loss_of_one
     wait_until(lambda: nodes() == {"consul-1", "consul-2", "consul-3"}, servers[0])
 
 
-def test_gossip_is_encrypted_with_the_key_of_the_secret_alone(servers: list[Server], keys: Keys) -> None:
+def test_gossip_is_encrypted_with_only_the_key_of_the_secret(servers: list[Server], keys: Keys) -> None:
     status, rings = servers[0].ask("operator/keyring", keys.token)
     assert status == 200
     assert [set(ring["Keys"]) for ring in rings if not ring["WAN"]] == [{keys.gossip}]
@@ -209,7 +207,7 @@ def test_a_server_with_another_gossip_key_cannot_join(consul: Path, servers: lis
     assert {member["Addr"] for member in members} == {server.address for server in servers}
 
 
-def test_two_of_three_servers_go_on(servers: list[Server], keys: Keys) -> None:
+def test_two_of_three_servers_continue(servers: list[Server], keys: Keys) -> None:
     leader = servers[0].ask("status/leader")[1].partition(":")[0]
     (lost,) = (server for server in servers if server.address == leader)
     left = [server for server in servers if server is not lost]

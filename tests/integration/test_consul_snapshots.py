@@ -78,7 +78,7 @@ def test_a_snapshot_is_restored_after_a_wipe(jobs: Jobs) -> None:
     wait_until(lambda: value(jobs) == 200, jobs.server)
 
 
-def test_an_older_day_is_restored_by_its_name(jobs: Jobs) -> None:
+def test_the_snapshot_of_an_older_day_is_restored_by_its_name(jobs: Jobs) -> None:
     assert jobs.server.ask("kv/kept", jobs.keys.token, "value") == (200, True)
     assert jobs.run("consul-snapshot").returncode == 0
     (path,) = jobs.bucket.objects
@@ -96,7 +96,7 @@ def test_a_damaged_snapshot_restores_nothing(jobs: Jobs) -> None:
     assert value(jobs) == 200
 
 
-def test_a_wrong_token_or_key_fails_the_job_and_is_never_told(jobs: Jobs) -> None:
+def test_a_wrong_token_or_key_fails_the_job_without_being_printed(jobs: Jobs) -> None:
     jobs.place.write(f"{CREDENTIALS.path}/secret-access-key", "another")
     refused = jobs.run("consul-snapshot")
     assert refused.returncode != 0

@@ -1,6 +1,6 @@
-"""Requests of the setup jobs and of the readiness probe, answered by Elasticsearch 9.5 itself.
+"""Elasticsearch 9.5 itself answers the requests of the setup jobs and of the readiness probe.
 
-Roles, users and lifecycle policies are not tested, because no registry has the plugins that they need.
+These tests do not cover roles, users and lifecycle policies, because no registry has their plugins.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def send(url: str, method: str, path: str, body: object = None) -> tuple[bool, int]:
-    """Success of `curl --fail`, as scripts see it, and the status."""
+    """True if `curl --fail` succeeds, as the scripts call it, and the status of the answer."""
     command = [
         "curl",
         "--silent",
@@ -62,7 +62,7 @@ def test_the_retention_job_succeeds_before_the_first_trace_and_a_node_waits_for_
 
 
 def settings_path() -> str:
-    """The path that the retention job of prod asks for."""
+    """The path that the retention job of prod requests."""
     (jaeger,) = (each for each in platform("prod").components if isinstance(each, Jaeger))
     (script,) = (
         resource["data"]["send.sh"]
@@ -73,7 +73,7 @@ def settings_path() -> str:
     return str(path)
 
 
-def test_it_takes_the_settings_of_log_lines(url: str) -> None:
+def test_elasticsearch_accepts_the_settings_of_log_lines(url: str) -> None:
     (index,) = (each for each in platform("prod").components if isinstance(each, Elasticsearch))
     body = json.loads(index.setup["settings-logs.json"])
     del body["template"]["settings"]["index.lifecycle.name"]  # a setting of the plugin for lifecycles

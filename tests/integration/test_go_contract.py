@@ -1,4 +1,4 @@
-"""A small Go service, built on the helper of docs/go.md, keeps the contract of services."""
+"""A small Go service with the `contract.go` of docs/go.md keeps the contract of services."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GoService:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """Its log."""
+        """The lines of its log."""
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
     @property
@@ -74,7 +74,7 @@ def conversation(contract: Path, tmp_path: Path) -> Iterator[GoService]:
         yield service
 
 
-def test_it_keeps_the_contract(conversation: GoService, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_go_service_keeps_the_contract(conversation: GoService, capsys: pytest.CaptureFixture[str]) -> None:
     over_grpc, process = conversation.lines[0]["grpc"], str(conversation.process.pid)
     of_files = ("--bundle", str(conversation.log.parent / FILE_NAME), "--logs", str(conversation.log))
     assert main(["conform", conversation.url, *of_files, "--grpc", over_grpc, "--drain", process]) == 0, (
@@ -83,7 +83,7 @@ def test_it_keeps_the_contract(conversation: GoService, capsys: pytest.CaptureFi
     assert conversation.process.wait(timeout=60) == 0
 
 
-def test_it_counts_a_soft_call_that_falls_back(conversation: GoService) -> None:
+def test_the_go_service_counts_a_soft_call_that_falls_back(conversation: GoService) -> None:
     fallbacks = 'voice_call_fallbacks_total{name="ai-orchestrator.answer"} %d'
     assert fallbacks % 0 in conversation.metrics()
     method = f"/{grpc_service('conversation-service')}/{grpc_method('send')}"
@@ -93,7 +93,7 @@ def test_it_counts_a_soft_call_that_falls_back(conversation: GoService) -> None:
     assert fallbacks % 1 in conversation.metrics()
 
 
-def test_it_measures_a_request_and_logs_its_trace(identity: GoService) -> None:
+def test_the_go_service_measures_a_request_and_logs_its_trace(identity: GoService) -> None:
     (verify,) = (each for each in identity.bundle.inbound if each.operation == "verify")
     method = f"/{grpc_service('identity-service')}/{grpc_method(verify.operation)}"
     with grpc.insecure_channel(identity.lines[0]["grpc"], options=(("grpc.enable_http_proxy", 0),)) as channel:
@@ -106,7 +106,7 @@ def test_it_measures_a_request_and_logs_its_trace(identity: GoService) -> None:
     assert (last["message"], last["trace_id"], last["span_id"]) == ("answered", TRACE, SPAN)
 
 
-def test_it_exports_the_mounted_bundle_and_the_bundle_in_force(identity: GoService) -> None:
+def test_the_go_service_exports_the_mounted_bundle_and_the_bundle_in_force(identity: GoService) -> None:
     other = identity.bundle.model_copy(update={"outbound": ()}).sealed()
     (identity.log.parent / FILE_NAME).write_text(json.dumps(other.to_document()), encoding="utf-8")
     assert f'voice_policy_mounted_info{{digest="{other.metadata.digest}"}} 1' in identity.metrics()

@@ -1,4 +1,4 @@
-"""grpc-go with the rendered service config of real Go services. Misbehaving servers count the attempts."""
+"""grpc-go with the rendered service config of real Go services. The servers fail or hang, and count the attempts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ CALLS = [
     if call.enforced_by.timeout == "grpc"
 ]
 FAILING_CALLS = 20
-"""Calls of the program to use up a budget."""
+"""Number of calls with which the program uses up a retry budget."""
 SLOW = 2.0
-"""Largest delay of a loaded machine in seconds."""
+"""Greatest delay of a busy machine in seconds."""
 Observations = dict[str, Any]
 
 
@@ -76,22 +76,22 @@ def test_the_real_services_have_calls_of_both_kinds() -> None:
     assert {retries(call) for _, call in CALLS} == {0, 1}
 
 
-def test_an_unavailable_callee_is_asked_as_often_as_declared(call: OutboundCall, seen: Observations) -> None:
+def test_an_unavailable_callee_gets_the_declared_attempts(call: OutboundCall, seen: Observations) -> None:
     (attempts,) = seen["unavailable"]["attempts"]
     assert [attempt["previous"] for attempt in attempts] == ["", *map(str, range(1, retries(call) + 1))]
 
 
-def test_one_that_recovers_answers_the_retry(call: OutboundCall, seen: Observations) -> None:
+def test_a_callee_that_recovers_answers_the_retry(call: OutboundCall, seen: Observations) -> None:
     assert arrivals(seen["unavailable once"]) == 1 + min(1, retries(call))
     if retries(call):
         assert seen["unavailable once"]["statuses"] == ["OK"]
 
 
-def test_a_permanent_error_is_never_repeated(seen: Observations) -> None:
+def test_a_permanent_error_is_never_retried(seen: Observations) -> None:
     assert arrivals(seen["invalid argument"]) == 1
 
 
-def test_a_callee_that_hangs_is_given_up_after_the_declared_time(call: OutboundCall, seen: Observations) -> None:
+def test_a_call_to_a_callee_that_hangs_ends_after_the_declared_time(call: OutboundCall, seen: Observations) -> None:
     overall, hung = call.timeout.overall.seconds, seen["hang"]
     (left,) = [attempt["seconds_left"] for attempts in hung["attempts"] for attempt in attempts]
     assert overall - SLOW < left <= overall + 0.01
@@ -106,7 +106,7 @@ def test_retries_share_the_deadline_of_the_whole_call(call: OutboundCall, seen: 
     assert max(left) <= call.timeout.overall.seconds + 0.01
 
 
-def test_failures_of_all_calls_spend_the_budget(call: OutboundCall, seen: Observations) -> None:
+def test_failed_calls_use_up_the_retry_budget(call: OutboundCall, seen: Observations) -> None:
     repeated = arrivals(seen["budget spent"]) - FAILING_CALLS
     if call.retry:
         assert 0 < repeated <= call.retry.budget.reserve
@@ -114,7 +114,7 @@ def test_failures_of_all_calls_spend_the_budget(call: OutboundCall, seen: Observ
         assert repeated == 0
 
 
-def test_successes_refill_the_budget(call: OutboundCall, seen: Observations) -> None:
+def test_successful_calls_refill_the_retry_budget(call: OutboundCall, seen: Observations) -> None:
     assert arrivals(seen["budget refilled"]) == 1 + retries(call)
 
 
@@ -122,5 +122,5 @@ def test_calls_are_spread_over_the_callees_pods(seen: Observations) -> None:
     assert [len(attempts) for attempts in seen["two servers"]["attempts"]] == [5, 5]
 
 
-def test_a_pod_that_reports_itself_not_serving_gets_none(seen: Observations) -> None:
+def test_a_pod_that_reports_not_serving_gets_no_call(seen: Observations) -> None:
     assert [len(attempts) for attempts in seen["one not serving"]["attempts"]] == [0, 10]

@@ -1,4 +1,4 @@
-"""HAProxy itself on the rendered file of the cache's proxies, before real servers and Sentinels."""
+"""HAProxy with the rendered file of the cache's proxies, in front of real servers and Sentinels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.stack.voiceassistant.tiers.real_cache import NODES, eventually, runni
 pytestmark = pytest.mark.integration
 
 
-def test_it_follows_the_primary(haproxy: Path, tmp_path: Path) -> None:
+def test_haproxy_forwards_to_the_new_primary(haproxy: Path, tmp_path: Path) -> None:
     with running_cache(tmp_path) as (nodes, _), running_proxy(haproxy, tmp_path / "haproxy.cfg", nodes) as port:
         assert eventually(lambda: service(port).set("identity-service:1", "before"))
         nodes[0].stop()
@@ -33,7 +33,7 @@ def test_it_follows_the_primary(haproxy: Path, tmp_path: Path) -> None:
         assert service(port).get("identity-service:1") == "after"
 
 
-def test_it_starts_while_no_name_resolves(haproxy: Path, tmp_path: Path) -> None:
+def test_haproxy_starts_while_no_name_resolves(haproxy: Path, tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "haproxy.cfg").write_text(on_loopback(port, {}))
     process = subprocess.Popen([haproxy, "-db", "-f", str(tmp_path / "haproxy.cfg")], stderr=subprocess.DEVNULL)
@@ -56,7 +56,7 @@ def checked(program: Path, file: Path, text: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("key", sorted({line.split()[0] for line in RENDERED.splitlines() if line.startswith("  ")}))
-def test_it_takes_the_rendered_file_and_no_misspelt_key(haproxy: Path, tmp_path: Path, key: str) -> None:
+def test_haproxy_accepts_the_rendered_file_and_refuses_a_misspelt_key(haproxy: Path, tmp_path: Path, key: str) -> None:
     text = on_loopback(free_port(), {name: free_port() for name in NODES})
     whole = checked(haproxy, tmp_path / "haproxy.cfg", text)
     assert (whole.returncode, whole.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Mermaid's own parser accepts every diagram of the documents, and draws it in a browser."""
+"""Mermaid accepts every diagram of the documents, and draws it in a browser."""
 
 from __future__ import annotations
 
