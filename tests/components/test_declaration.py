@@ -39,7 +39,7 @@ AGENT = service(
 )
 
 
-def test_a_declaration_knows_the_line_that_its_file_declares_it_with() -> None:
+def test_a_declaration_knows_its_file_and_line() -> None:
     (run,) = AGENT.operations
     write, *reads = run.calls
     assert AGENT.location
@@ -49,7 +49,7 @@ def test_a_declaration_knows_the_line_that_its_file_declares_it_with() -> None:
     assert {read.location for read in reads} == {Location(FILE, line_of("two_reads(),"))}
 
 
-def test_every_declaration_of_the_catalogue_stands_where_it_says() -> None:
+def test_every_declaration_of_the_catalogue_is_at_its_location() -> None:
     for node in (catalog.GATEWAY, *catalog.SERVICES, *catalog.DEPENDENCIES):
         for declared in (node, *node.operations, *(call for each in node.operations for call in each.calls)):
             location = declared.location
@@ -58,7 +58,7 @@ def test_every_declaration_of_the_catalogue_stands_where_it_says() -> None:
             assert "(" in lines[location.line - 1], declared.label
 
 
-def test_the_location_takes_no_part_in_comparison_and_serialisation() -> None:
+def test_comparison_and_serialisation_ignore_the_location() -> None:
     one = hard("store.read", "idempotent")
     other = hard("store.read", "idempotent")
     assert one.location != other.location
@@ -80,7 +80,7 @@ def test_a_faulty_call_is_named_by_line_service_operation_and_call() -> None:
     assert {fault.source for fault in node.faults} == {f"{FILE}:{line_of('call = hard')}"}
 
 
-def test_a_declaration_holds_the_faults_of_all_its_parts() -> None:
+def test_a_declaration_collects_the_faults_of_all_its_parts() -> None:
     bad = operation("run", stage(), stage(soft("b.run", "x" * 201)), p95="1", deadline="2s", colour="red")
     paths = [fault.path for fault in service("a", bad, http_port=80).faults]
     assert paths == [
@@ -92,7 +92,7 @@ def test_a_declaration_holds_the_faults_of_all_its_parts() -> None:
     ]
 
 
-def test_conflicts_are_looked_for_where_nothing_else_is_wrong() -> None:
+def test_conflicts_are_reported_only_if_there_is_no_other_fault() -> None:
     run = operation("run", p95="1s", deadline="2s")
     assert [fault.accepted for fault in service("a", run, run).faults] == ["operation run is declared twice"]
     assert len(service("a", run, run, http_port=80).faults) == 1
@@ -105,7 +105,7 @@ KEYS = st.sampled_from(["timeout", "retry", "purpose", "load", "transport", "bac
 
 
 @given(WORDS, WORDS, st.dictionaries(KEYS, WORDS, max_size=3))
-def test_no_declaration_raises_and_each_is_valid_or_has_faults(
+def test_a_declaration_never_raises_and_is_valid_or_has_faults(
     target: object, word: Any, options: dict[str, Any]
 ) -> None:
     call = hard(str(target), word, **options)

@@ -44,7 +44,7 @@ def channel(*stages: Stage) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_file_holds_exactly_the_calls_that_the_bundle_gives_to_grpc(environment: str) -> None:
+def test_the_file_contains_exactly_the_calls_that_the_bundle_assigns_to_grpc(environment: str) -> None:
     for files in policy_files(environment).values():
         bundle = json.loads(files["policy.json"])
         guarded = {call["operation"]: call for call in bundle["outbound"] if call["enforced_by"]["timeout"] == "grpc"}
@@ -57,12 +57,12 @@ def test_the_file_holds_exactly_the_calls_that_the_bundle_gives_to_grpc(environm
             assert Duration(methods[name]["timeout"]) == Duration(call["timeout"]["overall"])
 
 
-def test_only_go_services_have_it() -> None:
+def test_only_go_services_have_the_file() -> None:
     having = {name for name, files in policy_files("prod").items() if GRPC_FILE_NAME in files}
     assert having == {"ai-orchestrator", "conversation-service", "knowledge-service"}
 
 
-def test_a_retry_is_written_as_grpc_spells_it() -> None:
+def test_a_retry_is_written_in_the_format_of_grpc() -> None:
     config = channel(stage(hard("callee-b.answer-all", "idempotent", retry=ONCE)))
     assert config["methodConfig"] == [
         {
@@ -80,13 +80,13 @@ def test_a_retry_is_written_as_grpc_spells_it() -> None:
     assert config["retryThrottling"] == {"maxTokens": 8, "tokenRatio": 0.1}
 
 
-def test_without_a_retry_there_is_nothing_to_throttle() -> None:
+def test_a_channel_without_a_retry_has_no_throttling() -> None:
     config = channel(stage(hard("callee-b.answer-all", "idempotent")))
     assert config.keys() == {"loadBalancingConfig", "healthCheckConfig", "methodConfig"}
     assert "retryPolicy" not in config["methodConfig"][0]
 
 
-def test_calls_of_one_method_for_two_purposes_are_one_entry_and_must_agree() -> None:
+def test_two_calls_of_one_method_share_an_entry_and_must_agree() -> None:
     one = hard("callee-b.answer-all", "idempotent", purpose="one")
     two = soft("callee-b.answer-all", "goes on", purpose="two")
     assert len(channel(stage(one, two))["methodConfig"]) == 1
@@ -94,7 +94,7 @@ def test_calls_of_one_method_for_two_purposes_are_one_entry_and_must_agree() -> 
         channel(stage(one, two.model_copy(update={"timeout": Duration("3s")})))
 
 
-def test_the_strictest_budget_of_a_callees_calls_is_the_channels() -> None:
+def test_the_channel_has_the_strictest_budget_of_its_calls() -> None:
     frugal = ONCE.model_copy(update={"budget": RetryBudget(ratio=Ratio("20%"), reserve=1)})
     small = small_platform(
         service(
@@ -139,7 +139,7 @@ def test_a_retry_that_grpc_cannot_express_is_refused_and_found_by_the_audit(
     assert [found for found in findings if why in found.arithmetic]
 
 
-def test_all_that_grpc_cannot_do_is_said_at_once() -> None:
+def test_one_error_lists_everything_that_grpc_cannot_express() -> None:
     retry = Retry(max_retries=9, base_delay=Duration("0s"), conditions=("connection_failed",))
     with pytest.raises(InvalidInputError) as refused:
         _ = go_platform(stage(hard("callee-b.answer-all", "idempotent", retry=retry))).components
@@ -148,7 +148,7 @@ def test_all_that_grpc_cannot_do_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize(("mesh", "layer"), [(True, "mesh"), (False, None)])
-def test_each_attempts_timeout_of_a_repeated_call_is_the_meshs(mesh: bool, layer: str | None) -> None:
+def test_the_mesh_enforces_the_attempt_timeout_of_a_repeated_call(mesh: bool, layer: str | None) -> None:
     small = go_platform(stage(hard("callee-b.answer-all", "idempotent", retry=ONCE)))
     environment = real_environment("prod" if mesh else "dev")
     (call,) = policy_bundle(small.graph, next(iter(small.graph.services)), environment).outbound
@@ -156,8 +156,7 @@ def test_each_attempts_timeout_of_a_repeated_call_is_the_meshs(mesh: bool, layer
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_on_each_call_one_layer_retries(environment: str) -> None:
-    """If gRPC has a retry policy, no other layer retries. Elsewhere gRPC has none."""
+def test_grpc_retries_exactly_the_calls_that_the_bundle_assigns_to_it(environment: str) -> None:
     for microservice in platform(environment).microservices:
         configs = [each["serviceConfig"] for each in grpc_channels(microservice.bundle.outbound).values()]
         repeated = sum("retryPolicy" in method for config in configs for method in config["methodConfig"])
@@ -169,13 +168,13 @@ def by_grpc(call: OutboundCall) -> bool:
 
 
 @given(st.integers(1, 10**12))
-def test_no_duration_is_rounded(microseconds: int) -> None:
+def test_a_duration_is_written_without_rounding(microseconds: int) -> None:
     duration = Duration.of_units(microseconds)
     text = protobuf_duration(duration)
     assert re.fullmatch(r"\d+(\.\d{1,6})?s", text)
     assert Duration(text) == duration
 
 
-def test_the_documented_client_is_the_one_that_is_tried() -> None:
+def test_the_documented_client_is_the_tested_one() -> None:
     documented = (ROOT / "docs/go.md").read_text().partition("```go\n")[2].partition("```")[0]
     assert documented == (ROOT / "tests/go/dial.go").read_text()

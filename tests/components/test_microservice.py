@@ -22,7 +22,7 @@ def changed(**update: object) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def test_a_service_yields_its_kinds_and_no_more() -> None:
+def test_a_service_yields_exactly_its_kinds() -> None:
     assert {kind: len(resources) for kind, resources in changed().items()} == {
         "ServiceAccount": 1,
         "ConfigMap": 2,
@@ -34,7 +34,7 @@ def test_a_service_yields_its_kinds_and_no_more() -> None:
     }
 
 
-def test_a_fixed_count_is_the_deployments_and_a_range_the_autoscalers() -> None:
+def test_the_deployment_has_a_fixed_count_and_the_autoscaler_a_range() -> None:
     fixed = changed(replicas=Replicas(min=2, max=2))
     assert "HorizontalPodAutoscaler" not in fixed
     assert fixed["Deployment"][0]["spec"]["replicas"] == 2
@@ -50,7 +50,7 @@ def test_grpc_is_headless_so_that_clients_balance_calls() -> None:
     assert grpc["spec"]["clusterIP"] == "None"
 
 
-def test_a_changed_policy_rolls_the_pods_only_where_that_is_wanted() -> None:
+def test_a_changed_policy_restarts_the_pods_only_with_restart_on_policy_change() -> None:
     def annotations(*, restart: bool) -> dict[str, str]:
         template = changed(restart_on_policy_change=restart)["Deployment"][0]["spec"]["template"]
         found: dict[str, str] = template["metadata"].get("annotations", {})
@@ -60,13 +60,13 @@ def test_a_changed_policy_rolls_the_pods_only_where_that_is_wanted() -> None:
     assert annotations(restart=True)["voiceassistant.dev/policy-digest"] == ORDERS.bundle.metadata.digest
 
 
-def test_the_config_map_carries_the_digest_of_what_it_holds() -> None:
+def test_the_config_map_has_the_digest_of_its_bundle() -> None:
     policy = next(found for found in changed()["ConfigMap"] if found["metadata"]["name"] == "orders-policy")
     assert policy["metadata"]["annotations"] == {"voiceassistant.dev/policy-digest": ORDERS.bundle.metadata.digest}
     assert ORDERS.bundle.metadata.digest in policy["data"]["policy.json"]
 
 
-def test_another_services_bundle_is_refused() -> None:
+def test_the_bundle_of_another_service_is_refused() -> None:
     with pytest.raises(ValidationError, match="bundle of prices cannot be mounted into orders"):
         changed(bundle=PRICES.bundle)
 

@@ -1,4 +1,4 @@
-"""Models behind routes take addresses and keys from their providers. A contradiction is refused."""
+"""A model dependency has the addresses and keys of its providers. It refuses contradictions."""
 
 from __future__ import annotations
 

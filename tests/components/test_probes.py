@@ -17,11 +17,13 @@ TIMES = {"periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3}
         (Probe.exec("pg_isready", "-h", "127.0.0.1"), {"exec": {"command": ["pg_isready", "-h", "127.0.0.1"]}}),
     ],
 )
-def test_each_constructor_asks_one_question_with_kubernetes_own_times(probe: Probe, action: dict[str, object]) -> None:
+def test_each_constructor_makes_one_action_with_the_default_times_of_kubernetes(
+    probe: Probe, action: dict[str, object]
+) -> None:
     assert probe.document() == {**action, **TIMES}
 
 
-def test_a_probe_answers_within_its_period() -> None:
+def test_a_timeout_as_long_as_the_period_is_refused() -> None:
     with pytest.raises(ValidationError, match="timeout 2s must be below the period 2s"):
         Probe.tcp(period=Duration("2s"), timeout=Duration("2s"))
 
@@ -33,6 +35,6 @@ def test_a_probe_answers_within_its_period() -> None:
         Probes.tcp(readiness=Probe.http("/ready"), startup=Duration("5m")),
     ],
 )
-def test_a_start_may_take_as_long_as_is_said(probes: Probes) -> None:
+def test_the_startup_probe_allows_the_declared_time(probes: Probes) -> None:
     assert probes.startup.period.seconds * probes.startup.failures == 300
     assert probes.startup.action == probes.liveness.action != probes.readiness.action

@@ -22,7 +22,7 @@ def test_a_retention_counts_the_day_that_is_being_written_and_every_copy() -> No
     assert stream("logs", "24Gi", "12h").kept == Bytes("36Gi")
 
 
-def test_each_stream_that_is_too_long_is_named_with_what_it_needs() -> None:
+def test_each_stream_that_does_not_fit_is_named_with_the_needed_size() -> None:
     streams = [stream("logs", "10Gi", "7d", 2), stream("traces", "50Gi", "3d"), stream("small", "1Gi", "1d")]
     assert list(map(str, shared_disk_conflicts("streams", streams, Bytes("100Gi")))) == [
         "streams.logs: 7d of 10.0 GiB a day × 2 copies need 160.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB",
@@ -30,7 +30,7 @@ def test_each_stream_that_is_too_long_is_named_with_what_it_needs() -> None:
     ]
 
 
-def test_streams_that_fit_alone_and_not_together_are_added_up() -> None:
+def test_streams_that_fit_alone_but_not_together_are_refused() -> None:
     streams = [stream("logs", "10Gi", "5d"), stream("traces", "10Gi", "4d")]
     assert list(map(str, shared_disk_conflicts("streams", streams, Bytes("100Gi")))) == [
         "streams: logs 60.0 GiB + traces 50.0 GiB = 110.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB"

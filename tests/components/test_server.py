@@ -24,14 +24,14 @@ PASSWORD = SecretKeys(name="store-users", keys=("password",))
 
 
 def digest(**files: bool) -> str | None:
-    """Digest on the pods of a store with one file of each name, some of them reloaded."""
+    """The digest on the pods of a store with these files. `True`: the program reloads the file."""
     volumes = {name: ConfigFiles(name, {name: "text"}, reloaded=reloaded) for name, reloaded in files.items()}
     (found,) = rendered(store(volumes=volumes))["StatefulSet"]
     annotations: dict[str, str] = found["spec"]["template"]["metadata"].get("annotations", {})
     return annotations.get(DIGEST)
 
 
-def test_a_server_yields_what_its_pods_need_before_them() -> None:
+def test_a_server_yields_the_resources_of_a_pod_before_the_workload() -> None:
     workload = store(volumes={"config": ConfigFiles("store-config", FILES)}, services={"store": tcp(6379)}, replicas=2)
     kinds = [resource["kind"] for resource in server(workload).resources()]
     assert kinds == ["ServiceAccount", "ConfigMap", "NetworkPolicy", "Service", "StatefulSet", "PodDisruptionBudget"]
@@ -54,7 +54,7 @@ def test_every_container_is_hardened(user: int) -> None:
         assert security["capabilities"] == {"drop": ["ALL"]}
         assert (security["runAsUser"], security["runAsNonRoot"]) == (user, user != ROOT)
         assert container["resources"]["limits"].keys() == {"cpu", "memory", "ephemeral-storage"}
-        assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]  # noqa: S108 - the container's own
+        assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]  # noqa: S108 - a path in the container
 
 
 def test_only_the_links_of_its_own_pods_are_in_its_network_policy() -> None:
@@ -68,7 +68,7 @@ def test_only_the_links_of_its_own_pods_are_in_its_network_policy() -> None:
     }
 
 
-def test_pods_that_are_reached_by_another_label_keep_their_controllers_own() -> None:
+def test_the_address_label_replaces_the_name_only_in_service_and_network_policy() -> None:
     found = rendered(store(address={"example.com/store": "pooler"}, services={"pooler": tcp(5432)}))
     own, address = {"app.kubernetes.io/name": "store"}, {"example.com/store": "pooler"}
     (workload,), (policy,), (service,) = found["StatefulSet"], found["NetworkPolicy"], found["Service"]
@@ -96,13 +96,13 @@ def test_a_container_mounts_the_secrets_that_it_names_and_no_others() -> None:
     }
 
 
-def test_the_secrets_of_a_server_are_those_of_its_containers_each_once_with_every_key() -> None:
+def test_a_server_has_each_secret_of_its_containers_once_with_every_key() -> None:
     key = SecretKeys(name="store-users", keys=("key", "password"))
     workloads = [store(container=Container(secrets=(secret,))) for secret in (PASSWORD, key)]
     assert server(*workloads).secrets == (SecretKeys(name="store-users", keys=("password", "key")),)
 
 
-def test_configuration_is_mounted_read_only_and_scratch_is_not() -> None:
+def test_configuration_is_mounted_read_only_and_a_scratch_volume_is_writable() -> None:
     mounts = {"config": "/etc/store", "run": "/run/store"}
     volumes = {"config": ConfigFiles("store-config", FILES), "run": Scratch()}
     (container,) = pod_of(store(container=Container(mounts=mounts), volumes=volumes))["containers"]
@@ -128,14 +128,14 @@ def test_without_rights_there_is_no_token() -> None:
     assert [volume["name"] for volume in pod_of(store())["volumes"]] == ["tmp"]
 
 
-def test_grace_holds_the_sleep_the_shutdown_and_a_margin() -> None:
+def test_the_grace_period_is_the_sleep_the_shutdown_and_a_margin() -> None:
     pod = pod_of(store(pre_stop=Duration("7s"), shutdown=Duration("14s")))
     assert pod["terminationGracePeriodSeconds"] == 7 + 14 + 5
     assert pod["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 7}}}
 
 
 @pytest.mark.parametrize(("quorum", "rule"), [(True, "required"), (False, "preferred")])
-def test_only_members_of_a_quorum_are_never_on_one_host(quorum: bool, rule: str) -> None:
+def test_only_members_of_a_quorum_must_run_on_different_hosts(quorum: bool, rule: str) -> None:
     affinity = pod_of(store(quorum=quorum))["affinity"]["podAntiAffinity"]
     assert affinity.keys() == {f"{rule}DuringSchedulingIgnoredDuringExecution"}
 
@@ -151,12 +151,12 @@ def test_workloads_share_an_account_and_files_and_each_has_a_policy() -> None:
     assert found["StatefulSet"][0]["spec"]["template"]["spec"]["serviceAccountName"] == "store"
 
 
-def test_workloads_that_give_one_name_two_contents_are_refused() -> None:
+def test_two_config_maps_of_one_name_with_different_content_are_refused() -> None:
     workloads = [store(volumes={"config": ConfigFiles("store-config", {"store.conf": text})}) for text in ("a", "b")]
     with pytest.raises(ValueError, match="store: workloads declare different ConfigMaps by the name store-config"):
         rendered(*workloads)
 
 
-def test_the_pods_of_a_server_are_those_of_its_workloads() -> None:
+def test_a_server_selects_the_pods_of_each_workload_once() -> None:
     twice = server(store(), store(name="store-node"), store(name="store-node"))
     assert twice.pods == ({"app.kubernetes.io/name": "store"}, {"app.kubernetes.io/name": "store-node"})

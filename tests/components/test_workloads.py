@@ -1,4 +1,4 @@
-"""Each controller runs its pods as its kind requires."""
+"""Each kind of workload has the fields that its controller requires."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def job_name(text: str = "", command: tuple[str, ...] = ("run",)) -> str:
     return name
 
 
-def test_a_claim_for_each_pod_stands_before_the_stateful_set_and_outlives_it() -> None:
+def test_each_pod_has_a_claim_before_the_stateful_set_which_keeps_it() -> None:
     found = rendered(store(replicas=3, storage=Bytes("5Gi")))
     kinds = list(found)
     assert kinds.index("PersistentVolumeClaim") < kinds.index("StatefulSet")
@@ -35,20 +35,20 @@ def test_a_claim_for_each_pod_stands_before_the_stateful_set_and_outlives_it() -
     assert spec["volumeClaimTemplates"][0]["spec"] == found["PersistentVolumeClaim"][0]["spec"]
 
 
-def test_a_store_that_keeps_nothing_has_no_claim() -> None:
+def test_a_store_without_storage_has_no_claim() -> None:
     found = rendered(store())
     assert "PersistentVolumeClaim" not in found
     assert "volumeClaimTemplates" not in found["StatefulSet"][0]["spec"]
 
 
-def test_members_start_at_once_so_that_a_bad_revision_does_not_block_its_rollback() -> None:
+def test_pods_start_in_parallel_so_that_a_bad_revision_does_not_block_its_rollback() -> None:
     (found,) = rendered(store(governing_service="store-nodes"))["StatefulSet"]
     assert found["spec"]["podManagementPolicy"] == "Parallel"
     assert found["spec"]["updateStrategy"] == {"type": "RollingUpdate"}
     assert found["spec"]["serviceName"] == "store-nodes"
 
 
-def test_the_autoscaler_alone_counts_a_range_of_replicas() -> None:
+def test_only_the_autoscaler_sets_replicas_within_a_range() -> None:
     found = rendered(Deployment(**POD, replicas=Replicas(min=2, max=4)))
     assert "replicas" not in found["Deployment"][0]["spec"]
     fixed = rendered(Deployment(**POD, replicas=Replicas.exactly(2)))
@@ -56,7 +56,7 @@ def test_the_autoscaler_alone_counts_a_range_of_replicas() -> None:
     assert "HorizontalPodAutoscaler" not in fixed
 
 
-def test_the_autoscaler_looks_at_the_cpu_of_the_servers_own_container() -> None:
+def test_the_autoscaler_uses_the_cpu_of_the_servers_own_container() -> None:
     pod = {**POD, "container": Container(name="program")}
     found = rendered(Deployment(**pod, replicas=Replicas(min=2, max=4)))
     (metric,) = found["HorizontalPodAutoscaler"][0]["spec"]["metrics"]
@@ -66,7 +66,7 @@ def test_the_autoscaler_looks_at_the_cpu_of_the_servers_own_container() -> None:
     assert container["name"] == "program"
 
 
-def test_a_rollout_waits_for_three_of_the_longest_starts() -> None:
+def test_the_progress_deadline_is_three_times_the_longest_start() -> None:
     found = rendered(Deployment(**POD, replicas=Replicas.exactly(1), startup=Duration("3m")))
     assert found["Deployment"][0]["spec"]["progressDeadlineSeconds"] == 540
 
@@ -83,7 +83,7 @@ def test_one_replica_gets_no_budget_that_would_block_every_drain(count: int, bud
         assert len(rendered(workload).get("PodDisruptionBudget", [])) == budgets
 
 
-def test_a_daemon_runs_on_every_node_tainted_ones_too() -> None:
+def test_a_daemon_set_tolerates_every_taint() -> None:
     volumes = {"logs": HostPath("/var/log"), "state": HostPath("/var/lib/store", read_only=False)}
     (found,) = rendered(DaemonSet(**POD, volumes=volumes))["DaemonSet"]
     pod = found["spec"]["template"]["spec"]
@@ -93,12 +93,12 @@ def test_a_daemon_runs_on_every_node_tainted_ones_too() -> None:
     assert kinds == {"logs": "Directory", "state": "DirectoryOrCreate"}
 
 
-def test_a_job_runs_again_under_another_name_when_its_files_or_its_pod_change() -> None:
+def test_a_job_with_changed_files_or_a_changed_pod_has_another_name() -> None:
     assert job_name() == job_name()
     assert len({job_name(), job_name(text="changed"), job_name(command=("other",))}) == 3
 
 
-def test_a_job_ends_and_nobody_waits_for_its_callers() -> None:
+def test_a_job_has_a_deadline_and_no_pre_stop_sleep() -> None:
     (job,) = rendered(Job(name="store-setup", container=Container(), retries=20))["Job"]
     pod = job["spec"]["template"]["spec"]
     assert (job["spec"]["backoffLimit"], job["spec"]["activeDeadlineSeconds"]) == (20, 1800)
@@ -106,7 +106,7 @@ def test_a_job_ends_and_nobody_waits_for_its_callers() -> None:
     assert "lifecycle" not in pod["containers"][0]
 
 
-def test_a_suspended_job_is_tried_once_and_on_demand() -> None:
+def test_a_suspended_job_has_no_retries() -> None:
     jobs = [
         CronJob(name="store-backup", job=f"store-{action}", container=Container(), suspended=action == "restore")
         for action in ("backup", "restore")
@@ -118,7 +118,7 @@ def test_a_suspended_job_is_tried_once_and_on_demand() -> None:
     assert [job["spec"]["suspend"] for job in found["CronJob"]] == [False, True]
 
 
-def test_jobs_that_share_a_volume_claim_it_once() -> None:
+def test_jobs_that_share_a_volume_have_one_claim() -> None:
     volumes = {"dumps": Claim("store-backup", Bytes("1Gi"))}
     found = rendered(*(CronJob(name=name, container=Container(), volumes=volumes) for name in ("backup", "restore")))
     (claim,) = found["PersistentVolumeClaim"]

@@ -1,4 +1,4 @@
-"""Consul's servers as rendered: their files, quorum and isolation. `tests/integration` starts them."""
+"""Files, quorum and isolation of Consul's rendered servers. `tests/integration` starts the servers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ KNOWN = {
     "server", "datacenter", "data_dir", "bootstrap_expect", "retry_join", "client_addr", "leave_on_terminate",
     "disable_update_check", "ports", "acl",
 }  # fmt: skip
-"""Keys that hashicorp/consul-k8s gives its servers, in charts/consul/templates/server-config-configmap.yaml, and
-`auto_reload_config`, which `tests/integration` tries on Consul itself."""
+"""Keys that hashicorp/consul-k8s sets (charts/consul/templates/server-config-configmap.yaml), and `auto_reload_config`,
+which `tests/integration` tests with Consul itself."""
 
 
 SERVERS = Peer(namespace="stores", name="consul", ports=(RPC_PORT, GOSSIP_PORT), udp_ports=(GOSSIP_PORT,))
@@ -53,7 +53,7 @@ def rendered(component: Consul, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("servers", [1, 3])
-def test_the_servers_expect_as_many_as_there_are_and_deny_by_default(servers: int) -> None:
+def test_the_servers_expect_the_number_of_replicas_and_deny_by_default(servers: int) -> None:
     configuration = json.loads(consul(servers).files["consul.json"])
     assert configuration.keys() == KNOWN
     (found,) = rendered(consul(servers), "StatefulSet")
@@ -64,12 +64,12 @@ def test_the_servers_expect_as_many_as_there_are_and_deny_by_default(servers: in
     assert "requiredDuringSchedulingIgnoredDuringExecution" in affinity
 
 
-def test_servers_that_cannot_form_a_better_quorum_are_refused() -> None:
+def test_an_even_number_of_servers_is_refused() -> None:
     with pytest.raises(ValidationError, match="servers is 4: expected an odd number"):
         consul(servers=4)
 
 
-def test_key_and_token_reach_the_server_by_a_file_of_their_own(tmp_path: Path) -> None:
+def test_the_init_script_writes_key_and_tokens_into_a_separate_file(tmp_path: Path) -> None:
     place = Place(tmp_path, (SECRET.path, RUN_PATH))
     for key in SECRET.keys:
         place.write(f"{SECRET.path}/{key}", f"the {key}")
@@ -87,7 +87,7 @@ def test_key_and_token_reach_the_server_by_a_file_of_their_own(tmp_path: Path) -
     }
 
 
-def test_gossip_is_open_among_the_servers_alone_over_udp_too() -> None:
+def test_only_the_servers_may_gossip_over_tcp_and_udp() -> None:
     policies = {found["metadata"]["name"]: found["spec"] for found in rendered(consul(), "NetworkPolicy")}
     servers, snapshots = policies["consul"], policies["consul-snapshot"]
     rules = {rule["from"][0]["podSelector"]["matchLabels"][NAME_LABEL]: rule for rule in servers["ingress"]}
@@ -113,7 +113,7 @@ def test_the_jobs_read_the_token_and_never_the_gossip_key() -> None:
         assert [item["key"] for item in secrets["consul-server"]] == ["management-token"]
 
 
-def test_the_secrets_of_servers_and_jobs_are_each_made_once_with_every_key() -> None:
+def test_each_secret_of_servers_and_jobs_is_declared_once_with_every_key() -> None:
     secrets = {secret.name: set(secret.keys) for secret in consul().secrets}
     assert secrets == {
         "consul-server": {"gossip-key", "management-token", "registration-token"},

@@ -1,4 +1,4 @@
-"""Runs Envoy on a rendered configuration, in which only the addresses are replaced by loopback."""
+"""Runs Envoy with a rendered configuration. Only its addresses and ports are changed, to loopback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENVOY = Path(sysconfig.get_path("scripts"), "envoy")
 
 @dataclass(frozen=True)
 class Proxy:
-    """A running proxy: its real ports by the configured ports, and its log."""
+    """A running proxy: its log, and the mapping from configured ports to real ports."""
 
     ports: Mapping[int, int]
     log: Path
@@ -60,7 +60,7 @@ def validated(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def on_loopback(bootstrap: dict[str, Any], hosts: Mapping[str, int]) -> dict[int, int]:
-    """Replace every address in `bootstrap` by one of loopback; the ports that listeners have got, by their own."""
+    """Replace every address in `bootstrap` by one of loopback. Returns the old port → the new port of each listener."""
     ports: dict[int, int] = {}
     static = bootstrap["static_resources"]
     for place in (bootstrap["admin"], *static["listeners"]):
@@ -77,7 +77,7 @@ def on_loopback(bootstrap: dict[str, Any], hosts: Mapping[str, int]) -> dict[int
 
 @contextmanager
 def running(text: str, arguments: list[str], hosts: Mapping[str, int], folder: Path) -> Iterator[Proxy]:
-    """Envoy on the configuration `text` with the container's `arguments`, its hosts those of loopback."""
+    """Run Envoy with the configuration `text` and the container's `arguments`. `hosts` maps each host to its port."""
     folder.mkdir()
     bootstrap = json.loads(text)
     ports = on_loopback(bootstrap, hosts)

@@ -1,4 +1,4 @@
-"""The gateway's Lua functions, run by LuaJIT. No registry has APISIX, so a stand-in replaces its request."""
+"""The gateway's Lua functions, run by LuaJIT. No registry has APISIX, so a Python object replaces its request."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def run(function: str, request: Request, claims: dict[str, object] | None = None
 
 
 @pytest.mark.parametrize("name", REFUSED_HEADERS)
-def test_a_caller_from_outside_sets_no_header_that_services_believe(name: str) -> None:
+def test_the_gateway_removes_headers_that_services_trust(name: str) -> None:
     request = Request({name: "forged", name.upper(): "forged", "Accept": "text/plain"}, {})
     assert run(OUTSIDE_WORDS, request) is None
     assert request.headers == {"accept": "text/plain"}
 
 
-def test_a_token_in_the_query_or_a_cookie_is_no_token() -> None:
+def test_the_gateway_removes_tokens_in_the_query_and_in_cookies() -> None:
     request = Request({"Cookie": "jwt=token", "Authorization": "Bearer token"}, {"jwt": "token", "page": "2"})
     run(OUTSIDE_WORDS, request)
     assert request.headers == {"authorization": "Bearer token"}
     assert request.arguments == {"page": "2"}
 
 
-def test_the_verified_token_names_tenant_and_user() -> None:
+def test_the_gateway_sets_tenant_and_user_of_the_verified_token() -> None:
     request = Request({}, {})
     assert run(TENANT_OF_TOKEN, request, {"tenant": "acme", "sub": "a,b=c;d"}) is None
     assert request.headers == {"x-tenant-id": "acme", "baggage": "tenant.id=acme,user.id=a%2Cb%3Dc%3Bd"}

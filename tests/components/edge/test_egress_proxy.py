@@ -1,4 +1,4 @@
-"""The egress proxies, tried on Envoy itself: each caller reaches its declared hosts and no other."""
+"""The egress proxies, tested with Envoy itself: each caller reaches its declared hosts and no other host."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def closed(connection: socket.socket) -> bool:
         return True
 
 
-def test_no_name_and_no_tls_are_refused(started: dict[str, Proxy], pem: Path) -> None:
+def test_connections_without_a_host_name_or_without_tls_are_refused(started: dict[str, Proxy], pem: Path) -> None:
     (allowed, *_) = proxies()["egress-proxy-a"].allow_lists
     port = started["egress-proxy-a"].ports[allowed.port]
     assert reached(port, None, pem) is None
@@ -149,11 +149,11 @@ def test_a_silent_connection_is_closed(started: dict[str, Proxy]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/quitquitquit", "/config_dump", "/stats", "/"])
-def test_of_the_administration_only_readiness_and_metrics_are_served(path: str, started: dict[str, Proxy]) -> None:
+def test_the_status_port_serves_only_readiness_and_metrics(path: str, started: dict[str, Proxy]) -> None:
     assert started["egress-proxy-a"].ask("POST", path)[0] == HTTPStatus.NOT_FOUND
 
 
-def test_every_probe_is_answered_by_envoy(started: dict[str, Proxy]) -> None:
+def test_envoy_answers_every_probe(started: dict[str, Proxy]) -> None:
     for name, proxy in proxies().items():
         (container,) = of_kind(proxy, "Deployment")["spec"]["template"]["spec"]["containers"]
         paths = [container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("liveness", "readiness")]
@@ -186,7 +186,7 @@ def test_a_changed_allow_list_rolls_the_pods() -> None:
     assert annotations(proxy) != annotations(fewer)
 
 
-def test_connections_are_given_time_to_end_before_envoy_is_told_to_stop() -> None:
+def test_the_pre_stop_sleep_lets_the_longest_request_end() -> None:
     for proxy in proxies().values():
         pod = of_kind(proxy, "Deployment")["spec"]["template"]["spec"]
         sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -194,7 +194,7 @@ def test_connections_are_given_time_to_end_before_envoy_is_told_to_stop() -> Non
         assert pod["terminationGracePeriodSeconds"] >= sleep
 
 
-def test_every_port_of_the_file_is_a_port_of_pod_service_and_policy() -> None:
+def test_pod_service_and_network_policy_have_the_ports_of_the_configuration() -> None:
     for proxy in proxies().values():
         listeners = json.loads(rendered(proxy))["static_resources"]["listeners"]
         listening = {each["address"]["socket_address"]["port_value"] for each in listeners}

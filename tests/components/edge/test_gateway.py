@@ -41,13 +41,13 @@ def of_kind(kind: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("exposed_as", ["LoadBalancer", "NodePort"])
-def test_no_node_puts_its_own_address_in_the_place_of_a_clients(exposed_as: str) -> None:
+def test_the_gateway_sees_the_address_of_the_client(exposed_as: str) -> None:
     spec = of_kind("Service", exposed_as=exposed_as)["spec"]
     assert (spec["type"], spec["externalTrafficPolicy"]) == (exposed_as, "Local")
     assert [(port["port"], port["targetPort"]) for port in spec["ports"]] == [(80, "http"), (443, "https")]
 
 
-def test_directories_that_apisix_writes_are_empty_and_its_files_are_copied_there() -> None:
+def test_the_init_container_copies_the_files_into_the_directories_that_apisix_writes() -> None:
     pod = of_kind("Deployment")["spec"]["template"]["spec"]
     (copying,), (container,) = pod["initContainers"], pod["containers"]
     empty = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}
@@ -58,18 +58,18 @@ def test_directories_that_apisix_writes_are_empty_and_its_files_are_copied_there
         assert each["securityContext"]["runAsUser"] >= 10001
 
 
-def test_its_secrets_are_those_of_its_variables() -> None:
+def test_the_secrets_of_the_gateway_are_those_of_its_variables() -> None:
     assert gateway().secrets == (TLS,)
 
 
-def test_in_a_mesh_only_what_it_sends_passes_the_proxy() -> None:
+def test_in_a_mesh_only_outgoing_connections_of_the_gateway_pass_the_proxy() -> None:
     assert "sidecar" not in str(of_kind("Deployment"))
     metadata = of_kind("Deployment", mesh_proxy=SIZING)["spec"]["template"]["metadata"]
     assert metadata["labels"][INJECT_LABEL] == "true"
     assert metadata["annotations"][INBOUND_PORTS_ANNOTATION] == ""
 
 
-def test_it_goes_on_until_the_load_balancer_sends_nothing_more_and_then_ends_its_requests() -> None:
+def test_a_stopping_gateway_serves_for_the_ingress_grace_and_then_finishes_its_requests() -> None:
     pod = of_kind("Deployment", ingress_grace=Duration("30s"))["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["lifecycle"] == {"preStop": {"sleep": {"seconds": 30}}}

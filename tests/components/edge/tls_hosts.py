@@ -1,4 +1,4 @@
-"""TLS servers on loopback that stand for external hosts. Each says its name."""
+"""TLS servers on loopback that replace external hosts. Each server sends its name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 PATIENCE = 30.0
-"""Longest wait of either end in seconds, many times what loopback needs."""
+"""Longest wait of client and server in seconds, many times the time that loopback needs."""
 
 
 def certificate(folder: Path, names: Iterable[str]) -> Path:
-    """A certificate for all of the names, trusted by itself, with its key in one file."""
+    """A self-signed certificate for all the names, in one file with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([]), datetime.now(UTC)
     made = (
@@ -43,7 +43,7 @@ def certificate(folder: Path, names: Iterable[str]) -> Path:
 
 @contextmanager
 def hosts(names: Iterable[str], pem: Path) -> Iterator[dict[str, int]]:
-    """A server for each name; yields their ports."""
+    """A server for each name. Yields the port of each name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
     with ExitStack() as stack:
@@ -70,7 +70,7 @@ def _serve(listener: socket.socket, context: ssl.SSLContext, name: str) -> None:
 
 
 def reached(port: int, name: str | None, pem: Path) -> str | None:
-    """The host that a TLS connection to `port` with server name `name` reaches. `None` if it is refused."""
+    """The host that a TLS connection to `port` with server name `name` reaches. `None` if the connection is refused."""
     context = ssl.create_default_context(cafile=str(pem))
     context.check_hostname = name is not None
     try:

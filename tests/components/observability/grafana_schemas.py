@@ -1,8 +1,8 @@
 """A closed schema of the Grafana 13 fields that we set.
 
-`conf/defaults.ini`, and of its documentation: provisioning (data sources, dashboards), and the pages of the Prometheus,
-Alertmanager, Tempo, Jaeger and Elasticsearch data sources with their provisioning examples. The Grafana Foundation SDK
-encodes dashboards.
+Sources: `conf/defaults.ini`, and in Grafana's documentation the page on provisioning (data sources, dashboards) and the
+pages of the Prometheus, Alertmanager, Tempo, Jaeger and Elasticsearch data sources with their provisioning examples.
+The schema leaves out dashboards, because the Grafana Foundation SDK encodes them.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def recording(unavailable: int = 0) -> Iterator[Recorder]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_PUT = do_POST = answer  # noqa: N815 - the names that http.server calls
+        do_PUT = do_POST = answer  # noqa: N815 - http.server calls these names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's own name
             pass

@@ -1,4 +1,4 @@
-"""Small servers of the observability tier in two variants, with their files."""
+"""Small servers of the observability tier, in two variants."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.toy import SIZING
 
 Kind = TypeVar("Kind", bound=Component)
 VARIANTS = ("single", "replicated")
-"""One replica that stores its own data, and several that share a store."""
+"""`single`: one replica that stores its own data. `replicated`: several replicas that share a store."""
 SERVICES = ("orders", "prices")
 INDEX_URL = "http://elasticsearch.stores.svc.cluster.local:9200"
 COLLECTOR = Peer(namespace="watch", name="collector", ports=(HTTP_PORT,))
@@ -74,7 +74,7 @@ def the(kind: type[Kind], variant: str = "replicated") -> Kind:
 
 
 def rendered(component: Component, kind: str) -> list[dict[str, Any]]:
-    """Its resources of one kind."""
+    """The resources of one kind of a component."""
     return [dict(resource) for resource in component.resources() if resource["kind"] == kind]
 
 
@@ -168,7 +168,7 @@ def _users(*, replicated: bool) -> Iterator[IndexUser]:
 
 
 def documents(variant: str) -> dict[str, Any]:
-    """Every configuration file, parsed as its reader parses it: by name of the schema that it is held against."""
+    """Name of a schema → the configuration file that it describes, parsed as the program parses it."""
     graphics = the(Grafana, variant).files
     ini = configparser.ConfigParser(interpolation=None)
     ini.read_string(graphics["grafana.ini"])

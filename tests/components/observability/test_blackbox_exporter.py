@@ -1,4 +1,4 @@
-"""The exporter's modules are those that the servers declare."""
+"""The exporter has the modules that the servers declare."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def exporter(*modules: BlackboxModule) -> BlackboxExporter:
     )
 
 
-def test_it_is_given_the_declared_modules_and_its_own_for_certificates() -> None:
+def test_the_exporter_has_the_declared_modules_and_one_for_certificates() -> None:
     modules = json.loads(exporter(CONNECTS, ANSWERS).files["blackbox.json"])["modules"]
     assert modules.keys() == {"tls", "tcp", "http"}
     assert modules["tls"]["tcp"]["tls_config"]["server_name"] == "api.example.com"
     assert modules["http"]["http"]["valid_status_codes"] == [200, 401]
 
 
-def test_two_questions_of_one_name_are_refused() -> None:
+def test_two_modules_of_one_name_are_refused() -> None:
     other = BlackboxModule(name="tcp", prober="tcp", settings={"tls": True})
     with pytest.raises(ValidationError, match="modules: tcp appears twice"):
         exporter(CONNECTS, other)

@@ -1,4 +1,4 @@
-"""Grafana's dashboards and links: every panel has its place, and every link leads somewhere."""
+"""Grafana's dashboards and links: panels do not overlap, and every link leads to an existing data source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.components.observability.servers import BOARD, rendered, the
 
 
 def decoded(board: Any) -> Any:
-    """The fields that the SDK knows, as it reads and writes them."""
+    """The dashboard after the SDK has read and written it. Fields that the SDK does not know are lost."""
     register_default_plugins()
     read = json.loads(JSONEncoder().encode(Decoded.from_json(board)))
     for panel in read.get("panels", ()):
@@ -89,7 +89,7 @@ def test_the_sdk_is_imported_when_a_dashboard_is_written_and_not_before() -> Non
     assert done.stdout == "False\n"
 
 
-def test_panels_stand_beside_and_below_each_other_and_never_upon() -> None:
+def test_panels_do_not_overlap() -> None:
     for board in the(Grafana).dashboards:
         taken: set[tuple[int, int]] = set()
         for panel in json.loads(dashboard_json(board))["panels"]:
@@ -104,7 +104,7 @@ def test_panels_stand_beside_and_below_each_other_and_never_upon() -> None:
             taken |= cells
 
 
-def test_uids_are_fixed_and_every_link_leads_to_one() -> None:
+def test_every_link_leads_to_a_data_source_with_a_fixed_uid() -> None:
     sources = yaml.safe_load(the(Grafana).files["datasources.yaml"])["datasources"]
     uids = [source["uid"] for source in sources]
     assert uids == ["prometheus", "alertmanager", "tempo", "jaeger", "logs"]
@@ -117,7 +117,7 @@ def test_uids_are_fixed_and_every_link_leads_to_one() -> None:
 
 
 def named(document: Any) -> Iterator[str]:
-    """Every data source that something refers to."""
+    """Every data source to which a document refers."""
     if isinstance(document, dict):
         for key, value in document.items():
             if key in {"datasourceUid", "alertmanagerUid"}:
@@ -130,7 +130,7 @@ def named(document: Any) -> Iterator[str]:
             yield from named(value)
 
 
-def test_metric_trace_and_log_lead_to_each_other() -> None:
+def test_metrics_traces_and_logs_link_to_each_other() -> None:
     sources = {
         each["uid"]: each["jsonData"] for each in yaml.safe_load(the(Grafana).files["datasources.yaml"])["datasources"]
     }
@@ -153,7 +153,7 @@ def large(uid: str, size: int) -> Dashboard:
     return Dashboard(uid=uid, title="Large", rows=(Row(title="Large", panels=(panel,)),))
 
 
-def test_dashboards_that_no_config_map_holds_are_refused_all_at_once() -> None:
+def test_one_error_lists_every_dashboard_that_is_too_large_for_a_config_map() -> None:
     boards = (large("first", 1 << 20), *the(Grafana).dashboards, large("second", 1 << 20), large("second", 10))
     with pytest.raises(ValidationError) as caught:
         Grafana.model_validate({**dict(the(Grafana)), "dashboards": boards})
@@ -168,7 +168,7 @@ def test_dashboards_that_no_config_map_holds_are_refused_all_at_once() -> None:
     Grafana.model_validate({**dict(the(Grafana)), "dashboards": (large("just", (1 << 20) - envelope),)})
 
 
-def test_each_dashboard_is_a_config_map_that_is_mounted_where_the_provider_looks() -> None:
+def test_each_dashboard_is_mounted_in_the_folder_that_the_provider_reads() -> None:
     grafana = the(Grafana)
     maps = {found["metadata"]["name"]: found["data"] for found in rendered(grafana, "ConfigMap")}
     (deployment,) = rendered(grafana, "Deployment")

@@ -1,4 +1,4 @@
-"""Elasticsearch's rendered nodes: first start, memory, TLS, disks. No node runs here, only its init script."""
+"""Elasticsearch's rendered nodes: first start, memory, TLS, disks. The tests run only the init script, no node."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def prepare(variant: str, folder: Path) -> dict[str, Any]:
     return loaded
 
 
-def test_the_founding_nodes_are_named_on_an_empty_disk_alone(tmp_path: Path) -> None:
+def test_the_initial_master_nodes_are_set_only_on_an_empty_disk(tmp_path: Path) -> None:
     founders = ["elasticsearch-0", "elasticsearch-1", "elasticsearch-2"]
     assert prepare("replicated", tmp_path)["cluster.initial_master_nodes"] == founders
     (tmp_path / "image" / "data" / "_state").mkdir()
@@ -63,7 +63,7 @@ def test_the_founding_nodes_are_named_on_an_empty_disk_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_node_finds_its_images_defaults_its_certificates_and_a_keystore(variant: str, tmp_path: Path) -> None:
+def test_the_init_script_provides_the_images_defaults_certificates_and_a_keystore(variant: str, tmp_path: Path) -> None:
     prepare(variant, tmp_path)
     assert (tmp_path / "run" / "jvm.options").exists()
     assert (tmp_path / "run" / "elasticsearch.keystore").read_text() == "bootstrap.password=the password\n"
@@ -71,14 +71,14 @@ def test_the_node_finds_its_images_defaults_its_certificates_and_a_keystore(vari
     assert certificates == ({"authority", "certificate", "private-key"} if variant == "replicated" else set())
 
 
-def test_one_node_names_no_founders(tmp_path: Path) -> None:
+def test_a_single_node_has_no_initial_master_nodes(tmp_path: Path) -> None:
     settings = prepare("single", tmp_path)
     assert settings["discovery.type"] == "single-node"
     assert "cluster.initial_master_nodes" not in settings
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_half_of_the_memory_is_heap_nothing_is_mapped_and_no_log_fills_a_disk(variant: str) -> None:
+def test_the_heap_is_half_of_the_memory_without_mmap_and_without_logs_on_disk(variant: str) -> None:
     index = the(Elasticsearch, variant)
     (nodes,) = rendered(index, "StatefulSet")
     (container,) = nodes["spec"]["template"]["spec"]["containers"]
@@ -91,7 +91,7 @@ def test_half_of_the_memory_is_heap_nothing_is_mapped_and_no_log_fills_a_disk(va
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_nothing_is_privileged_and_no_node_setting_is_changed(variant: str) -> None:
+def test_pods_of_elasticsearch_are_not_privileged_and_use_no_host_path(variant: str) -> None:
     index = the(Elasticsearch, variant)
     assert [found.rule for found in index.exemptions] == ["tls"]
     for kind in ("StatefulSet", "Job"):
@@ -104,7 +104,7 @@ def test_nothing_is_privileged_and_no_node_setting_is_changed(variant: str) -> N
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
-def test_three_nodes_on_three_hosts_find_each_other_before_any_is_ready() -> None:
+def test_three_nodes_on_three_hosts_find_each_other_before_a_node_is_ready() -> None:
     index = the(Elasticsearch)
     (nodes,) = rendered(index, "StatefulSet")
     assert nodes["spec"]["replicas"] == 3
@@ -119,7 +119,7 @@ def test_three_nodes_on_three_hosts_find_each_other_before_any_is_ready() -> Non
     assert len(rendered(index, "PodDisruptionBudget")) == 1
 
 
-def test_contradictions_are_refused_all_at_once() -> None:
+def test_one_error_lists_all_contradictions() -> None:
     streams = (
         Stream(name="logs", daily=Bytes("100Gi"), retention=Duration("30d"), copies=3),
         Stream(name="traces", daily=Bytes("200Gi"), retention=Duration("14d")),
@@ -140,7 +140,7 @@ def test_two_nodes_are_refused() -> None:
         Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2})
 
 
-def test_a_node_of_several_is_ready_once_the_cluster_was_green(tmp_path: Path) -> None:
+def test_a_node_becomes_ready_when_the_cluster_is_green_and_stays_ready(tmp_path: Path) -> None:
     (nodes,) = rendered(the(Elasticsearch), "StatefulSet")
     (container,) = nodes["spec"]["template"]["spec"]["containers"]
     *shell, script = container["readinessProbe"]["exec"]["command"]
@@ -155,10 +155,10 @@ def test_a_node_of_several_is_ready_once_the_cluster_was_green(tmp_path: Path) -
             (tmp_path / "status").write_text(str(status))
             return subprocess.run([*shell, moved], check=False, env=environment).returncode == 0
 
-        assert not ready(22), "yellow: curl fails, and nothing is remembered"
+        assert not ready(22), "the cluster is yellow, so curl fails and the node is not ready"
         assert ready(0)
-        assert ready(22), "another node that is lost later takes nobody's readiness"
-    assert not ready(0), "it has left the cluster"
+        assert ready(22), "the node was ready once, so the later loss of another node does not make it unready"
+    assert not ready(0), "the readiness port is closed, because the node has left the cluster"
     asked = (tmp_path / "asked").read_text().splitlines()
     assert len(asked) == 2
     assert "/_cluster/health?wait_for_status=green&timeout=1s" in asked[0]

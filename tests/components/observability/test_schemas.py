@@ -1,4 +1,4 @@
-"""Files of stores, user interfaces and probers, checked against schemas of the fields that we set."""
+"""Files of stores, user interfaces and probers match schemas of the fields that we set. No test runs the programs."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ SCHEMAS = {
 FILES = [(variant, name) for variant in VARIANTS for name in documents(variant)]
 
 
-def test_every_file_has_a_schema_schema_only_no_program_at_hand() -> None:
+def test_every_file_has_a_schema() -> None:
     assert {name for _, name in FILES} == SCHEMAS.keys()
 
 
 @pytest.mark.parametrize(("variant", "name"), FILES)
-def test_a_configuration_fits_schema_only_no_program_at_hand(variant: str, name: str) -> None:
+def test_a_configuration_matches_its_schema(variant: str, name: str) -> None:
     assert faults(SCHEMAS[name], documents(variant)[name]) == []
 
 
 @pytest.mark.parametrize(("variant", "name"), FILES)
-def test_each_misspelt_key_is_seen_schema_only_no_program_at_hand(variant: str, name: str) -> None:
+def test_the_schema_refuses_each_misspelt_key(variant: str, name: str) -> None:
     document: Any = documents(variant)[name]
     changed = list(misspellings(document))
     assert len(changed) > 5

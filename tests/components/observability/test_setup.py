@@ -74,7 +74,7 @@ def password_of(account: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_each_body_fits_and_a_misspelt_key_does_not_schema_only_no_program_at_hand(variant: str) -> None:
+def test_the_schema_accepts_each_body_and_refuses_a_misspelt_key(variant: str) -> None:
     index = the(Elasticsearch, variant)
     for each in requests(index.streams, index.users):
         body = {**each.body, **password_of(each.account)}
@@ -82,13 +82,13 @@ def test_each_body_fits_and_a_misspelt_key_does_not_schema_only_no_program_at_ha
         assert [path for path, misspelt in misspellings(body) if not faults(schema_of(each.path), misspelt)] == []
 
 
-def test_no_password_is_in_what_is_rendered_and_none_is_an_argument() -> None:
+def test_no_rendered_file_and_no_argument_contains_a_password() -> None:
     script = the(Elasticsearch).setup[SCRIPT]
     assert "--user" not in script
     assert all("password" not in file for name, file in the(Elasticsearch).setup.items() if name.startswith("user-"))
 
 
-def test_the_data_view_is_made_by_a_user_that_may_do_nothing_else(tmp_path: Path) -> None:
+def test_a_user_without_other_privileges_creates_the_data_view(tmp_path: Path) -> None:
     kibana = the(Kibana)
     mounted(tmp_path, kibana.secrets)
     with recording() as recorder:
@@ -101,7 +101,7 @@ def test_the_data_view_is_made_by_a_user_that_may_do_nothing_else(tmp_path: Path
     assert SETUP_USER.privileges == ("read", "view_index_metadata")
 
 
-def test_every_hour_jaegers_indices_get_the_lifecycle_that_deletes_them(tmp_path: Path) -> None:
+def test_an_hourly_job_gives_jaegers_indices_the_lifecycle_that_deletes_them(tmp_path: Path) -> None:
     jaeger = the(Jaeger)
     (files,) = (
         found["data"] for found in rendered(jaeger, "ConfigMap") if found["metadata"]["name"].endswith("retention")
@@ -121,7 +121,7 @@ def test_every_hour_jaegers_indices_get_the_lifecycle_that_deletes_them(tmp_path
     assert "manage" in user.privileges
 
 
-def test_kibanas_secrets_become_settings_whatever_is_in_them(tmp_path: Path) -> None:
+def test_kibanas_secrets_become_settings_with_any_character(tmp_path: Path) -> None:
     mounted(tmp_path, the(Kibana).secrets)
     moved = WRITE_SECRETS.replace(SECRETS_PATH, f"{tmp_path}/secrets").replace(RUN_PATH, str(tmp_path))
     subprocess.run(["sh", "-c", moved], check=True)
@@ -131,7 +131,7 @@ def test_kibanas_secrets_become_settings_whatever_is_in_them(tmp_path: Path) -> 
     assert [path for path, misspelt in misspellings(settings) if not faults(KIBANA_SECRETS, misspelt)] == []
 
 
-def test_a_job_has_another_name_when_it_sends_or_runs_something_else() -> None:
+def test_a_job_with_other_requests_or_another_image_has_another_name() -> None:
     index = the(Elasticsearch)
     newer = index.model_copy(update={"image": index.image.model_copy(update={"reference": "elasticsearch:10.0.0"})})
     fewer = index.model_copy(update={"users": index.users[1:]})

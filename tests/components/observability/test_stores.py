@@ -1,4 +1,4 @@
-"""Jaeger, Tempo, Kibana and Fluent Bit as rendered: storage, permitted connections, refusals."""
+"""Storage, permitted connections and refusals of the rendered Jaeger, Tempo, Kibana and Fluent Bit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.components.observability.servers import documents, rendered, the
 from tests.fluent_bit import ECS_LINE, GO_LINE, filtered, json_line, shipped
 
 SMALLEST_RECORD = 60
-"""In bytes, of the members of `kubernetes` alone: names of the shortest kind, and an identifier of 64 digits."""
+"""Size in bytes of a record with only the members of `kubernetes`: short names, and an identifier of 64 digits."""
 
 
 def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_traces_in_memory_go_and_those_in_the_index_stay_for_as_long_as_jaeger_looks_back() -> None:
+def test_jaeger_stores_traces_in_memory_or_in_the_index_for_their_retention() -> None:
     assert the(Jaeger, "single").storage == InMemory(max_traces=10_000)
     store = documents("replicated")["jaeger"]["extensions"]["jaeger_storage"]["backends"]["traces"]["elasticsearch"]
     (stream,) = (each for each in the(Elasticsearch).streams if each.name == "voice-traces")
@@ -40,13 +40,14 @@ def test_traces_in_memory_go_and_those_in_the_index_stay_for_as_long_as_jaeger_l
     assert {index["replicas"] for index in store["indices"].values()} == {stream.copies - 1}
 
 
-def test_jaegers_lifecycle_deletes_and_never_rolls_over_what_jaeger_names_by_the_day() -> None:
+def test_the_lifecycle_of_jaegers_daily_indices_deletes_without_rollover() -> None:
     index = the(Elasticsearch)
     bodies = {each.path: each.body for each in requests(index.streams, index.users)}
     phases = {name: bodies[f"/_ilm/policy/{name}"]["policy"]["phases"] for name in ("voice-traces", "voice-logs")}
     assert phases["voice-traces"].keys() == {"delete"}
     assert phases["voice-logs"].keys() == {"hot", "delete"}
-    # An index of a day never rolls over, so both stores keep its last line for a day longer than its first.
+    # A daily index never rolls over, so its age counts from its first span. One more day keeps its last span long
+    # enough.
     ages = {name: found["delete"]["min_age"] for name, found in phases.items()}
     kept = {stream.name: stream.retention for stream in index.streams}
     assert ages == {"voice-traces": str(kept["voice-traces"] + Duration("1d")), "voice-logs": str(kept["voice-logs"])}
@@ -54,7 +55,7 @@ def test_jaegers_lifecycle_deletes_and_never_rolls_over_what_jaeger_names_by_the
     assert settings["index.lifecycle.name"] == "voice-logs"
 
 
-def test_traces_that_memory_does_not_hold_and_replicas_that_share_none_are_refused_at_once() -> None:
+def test_one_error_refuses_too_many_traces_in_memory_and_several_replicas() -> None:
     storage = InMemory(max_traces=20_000)
     with pytest.raises(ValidationError) as caught:
         Jaeger.model_validate({**dict(the(Jaeger, "single")), "storage": storage, "replicas": 2})
@@ -62,7 +63,7 @@ def test_traces_that_memory_does_not_hold_and_replicas_that_share_none_are_refus
     assert "max_traces is 20000: 512Mi of memory hold 13107" in str(caught.value)
 
 
-def test_tempo_keeps_blocks_on_its_disk_unless_it_has_a_bucket() -> None:
+def test_tempo_stores_blocks_on_its_disk_unless_it_has_a_bucket() -> None:
     assert documents("single")["tempo"]["storage"]["trace"]["backend"] == "local"
     storage = documents("replicated")["tempo"]["storage"]["trace"]
     assert storage["s3"] == {"bucket": "traces", "endpoint": "objects.example.com:443"}
@@ -72,7 +73,7 @@ def test_tempo_keeps_blocks_on_its_disk_unless_it_has_a_bucket() -> None:
     assert any(file == f"{mount['mountPath']}/credentials" for mount in container["volumeMounts"])
 
 
-def test_tempo_waits_for_its_bucket_and_says_so(tmp_path: Path) -> None:
+def test_tempo_waits_for_its_bucket_and_logs_the_wait(tmp_path: Path) -> None:
     (found,) = rendered(the(Tempo), "StatefulSet")
     (waiting,) = found["spec"]["template"]["spec"]["initContainers"]
     *shell, script = waiting["command"]
@@ -86,7 +87,7 @@ def test_tempo_waits_for_its_bucket_and_says_so(tmp_path: Path) -> None:
     assert "initContainers" not in single["spec"]["template"]["spec"]
 
 
-def test_blocks_that_tempos_own_disk_does_not_hold_are_refused() -> None:
+def test_a_retention_that_does_not_fit_the_disk_of_tempo_is_refused() -> None:
     stream = Stream(name="voice-traces", daily=Bytes("1Gi"), retention=Duration("30d"))
     with pytest.raises(
         ValidationError, match=r"30d of 1\.0 GiB a day need 31\.0 GiB, and 85% of the disk \(5\.0 GiB\)"
@@ -95,7 +96,7 @@ def test_blocks_that_tempos_own_disk_does_not_hold_are_refused() -> None:
     Tempo.model_validate({**dict(the(Tempo)), "stream": stream})
 
 
-def test_the_shipper_may_read_the_nodes_logs_and_write_its_own_state_and_no_more() -> None:
+def test_the_log_shipper_may_only_read_the_nodes_logs_and_write_its_own_state() -> None:
     (found,) = rendered(the(FluentBit), "DaemonSet")
     pod = pod_of(found)
     paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
@@ -110,7 +111,7 @@ def test_the_shipper_may_read_the_nodes_logs_and_write_its_own_state_and_no_more
     assert not any(key in pod for key in ("hostNetwork", "hostPID", "hostIPC"))
 
 
-def test_lines_wait_on_the_node_within_limits_and_go_to_the_collector_with_no_credential() -> None:
+def test_the_log_shipper_buffers_lines_within_limits_and_sends_them_only_to_the_collector() -> None:
     pipeline = documents("replicated")["fluent-bit"]["pipeline"]
     (source,), (target,) = pipeline["inputs"], pipeline["outputs"]
     assert source["storage.type"] == "filesystem"
@@ -128,7 +129,7 @@ def test_lines_wait_on_the_node_within_limits_and_go_to_the_collector_with_no_cr
 
 
 @pytest.mark.parametrize("line", [json_line("served", tenant="t-1"), ECS_LINE, GO_LINE, "no JSON at all"])
-def test_no_key_stands_twice_in_what_is_made_of_a_line(line: str) -> None:
+def test_a_shipped_record_has_no_key_twice(line: str) -> None:
     pipeline = documents("replicated")["fluent-bit"]["pipeline"]
     keys = [key for key, _ in filtered(pipeline["filters"], line)]
     assert sorted(keys) == sorted(set(keys))
@@ -138,6 +139,6 @@ def test_no_key_stands_twice_in_what_is_made_of_a_line(line: str) -> None:
     assert not {"message", "msg"} & {each["key"] for each in record["attributes"]}
 
 
-def test_every_record_of_the_largest_chunk_goes_in_one_request() -> None:
+def test_one_request_holds_every_record_of_the_largest_chunk() -> None:
     (output,) = documents("replicated")["fluent-bit"]["pipeline"]["outputs"]
     assert output["batch_size"] > 2_048_000 / SMALLEST_RECORD

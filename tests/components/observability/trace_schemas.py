@@ -1,10 +1,11 @@
 """Closed schemas of the Jaeger 2.20.0 and Tempo 3.0.3 fields that we set.
 
-Jaeger: `cmd/jaeger/internal/all-in-one.yaml`, `cmd/jaeger/config-elasticsearch-auto-rollover.yaml`,
+Sources for Jaeger: `cmd/jaeger/internal/all-in-one.yaml`, `cmd/jaeger/config-elasticsearch-auto-rollover.yaml`,
 `internal/storage/elasticsearch/config/config.go` and `config_rotation.go`, `internal/storage/v2/memory/config.go`,
-`cmd/jaeger/internal/extension/jaegerquery/config.go`; of the OpenTelemetry Collector, on which it is built,
-`memorylimiterprocessor`, `healthcheckv2extension` and `service/telemetry`.
-Tempo: `docs/sources/tempo/configuration/manifest.md`, which lists every option, and the `remote_write` of Prometheus.
+`cmd/jaeger/internal/extension/jaegerquery/config.go`; and `memorylimiterprocessor`, `healthcheckv2extension` and
+`service/telemetry` of the OpenTelemetry Collector, on which Jaeger is built.
+Sources for Tempo: `docs/sources/tempo/configuration/manifest.md`, which lists every option, and Prometheus's
+`remote_write`.
 """
 
 from __future__ import annotations
