@@ -1,6 +1,6 @@
-"""Find the riddles that a machine can recognize, in docstrings, comments, messages and documents.
+"""Finds riddles that a machine can recognize, in docstrings, comments, messages and documents.
 
-`make lint` runs it: python -m tests.architecture.plain_english
+`make lint` runs this check: python -m tests.architecture.plain_english
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ EXEMPT = (
     "tests/snapshots/",  # rendered
     "components/kubernetes/types.py",  # generated
     "tests/architecture/plain_english.py",  # names the idioms
-    "tests/architecture/test_plain_english.py",  # seeds them
+    "tests/architecture/test_plain_english.py",  # contains the idioms on purpose
 )
 OPENING = re.compile(r"(What|Who|Whose|Whom|Whoever|Whatever|Whether|Likewise)\b")
-"""A docstring begins with a noun or a verb; that of a boolean with `True if`."""
+"""Refused first words of a docstring. Begin with a noun or a verb, and for a boolean with `True if`."""
 IDIOMS = re.compile(
     r"(\b(is|are|was|were) given up\b(?! by)"
     r"|\banew\b"
@@ -40,7 +40,7 @@ IDIOMS = re.compile(
     r"|\blikewise\.)",
     re.IGNORECASE,
 )
-"""Phrases of our own for which the field has words, such as `exempt`, `again`, `unlimited`."""
+"""Our own phrases for which the field has words, such as `exempt`, `again`, `unlimited`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _docstrings(source: str) -> Iterator[tuple[int, str]]:
 
 
 def written(root: Path) -> Iterator[str]:
-    """The files of a repository that people write."""
+    """The files of a repository that people write, except those in `EXEMPT`."""
     listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
     for path in listed.splitlines():
         if path.endswith(PROSE) and not path.startswith(EXEMPT) and (root / path).is_file():

@@ -27,7 +27,7 @@ may change in any version. Extras are named where a module needs one.
 
 
 def modules(distribution: str) -> Iterator[griffe.Module]:
-    """The public modules of a distribution, each after the package that it is in."""
+    """The public modules of a distribution, each after its package."""
     loaded = griffe.load(distribution, search_paths=[DISTRIBUTIONS[distribution]])
     assert isinstance(loaded, griffe.Module)
     yield from _public(loaded)

@@ -1,4 +1,4 @@
-"""`components` and each package of the engine export exactly the names in their modules' `__all__`."""
+"""A module of `components` or of the engine lists in `__all__` exactly the names that other packages use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOSED = (
     "stack.deploy",
     "stack.output",
 )
-"""Packages that others use only by exported names."""
+"""Packages of which other packages may use only exported names."""
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for folder in ("components", "stack", "bench")
@@ -28,12 +28,12 @@ FILES = {
 
 
 def package_of(module: str) -> str:
-    """The package to which a module is private; the module itself if it is in none."""
+    """The package of `CLOSED` that contains a module; the module itself if none does."""
     return next((package for package in CLOSED if module == package or module.startswith(f"{package}.")), module)
 
 
 def used(user: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Module and name of everything that a module uses from another package, also through a module's name."""
+    """Module and name of everything that a module uses from another package, also as an attribute of a module."""
     modules: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -50,7 +50,7 @@ def used(user: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def uses() -> dict[str, set[str]]:
-    """Every name that is used across a border, by the module that defines it."""
+    """Module → its names that other packages use."""
     found: dict[str, set[str]] = defaultdict(set)
     for user, path in FILES.items():
         for module, name in used(user, ast.parse(path.read_text(encoding="utf-8"))):
@@ -68,7 +68,7 @@ def test_a_module_exports_the_names_that_other_packages_use_and_no_others(module
     assert set(exported) == USES[module]
 
 
-def test_a_module_that_nobody_outside_uses_exports_nothing() -> None:
+def test_a_module_that_no_other_package_uses_exports_nothing() -> None:
     closed = {name: path for name, path in FILES.items() if package_of(name) in CLOSED and name not in USES}
     exporting = [name for name, path in closed.items() if "\n__all__ = " in Path(path).read_text(encoding="utf-8")]
     assert exporting == []

@@ -45,7 +45,7 @@ EXCEPTIONS = {
     "components/kubernetes/__main__.py": {
         "kubernetes_validate",
         "datamodel_code_generator",
-    },  # run by `make types` alone
+    },  # only `make types` runs it
     "components/observability/dashboard_json.py": {"grafana_foundation_sdk"},  # encodes dashboards, imported late
     "stack/deploy/conformance.py": {"grpc"},  # asks a service's gRPC health, imported late
     "stack/deploy/program.py": {"pulumi", "pulumi_kubernetes"},  # the one thin shell around the pure core
@@ -82,8 +82,8 @@ def test_imports_point_one_way(package: str) -> None:
         assert not strangers, f"{relative} imports {sorted(strangers)}"
 
 
-def test_no_module_knows_an_environment_or_its_kind_by_name() -> None:
-    """The words appear where profiles are typed and where the tenant defines them, and nowhere else."""
+def test_only_two_modules_contain_the_names_of_profiles() -> None:
+    """The names appear where the engine types profiles and where the tenant defines them."""
     found = {
         str(path.relative_to(ROOT))
         for package in ("components", "policies/voice_policies", "stack")
@@ -102,7 +102,7 @@ def test_kubernetes_types_are_imported_for_checking_only() -> None:
     assert done.stdout == "False\n"
 
 
-def test_policies_need_pydantic_alone() -> None:
+def test_policies_need_only_pydantic() -> None:
     script = (
         "import sys; before = set(sys.modules); import voice_policies; "
         "print(sorted({n for n in (m.split('.')[0] for m in set(sys.modules) - before) if not n.startswith('_')} "
@@ -155,8 +155,8 @@ def test_a_misspelt_kubernetes_field_fails_the_type_check(tmp_path: Path) -> Non
     assert mypy(MISSPELT.replace("Polcy", "Policy")).returncode == 0
 
 
-def test_no_older_grpc_is_promised_than_the_tests_run_on() -> None:
-    """grpc's asyncio code inspects calls of others. Older versions then close channels with an error."""
+def test_voice_runtime_requires_the_grpc_version_of_the_tests() -> None:
+    """grpc's asyncio code inspects the calls of other channels. Older versions then close channels with an error."""
     extras = tomllib.loads((ROOT / "runtime/voice_runtime/pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]["grpc"]

@@ -26,7 +26,7 @@ def test_no_file_holds_a_riddle() -> None:
     ],
     ids=["module", "class", "attribute", "block"],
 )
-def test_a_docstring_that_begins_like_a_riddle_is_found(source: str, opening: str) -> None:
+def test_a_docstring_that_begins_with_a_refused_word_is_found(source: str, opening: str) -> None:
     assert [riddle.text for riddle in riddles("a.py", source.format(opening))][:1] == [opening]
 
 

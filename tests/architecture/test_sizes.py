@@ -14,13 +14,12 @@ from stack.model.settings import ROOT
 LONGEST_FUNCTION, LONGEST_FILE = 60, 400
 """In lines, docstrings included."""
 NINE_IN_TEN = 16
-"""Lines of the longest among the shortest nine in ten functions of the runtime, as in libraries that it is compared
-with."""
+"""Greatest length in lines of nine in ten functions of the runtime, as in the libraries that it is compared with."""
 PARTS = ("stack", "components", "policies", "runtime")
 
 
 def sources(part: str) -> Iterator[Path]:
-    """Every file that people write, so without the generated types of Kubernetes."""
+    """Every file that people write. The types of Kubernetes are generated, so they are left out."""
     return (path for path in (ROOT / part).rglob("*.py") if path != TYPES and "tests" not in path.parts)
 
 

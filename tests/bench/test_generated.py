@@ -16,7 +16,7 @@ from stack.voiceassistant import catalog
 from tests.platforms import platform
 
 
-def test_one_copy_is_the_catalogue() -> None:
+def test_one_copy_equals_the_catalogue() -> None:
     assert tuple(services(16)) == catalog.SERVICES
 
 
@@ -30,15 +30,15 @@ def test_a_copy_calls_its_own_copies_and_the_shared_dependencies() -> None:
     assert not called & own
 
 
-def test_a_number_that_is_no_multiple_is_refused() -> None:
+def test_a_number_of_services_that_is_no_multiple_of_16_is_refused() -> None:
     with pytest.raises(ValueError, match="a multiple of 16"):
         list(services(17))
 
 
-def test_the_command_renders_and_audits_as_many_services_as_it_is_told(tmp_path: Path) -> None:
+def test_the_command_renders_and_audits_the_given_number_of_services(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.render.generated", "32", "-o", str(tmp_path / "32")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1, "findings are errors"
+    assert done.returncode == 1, "findings are errors, so the command fails"
     name, components, _resources, _files, findings, *_ = done.stdout.splitlines()[1].split()
     assert (name, int(components)) == ("prod", 32 + 2), "services, guard and priority classes"
     assert int(findings) > 0, "the shared quota is exceeded by twice the services"

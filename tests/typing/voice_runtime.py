@@ -101,7 +101,7 @@ async def requests(runtime: Runtime) -> None:
 
 
 def extended(runtime: Runtime, error: CircuitOpenError) -> None:
-    """Classifiers, listeners and stores are structural."""
+    """Classifiers, listeners and stores are structural types: any object with the methods fits."""
 
     class Heard:
         def on_event(self, event: Event) -> None: ...

@@ -49,7 +49,7 @@ def definition(policy: Saga) -> Definition:
 
 
 async def engines(policy: Saga, client: Client) -> None:
-    """Each engine and each journal is one, as a type checker sees it."""
+    """Every engine class is an `Engine` and every journal class a `Journal` for a type checker."""
     journals: list[Journal] = [SqliteJournal(Path("sagas.db")), PostgresqlJournal("postgresql://localhost/sagas")]
     engines: list[Engine] = [JournalEngine(journal, [definition(policy)]) for journal in journals]
     engines.append(TemporalEngine(client, [definition(policy)], task_queue="sagas"))
