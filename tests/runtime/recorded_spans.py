@@ -1,4 +1,4 @@
-"""The spans of our code in a test, without changing the process's own provider."""
+"""Records the spans of the runtime in a test, without changing the tracer provider of the process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from voice_runtime import trace_context
 
 
 class Spans(InMemorySpanExporter):
-    """Every span that has ended, and the number of open ones."""
+    """Every ended span, and the number of open spans."""
 
     def __init__(self) -> None:
         super().__init__()

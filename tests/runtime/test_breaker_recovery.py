@@ -1,4 +1,4 @@
-"""A breaker recovers: for any pattern of calls, it refuses no call to a healthy callee after a stated time."""
+"""A breaker recovers: for any pattern of calls, it refuses no call to a healthy callee after a bounded time."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from voice_runtime.testing import FakeClock
 from tests.driver import Recorder, seeded
 
 OUTAGE = 120.0
-"""Seconds until the callee is healthy."""
+"""Duration of the outage in seconds. Afterwards the callee is healthy."""
 PATIENCE = 45.0
-"""Seconds after which a call from the outage has failed, answered late, or never answers."""
+"""Seconds within which a call made in the outage fails or answers late. A call without a result by then never ends."""
 
 
 @dataclass
@@ -33,19 +33,19 @@ class Calls:
     gap: float
     """Seconds between two arrivals."""
     burst: int = 1
-    """Calls that arrive together."""
+    """Number of calls that arrive at the same time."""
     duration: float = 0.01
-    """Seconds that a healthy callee takes."""
+    """Seconds that a healthy callee takes for its answer."""
     streamed: bool = False
-    """True if `duration` is the time of a first message, and the stream never ends."""
+    """True for streams that never end. `duration` is then the time of the first message."""
     scrapes: float = 0.0
-    """Seconds between two reads of the state; 0 for none."""
+    """Seconds between two reads of the breaker's state; 0: the state is not read."""
     in_the_outage: tuple[str, ...] = ("fails", "hangs", "answers late")
 
 
 @dataclass
 class Simulation:
-    """A breaker on a timeline."""
+    """Runs a breaker on a simulated timeline."""
 
     policy: Policy
     calls: Calls
@@ -53,7 +53,7 @@ class Simulation:
     last_refused: float = 0.0
 
     def run(self, end: float) -> None:
-        """Every call and its result until `end`."""
+        """Make every call, and report its result, until `end`."""
         self.breaker = CircuitBreaker("callee", self.policy, clock=self.clock, random=seeded())
         self._number = count()
         self._timeline: list[tuple[float, int, Callable[[], Any]]] = []
@@ -102,11 +102,11 @@ class Simulation:
 
 
 def bound(policy: Policy, calls: Calls) -> float:
-    """Seconds after which a healthy callee is refused nothing.
+    """Seconds after which the breaker refuses no call to a healthy callee.
 
-    Calls of the outage are settled within `PATIENCE`, and may fail the last probe: one break. One of them that is never
-    heard of may then hang: `half_open_max_duration`, and another break. After that each probe succeeds, and
-    `success_threshold` of them close, one after the other at worst.
+    Calls from the outage end within `PATIENCE`, and may fail the last probe: one break. A probe from the outage that
+    never ends hangs for `half_open_max_duration`: another break. Afterwards each probe succeeds, and
+    `success_threshold` probes close the breaker, at worst one after the other.
     """
     longest_break = policy.max_break_duration.seconds * (1 + float(policy.break_duration_jitter))
     probes = policy.success_threshold * (calls.gap + calls.duration)
@@ -153,7 +153,7 @@ SCRAPED = Calls(gap=90.0, scrapes=15.0, in_the_outage=("fails",))
 @example(policy=Policy(), calls=LONG)
 @example(policy=Policy(), calls=SCRAPED)
 @settings(max_examples=200, deadline=None)
-def test_a_healthy_callee_is_refused_nothing_after_a_while(policy: Policy, calls: Calls) -> None:
+def test_after_a_bounded_time_a_healthy_callee_gets_every_call(policy: Policy, calls: Calls) -> None:
     simulation = Simulation(policy, calls)
     latest = OUTAGE + bound(policy, calls)
     simulation.run(latest + 10 * calls.gap + 100)
@@ -167,7 +167,7 @@ def opened(clock: FakeClock, *listeners: Recorder) -> CircuitBreaker:
     return breaker
 
 
-def test_a_look_at_the_state_changes_nothing() -> None:
+def test_reading_the_state_does_not_change_it() -> None:
     breaker = opened(clock := FakeClock(), recorder := Recorder())
     told = len(recorder.events)
     for _ in range(1000):
@@ -178,11 +178,11 @@ def test_a_look_at_the_state_changes_nothing() -> None:
     assert len(recorder.events) == told
     breaker.acquire()
     clock.advance(1000)
-    assert breaker.current() == "open"  # its probe hangs
+    assert breaker.current() == "open"  # the probe hangs
     assert [event.after for event in recorder.events] == ["open", "half_open"]
 
 
-def test_a_probe_that_hung_fails_its_round_once() -> None:
+def test_a_hanging_probe_opens_the_breaker_once() -> None:
     breaker = opened(clock := FakeClock())
     clock.advance(120)
     hung = breaker.acquire()
@@ -191,14 +191,14 @@ def test_a_probe_that_hung_fails_its_round_once() -> None:
         breaker.acquire()
     clock.advance(120)
     second = breaker.acquire()
-    breaker.failure(hung, PERMANENT)  # of the outage: it has been counted
+    breaker.failure(hung, PERMANENT)  # the hanging probe has already been counted
     assert breaker.current() == "half_open"
     breaker.success(second)
     breaker.success(breaker.acquire())
     assert breaker.current() == "closed"
 
 
-def test_the_late_success_of_a_probe_that_hung_resumes_its_round() -> None:
+def test_the_late_success_of_a_hanging_probe_resumes_its_round() -> None:
     breaker = opened(clock := FakeClock())
     clock.advance(120)
     first, second = breaker.acquire(), breaker.acquire()
@@ -207,14 +207,14 @@ def test_the_late_success_of_a_probe_that_hung_resumes_its_round() -> None:
         breaker.acquire()
     breaker.success(first)
     assert breaker.current() == "half_open"
-    breaker.success(first)  # counts once
+    breaker.success(first)  # a second success of the same probe does not count
     assert breaker.current() == "half_open"
     breaker.success(second)
     assert breaker.current() == "closed"
 
 
-def test_a_round_whose_permits_shrink_goes_on() -> None:
-    """A bundle that is swapped in during a round leaves at least one probe."""
+def test_a_round_continues_when_a_reload_lowers_half_open_max_requests() -> None:
+    """Even if a reload lowers the number of probes below those that have succeeded, the round admits one more probe."""
     breaker = opened(clock := FakeClock())
     clock.advance(120)
     breaker.success(breaker.acquire())
@@ -224,7 +224,7 @@ def test_a_round_whose_permits_shrink_goes_on() -> None:
 
 
 @pytest.mark.parametrize("synchronous", [False, True], ids=["stream", "stream_sync"])
-async def test_the_first_message_of_a_stream_is_its_probes_answer(clock: FakeClock, *, synchronous: bool) -> None:
+async def test_a_probe_succeeds_with_the_first_message_of_its_stream(clock: FakeClock, *, synchronous: bool) -> None:
     async def messages() -> AsyncIterator[int]:
         for number in range(2):
             yield number
@@ -236,7 +236,7 @@ async def test_the_first_message_of_a_stream_is_its_probes_answer(clock: FakeClo
         stream: Any = pipeline.stream_sync(range, 2) if synchronous else pipeline.stream(messages)
         assert (next(stream) if synchronous else await anext(stream)) == 0
         assert breaker.current() == state
-        clock.advance(3600)  # the rest may take as long as it likes
+        clock.advance(3600)  # later messages may take any time
         assert breaker.current() == state
         if synchronous:
             stream.close()
@@ -244,7 +244,7 @@ async def test_the_first_message_of_a_stream_is_its_probes_answer(clock: FakeClo
             await stream.aclose()
 
 
-async def test_a_stream_that_breaks_after_its_answer_fails_a_round_that_lasts(clock: FakeClock) -> None:
+async def test_a_stream_that_breaks_after_its_first_message_fails_the_current_round(clock: FakeClock) -> None:
     async def broken() -> AsyncIterator[int]:
         yield 0
         raise OSError("connection lost")

@@ -40,12 +40,12 @@ def test_the_examples_of_runtime_run(tmp_path: Path) -> None:
     try:
         assert run_examples("runtime.md", {POLICY: mounted}) == 14
     finally:
-        for collector in list(REGISTRY._collector_to_names):  # noqa: SLF001  # no public way to list them
+        for collector in list(REGISTRY._collector_to_names):  # noqa: SLF001  # the library has no public list of collectors
             if type(collector).__name__ == "RuntimeCollector":
                 REGISTRY.unregister(collector)
 
 
-def test_the_documentation_names_what_there_is() -> None:
+def test_the_documentation_names_only_existing_names() -> None:
     text = (DOCUMENTS / "runtime.md").read_text()
     for name in re.findall(r"`(\w+Error)`", text):
         assert hasattr(voice_runtime, name) or hasattr(builtins, name), name

@@ -145,7 +145,7 @@ async def test_a_storm_of_rejections_writes_few_lines_and_counts_each(
     assert value(runtime, "voice_circuitbreaker_not_permitted_calls_total", CALL) == 10_000
 
 
-async def test_a_spent_retry_budget_is_logged(
+async def test_an_exhausted_retry_budget_is_logged(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = loaded(tmp_path, clock, retry=Retry(max_retries=3, budget=RetryBudget(ratio=Ratio("0%"), reserve=1)))
@@ -297,7 +297,7 @@ def test_the_log_remembers_a_bounded_number_of_events(clock: FakeClock, caplog: 
     assert len(caplog.records) == MAX_KEPT + 51  # events of sagas are not written
 
 
-def test_an_unknown_name_suggests_the_nearest(tmp_path: Path, clock: FakeClock) -> None:
+def test_the_error_for_an_unknown_name_suggests_the_most_similar_name(tmp_path: Path, clock: FakeClock) -> None:
     runtime = loaded(tmp_path, clock)
     with pytest.raises(UnknownCallError, match=f"did you mean '{CALL}'"):
         runtime.outbound("retrieval-service.serch")
@@ -310,7 +310,7 @@ def test_an_unknown_name_suggests_the_nearest(tmp_path: Path, clock: FakeClock) 
         request.feature("citation")
 
 
-async def test_a_repr_tells_the_state(tmp_path: Path, clock: FakeClock) -> None:
+async def test_the_repr_of_each_object_shows_its_state(tmp_path: Path, clock: FakeClock) -> None:
     limits = (RateLimit(limit=TokenBucket(rate=Rate("1/s"), burst=2)),)
     runtime = loaded(
         tmp_path,

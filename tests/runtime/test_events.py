@@ -1,4 +1,4 @@
-"""Events reach their listeners in order, and in the context where they happened."""
+"""Listeners get events in order, and in the context in which the events happened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ request: ContextVar[str] = ContextVar("request")
 
 
 class Slow:
-    """A listener that is still busy with the first event when the second one happens."""
+    """A listener that is still busy with the first event when the second event happens."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str]] = []
@@ -35,7 +35,7 @@ def test_an_event_that_another_thread_delivers_keeps_its_context() -> None:
     first = Thread(target=publish, args=("first",))
     first.start()
     assert listener.busy.wait(10)
-    publish("second")  # leaves it to the first thread
+    publish("second")  # the first thread delivers this event, too
     assert listener.heard == []
     listener.go_on.set()
     first.join(10)
@@ -43,7 +43,7 @@ def test_an_event_that_another_thread_delivers_keeps_its_context() -> None:
 
 
 class Prompt(PromptListener):
-    """Keeps the thread that told it."""
+    """A listener that records the thread that called it."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, int, str]] = []
@@ -52,7 +52,7 @@ class Prompt(PromptListener):
         self.heard.append((event.target, get_ident(), request.get()))
 
 
-def test_a_prompt_listener_is_told_at_once_whoever_delivers_to_the_others() -> None:
+def test_a_prompt_listener_is_called_in_the_thread_of_the_event() -> None:
     slow, prompt = Slow(), Prompt()
     events = Events([slow, prompt])
     request.set("request")

@@ -1,4 +1,4 @@
-"""docs/first-service.md, typed as written, on other ports: its files run and its commands print what it shows."""
+"""Runs the files and commands of docs/first-service.md, on other ports, and compares the output with the document."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATIENCE = 60.0
 
 @dataclass
 class Laptop:
-    """The folder of the service, its processes, and the ports in place of those in the document."""
+    """The folder of the service, its processes, and the ports that replace those in the document."""
 
     folder: Path
     ports: dict[str, int]

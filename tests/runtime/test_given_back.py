@@ -1,4 +1,4 @@
-"""Slots, timers and scopes are released, whatever ends a call and wherever it ends."""
+"""Slots, timers and scopes are released in every way in which a call can end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAME = "rag-engine.context"
 QUEUE = BulkheadPolicy(max_concurrent=1, max_queue=5, queue_timeout=Duration("5s"))
 
 
-class Alarm(Exception):  # noqa: N818  # a signal's handler raises what it likes
+class Alarm(Exception):  # noqa: N818  # the handler of a signal may raise any exception
     pass
 
 
@@ -61,7 +61,7 @@ def raises(end: type[BaseException]) -> Callable[..., Any]:
 
 
 @ENDS
-def test_a_wait_for_a_slot_that_a_signal_ends_leaves_the_queue(
+def test_a_wait_for_a_slot_that_a_signal_interrupts_leaves_the_queue(
     monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
 ) -> None:
     bulkhead = Bulkhead("callee", QUEUE)
@@ -76,7 +76,7 @@ def test_a_wait_for_a_slot_that_a_signal_ends_leaves_the_queue(
 
 
 @ENDS
-def test_a_slot_that_was_granted_as_the_wait_ended_goes_back(
+def test_a_slot_that_is_granted_as_the_wait_ends_is_returned(
     monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
 ) -> None:
     bulkhead = Bulkhead("callee", QUEUE)
@@ -92,7 +92,7 @@ def test_a_slot_that_was_granted_as_the_wait_ended_goes_back(
     assert (bulkhead.waiting, bulkhead.in_flight) == (0, 0)
 
 
-def test_a_full_queue_leaves_nothing_behind() -> None:
+def test_a_call_that_a_full_queue_refuses_leaves_no_entry_in_the_queue() -> None:
     bulkhead = Bulkhead("callee", BulkheadPolicy(max_concurrent=1))
     assert bulkhead.try_enter()
     with pytest.raises(BulkheadFullError):
@@ -105,7 +105,7 @@ def test_a_full_queue_leaves_nothing_behind() -> None:
 
 
 class Refusing(PromptListener):
-    """A listener that raises the end of the process."""
+    """A listener that raises `SystemExit`."""
 
     def on_event(self, _: Event) -> None:
         raise SystemExit
@@ -131,7 +131,7 @@ async def failing() -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("shell", ["call", "call_sync", "stream", "stream_sync", "once"])
-async def test_bookkeeping_that_breaks_costs_no_slot(clock: FakeClock, shell: str) -> None:
+async def test_an_event_listener_that_ends_the_process_leaks_no_slot(clock: FakeClock, shell: str) -> None:
     breaker = CircuitBreaker("callee", BreakerPolicy(consecutive_failures=1), clock=clock, events=Events([Refusing()]))
     outbound, bulkhead = pipeline(clock, breaker=breaker)
 
@@ -158,7 +158,7 @@ async def test_bookkeeping_that_breaks_costs_no_slot(clock: FakeClock, shell: st
 
 
 @ENDS
-async def test_a_classifier_that_is_interrupted_costs_no_probe(clock: FakeClock, end: type[BaseException]) -> None:
+async def test_an_interrupted_classifier_leaks_no_probe(clock: FakeClock, end: type[BaseException]) -> None:
     policy = BreakerPolicy(consecutive_failures=1, half_open_max_requests=1, success_threshold=1)
     breaker = CircuitBreaker("callee", policy, clock=clock)
     Outbound("callee", breaker=breaker, clock=clock)
@@ -173,13 +173,13 @@ async def test_a_classifier_that_is_interrupted_costs_no_probe(clock: FakeClock,
         assert await Outbound("callee", breaker=breaker, clock=clock).call(asyncio.sleep, 0, "ok") == "ok"
 
 
-def test_a_stream_whose_loop_was_closed_gives_its_slot_back() -> None:
+def test_a_stream_whose_event_loop_was_closed_returns_its_slot() -> None:
     outbound, bulkhead = pipeline(FakeClock())
     kept: list[Any] = []
 
     async def begin() -> int:
         kept.append(outbound.stream(messages))
-        return await anext(kept[0])  # begun in the loop, which would close it if it still ran
+        return await anext(kept[0])  # the loop would close the stream if it still ran
 
     loop = asyncio.new_event_loop()
     assert loop.run_until_complete(begin()) == 0
@@ -190,7 +190,7 @@ def test_a_stream_whose_loop_was_closed_gives_its_slot_back() -> None:
     assert bulkhead.in_flight == 0
 
 
-async def test_a_stream_that_is_collected_gives_its_slot_back(clock: FakeClock) -> None:
+async def test_a_stream_that_the_garbage_collector_frees_returns_its_slot(clock: FakeClock) -> None:
     outbound, bulkhead = pipeline(clock)
     stream = outbound.stream(messages)
     assert await anext(stream) == 0
@@ -201,7 +201,7 @@ async def test_a_stream_that_is_collected_gives_its_slot_back(clock: FakeClock) 
     assert outbound.statistics.cancelled == 1
 
 
-def test_a_wait_for_a_thread_that_a_signal_ends_gives_the_thread_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_thread_becomes_idle_after_a_signal_interrupted_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     workers, begun, free = WorkerThreads(1), threading.Event(), threading.Event()
 
     def work() -> None:
@@ -216,10 +216,10 @@ def test_a_wait_for_a_thread_that_a_signal_ends_gives_the_thread_back(monkeypatc
         interrupted.setattr(Future, "result", signalled)
         with pytest.raises(KeyboardInterrupt):
             workers.run("callee", work, 60)
-    with pytest.raises(BulkheadFullError):  # the thread is still in its call
+    with pytest.raises(BulkheadFullError):  # the thread is still occupied
         workers.run("callee", work, 60)
     free.set()
-    while workers.idle != 1:  # a thread has no event for it
+    while workers.idle != 1:  # the thread has no event for this
         threading.Event().wait(0.001)
     assert workers.run("callee", lambda: 5, 60) == 5
 
@@ -227,19 +227,19 @@ def test_a_wait_for_a_thread_that_a_signal_ends_gives_the_thread_back(monkeypatc
 # --- scopes
 
 
-async def test_a_scope_that_is_left_in_another_context_is_left(clock: FakeClock) -> None:
+async def test_a_scope_can_be_left_in_another_context(clock: FakeClock) -> None:
     outbound, bulkhead = pipeline(clock, attempt_timeout=5.0)
     block = outbound.once()
     await asyncio.create_task(block.__aenter__(), context=copy_context())
     assert bulkhead.in_flight == 1
     await asyncio.create_task(block.__aexit__(None, None, None), context=copy_context())
     assert bulkhead.in_flight == 0
-    assert not outbound.timer.sweep.waiting  # no timer is left to cancel anybody
+    assert not outbound.timer.sweep.waiting  # no timer is left that could cancel a task
     assert outbound.statistics.successful == 1
     assert remaining() is None
 
 
-async def test_a_generator_that_is_collected_inside_a_scope_leaves_it(clock: FakeClock) -> None:
+async def test_a_generator_that_the_garbage_collector_frees_leaves_its_scope(clock: FakeClock) -> None:
     outbound, bulkhead = pipeline(clock, attempt_timeout=5.0)
 
     async def inside() -> AsyncIterator[int]:
@@ -255,7 +255,7 @@ async def test_a_generator_that_is_collected_inside_a_scope_leaves_it(clock: Fak
     assert not outbound.timer.sweep.waiting
 
 
-def test_a_synchronous_request_that_ends_in_another_context_is_counted_and_leaves(tmp_path: Path) -> None:
+def test_a_synchronous_request_that_ends_in_another_context_is_counted_and_leaves_its_scope(tmp_path: Path) -> None:
     run = operation("run", bulkhead=BulkheadPolicy(max_concurrent=1))
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(run,))))
     request = runtime.request("run")
@@ -267,7 +267,7 @@ def test_a_synchronous_request_that_ends_in_another_context_is_counted_and_leave
     assert inbound.statistics.successful == 1
 
 
-async def test_a_span_that_ends_in_another_context_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_span_that_ends_in_another_context_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     block = span("work")
     copy_context().run(block.__enter__)
     before = context.get_current()
@@ -277,7 +277,9 @@ async def test_a_span_that_ends_in_another_context_logs_nothing(caplog: pytest.L
     assert not caplog.records
 
 
-async def test_work_that_a_request_left_behind_is_limited_by_its_own_timeout(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_task_that_outlives_its_request_is_limited_only_by_its_own_timeout(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     runtime = Runtime.load(mount(tmp_path, bundle(call(NAME), inbound=(operation("run"),))), clock=clock)
     seen: list[object] = []
 
@@ -287,7 +289,7 @@ async def test_work_that_a_request_left_behind_is_limited_by_its_own_timeout(tmp
 
     async def afterwards() -> str:
         seen.append(remaining())
-        await asyncio.sleep(10)  # far beyond the request's deadline
+        await asyncio.sleep(10)  # far longer than the request's deadline
         seen.extend([remaining(), attempt_number()])
         return await runtime.call(NAME, look)
 
@@ -301,7 +303,7 @@ async def test_work_that_a_request_left_behind_is_limited_by_its_own_timeout(tmp
     assert request.is_over
 
 
-async def test_work_that_an_attempt_left_behind_keeps_to_the_request_around_it(
+async def test_a_task_that_outlives_its_attempt_has_the_deadline_of_the_request(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     runtime = Runtime.load(mount(tmp_path, bundle(call(NAME), inbound=(operation("run"),))), clock=clock)
@@ -320,7 +322,9 @@ async def test_work_that_an_attempt_left_behind_keeps_to_the_request_around_it(
 
 
 @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, GeneratorExit])
-async def test_the_end_of_the_process_is_not_told_as_a_timeout(clock: FakeClock, end: type[BaseException]) -> None:
+async def test_an_error_that_ends_the_process_is_not_converted_into_a_timeout(
+    clock: FakeClock, end: type[BaseException]
+) -> None:
     async def ends() -> None:
         try:
             await asyncio.sleep(60)
@@ -332,7 +336,7 @@ async def test_the_end_of_the_process_is_not_told_as_a_timeout(clock: FakeClock,
     async def guarded() -> None:
         try:
             await Timeout("callee", 1.0, clock).call(ends)
-        except BaseException as error:  # noqa: BLE001  # else it would end the test run
+        except BaseException as error:  # noqa: BLE001  # otherwise the error would end the test run
             stopped.append(error)
 
     await asyncio.create_task(guarded())
@@ -343,7 +347,9 @@ async def test_the_end_of_the_process_is_not_told_as_a_timeout(clock: FakeClock,
 
 
 @pytest.mark.parametrize("synchronous", [False, True], ids=["async with", "with"])
-async def test_a_request_that_comes_too_late_is_counted_and_takes_nothing(tmp_path: Path, *, synchronous: bool) -> None:
+async def test_a_request_after_its_deadline_is_counted_and_takes_no_admission(
+    tmp_path: Path, *, synchronous: bool
+) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/h"), burst=1))
     heard: list[Event] = []
 
@@ -374,9 +380,7 @@ async def test_a_request_that_comes_too_late_is_counted_and_takes_nothing(tmp_pa
     await enter(60.0)  # the one token is still there
 
 
-async def test_a_request_whose_beginning_breaks_gives_its_slot_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_request_that_fails_to_begin_returns_its_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("100/s"), burst=100))
     run = operation("run", rate_limits=(limit,), bulkhead=BulkheadPolicy(max_concurrent=1))
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(run,))))

@@ -52,7 +52,7 @@ async def unavailable() -> None:
     raise CalleeError("rag-engine")
 
 
-async def test_counters_say_what_happened(runtime: Runtime) -> None:
+async def test_counters_count_the_results_of_calls(runtime: Runtime) -> None:
     with pytest.raises(RetriesExhaustedError):
         await runtime.call("rag-engine", unavailable)
     async with runtime.request("run"):
@@ -85,7 +85,9 @@ def test_the_digest_of_the_mounted_bundle_is_exported_even_if_it_is_refused(tmp_
         assert scraped["voice_policy_info"] == {frozenset({"agent-engine", "test", enforced.metadata.digest}): 1}
 
 
-async def test_a_request_beyond_its_objective_counts_as_slow(runtime: Runtime, clock: FakeClock) -> None:
+async def test_a_request_that_takes_longer_than_the_objective_counts_as_slow(
+    runtime: Runtime, clock: FakeClock
+) -> None:
     objective = runtime.bundle.inbound[0].service_level.latency.seconds
     for taken, slow in ((objective, 0), (objective * 1.01, 1)):
         with runtime.request("run"):
@@ -94,10 +96,10 @@ async def test_a_request_beyond_its_objective_counts_as_slow(runtime: Runtime, c
 
 
 @pytest.mark.parametrize(("waits", "late"), [([0.29], 0), ([0.31], 1), ([0.2, 0.2], 1)])
-async def test_a_stream_that_begins_beyond_its_objective_counts_as_late(
+async def test_a_first_message_later_than_the_objective_counts_as_late(
     waits: list[float], late: int, tmp_path: Path, clock: FakeClock
 ) -> None:
-    """The time of a failed attempt counts. The time after the first message does not count."""
+    """The time of a failed first attempt counts. The time after the first message does not count."""
     retry = Retry(max_retries=1, base_delay=Duration("1ms"), max_delay=Duration("1ms"))
     spoken = call("speech-providers.synthesize", first_message=Duration("300ms"), retry=retry)
     runtime = Runtime.load(mount(tmp_path, bundle(spoken, call("plain.read"))), clock=clock)
@@ -117,7 +119,7 @@ async def test_a_stream_that_begins_beyond_its_objective_counts_as_late(
     assert scraped["voice_call_late_first_messages_total"] == {name: late}
 
 
-def test_the_exposition_parses_and_every_metric_is_described(runtime: Runtime) -> None:
+def test_the_prometheus_text_is_valid_and_describes_every_metric(runtime: Runtime) -> None:
     registry = CollectorRegistry()
     registry.register(RuntimeCollector(runtime))
     text = generate_latest(registry).decode()
@@ -132,7 +134,7 @@ def test_the_exposition_parses_and_every_metric_is_described(runtime: Runtime) -
         assert metric.help.endswith(".")
 
 
-async def test_a_tenant_is_never_a_label_and_traffic_makes_no_series(runtime: Runtime) -> None:
+async def test_a_tenant_is_never_a_label_and_traffic_adds_no_time_series(runtime: Runtime) -> None:
     before = sum(map(len, scrape(runtime).values()))
     for number in range(500):
         async with runtime.request("run", Caller(tenant=f"tenant-{number}", user="ann", api_key="secret")):
@@ -146,7 +148,7 @@ async def test_a_tenant_is_never_a_label_and_traffic_makes_no_series(runtime: Ru
     assert scraped["voice_rate_limit_keys"][frozenset({"run", "0", "tenant"})] <= 500
 
 
-async def test_opentelemetry_sees_the_same(runtime: Runtime) -> None:
+async def test_opentelemetry_exports_the_same_values_as_prometheus(runtime: Runtime) -> None:
     reader = InMemoryMetricReader()
     observe(runtime, MeterProvider([reader]).get_meter("voice_runtime"))
     with pytest.raises(RetriesExhaustedError):

@@ -49,7 +49,7 @@ async def nothing() -> None:
     return None
 
 
-async def test_a_call_after_the_deadline_blames_nobody(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_call_after_the_deadline_does_not_count_against_the_callee(tmp_path: Path, clock: FakeClock) -> None:
     runtime = loaded(tmp_path, clock)
     async with runtime.request("run", remaining=1.0):
         clock.advance(1.5)
@@ -62,7 +62,7 @@ async def test_a_call_after_the_deadline_blames_nobody(tmp_path: Path, clock: Fa
     assert runtime.outbound(NAME).statistics.ignored == 2 * TIMES
 
 
-async def test_a_deadline_that_passes_while_the_callee_works_blames_the_callee(
+async def test_a_deadline_that_passes_while_the_callee_works_counts_against_the_callee(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     runtime = loaded(tmp_path, clock, timeout=Timeout(attempt=Duration("5s"), overall=Duration("5s")))
@@ -93,7 +93,7 @@ async def test_an_error_before_sending_is_neutral_and_not_retried(
     assert blames_nobody(runtime)
 
 
-async def test_an_error_after_sending_blames_the_callee(tmp_path: Path, clock: FakeClock) -> None:
+async def test_an_error_after_sending_counts_against_the_callee(tmp_path: Path, clock: FakeClock) -> None:
     runtime = loaded(tmp_path, clock)
 
     async def sent() -> None:
@@ -107,7 +107,7 @@ async def test_an_error_after_sending_blames_the_callee(tmp_path: Path, clock: F
     assert not blames_nobody(runtime)
 
 
-async def test_before_sending_does_nothing_outside_of_an_attempt() -> None:
+async def test_before_sending_has_no_effect_outside_an_attempt() -> None:
     with pytest.raises(ValueError, match="x"), before_sending():
         raise ValueError("x")
 
@@ -127,7 +127,7 @@ def test_a_synchronous_wait_for_a_connection_is_neutral(tmp_path: Path) -> None:
     assert blames_nobody(runtime)
 
 
-def test_a_thread_that_cannot_start_takes_no_slot_and_blames_nobody(
+def test_a_thread_that_cannot_start_takes_no_slot_and_does_not_count_against_the_callee(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = loaded(tmp_path)
@@ -180,7 +180,7 @@ async def test_waiting_for_a_connection_to_redis_is_neutral(
 ) -> None:
     monkeypatch.setattr("voice_runtime.redis.CONNECTIONS", 1)
     runtime = loaded(tmp_path, clock)
-    connections = Connections(Busy())  # type: ignore[arg-type]  # has every method of the pool that is called
+    connections = Connections(Busy())  # type: ignore[arg-type]  # it has every method that is called
     held = asyncio.create_task(connections.execute("BLPOP", "key", 0))
     await asyncio.sleep(0)
     for _ in range(2 * TIMES):
@@ -194,6 +194,6 @@ async def test_waiting_for_a_connection_to_redis_is_neutral(
     assert not blames_nobody(runtime)
 
 
-def test_a_call_that_was_never_attempted_blames_no_callee() -> None:
+def test_a_deadline_error_without_attempts_does_not_count_against_the_callee() -> None:
     assert classify(DeadlineExceededError("callee")) == Failure(blames_callee=False)
     assert classify(DeadlineExceededError("callee", attempts=1)) == Failure()

@@ -1,4 +1,4 @@
-"""Breaker and limiters, compared with slow and simple models, under any sequence of events."""
+"""Compares breaker and limiters with slow, simple models under any sequence of events."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Admitted:
 
 
 class BreakerModel:
-    """A breaker as one would explain it: every call remembers the state, or the round of probes, that admitted it."""
+    """A simple model of a breaker: every call remembers the state, or the round of probes, that admitted it."""
 
     def __init__(self) -> None:
         self.state, self.stay, self.until = "closed", 0, 0.0
@@ -110,7 +110,7 @@ class BreakerMachine(RuleBasedStateMachine):
             admitted = state if state.name == "closed" else self.breaker.acquire()
         except CircuitOpenError as error:
             refused = (expected, (error.retry_after or 0) > 0)
-            assert refused == (None, True)  # refused exactly where the model refuses
+            assert refused == (None, True)  # the breaker refuses exactly when the model refuses
             return multiple()
         assert expected is not None
         return admitted, expected
@@ -145,7 +145,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 class LimiterMachine(RuleBasedStateMachine):
-    """Exact arithmetic: a token bucket that counts tokens, and a log of every admission."""
+    """Compares the limiters with exact models: a count of tokens, and a log of all admissions."""
 
     keys = ("a", "b", "c")
 
@@ -163,12 +163,12 @@ class LimiterMachine(RuleBasedStateMachine):
         self.clock += Fraction(ticks, 8)
 
     def read_clock(self, stale: int) -> float:
-        """A clock reading that may be old. No limiter may go back behind the newest reading that it has seen."""
+        """A clock reading that may be old. A limiter must never use a time before the newest reading."""
         reading = self.clock - stale
         refilled = 4 * max(reading - self.time, Fraction(0))
         self.tokens = {key: min(tokens + refilled, Fraction(8)) for key, tokens in self.tokens.items()}
         self.time = max(self.time, reading)
-        self.window.take(float(reading), 6)  # never fits: both limiters see the reading, and give nothing
+        self.window.take(float(reading), 6)  # never fits: both limiters get the reading, and admit nothing
         self.buckets.take("a", float(reading), 9)
         return float(reading)
 
@@ -176,10 +176,10 @@ class LimiterMachine(RuleBasedStateMachine):
     def take(self, key: str, cost: int, stale: int) -> None:
         wait = self.buckets.take(key, self.read_clock(stale), cost)
         if wait == 0:
-            assert cost <= self.tokens[key], "a key got more than its bucket held"
+            assert cost <= self.tokens[key], "a key got more tokens than its bucket had"
             self.tokens[key] -= cost
         elif not self.buckets.overflowed:
-            assert cost > self.tokens[key], "a key was refused what its bucket held"
+            assert cost > self.tokens[key], "a key was refused although its bucket had the tokens"
             assert abs(wait - float((cost - self.tokens[key]) / 4)) < 0.001
 
     @rule(cost=st.integers(1, 5), stale=st.sampled_from([0, 0, 0, 1, 50]))
@@ -188,7 +188,7 @@ class LimiterMachine(RuleBasedStateMachine):
         if wait == 0:
             assert sum(at > self.time - 64 for at in self.log) + cost <= 5
             self.log += [self.time] * cost
-        else:  # an entry may stay for one grain longer
+        else:  # an entry may stay for one sixty-fourth of the window longer
             assert sum(at >= self.time - 65 for at in self.log) + cost > 5
             assert 0 < wait <= 64
 

@@ -1,4 +1,4 @@
-"""A breaker does not count an answer that a breaker behind its callee gave: one outage opens the breakers beside it."""
+"""A breaker does not count the refusal of a breaker behind its callee, so an outage opens only the nearest breakers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REFUSAL = CircuitOpenError("elasticsearch.search", 3.0)
 
 
 class Hop(RagEngine):
-    """A server that does what the test says: it raises, or calls the next hop."""
+    """A server whose handler calls a function of the test, which raises or calls the next hop."""
 
     def __init__(self, act: Any) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Hop(RagEngine):
 
 @asynccontextmanager
 async def hop(directory: Path, act: Any) -> AsyncIterator[tuple[Runtime, RagEngineStub]]:
-    """A server under its policies, and a caller under its own."""
+    """A server under its inbound policies, and a caller under its outbound policies."""
     content = bundle(
         inbound=(operation("context"),), service="rag-engine", health=Health(drain_duration=Duration("0s"))
     )
@@ -71,7 +71,7 @@ async def fails(stub: RagEngineStub) -> grpc.aio.AioRpcError:
 
 
 @pytest.mark.parametrize("soft", [False, True])
-async def test_a_refusal_opens_no_breaker_of_the_hops_before_it(tmp_path: Path, *, soft: bool) -> None:
+async def test_a_breakers_refusal_opens_no_breaker_of_earlier_hops(tmp_path: Path, *, soft: bool) -> None:
     async def refuse() -> None:
         if soft:
             raise SoftCallError("elasticsearch.search") from REFUSAL
@@ -87,7 +87,7 @@ async def test_a_refusal_opens_no_breaker_of_the_hops_before_it(tmp_path: Path, 
 
 
 class ModelCutError(Exception):
-    """The failure of a dependency, as a package beside the runtime has it."""
+    """An error that another package registers as the failure of a dependency."""
 
 
 @dependency_failure.register
@@ -95,7 +95,7 @@ def _(_: ModelCutError) -> DependencyFailure:
     return DependencyFailure("truncated", 1.5)
 
 
-async def test_the_failure_of_a_dependency_travels_with_its_class_and_opens_no_breaker_on_its_way(
+async def test_each_hop_passes_on_the_class_of_a_dependencys_failure_and_opens_no_breaker(
     tmp_path: Path,
 ) -> None:
     async def fail() -> None:
@@ -116,7 +116,7 @@ async def test_the_failure_of_a_dependency_travels_with_its_class_and_opens_no_b
         assert dependency_failure(soft) == DependencyFailure("truncated", 1.5)
 
 
-async def test_the_class_of_a_dependencys_failure_travels_over_http(tmp_path: Path) -> None:
+async def test_the_class_of_a_dependencys_failure_is_passed_on_over_http(tmp_path: Path) -> None:
     async def fail(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it
         raise ModelCutError
 
@@ -137,14 +137,16 @@ async def test_the_class_of_a_dependencys_failure_travels_over_http(tmp_path: Pa
         ((("grpc-retry-pushback-ms", "10"),), None),
     ],
 )
-def test_a_class_is_one_word_and_a_negative_wait_is_none(trailing: Any, expected: DependencyFailure | None) -> None:
+def test_a_failure_class_must_be_one_word_and_a_negative_wait_forbids_a_retry(
+    trailing: Any, expected: DependencyFailure | None
+) -> None:
     error = grpc.aio.AioRpcError(
         grpc.StatusCode.ABORTED, grpc.aio.Metadata(), trailing_metadata=grpc.aio.Metadata(*trailing)
     )
     assert dependency_failure(error) == expected
 
 
-def test_a_probe_that_was_refused_further_on_decides_nothing(clock: FakeClock) -> None:
+def test_a_probe_that_a_breaker_behind_the_callee_refused_does_not_decide_the_round(clock: FakeClock) -> None:
     policy = CircuitBreaker(consecutive_failures=1, half_open_max_requests=1, success_threshold=1)
     breaker = Breaker("rag-engine.context", policy, clock=clock)
     breaker.failure(breaker.state, PERMANENT)
@@ -155,7 +157,7 @@ def test_a_probe_that_was_refused_further_on_decides_nothing(clock: FakeClock) -
     assert breaker.current() == "closed"
 
 
-async def test_other_failures_of_a_callee_are_its_own(tmp_path: Path) -> None:
+async def test_other_failures_of_the_callee_open_the_callers_breaker(tmp_path: Path) -> None:
     async def fail() -> None:
         raise ConnectionResetError
 
@@ -166,7 +168,7 @@ async def test_other_failures_of_a_callee_are_its_own(tmp_path: Path) -> None:
         assert state_of(caller) == "open"
 
 
-async def test_over_http_as_well(tmp_path: Path) -> None:
+async def test_a_breakers_refusal_over_http_does_not_open_the_callers_breaker(tmp_path: Path) -> None:
     async def refuse(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it
         raise REFUSAL
 

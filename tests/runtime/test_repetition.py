@@ -62,14 +62,16 @@ PLACES: dict[str, Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]] = {
 
 @pytest.mark.parametrize("make", READ_ONCE)
 @pytest.mark.parametrize("place", PLACES)
-async def test_a_body_that_can_be_read_once_is_sent_once(tmp_path: Path, place: str, make: Callable[[], Any]) -> None:
+async def test_a_call_with_an_argument_that_can_be_read_only_once_is_not_retried(
+    tmp_path: Path, place: str, make: Callable[[], Any]
+) -> None:
     sent: list[Any] = []
 
     async def put(*args: Any, **kwargs: Any) -> None:
         sent.append((args, kwargs))
         for container in (*args, *kwargs.values()):
             if isinstance(container, list | dict):
-                container.clear()  # whatever the call does with it, it was found before
+                container.clear()  # the container was searched before the call, so this has no effect
         raise ConnectionResetError("lost on the way")
 
     def put_sync(*args: Any, **kwargs: Any) -> None:
@@ -86,22 +88,22 @@ async def test_a_body_that_can_be_read_once_is_sent_once(tmp_path: Path, place: 
     assert len(sent) == 2
 
 
-def test_data_is_repeated_and_not_searched() -> None:
+def test_large_data_is_repeated_without_searching_it() -> None:
     class Searched(list[Any]):
         def __iter__(self) -> Any:
-            raise AssertionError("it is too large to be looked through at every call")
+            raise AssertionError("a large container must not be searched")
 
     assert can_repeat((Searched([0.5] * (LARGEST + 1)),), {})
     assert can_repeat(("text", b"bytes", 1, None, [1, {"a": (2,)}], {3}), {"by": frozenset({"keyword"})})
 
 
-async def test_a_full_bulkhead_tells_of_the_attempt_before(tmp_path: Path) -> None:
+async def test_the_rejection_by_a_full_bulkhead_reports_the_earlier_attempt(tmp_path: Path) -> None:
     runtime = load(tmp_path, retry=AT_ONCE, bulkhead=Bulkhead(max_concurrent=1))
     taken = asyncio.Event()
     others: list[asyncio.Future[Any]] = []
 
     async def fail() -> None:
-        # The loop starts this call after the attempt has given back its slot, and before the next attempt.
+        # The event loop starts this call after the attempt has returned its slot, and before the next attempt.
         others.append(asyncio.ensure_future(runtime.call(NAME, taken.wait)))
         raise ConnectionResetError("after it was sent")
 
@@ -114,7 +116,7 @@ async def test_a_full_bulkhead_tells_of_the_attempt_before(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("sync", [False, True])
-async def test_an_open_breaker_tells_of_the_attempt_before(tmp_path: Path, sync: bool) -> None:
+async def test_the_rejection_by_an_open_breaker_reports_the_earlier_attempt(tmp_path: Path, sync: bool) -> None:
     runtime = load(tmp_path, circuit_breaker=CircuitBreaker())
     breaker = runtime.outbound(NAME).breaker
     assert breaker is not None
@@ -138,11 +140,11 @@ async def test_an_open_breaker_tells_of_the_attempt_before(tmp_path: Path, sync:
     assert (first.value.attempts, first.value.__cause__) == (0, None)
 
 
-async def test_a_call_that_was_repeated_keeps_nothing_alive(tmp_path: Path) -> None:
+async def test_a_retried_call_keeps_no_argument_alive(tmp_path: Path) -> None:
     runtime, failures = load(tmp_path), 1
 
     class Body:
-        """A body of the largest size."""
+        """An argument that the test can observe."""
 
     async def fail_once(_: Body) -> None:
         nonlocal failures
@@ -163,7 +165,7 @@ async def test_a_call_that_was_repeated_keeps_nothing_alive(tmp_path: Path) -> N
 
 
 class Passing:
-    """A hop that calls the next one under its own policies, and returns its answer."""
+    """A hop that calls the next hop under its own policies, and returns the answer."""
 
     def __init__(self, directory: Path, url: str, budget: RetryBudget) -> None:
         once_more = AT_ONCE.model_copy(update={"conditions": ("unavailable",), "max_retries": 3, "budget": budget})
@@ -178,8 +180,8 @@ class Passing:
 
 
 @pytest.mark.parametrize("budget", [LIFTED, RetryBudget()], ids=["budgets lifted", "budgets in force"])
-async def test_three_hops_with_retries_do_not_multiply_them(tmp_path: Path, budget: RetryBudget) -> None:
-    """Four attempts at each of three hops make 4 at the leaf, but 64 if each hop retried exhausted retries."""
+async def test_retries_of_three_http_hops_do_not_multiply(tmp_path: Path, budget: RetryBudget) -> None:
+    """Each of three hops allows four attempts. The leaf gets 4; it would get 64 if hops retried exhausted retries."""
     asked = 0
 
     async def leaf(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it
@@ -201,7 +203,7 @@ async def test_three_hops_with_retries_do_not_multiply_them(tmp_path: Path, budg
     assert asked == 4
 
 
-async def test_a_provider_that_forbids_a_retry_is_asked_once(tmp_path: Path) -> None:
+async def test_a_request_is_sent_once_if_the_provider_forbids_a_retry(tmp_path: Path) -> None:
     asked = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -69,7 +69,7 @@ async def test_a_call_is_found_by_its_name_and_by_an_unambiguous_callee(tmp_path
         runtime.request("run")
 
 
-async def test_a_policy_of_another_layer_is_not_enforced_here(clock: FakeClock, tmp_path: Path) -> None:
+async def test_the_runtime_does_not_enforce_a_policy_of_another_layer(clock: FakeClock, tmp_path: Path) -> None:
     elsewhere = call(
         "postgresql.query",
         protocol="postgresql",
@@ -81,7 +81,7 @@ async def test_a_policy_of_another_layer_is_not_enforced_here(clock: FakeClock, 
     runtime = Runtime.load(mount(tmp_path, bundle(elsewhere)), clock=clock)
     outbound = runtime.outbound("postgresql")
     assert (outbound.retry, outbound.breaker, outbound.bulkhead) == (None, None, None)
-    await runtime.call("postgresql", asyncio.sleep, 3600)  # no timeout either
+    await runtime.call("postgresql", asyncio.sleep, 3600)  # and has no timeout
     assert await runtime.call("postgresql", _remaining) is None
 
 
@@ -89,7 +89,7 @@ async def _remaining() -> float | None:
     return remaining()
 
 
-async def test_a_soft_call_falls_back(clock: FakeClock, tmp_path: Path) -> None:
+async def test_the_fallback_answers_a_failed_soft_call(clock: FakeClock, tmp_path: Path) -> None:
     soft = call(necessity="soft", fallback="no citations", circuit_breaker=CircuitBreaker(consecutive_failures=2))
     runtime = Runtime.load(mount(tmp_path, bundle(soft, call("model-adapter.generate"))), clock=clock)
     for _ in range(2):
@@ -132,7 +132,7 @@ async def test_a_fallback_does_not_hide_the_callers_own_errors_or_cancellation(
         await task
 
 
-async def test_decorators_keep_the_kind_and_the_name_of_what_they_wrap(tmp_path: Path) -> None:
+async def test_decorated_functions_keep_their_kind_and_name(tmp_path: Path) -> None:
     runtime = Runtime.load(mount(tmp_path, bundle(call())))
 
     @runtime.protect("rag-engine")
@@ -157,7 +157,7 @@ async def test_decorators_keep_the_kind_and_the_name_of_what_they_wrap(tmp_path:
         runtime.protect("nobody")
 
 
-async def test_a_block_is_one_attempt(clock: FakeClock, tmp_path: Path) -> None:
+async def test_once_makes_one_attempt_without_retries(clock: FakeClock, tmp_path: Path) -> None:
     guarded = call(retry=Retry(), circuit_breaker=CircuitBreaker(), bulkhead=BulkheadPolicy(max_concurrent=1))
     runtime = Runtime.load(mount(tmp_path, bundle(guarded)), clock=clock)
     async with runtime.once("rag-engine"):
@@ -174,7 +174,9 @@ async def test_a_block_is_one_attempt(clock: FakeClock, tmp_path: Path) -> None:
     assert runtime.outbound("rag-engine").statistics.retries == 0
 
 
-async def test_a_bulkhead_queues_in_order_and_gives_up_in_time(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_bulkhead_queues_calls_in_order_and_refuses_them_after_queue_timeout(
+    clock: FakeClock, tmp_path: Path
+) -> None:
     narrow = BulkheadPolicy(max_concurrent=1, max_queue=3, queue_timeout=Duration("3s"))
     slow = call(bulkhead=narrow, timeout=TimeoutPolicy(attempt=Duration("10s"), overall=Duration("1m")))
     runtime = Runtime.load(mount(tmp_path, bundle(slow)), clock=clock)
@@ -188,7 +190,7 @@ async def test_a_bulkhead_queues_in_order_and_gives_up_in_time(clock: FakeClock,
     await settle()
     calls[1].cancel()
     results = await asyncio.gather(*calls, return_exceptions=True)
-    assert order == [0, 2]  # 3 waited longer than it may, 4 found the queue full, 1 was cancelled
+    assert order == [0, 2]  # 3 waited too long, 4 found the queue full, 1 was cancelled
     assert [type(result).__name__ for result in results] == [
         "NoneType",
         "CancelledError",
@@ -255,7 +257,7 @@ async def test_requests_pass_limits_bulkhead_and_deadline_in_that_order(clock: F
     assert [event.policy for event in recorder.of("rejected")] == ["bulkhead", "rate_limit"]
 
 
-def test_requests_are_served_synchronously_too(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_request_can_be_served_synchronously(tmp_path: Path, clock: FakeClock) -> None:
     inbound = operation("run", rate_limits=(RateLimit(limit=TokenBucket(rate=Rate("1/m"), burst=1)),))
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(inbound,))), clock=clock)
     with runtime.request("run", remaining=5.0):
@@ -272,7 +274,7 @@ def test_requests_are_served_synchronously_too(tmp_path: Path, clock: FakeClock)
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-async def test_faults_are_injected_only_where_policy_and_process_allow(
+async def test_faults_are_injected_only_if_policy_and_process_allow_it(
     clock: FakeClock, tmp_path: Path, *, allowed: bool
 ) -> None:
     faults = FaultInjection(
@@ -298,8 +300,8 @@ async def test_faults_are_injected_only_where_policy_and_process_allow(
         except CalleeError:
             failed += 1
     if allowed:
-        assert 750 < reached < 850  # a fifth was not sent
-        assert 300 < failed < 420  # and a fifth of the rest was cut off
+        assert 750 < reached < 850  # a fifth of the calls was not sent
+        assert 300 < failed < 420  # and a fifth of the others was cut off
         assert 85 < clock.monotonic() - begun < 115
         with pytest.raises(CalleeError):
             deque(runtime.call_sync("rag-engine", int) for _ in range(100))
@@ -307,12 +309,12 @@ async def test_faults_are_injected_only_where_policy_and_process_allow(
         assert (reached, failed, clock.monotonic()) == (1000, 0, begun)
 
 
-async def test_no_faults_without_the_policy(clock: FakeClock, tmp_path: Path) -> None:
+async def test_no_faults_are_injected_without_the_policy(clock: FakeClock, tmp_path: Path) -> None:
     runtime = Runtime.load(mount(tmp_path, bundle(call())), clock=clock, allow_fault_injection=True)
     assert runtime.outbound("rag-engine").fault_injection is None
 
 
-async def test_randomness_repeats_with_its_seed(tmp_path: Path) -> None:
+async def test_a_seed_repeats_all_random_decisions(tmp_path: Path) -> None:
     mount(tmp_path, bundle(call(retry=Retry())))
     waits = []
     for _ in range(2):
@@ -325,7 +327,9 @@ async def test_randomness_repeats_with_its_seed(tmp_path: Path) -> None:
     assert waits[0] == waits[1]
 
 
-async def test_our_own_errors_are_judged_by_us_whatever_the_classifier_says(clock: FakeClock, tmp_path: Path) -> None:
+async def test_the_runtime_classifies_its_own_errors_without_the_registered_classifier(
+    clock: FakeClock, tmp_path: Path
+) -> None:
     runtime = Runtime.load(
         mount(tmp_path, bundle(call(circuit_breaker=CircuitBreaker(consecutive_failures=2)))),
         classify=lambda _: Failure("unavailable"),
@@ -358,5 +362,5 @@ def test_every_public_error_is_in_the_tree() -> None:
         (CalleeError("rag-engine", condition="resource_exhausted"), "callee of rag-engine is resource exhausted"),
     ],
 )
-def test_errors_say_what_and_where(error: VoiceRuntimeError, text: str) -> None:
+def test_the_text_of_an_error_names_cause_and_target(error: VoiceRuntimeError, text: str) -> None:
     assert str(error) == text

@@ -1,4 +1,4 @@
-"""The failure of a soft call becomes its fallback's result, or one documented error, by the current bundle."""
+"""If a soft call fails, the caller gets the fallback's result, or `SoftCallError` without a fallback."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def load(directory: Path, *calls: Any, **settings: Any) -> Runtime:
     return Runtime.load(mount(directory, bundle(*calls)), **settings)
 
 
-async def test_softness_follows_the_bundle_in_force(tmp_path: Path) -> None:
+async def test_a_reload_decides_whether_a_call_is_soft(tmp_path: Path) -> None:
     runtime = load(tmp_path, SOFT)
     runtime.fallback(NAME, lambda _: "stand-in")
     assert await runtime.call(NAME, down) == "stand-in"
@@ -76,7 +76,9 @@ async def test_softness_follows_the_bundle_in_force(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attempt", [by_call, by_call_sync, by_stream, by_block])
-async def test_without_a_fallback_it_fails_with_one_error(tmp_path: Path, attempt: Callable[[Runtime], Any]) -> None:
+async def test_a_soft_call_without_a_fallback_raises_soft_call_error(
+    tmp_path: Path, attempt: Callable[[Runtime], Any]
+) -> None:
     with pytest.raises(SoftCallError, match=f"soft call {NAME} failed and has no fallback") as failed:
         await attempt(load(tmp_path, SOFT))
     assert isinstance(failed.value.__cause__, ConnectionResetError)
@@ -85,7 +87,7 @@ async def test_without_a_fallback_it_fails_with_one_error(tmp_path: Path, attemp
         await attempt(load(tmp_path / "hard", HARD))
 
 
-async def test_the_error_tells_of_every_attempt(tmp_path: Path) -> None:
+async def test_a_soft_call_error_has_the_number_of_attempts(tmp_path: Path) -> None:
     runtime = load(tmp_path, SOFT.model_copy(update={"retry": TWICE, "enforced_by": call(retry=TWICE).enforced_by}))
 
     async def ask() -> None:
@@ -97,14 +99,14 @@ async def test_the_error_tells_of_every_attempt(tmp_path: Path) -> None:
     assert failed.value.attempts == failed.value.__cause__.attempts
 
 
-async def test_an_answer_that_is_no_failure_is_the_callers_own(tmp_path: Path) -> None:
+async def test_a_neutral_error_of_a_soft_call_is_raised_unchanged(tmp_path: Path) -> None:
     runtime = load(tmp_path, SOFT, classify=lambda _: None)
     with pytest.raises(ConnectionResetError):
         await runtime.call(NAME, down)
 
 
 @pytest.mark.parametrize("sync", [False, True])
-async def test_a_result_that_is_a_failure_falls_back_too(tmp_path: Path, sync: bool) -> None:
+async def test_the_fallback_answers_a_result_that_means_failure(tmp_path: Path, sync: bool) -> None:
     def no_answer(result: object) -> Failure | None:
         return Failure() if result is None else None
 
@@ -133,7 +135,7 @@ async def test_a_result_that_is_a_failure_falls_back_too(tmp_path: Path, sync: b
     assert await result(load(tmp_path / "hard", HARD, classify_result=no_answer)) is None
 
 
-def test_missing_fallbacks_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_fallbacks_are_logged_and_exported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = call("external-tools.invoke", necessity="soft", fallback="no tools")
     runtime = load(tmp_path, SOFT, other, call("model-adapter.generate"))
     registry = CollectorRegistry()
@@ -158,7 +160,7 @@ ANSWERS: list[tuple[int, dict[str, str]]] = [(503, {}), (500, {}), (429, {})]
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-async def test_an_http_call_falls_back_on_a_status(tmp_path: Path, answer: Any) -> None:
+async def test_the_fallback_answers_an_http_call_with_an_error_status(tmp_path: Path, answer: Any) -> None:
     soft = call("elasticsearch.search", protocol="http", necessity="soft", fallback="no results")
     runtime = load(tmp_path, soft)
     async with serving(Elasticsearch(answer, answer)) as url:
@@ -171,7 +173,7 @@ async def test_an_http_call_falls_back_on_a_status(tmp_path: Path, answer: Any) 
             assert client_of_threads.get("/").json() == {"hits": []}
 
 
-async def test_a_service_whose_soft_http_call_failed_is_unavailable_and_not_broken(tmp_path: Path) -> None:
+async def test_a_service_whose_soft_call_failed_answers_unavailable_and_not_internal(tmp_path: Path) -> None:
     """Callers over gRPC and HTTP get UNAVAILABLE or 503, although no handler caught the error."""
     soft = call("elasticsearch.search", protocol="http", necessity="soft", fallback="no results")
     runtime = Runtime.load(mount(tmp_path, bundle(soft, inbound=(operation("context"),))))
@@ -179,7 +181,7 @@ async def test_a_service_whose_soft_http_call_failed_is_unavailable_and_not_brok
         client = Http(runtime).client("elasticsearch.search", base_url=url)
 
         class Searching(RagEngine):
-            async def behave(self, name: str, request: Any, context: Any) -> None:  # the hook's
+            async def behave(self, name: str, request: Any, context: Any) -> None:  # the signature of the hook
                 (await client.get("/")).raise_for_status()
 
         async def search(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it
@@ -202,11 +204,11 @@ async def test_a_service_whose_soft_http_call_failed_is_unavailable_and_not_brok
 
 
 class Unavailable(RagEngine):
-    async def behave(self, name: str, request: Any, context: Any) -> None:  # the hook's
+    async def behave(self, name: str, request: Any, context: Any) -> None:  # the signature of the hook
         await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
 
 
-async def test_a_grpc_call_falls_back_on_a_status(tmp_path: Path) -> None:
+async def test_the_fallback_answers_a_grpc_call_with_an_error_status(tmp_path: Path) -> None:
     async with wired(tmp_path, Unavailable(), SOFT) as (wire, stub):
         made = stub.Context(b"x")
         with pytest.raises(SoftCallError):

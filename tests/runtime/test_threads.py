@@ -27,7 +27,7 @@ PATIENCE = 60.0
 
 @pytest.fixture(params=[1e-6, sys.getswitchinterval()])
 def switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The interval of thread switches: nearly every instruction, and the default."""
+    """Switch threads at nearly every instruction, or at the default interval."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(request.param)
     yield
@@ -35,7 +35,7 @@ def switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> None:
-    """Run `work(number)` in the given number of threads at once. Raises the error of one of them."""
+    """Run `work(number)` in the given number of threads at once. Raises the error of one thread."""
     ready = threading.Barrier(count)
 
     def begin(number: int) -> None:
@@ -48,12 +48,12 @@ def in_threads(count: int, work: Callable[[int], object]) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110  # another thread's
+        while not condition():  # noqa: ASYNC110  # the condition depends on another thread
             await asyncio.sleep(0.01)
 
 
 @pytest.mark.usefixtures("switch_interval")
-def test_no_scope_waits_in_the_sweep_of_another_loop() -> None:
+def test_no_scope_is_registered_in_the_sweep_of_another_loop() -> None:
     timer = Timer(60.0)
 
     async def bind_often() -> None:
@@ -66,14 +66,14 @@ def test_no_scope_waits_in_the_sweep_of_another_loop() -> None:
 
 @pytest.mark.usefixtures("switch_interval")
 def test_a_window_loses_no_count_and_counts_none_twice() -> None:
-    """Time moves during counting, and ten threads find the same bucket expired."""
+    """Time advances while ten threads count, so several threads find the same bucket expired."""
     threads, counts, now = 10, 3_000, [0.0]
     window = Window(1e9, 0.0)
 
     def count(number: int) -> None:
         for _ in range(counts):
             if number == 0:
-                now[0] += 1e5  # a bucket is over after a thousand of them, long before the window
+                now[0] += 1e5  # a bucket ends after a thousand of these steps
             window.add(now[0])
 
     in_threads(threads, count)
@@ -82,8 +82,8 @@ def test_a_window_loses_no_count_and_counts_none_twice() -> None:
 
 
 @pytest.mark.usefixtures("switch_interval")
-def test_expired_counts_leave_nothing_behind() -> None:
-    """Every thread finds an expired bucket at every count."""
+def test_the_counts_of_many_threads_leave_the_window() -> None:
+    """At every count, every thread finds an expired bucket."""
     window, now = Window(1.0, 0.0), [0.0]
 
     def count(_: int) -> None:
@@ -117,7 +117,7 @@ def test_a_publisher_does_not_wait_for_the_events_of_other_threads() -> None:
     first.start()
     assert slow.entered.wait(PATIENCE)
     for number in range(rounds):
-        events.publish(Event("rejected", "bulkhead", str(number)))  # does not wait, though the listener does
+        events.publish(Event("rejected", "bulkhead", str(number)))  # returns at once, although the listener waits
     slow.permits.release()
     first.join(PATIENCE / 2)
     assert not first.is_alive()
@@ -129,7 +129,7 @@ def test_a_publisher_does_not_wait_for_the_events_of_other_threads() -> None:
     asyncio.run(until(lambda: threading.active_count() < held))
 
 
-def test_a_listener_that_is_too_slow_costs_events_and_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_for_a_slow_listener_are_dropped_so_that_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voice_runtime.events.LONGEST_QUEUE", 5)
     slow = Slow()
     events = Events([slow])
@@ -144,7 +144,7 @@ def test_a_listener_that_is_too_slow_costs_events_and_no_memory(monkeypatch: pyt
     assert events.dropped == 3
 
 
-def test_each_loop_gets_turns_of_a_limit_or_a_refusal(tmp_path: Path) -> None:
+def test_every_event_loop_gets_admissions_of_a_limit_that_loops_share(tmp_path: Path) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("200/s"), burst=1), max_wait=Duration("5s"))
     run = operation("run", deadline=Duration("30s"), rate_limits=(limit,))
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(run,))))
@@ -155,7 +155,7 @@ def test_each_loop_gets_turns_of_a_limit_or_a_refusal(tmp_path: Path) -> None:
             async with runtime.request("run"):
                 passed.append(number)
         except RateLimitedError:
-            """Refused, which is an answer too."""
+            """Accept a refusal: the test is about loops that would never get a turn."""
 
     async def many(number: int) -> None:
         await asyncio.gather(*(one(number) for _ in range(20)))
@@ -201,7 +201,7 @@ def in_child(work: Callable[[], Any]) -> int:
 
 
 def test_a_forked_process_makes_synchronous_calls_and_follows_the_bundle(tmp_path: Path) -> None:
-    """As in a server that loads before it forks: the threads exist only in the parent."""
+    """The runtime was loaded before the fork, so its threads exist only in the parent."""
     runtime = Runtime.load(mount(tmp_path, bundle(call("rag-engine.context"))), poll_interval=0.02)
     other = bundle(call("rag-engine.context"), call("model-adapter.generate"))
 
@@ -219,7 +219,7 @@ def test_a_forked_process_makes_synchronous_calls_and_follows_the_bundle(tmp_pat
         assert in_child(followed) == 0
 
 
-def test_another_event_loop_keeps_the_time_and_gives_back(tmp_path: Path) -> None:
+def test_timeouts_and_slots_work_on_another_event_loop(tmp_path: Path) -> None:
     short = Timeout(attempt=Duration("50ms"), overall=Duration("50ms"))
     slow = call("rag-engine.context", timeout=short, bulkhead=Bulkhead(max_concurrent=1))
     runtime = Runtime.load(mount(tmp_path, bundle(slow, inbound=(operation("run"),))))

@@ -1,4 +1,4 @@
-"""Costs, times, keys and headers from others are refused, or read in one defined way."""
+"""Costs, times, keys and headers from other services are refused, or read in one defined way."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from voice_runtime.tracing.baggage import AllowedBaggage
 from tests.bundles import bundle, call, mount, operation
 
 ANY_TEXT = st.text(st.characters(), max_size=5)
-"""Includes lone surrogates."""
+"""Any text, including lone surrogates."""
 SURROGATE = json.loads('"\\ud800"')
 NAN, NEVER = math.nan, math.inf
 
@@ -62,7 +62,9 @@ def limited(directory: Path, *limits: RateLimit, **settings: Any) -> Runtime:
     "algorithm", [TokenBucket(rate=Rate("1/h"), burst=2), SlidingWindow(limit=2, window=Duration("1h"))]
 )
 @pytest.mark.parametrize("cost", [0, -1, -(10**400), 0.5, NAN, "1"])
-async def test_a_cost_that_is_none_is_refused_and_gives_nothing_away(tmp_path: Path, algorithm: Any, cost: Any) -> None:
+async def test_a_cost_that_is_not_a_whole_number_from_1_is_refused_and_takes_no_admission(
+    tmp_path: Path, algorithm: Any, cost: Any
+) -> None:
     runtime = limited(tmp_path, RateLimit(limit=algorithm))
     for _ in range(3):
         with pytest.raises((ValueError, TypeError)):
@@ -78,7 +80,7 @@ async def test_a_cost_that_is_none_is_refused_and_gives_nothing_away(tmp_path: P
 @pytest.mark.parametrize(
     "algorithm", [TokenBucket(rate=Rate("1/h"), burst=2), SlidingWindow(limit=2, window=Duration("1h"))]
 )
-async def test_an_absurd_cost_is_refused_at_once_and_for_good(tmp_path: Path, algorithm: Any) -> None:
+async def test_a_cost_above_every_limit_is_refused_at_once_without_retry_after(tmp_path: Path, algorithm: Any) -> None:
     runtime = limited(tmp_path, RateLimit(limit=algorithm, max_wait=Duration("1h")))
     with pytest.raises(RateLimitedError) as refused:
         async with runtime.request("run", cost=10**400):
@@ -91,7 +93,7 @@ async def test_an_absurd_cost_is_refused_at_once_and_for_good(tmp_path: Path, al
 # --- times
 
 
-async def test_the_time_that_is_left_is_a_number(tmp_path: Path) -> None:
+async def test_a_remaining_time_of_nan_is_refused(tmp_path: Path) -> None:
     runtime = limited(tmp_path)
     with pytest.raises(ValueError, match="run: the remaining time must be a number of seconds, not nan"):
         runtime.request("run", remaining=NAN)
@@ -103,7 +105,7 @@ async def test_the_time_that_is_left_is_a_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, NAN, -NEVER])
-def test_a_timeout_that_is_none_is_refused(seconds: float) -> None:
+def test_a_timeout_that_is_not_above_zero_is_refused(seconds: float) -> None:
     for make in (
         lambda: Timeout("callee", seconds),
         lambda: Outbound("callee", attempt_timeout=seconds),
@@ -118,7 +120,7 @@ def test_a_timeout_that_is_none_is_refused(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["36500d", "200000d", "9999999999d"])
-def test_a_duration_of_centuries_is_no_limit(tmp_path: Path, text: str) -> None:
+def test_a_duration_of_centuries_works_as_no_limit(tmp_path: Path, text: str) -> None:
     timeout = TimeoutPolicy(attempt=Duration(text), overall=Duration(text))
     runtime = Runtime.load(mount(tmp_path, bundle(call(timeout=timeout))))
     assert runtime.call_sync("rag-engine.context", lambda: 1) == 1
@@ -159,7 +161,7 @@ def test_any_pushback_is_a_wait_or_a_refusal(text: str) -> None:
 
 
 @pytest.mark.parametrize("pushback", ["1_000", " 5", "5 ", "+5", "1e3", "٣", "", "9" * 400])
-def test_a_pushback_that_is_no_number_forbids_a_retry(pushback: str) -> None:
+def test_a_pushback_that_is_not_a_number_forbids_a_retry(pushback: str) -> None:
     failure = grpc_status.failure_of(grpc.StatusCode.UNAVAILABLE, ((grpc_status.PUSHBACK, pushback),))
     assert failure is not None
     assert failure.retry_after == grpc_status.NO_RETRY
@@ -169,7 +171,7 @@ def test_a_pushback_that_is_no_number_forbids_a_retry(pushback: str) -> None:
     ("wait", "milliseconds", "seconds"),
     [(1.5, "1500", "2"), (NEVER, "2147483647", "2147483647"), (1e300, "2147483647", "2147483647"), (NAN, "-1", None)],
 )
-def test_a_wait_that_is_passed_on_can_be_read(wait: float, milliseconds: str, seconds: str | None) -> None:
+def test_a_wait_that_a_server_passes_on_is_readable(wait: float, milliseconds: str, seconds: str | None) -> None:
     error = CalleeError("callee", wait)
     assert grpc_status.answer_to(error)[1] == ((grpc_status.PUSHBACK, milliseconds),)
     refused = RateLimitedError("run", wait)
@@ -186,7 +188,7 @@ def test_two_users_never_share_a_key(first: tuple[str, str], second: tuple[str, 
 
 
 @pytest.mark.parametrize(("one", "other"), [(("acme/eu", "ann"), ("acme", "eu/ann")), (("1:a", "b"), ("1", ":ab"))])
-async def test_a_users_limit_is_its_own(tmp_path: Path, one: tuple[str, str], other: tuple[str, str]) -> None:
+async def test_each_user_has_a_separate_limit(tmp_path: Path, one: tuple[str, str], other: tuple[str, str]) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/h"), burst=1), key="user")
     runtime = limited(tmp_path, limit)
     for tenant, user in (one, other):
@@ -195,7 +197,7 @@ async def test_a_users_limit_is_its_own(tmp_path: Path, one: tuple[str, str], ot
 
 
 class Store:
-    """Records its requests."""
+    """A store that records its requests."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -206,7 +208,7 @@ class Store:
         return 1
 
 
-async def test_any_text_is_a_key_of_a_distributed_limit(tmp_path: Path) -> None:
+async def test_a_distributed_limit_accepts_any_text_as_a_key(tmp_path: Path) -> None:
     store = Store()
     limit = RateLimit(
         limit=TokenBucket(rate=Rate("10/s"), burst=10), key="tenant", scope="distributed", store="redis.access"
@@ -235,7 +237,7 @@ async def statuses(runtime: Runtime, *headers: list[tuple[str, str]]) -> list[in
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["tenant first", "tenant last"])
-async def test_baggage_comes_in_several_headers(tmp_path: Path, *, first: bool) -> None:
+async def test_baggage_in_several_headers_is_joined(tmp_path: Path, *, first: bool) -> None:
     runtime = limited(tmp_path, RateLimit(limit=TokenBucket(rate=Rate("1/h"), burst=1), key="tenant"))
 
     def sent(tenant: str) -> list[tuple[str, str]]:
@@ -260,12 +262,14 @@ async def test_baggage_comes_in_several_headers(tmp_path: Path, *, first: bool) 
     ],
     ids=str,
 )
-async def test_the_shortest_timeout_of_the_headers_counts(tmp_path: Path, timeouts: list[str], status: int) -> None:
+async def test_the_shortest_timeout_of_several_headers_applies(
+    tmp_path: Path, timeouts: list[str], status: int
+) -> None:
     headers = [("x-envoy-expected-rq-timeout-ms", timeout) for timeout in timeouts]
     assert await statuses(limited(tmp_path), headers) == [status]
 
 
-def test_any_text_travels_as_baggage(tmp_path: Path) -> None:
+def test_baggage_carries_any_text(tmp_path: Path) -> None:
     runtime = limited(tmp_path)
     allowed = AllowedBaggage(runtime)
     carrier: dict[str, str] = {}

@@ -1,4 +1,5 @@
-"""A service with all four kinds of methods. Stub and `add_to_server` work like generated ones, on bytes."""
+"""A service with all four kinds of methods. Stub and `add_to_server` work like generated code, with bytes as
+messages."""
 
 # ruff: noqa: N802  # methods of a servicer are named as in the .proto
 
@@ -44,14 +45,14 @@ class RagEngineStub:
 
 
 class RagEngine:
-    """Echoes requests. Counts them, and records metadata and remaining time of each."""
+    """Echoes requests, and records the method, metadata and remaining time of each."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any], float | None]] = []
         self.cancelled = 0
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
-        """A hook that the test may override. It runs first."""
+        """A hook for tests. It runs at the start of each handler."""
 
     async def _asked(self, name: str, request: Any, context: Any) -> None:
         self.asked.append((name, dict(context.invocation_metadata()), context.time_remaining()))
@@ -93,7 +94,7 @@ def add_to_server(servicer: RagEngine, server: grpc.aio.Server) -> None:
 
 @asynccontextmanager
 async def serving(servicer: RagEngine, options: Any = (), port: int = 0) -> AsyncIterator[str]:
-    """A bare server on loopback; its address."""
+    """Run a server without policies on loopback. Yields the address."""
     server = grpc.aio.server(options=options)
     add_to_server(servicer, server)
     address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
@@ -110,7 +111,7 @@ def calls(**policies: Any) -> tuple[OutboundCall, ...]:
 
 
 def runtime(directory: Path, *outbound: OutboundCall, **settings: Any) -> Runtime:
-    """A runtime with these calls, or with one to each method."""
+    """A runtime with these calls, or with a call to each method if none is given."""
     return Runtime.load(mount(directory, bundle(*(outbound or calls()))), **settings)
 
 
@@ -118,7 +119,7 @@ def runtime(directory: Path, *outbound: OutboundCall, **settings: Any) -> Runtim
 async def wired(
     directory: Path, servicer: RagEngine, *outbound: OutboundCall, options: Any = (), **settings: Any
 ) -> AsyncIterator[tuple[Grpc, RagEngineStub]]:
-    """A stub on a policed channel to a real server."""
+    """A stub whose channel applies the policies, connected to a real server."""
     async with serving(servicer, options) as address:
         wire = Grpc(runtime(directory, *outbound, **settings))
         async with wire.channel("rag-engine", target=address) as channel:
@@ -136,9 +137,9 @@ async def connected(
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for a condition, because a machine may be slow."""
+    """Wait up to `seconds` until a condition holds."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # a condition of any kind
+        while not condition():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.01)
 
 

@@ -43,7 +43,7 @@ def in_state(call: Attempts, state: type[State]) -> bool:
     return type(call.state) is state
 
 
-def test_a_call_is_run_once_and_sent_as_often_as_it_is_attempted() -> None:
+def test_a_call_begins_once_and_each_attempt_sends_one_rpc() -> None:
     call = attempts()
     assert in_state(call, Made)
     assert call.begin()
@@ -60,7 +60,7 @@ def test_a_call_is_run_once_and_sent_as_often_as_it_is_attempted() -> None:
 @pytest.mark.parametrize(
     ("before", "after"), [(Made, Ended), (Waiting, Stopped), (Sent, Stopped)], ids=["made", "waiting", "sent"]
 )
-def test_a_stopped_call_sends_nothing_more(before: type[State], after: type[State]) -> None:
+def test_a_stopped_call_sends_no_further_rpc(before: type[State], after: type[State]) -> None:
     call = attempts()
     if before is not Made:
         call.begin()

@@ -1,4 +1,4 @@
-"""Stubs on a policed channel: the four kinds of calls against a real server."""
+"""Stubs on a channel with policies: the four kinds of calls against a real server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def numbers() -> AsyncIterator[bytes]:
         yield b"%d" % number
 
 
-async def test_all_four_kinds_work_through_an_unchanged_stub(tmp_path: Path) -> None:
+async def test_all_four_kinds_of_methods_work_through_an_unchanged_stub(tmp_path: Path) -> None:
     async with connected(tmp_path, RagEngine()) as (client, stub):
         assert await stub.Context(b"tides") == b"tides"
         assert [message async for message in stub.ListSources(b"3")] == [b"0", b"1", b"2"]
@@ -62,7 +62,7 @@ async def test_calls_are_written_and_read_by_hand(tmp_path: Path) -> None:
         assert client.outbound("rag-engine.upload").statistics.successful == 1
 
 
-async def test_the_call_object_tells_what_the_callee_said(tmp_path: Path) -> None:
+async def test_the_call_object_has_the_callees_metadata_status_and_details(tmp_path: Path) -> None:
     class Polite(RagEngine):
         async def behave(self, name: str, request: Any, context: Any) -> None:
             await context.send_initial_metadata((("first", "1"),))
@@ -88,7 +88,7 @@ async def test_the_call_object_tells_what_the_callee_said(tmp_path: Path) -> Non
         assert dict(await stream.trailing_metadata())["last"] == "2"
 
 
-async def test_calls_begin_when_they_are_made(tmp_path: Path) -> None:
+async def test_calls_begin_before_they_are_awaited(tmp_path: Path) -> None:
     both = asyncio.Event()
 
     class Meeting(RagEngine):
@@ -111,7 +111,7 @@ async def test_a_method_that_the_bundle_does_not_name_is_refused(tmp_path: Path)
         assert await stub.Context(b"x") == b"x"
 
 
-async def test_a_purpose_is_chosen_by_the_name_of_the_call(tmp_path: Path) -> None:
+async def test_a_channel_named_after_a_call_makes_that_call(tmp_path: Path) -> None:
     purposes = call("rag-engine.context:plan"), call("rag-engine.context:answer")
     async with serving(RagEngine()) as address:
         client = runtime(tmp_path, *purposes)
@@ -127,7 +127,7 @@ async def test_a_purpose_is_chosen_by_the_name_of_the_call(tmp_path: Path) -> No
             wire.channel("rag-engin")
 
 
-async def test_the_address_is_the_bundles(tmp_path: Path) -> None:
+async def test_a_channel_connects_to_the_address_in_the_bundle(tmp_path: Path) -> None:
     wire = Grpc(runtime(tmp_path, call("rag-engine.context", addresses=({"host": "localhost", "port": 1},))))
     async with wire.channel("rag-engine") as channel:
         with pytest.raises(grpc.aio.AioRpcError, match=r"127.0.0.1:1|::1.*:1"):
@@ -136,7 +136,7 @@ async def test_the_address_is_the_bundles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("synchronous", [False, True], ids=["event loop", "threads"])
-async def test_a_channel_follows_the_bundles_address(tmp_path: Path, *, synchronous: bool) -> None:
+async def test_a_channel_connects_to_a_changed_address_after_a_reload(tmp_path: Path, *, synchronous: bool) -> None:
     first, second = RagEngine(), RagEngine()
     async with serving(first) as before, serving(second) as after:
         client = runtime(tmp_path, at(before))
@@ -175,7 +175,7 @@ async def test_a_callee_behind_a_proxy_is_reached_over_tls_by_default(tmp_path: 
         await wire.close()
 
 
-async def test_a_closed_channel_takes_no_call(tmp_path: Path) -> None:
+async def test_a_closed_channel_refuses_calls(tmp_path: Path) -> None:
     async with wired(tmp_path, RagEngine()) as (wire, stub):
         async with wire.channel("rag-engine") as channel:
             pass
@@ -184,7 +184,7 @@ async def test_a_closed_channel_takes_no_call(tmp_path: Path) -> None:
         assert await stub.Context(b"x") == b"x"
 
 
-async def test_a_stream_may_outlast_the_attempt_that_its_first_message_ended(tmp_path: Path) -> None:
+async def test_the_attempt_timeout_of_a_stream_ends_with_its_first_message(tmp_path: Path) -> None:
     class Slow(RagEngine):
         async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto
             await self._asked("ListSources", request, context)

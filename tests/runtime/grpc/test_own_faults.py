@@ -77,7 +77,7 @@ UNSENDABLE = {"metadata value": "x-token", "metadata key": "X Token", "metadata 
 
 
 class Stub:
-    """A stub of the four kinds, with a serializer of each test's own."""
+    """A stub that takes the serializer from the test."""
 
     def __init__(self, channel: Any) -> None:
         self.channel = channel
@@ -109,7 +109,7 @@ def blames_nobody(client: Any) -> bool:
 
 
 @pytest.mark.parametrize("fault", FAULTS | ASYNCHRONOUS)
-async def test_a_request_that_cannot_be_sent_blames_nobody(tmp_path: Path, fault: str) -> None:
+async def test_a_request_that_cannot_be_sent_does_not_count_against_the_callee(tmp_path: Path, fault: str) -> None:
     ask, expected = (FAULTS | ASYNCHRONOUS)[fault]
     servicer = RagEngine()
     async with serving(servicer) as address:
@@ -125,13 +125,15 @@ async def test_a_request_that_cannot_be_sent_blames_nobody(tmp_path: Path, fault
                 assert "secret" not in text
         assert blames_nobody(wire.runtime)
         assert await stub.answer()(b"tides") == b"tides"
-        async with asyncio.timeout(20):  # far less than the minute that calls in flight would get
+        async with asyncio.timeout(20):  # calls in flight would get a minute
             await wire.close()
-    assert [name for name, _, _ in servicer.asked if name != "Upload"] == ["Context"], "nothing but the last was asked"
+    assert [name for name, _, _ in servicer.asked if name != "Upload"] == ["Context"], "only the last call was sent"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_request_that_cannot_be_sent_from_a_thread_blames_nobody(tmp_path: Path, fault: str) -> None:
+async def test_a_request_that_cannot_be_sent_from_a_thread_does_not_count_against_the_callee(
+    tmp_path: Path, fault: str
+) -> None:
     ask, expected = FAULTS[fault]
     servicer = RagEngine()
     async with serving(servicer) as address:
@@ -145,7 +147,7 @@ async def test_a_request_that_cannot_be_sent_from_a_thread_blames_nobody(tmp_pat
     assert [name for name, _, _ in servicer.asked if name != "Upload"] == ["Context"]
 
 
-async def test_a_cancellation_while_requests_are_sent_stays_one(tmp_path: Path) -> None:
+async def test_a_cancellation_while_requests_are_sent_raises_cancelled_error(tmp_path: Path) -> None:
     async def endless() -> AsyncIterator[bytes]:
         yield b"a"
         await asyncio.sleep(3600)
@@ -160,7 +162,7 @@ async def test_a_cancellation_while_requests_are_sent_stays_one(tmp_path: Path) 
 
 
 class Stopping(RagEngine):
-    """Ends requests as a stopping C core does, before a handler gets them."""
+    """Cancels the first requests, as gRPC's C core does while a server stops."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
@@ -172,7 +174,7 @@ class Stopping(RagEngine):
 
 
 @pytest.mark.parametrize("synchronous", [False, True], ids=["channel", "sync_channel"])
-async def test_cancelled_by_the_callee_is_asked_again(tmp_path: Path, *, synchronous: bool) -> None:
+async def test_an_rpc_that_the_callee_cancelled_is_retried(tmp_path: Path, *, synchronous: bool) -> None:
     servicer = Stopping(1)
     async with serving(servicer) as address:
         wire = Grpc(runtime(tmp_path, *calls(retry=AT_ONCE, circuit_breaker=BREAKER)))
@@ -186,7 +188,7 @@ async def test_cancelled_by_the_callee_is_asked_again(tmp_path: Path, *, synchro
     assert breaker.failed == 1
 
 
-async def test_cancelled_by_the_callee_is_not_repeated_where_nothing_may_be(tmp_path: Path) -> None:
+async def test_an_rpc_that_the_callee_cancelled_is_not_retried_if_the_call_may_not_be_repeated(tmp_path: Path) -> None:
     servicer = Stopping(9)
     never = AT_ONCE.model_copy(update={"conditions": ("connection_failed",)})
     async with serving(servicer) as address:
@@ -197,7 +199,7 @@ async def test_cancelled_by_the_callee_is_not_repeated_where_nothing_may_be(tmp_
     assert len(servicer.asked) == 1
 
 
-async def test_a_callees_cancelled_reaches_the_caller_as_unavailable(tmp_path: Path) -> None:
+async def test_the_caller_gets_unavailable_if_the_callee_cancelled_the_rpc(tmp_path: Path) -> None:
     async with serving(Stopping(9)) as address:
         wire = Grpc(runtime(tmp_path, *calls(retry=AT_ONCE)))
         error = await ended(Stub(wire.channel("rag-engine", target=address)).answer()(b"x"))
@@ -206,7 +208,7 @@ async def test_a_callees_cancelled_reaches_the_caller_as_unavailable(tmp_path: P
     assert answer_to(error)[0] is grpc.StatusCode.UNAVAILABLE
 
 
-def test_metadata_that_grpc_accepts() -> None:
+def test_unsendable_names_exactly_the_metadata_that_grpc_refuses() -> None:
     good = (("x-token", "a b~"), ("x_1.b", b"bytes"), ("x-bin", b"\x00\xff"))
     bad = (("X-Token", "a"), ("x-a", "é"), ("x-b", 1), ("x-c-bin", "text"), ("", "a"), "no pair", ("x-d", "a", "b"))
     assert unsendable(good) == []

@@ -1,4 +1,4 @@
-"""Failures of real servers leave nothing behind: no task, no permit, no call in flight."""
+"""After failures of real servers no task, no slot and no call in flight is left."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SHORT = Timeout(attempt=Duration("100ms"), overall=Duration("5s"))
 
 @asynccontextmanager
 async def leaving_nothing(wire: Grpc, spans: Spans | None = None) -> AsyncIterator[None]:
-    """Checks that tasks, permits, connections and open spans are the same before and after the block."""
+    """Check that the block leaves no tasks, slots, connections or open spans behind."""
     await wire.close()
     opened = sockets()
     yield
@@ -57,13 +57,13 @@ async def leaving_nothing(wire: Grpc, spans: Spans | None = None) -> AsyncIterat
 
 
 def sockets() -> int:
-    """Both ends of each connection, where the server is in the same process."""
-    gc.collect()  # a connection stays as long as a call on it is referred to
+    """The number of sockets. A server in the same process counts both ends of a connection."""
+    gc.collect()  # a connection stays open while a call object on it exists
     return sum(each.is_socket() for each in Path("/proc/self/fd").iterdir())
 
 
 def tasks_of_calls() -> list[str]:
-    """Tasks that run our code, without those of the server in the same process."""
+    """The tasks of the client in this process, without those of the server."""
     codes = (getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks())
     return [code.co_qualname for code in codes if code and "voice_runtime" in code.co_filename]
 
@@ -77,7 +77,7 @@ async def one_of_each(stub: RagEngineStub) -> list[Any]:
 
 
 class Late(RagEngine):
-    """Answers after everybody has stopped waiting."""
+    """Answers after every caller has timed out."""
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
         try:
@@ -93,14 +93,18 @@ class Hanging(RagEngine):
 
 
 @pytest.mark.parametrize("servicer", [Late(), Hanging()], ids=["answers late", "hangs"])
-async def test_a_callee_that_is_too_slow_leaves_nothing(tmp_path: Path, spans: Spans, servicer: RagEngine) -> None:
+async def test_a_callee_that_is_too_slow_leaves_no_task_slot_or_open_span(
+    tmp_path: Path, spans: Spans, servicer: RagEngine
+) -> None:
     policies = calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4), circuit_breaker=CircuitBreaker())
     async with wired(tmp_path, servicer, *policies) as (wire, stub), leaving_nothing(wire, spans):
         for _ in range(3):
             assert all(isinstance(error, VoiceRuntimeError) for error in await one_of_each(stub))
 
 
-async def test_a_callee_that_resets_every_connection_leaves_nothing(tmp_path: Path, spans: Spans) -> None:
+async def test_a_callee_that_resets_every_connection_leaves_no_task_slot_or_open_span(
+    tmp_path: Path, spans: Spans
+) -> None:
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(64)
         writer.transport.abort()
@@ -109,7 +113,7 @@ async def test_a_callee_that_resets_every_connection_leaves_nothing(tmp_path: Pa
     wire = Grpc(runtime(tmp_path, *calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4))))
     target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with wire.channel("rag-engine", target=target) as channel:
-        await one_of_each(RagEngineStub(channel))  # what gRPC opens once for a process is open now
+        await one_of_each(RagEngineStub(channel))  # opens what gRPC opens once per process
         async with leaving_nothing(wire, spans):
             for _ in range(3):
                 errors = await one_of_each(RagEngineStub(channel))
@@ -117,7 +121,7 @@ async def test_a_callee_that_resets_every_connection_leaves_nothing(tmp_path: Pa
     server.close()
 
 
-async def test_a_server_that_goes_in_the_middle_of_a_call_leaves_nothing(tmp_path: Path, spans: Spans) -> None:
+async def test_a_server_that_stops_during_a_call_leaves_no_task_slot_or_open_span(tmp_path: Path, spans: Spans) -> None:
     servicer = Hanging()
     wire = Grpc(runtime(tmp_path, *calls(bulkhead=Bulkhead(max_concurrent=4))))
     server = grpc.aio.server()
@@ -127,7 +131,7 @@ async def test_a_server_that_goes_in_the_middle_of_a_call_leaves_nothing(tmp_pat
     async with wire.channel("rag-engine", target=target) as channel, leaving_nothing(wire, spans):
         running = asyncio.create_task(one_of_each(RagEngineStub(channel)))
         await eventually(lambda: len(servicer.asked) == 4)
-        await server.stop(None)  # GOAWAY, and every stream cancelled
+        await server.stop(None)  # sends GOAWAY and cancels every stream
         errors = await running
         assert [error.code() for error in errors] == [grpc.StatusCode.UNAVAILABLE] * 4
 
@@ -140,7 +144,7 @@ async def test_a_callee_that_is_too_slow_leaves_no_thread_waiting(
     async with serving(servicer) as address:
         wire = Grpc(runtime(tmp_path, *policies))
         stub = RagEngineStub(wire.sync_channel("rag-engine", target=address))
-        await ended(asyncio.to_thread(stub.Context, b"x"))  # its one connection stays, for the process
+        await ended(asyncio.to_thread(stub.Context, b"x"))  # opens the one connection, which stays open
         async with leaving_nothing(wire, spans):
             for _ in range(3):
                 made = (asyncio.to_thread(stub.Context, b"x") for _ in range(4))
@@ -148,7 +152,7 @@ async def test_a_callee_that_is_too_slow_leaves_no_thread_waiting(
                 assert all(isinstance(error, VoiceRuntimeError) for error in errors)
 
 
-async def test_three_thousand_streams_leak_nothing(tmp_path: Path) -> None:
+async def test_three_thousand_streams_leak_no_objects(tmp_path: Path) -> None:
     policies = calls(
         bulkhead=Bulkhead(max_concurrent=200), timeout=Timeout(attempt=Duration("1m"), overall=Duration("1m"))
     )
@@ -163,7 +167,7 @@ async def test_three_thousand_streams_leak_nothing(tmp_path: Path) -> None:
                 assert await made.read() == b"0"
                 made.cancel()
             else:
-                assert await made.read() == b"0"  # and dropped
+                assert await made.read() == b"0"  # then the stream is dropped
 
         async def streams(first: int, last: int) -> None:
             for begin in range(first, last, 100):
@@ -175,7 +179,7 @@ async def test_three_thousand_streams_leak_nothing(tmp_path: Path) -> None:
         objects = count_objects()
         async with leaving_nothing(wire):
             await streams(1_000, 3_000)
-        await eventually(lambda: count_objects() < objects + 500)  # the server lets go a little later
+        await eventually(lambda: count_objects() < objects + 500)  # the server frees its objects a little later
         statistics = wire.runtime.outbound("rag-engine.list-sources").statistics
         assert statistics.successful + statistics.cancelled + statistics.failed == 3_000
         assert statistics.failed == 0
@@ -187,15 +191,15 @@ def count_objects() -> int:
 
 
 class FailingFirst(RagEngine):
-    """Answers the second attempt of each call."""
+    """Fails the first attempt of each call, and answers the second."""
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
         if "grpc-previous-rpc-attempts" not in dict(context.invocation_metadata()):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "once more")
 
 
-async def test_a_bundle_that_is_swapped_again_and_again_is_never_half_in_force(tmp_path: Path) -> None:
-    """Both attempts of a call use the time of one bundle, however often the bundle changes between them."""
+async def test_all_attempts_of_a_grpc_call_use_the_same_bundle_while_bundles_are_swapped(tmp_path: Path) -> None:
+    """Both attempts of a call use the timeout of the same bundle, even if bundles are swapped between them."""
     retry = Retry(base_delay=Duration("1ms"), budget=RetryBudget(ratio=Ratio("100%"), reserve=1000))
     bundles = [
         bundle(*calls(timeout=Timeout(attempt=Duration(attempt), overall=Duration("1h")), retry=retry))
@@ -265,7 +269,7 @@ asyncio.run(main())
 """
 
 
-async def test_sigterm_under_load_refuses_nothing_that_was_accepted(tmp_path: Path) -> None:
+async def test_sigterm_under_load_finishes_every_accepted_request(tmp_path: Path) -> None:
     inbound = tuple(operation(name, deadline=Duration("30s")) for name in OPERATIONS.values())
     content = bundle(inbound=inbound, service="rag-engine", health=Health(drain_duration=Duration("2s")))
     mounted = mount(tmp_path, content)
@@ -285,7 +289,7 @@ async def test_sigterm_under_load_refuses_nothing_that_was_accepted(tmp_path: Pa
         accepted = [asyncio.ensure_future(ended(stub.Context(b"%d" % number))) for number in range(20)]
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(30):
-            while await is_serving():  # readiness fails first, and the server still serves
+            while await is_serving():  # first readiness fails, while the server still serves
                 accepted.append(asyncio.ensure_future(ended(stub.Context(b"late"))))
         accepted += [asyncio.ensure_future(ended(stub.Context(b"while draining"))) for _ in range(20)]
         answers = await asyncio.gather(*accepted)
@@ -293,7 +297,7 @@ async def test_sigterm_under_load_refuses_nothing_that_was_accepted(tmp_path: Pa
     assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
-async def test_sigterm_under_a_load_that_does_not_end_answers_whatever_had_begun(tmp_path: Path) -> None:
+async def test_sigterm_under_continuous_load_finishes_every_request_that_had_begun(tmp_path: Path) -> None:
     inbound = tuple(operation(name, deadline=Duration("30s")) for name in OPERATIONS.values())
     content = bundle(inbound=inbound, service="rag-engine", health=Health(drain_duration=Duration("1s")))
     command = [sys.executable, "-c", DRAINED, str(mount(tmp_path, content)), "0.2"]
@@ -307,7 +311,7 @@ async def test_sigterm_under_a_load_that_does_not_end_answers_whatever_had_begun
             while process.returncode is None:
                 answers.append(answer := await ended(stub.Context(b"x")))
                 if not isinstance(answer, bytes):
-                    await asyncio.sleep(2 * REFUSING)  # it goes elsewhere: who insists may meet the very end
+                    await asyncio.sleep(2 * REFUSING)  # a caller turns elsewhere; one that insists may meet the end
 
         loads = [asyncio.create_task(load()) for _ in range(40)]
         await asyncio.sleep(0.5)
@@ -319,6 +323,8 @@ async def test_sigterm_under_a_load_that_does_not_end_answers_whatever_had_begun
     answered = [answer for answer in answers if isinstance(answer, bytes)]
     refused = {(answer.code(), answer.details()) for answer in answers if not isinstance(answer, bytes)}
     assert len(answered) == begun == finished
-    assert len(answered) > 40, "the server serves on while callers learn that it goes"
+    assert len(answered) > 40, "the server keeps serving while callers notice that it stops"
     assert (grpc.StatusCode.UNAVAILABLE, "the server is about to stop") in refused
-    assert {code for code, _ in refused} == {grpc.StatusCode.UNAVAILABLE}, "another attempt may mend it"
+    assert {code for code, _ in refused} == {grpc.StatusCode.UNAVAILABLE}, (
+        "UNAVAILABLE, so that callers retry elsewhere"
+    )

@@ -52,7 +52,7 @@ def operations(**policies: Any) -> tuple[InboundOperation, ...]:
 async def policed(
     directory: Path, servicer: RagEngine, *, inbound: tuple[InboundOperation, ...] | None = None, **parts: Any
 ) -> AsyncIterator[tuple[Runtime, grpc.aio.Channel]]:
-    """A policed server and a bare channel to it."""
+    """A server with policies, and a channel without policies to it."""
     content = bundle(inbound=inbound or operations(), service="rag-engine", **{"health": HEALTH} | parts)
     service = Runtime.load(mount(directory, content))
     server = Grpc(service).server()
@@ -65,7 +65,7 @@ async def policed(
 
 
 class Acting(RagEngine):
-    """Behaves as the test says."""
+    """Calls a function of the test in each handler."""
 
     def __init__(self, act: Any) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Acting(RagEngine):
             await result
 
 
-async def test_baggage_comes_in_several_entries_of_metadata(tmp_path: Path) -> None:
+async def test_baggage_in_several_metadata_entries_is_joined(tmp_path: Path) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/h"), burst=1), key="tenant")
     async with policed(tmp_path, RagEngine(), inbound=operations(rate_limits=(limit,))) as (_, channel):
         stub, found = RagEngineStub(channel), []
@@ -100,7 +100,7 @@ async def test_all_four_kinds_are_served_and_counted(tmp_path: Path) -> None:
             assert service.inbound(name).statistics.in_flight == 0
 
 
-async def test_a_request_over_the_limit_is_told_when_to_come_back(tmp_path: Path) -> None:
+async def test_a_request_above_the_rate_limit_gets_a_retry_after(tmp_path: Path) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/s"), burst=1), key="tenant")
     async with policed(tmp_path, RagEngine(), inbound=operations(rate_limits=(limit,))) as (_, channel):
         stub = RagEngineStub(channel)
@@ -112,10 +112,10 @@ async def test_a_request_over_the_limit_is_told_when_to_come_back(tmp_path: Path
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert refused.value.details() == "rate_limit: the rate limit is reached"
         assert 0 < int(dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]) <= 1000
-        assert await stub.Context(b"x") == b"x"  # nobody's tenant has a count of its own
+        assert await stub.Context(b"x") == b"x"  # requests without a tenant have a count of their own
 
 
-async def test_a_full_bulkhead_refuses(tmp_path: Path) -> None:
+async def test_a_full_bulkhead_refuses_a_request(tmp_path: Path) -> None:
     free = asyncio.Event()
     servicer = Acting(lambda *_: free.wait())
     full = Bulkhead(max_concurrent=1, max_queue=0)
@@ -129,7 +129,7 @@ async def test_a_full_bulkhead_refuses(tmp_path: Path) -> None:
         assert await first == b"1"
 
 
-async def test_t4_the_server_takes_the_callers_deadline_as_its_own(tmp_path: Path) -> None:
+async def test_t4_the_callers_deadline_becomes_the_deadline_of_the_request(tmp_path: Path) -> None:
     seen: list[float | None] = []
     async with policed(tmp_path, Acting(lambda *_: seen.append(remaining()))) as (_, channel):
         stub = RagEngineStub(channel)
@@ -144,7 +144,7 @@ async def test_t4_the_server_takes_the_callers_deadline_as_its_own(tmp_path: Pat
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
-async def test_a_handler_beyond_the_operations_deadline_is_ended(tmp_path: Path, *, streams: bool) -> None:
+async def test_a_handler_is_cancelled_at_the_operations_deadline(tmp_path: Path, *, streams: bool) -> None:
     servicer = Acting(lambda *_: asyncio.sleep(3600))
     short = operations(deadline=Duration("100ms"))
     async with policed(tmp_path, servicer, inbound=short) as (service, channel):
@@ -157,7 +157,7 @@ async def test_a_handler_beyond_the_operations_deadline_is_ended(tmp_path: Path,
         assert service.inbound(name).statistics.deadlines_exceeded == 1
 
 
-async def test_the_handler_asks_for_the_features_of_its_request(tmp_path: Path) -> None:
+async def test_a_handler_can_read_the_features_of_its_request(tmp_path: Path) -> None:
     feature = DegradedFeature(name="citations", off_at="partial", fallback="no citations")
     seen: list[bool] = []
 
@@ -197,7 +197,7 @@ def raising(error: Exception) -> Any:
     ],
     ids=["breaker", "retries", "callee", "callee's answer", "unexpected"],
 )
-async def test_an_error_becomes_a_status_that_betrays_nothing(
+async def test_an_error_becomes_a_status_without_the_errors_text(
     tmp_path: Path, error: Exception, code: grpc.StatusCode, pushback: str | None
 ) -> None:
     async with policed(tmp_path, Acting(raising(error))) as (service, channel):
@@ -225,14 +225,16 @@ async def test_g4_a_status_counts_for_the_operation_if_it_blames_the_service(
             await RagEngineStub(channel).Context(b"x")
         assert (answered.value.code(), answered.value.details()) == (code, "because")
         statistics = service.inbound("context").statistics
-        await eventually(lambda: statistics.failed + statistics.successful == 1)  # an abort is sent first
+        await eventually(
+            lambda: statistics.failed + statistics.successful == 1
+        )  # the status is sent before the request is counted
         assert (statistics.failed, statistics.successful) == ((1, 0) if code.name == "INTERNAL" else (0, 1))
         await eventually(lambda: bool(spans.get_finished_spans()))
     (span,) = spans.get_finished_spans()
     assert span.status.is_ok == (code.name != "INTERNAL")
 
 
-async def test_an_operation_that_the_bundle_does_not_name_is_not_served(tmp_path: Path) -> None:
+async def test_an_operation_that_the_bundle_does_not_declare_is_refused(tmp_path: Path) -> None:
     async with policed(tmp_path, RagEngine(), inbound=(operation("context"),)) as (service, channel):
         with pytest.raises(
             grpc.aio.AioRpcError, match="'upload' does not name exactly one inbound operation"
@@ -248,7 +250,7 @@ async def test_requests_that_a_draining_server_refuses_are_counted(tmp_path: Pat
     add_to_server(RagEngine(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    server._inbound.refusing = True  # noqa: SLF001  # as `drain` sets it, for half a second
+    server._inbound.refusing = True  # noqa: SLF001  # `drain` sets it for half a second
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError, match="about to stop"):
             await RagEngineStub(channel).Context(b"x")
@@ -257,7 +259,7 @@ async def test_requests_that_a_draining_server_refuses_are_counted(tmp_path: Pat
     assert dict(refused.read(runtime)) == {("unknown_operation",): 0, ("draining",): 1}
 
 
-async def test_a_caller_that_goes_is_no_failure(tmp_path: Path) -> None:
+async def test_a_request_whose_caller_leaves_does_not_count_as_a_failure(tmp_path: Path) -> None:
     servicer = Acting(lambda *_: asyncio.sleep(3600))
     async with policed(tmp_path, servicer, inbound=operations(deadline=Duration("1h"))) as (service, channel):
         call = RagEngineStub(channel).Context(b"x")
@@ -291,8 +293,8 @@ async def test_the_trace_and_the_baggage_reach_the_handler(tmp_path: Path) -> No
     assert seen == ["acme"]
 
 
-async def test_health_says_not_serving_where_it_is_joined_with_readiness(tmp_path: Path) -> None:
-    """With the code of docs/grpc.md."""
+async def test_health_reports_not_serving_while_readiness_fails(tmp_path: Path) -> None:
+    """The code is the same as in docs/grpc.md."""
     service = Runtime.load(mount(tmp_path, bundle(inbound=operations(), service="rag-engine", health=HEALTH)))
     server, readiness = Grpc(service).server(), Readiness(service)
     port = server.add_insecure_port("127.0.0.1:0")

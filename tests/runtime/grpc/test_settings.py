@@ -1,4 +1,4 @@
-"""A service's own options and interceptors of channels and servers, beside the policies."""
+"""Options and interceptors that a service gives for its channels and servers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AT_ONCE = Retry(base_delay=Duration("1ms"), max_delay=Duration("1ms"))
 
 
 class Stamping(grpc.aio.UnaryUnaryClientInterceptor):
-    """Adds a number to each attempt."""
+    """An interceptor that sends the number of the attempt."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -41,14 +41,14 @@ class SyncStamping(grpc.UnaryUnaryClientInterceptor):
 
 
 class Refusing(RagEngine):
-    """Refuses the first attempt."""
+    """Fails the first attempt."""
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
         if len(self.asked) == 1:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
 
 
-async def test_a_message_size_is_an_option_of_the_channel(tmp_path: Path) -> None:
+async def test_a_channel_applies_an_option_for_the_message_size(tmp_path: Path) -> None:
     async with serving(RagEngine(), ROOM) as address:
         wire = Grpc(runtime(tmp_path))
         stub = RagEngineStub(wire.channel("rag-engine", target=address, options=LIMIT))
@@ -69,7 +69,7 @@ async def test_an_interceptor_runs_inside_each_attempt(tmp_path: Path) -> None:
     assert [metadata["x-stamp"] for _, metadata, _ in servicer.asked] == ["1", "2"]
 
 
-async def test_a_synchronous_channel_has_options_and_interceptors_too(tmp_path: Path) -> None:
+async def test_a_synchronous_channel_applies_options_and_interceptors(tmp_path: Path) -> None:
     servicer = RagEngine()
     async with serving(servicer) as address:
         channel = Grpc(runtime(tmp_path)).sync_channel(
@@ -80,7 +80,7 @@ async def test_a_synchronous_channel_has_options_and_interceptors_too(tmp_path: 
 
 
 class Recording(grpc.aio.ServerInterceptor):
-    """Records the operation under whose policies it runs."""
+    """An interceptor that records the current operation."""
 
     def __init__(self) -> None:
         self.operations: list[str] = []
@@ -97,7 +97,7 @@ class Recording(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(recorded, handler.request_deserializer, handler.response_serializer)
 
 
-async def test_a_server_has_options_and_interceptors(tmp_path: Path) -> None:
+async def test_a_server_applies_options_and_interceptors(tmp_path: Path) -> None:
     recording = Recording()
     wire = Grpc(Runtime.load(mount(tmp_path, bundle(inbound=(operation("context"),)))))
     server = wire.server(options=LIMIT, interceptors=[recording])
@@ -113,7 +113,7 @@ async def test_a_server_has_options_and_interceptors(tmp_path: Path) -> None:
     assert recording.operations == ["context"]
 
 
-async def test_an_option_of_the_runtime_is_refused(tmp_path: Path) -> None:
+async def test_an_option_that_the_runtime_sets_is_refused(tmp_path: Path) -> None:
     wire = Grpc(runtime(tmp_path))
     with pytest.raises(ValueError, match=r"the runtime sets grpc.enable_retries, grpc.lb_policy_name itself"):
         wire.channel("rag-engine", options=[("grpc.lb_policy_name", "pick_first"), ("grpc.enable_retries", 1)])

@@ -24,7 +24,7 @@ AT_ONCE = Retry(
 async def asked(
     directory: Path, servicer: RagEngine, ask: Callable[[Runtime, RagEngineStub], Any], *outbound: OutboundCall
 ) -> Any:
-    """The result of `ask`, called on a thread."""
+    """Call `ask` on a thread, and return the result."""
     async with serving(servicer) as address:
         client = runtime(directory, *outbound)
 
@@ -50,7 +50,7 @@ class Hanging(RagEngine):
         await asyncio.sleep(3600)
 
 
-async def test_all_four_kinds_work_through_an_unchanged_stub(tmp_path: Path) -> None:
+async def test_all_four_kinds_of_methods_work_through_an_unchanged_stub(tmp_path: Path) -> None:
     def ask(client: Runtime, stub: RagEngineStub) -> None:
         assert stub.Context(b"tides") == b"tides"
         answer, made = stub.Context.with_call(b"x", timeout=20)
@@ -67,7 +67,7 @@ async def test_all_four_kinds_work_through_an_unchanged_stub(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
-async def test_r12_a_transient_failure_is_asked_again(tmp_path: Path, *, streams: bool) -> None:
+async def test_r12_a_transient_failure_is_retried(tmp_path: Path, *, streams: bool) -> None:
     def ask(_: Runtime, stub: RagEngineStub) -> Any:
         return list(stub.ListSources(b"1")) if streams else [stub.Context(b"0")]
 
@@ -141,7 +141,7 @@ async def test_a_stream_that_is_cancelled_or_closed_ends_at_the_callee(tmp_path:
         await eventually(lambda: servicer.cancelled == 2)
 
 
-async def test_errors_are_those_of_the_policies(tmp_path: Path) -> None:
+async def test_a_synchronous_stub_raises_the_errors_of_the_policies(tmp_path: Path) -> None:
     def ask(client: Runtime, stub: RagEngineStub) -> None:
         with pytest.raises(RetriesExhaustedError) as gave_up:
             stub.Context(b"x")
@@ -157,7 +157,7 @@ async def test_errors_are_those_of_the_policies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
-async def test_t5_time_that_is_up_gives_the_threads_back(tmp_path: Path, *, streams: bool) -> None:
+async def test_t5_a_timeout_frees_the_worker_threads(tmp_path: Path, *, streams: bool) -> None:
     short = Timeout(attempt=Duration("200ms"), overall=Duration("5m"))
 
     def ask(client: Runtime, stub: RagEngineStub) -> None:

@@ -1,4 +1,4 @@
-"""Three hops with retries over gRPC: attempts at the leaf stay those of one hop, and do not multiply."""
+"""Three gRPC hops with retries: the leaf gets the attempts of one hop, because attempts do not multiply."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Leaf(RagEngine):
 
 
 class Passing(RagEngine):
-    """A hop that asks the next one under its own policies."""
+    """A hop that calls the next hop under its own policies."""
 
     def __init__(self, next_hop: RagEngineStub) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Passing(RagEngine):
 
 
 async def policed(stack: AsyncExitStack, directory: Path, target: str, budget: RetryBudget) -> tuple[Grpc, Any]:
-    """The wire of a service, and its stub for the hop after it: four attempts."""
+    """The gRPC side of a service, and a stub for the next hop with four attempts."""
     retry = Retry(max_retries=3, base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=budget)
     content = bundle(
         call("rag-engine.context", retry=retry),
@@ -58,8 +58,10 @@ WITHIN_BUDGET = round(REQUESTS * (1 + BUDGETED.ratio.fraction)) + BUDGETED.reser
 
 
 @pytest.mark.parametrize(("budget", "most"), [(LIFTED, 4 * REQUESTS), (BUDGETED, WITHIN_BUDGET)])
-async def test_attempts_at_the_leaf_stay_those_of_one_hop(tmp_path: Path, budget: RetryBudget, most: int) -> None:
-    """Each hop retrying what the next one has retried would make 4 × 4 × 4 = 64 attempts of each request."""
+async def test_retries_of_three_hops_do_not_multiply_the_attempts_at_the_leaf(
+    tmp_path: Path, budget: RetryBudget, most: int
+) -> None:
+    """If each hop retried exhausted retries, the leaf would get 4 × 4 × 4 = 64 attempts of each request."""
     leaf = Leaf()
     async with AsyncExitStack() as stack:
         target = await stack.enter_async_context(serving(leaf))

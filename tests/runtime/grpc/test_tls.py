@@ -1,4 +1,4 @@
-"""TLS and mutual TLS, and a callee behind a proxy that passes TLS on."""
+"""TLS, mutual TLS, and a callee behind a proxy that does not end TLS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUTHORITY = Authority()
 
 @asynccontextmanager
 async def serving(directory: Path, name: str, *, mutual: bool = False) -> AsyncIterator[int]:
-    """A policed server whose certificate names it; its port."""
+    """Run a server with policies and a certificate for `name`. Yields the port."""
     content = bundle(
         inbound=(operation("context"),), service="rag-engine", health=Health(drain_duration=Duration("0s"))
     )
@@ -43,7 +43,7 @@ async def ask(client: Runtime, credentials: grpc.ChannelCredentials | None, targ
     return answer
 
 
-async def test_mutual_tls_admits_who_has_a_certificate(tmp_path: Path) -> None:
+async def test_mutual_tls_admits_only_a_client_with_a_certificate(tmp_path: Path) -> None:
     client = runtime(tmp_path)
     key, chain = AUTHORITY.issue("agent-engine")
     async with serving(tmp_path, "localhost", mutual=True) as port:
@@ -56,14 +56,14 @@ async def test_mutual_tls_admits_who_has_a_certificate(tmp_path: Path) -> None:
             assert refused.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_a_server_that_nobody_known_vouches_for_is_refused(tmp_path: Path) -> None:
+async def test_a_server_with_a_certificate_of_an_unknown_authority_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path, "localhost") as port:
         stranger = grpc.ssl_channel_credentials(Authority().certificate)
         refused = await ask(runtime(tmp_path), stranger, f"dns:///localhost:{port}")
     assert isinstance(refused, grpc.aio.AioRpcError)
 
 
-async def test_a_callee_behind_the_egress_proxy_must_prove_its_own_name(tmp_path: Path) -> None:
+async def test_a_callee_behind_the_egress_proxy_must_have_a_certificate_for_its_own_name(tmp_path: Path) -> None:
     async with serving(tmp_path, "milvus.example") as port:
         answers = []
         for host in ("milvus.example", "other.example"):

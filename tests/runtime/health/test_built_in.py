@@ -1,4 +1,4 @@
-"""The built-in checkers, each against a real server: working, refusing, stopped."""
+"""Each built-in checker against a real server that works, refuses, or has stopped."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.redis_servers import Server
 from tests.runtime.certificates import Authority
 
 SERVICE = "agent-engine"
-PASSWORD = "its own"  # noqa: S105  # of a server that lives as long as a test
+PASSWORD = "its own"  # noqa: S105  # of a server that exists only during a test
 LOOPBACK = "127.0.0.1"
 OUTSIDE = "milvus.example"
 
 
 def monitor(root: Path, kind: str, port: int = 0, password: str = "", **overrides: Any) -> Health:
-    """A monitor of one critical check; the store is reached as the platform's settings say."""
+    """The health of a service with one critical check. The settings name the store, as on the platform."""
     host, via, tls = overrides.pop("host", LOOPBACK), overrides.pop("via", None), overrides.pop("tls", None)
     target = overrides.pop("target", "store.read")
     policy = HealthCheck.model_validate(
@@ -81,7 +81,7 @@ def postgresql() -> Iterator[Postgresql]:
         yield running
 
 
-async def test_postgresql_answers_a_service_with_its_own_password(tmp_path: Path, postgresql: Postgresql) -> None:
+async def test_the_postgresql_check_logs_in_with_the_services_password(tmp_path: Path, postgresql: Postgresql) -> None:
     right = monitor(tmp_path, "postgresql", postgresql.port, PASSWORD)
     assert (await result(right)).status == "healthy"
     (tmp_path / "secret" / "password").write_text("rotated")
@@ -89,17 +89,17 @@ async def test_postgresql_answers_a_service_with_its_own_password(tmp_path: Path
     assert (wrong.status, wrong.error) == ("unhealthy", "InvalidPasswordError")
 
 
-async def test_postgresql_that_is_gone_is_unhealthy(tmp_path: Path) -> None:
+async def test_the_postgresql_check_is_unhealthy_without_a_server(tmp_path: Path) -> None:
     assert (await result(monitor(tmp_path, "postgresql", free_port(), "secret"))).error == "ConnectionRefusedError"
 
 
-async def test_an_answer_slower_than_its_limit_is_degraded(tmp_path: Path, postgresql: Postgresql) -> None:
+async def test_a_check_slower_than_max_latency_is_degraded(tmp_path: Path, postgresql: Postgresql) -> None:
     slow = monitor(tmp_path, "postgresql", postgresql.port, PASSWORD, max_latency=Duration("1us"))
     assert (await result(slow)).status == "degraded"
     assert (await slow.readiness()).ready
 
 
-async def test_redis_answers_a_service_with_its_own_password(tmp_path: Path) -> None:
+async def test_the_redis_check_logs_in_with_the_services_password(tmp_path: Path) -> None:
     server = Server(tmp_path, "--user", SERVICE, "on", f">{PASSWORD}", "+ping", "+@connection")
     health = monitor(tmp_path, "redis", server.port, PASSWORD)
     assert (await result(health)).status == "healthy"
@@ -110,7 +110,7 @@ async def test_redis_answers_a_service_with_its_own_password(tmp_path: Path) -> 
     assert (await result(health)).error == "ConnectionError"
 
 
-async def test_grpc_asks_the_standard_health_service(tmp_path: Path) -> None:
+async def test_the_grpc_check_asks_the_standard_health_service(tmp_path: Path) -> None:
     servicer = aio.HealthServicer()
     server = grpc.aio.server()
     add_HealthServicer_to_server(servicer, server)
@@ -125,7 +125,7 @@ async def test_grpc_asks_the_standard_health_service(tmp_path: Path) -> None:
     assert (await result(health)).error == "AioRpcError"
 
 
-async def test_a_server_that_says_nothing_is_unhealthy_in_time(tmp_path: Path) -> None:
+async def test_a_server_that_does_not_answer_is_unhealthy_after_the_timeout(tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as listener:
         port = listener.getsockname()[1]
         for kind in ("grpc", "http", "postgresql", "redis"):
@@ -133,7 +133,7 @@ async def test_a_server_that_says_nothing_is_unhealthy_in_time(tmp_path: Path) -
             assert (await result(silent)).error == "TimeoutError", kind
 
 
-async def test_http_looks_for_a_server_that_does_not_fail(tmp_path: Path) -> None:
+async def test_the_http_check_accepts_every_status_below_500(tmp_path: Path) -> None:
     status = 401
 
     async def app(_: Any, __: Any, send: Any) -> None:
@@ -148,7 +148,7 @@ async def test_http_looks_for_a_server_that_does_not_fail(tmp_path: Path) -> Non
     assert (await result(health)).error == "ConnectError"
 
 
-async def test_tcp_looks_for_a_listener(tmp_path: Path) -> None:
+async def test_the_tcp_check_needs_a_listening_port(tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as listener:
         health = monitor(tmp_path, "tcp", listener.getsockname()[1])
         assert (await result(health)).status == "healthy"
@@ -168,7 +168,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 
 @asynccontextmanager
 async def passing_on(authority: Authority, directory: Path, host: str) -> AsyncIterator[str]:
-    """A server that stands for the egress proxy: HTTPS with a certificate."""
+    """A server in place of the egress proxy: HTTPS with a certificate for `host`. Yields its address."""
     key, certificate = authority.issue(host)
     (directory / "host.pem").write_bytes(key + certificate)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -185,7 +185,10 @@ async def passing_on(authority: Authority, directory: Path, host: str) -> AsyncI
 
 @asynccontextmanager
 async def over_tls(authority: Authority, directory: Path, port: int, *, negotiated: bool) -> AsyncIterator[int]:
-    """A port that ends TLS as `localhost` before a server; `negotiated`, after eight bytes that ask for it."""
+    """A port that ends TLS as `localhost` in front of a server.
+
+    If `negotiated`, TLS begins after the eight bytes with which a PostgreSQL client requests it.
+    """
     key, certificate = authority.issue("localhost")
     (directory / "store.pem").write_bytes(key + certificate)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -208,7 +211,7 @@ async def over_tls(authority: Authority, directory: Path, port: int, *, negotiat
         yield server.sockets[0].getsockname()[1]
 
 
-async def test_an_external_store_proves_its_name_and_a_service_signs_in_over_tls(
+async def test_an_external_store_needs_a_certificate_for_its_name_and_the_check_logs_in_over_tls(
     tmp_path: Path, authority: Authority, postgresql: Postgresql
 ) -> None:
     valkey = Server(tmp_path, "--user", SERVICE, "on", f">{PASSWORD}", "+ping", "+@connection")
@@ -221,7 +224,9 @@ async def test_an_external_store_proves_its_name_and_a_service_signs_in_over_tls
     valkey.kill()
 
 
-async def test_an_external_store_over_http_proves_its_name(tmp_path: Path, authority: Authority) -> None:
+async def test_an_external_store_over_https_needs_a_certificate_for_its_name(
+    tmp_path: Path, authority: Authority
+) -> None:
     async with passing_on(authority, tmp_path, "localhost") as address:
         port = int(address.rpartition(":")[2])
         assert (await result(monitor(tmp_path, "http", port, host="localhost", tls=True))).status == "healthy"
@@ -229,7 +234,7 @@ async def test_an_external_store_over_http_proves_its_name(tmp_path: Path, autho
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http"])
-async def test_a_host_outside_proves_its_name_through_the_egress_proxy(
+async def test_a_host_behind_the_egress_proxy_needs_a_certificate_for_its_name(
     tmp_path: Path, authority: Authority, kind: str
 ) -> None:
     async with passing_on(authority, tmp_path, OUTSIDE) as via:
@@ -238,7 +243,7 @@ async def test_a_host_outside_proves_its_name_through_the_egress_proxy(
         assert stranger.error in {"SSLCertVerificationError", "ConnectError"}
 
 
-async def test_a_grpc_host_outside_proves_its_name_through_the_egress_proxy(
+async def test_a_grpc_host_behind_the_egress_proxy_needs_a_certificate_for_its_name(
     tmp_path: Path, authority: Authority
 ) -> None:
     servicer = aio.HealthServicer()
@@ -253,7 +258,7 @@ async def test_a_grpc_host_outside_proves_its_name_through_the_egress_proxy(
     await server.stop(None)
 
 
-async def test_a_disk_needs_its_free_space(tmp_path: Path) -> None:
+async def test_the_disk_check_fails_below_min_free(tmp_path: Path) -> None:
     enough = monitor(tmp_path, "disk", target=str(tmp_path), min_free=Bytes("1Ki"))
     assert (await result(enough)).status == "healthy"
     full = monitor(tmp_path, "disk", target=str(tmp_path), min_free=Bytes("1024Pi"))
@@ -262,7 +267,7 @@ async def test_a_disk_needs_its_free_space(tmp_path: Path) -> None:
     assert (await result(gone)).error == "FileNotFoundError"
 
 
-def test_a_check_that_cannot_be_made_is_refused_with_all_the_others(tmp_path: Path) -> None:
+def test_one_error_names_every_check_without_a_checker(tmp_path: Path) -> None:
     checks = tuple(
         HealthCheck(name=name, kind="grpc", target=f"{name}.call", critical=False) for name in ("first", "second")
     )
@@ -276,7 +281,7 @@ def test_a_check_that_cannot_be_made_is_refused_with_all_the_others(tmp_path: Pa
         Health(runtime, checkers={"third": lambda: asyncio.sleep(0)})
 
 
-async def test_checks_follow_the_bundle(tmp_path: Path) -> None:
+async def test_checks_follow_a_reload_of_the_bundle(tmp_path: Path) -> None:
     def policy(*names: str) -> HealthPolicy:
         checks = (HealthCheck(name=name, kind="tcp", target="rag-engine.context", critical=True) for name in names)
         return HealthPolicy(checks=tuple(checks))
@@ -290,7 +295,7 @@ async def test_checks_follow_the_bundle(tmp_path: Path) -> None:
     assert health.checks()[0] is kept
 
 
-def test_settings_that_are_wrong_or_missing_are_refused(tmp_path: Path) -> None:
+def test_faulty_or_missing_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"service": 1, "http_prot": 2}')
     with pytest.raises(InvalidInputError, match="did you mean http_port"):
         load_settings(tmp_path)

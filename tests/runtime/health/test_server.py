@@ -1,4 +1,4 @@
-"""The HTTP server closes an idle connection by the policies' idle time, and not by its own of 5 s."""
+"""The HTTP server closes an idle connection after the keep-alive of the policies, and not after uvicorn's 5 s."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 async def idle_close(monkeypatch: pytest.MonkeyPatch, keep_alive: Duration) -> bytes:
-    """The rest of the connection after one answer, once the server has closed it."""
+    """Send one request, wait until the server closes the connection, and return the bytes after the answer."""
     monkeypatch.setattr(server, "KEEP_ALIVE", keep_alive)
     async with serving(answer, 0, "127.0.0.1") as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -35,6 +35,6 @@ async def test_an_idle_connection_is_closed_after_the_keep_alive(monkeypatch: py
     assert await idle_close(monkeypatch, Duration("1s")) == b""
 
 
-async def test_an_idle_connection_outlives_the_default_of_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_connection_stays_open_beyond_the_5_seconds_of_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TimeoutError):
         await idle_close(monkeypatch, KEEP_ALIVE)

@@ -13,13 +13,13 @@ import uvicorn
 
 @asynccontextmanager
 async def serving(app: Any, **settings: Any) -> AsyncIterator[str]:
-    """Its base URL."""
+    """Run the server. Yields the base URL."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", **settings)
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # the test's signals are its own
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # the test handles signals
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(20):
-        while not server.started:  # noqa: ASYNC110  # it has no event for it
+        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for this
             await asyncio.sleep(0.005)
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""An ASGI application behind the inbound policies, on a real server."""
+"""An ASGI application under the inbound policies, on a real server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.runtime.http.servers import serving
 
 
 class Agent:
-    """Behaves as the test says, and answers."""
+    """An application that calls a function of the test, and answers with `status`."""
 
     def __init__(self, act: Any = lambda: None, status: int = 200) -> None:
         self.act = act
@@ -66,12 +66,12 @@ async def test_a_request_is_served_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
-async def test_paths_about_the_process_have_no_policies(tmp_path: Path, path: str) -> None:
+async def test_no_policy_applies_to_health_ready_and_metrics(tmp_path: Path, path: str) -> None:
     async with policed(tmp_path, Agent()) as (_, client):
         assert (await client.get(path)).text == "done"
 
 
-async def test_an_operation_that_the_bundle_does_not_name_is_not_served(tmp_path: Path) -> None:
+async def test_an_operation_that_the_bundle_does_not_declare_is_refused(tmp_path: Path) -> None:
     app = Agent()
     async with policed(tmp_path, app) as (service, client):
         answer = await client.post("/v1/agents/walk")
@@ -83,7 +83,7 @@ async def test_an_operation_that_the_bundle_does_not_name_is_not_served(tmp_path
     assert app.asked == 0
 
 
-async def test_a_request_over_the_limit_is_told_when_to_come_back(tmp_path: Path, spans: InMemorySpanExporter) -> None:
+async def test_a_request_above_the_rate_limit_gets_a_retry_after(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/m"), burst=1), key="tenant")
     async with policed(tmp_path, Agent(), operation("run", rate_limits=(limit,))) as (_, client):
         acme = {"baggage": "tenant.id=acme"}
@@ -96,7 +96,7 @@ async def test_a_request_over_the_limit_is_told_when_to_come_back(tmp_path: Path
     assert all(span.status.is_ok for span in spans.get_finished_spans())
 
 
-async def test_a_full_bulkhead_refuses(tmp_path: Path) -> None:
+async def test_a_full_bulkhead_refuses_a_request(tmp_path: Path) -> None:
     free = asyncio.Event()
     app = Agent(free.wait)
     full = operation("run", bulkhead=Bulkhead(max_concurrent=1, max_queue=0))
@@ -108,7 +108,7 @@ async def test_a_full_bulkhead_refuses(tmp_path: Path) -> None:
         assert (await first).status_code == 200
 
 
-async def test_t4_the_callers_deadline_is_the_requests(tmp_path: Path) -> None:
+async def test_t4_the_timeout_header_becomes_the_deadline_of_the_request(tmp_path: Path) -> None:
     seen: list[float | None] = []
     async with policed(tmp_path, Agent(lambda: seen.append(remaining()))) as (_, client):
         await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": "500"})
@@ -120,7 +120,7 @@ async def test_t4_the_callers_deadline_is_the_requests(tmp_path: Path) -> None:
     assert len(without) == 4
 
 
-async def test_a_handler_beyond_its_deadline_is_ended(tmp_path: Path) -> None:
+async def test_an_http_handler_is_cancelled_at_its_deadline(tmp_path: Path) -> None:
     short = operation("run", deadline=Duration("100ms"))
     async with policed(tmp_path, Agent(lambda: asyncio.sleep(3600)), short) as (service, client):
         answer = await client.post("/run")
@@ -144,7 +144,7 @@ def raising(error: Exception) -> Any:
     ],
     ids=["breaker", "retries", "unexpected"],
 )
-async def test_an_error_becomes_a_status_that_betrays_nothing(  # noqa: PLR0913, PLR0917  # the parts of an answer
+async def test_an_error_becomes_a_status_without_the_errors_text(  # noqa: PLR0913, PLR0917  # the parts of an answer
     tmp_path: Path, spans: InMemorySpanExporter, error: Exception, status: int, text: str, retry_after: str | None
 ) -> None:
     async with policed(tmp_path, Agent(raising(error))) as (service, client):
@@ -158,7 +158,7 @@ async def test_an_error_becomes_a_status_that_betrays_nothing(  # noqa: PLR0913,
 
 
 @pytest.mark.parametrize(("status", "failed"), [(404, 0), (429, 1), (500, 1), (503, 1)])
-async def test_the_applications_status_counts_if_it_blames_the_service(
+async def test_an_error_status_of_the_application_counts_if_it_blames_the_service(
     tmp_path: Path, spans: InMemorySpanExporter, status: int, failed: int
 ) -> None:
     async with policed(tmp_path, Agent(status=status)) as (service, client):
@@ -168,7 +168,7 @@ async def test_the_applications_status_counts_if_it_blames_the_service(
     assert span.status.is_ok == (not failed)
 
 
-async def test_an_answer_that_breaks_off_stays_broken(tmp_path: Path) -> None:
+async def test_an_answer_that_breaks_off_closes_the_connection(tmp_path: Path) -> None:
     async def breaking(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
@@ -180,7 +180,7 @@ async def test_an_answer_that_breaks_off_stays_broken(tmp_path: Path) -> None:
         assert service.inbound("run").statistics.failed == 1
 
 
-async def test_the_application_sees_features_and_baggage(tmp_path: Path) -> None:
+async def test_the_application_can_read_features_and_baggage(tmp_path: Path) -> None:
     seen: list[object] = []
 
     def act() -> None:

@@ -1,4 +1,4 @@
-"""Over HTTP too, a body that cannot be sent does not count against the callee."""
+"""Over HTTP, a body that cannot be sent does not count against the callee."""
 
 from __future__ import annotations
 

@@ -54,14 +54,14 @@ def runtime(directory: Path, **policies: Any) -> Runtime:
 
 @pytest.fixture
 def often_interrupted() -> Iterator[None]:
-    """Threads that are interrupted so often that no two steps run together by chance."""
+    """Switch threads at nearly every instruction, so that races show."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
 
 
-async def test_a_transient_status_is_asked_again_and_the_answer_read(tmp_path: Path) -> None:
+async def test_a_transient_status_is_retried_and_the_answer_is_read_completely(tmp_path: Path) -> None:
     app = Elasticsearch((503, {}), (502, {}))
     async with serving(app) as url, Http(runtime(tmp_path)).client(NAME, base_url=url) as client:
         answer = await client.post("/_search", json={"query": "tides"})
@@ -74,7 +74,7 @@ async def test_a_transient_status_is_asked_again_and_the_answer_read(tmp_path: P
         assert 500 < int(headers["x-envoy-expected-rq-timeout-ms"]) <= 995
 
 
-async def test_the_last_error_status_is_the_answer(tmp_path: Path) -> None:
+async def test_the_error_status_of_the_last_attempt_is_returned(tmp_path: Path) -> None:
     app = Elasticsearch(*[(503, {})] * 10)
     client_runtime = runtime(tmp_path, circuit_breaker=CircuitBreaker(consecutive_failures=5))
     async with serving(app) as url, Http(client_runtime).client(NAME, base_url=url) as client:
@@ -85,7 +85,9 @@ async def test_the_last_error_status_is_the_answer(tmp_path: Path) -> None:
     assert len(app.asked) == 5
 
 
-async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:
+async def test_a_status_that_is_not_transient_is_returned_without_a_retry(
+    tmp_path: Path, spans: InMemorySpanExporter
+) -> None:
     app = Elasticsearch((404, {}), (500, {}))
     client_runtime = runtime(tmp_path)
     async with serving(app) as url, Http(client_runtime).client(NAME, base_url=url) as client:
@@ -101,14 +103,16 @@ async def test_an_answer_that_is_no_failure_is_left_alone(tmp_path: Path, spans:
     [("0", 2), ("600", 1), ("soon", 1), (None, 1)],
     ids=["now", "too late", "unreadable", "unsaid"],
 )
-async def test_r4_retry_after_decides(tmp_path: Path, retry_after: str | None, attempts: int) -> None:
+async def test_r4_retry_after_decides_whether_a_request_is_retried(
+    tmp_path: Path, retry_after: str | None, attempts: int
+) -> None:
     app = Elasticsearch((429, {} if retry_after is None else {"retry-after": retry_after}))
     async with serving(app) as url, Http(runtime(tmp_path)).client(NAME, base_url=url) as client:
         assert (await client.get("/")).status_code == (200 if attempts == 2 else 429)
     assert len(app.asked) == attempts
 
 
-def test_r4_a_date_is_read_as_the_time_until_then() -> None:
+def test_r4_a_date_in_retry_after_is_read_as_the_time_until_it() -> None:
     failure = failure_of(503, {"retry-after": formatdate(time.time() + 100, usegmt=True)})
     assert failure is not None
     assert failure.retry_after is not None
@@ -116,7 +120,7 @@ def test_r4_a_date_is_read_as_the_time_until_then() -> None:
     assert failure_of(503, {"retry-after": formatdate(time.time() - 100, usegmt=True)}) == Failure("unavailable", 0.0)
 
 
-async def test_r11_a_body_that_can_be_read_once_is_sent_once(tmp_path: Path) -> None:
+async def test_r11_a_request_whose_body_can_be_read_only_once_is_not_retried(tmp_path: Path) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"once"
 
@@ -126,7 +130,7 @@ async def test_r11_a_body_that_can_be_read_once_is_sent_once(tmp_path: Path) -> 
     assert len(app.asked) == 1
 
 
-async def test_a_callee_that_hangs_is_left_in_time(tmp_path: Path) -> None:
+async def test_a_callee_that_hangs_times_out(tmp_path: Path) -> None:
     app = Elasticsearch()
     app.hold.clear()
     short = Timeout(attempt=Duration("100ms"), overall=Duration("10s"))
@@ -138,12 +142,12 @@ async def test_a_callee_that_hangs_is_left_in_time(tmp_path: Path) -> None:
         assert (await client.get("/")).status_code == 200
 
 
-async def test_a_body_that_stalls_counts_as_the_attempt(tmp_path: Path) -> None:
+async def test_a_body_that_stalls_times_out_the_attempt(tmp_path: Path) -> None:
     async def stalling(_scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         await receive()
-        await receive()  # until the client has gone
+        await receive()  # until the client has left
 
     short = Timeout(attempt=Duration("100ms"), overall=Duration("10s"))
     async with (
@@ -154,7 +158,7 @@ async def test_a_body_that_stalls_counts_as_the_attempt(tmp_path: Path) -> None:
             await client.get("/")
 
 
-async def test_server_sent_events_are_handed_on_as_they_come(tmp_path: Path) -> None:
+async def test_server_sent_events_are_passed_on_as_they_arrive(tmp_path: Path) -> None:
     more = asyncio.Event()
 
     async def events(_scope: Any, _receive: Any, send: Any) -> None:
@@ -175,7 +179,7 @@ async def test_server_sent_events_are_handed_on_as_they_come(tmp_path: Path) -> 
         assert [line async for line in lines if line] == ["data: 2"]
 
 
-async def test_r5_a_connection_that_was_refused_is_provably_unsent(tmp_path: Path) -> None:
+async def test_r5_a_refused_connection_proves_that_the_request_was_never_sent(tmp_path: Path) -> None:
     retry = AT_ONCE.model_copy(update={"conditions": ("connection_failed",)})
     client_runtime = runtime(tmp_path, retry=retry, idempotency="never")
     async with Http(client_runtime).client(NAME, base_url="http://127.0.0.1:1") as client:
@@ -195,14 +199,14 @@ async def test_r5_a_connection_that_was_refused_is_provably_unsent(tmp_path: Pat
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_transport_errors_have_the_names_of_the_policies(error: Exception, condition: str | None) -> None:
+def test_transport_errors_are_classified_as_retry_conditions(error: Exception, condition: str | None) -> None:
     failure = classify(error)
     assert failure is not None
     assert failure.condition == condition
 
 
 @pytest.mark.parametrize("error", [httpx.PoolTimeout, httpx.LocalProtocolError, httpx.UnsupportedProtocol])
-def test_a_request_that_httpx_never_sent_counts_against_nobody(error: type[httpx.TransportError]) -> None:
+def test_a_request_that_httpx_never_sent_does_not_count_against_the_callee(error: type[httpx.TransportError]) -> None:
     assert classify(error("")) == Failure(blames_callee=False)
 
 
@@ -220,7 +224,7 @@ async def test_a_header_that_cannot_be_sent_is_the_callers_own_fault(tmp_path: P
 
 
 @pytest.mark.parametrize("synchronous", [False, True], ids=["client", "sync_client"])
-async def test_a_full_pool_of_connections_blames_nobody(tmp_path: Path, *, synchronous: bool) -> None:
+async def test_a_full_connection_pool_does_not_count_against_the_callee(tmp_path: Path, *, synchronous: bool) -> None:
     app = Elasticsearch()
     app.hold.clear()
     breaker = CircuitBreaker(consecutive_failures=5)
@@ -246,19 +250,19 @@ async def test_a_full_pool_of_connections_blames_nobody(tmp_path: Path, *, synch
         app.hold.set()
         assert (await held).status_code == 200
         assert (await get()).status_code == 200
-    threaded.close()  # noqa: ASYNC212  # nothing is in flight
+    threaded.close()  # noqa: ASYNC212  # no request is in flight
     statistics = client_runtime.outbound(NAME).statistics
     assert (statistics.failed, statistics.retries, statistics.ignored) == (0, 0, 5)
 
 
-async def test_a_wait_for_a_connection_that_lasts_as_long_as_the_attempt_blames_nobody(tmp_path: Path) -> None:
+async def test_an_attempt_that_only_waits_for_a_connection_does_not_count_against_the_callee(tmp_path: Path) -> None:
     app = Elasticsearch()
     app.hold.clear()
     client_runtime = runtime(tmp_path, timeout=Timeout(attempt=Duration("5s"), overall=Duration("1m")), retry=None)
     inner = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=1))
     transport = Http(client_runtime).transport(NAME, inner)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=None) as bare:  # noqa: S113  # the test's end
-        bare._transport = inner  # noqa: SLF001  # a request of the pool that no policy limits
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=None) as bare:  # noqa: S113  # the test limits the time
+        bare._transport = inner  # noqa: SLF001  # a request without policies that takes the pool's connection
         held = asyncio.create_task(bare.get("/"))
         await eventually(lambda: len(app.asked) == 1)
         try:
@@ -272,7 +276,7 @@ async def test_a_wait_for_a_connection_that_lasts_as_long_as_the_attempt_blames_
     assert client_runtime.outbound(NAME).statistics.failed == 0
 
 
-async def test_no_pool_bounds_a_call_beside_its_bulkhead(tmp_path: Path) -> None:
+async def test_only_the_bulkhead_bounds_the_connections_of_a_call(tmp_path: Path) -> None:
     arrived, everybody = [], asyncio.Event()
 
     async def app(scope: Any, _: Any, send: Any) -> None:
@@ -289,13 +293,13 @@ async def test_no_pool_bounds_a_call_beside_its_bulkhead(tmp_path: Path) -> None
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_an_external_store_is_asked_over_https(tmp_path: Path) -> None:
+async def test_requests_to_an_external_store_use_https(tmp_path: Path) -> None:
     store = Address(host="index.example", port=9200, tls=True)
     async with Http(runtime(tmp_path, addresses=(store,))).client(NAME) as client:
         assert client.base_url == "https://index.example:9200"
 
 
-async def test_the_trace_goes_on_inside_the_platform_alone(tmp_path: Path, spans: InMemorySpanExporter) -> None:
+async def test_only_callees_inside_the_platform_get_trace_context(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     app = Elasticsearch()
     async with serving(app) as url:
         async with Http(runtime(tmp_path)).client(NAME, base_url=url) as client:
@@ -310,7 +314,7 @@ async def test_the_trace_goes_on_inside_the_platform_alone(tmp_path: Path, spans
     assert (second.attributes or {})["http.response.status_code"] == 200
 
 
-async def test_synchronous_code_has_the_same_policies(tmp_path: Path) -> None:
+async def test_the_synchronous_transport_applies_the_same_policies(tmp_path: Path) -> None:
     app = Elasticsearch((503, {}))
     client_runtime = runtime(tmp_path)
 
@@ -326,7 +330,7 @@ async def test_synchronous_code_has_the_same_policies(tmp_path: Path) -> None:
 
 async def hangs(_scope: Any, receive: Any, _send: Any) -> None:
     await receive()
-    await receive()  # until the client has gone
+    await receive()  # until the client has left
 
 
 async def drips(_scope: Any, receive: Any, send: Any) -> None:
@@ -339,7 +343,7 @@ async def drips(_scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.mark.parametrize("app", [hangs, drips])
-async def test_t5_time_that_is_up_gives_the_threads_back(tmp_path: Path, app: Any) -> None:
+async def test_t5_a_timeout_frees_the_worker_threads(tmp_path: Path, app: Any) -> None:
     short = Timeout(attempt=Duration("200ms"), overall=Duration("5m"))
     client_runtime = runtime(tmp_path, timeout=short)
     outbound = client_runtime.outbound(NAME)
@@ -358,7 +362,7 @@ async def test_t5_time_that_is_up_gives_the_threads_back(tmp_path: Path, app: An
     assert outbound.statistics.timeouts == 4
 
 
-async def test_a_callers_own_timeout_stays_if_it_is_shorter(tmp_path: Path) -> None:
+async def test_a_shorter_timeout_of_the_caller_is_kept(tmp_path: Path) -> None:
     client_runtime = runtime(tmp_path, retry=None)
 
     def ask(url: str) -> None:
@@ -372,7 +376,7 @@ async def test_a_callers_own_timeout_stays_if_it_is_shorter(tmp_path: Path) -> N
         await asyncio.to_thread(ask, url)
 
 
-async def test_synchronous_events_may_come_later_than_an_attempt_may_take(tmp_path: Path) -> None:
+async def test_synchronous_server_sent_events_may_arrive_after_the_attempt_timeout(tmp_path: Path) -> None:
     async def events(_scope: Any, _receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -406,13 +410,13 @@ async def test_a_cancelled_request_is_neutral(tmp_path: Path, spans: InMemorySpa
     assert len(spans.get_finished_spans()) == 1
 
 
-def test_the_address_is_the_bundles_and_a_wrong_name_is_refused(tmp_path: Path) -> None:
+def test_a_client_uses_the_address_in_the_bundle_and_refuses_an_unknown_name(tmp_path: Path) -> None:
     assert str(Http(runtime(tmp_path)).client("elasticsearch").base_url) == "http://elasticsearch:9000"
     with pytest.raises(UnknownCallError, match="'elastic' does not name exactly one outbound call"):
         Http(runtime(tmp_path)).transport("elastic")
 
 
-async def test_a_host_behind_the_egress_proxy_is_reached_through_it_by_its_own_name(tmp_path: Path) -> None:
+async def test_a_request_through_the_egress_proxy_names_the_callees_host(tmp_path: Path) -> None:
     authority, app = Authority(), Elasticsearch()
     for name, text in zip(("key", "certificate"), authority.issue("api.example.com"), strict=True):
         (tmp_path / name).write_bytes(text)
@@ -429,7 +433,7 @@ async def test_a_host_behind_the_egress_proxy_is_reached_through_it_by_its_own_n
 
 
 class Answering(httpx.MockTransport):
-    """Replaces a server: records requests, and answers as the test says."""
+    """A transport in place of a server. It records requests, and answers with a function of the test."""
 
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200)) -> None:
         self.asked: list[httpx.Request] = []
@@ -441,7 +445,7 @@ class Answering(httpx.MockTransport):
 
 
 @pytest.mark.usefixtures("often_interrupted")
-async def test_a_bundle_that_is_swapped_a_thousand_times_is_never_half_in_force(tmp_path: Path) -> None:
+async def test_an_http_request_uses_address_and_timeout_of_the_same_bundle(tmp_path: Path) -> None:
     """Address and timeout of a request come from the same bundle."""
     inside = bundle(search(timeout=Timeout(attempt=Duration("20s"), overall=Duration("1h"))))
     outside = search(timeout=Timeout(attempt=Duration("5m"), overall=Duration("1h")), addresses=(OUTSIDE,))
@@ -495,11 +499,11 @@ async def test_b21_each_host_of_a_call_has_its_own_breaker(tmp_path: Path) -> No
         with pytest.raises(CircuitOpenError):
             await client.get("https://api.example.com/")
         assert (await client.get("https://api.example.org/")).status_code == 200
-    assert client_runtime.outbound(NAME).breaker.current() == "closed"  # type: ignore[union-attr]  # it has one
+    assert client_runtime.outbound(NAME).breaker.current() == "closed"  # type: ignore[union-attr]  # the call has a breaker
 
 
 @pytest.mark.parametrize("url", ["/", "https://api.example.net/"])
-async def test_a_request_names_one_of_several_hosts(tmp_path: Path, url: str) -> None:
+async def test_a_request_must_name_one_of_the_calls_hosts(tmp_path: Path, url: str) -> None:
     async with Http(runtime(tmp_path, protocol="https", addresses=PROVIDERS)).client(NAME) as client:
         with pytest.raises(
             UnknownCallError, match=r"not name exactly one host of .* declared: api.example.com, api.example.org"

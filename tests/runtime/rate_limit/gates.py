@@ -33,18 +33,18 @@ def shared(limit: TokenBucket | SlidingWindow, **fields: Any) -> RateLimit:
 
 
 def guarded(timeout: float = 5.0) -> Outbound:
-    """The declared call. Its timeout is long, because others use the machine, unless the test is about it."""
+    """The declared call to the store. Its timeout is long, because the machine may be busy."""
     return Outbound("redis.access", attempt_timeout=timeout, breaker=CircuitBreaker("redis.access", BREAKER))
 
 
 def gate(store: SharedStore | None, policy: RateLimit, *, timeout: float = 5.0, clock: Clock = time) -> DistributedGate:
-    made = DistributedGate("run", NAME, policy, clock, Random(7))  # noqa: S311  # nothing secret
+    made = DistributedGate("run", NAME, policy, clock, Random(7))  # noqa: S311  # not a secret
     made.connection = None if store is None else Connection(store, guarded(timeout))
     return made
 
 
 async def passes(limited: DistributedGate, caller: Caller = NOBODY, cost: int = 1) -> bool:
-    """True if a request is admitted. A gate may raise nothing but a refusal."""
+    """True if a request is admitted, and false if it is refused. Any other error of the gate fails the test."""
     try:
         await limited.admit(caller, cost, FOREVER)
     except RateLimitedError as error:

@@ -1,4 +1,4 @@
-"""Distributed limits in a process: requests to the store, reloads, threads, metrics."""
+"""Distributed limits in one process: requests to the store, reloads, threads, metrics."""
 
 from __future__ import annotations
 
@@ -46,11 +46,15 @@ class Kept:
         return given
 
 
-async def test_checks_of_one_key_at_the_same_time_are_asked_for_together(clock: FakeClock) -> None:
+async def test_simultaneous_checks_of_one_key_share_a_request_to_the_store(clock: FakeClock) -> None:
     store = Kept(60)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     assert sum(await asyncio.gather(*(passes(limited) for _ in range(100)))) == 60
-    assert [cost for _, cost, _ in store.asked] == [1, 1, 1]  # the first, the 59 that could be had, the refusal
+    assert [cost for _, cost, _ in store.asked] == [
+        1,
+        1,
+        1,
+    ]  # the first check, the 59 that the store admits, and a refusal
     assert store.asked[1][2] == 99
 
 
@@ -61,14 +65,14 @@ async def test_a_refused_cost_is_requested_again_when_it_is_available(clock: Fak
         assert not await passes(limited, cost=2)
     assert len(store.asked) == 1
     store.admissions = 1
-    assert await passes(limited, cost=1)  # less may be there
+    assert await passes(limited, cost=1)  # a smaller cost may be available
     clock.advance(10.001)
     store.admissions = 5
     assert await passes(limited, cost=2)
     assert len(store.asked) == 3
 
 
-async def test_a_lease_is_given_out_without_asking(clock: FakeClock) -> None:
+async def test_admissions_of_a_lease_need_no_request_to_the_store(clock: FakeClock) -> None:
     store = Kept(100)
     limited = gate(store, shared(bucket("1/h", 100), lease=10), clock=clock)
     for _ in range(30):
@@ -97,7 +101,7 @@ def test_leases_never_admit_more_than_the_store_gave(
     assert admissions - store.admissions - admitted <= 4 * (lease + 12)
 
 
-async def test_keys_are_bounded_and_one_that_is_refused_stays_refused(clock: FakeClock) -> None:
+async def test_the_number_of_keys_is_bounded_and_a_refused_key_stays_refused(clock: FakeClock) -> None:
     store = Kept(0)
     limited = gate(store, shared(bucket("1/h", 100), key="tenant", max_keys=100), clock=clock)
     for number in range(1000):
@@ -110,7 +114,7 @@ async def test_keys_are_bounded_and_one_that_is_refused_stays_refused(clock: Fak
     assert limited.keys() <= 102
 
 
-async def test_one_that_fails_fails_for_all_who_waited_and_none_of_them_asks_again(clock: FakeClock) -> None:
+async def test_a_failed_request_to_the_store_fails_all_waiting_checks_without_another_request(clock: FakeClock) -> None:
     class Broken(Kept):
         async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> int:
             await super().run(script, keys, *arguments)
@@ -132,7 +136,7 @@ async def test_a_cancelled_check_lets_the_others_pass(clock: FakeClock) -> None:
     assert all(await asyncio.gather(*others))
 
 
-def test_a_replicas_share_is_a_part_of_the_limit(clock: FakeClock) -> None:
+def test_without_the_store_a_replica_admits_its_share_of_the_limit(clock: FakeClock) -> None:
     limited = gate(None, shared(bucket("40/s", 40), local_share=Ratio("25%")), clock=clock)
 
     async def main() -> tuple[int, int, float | None]:
@@ -145,7 +149,7 @@ def test_a_replicas_share_is_a_part_of_the_limit(clock: FakeClock) -> None:
 
     at_once, later, retry_after = run(main(), clock)
     assert (at_once, later) == (10, 5)
-    assert retry_after is not None  # another replica, or the store, may have it
+    assert retry_after is not None  # another replica may have admissions, or the store may return
 
 
 # --- in a runtime
@@ -191,7 +195,7 @@ async def test_replicas_of_a_service_share_a_limit(tmp_path: Path, server: Serve
 
 @pytest.mark.parametrize("limit", [bucket("1/s", 1), window(1, "1s")])
 async def test_a_request_that_cannot_pass_in_time_behind_others_is_refused_at_once(limit: Any, server: Server) -> None:
-    """One has passed, and two wait for the next two seconds. The next would need three."""
+    """One request has passed, and two wait 1 s and 2 s. A further request would need 3 s."""
     server.ask("FLUSHALL")
     limited = gate(RedisStore(lambda: single(server.url)), shared(limit, max_wait=Duration("2500ms")))
     requests = [asyncio.create_task(limited.admit(Caller(), 1, FOREVER)) for _ in range(5)]
@@ -200,10 +204,12 @@ async def test_a_request_that_cannot_pass_in_time_behind_others_is_refused_at_on
         task.cancel()
     refused = [error.retry_after for task in done if isinstance(error := task.exception(), RateLimitedError)]
     assert (len(done), len(refused), len(waiting)) == (3, 2, 2)
-    assert all(2.2 < (after or 0) <= 3 for after in refused), "when it could pass, not when the next one can"
+    assert all(2.2 < (after or 0) <= 3 for after in refused), (
+        "the time at which this request could pass, and not the next admission"
+    )
 
 
-async def test_the_count_outlives_a_reload_that_changes_the_limit(tmp_path: Path, server: Server) -> None:
+async def test_counts_survive_a_reload_that_changes_the_limit(tmp_path: Path, server: Server) -> None:
     runtime = loaded(tmp_path, server, shared(bucket("1/h", 10)))
     assert sum([await enters(runtime) for _ in range(6)]) == 6
     mount(tmp_path, limited_bundle(shared(bucket("1/d", 8)), timeout="6s"))
@@ -211,17 +217,17 @@ async def test_the_count_outlives_a_reload_that_changes_the_limit(tmp_path: Path
     assert sum([await enters(runtime) for _ in range(6)]) == 2
 
 
-async def test_a_fallback_of_the_services_own_never_answers_for_the_store(tmp_path: Path) -> None:
+async def test_a_registered_fallback_does_not_answer_for_the_store(tmp_path: Path) -> None:
     policy = shared(bucket("1/h", 10), when_store_unavailable="closed")
     soft = limited_bundle(policy, necessity="soft", fallback="no cache")
     runtime = Runtime.load(
         mount(tmp_path, soft), store=RedisStore(lambda: single("redis://127.0.0.1:1"))
-    )  # nobody listens
-    runtime.fallback("redis.access", lambda error: 1)  # noqa: ARG005  # a fallback is told the error
+    )  # no server listens there
+    runtime.fallback("redis.access", lambda error: 1)  # noqa: ARG005  # a fallback gets the error
     assert not await enters(runtime)
 
 
-async def test_a_check_is_not_repeated_since_each_may_have_counted(tmp_path: Path) -> None:
+async def test_a_failed_check_is_not_retried_because_it_may_have_counted(tmp_path: Path) -> None:
     class Failing(Kept):
         async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> int:
             await super().run(script, keys, *arguments)
@@ -238,7 +244,7 @@ async def test_an_invalid_answer_of_the_store_counts_as_a_lost_connection(server
     with pytest.raises(ConnectionError):
         await RedisStore(lambda: single("redis://127.0.0.1:1")).run(
             TOKEN_BUCKET, ("k",), 1.0, 1, 1, 1
-        )  # nobody listens
+        )  # no server listens there
     server.ask("RPUSH", "a list", "x")
     with pytest.raises(ConnectionError, match="WRONGTYPE"):
         await RedisStore(lambda: single(server.url)).run(TOKEN_BUCKET, ("a list",), 1.0, 1, 1, 1)
@@ -246,7 +252,7 @@ async def test_an_invalid_answer_of_the_store_counts_as_a_lost_connection(server
         await RedisStore(lambda: cluster("redis://127.0.0.1:1")).run(TOKEN_BUCKET, ("k",), 1.0, 1, 1, 1)
 
 
-async def test_sentinels_may_ask_for_a_password_of_their_own(tmp_path: Path, server: Server) -> None:
+async def test_sentinels_may_have_another_password(tmp_path: Path, server: Server) -> None:
     file = tmp_path / "sentinel.conf"
     file.write_text(f"sentinel monitor cache 127.0.0.1 {server.port} 1\n")
     asked = Server(tmp_path, str(file), "--sentinel")
@@ -261,7 +267,7 @@ async def test_sentinels_may_ask_for_a_password_of_their_own(tmp_path: Path, ser
         asked.kill()
 
 
-def test_threads_share_the_limit_too_and_after_a_fork_the_child_does(tmp_path: Path, server: Server) -> None:
+def test_threads_and_forked_processes_share_the_limit(tmp_path: Path, server: Server) -> None:
     runtime = loaded(tmp_path, server, shared(bucket("1/h", 12)))
     admitted: list[bool] = []
 
@@ -303,7 +309,7 @@ async def test_decisions_without_the_store_are_counted_and_a_missing_store_is_lo
     assert samples["voice_rate_limit_keys"] == {("run", "0", "tenant"): 1}
 
 
-def test_a_limit_that_becomes_local_is_one(tmp_path: Path, server: Server) -> None:
+def test_a_limit_that_a_reload_makes_local_no_longer_uses_the_store(tmp_path: Path, server: Server) -> None:
     runtime = loaded(tmp_path, server, shared(bucket("1/h", 10)))
     assert isinstance(runtime.inbound("run").gates[0], DistributedGate)
     mount(tmp_path, limited_bundle(RateLimit(limit=TokenBucket.model_validate({"rate": "1/h", "burst": 5}))))

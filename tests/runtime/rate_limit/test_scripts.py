@@ -1,4 +1,4 @@
-"""The scripts decide like the limits of one process. They get the time from the test instead of the server."""
+"""The scripts decide like the local limits. They get the time from the test instead of the server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 
 def told(redis: Redis, script: Script) -> Take:
-    """The script, with the server's time as its first two arguments, and keys that outlive the test's real time."""
+    """The script with two changes for tests: its first two arguments are the time, and keys live an hour longer."""
     redis.flushall()
     text = script.text
     for number in (4, 3, 2, 1):
@@ -48,21 +48,20 @@ def told(redis: Redis, script: Script) -> Take:
 steps = st.lists(st.tuples(st.integers(0, 3_000_000), st.integers(1, 12)), max_size=60)
 
 ticks = st.integers(0, 192).map(lambda number: number * 15_625)
-"""Microseconds in steps of 1/64 s, which a float holds exactly, so that both sides see an entry end at the same
-time."""
+"""Microseconds in steps of 1/64 s. Floats represent them exactly, so an entry ends at the same time on both sides."""
 exact_steps = st.lists(st.tuples(ticks, st.integers(1, 12)), max_size=60)
 
 
 @given(steps=steps, rate=st.integers(1, 500), burst=st.integers(1, 10))
 @settings(max_examples=60)
-def test_the_shared_bucket_admits_exactly_what_the_local_one_does(
+def test_the_script_of_the_bucket_decides_exactly_like_the_local_bucket(
     redis: Redis, steps: list[tuple[int, int]], rate: int, burst: int
 ) -> None:
     take, local, now = told(redis, TOKEN_BUCKET), TokenBucket(rate, burst, 0.0), 0
     for elapsed, cost in steps:
         now += elapsed
         if cost > burst:
-            continue  # a gate refuses it without asking
+            continue  # a gate refuses such a cost without a request to the store
         wait, answer = local.take(now / 1e6, cost), take(now, 1e6 / rate, burst, cost, 1)
         assert (answer == cost) == (wait == 0)
         if wait:
@@ -75,7 +74,7 @@ def test_the_shared_bucket_admits_exactly_what_the_local_one_does(
     window=st.sampled_from([1, 5, 60]),
 )
 @settings(max_examples=60)
-def test_the_shared_window_admits_exactly_what_the_local_one_does(
+def test_the_script_of_the_window_decides_exactly_like_the_local_window(
     redis: Redis, steps: list[tuple[int, int]], limit: int, window: int
 ) -> None:
     take, local, now = told(redis, SLIDING_WINDOW), SlidingWindow(WindowShape(limit, window)), 0
@@ -91,7 +90,7 @@ def test_the_shared_window_admits_exactly_what_the_local_one_does(
 
 @given(steps=steps, limit=st.integers(1, 20), lease=st.integers(1, 30))
 @settings(max_examples=60)
-def test_no_window_holds_more_than_its_limit_whatever_is_leased(
+def test_no_window_contains_more_admissions_than_its_limit_with_any_leases(
     redis: Redis, steps: list[tuple[int, int]], limit: int, lease: int
 ) -> None:
     take, now = told(redis, SLIDING_WINDOW), 0
@@ -109,25 +108,27 @@ def test_no_window_holds_more_than_its_limit_whatever_is_leased(
     [(TOKEN_BUCKET, (100_000, 10)), (SLIDING_WINDOW, (10, 1_000_000))],
     ids=["bucket", "window"],
 )
-def test_a_clock_that_runs_backwards_mints_nothing(redis: Redis, script: Script, arguments: tuple[float, ...]) -> None:
+def test_a_clock_that_runs_backwards_frees_no_admissions(
+    redis: Redis, script: Script, arguments: tuple[float, ...]
+) -> None:
     take = told(redis, script)
     assert take(60_000_000, *arguments, 10, 1) == 10
     wait = -take(60_000_000, *arguments, 1, 1)
     assert wait > 0
-    assert -take(59_900_000, *arguments, 1, 1) == wait  # as if no time had passed, neither on nor back
+    assert -take(59_900_000, *arguments, 1, 1) == wait  # as if no time had passed
     assert take(0, *arguments, 1, 1) < 0
     assert take(60_000_000, *arguments, 1, 1) < 0
     assert take(61_100_000, *arguments, 10, 1) == 10
 
 
-def test_a_slot_frees_with_the_last_microsecond_of_its_window(redis: Redis) -> None:
+def test_a_slot_becomes_free_at_the_last_microsecond_of_its_window(redis: Redis) -> None:
     take = told(redis, SLIDING_WINDOW)
     assert take(0, 1, 1e6, 1, 1) == 1
     assert take(999_999, 1, 1e6, 1, 1) == -1
     assert take(1_000_000, 1, 1e6, 1, 1) == 1
 
 
-def test_a_slot_frees_late_by_one_entry_at_most(redis: Redis) -> None:
+def test_a_slot_becomes_free_late_by_at_most_one_entry(redis: Redis) -> None:
     take = told(redis, SLIDING_WINDOW)
     grain = 1_000_000 // RESOLUTION
     assert take(0, 2, 1e6, 1, 1) == 1
@@ -141,7 +142,7 @@ def test_a_slot_frees_late_by_one_entry_at_most(redis: Redis) -> None:
     [(TOKEN_BUCKET, (1000, 1000)), (SLIDING_WINDOW, (1000, 1_000_000))],
     ids=["bucket", "window"],
 )
-def test_a_key_is_small_and_ends_when_it_says_nothing_any_more(
+def test_a_key_is_small_and_expires_when_its_count_is_empty(
     redis: Redis, script: Script, arguments: tuple[float, ...]
 ) -> None:
     take = told(redis, script)

@@ -1,4 +1,4 @@
-"""A process's tracing for one test, with a Collector that decodes what arrives."""
+"""Sets up tracing for one test, with a Collector that decodes the received spans."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tracing(endpoint: str, **overrides: Any) -> Tracing:
 def telemetry(
     monkeypatch: pytest.MonkeyPatch, directory: Path, endpoint: str, *calls: Any, **policy: Any
 ) -> Iterator[tuple[Runtime, Telemetry]]:
-    """Tracing of a runtime with a listener; the globals, which are set once in a process, are put back."""
+    """Set up the tracing of a runtime. The end of the block restores OpenTelemetry's global state."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     before = propagate.get_global_textmap()
@@ -46,6 +46,6 @@ def telemetry(
 def collected(
     monkeypatch: pytest.MonkeyPatch, directory: Path, *calls: Any, **policy: Any
 ) -> Iterator[tuple[Runtime, Collector]]:
-    """As above; what was traced has arrived when the block is left."""
+    """Like `telemetry`, with a Collector. At the end of the block it has received all spans."""
     with Collector() as collector, telemetry(monkeypatch, directory, collector.endpoint, *calls, **policy) as (run, _):
         yield run, collector

@@ -27,7 +27,7 @@ def named(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
     return found
 
 
-def test_spans_arrive_with_who_sent_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_received_spans_name_their_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POD_NAME", "agent-engine-7")
     received = collected(monkeypatch, tmp_path)
     with received as (_, collector), span("outer", SpanKind.SERVER, {"documents": 20}), span("inner"):
@@ -51,14 +51,14 @@ async def unavailable() -> None:
     raise CalleeError("rag-engine")
 
 
-async def test_every_decision_of_a_pipeline_is_an_event_of_its_span(
+async def test_every_decision_of_a_policy_is_an_event_on_the_calls_span(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soft = call(necessity="soft", fallback="none", retry=Retry(max_retries=1), circuit_breaker=CircuitBreaker())
     with collected(monkeypatch, tmp_path, soft) as (runtime, collector):
         with pytest.raises(SoftCallError), span("retried"):
             await runtime.call("rag-engine", unavailable)
-        runtime.outbound("rag-engine").breaker.open()  # type: ignore[union-attr]  # it has one
+        runtime.outbound("rag-engine").breaker.open()  # type: ignore[union-attr]  # the call has a breaker
         runtime.fallback("rag-engine", lambda _: None)
         with span("refused"):
             await runtime.call("rag-engine", unavailable)
@@ -74,7 +74,7 @@ async def test_every_decision_of_a_pipeline_is_an_event_of_its_span(
     assert not refused.failed
 
 
-def test_events_of_many_threads_at_once_stay_with_their_own_span(
+def test_events_of_many_threads_are_added_to_the_span_of_their_own_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads, requests = 8, 500
@@ -99,7 +99,7 @@ def test_events_of_many_threads_at_once_stay_with_their_own_span(
     assert {len(each.events) for each in collector.spans} == {1}
 
 
-async def test_errors_are_recorded_and_cancellations_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_spans_record_errors_and_not_cancellations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @traced("generator")
     async def words() -> AsyncIterator[str]:
         yield "one"
@@ -130,7 +130,9 @@ async def test_errors_are_recorded_and_cancellations_are_none(tmp_path: Path, mo
     assert named(collector.spans, "inside").parent_id == named(collector.spans, "generator").span_id
 
 
-def test_only_allowed_baggage_travels_and_shows_on_spans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_allowed_baggage_is_sent_and_becomes_span_attributes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inside: dict[str, str] = {}
     with collected(monkeypatch, tmp_path, baggage=("tenant.id",)) as (_, collector):
         with attributed({"tenant.id": "acme", "user.id": "ann"}), span("request"):
@@ -144,7 +146,7 @@ def test_only_allowed_baggage_travels_and_shows_on_spans(tmp_path: Path, monkeyp
     assert "user.id" not in request.attributes
 
 
-def test_the_caller_decides_what_is_sampled_and_a_reload_changes_the_ratio(
+def test_the_callers_sampling_decision_applies_and_a_reload_changes_the_ratio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sampled = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}
@@ -161,7 +163,7 @@ def test_the_caller_decides_what_is_sampled_and_a_reload_changes_the_ratio(
     assert collector.spans[0].parent_id == "2" * 16
 
 
-def test_logs_are_json_with_the_trace_they_belong_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_lines_are_json_with_the_current_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with collected(monkeypatch, tmp_path) as (runtime, _):
         stream = io.StringIO()
         handler = logging.StreamHandler(stream)
