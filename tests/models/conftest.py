@@ -39,7 +39,12 @@ def server(running: Server) -> Server:
 
 @pytest.fixture(autouse=True)
 def spans(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[InMemorySpanExporter]:
-    """The spans of a test. At its end no prompt, answer or key is in a log, span, metric, event or error (MC25)."""
+    """The spans of a test.
+
+    At the end of the test no log, span, metric, event or error contains a prompt, answer or key.
+
+    This is case MC25.
+    """
     provider, recorded = TracerProvider(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(recorded))
     monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("test"))
@@ -47,7 +52,7 @@ def spans(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     begin = ModelError.__init__
 
     def record(self: ModelError, *arguments: object, **facts: object) -> None:
-        begin(self, *arguments, **facts)  # type: ignore[arg-type]  # as it was called
+        begin(self, *arguments, **facts)  # type: ignore[arg-type]  # the unchanged arguments
         errors.append(self)
 
     monkeypatch.setattr(ModelError, "__init__", record)
@@ -67,7 +72,7 @@ def spans(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 
 
 def shown_by(service: Service) -> str:
-    """Everything that a service publishes about its calls: metrics, usage events, events of policies."""
+    """All text that a service publishes about its calls: metrics, usage events and policy events."""
     registry = CollectorRegistry()
     registry.register(ModelCollector(service.runtime))
     return f"{generate_latest(registry).decode()} {service.ledger.events} {service.events.events}"

@@ -1,4 +1,4 @@
-"""A service with one route over the fake providers A and B, and the official SDK on top."""
+"""A service with one route over the fake providers A and B. Tests call it with the official SDK."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def store_call(name: str = "events.reserve") -> OutboundCall:
 
 @dataclass
 class Ledger(UsageSink):
-    """Every usage event."""
+    """A sink that keeps every usage event."""
 
     events: list[ModelAttempted] = field(default_factory=list)
 
@@ -91,7 +91,7 @@ class Ledger(UsageSink):
 
 @dataclass
 class Service:
-    """The runtime under test with its providers."""
+    """The runtime under test, and its providers."""
 
     runtime: ModelRuntime
     a: FakeProvider
@@ -101,13 +101,13 @@ class Service:
     events: Recorder
     clock: FakeClock | None
     endings: list[str] = field(default_factory=list)
-    """The endings of A's answers, read right after the last call of a `Driver`, while the loop still runs."""
+    """The endings of A's answers. A `Driver` reads them right after its last call, while the event loop still runs."""
 
     def sdk(self, name: str = ROUTE, inner: httpx.AsyncBaseTransport | None = None) -> AsyncOpenAI:
         transport = ModelTransport(self.runtime, name, inner or self.network)
         client = httpx.AsyncClient(transport=transport)
         sdk = AsyncOpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
-        sdk._platform = "Linux"  # noqa: SLF001  # otherwise a thread reads it, and fake time does not wait for threads
+        sdk._platform = "Linux"  # noqa: SLF001  # otherwise the SDK reads it on a thread, and fake time does not wait for threads
         return sdk
 
     def sync_sdk(self, name: str = ROUTE) -> OpenAI:
@@ -136,7 +136,7 @@ class Service:
 
 
 MADE: list[Service] = []
-"""The services of the running test, whose telemetry is searched at its end."""
+"""The services of the running test. At the end of the test their telemetry is searched for prompts and keys."""
 
 
 def deployments(directory: Path) -> dict[str, ModelDeployment]:
@@ -220,7 +220,7 @@ async def ask(client: AsyncOpenAI, headers: Mapping[str, str] | None = None) -> 
 
 
 async def texts(client: AsyncOpenAI, headers: Mapping[str, str] | None = None) -> AsyncGenerator[str, None]:
-    """The contents of a streamed answer, one by one."""
+    """The content of each event of a streamed answer."""
     stream = await client.chat.completions.create(model="any", messages=QUESTION, stream=True, extra_headers=headers)
     async with stream:
         async for chunk in stream:
@@ -237,7 +237,7 @@ def texts_sync(client: OpenAI) -> Generator[str, None, None]:
 
 
 async def results(asks: Iterable[Awaitable[str]]) -> list[str | BaseException]:
-    """The answer or the error of each."""
+    """The answer or the error of each call."""
     return list(await asyncio.gather(*asks, return_exceptions=True))
 
 
@@ -250,7 +250,7 @@ async def served(a: FakeProvider, b: FakeProvider) -> AsyncIterator[dict[str, Ad
 
 @contextmanager
 def served_elsewhere(a: FakeProvider) -> Iterator[dict[str, Address]]:
-    """Like `served`, on the loop of another thread."""
+    """Like `served`, on the event loop of another thread."""
     thread = LoopThread()
     serving = served(a, FakeProvider(lambda _: chat_stream("B")))
     addresses = thread.run(serving.__aenter__())
@@ -267,10 +267,10 @@ def sync_sdk(made: Service) -> OpenAI:
 
 
 class Driver:
-    """Makes the calls of a test. Each subclass calls in its own way."""
+    """Makes the calls of a test. The subclasses use the asynchronous and the synchronous SDK."""
 
     def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
-        """The contents that reached the caller, up to `most`, and the error that ended them."""
+        """Call, and leave after `most` contents. Returns the received contents, and the error that ended the call."""
         raise NotImplementedError
 
     def ask(self, service: Service) -> str:
@@ -282,7 +282,7 @@ class Driver:
 
 
 class Asynchronous(Driver):
-    """`AsyncOpenAI` on a loop of fake time."""
+    """Calls with `AsyncOpenAI` on an event loop with fake time."""
 
     def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
         async def receive() -> tuple[list[str], Exception | None]:
@@ -293,7 +293,7 @@ class Asynchronous(Driver):
                         contents.append(text)
                         if len(contents) == most:
                             break
-            except Exception as error:  # noqa: BLE001  # the test judges it
+            except Exception as error:  # noqa: BLE001  # the test checks the error
                 return contents, error
             return contents, None
 
@@ -307,7 +307,7 @@ class Asynchronous(Driver):
 
 
 class Synchronous(Driver):
-    """`OpenAI`, whose transport has its loop of fake time on another thread."""
+    """Calls with `OpenAI`. Its transport uses an event loop with fake time on another thread."""
 
     def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
         try:

@@ -1,4 +1,4 @@
-"""Fake time for a loop on another thread. It moves only while a synchronous caller waits for the loop."""
+"""Fake time for an event loop on another thread. It moves only while a synchronous caller waits for the loop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _SteppedLoop(asyncio.SelectorEventLoop):
 
 
 class SteppedThread(LoopThread):
-    """A loop thread on fake time."""
+    """A `LoopThread` with fake time."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._awaited = 0

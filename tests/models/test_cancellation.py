@@ -1,4 +1,4 @@
-"""If a caller leaves, the provider's connection closes: MC18, MC19, deadlines and interrupted threads."""
+"""If a caller leaves, the provider's connection closes: cases MC18 and MC19, deadlines, and interrupted threads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.models.routes import (
 )
 
 CLOSED = 0.1
-"""Longest time from the caller's leaving to the closed connection, in seconds."""
+"""Most seconds between the caller's leaving and the close of the connection."""
 
 
 def budgeted(tmp_path: Path, clock: FakeClock | None, route: dict[str, Any] | None = None, **more: Any) -> Service:
@@ -45,7 +45,7 @@ def budgeted(tmp_path: Path, clock: FakeClock | None, route: dict[str, Any] | No
 
 
 async def leaves(made: Service, asking: asyncio.Task[Any], clock: FakeClock) -> None:
-    """Cancel a call after 0.2 s. The provider's connection closes in time, and nobody else is asked."""
+    """Cancel a call after 0.2 s. The provider's connection must close in time, and no other provider may be called."""
     await asyncio.sleep(0.2)
     left_at = clock.monotonic()
     asking.cancel()
@@ -56,7 +56,7 @@ async def leaves(made: Service, asking: asyncio.Task[Any], clock: FakeClock) -> 
     assert made.calls == (1, 0)
 
 
-async def test_mc18_a_caller_that_leaves_before_the_content_closes_the_connection(
+async def test_mc18_the_connection_closes_when_the_caller_leaves_before_the_first_content(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     made = budgeted(tmp_path, clock)
@@ -83,8 +83,8 @@ async def test_mc18_the_connection_closes_in_every_phase(tmp_path: Path, clock: 
     assert made.is_settled()
 
 
-async def test_a_deadline_of_the_request_closes_the_connection(tmp_path: Path, clock: FakeClock) -> None:
-    """A service cancels the calls of an operation after its deadline, as it does after its client has left."""
+async def test_the_connection_closes_at_the_deadline_of_the_request(tmp_path: Path, clock: FakeClock) -> None:
+    """A service cancels the calls of an operation at its deadline, and also when the client has left."""
     made = budgeted(tmp_path, clock, inbound=(operation("chat", deadline=Duration("400ms")),))
     made.a.script = lambda _: fake.streamed([fake.delta("x"), stall])
     with pytest.raises(TimeoutError):
@@ -95,7 +95,7 @@ async def test_a_deadline_of_the_request_closes_the_connection(tmp_path: Path, c
     assert made.is_settled()
 
 
-async def test_mc19_a_caller_that_leaves_after_the_tenth_delta_stops_the_provider(tmp_path: Path) -> None:
+async def test_mc19_the_provider_stops_when_the_caller_leaves_after_the_tenth_delta(tmp_path: Path) -> None:
     a, b = (FakeProvider(lambda _: fake.chat_stream(*["x"] * 500, gap=0.02)) for _ in range(2))
     async with asyncio.timeout(START_SECONDS), served(a, b) as addresses:
         made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses)
@@ -140,7 +140,7 @@ def test_mc18_an_interrupted_thread_closes_the_connection(tmp_path: Path) -> Non
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             with pytest.raises(LeftError):
                 list(texts_sync(client))
-            if a.exchanges:  # a busy machine may be interrupted before it connects
+            if a.exchanges:  # on a busy machine the signal may come before the connection
                 wait_for_the_end(a)
             client.close()
     finally:
@@ -151,7 +151,7 @@ def test_mc18_an_interrupted_thread_closes_the_connection(tmp_path: Path) -> Non
     assert made.is_settled()
 
 
-def test_mc19_a_thread_that_leaves_after_the_tenth_delta_stops_the_provider(tmp_path: Path) -> None:
+def test_mc19_the_provider_stops_when_a_thread_leaves_after_the_tenth_delta(tmp_path: Path) -> None:
     a = FakeProvider(lambda _: fake.chat_stream(*["x"] * 500, gap=0.02))
     with served_elsewhere(a) as addresses:
         made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses)

@@ -1,4 +1,4 @@
-"""The conformance cases of model calls, MC1 to MC17 and MC22 to MC24, on fake time. Each name has its number."""
+"""The conformance cases of model calls, MC1 to MC17 and MC22 to MC24, on fake time. Test names contain the number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tested(tmp_path: Path, clock: FakeClock) -> Service:
 
 
 def answers(made: Service, *script: Answer) -> None:
-    """A gives these answers, then healthy ones."""
+    """Let A give these answers, and healthy answers afterwards."""
     left = list(script)
     made.a.script = lambda _: left.pop(0) if left else fake.chat_stream(ANSWER, "A")
 
@@ -36,7 +36,7 @@ def breaker(made: Service, name: str = "a") -> Any:
 
 
 @pytest.mark.parametrize("status", [503, 529, 500, 502], ids=["mc1", "mc11", "500", "502"])
-def test_mc1_mc11_a_candidate_that_is_down_or_overloaded_is_called_once_and_the_next_one_answers(
+def test_mc1_mc11_a_candidate_that_is_down_or_overloaded_is_called_once_and_the_next_candidate_answers(
     driver: Driver, tested: Service, status: int
 ) -> None:
     answers(tested, fake.error(status))
@@ -45,7 +45,7 @@ def test_mc1_mc11_a_candidate_that_is_down_or_overloaded_is_called_once_and_the_
     assert breaker(tested).failed == 1
 
 
-def test_a_refused_connection_costs_nothing_and_the_next_candidate_answers(driver: Driver, tested: Service) -> None:
+def test_a_refused_connection_uses_no_tokens_and_the_next_candidate_answers(driver: Driver, tested: Service) -> None:
     tested.a.accepts = False
     assert driver.ask(tested) == FROM_B
     failed, finished = tested.ledger.events
@@ -53,7 +53,7 @@ def test_a_refused_connection_costs_nothing_and_the_next_candidate_answers(drive
     assert finished.ending == "finished"
 
 
-def test_a_slow_connection_ends_at_its_own_limit(driver: Driver, tested: Service, clock: FakeClock) -> None:
+def test_a_slow_connection_ends_at_the_connect_timeout(driver: Driver, tested: Service, clock: FakeClock) -> None:
     tested.a.connect_delay = 10
     began = clock.monotonic()
     assert driver.ask(tested) == FROM_B
@@ -63,7 +63,7 @@ def test_a_slow_connection_ends_at_its_own_limit(driver: Driver, tested: Service
 # --- cooldowns
 
 
-def test_mc2_a_rate_limit_rests_for_the_time_that_the_provider_names(
+def test_mc2_a_rate_limited_deployment_rests_for_the_time_that_the_provider_names(
     driver: Driver, tested: Service, clock: FakeClock
 ) -> None:
     answers(tested, fake.error(429, headers={"retry-after-ms": "1500"}))
@@ -75,7 +75,9 @@ def test_mc2_a_rate_limit_rests_for_the_time_that_the_provider_names(
     assert breaker(tested).failed == 0
 
 
-def test_mc3_a_rate_limit_without_a_time_rests_five_seconds(driver: Driver, tested: Service, clock: FakeClock) -> None:
+def test_mc3_a_rate_limited_deployment_rests_five_seconds_if_the_provider_names_no_time(
+    driver: Driver, tested: Service, clock: FakeClock
+) -> None:
     answers(tested, fake.error(429))
     assert driver.ask(tested) == FROM_B
     clock.advance(4.9)
@@ -85,7 +87,7 @@ def test_mc3_a_rate_limit_without_a_time_rests_five_seconds(driver: Driver, test
 
 
 @pytest.mark.parametrize(("word", "seconds"), [("0.5", 0.5), ("6m0s", 60.0)], ids=["decimals", "capped"])
-def test_mc4_the_provider_decides_how_long_it_rests_up_to_the_cap(
+def test_mc4_a_deployment_rests_as_long_as_the_provider_asks_up_to_the_maximum(
     driver: Driver, tested: Service, clock: FakeClock, word: str, seconds: float
 ) -> None:
     answers(tested, fake.error(429, headers={"retry-after": word}))
@@ -96,7 +98,7 @@ def test_mc4_the_provider_decides_how_long_it_rests_up_to_the_cap(
     assert driver.ask(tested) == FROM_A
 
 
-def test_mc4_an_http_date_is_read(driver: Driver, tested: Service, clock: FakeClock) -> None:
+def test_mc4_a_cooldown_may_be_named_as_an_http_date(driver: Driver, tested: Service, clock: FakeClock) -> None:
     headers = {"date": "Mon, 30 Nov 2026 08:00:00 GMT", "retry-after": "Mon, 30 Nov 2026 08:00:09 GMT"}
     answers(tested, fake.error(429, headers=headers))
     assert driver.ask(tested) == FROM_B
@@ -107,7 +109,7 @@ def test_mc4_an_http_date_is_read(driver: Driver, tested: Service, clock: FakeCl
 
 
 @pytest.mark.parametrize("order", [("1", "10"), ("10", "1")], ids=["longer later", "shorter later"])
-def test_mc5_of_two_cooldowns_the_longer_one_holds(
+def test_mc5_the_longer_of_two_cooldowns_applies(
     driver: Driver, tested: Service, clock: FakeClock, order: tuple[str, str]
 ) -> None:
     (candidate, *_) = tested.runtime.candidates(tested.runtime.declared("llm.generate")[1], "llm.generate")
@@ -120,7 +122,7 @@ def test_mc5_of_two_cooldowns_the_longer_one_holds(
     assert driver.ask(tested) == FROM_A
 
 
-def test_mc6_a_spent_quota_rests_the_credential_for_long_and_alerts_once(
+def test_mc6_an_exhausted_quota_rests_all_deployments_of_the_credential_and_is_logged_once(
     driver: Driver, tested: Service, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers(tested, *[fake.error(429, "insufficient_quota")] * 9)
@@ -138,7 +140,9 @@ def test_mc6_a_spent_quota_rests_the_credential_for_long_and_alerts_once(
     assert breaker(tested).failed == 0
 
 
-def test_mc7_an_invalid_request_is_returned_and_no_breaker_counts_it(driver: Driver, tested: Service) -> None:
+def test_mc7_the_error_of_an_invalid_request_is_returned_and_no_breaker_counts_it(
+    driver: Driver, tested: Service
+) -> None:
     tested.a.script = lambda _: fake.error(400, "invalid_value", message=MARKER, headers={"retry-after": "9"})
     for _ in range(100):
         contents, error = driver.received(tested)
@@ -174,7 +178,7 @@ def test_mc8_only_a_larger_window_is_attempted_after_context_exceeded(
 
 
 def two_keys(tmp_path: Path, **second: Any) -> dict[str, Any]:
-    """A has a second deployment, `a2`."""
+    """Overrides that give provider A a second deployment, `a2`, with another key."""
     found = deployments(tmp_path)
     key = tmp_path / "key-a2"
     key.write_text("sk-second")
@@ -189,7 +193,7 @@ def two_keys(tmp_path: Path, **second: Any) -> dict[str, Any]:
     }
 
 
-def test_mc9_a_refused_key_rests_and_another_key_of_the_provider_stays_usable(
+def test_mc9_a_refused_key_rests_and_another_key_of_the_same_provider_is_used(
     driver: Driver, tmp_path: Path, clock: FakeClock
 ) -> None:
     made = service(tmp_path, clock, **two_keys(tmp_path))
@@ -212,7 +216,7 @@ def test_deployments_with_the_same_credential_rest_together(driver: Driver, tmp_
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_mc10_an_unknown_model_rests_no_other_deployment(
+def test_mc10_after_an_unknown_model_only_that_deployment_rests(
     driver: Driver, tmp_path: Path, clock: FakeClock, status: int
 ) -> None:
     made = service(tmp_path, clock, **two_keys(tmp_path, model="other", credential=str(tmp_path / "key-a")))
@@ -227,19 +231,21 @@ def test_mc10_an_unknown_model_rests_no_other_deployment(
 # --- errors inside an answer with status 200
 
 
-def test_mc12_an_error_in_the_first_frame_of_a_200_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
+def test_mc12_after_an_error_in_the_first_frame_of_a_200_the_next_candidate_answers(
+    driver: Driver, tested: Service
+) -> None:
     answers(tested, fake.streamed([fake.role(), fake.error_frame()]))
     assert driver.received(tested) == ([ANSWER, "B"], None)
     assert tested.ledger.events[0].error_class == "server_error"
     assert breaker(tested).failed == 1
 
 
-def test_mc12_an_error_as_json_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
+def test_mc12_after_an_error_as_json_the_next_candidate_answers(driver: Driver, tested: Service) -> None:
     answers(tested, Answer((b'{"error": {"code": "server_error"}}',), headers={"content-type": "application/json"}))
     assert driver.received(tested) == ([ANSWER, "B"], None)
 
 
-def test_a_page_instead_of_an_answer_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
+def test_after_an_html_page_instead_of_an_answer_the_next_candidate_answers(driver: Driver, tested: Service) -> None:
     answers(tested, Answer((b"<html>gateway</html>",), headers={"content-type": "text/html"}))
     assert driver.received(tested) == ([ANSWER, "B"], None)
     assert tested.ledger.events[0].error_class == "server_error"
@@ -271,7 +277,9 @@ def test_an_invalid_frame_after_content_ends_the_answer_with_an_error(
     assert error.error_class == "server_error"
 
 
-def test_more_than_64_kib_before_the_content_goes_to_the_next_candidate(driver: Driver, tested: Service) -> None:
+def test_after_more_than_64_kib_before_the_first_content_the_next_candidate_answers(
+    driver: Driver, tested: Service
+) -> None:
     answers(tested, fake.streamed([b": %b\n\n" % (b"x" * 1024)] * 100))
     assert driver.ask(tested) == FROM_B
     assert tested.ledger.events[0].error_class == "server_error"
@@ -314,7 +322,7 @@ def test_mc16_an_end_without_a_finish_reason_is_never_a_success(
     assert breaker(tested).failed == 1
 
 
-def test_mc17_a_stall_after_content_ends_after_the_idle_limit_and_closes_the_connection(
+def test_mc17_a_stream_that_stalls_after_content_ends_at_the_idle_limit_and_its_connection_closes(
     driver: Driver, tested: Service, clock: FakeClock
 ) -> None:
     answers(tested, fake.streamed([*[fake.delta("x")] * 5, stall]))
@@ -355,7 +363,9 @@ def test_a_complete_tool_call_reaches_the_caller(driver: Driver, tested: Service
     assert driver.received(tested) == (["after"], None)
 
 
-def test_an_answer_that_the_output_limit_cut_is_marked(driver: Driver, tested: Service) -> None:
+def test_the_event_of_an_answer_that_the_output_limit_cut_has_finish_reason_length(
+    driver: Driver, tested: Service
+) -> None:
     answers(tested, fake.streamed([fake.delta("x"), fake.finish("length")]))
     assert driver.ask(tested) == "x"
     assert tested.ledger.events[0].finish_reason == "length"
@@ -365,7 +375,7 @@ def test_an_answer_that_the_output_limit_cut_is_marked(driver: Driver, tested: S
 # --- usage
 
 
-def test_mc22_usage_is_requested_and_estimated_if_none_comes(driver: Driver, tested: Service) -> None:
+def test_mc22_usage_is_requested_and_estimated_if_the_provider_reports_none(driver: Driver, tested: Service) -> None:
     answers(tested, fake.chat_stream("four", "five5", tokens=None))
     assert driver.ask(tested) == "fourfive5"
     assert tested.a.exchanges[0].request.json()["stream_options"] == {"include_usage": True}
@@ -375,7 +385,7 @@ def test_mc22_usage_is_requested_and_estimated_if_none_comes(driver: Driver, tes
     assert event.micro_usd > 0
 
 
-def test_the_output_limit_is_set_and_lowered(driver: Driver, tested: Service) -> None:
+def test_the_routes_output_limit_is_sent_to_the_provider(driver: Driver, tested: Service) -> None:
     driver.ask(tested)
     assert tested.a.exchanges[0].request.json()["max_completion_tokens"] == 100
 
@@ -412,9 +422,7 @@ def test_mc23_a_call_waits_for_the_earliest_candidate_if_its_deadline_allows(
 # --- the breaker
 
 
-def test_mc24_a_candidate_that_is_down_is_called_by_probes_alone(
-    driver: Driver, tmp_path: Path, clock: FakeClock
-) -> None:
+def test_mc24_only_probes_call_a_candidate_that_is_down(driver: Driver, tmp_path: Path, clock: FakeClock) -> None:
     policy = CircuitBreaker(
         break_duration=Duration("1s"), break_duration_multiplier=1, break_duration_jitter=Ratio("0%")
     )
@@ -438,5 +446,5 @@ def test_the_content_is_measured_without_parsing_each_event(driver: Driver, test
     answers(tested, fake.chat_stream(*words, tokens=None))
     assert driver.ask(tested) == "".join(words)
     exact = len("".join(words).encode())
-    # JSON escapes quotes and other alphabets, which makes the estimate larger, never smaller.
+    # JSON escapes quotes and characters of other alphabets, so the estimate can be too large, but never too small.
     assert exact / 2 <= tested.ledger.events[0].output_tokens <= exact / 2 + 12

@@ -1,4 +1,4 @@
-"""The provider's error codes and phrases decide the class of an error, then its status does."""
+"""The provider's error codes and phrases decide the class of an error. Without a match the status decides."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def test_the_status_decides_without_a_known_code_or_phrase(status: int, expected
     assert error_class(status, None, OPENAI) == expected
 
 
-def test_each_table_is_dated_and_its_classes_are_of_the_closed_list() -> None:
+def test_each_dialect_has_a_past_date_and_only_known_classes() -> None:
     for dialect in (OPENAI, *DIALECTS.values()):
         assert dialect.read <= date(2026, 11, 30)
         named = {*dialect.codes.values(), *(found for _, found in dialect.phrases)}
         assert named <= set(get_args(ErrorClass))
 
 
-def test_a_host_with_a_similar_ending_has_the_default_table() -> None:
+def test_a_host_with_a_similar_suffix_has_the_default_dialect() -> None:
     assert dialect_of("notazure.com") is OPENAI
 
 
@@ -87,5 +87,5 @@ json_values = st.recursive(
 
 
 @given(st.none() | st.integers(300, 599), json_values)
-def test_any_error_has_a_class(status: int | None, error: Any) -> None:
+def test_every_error_has_a_class(status: int | None, error: Any) -> None:
     assert error_class(status, error, OPENAI) in get_args(ErrorClass)

@@ -1,4 +1,4 @@
-"""The examples of the document run."""
+"""The examples of docs/models.md run, and its names exist."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_the_examples_of_models_run(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def write_bundle(directory: Path) -> None:
-    """The document's bundle, with a key of its own and limits that a busy machine does not meet."""
+    """Write the document's bundle with a key file of the test, and with limits that a busy machine does not reach."""
     key = directory / "key"
     key.write_text("made-up")
     (text,) = re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)
-    document = json.loads(text.replace("/tmp/voice-key", str(key)))  # noqa: S108  # of the document
+    document = json.loads(text.replace("/tmp/voice-key", str(key)))  # noqa: S108  # the path in the document
     document["models"]["routes"]["llm.generate"]["timeout"] = PATIENT.model_dump(mode="json")
     document["outbound"][0]["timeout"] = {"attempt": "10m", "overall": "10m"}
     (directory / "policy.json").write_text(json.dumps(document))

@@ -1,4 +1,4 @@
-"""Estimates stand in for a tokenizer."""
+"""Estimates of tokens without a tokenizer."""
 
 from __future__ import annotations
 

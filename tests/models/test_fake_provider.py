@@ -1,4 +1,4 @@
-"""The fake provider speaks to the official SDK, over sockets and without them."""
+"""The fake provider answers the official SDK, over sockets and without sockets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def text_of(client: AsyncOpenAI) -> str:
     return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
 
-async def test_it_speaks_every_form_of_the_sdk_over_a_socket() -> None:
+async def test_the_fake_provider_answers_every_endpoint_of_the_sdk_over_a_socket() -> None:
     provider = answering(fake_answers.chat("whole"))
     async with served(provider) as client:
         whole = await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "q"}])
@@ -64,7 +64,7 @@ async def test_it_speaks_every_form_of_the_sdk_over_a_socket() -> None:
     assert provider.exchanges[0].request.json()["model"] == "m"
 
 
-async def test_it_sends_faults_over_a_socket() -> None:
+async def test_the_fake_provider_sends_faults_over_a_socket() -> None:
     provider = answering(fake_answers.error(503))
     async with served(provider) as client:
         with pytest.raises(InternalServerError):
@@ -75,7 +75,7 @@ async def test_it_sends_faults_over_a_socket() -> None:
     assert [exchange.ending for exchange in provider.exchanges] == ["complete", "cut"]
 
 
-async def test_it_sees_over_a_socket_that_its_client_has_left() -> None:
+async def test_the_fake_provider_notices_over_a_socket_that_its_client_has_left() -> None:
     provider = answering(fake_answers.streamed([fake_answers.delta("a"), stall, fake_answers.delta("b")]))
     async with asyncio.timeout(START_SECONDS), served(provider) as client:
         stream = await client.chat.completions.create(
@@ -87,14 +87,14 @@ async def test_it_sees_over_a_socket_that_its_client_has_left() -> None:
     assert (provider.exchanges[0].ending, provider.exchanges[0].written) == ("closed_by_client", 1)
 
 
-async def test_it_writes_at_its_own_times_on_a_fake_clock(clock: FakeClock) -> None:
+async def test_the_fake_provider_writes_at_the_given_times_on_a_fake_clock(clock: FakeClock) -> None:
     began = clock.monotonic()
     provider = answering(fake_answers.chat_stream("a", "b", first=0.1, gap=0.02))
     assert await text_of(sdk(provider)) == "ab"
     assert provider.exchanges[0].ended_at - began == pytest.approx(0.1 + 5 * 0.02)
 
 
-async def test_it_refuses_and_delays_connections_on_a_fake_clock(clock: FakeClock) -> None:
+async def test_the_fake_provider_refuses_and_delays_connections_on_a_fake_clock(clock: FakeClock) -> None:
     provider = answering(fake_answers.chat("late"))
     client = httpx.AsyncClient(transport=FakeNetwork({"fake": provider}))
     provider.connect_delay = 0.5

@@ -1,4 +1,4 @@
-"""Every form of the official SDK passes under the route's rules, and the SDK's own retries are off."""
+"""Every endpoint of the official SDK works through a route, and the SDK's own retries have no effect."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def first(made: Service, *answers: Answer) -> None:
 # --- the request of a candidate
 
 
-async def test_host_path_key_and_model_are_the_candidates(made: Service) -> None:
+async def test_a_request_has_host_path_key_and_model_of_the_candidate(made: Service) -> None:
     await ask(made.sdk())
     request = made.a.exchanges[0].request
     assert (request.path, request.headers["host"]) == ("/v1/chat/completions", "a.example")
@@ -45,7 +45,7 @@ async def test_host_path_key_and_model_are_the_candidates(made: Service) -> None
     assert request.json()["messages"] == QUESTION
 
 
-async def test_a_provider_behind_the_egress_proxy_is_reached_by_its_server_name(
+async def test_a_request_through_the_egress_proxy_has_the_providers_server_name(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     address = Address(host="api.a.example", port=443, via="egress-proxy:8443")
@@ -76,7 +76,7 @@ async def test_the_key_is_read_for_each_attempt_and_a_missing_one_rests_the_cred
 
 
 @pytest.mark.parametrize("asked", [None, 50, 500])
-async def test_the_output_limit_is_set_if_the_request_has_none_and_lowers_a_larger_one(
+async def test_the_routes_output_limit_is_set_and_lowers_a_larger_limit_of_the_request(
     made: Service, asked: int | None
 ) -> None:
     more: dict[str, Any] = {} if asked is None else {"max_tokens": asked}
@@ -86,7 +86,9 @@ async def test_the_output_limit_is_set_if_the_request_has_none_and_lowers_a_larg
     assert [(name, body[name]) for name in ("max_tokens", "max_completion_tokens") if name in body] == [expected]
 
 
-async def test_a_request_beyond_every_context_window_is_refused_and_not_sent(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_request_larger_than_every_context_window_is_refused_before_sending(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     found = service(tmp_path, clock, models={"models": {"m": model(context_window=90)}})
     with pytest.raises(ModelRefusedError, match="context_exceeded"):
         await ask(found.sdk())
@@ -133,7 +135,7 @@ async def test_the_frame_with_the_usage_is_hidden_unless_the_caller_asked_for_it
 # --- the forms
 
 
-async def test_a_whole_chat_and_its_failures(made: Service) -> None:
+async def test_a_chat_without_streaming_is_answered_and_its_failures_are_classified(made: Service) -> None:
     late = fake.chat("late", delay=9)
     first(made, fake.chat("whole"), fake.chat("x", finish_reason=None), Answer((b"not JSON",)), late)
     made.b.script = lambda _: fake.chat("from B")
@@ -179,7 +181,7 @@ def test_mc13_lifecycle_frames_are_not_content_without_an_event_loop(made: Servi
     assert made.calls == (1, 1)
 
 
-async def test_responses_that_failed_or_were_cut_by_the_limit(made: Service) -> None:
+async def test_failed_and_incomplete_responses_are_recognized(made: Service) -> None:
     failed = {"id": "r", "status": "failed", "error": {"code": "server_error", "message": "x"}}
     limited = {"id": "r", "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": []}
     first(
@@ -197,7 +199,7 @@ async def test_responses_that_failed_or_were_cut_by_the_limit(made: Service) -> 
     ]
 
 
-async def test_embeddings(made: Service) -> None:
+async def test_embeddings_pass_through_the_route(made: Service) -> None:
     first(made, Answer((b'{"object": "list"}',), headers={"content-type": "application/json"}), fake.embeddings(2))
     made.b.script = lambda _: fake.embeddings(2)
     found = await made.sdk().embeddings.create(model="any", input=["a", "b"])
@@ -206,7 +208,7 @@ async def test_embeddings(made: Service) -> None:
     assert made.ledger.events[1].input_units == 10
 
 
-async def test_reranking_is_a_list_too(made: Service) -> None:
+async def test_reranking_passes_through_the_route(made: Service) -> None:
     body = json.dumps({"results": [{"index": 0, "relevance_score": 0.5}], "usage": {"total_tokens": 7}}).encode()
     first(made, Answer((body,), headers={"content-type": "application/json"}))
     found = await made.sdk().post("/rerank", body={"model": "any", "query": "q", "documents": ["a"]}, cast_to=object)
@@ -214,7 +216,9 @@ async def test_reranking_is_a_list_too(made: Service) -> None:
     assert made.ledger.events[0].input_units == 7
 
 
-async def test_speech_reaches_the_caller_as_it_arrives_and_a_cut_is_a_failure(tmp_path: Path, clock: FakeClock) -> None:
+async def test_speech_is_streamed_to_the_caller_and_a_cut_connection_is_a_failure(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     price = ModelPrice(unit="character", input=15.0, as_of=PRICE.as_of, source="a test")
     made = service(tmp_path, clock, models={"models": {"m": model(price=price)}})
     spoken = fake.speech(3)
@@ -250,7 +254,7 @@ async def test_transcriptions_get_the_candidates_model_and_are_billed_by_seconds
 # --- requests in flight, and slow readers
 
 
-async def test_mc6_requests_in_flight_that_meet_a_spent_quota_alert_once(made: Service) -> None:
+async def test_mc6_many_requests_in_flight_log_an_exhausted_quota_once(made: Service) -> None:
     spent = replace(fake.error(429, "insufficient_quota"), delay=0.1)
     made.a.script = lambda _: spent
     await asyncio.gather(*(ask(made.sdk()) for _ in range(5)))

@@ -1,4 +1,4 @@
-"""In any order of frames, faults and cancellations one candidate answers, and no budget is exceeded."""
+"""In any order of frames, faults and cancellations at most one candidate answers, and no budget is exceeded."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def answers(letter: str) -> st.SearchStrategy[Answer]:
 
 @dataclass
 class Asked:
-    """One call: its answers, and the time after which the caller leaves."""
+    """One call: the answers of A and B, and the time after which the caller leaves."""
 
     a: Answer
     b: Answer
@@ -67,7 +67,7 @@ calls = st.lists(
 
 
 async def outcome(made: Service, leaves_after: float) -> tuple[str, BaseException | None]:
-    """The contents that reached the caller, and how its call ended."""
+    """The contents that the caller received, and the error that ended the call."""
     contents: list[str] = []
 
     async def receive() -> None:

@@ -16,7 +16,7 @@ from tests.bundles import mount
 from tests.models.routes import ANSWER, PATIENT, ask, budget, routed, served_elsewhere, service, sync_sdk, texts_sync
 
 
-async def test_cooldowns_and_budgets_outlive_a_reload(tmp_path: Path, clock: FakeClock) -> None:
+async def test_cooldowns_and_budgets_survive_a_reload(tmp_path: Path, clock: FakeClock) -> None:
     budgeted = {"budgets": ("minute",)}
     made = service(tmp_path, clock, models={"budgets": {"minute": budget(500)}}, route=budgeted)
     made.a.script = lambda _: fake.error(429, headers={"retry-after": "9"})

@@ -1,4 +1,4 @@
-"""The exact cache: MC25, on a real Valkey."""
+"""The exact cache of answers, case MC25, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def asked(made: Service, tenant: str = "acme", user: str = "ann", version:
     return answer
 
 
-async def test_an_equal_request_of_the_same_scope_is_answered_without_the_provider(made: Service) -> None:
+async def test_the_cache_answers_an_equal_request_of_the_same_scope(made: Service) -> None:
     assert [await asked(made) for _ in range(3)] == ["the-answer-of-A"] * 3
     assert made.calls == (1, 0)
     assert made.runtime.statistics.cache_hits["llm.generate"] == 2
@@ -48,14 +48,14 @@ async def test_mc25_another_tenant_user_or_prompt_version_misses_the_cache(made:
     assert made.calls == (4, 0)
 
 
-async def test_an_incomplete_answer_or_one_of_another_model_is_not_cached(made: Service) -> None:
+async def test_incomplete_answers_and_answers_of_other_models_are_not_cached(made: Service) -> None:
     made.a.script = lambda _: fake.streamed([fake.delta("x"), fake.finish("length")])
     await asked(made)
     await asked(made)
     assert made.calls == (2, 0)
 
 
-async def test_no_key_of_the_cache_holds_the_prompt(made: Service, server: Server) -> None:
+async def test_no_key_of_the_cache_contains_the_prompt(made: Service, server: Server) -> None:
     await asked(made)
     (key,) = server.ask("KEYS", "*")
     assert key.startswith("model-adapter:model-answer:")
@@ -63,7 +63,7 @@ async def test_no_key_of_the_cache_holds_the_prompt(made: Service, server: Serve
     assert 0 < server.ask("TTL", key) <= 3600
 
 
-async def test_an_unreachable_cache_is_empty(made: Service, tmp_path: Path) -> None:
+async def test_an_unreachable_cache_behaves_like_an_empty_one(made: Service, tmp_path: Path) -> None:
     away = service(tmp_path / "away", None, route={"cache": ResponseCache(max_age=Duration("1h"), store=STORE)})
     assert [await ask(away.sdk()) for _ in range(2)] == ["the-answer-of-A"] * 2
     assert away.calls == (2, 0)

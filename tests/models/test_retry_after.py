@@ -1,4 +1,4 @@
-"""The time of the next request is read in every form that providers send. MC4."""
+"""The time of the next request is read in every form that providers send: case MC4."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_every_form_of_retry_after_is_read(headers: dict[str, str], seconds: flo
 
 
 @pytest.mark.parametrize("value", ["", "never", "nan", "inf", "-1", "1_000", "6x", "m6", "Mon, 99 Nov 2026", "1e3"])
-def test_an_unreadable_value_names_no_time(value: str) -> None:
+def test_an_unreadable_retry_after_is_ignored(value: str) -> None:
     assert retry_after({"retry-after": value, "retry-after-ms": value, "x-ratelimit-reset-tokens": value}, NOW) is None
 
 
 @given(
     st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms", "date", "x-ratelimit-reset-tokens"]), st.text())
 )
-def test_no_header_raises(headers: dict[str, str]) -> None:
+def test_no_header_makes_retry_after_raise(headers: dict[str, str]) -> None:
     seconds = retry_after(headers, NOW)
     assert seconds is None or seconds >= 0

@@ -1,4 +1,4 @@
-"""Server-sent events are parsed the same however the network cuts them."""
+"""Server-sent events are parsed in the same way, however the network divides them into chunks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ lines = st.one_of(
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """Frames of lines with one kind of line end each, and perhaps an incomplete frame at the end."""
+    """A stream of frames. Each frame has one kind of line end, and the last frame may be incomplete."""
     written = b""
     for frame in draw(st.lists(st.lists(lines, min_size=1, max_size=4), max_size=6)):
         end = draw(line_ends)
@@ -44,7 +44,7 @@ def meaning(frames: list[Frame]) -> list[tuple[str, bytes | None]]:
 
 
 @given(st.data())
-def test_any_cut_gives_the_same_events(data: st.DataObject) -> None:
+def test_any_division_into_chunks_gives_the_same_events(data: st.DataObject) -> None:
     whole = data.draw(streams())
     at_once, _ = parsed([whole])
     in_pieces, _ = parsed(data.draw(pieces(whole)))
@@ -76,7 +76,7 @@ def test_a_byte_order_mark_is_ignored() -> None:
     assert frames[0].data == b"1"
 
 
-def test_an_incomplete_frame_is_pending_and_no_event() -> None:
+def test_an_incomplete_frame_is_pending_and_gives_no_event() -> None:
     assert parsed([b"data: 1\n\ndata: 2\n"]) == ([Frame(b"data: 1\n\n", "message", b"1")], 8)
 
 

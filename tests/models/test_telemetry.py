@@ -28,7 +28,7 @@ def value(made: Service, name: str, **labels: str) -> float | None:
     return registry.get_sample_value(name, labels)
 
 
-async def test_a_call_that_fell_back_is_counted_with_its_tokens_and_cost(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_call_with_a_fallback_is_counted_with_its_tokens_and_cost(tmp_path: Path, clock: FakeClock) -> None:
     made = service(tmp_path, clock)
     made.a.script = lambda _: fake.error(429, headers={"retry-after": "9"})
     made.b.script = lambda _: fake.chat_stream(ANSWER, "B", first=0.1, gap=0.02, tokens=(1000, 500))
@@ -69,7 +69,7 @@ async def test_goodput_counts_calls_that_meet_every_objective(
     assert value(made, "voice_model_good_calls_total", route="llm.generate") == good
 
 
-async def test_the_objectives_of_routes_are_boundaries_of_the_histograms(tmp_path: Path, clock: FakeClock) -> None:
+async def test_the_histograms_have_the_objectives_of_the_routes_as_bounds(tmp_path: Path, clock: FakeClock) -> None:
     objective = StreamLatency(first_token=Duration("300ms"), per_token=Duration("4.3ms"))
     made = service(tmp_path, clock, route={"objective": objective})
     await ask(made.sdk())
@@ -94,7 +94,7 @@ async def test_budgets_and_retirements_are_exported(tmp_path: Path, clock: FakeC
     assert value(made, "voice_model_retirement_timestamp_seconds", candidate="a") == 1_798_761_600
 
 
-async def test_a_span_follows_the_conventions_and_holds_no_content(
+async def test_a_span_follows_the_conventions_and_contains_no_prompt_or_answer(
     tmp_path: Path, clock: FakeClock, spans: InMemorySpanExporter
 ) -> None:
     made = service(tmp_path, clock)
@@ -123,7 +123,7 @@ async def test_only_a_policy_captures_prompts_and_answers(
     assert span.attributes["gen_ai.output.messages"] == f"{ANSWER}A"
 
 
-def test_the_names_are_those_of_the_conventions() -> None:
+def test_metrics_and_attributes_have_the_names_of_the_conventions() -> None:
     attributes = {value for name, value in vars(gen_ai_attributes).items() if name.startswith("GEN_AI_")}
     used = {
         "gen_ai.operation.name",
@@ -143,12 +143,12 @@ def test_the_names_are_those_of_the_conventions() -> None:
     assert {each.name.removesuffix("_seconds") for each in HISTOGRAMS} <= {name.replace(".", "_") for name in metrics}
 
 
-def test_each_metric_is_named_once() -> None:
+def test_no_metric_name_occurs_twice() -> None:
     names = [*(each.name for each in METRICS), *(each.name for each in HISTOGRAMS)]
     assert len(names) == len(set(names))
 
 
-async def test_usage_events_are_messages_of_the_stream(tmp_path: Path, server: Server) -> None:
+async def test_usage_events_are_appended_to_the_stream_as_messages(tmp_path: Path, server: Server) -> None:
     store = RedisStore(lambda: single(server.url, socket_connect_timeout=60))
     made = service(tmp_path, None, stores={"events.reserve": store}, models={"usage": "events.reserve"})
     await ask(made.sdk())
@@ -158,7 +158,7 @@ async def test_usage_events_are_messages_of_the_stream(tmp_path: Path, server: S
     assert '"deployment": "a"' in fields[3]
 
 
-async def test_an_event_that_the_store_does_not_take_is_counted(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_usage_event_that_the_store_does_not_accept_is_counted(tmp_path: Path, clock: FakeClock) -> None:
     class Away:
         async def run(self, *_: object) -> None:
             raise ConnectionError

@@ -1,4 +1,5 @@
-"""Token budgets are reserved before an attempt and settled once after it: MC20, MC21, also on a real Valkey."""
+"""Token budgets are reserved before an attempt and settled once after it: cases MC20 and MC21, also on a real
+Valkey."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ Make = Callable[[], TokenBudgets]
 
 
 def connected(server: Server) -> RedisStore:
-    # A busy machine may take longer than a second to connect.
+    # The timeout is long, because a busy machine may take more than a second to connect.
     return RedisStore(lambda: single(server.url, socket_connect_timeout=60))
 
 
@@ -47,7 +48,7 @@ def runtime(tmp_path: Path) -> Runtime:
 
 @pytest.fixture(params=["in the process", "on valkey"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Budgets of a replica, with their count in the process or in a store."""
+    """A function that makes the budgets of a replica, which count in the process or in a store."""
     loaded = runtime(tmp_path)
     if request.param == "in the process":
         return lambda: TokenBudgets(loaded, {})
@@ -63,7 +64,7 @@ async def is_admitted(budgets: TokenBudgets, tokens: int, *claims: Claim) -> boo
     return True
 
 
-async def test_mc20_exactly_as_many_of_fifty_parallel_calls_are_admitted_as_fit(make: Make) -> None:
+async def test_mc20_exactly_the_parallel_calls_that_fit_into_the_budget_are_admitted(make: Make) -> None:
     budgets = make()
     admitted = await asyncio.gather(*(is_admitted(budgets, 1000, claim()) for _ in range(50)))
     assert sum(admitted) == 10
@@ -87,7 +88,7 @@ async def test_each_tenant_and_each_budget_has_its_own_count(make: Make) -> None
     assert not await is_admitted(budgets, 1000, claim(1000))
 
 
-async def test_a_refusal_holds_nothing_in_any_budget_and_names_the_one_that_refused(make: Make) -> None:
+async def test_a_refusal_holds_no_tokens_and_names_the_budget_that_refused(make: Make) -> None:
     budgets = make()
     small, large = claim(500, name="small"), claim(1000, name="large")
     with pytest.raises(BudgetExceededError) as refused:
@@ -97,7 +98,7 @@ async def test_a_refusal_holds_nothing_in_any_budget_and_names_the_one_that_refu
     assert await is_admitted(budgets, 500, small)
 
 
-async def test_a_refusal_says_when_the_tokens_are_back(make: Make) -> None:
+async def test_a_refusal_names_the_time_until_the_tokens_fit(make: Make) -> None:
     budgets = make()
     reservation = await budgets.reserve([claim(1000)], 1000, 1.0)
     with pytest.raises(BudgetExceededError) as held:
@@ -124,7 +125,7 @@ async def test_reserving_and_settling_are_one_round_trip_each(server: Server, tm
     assert "cmdstat_eval:" not in statistics
 
 
-async def test_no_key_of_the_store_holds_a_tenant_and_each_expires(server: Server, tmp_path: Path) -> None:
+async def test_every_key_of_the_store_expires_and_contains_no_tenant(server: Server, tmp_path: Path) -> None:
     budgets = TokenBudgets(runtime(tmp_path), {STORE: connected(server)})
     await budgets.reserve([claim(key="a-tenant")], 10, 1.0)
     (key,) = server.ask("KEYS", "*")
@@ -163,7 +164,7 @@ async def test_a_settlement_without_its_store_is_counted(tmp_path: Path, server:
 # --- expiry
 
 
-async def test_mc21_a_reservation_that_nobody_settles_is_given_back_at_its_expiry(
+async def test_mc21_a_reservation_that_is_never_settled_frees_its_tokens_at_its_expiry(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     made = service(tmp_path, clock, models={"budgets": {"day": budget()}}, route={"budgets": ("day",)})
@@ -192,7 +193,9 @@ asyncio.run(hold())
 """
 
 
-async def test_mc21_a_killed_process_gives_its_tokens_back_at_its_expiry(tmp_path: Path, server: Server) -> None:
+async def test_mc21_the_reservation_of_a_killed_process_frees_its_tokens_at_its_expiry(
+    tmp_path: Path, server: Server
+) -> None:
     (tmp_path / "holder").mkdir()
     before = int(server.ask("TIME")[0])
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "holder"), server.url]
@@ -226,9 +229,7 @@ def tenanted(tmp_path: Path, clock: FakeClock, tokens: int, **more: Any) -> Serv
     return service(tmp_path, clock, models=models, route={"budgets": ("minute",)}, inbound=inbound)
 
 
-async def test_a_tenant_with_a_spent_budget_is_refused_before_anything_is_sent(
-    tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_a_tenant_with_an_exhausted_budget_is_refused_before_sending(tmp_path: Path, clock: FakeClock) -> None:
     made = tenanted(tmp_path, clock, 120)
     made.a.script = lambda _: fake.streamed([stall])
 
@@ -247,7 +248,7 @@ async def test_a_tenant_with_a_spent_budget_is_refused_before_anything_is_sent(
     assert made.is_settled()
 
 
-async def test_a_deployment_with_a_spent_budget_is_skipped(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_deployment_with_an_exhausted_budget_is_skipped(tmp_path: Path, clock: FakeClock) -> None:
     found = deployments(tmp_path)
     models = {
         "budgets": {"quota": budget(120, key="deployment")},
@@ -269,7 +270,9 @@ steps = st.lists(st.tuples(st.integers(0, 30_000), st.integers(1, 60), st.boolea
 
 @given(steps=steps, limit=st.integers(40, 120))
 @settings(max_examples=50, deadline=None)
-def test_no_span_of_the_window_holds_more_than_the_limit(steps: list[tuple[int, int, bool, int]], limit: int) -> None:
+def test_no_span_of_the_window_contains_more_tokens_than_the_limit(
+    steps: list[tuple[int, int, bool, int]], limit: int
+) -> None:
     window, now, counted = TokenWindow(), 1000.0, []
     for milliseconds, cost, settles, used in steps:
         now += milliseconds / 1000
@@ -282,7 +285,7 @@ def test_no_span_of_the_window_holds_more_than_the_limit(steps: list[tuple[int, 
 
 
 def told(server: Server) -> Callable[..., list[int]]:
-    """The script, with the server's time in milliseconds as its last argument."""
+    """The script, changed so that its last argument is the server's time in milliseconds."""
     text = TOKEN_BUDGET.text
     found = "local time = redis.call('TIME')\nlocal now = tonumber(time[1]) + time[2] / 1e6"
     assert text.count(found) == 1
@@ -294,7 +297,7 @@ def told(server: Server) -> Callable[..., list[int]]:
 
 @given(steps=steps, limit=st.integers(40, 120))
 @settings(max_examples=30, deadline=None)
-def test_the_store_counts_exactly_as_the_process_does(
+def test_the_script_in_the_store_counts_exactly_like_the_process(
     running: Server, steps: list[tuple[int, int, bool, int]], limit: int
 ) -> None:
     running.ask("FLUSHALL")

@@ -54,7 +54,7 @@ def refused(changed: object) -> str:
     return str(caught.value)
 
 
-def test_a_bundle_survives_the_way_to_its_reader() -> None:
+def test_a_bundle_is_read_back_unchanged() -> None:
     assert PolicyBundle.from_json(json.dumps(document()), "policy.json") == AGENT
 
 
@@ -74,7 +74,7 @@ def test_the_digest_changes_exactly_with_the_content(milliseconds: int) -> None:
     assert (digest_of(read) == AGENT.metadata.digest) == (milliseconds == 14_000)
 
 
-def test_content_that_was_changed_under_its_digest_is_refused() -> None:
+def test_a_bundle_whose_content_does_not_match_its_digest_is_refused() -> None:
     changed = document()
     changed["outbound"][0]["timeout"]["attempt"] = "1ms"
     assert "metadata.digest" in refused(changed)
@@ -87,7 +87,7 @@ def test_a_bundle_without_digest_is_refused() -> None:
     assert "metadata.digest: is missing" in refused(changed)
 
 
-def test_a_newer_version_is_refused_as_such() -> None:
+def test_a_bundle_of_a_newer_api_version_is_refused() -> None:
     said = refused({**document(), "apiVersion": "voiceassistant.dev/v2", "new_field": 1})
     assert "expected voiceassistant.dev/v1" in said
     assert "new_field" not in said
@@ -143,13 +143,13 @@ def test_a_call_that_contradicts_itself_is_refused(change: Any, said: str) -> No
     assert said in refused(changed)
 
 
-def test_an_operation_names_only_calls_that_are_there() -> None:
+def test_an_operation_that_names_an_undeclared_call_is_refused() -> None:
     changed = document()
     changed["inbound"][0]["calls"].append("nobody.nothing")
     assert "names outbound call nobody.nothing, which does not exist" in refused(changed)
 
 
-def test_a_saga_names_only_calls_that_are_there_and_gives_them_their_time() -> None:
+def test_a_saga_that_names_an_undeclared_call_or_is_shorter_than_its_calls_is_refused() -> None:
     changed = document()
     (run,) = (call for call in changed["outbound"] if call["name"] == "model-adapter.generate:plan")
     run["timeout"]["overall"] = "4s"
@@ -163,7 +163,7 @@ def test_a_saga_names_only_calls_that_are_there_and_gives_them_their_time() -> N
     assert "names saga losing, which does not exist" in said
 
 
-def test_several_versions_of_a_saga_stand_beside_each_other() -> None:
+def test_a_bundle_may_contain_several_versions_of_a_saga() -> None:
     changed = document()
     steps = [{"name": "store", "compensation": "remove"}]
     changed["sagas"] = [{"name": "keeping", "version": version, "timeout": "1m", "steps": steps} for version in (1, 2)]
@@ -171,7 +171,7 @@ def test_several_versions_of_a_saga_stand_beside_each_other() -> None:
     assert [saga.version for saga in PolicyBundle.model_validate(changed).sagas] == [1, 2]
 
 
-def test_a_distributed_limit_is_kept_in_a_redis_that_is_called() -> None:
+def test_the_store_of_a_distributed_limit_must_be_a_call_to_redis() -> None:
     changed = document()
     changed["inbound"][0]["rate_limits"][0]["store"] = "postgresql.write"
     assert "inbound operation run keeps a limit in postgresql.write, which is not a call to Redis" in refused(changed)

@@ -14,7 +14,7 @@ class Call(ClosedModel):
     idempotency: Idempotency
 
 
-def test_errors_of_one_source_are_joined_and_each_fault_is_told_once() -> None:
+def test_errors_of_one_source_are_joined_and_each_fault_is_named_once() -> None:
     joined = InvalidInputError.joined([InvalidInputError("x", [FIRST, SECOND]), InvalidInputError("x", [FIRST])])
     assert str(joined) == "x: 2 faults\n  a.b: is 1; expected 2\n  b.yaml:3: is not YAML; line 3"
 
@@ -37,7 +37,7 @@ def test_errors_of_several_sources_are_joined_with_the_source_of_each_fault() ->
         (1, "expected 'idempotent', 'with_key' or 'never'"),
     ],
 )
-def test_a_word_that_is_nearly_right_is_suggested(value: object, accepted: str) -> None:
+def test_the_most_similar_word_is_suggested(value: object, accepted: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Call.model_validate({"idempotency": value})
     assert [fault.accepted for fault in faults_of(caught.value)] == [accepted]

@@ -18,7 +18,7 @@ TEXTS: list[type[Text]] = [*MEASURES, Ratio, Rate]
     ("text", "seconds"),
     [("100ms", 0.1), ("1.5s", 1.5), ("1h30m", 5400), ("2m", 120), ("0s", 0), ("250us", 0.00025), ("1d", 86_400)],
 )
-def test_a_duration_is_what_people_write(text: str, seconds: float) -> None:
+def test_every_usual_text_of_a_duration_is_parsed(text: str, seconds: float) -> None:
     assert Duration(text).seconds == seconds
 
 
@@ -53,7 +53,7 @@ WRONG = [
 
 @pytest.mark.parametrize("kind", TEXTS)
 @pytest.mark.parametrize("text", WRONG)
-def test_anything_else_is_refused_with_what_is_accepted(kind: type[Text], text: str) -> None:
+def test_the_error_for_an_invalid_text_names_the_accepted_form(kind: type[Text], text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(kind.accepts)):
         kind(text)
 
@@ -65,14 +65,14 @@ def test_a_fraction_of_the_smallest_unit_is_refused(kind: type[Text], text: str)
 
 
 @pytest.mark.parametrize("kind", [Duration, Rate])
-def test_a_number_alone_has_no_unit(kind: type[Text]) -> None:
+def test_a_text_without_a_unit_is_refused(kind: type[Text]) -> None:
     with pytest.raises(ValueError, match=re.escape(kind.accepts)):
         kind("1")
 
 
 @pytest.mark.parametrize("kind", TEXTS)
 @pytest.mark.parametrize("value", [1, 1.5, True, None, [], {}])
-def test_a_bare_number_has_no_unit_and_is_refused(kind: type[Text], value: object) -> None:
+def test_a_value_that_is_not_a_text_is_refused(kind: type[Text], value: object) -> None:
     with pytest.raises(ValidationError, match=re.escape(kind.accepts)):
         TypeAdapter(kind).validate_python(value)
 
@@ -103,7 +103,7 @@ def test_any_text_is_parsed_or_refused_and_nothing_else(text: str) -> None:
             assert kind(str(value)) == value
 
 
-def test_kinds_do_not_mix() -> None:
+def test_values_of_different_kinds_cannot_be_compared() -> None:
     with pytest.raises(TypeError, match="Duration and Bytes"):
         _ = Duration("1s") < Bytes("1Ki")  # type: ignore[operator]
     assert Duration("0s") != Bytes("0")

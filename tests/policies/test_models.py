@@ -124,12 +124,12 @@ def test_the_defaults_are_those_of_an_interactive_answer() -> None:
     assert (route.latency_class, route.cache, route.privacy) == ("interactive", None, PromptPrivacy(capture=False))
 
 
-def test_reasoning_waits_two_minutes_for_a_token_and_one_between_tokens() -> None:
+def test_the_reasoning_timeout_is_two_minutes_to_the_first_token_and_one_between_tokens() -> None:
     timeout = StreamTimeout.reasoning()
     assert (str(timeout.first_token), str(timeout.idle)) == ("2m", "1m")
 
 
-def test_a_budget_falls_back_to_a_local_share_and_forgets_reservations_after_a_margin() -> None:
+def test_the_defaults_of_a_budget_are_a_local_share_and_an_expiry_margin() -> None:
     budget = read(models()).budgets["tenant-minute"]
     assert (budget.when_store_unavailable, str(budget.expiry_margin)) == ("local_share", "30s")
 
@@ -151,7 +151,7 @@ def test_more_tokens_never_cost_less(given_tokens: int, written: int, more: int)
     assert price.micro_usd(given_tokens + more, written) >= price.micro_usd(given_tokens, written)
 
 
-def test_the_time_of_an_answer_is_that_of_the_first_and_each_further_token() -> None:
+def test_the_time_of_an_answer_is_the_time_to_the_first_token_plus_that_of_the_others() -> None:
     latency = StreamLatency(first_token=Duration("250ms"), per_token=Duration("4.3ms"))
     assert str(latency.whole(150)) == "890700us"
     assert latency.whole(0) == latency.whole(1) == latency.first_token
@@ -205,7 +205,7 @@ def test_the_addresses_of_a_model_call_are_those_of_its_providers() -> None:
         ),
     ],
 )
-def test_models_that_cannot_work_are_refused(kind: type[Policy], values: dict[str, Any], said: str) -> None:
+def test_contradictory_models_are_refused(kind: type[Policy], values: dict[str, Any], said: str) -> None:
     assert said in refused(kind, values)
 
 

@@ -91,13 +91,13 @@ SHARED = {"limit": BUCKET, "scope": "distributed", "store": "redis.access"}
 STEP = {"name": "store", "compensation": "remove"}
 
 
-def test_breaker_defaults_are_the_platforms() -> None:
+def test_a_circuit_breaker_has_the_platforms_defaults() -> None:
     breaker = CircuitBreaker()
     assert (breaker.consecutive_failures, str(breaker.break_duration)) == (5, "1m")
     assert (breaker.half_open_max_requests, breaker.success_threshold) == (3, 2)
 
 
-def test_retry_defaults_are_the_platforms() -> None:
+def test_a_retry_has_the_platforms_defaults() -> None:
     retry = Retry()
     assert (retry.max_attempts, str(retry.base_delay), retry.multiplier, str(retry.max_delay)) == (
         4,
@@ -196,7 +196,9 @@ def test_impossible_values_are_refused(kind: type[Policy], values: dict[str, Any
     replicas=st.integers(1, 100),
     burst=st.integers(1, 10**6),
 )
-def test_the_shares_of_all_replicas_are_the_limit_or_less(count: int, unit: str, replicas: int, burst: int) -> None:
+def test_the_shares_of_all_replicas_together_do_not_exceed_the_limit(
+    count: int, unit: str, replicas: int, burst: int
+) -> None:
     share = Ratio(f"{1 / replicas:.11f}")
     limit = RateLimit.model_validate({**SHARED, "limit": {**BUCKET, "rate": f"{count}/{unit}", "burst": burst}})
     one = limit.model_copy(update={"local_share": share}).of_one_replica()
@@ -216,25 +218,25 @@ def _per_second(rate: Rate) -> Fraction:
 
 
 @pytest.mark.parametrize(("share", "own"), [("15%", 15), ("29%", 29), ("57%", 57), ("0.1%", 1)])
-def test_a_share_is_taken_as_it_is_written(share: str, own: int) -> None:
+def test_a_replica_gets_exactly_the_declared_share(share: str, own: int) -> None:
     window = {"algorithm": "sliding_window", "limit": 100, "window": "10s"}
     one = RateLimit.model_validate({**SHARED, "limit": window, "local_share": share}).of_one_replica()
     assert one.limit == SlidingWindow(limit=own, window=Duration("10s"))
 
 
-def test_a_replicas_share_of_a_window_is_a_part_of_its_limit() -> None:
+def test_a_replica_gets_its_share_of_a_sliding_window() -> None:
     window = {"algorithm": "sliding_window", "limit": 100, "window": "10s"}
     one = RateLimit.model_validate({**SHARED, "limit": window, "local_share": "25%"}).of_one_replica()
     assert one.limit == SlidingWindow(limit=25, window=Duration("10s"))
 
 
-def test_all_conflicts_are_named_at_once() -> None:
+def test_one_error_names_all_conflicts() -> None:
     with pytest.raises(ValidationError) as caught:
         CircuitBreaker(success_threshold=9, max_break_duration=Duration("1s"), slow_call_ratio=Ratio("5%"))
     assert len(faults_of(caught.value, CircuitBreaker)) == 3
 
 
-def test_all_faults_of_a_saga_are_named_at_once() -> None:
+def test_one_error_names_all_faults_of_a_saga() -> None:
     steps = [STEP, {"name": "embed"}, {**STEP, "timeout": "1s"}, {**STEP, "retry": {"retries": 1}}]
     with pytest.raises(ValidationError) as caught:
         Saga.model_validate({"name": "s", "timeout": "1m", "steps": steps})
@@ -252,7 +254,7 @@ def test_the_steps_of_one_stage_run_in_parallel_and_need_the_time_of_the_longest
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_policies_are_frozen_and_closed(kind: type[Policy]) -> None:
+def test_policies_are_immutable_and_refuse_unknown_keys(kind: type[Policy]) -> None:
     assert kind.model_config["frozen"]
     with pytest.raises(ValidationError) as caught:
         kind.model_validate({"no_such_key": 1})

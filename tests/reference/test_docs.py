@@ -10,7 +10,7 @@ from voice_reference.configuration import Configuration
 from tests.examples import DOCUMENTS
 
 
-def test_the_configuration_of_the_reference_service_is_one() -> None:
+def test_the_example_configuration_of_the_reference_service_is_valid() -> None:
     text = (DOCUMENTS / "reference-service.md").read_text()
     (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     assert Configuration.model_validate_json(example).addresses == json.loads(example)["addresses"]

@@ -33,7 +33,7 @@ def test_bundles_that_are_missing_are_named(tmp_path: Path, capsys: pytest.Captu
     assert "Traceback" not in error
 
 
-def test_a_trace_is_whole_when_nobodys_parent_and_no_calls_other_end_is_missing() -> None:
+def test_a_trace_is_complete_with_every_parent_and_both_ends_of_every_call() -> None:
     sent = Sent("t", "gateway", 200, ())
     assert is_whole([SPAN, CALL, CALLEE], sent)
     assert not is_whole([SPAN, CALL], sent)
@@ -44,13 +44,13 @@ def test_a_trace_is_whole_when_nobodys_parent_and_no_calls_other_end_is_missing(
     assert not is_whole([], sent)
 
 
-def test_a_deadline_that_does_not_shrink_is_told() -> None:
+def test_a_deadline_that_is_not_shorter_than_the_callers_is_reported() -> None:
     shrinking([SPAN, CALL, CALLEE])
     with pytest.raises(FlowError, match="no more than that"):
         shrinking([SPAN, CALL, replace(CALLEE, attributes={"voice.deadline_seconds": 2.0})])
 
 
-def test_a_call_and_its_other_end_are_one_line() -> None:
+def test_both_ends_of_a_call_are_shown_on_one_line() -> None:
     lines = list(tree([SPAN, CALL, CALLEE]))
     assert [line.split()[0] for line in lines] == ["agent-engine.run", "agent-engine.run"]
     assert lines[1].startswith("  agent")

@@ -37,7 +37,7 @@ from tests.bundles import bundle, call, operation
 from tests.loopback import free_port
 
 REQUESTS = 200
-"""Requests for each fault. Five faults make 1,000 requests, and none of them may fail."""
+"""Number of requests for each fault. The five faults together get 1,000 requests, and no request may fail."""
 AT_ONCE = 8
 PATIENCE = 180.0
 PATIENT: dict[str, Any] = {
@@ -45,7 +45,7 @@ PATIENT: dict[str, Any] = {
     "circuit_breaker": CircuitBreaker(consecutive_failures=2, break_duration=Duration("1s")),
     "enforced_by": EnforcedBy(timeout="runtime", circuit_breaker="runtime"),
 }
-# A busy machine answers within ten seconds. `total` holds two attempts.
+# A busy machine answers within ten seconds. `total` leaves time for two attempts.
 LIMITS = StreamTimeout(
     connect=Duration("10s"), first_token=Duration("10s"), idle=Duration("2m"), total=Duration("150s")
 )
@@ -124,7 +124,8 @@ def platform() -> Iterator[Platform]:
 def closed_breakers(platform: Platform) -> None:
     """Restart both services before each test, because a new bundle would keep the states of their breakers.
 
-    Their callers' channels may wait up to 10 s before they connect again, so the fixture asks until answers arrive.
+    The channels of their callers may wait up to 10 s before they connect again. So the fixture sends requests until it
+    gets answers.
     """
     for name in ("model-adapter", "voice-engine"):
         process = platform.processes[name].process
@@ -135,14 +136,14 @@ def closed_breakers(platform: Platform) -> None:
 
 
 async def answered(platform: Platform) -> None:
-    """Ask for a chat and a spoken turn until both answer."""
+    """Request a chat and a spoken turn until both are answered."""
     async with providers(healthy), asyncio.timeout(PATIENCE):
-        while {await chat(platform), await voice(platform)} != {"high tide|"}:  # noqa: ASYNC110  # no event tells it
+        while {await chat(platform), await voice(platform)} != {"high tide|"}:  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.2)
 
 
 def healthy(request: Any) -> Answer:
-    """Each endpoint's answer."""
+    """The healthy answer of each endpoint."""
     if request.path.endswith("/speech"):
         return fake.speech(2, gap=0.0)
     if request.path.endswith("/transcriptions"):
@@ -178,7 +179,7 @@ async def events(platform: Platform) -> AsyncGenerator[tuple[str, dict[str, Any]
 
 
 async def chat(platform: Platform) -> str:
-    """The text of a chat and how it ended: the fallbacks, or the error."""
+    """The text of a chat, and its end: the fallbacks or the error."""
     text, ending = "", "nothing"
     async for kind, document in events(platform):
         text += document.get("content", "")
@@ -188,7 +189,7 @@ async def chat(platform: Platform) -> str:
 
 
 async def voice(platform: Platform) -> str:
-    """As `chat`, for a turn of a dialogue without its WebSocket."""
+    """Like `chat`, for a turn of a voice dialogue without its WebSocket."""
     async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
         answer = (await client.post(f"{platform.processes['voice-engine'].url}/dialogue")).json()
     return (
@@ -197,7 +198,7 @@ async def voice(platform: Platform) -> str:
 
 
 async def many(platform: Platform, ask: Callable[[Platform], Any], count: int) -> set[str]:
-    """The different outcomes of many requests, a few at a time."""
+    """Send many requests, a few at a time. Returns the distinct outcomes."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one() -> str:
@@ -208,7 +209,7 @@ async def many(platform: Platform, ask: Callable[[Platform], Any], count: int) -
 
 
 def flapping() -> Callable[[Any], Answer]:
-    """Three refusals, then three answers, and so on."""
+    """A script that alternates between three refusals and three answers."""
     asked = [0]
 
     def script(request: Any) -> Answer:
@@ -228,7 +229,7 @@ FAULTS: dict[str, Callable[[Any], Answer] | None] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_no_request_fails_with_one_of_two_providers(platform: Platform, fault: str) -> None:
+async def test_no_request_fails_while_one_of_two_providers_is_faulty(platform: Platform, fault: str) -> None:
     async with providers(FAULTS[fault]) as (_, b):
         assert await many(platform, chat, REQUESTS // 2) == {"high tide|"}
         assert await many(platform, voice, REQUESTS // 2) == {"high tide|"}
@@ -241,11 +242,11 @@ CUTS: dict[str, Any] = {
     "content_filtered": fake.error_frame("content_filter", "made-up prompt"),
 }
 CHATS = 3
-"""More than the failures that open a breaker between the services."""
+"""Number of chats: more than the failures that would open a breaker between the services."""
 
 
 @pytest.mark.parametrize("error_class", CUTS)
-async def test_an_answer_that_breaks_off_ends_with_its_class_is_counted_apart_and_opens_no_breaker_before_the_adapter(
+async def test_an_answer_that_breaks_off_ends_with_its_failure_class_and_opens_no_breaker_of_the_callers(
     platform: Platform, error_class: str
 ) -> None:
     async with providers(*2 * [lambda _: fake.streamed([fake.role(), fake.delta("high "), CUTS[error_class]])]) as made:
@@ -277,7 +278,7 @@ async def test_an_answer_that_breaks_off_ends_with_its_class_is_counted_apart_an
     ],
     ids=["after the first content", "before the first content"],
 )
-async def test_a_spoken_turn_ends_with_the_class_of_its_failure_and_the_providers_wait(
+async def test_a_failed_spoken_turn_ends_with_the_failure_class_and_the_providers_wait(
     platform: Platform, answer: Answer, error_class: str, header: tuple[str, str]
 ) -> None:
     def script(request: Any) -> Answer:
@@ -290,7 +291,7 @@ async def test_a_spoken_turn_ends_with_the_class_of_its_failure_and_the_provider
     assert header in ended.headers.items()
 
 
-async def test_content_reaches_the_client_before_the_answer_ends_and_leaving_closes_the_providers_connection(
+async def test_content_is_streamed_to_the_client_and_the_providers_connection_closes_when_the_client_leaves(
     platform: Platform,
 ) -> None:
     async with providers(lambda _: fake.streamed([fake.role(), fake.delta("high "), stall])) as (a, b):
@@ -303,7 +304,7 @@ async def test_content_reaches_the_client_before_the_answer_ends_and_leaving_clo
         assert b.exchanges == []
 
 
-async def test_a_client_that_leaves_before_the_first_content_closes_the_providers_connection(
+async def test_the_providers_connection_closes_when_the_client_leaves_before_the_first_content(
     platform: Platform,
 ) -> None:
     async with providers(lambda _: fake.streamed([fake.role(), stall])) as (a, b):

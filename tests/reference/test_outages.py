@@ -20,7 +20,7 @@ from tests.bundles import bundle, call, operation
 FLOW = Flow("Three hops", "agent-engine", "run")
 TWICE = Retry(max_retries=1, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
 POLICIES: dict[str, Any] = {
-    # A busy machine answers within two seconds. Three failures open the breaker within four.
+    # A busy machine answers within two seconds. Three failures open the breaker within four seconds.
     "timeout": Timeout(attempt=Duration("2s"), overall=Duration("5s")),
     "circuit_breaker": CircuitBreaker(
         consecutive_failures=3, break_duration=Duration("2s"), max_break_duration=Duration("4s")
@@ -51,7 +51,7 @@ def observed() -> Iterator[tuple[Platform, Observer]]:
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-def test_callers_let_calls_through_soon_after_the_callee_is_back(
+def test_breakers_close_soon_after_the_callee_is_back(
     observed: tuple[Platform, Observer], monkeypatch: pytest.MonkeyPatch, outage: str
 ) -> None:
     monkeypatch.setattr(outages, "RATE", 5)
@@ -74,13 +74,13 @@ def test_the_static_bound_multiplies_retries_along_a_path() -> None:
     }
 
 
-def test_more_attempts_than_the_bound_are_told(observed: tuple[Platform, Observer]) -> None:
+def test_more_attempts_than_the_bound_are_reported(observed: tuple[Platform, Observer]) -> None:
     platform, _ = observed
     with pytest.raises(FlowError, match=r"attempted .* of the times that the bundles allow"):
         refuse_storms(platform, Counter({"agent-engine.run": 1}), Counter({("agent-engine", "rag-engine.context"): -2}))
 
 
-def test_a_recovery_is_in_time_up_to_its_break_and_the_margin() -> None:
+def test_a_recovery_is_in_time_within_its_break_and_the_margin() -> None:
     late = Recovery("freeze", "rag-engine", longest_break=15.0, refused=9, seconds=20.1)
     assert not late.is_in_time
     assert str(late).endswith("TOO LONG")

@@ -1,4 +1,5 @@
-"""Processes that do not start at once: the error gives the reason, and a taken port is asked for again."""
+"""Processes that fail to start or start late: the error names the reason, and the start repeats while a port is
+used."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ ENDS = "import sys; print('no module named grpc'); sys.exit(3)"
 
 
 def pretending(patch: pytest.MonkeyPatch, programs: dict[str, str]) -> dict[str, PolicyBundle]:
-    """A bundle for each service, whose process runs another program."""
+    """A bundle for each service. Its process runs the given program instead of a reference service."""
 
     def start(directory: Path, service: PolicyBundle, *_: str) -> Process:
         directory.mkdir(parents=True)
@@ -31,7 +32,7 @@ def pretending(patch: pytest.MonkeyPatch, programs: dict[str, str]) -> dict[str,
     return {name: bundle(inbound=(operation("run"),), service=name) for name in programs}
 
 
-def test_a_process_that_ends_is_told_at_once_though_another_still_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_is_reported_at_once_even_if_another_still_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     bundles = pretending(monkeypatch, {"agent-engine": HANGS, "rag-engine": ENDS})
     with pytest.raises(InvalidInputError) as caught, running(bundles, "127.0.0.1:1"):
         pass
@@ -49,7 +50,7 @@ def test_a_process_that_is_late_is_named_with_the_end_of_its_log(monkeypatch: py
 
 def test_a_restart_waits_for_a_port_that_another_program_uses(monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[subprocess.Popen[bytes]] = []
-    run = processes._run  # noqa: SLF001 - the test looks at each start
+    run = processes._run  # noqa: SLF001 - the test observes each start
 
     def start(directory: Path) -> subprocess.Popen[bytes]:
         if starts:

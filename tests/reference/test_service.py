@@ -1,4 +1,4 @@
-"""Reference services as processes: answers, degradation, end."""
+"""Reference services as processes: answers, degradation, and the end of the process."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def get(process: Process, path: str) -> httpx.Response:
 
 @pytest.fixture
 def pair() -> Any:
-    """agent-engine, which needs rag-engine softly and a store hard."""
-    # A busy machine answers within these.
+    """agent-engine, with a soft call to rag-engine and a hard call to a store."""
+    # A busy machine answers within these timeouts.
     patient = {"timeout": Timeout(attempt=Duration("1m"), overall=Duration("2m"))}
     store = call("postgresql.write", protocol="postgresql", **patient)
     soft = call("rag-engine.context", necessity="soft", fallback="no citations", **patient)
@@ -81,14 +81,14 @@ def test_a_failure_degrades_the_answer_or_is_reported(pair: tuple[Platform, Coll
         assert "card" not in span.attributes
 
 
-async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Platform, Collector]) -> None:
+async def test_sigterm_under_load_finishes_every_accepted_request(pair: tuple[Platform, Collector]) -> None:
     platform, collector = pair
     agent = platform.processes["agent-engine"]
     platform.behave("agent-engine", run=Behaviour(median=Duration("200ms"), p95=Duration("400ms")))
     answers: list[int] = []
 
     async def load(client: httpx.AsyncClient) -> None:
-        """Send requests until the port is closed. Refused requests had not begun."""
+        """Send requests until the port is closed. Requests that were refused do not count as accepted."""
         while agent.process.poll() is None:
             try:
                 answers.append((await client.post(f"{agent.url}/run")).status_code)
@@ -96,11 +96,11 @@ async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Pl
                 await asyncio.sleep(0.05)
 
     async def watch(client: httpx.AsyncClient) -> None:
-        while (await client.get(f"{agent.url}/ready")).status_code == 200:  # noqa: ASYNC110  # it is another process's
+        while (await client.get(f"{agent.url}/ready")).status_code == 200:  # noqa: ASYNC110  # the readiness is that of another process
             await asyncio.sleep(0.02)
         assert (await client.get(f"{agent.url}/ready")).json()["status"] == "draining"
         assert (await client.get(f"{agent.url}/health")).status_code == 200
-        # not ready any more, but still serving
+        # The service is no longer ready, but still serves.
         answers.append((await client.post(f"{agent.url}/run")).status_code)
 
     async with httpx.AsyncClient(timeout=180, trust_env=False) as client, asyncio.TaskGroup() as group:
@@ -112,7 +112,7 @@ async def test_sigterm_under_load_loses_nothing_that_was_accepted(pair: tuple[Pl
     assert await asyncio.to_thread(agent.process.wait, 180) == 0
     assert set(answers) == {200}
     assert len(answers) > 8
-    # all served requests were traced, the last one included
+    # The spans of all served requests were exported, also those of the last request.
     served = sum(span.name == "POST run" for span in collector.spans)
     assert served == len(answers)
 
@@ -129,7 +129,7 @@ def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
 
 
-def test_bad_input_is_named_and_nothing_starts(tmp_path: Path, policy: str) -> None:
+def test_bad_input_is_named_and_the_service_does_not_start(tmp_path: Path, policy: str) -> None:
     missing = start(tmp_path, VOICE_POLICY_PATH=str(tmp_path))
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "policy.json: 1 fault" in missing.stderr
@@ -156,7 +156,7 @@ def test_names_in_the_configuration_must_be_in_the_bundle(tmp_path: Path, policy
 
 
 @pytest.mark.parametrize("protocol", ["gRPC", "HTTP"])
-def test_a_port_that_is_taken_is_named_and_nothing_starts(tmp_path: Path, policy: str, protocol: str) -> None:
+def test_a_port_in_use_is_named_and_the_service_does_not_start(tmp_path: Path, policy: str, protocol: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         ports = {"grpc_port": 0, "http_port": 0, f"{protocol.lower()}_port": port}
@@ -169,11 +169,11 @@ def test_a_port_that_is_taken_is_named_and_nothing_starts(tmp_path: Path, policy
     assert "Traceback" not in taken.stderr
 
 
-def test_a_faulty_change_of_the_configuration_leaves_it_as_it_was(pair: tuple[Platform, Collector]) -> None:
+def test_the_previous_configuration_stays_after_a_faulty_change(pair: tuple[Platform, Collector]) -> None:
     agent = pair[0].processes["agent-engine"]
     (agent.directory / "configuration.json").write_text("{")
     assert post(agent, "run").status_code == 200
-    wait_until(lambda: "stays in force" in agent.log.read_text(), 180, "the log tells of it")
+    wait_until(lambda: "stays in force" in agent.log.read_text(), 180, "the log names the fault")
 
 
 def test_latency_is_drawn_from_its_median_and_p95() -> None:

@@ -1,4 +1,4 @@
-"""The engines under one contract: the same tests run on each, on real servers."""
+"""The engines of the saga tests. The same tests run on each engine, with real servers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.saga.temporal_server import running_temporal
 
 AnyEngine = JournalEngine | TemporalEngine
 Backend = Callable[..., AbstractAsyncContextManager[Any]]
-"""`backend(definitions, **options)`: an engine on the same store at every call of one test."""
+"""`backend(definitions, **options)` makes an engine. Within one test, every engine uses the same store."""
 JOURNALS = ("sqlite", "postgresql")
 ENGINES = (*JOURNALS, "temporal")
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgresql]:
-    with running_postgresql("fsync=off") as server:  # tests kill processes, never the machine
+    with running_postgresql("fsync=off") as server:  # tests kill processes, but the machine stays up
         asyncio.run(_migrate(server.dsn("postgres")))
         yield server
 

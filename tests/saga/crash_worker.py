@@ -1,10 +1,10 @@
-"""A worker that dies at a given write. Its steps leave rows in PostgreSQL that the test counts.
+"""A worker that dies at a given write. Its steps write rows into PostgreSQL, which the test counts.
 
     python -m tests.saga.crash_worker DSN
 
-forks a worker for each line of JSON on its standard input and answers with a line: the signal that ended it, or 0. One
-that is not to die writes a line of its own before: how many writes of each kind it made. Forking spares each round the
-imports.
+The process forks a worker for each line of JSON on standard input, so that no round repeats the imports. For each
+worker it prints a line with the signal that ended the worker, or 0. A worker that does not die first prints a line with
+the number of its writes, by kind.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from voice_saga.transport import Outbox
 from tests.saga.definitions import saga, step
 
 LEASE = 2.0
-"""In seconds. A living worker on a busy machine loses no lease, and a dead one's sagas are soon taken over."""
+"""Lease in seconds: long enough for a living worker on a busy machine, and short enough for a quick takeover."""
 STAGES = (step("reserve"), step("vectors"), step("graph", with_previous=True), step("pay"), step("ship"))
 STEPS = tuple(each.name for each in STAGES)
 EFFECTS = "CREATE TABLE effects (saga_id text, step text, branch text)"
@@ -40,7 +40,7 @@ DUE = "SELECT 1 FROM saga.sagas WHERE due <= clock_timestamp() AND due < 'infini
 
 @dataclass
 class Job:
-    """The sagas that a worker starts, and the write at which it dies: its kind (empty for none) and its number."""
+    """The sagas that a worker starts, and the kind and number of the write at which it dies. Empty kind: it lives."""
 
     round: int
     kind: str = ""
@@ -50,12 +50,12 @@ class Job:
 
     @property
     def renews(self) -> bool:
-        """True if its steps are long enough for a renewal of its leases, in which it dies or which is counted."""
+        """True if the steps must last until a renewal of leases, because the worker dies in one or counts them."""
         return not self.stop and self.kind in {"", "renew"}
 
 
 def definitions(pool: Any, engine: list[JournalEngine], job: Job | None = None) -> list[Definition]:
-    """One saga that completes, its payment confirmed by an event, and one that fails at its last step."""
+    """A saga that completes after an event has confirmed its payment, and a saga whose last step fails."""
 
     async def effect(context: StepContext) -> Any:
         if context.step == "reserve" and context.branch == "action":
@@ -87,14 +87,17 @@ async def _count(connection: Any, context: StepContext) -> None:
 
 
 def _stop() -> None:
-    """Report, then stop the whole process in the middle of a step until somebody continues it."""
+    """Print a line, then pause the whole process in the middle of a step with SIGSTOP."""
     sys.stdout.write("stopping\n")
     sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class DyingJournal(PostgresqlJournal):
-    """Kills the process by SIGKILL right before or after the n-th write of a kind. An empty write does not count."""
+    """A journal that kills its process with SIGKILL before or after the n-th write of a kind.
+
+    An empty write does not count.
+    """
 
     def __init__(self, dsn: str, job: Job) -> None:
         super().__init__(dsn)
@@ -142,12 +145,12 @@ class DyingJournal(PostgresqlJournal):
 
 
 def engine_of(journal: PostgresqlJournal, known: list[Definition]) -> JournalEngine:
-    """An engine that takes over quickly, and does not blame a step for the death of workers."""
+    """An engine with a short lease. It parks no saga because of the death of workers."""
     return JournalEngine(journal, known, lease=LEASE, poll_interval=0.05, grace=0.1, max_claims=1_000_000)
 
 
 class Wire:
-    """A transport that records messages in PostgreSQL, whatever happens to the sender."""
+    """A transport that records messages in PostgreSQL, so that they survive the death of the sender."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
@@ -160,13 +163,16 @@ class Wire:
 
 
 async def work(dsn: str, job: Job) -> tuple[int, Counter[str]]:
-    """Start two sagas, and run due sagas until they have ended. Returns the number of lost leases, and the writes."""
+    """Start two sagas, and run due sagas until the two have ended.
+
+    Returns the number of lost leases, and the number of writes by kind.
+    """
     async with asyncpg.create_pool(dsn, min_size=1, max_size=3) as pool:
         own: list[JournalEngine] = []
         journal = DyingJournal(dsn, job)
         engine = engine_of(journal, definitions(pool, own, job))
         own.append(engine)
-        if not job.stop:  # a process that runs no sagas leaves it to be claimed
+        if not job.stop:  # started without a worker, so that a worker must claim it
             await engine.open()
             await engine.start("fails", saga_id=f"fails-{job.round}")
             await engine.close()

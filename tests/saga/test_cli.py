@@ -1,4 +1,4 @@
-"""`voice-saga` against each engine, as its own process."""
+"""`voice-saga`, as a process, with each engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def voice_saga(engine: str, *arguments: str) -> subprocess.CompletedProces
 
 @pytest.fixture
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """How the command line reaches the test's `backend`."""
+    """The value of `--engine` for the test's `backend`."""
     engine = request.node.callspec.params["backend"]
     if engine == "temporal":
         return f"temporal://{request.getfixturevalue('temporal')}/default"
@@ -82,7 +82,7 @@ async def _lists(address: str, saga_id: str) -> bool:
     return saga_id in done.stdout and "order v1  abandoned" in done.stdout and "settled" in done.stdout
 
 
-async def test_a_database_without_the_tables_is_told_so(postgresql: Postgresql) -> None:
+async def test_the_error_for_a_database_without_tables_says_to_run_migrate(postgresql: Postgresql) -> None:
     done = await voice_saga(postgresql.dsn("template1"), "list")
     assert done.returncode == 1
     assert (
@@ -111,7 +111,9 @@ async def test_a_database_without_the_tables_is_told_so(postgresql: Postgresql) 
         ("temporal://127.0.0.1:1/default", 1, "Temporal: "),
     ],
 )
-async def test_an_engine_that_is_not_there_is_one_clear_line(engine: str, code: int, message: str) -> None:
+async def test_an_unreachable_engine_gives_one_clear_line_on_standard_error(
+    engine: str, code: int, message: str
+) -> None:
     done = await voice_saga(engine, "list")
     assert done.returncode == code
     assert done.stderr.startswith(f"voice-saga: {message}")
@@ -119,7 +121,7 @@ async def test_an_engine_that_is_not_there_is_one_clear_line(engine: str, code: 
 
 
 @pytest.mark.parametrize(("content", "said"), [("no database", "file is not a database"), ("", "no such table: sagas")])
-def test_a_file_without_sagas_is_told_so_and_left_as_it_is(tmp_path: Path, content: str, said: str) -> None:
+def test_a_file_without_sagas_is_refused_and_not_changed(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "other"
     path.write_text(content)
     done = asyncio.run(voice_saga(f"sqlite://{path}", "list"))
@@ -128,7 +130,7 @@ def test_a_file_without_sagas_is_told_so_and_left_as_it_is(tmp_path: Path, conte
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("show", "saga-1")])
-async def test_a_namespace_that_is_not_there_is_told_so(temporal: str, arguments: tuple[str, ...]) -> None:
+async def test_an_unknown_namespace_is_named(temporal: str, arguments: tuple[str, ...]) -> None:
     done = await voice_saga(f"temporal://{temporal}/nosuch", *arguments)
     assert done.stderr == f"voice-saga: --engine names namespace 'nosuch', which does not exist; {EXPECTED}\n"
     assert done.returncode == 2
@@ -151,14 +153,14 @@ def test_an_extra_that_is_not_installed_is_named(scheme: str, module: str) -> No
 
 
 @pytest.mark.parametrize("limit", ["-1", "0", "some"])
-async def test_a_limit_is_a_whole_number(limit: str, tmp_path: Path) -> None:
+async def test_a_limit_that_is_not_a_whole_number_from_1_is_refused(limit: str, tmp_path: Path) -> None:
     done = await voice_saga(f"sqlite://{tmp_path}/sagas.db", "list", "--limit", limit)
     assert done.returncode == 2
     assert f"argument --limit: is '{limit}'; expected a whole number from 1" in done.stderr
 
 
 @pytest.mark.parametrize("package", ["voice_saga", "voice_saga.cli"])
-def test_importing_imports_no_extra(package: str) -> None:
+def test_importing_the_package_imports_no_extra(package: str) -> None:
     extras = {"prometheus_client", "opentelemetry", "redis", "asyncpg", "temporalio"}
     code = f"import sys, {package}; print([m for m in sys.modules if m.split('.')[0] in {extras}])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # our own

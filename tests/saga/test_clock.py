@@ -1,4 +1,4 @@
-"""A change of the wall clock, by NTP or after a suspend, moves no lease of the journal in a file."""
+"""A change of the wall clock, by NTP or after a suspend, changes no lease of the SQLite journal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     return WallClock(monkeypatch)
 
 
-async def test_a_step_forward_takes_no_saga_from_its_worker(tmp_path: Path, clock: WallClock) -> None:
+async def test_a_wall_clock_set_forward_takes_no_saga_from_its_worker(tmp_path: Path, clock: WallClock) -> None:
     log, go_on = Log(), asyncio.Event()
 
     async def long(_: StepContext) -> None:
@@ -48,7 +48,7 @@ async def test_a_step_forward_takes_no_saga_from_its_worker(tmp_path: Path, cloc
     assert (record.state, log.done) == ("completed", ["pay"])
 
 
-async def test_a_step_back_strands_no_saga(tmp_path: Path, clock: WallClock) -> None:
+async def test_every_saga_is_run_after_the_wall_clock_was_set_back(tmp_path: Path, clock: WallClock) -> None:
     log = Log()
     definition = log.definition(saga(step("pay")))
     starter = JournalEngine(SqliteJournal(tmp_path / "sagas.db"), [definition])
@@ -62,7 +62,7 @@ async def test_a_step_back_strands_no_saga(tmp_path: Path, clock: WallClock) -> 
 
 
 async def test_every_saga_is_checked_again_after_a_restart_of_the_machine(tmp_path: Path, clock: WallClock) -> None:
-    """The monotonic clock begins at zero."""
+    """After the restart the monotonic clock begins at zero."""
     log, path = Log(), tmp_path / "sagas.db"
 
     async def later(_: StepContext) -> Reply:
@@ -79,7 +79,9 @@ async def test_every_saga_is_checked_again_after_a_restart_of_the_machine(tmp_pa
     assert record.reason == "pay: no outcome was delivered in time"
 
 
-async def test_a_refused_message_is_sent_again_though_the_clock_was_put_back(tmp_path: Path, clock: WallClock) -> None:
+async def test_a_refused_message_is_sent_again_after_the_wall_clock_was_set_back(
+    tmp_path: Path, clock: WallClock
+) -> None:
     log = Log()
 
     async def tell(context: StepContext) -> None:

@@ -1,4 +1,4 @@
-"""One contract for every engine: the same definitions, the same calls, the same outcomes."""
+"""The contract of all engines: the same definitions and calls have the same outcomes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def told(record: SagaRecord) -> list[str]:
     return [f"{entry.step} {entry.kind}".strip() for entry in record.entries]
 
 
-async def test_steps_run_in_order_with_the_results_before_them(backend: Backend) -> None:
+async def test_steps_run_in_order_and_get_the_results_of_earlier_steps(backend: Backend) -> None:
     log = Log()
     policy = saga(step("reserve"), step("pay"), step("ship", undo=False))
     async with backend([log.definition(policy)]) as engine:
@@ -57,7 +57,7 @@ async def test_parallel_steps_run_at_once_and_the_next_stage_waits_for_all(backe
     both = asyncio.Barrier(2)
 
     async def meet(_: StepContext) -> Any:
-        await both.wait()  # passes only if both are there at once
+        await both.wait()  # passes only if both steps run at the same time
 
     log.does("vectors", meet)
     log.does("graph", meet)
@@ -68,7 +68,7 @@ async def test_parallel_steps_run_at_once_and_the_next_stage_waits_for_all(backe
     assert (log.done[0], log.done[-1]) == ("parse", "finish")
 
 
-async def test_a_failure_is_compensated_in_reverse_from_the_step_that_failed(backend: Backend) -> None:
+async def test_a_failed_step_and_all_earlier_steps_are_compensated_in_reverse_order(backend: Backend) -> None:
     log = Log()
     log.fails("ship", lambda: ValueError("no such street"))
     policy = saga(step("reserve"), step("look", undo=False), step("pay"), step("ship"), step("thank"))
@@ -77,10 +77,10 @@ async def test_a_failure_is_compensated_in_reverse_from_the_step_that_failed(bac
     assert record.state == "compensated"
     assert record.reason == "ship: ValueError: no such street"
     assert log.done == ["reserve", "look", "pay", "ship", "undo-ship", "undo-pay", "undo-reserve"]
-    assert log.contexts[-2].results["pay"] == {"of": "pay"}, "a compensation sees what its step returned"
+    assert log.contexts[-2].results["pay"] == {"of": "pay"}, "a compensation gets the result of its step"
 
 
-async def test_a_transient_failure_is_repeated_as_often_as_the_policy_says(backend: Backend) -> None:
+async def test_a_transient_failure_is_retried_as_often_as_the_policy_allows(backend: Backend) -> None:
     log = Log()
     log.fails("pay", lambda: CalleeError("bank"), times=2)
     log.fails("ship", lambda: CalleeError("post"))
@@ -91,7 +91,7 @@ async def test_a_transient_failure_is_repeated_as_often_as_the_policy_says(backe
     assert [log.done.count(name) for name in ("pay", "ship")] == [3, 2]
 
 
-async def test_a_permanent_failure_is_not_repeated(backend: Backend) -> None:
+async def test_a_permanent_failure_is_not_retried(backend: Backend) -> None:
     log = Log()
     log.fails("pay", lambda: ValueError("no"))
     async with backend([log.definition(saga(step("pay", retries=2)))]) as engine:
@@ -99,7 +99,7 @@ async def test_a_permanent_failure_is_not_repeated(backend: Backend) -> None:
     assert log.done == ["pay", "undo-pay"]
 
 
-async def test_a_step_that_hangs_is_timed_out_and_compensated_since_its_outcome_is_unknown(backend: Backend) -> None:
+async def test_a_step_that_hangs_times_out_and_is_compensated(backend: Backend) -> None:
     log = Log()
     log.hangs("pay")
     times: Any = {"attempt_timeout": Duration("200ms"), "timeout": Duration("1s")}
@@ -110,7 +110,7 @@ async def test_a_step_that_hangs_is_timed_out_and_compensated_since_its_outcome_
     assert log.done == ["reserve", "pay", "pay", "undo-pay", "undo-reserve"]
 
 
-async def test_the_sagas_own_timeout_ends_a_wait(backend: Backend) -> None:
+async def test_the_timeout_of_the_saga_ends_the_wait_for_an_outcome(backend: Backend) -> None:
     log = Log()
     log.does("pay", _later)
     times: Any = {"attempt_timeout": Duration("200ms"), "timeout": Duration("800ms")}
@@ -119,7 +119,7 @@ async def test_the_sagas_own_timeout_ends_a_wait(backend: Backend) -> None:
     assert (record.state, record.reason) == ("compensated", "pay: no outcome was delivered in time")
 
 
-async def test_a_failing_compensation_is_repeated_then_parked_and_resumes_after_a_fix(backend: Backend) -> None:
+async def test_a_failing_compensation_is_retried_then_parked_and_can_be_resumed_after_a_fix(backend: Backend) -> None:
     log = Log()
     log.fails("ship", lambda: ValueError("no"))
     log.fails("undo-pay", lambda: KeyError("account"), times=2)
@@ -139,7 +139,7 @@ async def test_a_failing_compensation_is_repeated_then_parked_and_resumes_after_
 
 
 async def parked(engine: Any) -> Any:
-    """Wait until the list shows it as parked, because a list may be a little late."""
+    """Wait until the list shows the saga as parked, because a list may lag."""
     await eventually(lambda: _is_listed(engine))
     return await engine.list(state="parked", name="order")
 
@@ -171,7 +171,7 @@ async def is_in(engine: Any, saga_id: str, state: str) -> bool:
     return bool((await engine.show(saga_id)).state == state)
 
 
-async def test_an_outcome_may_come_before_the_journal_knows_that_it_is_waited_for(backend: Backend) -> None:
+async def test_an_outcome_that_arrives_before_the_step_waits_is_kept(backend: Backend) -> None:
     log = Log()
 
     async def answered_at_once(context: StepContext) -> Any:
@@ -185,7 +185,7 @@ async def test_an_outcome_may_come_before_the_journal_knows_that_it_is_waited_fo
     assert log.contexts[-1].results["pay"] == "paid"
 
 
-async def test_an_outcome_may_be_a_failure_and_one_that_never_comes_is_compensated(backend: Backend) -> None:
+async def test_a_step_whose_outcome_is_an_error_or_never_arrives_is_compensated(backend: Backend) -> None:
     log = Log()
     log.does("pay", _later)
     times: Any = {"attempt_timeout": Duration("100ms"), "timeout": Duration("500ms")}
@@ -198,7 +198,7 @@ async def test_an_outcome_may_be_a_failure_and_one_that_never_comes_is_compensat
     assert log.done.count("undo-reserve") == 2
 
 
-async def test_an_error_may_hold_any_character(backend: Backend) -> None:
+async def test_an_error_may_contain_any_character(backend: Backend) -> None:
     log = Log()
     log.does("pay", _later)
     log.fails("ship", lambda: ValueError("bad byte \0 and half a pair \ud800 in the file"))
@@ -212,7 +212,7 @@ async def test_an_error_may_hold_any_character(backend: Backend) -> None:
         assert (await engine.wait(delivered, WAIT)).reason == r"pay: a␀b\udfff"
 
 
-async def test_an_outcome_for_nobody_is_told_so(backend: Backend) -> None:
+async def test_an_outcome_for_an_unknown_saga_is_reported(backend: Backend) -> None:
     async with backend([Log().definition(saga(step("pay")))]) as engine:
         assert not await engine.deliver("nobody", "pay")
         with pytest.raises(UnknownSagaError, match="nobody"):
@@ -223,7 +223,7 @@ async def test_an_outcome_for_nobody_is_told_so(backend: Backend) -> None:
             await engine.start("order", {1, 2})
 
 
-async def test_starting_twice_under_one_id_starts_once(backend: Backend) -> None:
+async def test_starting_twice_under_one_id_starts_one_saga(backend: Backend) -> None:
     log = Log()
     async with backend([log.definition(saga(step("pay")))]) as engine:
         for _ in range(2):
@@ -235,7 +235,7 @@ async def test_starting_twice_under_one_id_starts_once(backend: Backend) -> None
     assert log.done == ["pay"]
 
 
-async def test_cancelling_whoever_waits_leaves_the_saga_alone(backend: Backend) -> None:
+async def test_cancelling_a_wait_does_not_affect_the_saga(backend: Backend) -> None:
     log = Log()
     gate = asyncio.Event()
 
@@ -274,7 +274,7 @@ async def test_a_saga_can_be_compensated_by_hand(backend: Backend) -> None:
     assert log.done == ["reserve", "pay", "undo-pay", "undo-reserve"]
 
 
-async def test_compensating_by_hand_takes_a_running_step_for_one_that_may_have_run(backend: Backend) -> None:
+async def test_compensating_by_hand_also_compensates_the_running_step(backend: Backend) -> None:
     log = Log()
     log.hangs("pay")
     policy = saga(step("pay", attempt_timeout=Duration("20s"), timeout=Duration("50s")))
@@ -297,7 +297,7 @@ def _takes_lease(backend: Backend) -> bool:
     return "journal" in backend.__qualname__
 
 
-async def test_a_saga_can_be_abandoned_as_it_is(backend: Backend) -> None:
+async def test_an_abandoned_saga_does_and_undoes_nothing_more(backend: Backend) -> None:
     log = Log()
     log.does("pay", _later)
     async with backend([log.definition(saga(step("pay")))]) as engine:
@@ -309,7 +309,7 @@ async def test_a_saga_can_be_abandoned_as_it_is(backend: Backend) -> None:
     assert log.done == ["pay"]
 
 
-async def test_changed_steps_park_what_began_under_them_until_they_are_back(backend: Backend) -> None:
+async def test_a_saga_whose_steps_changed_is_parked_until_the_old_steps_are_restored(backend: Backend) -> None:
     before, after = Log(), Log()
     before.does("pay", _later)
     old, new = saga(step("pay"), step("ship")), saga(step("pay"), step("pack"), step("ship"))
@@ -330,7 +330,9 @@ async def test_changed_steps_park_what_began_under_them_until_they_are_back(back
     assert (fresh.version, after.done) == (2, ["pay", "pack", "ship"])
 
 
-async def test_a_retired_version_parks_and_a_newer_one_is_left_to_a_newer_process(backend: Backend) -> None:
+async def test_a_saga_of_a_missing_version_is_parked_and_one_of_a_newer_version_waits_for_a_newer_process(
+    backend: Backend,
+) -> None:
     first, second = Log(), Log()
     first.does("pay", _later)
     second.does("pay", _later)
@@ -370,7 +372,7 @@ async def test_every_transition_is_an_event_and_counted(backend: Backend) -> Non
     assert observation.seconds["order", "pay", "action"] > 0
 
 
-async def test_a_result_that_json_cannot_carry_fails_the_step(backend: Backend) -> None:
+async def test_a_result_that_is_not_json_fails_the_step(backend: Backend) -> None:
     log = Log()
 
     async def set_of_things(_: StepContext) -> Any:
@@ -403,7 +405,7 @@ async def test_text_and_numbers_survive_the_journal(backend: Backend) -> None:
     assert log.contexts[1].results["pay"] == argument
 
 
-async def test_no_retries_means_one_attempt(backend: Backend) -> None:
+async def test_max_retries_zero_means_one_attempt(backend: Backend) -> None:
     log = Log()
     log.fails("pay", lambda: CalleeError("bank"))
     policy = saga(step("pay", retry=Retry(max_retries=0, **QUICK)))

@@ -16,7 +16,7 @@ async def nothing(_: StepContext) -> Any:
     return None
 
 
-def test_code_that_is_missing_or_that_nobody_asks_for_is_refused_all_at_once() -> None:
+def test_one_error_names_every_missing_and_every_superfluous_action() -> None:
     policy = saga(step("pay"), step("ship", undo=False))
     with pytest.raises(InvalidInputError) as refused:
         Definition(policy, {"pay": nothing, "undo-ship": nothing})
@@ -28,7 +28,7 @@ def test_code_that_is_missing_or_that_nobody_asks_for_is_refused_all_at_once() -
     ]
 
 
-def test_one_version_twice_is_refused() -> None:
+def test_two_definitions_of_the_same_version_are_refused() -> None:
     log = Log()
     with pytest.raises(InvalidInputError, match="has version 1 twice"):
         JournalEngine(SqliteJournal("unused.db"), [log.definition(saga(step("pay"))) for _ in range(2)])
@@ -52,12 +52,12 @@ def test_one_version_twice_is_refused() -> None:
         (lambda: saga(step("pay"), timeout="1s"), "timeout 1s is shorter than its steps together"),
     ],
 )
-def test_a_policy_that_cannot_hold_is_refused(make: Any, said: str) -> None:
+def test_a_contradictory_saga_policy_is_refused(make: Any, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         make()
 
 
-def test_retries_and_timeouts_may_change_under_a_running_saga_and_steps_may_not() -> None:
+def test_only_changed_steps_change_the_fingerprint_and_not_changed_retries_or_timeouts() -> None:
     def fingerprint(policy: Saga) -> str:
         return Log().definition(policy).plan.fingerprint
 

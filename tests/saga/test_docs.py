@@ -39,7 +39,7 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path, database: str, re
     with asyncio.Runner() as runner:
         for example in examples:
             for place, here in places.items():
-                example = example.replace(place, here)  # noqa: PLW2901  # the same example, elsewhere
+                example = example.replace(place, here)  # noqa: PLW2901  # the same example with the addresses of the test
             code = compile(example, str(DOCUMENT), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             result = eval(code, names)  # noqa: S307  # our own documentation
             if inspect.isawaitable(result):
@@ -50,7 +50,7 @@ async def _finish(example: Awaitable[Any]) -> None:
     await asyncio.wait_for(example, 60)
 
 
-def test_the_documentation_names_what_there_is() -> None:
+def test_the_documentation_names_only_existing_names() -> None:
     text = DOCUMENT.read_text()
     for name in re.findall(r"`(\w+Error)`", text):
         assert hasattr(voice_saga, name), name

@@ -11,11 +11,11 @@ from voice_saga.postgresql import PostgresqlJournal
 from tests.saga.definitions import Log, saga, step
 
 LEASE = 3.0
-"""In seconds. A busy machine renews within a third of it."""
+"""Lease in seconds. A worker renews it every third of this time, also on a busy machine."""
 
 
-async def test_a_busy_pool_costs_no_lease(database: str) -> None:
-    """Senders hold every connection of the journal for three leases, as with a slow Redis."""
+async def test_leases_are_renewed_while_all_connections_are_busy(database: str) -> None:
+    """Senders hold all connections of the journal for three leases, as they would with a slow Redis."""
     log, journal = Log(), PostgresqlJournal(database, connections=2)
 
     async def send(_: StepContext) -> None:

@@ -1,4 +1,4 @@
-"""The size of a saga is bounded, no action changes its input, and a long saga costs no more for each step."""
+"""The size of a saga is bounded, no action can change its input, and long sagas cost no more per step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.saga.backends import Backend
 from tests.saga.definitions import Log, saga, step
 
 
-async def test_a_result_beyond_what_a_saga_keeps_fails_its_step(backend: Backend) -> None:
+async def test_a_result_that_is_too_large_for_the_saga_fails_its_step(backend: Backend) -> None:
     log = Log()
 
     async def half(_: StepContext) -> str:
@@ -40,10 +40,10 @@ async def test_a_result_beyond_what_a_saga_keeps_fails_its_step(backend: Backend
     assert record.state == "compensated"
     assert record.reason.startswith("store: TooLargeError: the result of store with its messages takes 524290 bytes")
     assert "store it elsewhere" in record.reason
-    assert log.done.count("store") == 1, "another attempt would change nothing"
+    assert log.done.count("store") == 1, "a result that is too large is not retried"
 
 
-async def test_steps_of_one_stage_share_what_is_left(backend: Backend) -> None:
+async def test_steps_of_one_stage_share_the_remaining_bytes_equally(backend: Backend) -> None:
     log = Log()
 
     async def more_than_half(_: StepContext) -> str:
@@ -56,7 +56,7 @@ async def test_steps_of_one_stage_share_what_is_left(backend: Backend) -> None:
     assert "TooLargeError" in record.reason
 
 
-async def test_an_input_and_an_outcome_that_are_too_large_are_refused_where_they_are_given(backend: Backend) -> None:
+async def test_start_and_deliver_refuse_an_input_or_outcome_that_is_too_large(backend: Backend) -> None:
     log = Log()
 
     async def later(_: StepContext) -> Reply:
@@ -70,13 +70,13 @@ async def test_an_input_and_an_outcome_that_are_too_large_are_refused_where_they
         saga_id = await engine.start("order", "x" * 100)
         with pytest.raises(TooLargeError, match="the outcome of pay takes"):
             await engine.deliver(saga_id, "pay", large)
-        await engine.deliver(saga_id, "pay", "x" * (SAGA_BYTES - 50))  # by itself it would fit
+        await engine.deliver(saga_id, "pay", "x" * (SAGA_BYTES - 50))  # alone the outcome would fit
         record = await engine.wait(saga_id, 60)
     assert record.state == "compensated"
     assert "pay: the outcome of pay takes" in record.reason
 
 
-async def test_every_execution_sees_the_input_and_the_results_of_the_journal(backend: Backend) -> None:
+async def test_every_execution_gets_the_input_and_results_of_the_journal_unchanged(backend: Backend) -> None:
     seen: list[tuple[Any, Any]] = []
 
     async def change(context: StepContext) -> list[str]:
@@ -100,8 +100,8 @@ async def test_every_execution_sees_the_input_and_the_results_of_the_journal(bac
     assert dict(context.results) == {"pay": ["pay"], "ship": ["ship"]}
 
 
-async def test_a_saga_keeps_its_own_copies_of_input_and_results(backend: Backend) -> None:
-    """The starter and the actions may change their own objects at any time."""
+async def test_a_saga_keeps_copies_of_input_and_results(backend: Backend) -> None:
+    """The caller of `start` and the actions may change their objects at any time."""
     log, started = Log(), asyncio.Event()
     given: dict[Any, Any] = {"items": ("a", "b"), 1: "one"}
     result: list[Any] = [(1, 2)]
@@ -132,8 +132,8 @@ def test_a_published_payload_is_a_copy() -> None:
         context.publish("order.paid", object())
 
 
-async def test_a_step_sees_no_result_of_its_own_stage(backend: Backend) -> None:
-    """Scheduling and crashes decide which step of a stage ends first."""
+async def test_a_step_gets_no_result_of_its_own_stage(backend: Backend) -> None:
+    """Otherwise scheduling and crashes would decide which results a step gets."""
     log, first_is_over = Log(), asyncio.Event()
 
     async def first(_: StepContext) -> str:
@@ -155,7 +155,7 @@ async def test_a_step_sees_no_result_of_its_own_stage(backend: Backend) -> None:
 
 
 def processor_seconds(count: int, *, fails: bool) -> float:
-    """The processor time to find each next entry of a saga with the given number of steps."""
+    """CPU time to compute all entries of a saga with the given number of steps."""
     names = tuple(f"s-{number}" for number in range(count))
     plan, progress = Plan("bulk", 1, tuple((name,) for name in names), frozenset(names)), Progress()
     begun = time.process_time()
@@ -172,8 +172,8 @@ def processor_seconds(count: int, *, fails: bool) -> float:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_long_saga_costs_no_more_a_step(fails: bool) -> None:
-    """Sixteen times the steps would take 256 times as long, if each step looked at all the others."""
+def test_the_cost_of_a_step_does_not_grow_with_the_length_of_the_saga(fails: bool) -> None:
+    """If each step looked at all other steps, sixteen times the steps would take 256 times as long."""
     short = min(processor_seconds(1000, fails=fails) for _ in range(3))
     assert processor_seconds(16_000, fails=fails) < 64 * short
 

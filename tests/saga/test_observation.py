@@ -58,8 +58,8 @@ async def test_metrics_count_sagas_steps_and_compensations(tmp_path: Path) -> No
         assert {metric.name for metric in scope.metrics} == {metric.name.removesuffix("_total") for metric in METRICS}
 
 
-async def test_one_trace_spans_the_life_of_a_saga_over_processes(backend: Backend) -> None:
-    """Its steps are in the trace of the request that started it. Executions after an event are linked to the event."""
+async def test_all_executions_of_a_saga_are_in_one_trace_across_processes(backend: Backend) -> None:
+    """The executions are in the trace of the request that started the saga. Each is linked to the event that caused it."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))

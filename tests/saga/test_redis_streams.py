@@ -1,4 +1,4 @@
-"""Redis Streams under pressure: slow neighbours, poison, deploys and dead consumers."""
+"""Redis Streams with slow handlers, messages that always fail, deploys and dead consumers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def _pending(redis: Redis, stream: str, count: int) -> bool:
-    """True when the stream was read to its end and so many of its messages are pending."""
+    """True if all messages of the stream were read, and `count` of them are pending."""
     length = await redis.xlen(stream)
     return any(each["pending"] == count and each["entries-read"] == length for each in await redis.xinfo_groups(stream))
 
@@ -74,7 +74,7 @@ async def _dead_letters(redis: Redis, stream: str) -> list[dict[str, str]]:
     return [{key.decode(): value.decode() for key, value in fields.items()} for _, fields in found]
 
 
-async def test_a_message_whose_handler_fails_comes_again(redis_port: int, stream: str) -> None:
+async def test_a_message_whose_handler_fails_is_delivered_again(redis_port: int, stream: str) -> None:
     handled, failures = [], {1: 1}
 
     async def handle(message: Message) -> None:
@@ -92,7 +92,7 @@ async def test_a_message_whose_handler_fails_comes_again(redis_port: int, stream
     assert sorted(handled) == [0, 1, 2]
 
 
-async def test_a_message_whose_consumer_died_comes_again_and_the_consumer_is_removed(
+async def test_a_message_of_a_dead_consumer_is_delivered_again_and_the_consumer_is_removed(
     redis_port: int, stream: str
 ) -> None:
     handled: list[int] = []
@@ -115,7 +115,7 @@ async def _consumers(redis: Redis, stream: str, count: int) -> bool:
     return len(await redis.xinfo_consumers(stream, GROUP)) == count
 
 
-async def test_one_that_lives_is_not_removed_however_quiet_it_is(redis_port: int, stream: str) -> None:
+async def test_an_idle_consumer_that_lives_is_not_removed(redis_port: int, stream: str) -> None:
     async with connected(redis_port) as redis:
         transport = RedisStreams(redis, redeliver_after=0.02, block=0.05)
         async with consuming(transport, stream, _nothing), consuming(transport, stream, _nothing):
@@ -126,7 +126,7 @@ async def test_one_that_lives_is_not_removed_however_quiet_it_is(redis_port: int
 
 
 async def _nothing(_: Message) -> None:
-    """Handled."""
+    """Handle a message without an effect."""
 
 
 async def until_grouped(redis: Redis, stream: str) -> None:
@@ -136,7 +136,7 @@ async def until_grouped(redis: Redis, stream: str) -> None:
     await eventually(both)
 
 
-async def test_deploys_leave_no_consumers(redis_port: int, stream: str) -> None:
+async def test_stopped_consumers_leave_their_group(redis_port: int, stream: str) -> None:
     handled: list[int] = []
 
     async def handle(message: Message) -> None:
@@ -151,8 +151,8 @@ async def test_deploys_leave_no_consumers(redis_port: int, stream: str) -> None:
         assert await _consumers(redis, stream, 0)
 
 
-async def test_a_message_is_handled_once_though_its_neighbour_takes_long(redis_port: int, stream: str) -> None:
-    """Another consumer is free, and takes over the messages of a silent consumer before the slow message ends."""
+async def test_a_message_is_handled_once_while_the_message_before_it_takes_long(redis_port: int, stream: str) -> None:
+    """Another consumer is free, and would take over the messages of a silent consumer before the slow handler ends."""
     handled: list[int] = []
     go_on = asyncio.Event()
 
@@ -174,7 +174,7 @@ async def test_a_message_is_handled_once_though_its_neighbour_takes_long(redis_p
     assert sorted(handled) == [0, 1, 2, 3, 4]
 
 
-async def test_poison_becomes_a_dead_letter_that_is_counted(redis_port: int, stream: str) -> None:
+async def test_a_message_that_always_fails_becomes_a_counted_dead_letter(redis_port: int, stream: str) -> None:
     tried: list[int] = []
 
     async def handle(message: Message) -> None:
@@ -198,7 +198,7 @@ async def test_poison_becomes_a_dead_letter_that_is_counted(redis_port: int, str
     assert registry.get_sample_value("voice_stream_dead_letters_total", labels) == 1
 
 
-async def test_an_invalid_entry_becomes_a_dead_letter_and_blocks_nobody(redis_port: int, stream: str) -> None:
+async def test_an_invalid_entry_becomes_a_dead_letter_and_blocks_no_message(redis_port: int, stream: str) -> None:
     handled: list[str] = []
 
     async def handle(message: Message) -> None:
@@ -216,7 +216,7 @@ async def test_an_invalid_entry_becomes_a_dead_letter_and_blocks_nobody(redis_po
     assert [letter["id"] for letter in letters] == ["1", "2"]
 
 
-async def test_a_dead_letter_that_is_refused_stays_and_stops_nobody(redis_port: int, stream: str) -> None:
+async def test_a_message_stays_in_its_stream_if_the_dead_letter_stream_refuses_it(redis_port: int, stream: str) -> None:
     handled: list[int] = []
 
     async def handle(message: Message) -> None:
@@ -237,7 +237,7 @@ async def test_a_dead_letter_that_is_refused_stays_and_stops_nobody(redis_port: 
     assert transport.dead_letters == {(stream, GROUP): 0}
 
 
-async def test_a_delivery_that_a_deploy_interrupts_is_none_that_failed(redis_port: int, stream: str) -> None:
+async def test_a_delivery_that_a_deploy_interrupts_does_not_count_as_failed(redis_port: int, stream: str) -> None:
     begun: list[int] = []
 
     async def hang(message: Message) -> None:
@@ -256,13 +256,13 @@ async def test_a_delivery_that_a_deploy_interrupts_is_none_that_failed(redis_por
         for number in range(5):
             async with consuming(transport, stream, hang):
                 await until(lambda: len(begun) == number + 1)  # noqa: B023  # awaited here
-        async with consuming(transport, stream, handle):  # at once, though a minute is left to a silent consumer
+        async with consuming(transport, stream, handle):  # gets the message at once, and not after `redeliver_after`
             await eventually(lambda: _pending(redis, stream, 0))
     assert begun == [1] * 5 + [-1, -2]
     assert transport.dead_letters == {(stream, GROUP): 0}
 
 
-async def test_messages_that_fail_again_and_again_do_not_hide_those_behind_them(redis_port: int, stream: str) -> None:
+async def test_messages_that_fail_repeatedly_do_not_block_later_messages(redis_port: int, stream: str) -> None:
     handled: list[int] = []
 
     async def handle(message: Message) -> None:
@@ -280,7 +280,7 @@ async def test_messages_that_fail_again_and_again_do_not_hide_those_behind_them(
     assert sorted(handled) == list(range(12, 30))
 
 
-async def test_a_consumer_ends_whenever_it_is_cancelled(redis_port: int, stream: str) -> None:
+async def test_a_cancelled_consumer_ends_at_any_point(redis_port: int, stream: str) -> None:
     async with connected(redis_port) as redis:
         transport: Any = RedisStreams(redis, block=0.001)
         random = seeded()

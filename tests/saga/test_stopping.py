@@ -1,4 +1,4 @@
-"""An orderly stop, as for a deploy, counts neither as a failure of a step nor as an attempt."""
+"""An orderly stop of a worker, as in a deploy, counts neither as a failure nor as an attempt of a step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAIT = 60
 
 
 class Interrupted:
-    """An action that does not end before its worker stops, for the given number of times."""
+    """An action that hangs until its worker stops, the given number of times. Then it succeeds."""
 
     def __init__(self, times: int, raises: Exception | None = None) -> None:
         self.begun = asyncio.Event()
@@ -33,13 +33,13 @@ class Interrupted:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             if self._raises is not None:
-                raise self._raises from None  # a driver whose connection is cut off
+                raise self._raises from None  # like a driver whose connection is cut
             raise
         return "never"
 
 
 async def stopped_again_and_again(backend: Backend, log: Log, policy: Any, action: Interrupted, times: int) -> Any:
-    """The final state of a saga whose worker is stopped `times` times during one of its steps."""
+    """Run a saga whose worker is stopped `times` times during one of its steps. Returns the final state."""
     options = {"grace": 0.05}
     async with backend([log.definition(policy)], **options) as engine:
         saga_id = await engine.start("order")
@@ -53,7 +53,9 @@ async def stopped_again_and_again(backend: Backend, log: Log, policy: Any, actio
 
 
 @pytest.mark.parametrize("raises", [None, CalleeError("bank"), ValueError("the connection is closed")])
-async def test_a_step_that_is_interrupted_by_deploys_goes_on(backend: Backend, raises: Exception | None) -> None:
+async def test_a_step_that_deploys_interrupt_runs_again_and_succeeds(
+    backend: Backend, raises: Exception | None
+) -> None:
     log, action = Log(), Interrupted(3, raises)
     log.does("pay", action)
     policy = saga(step("pay", retry=Retry(max_retries=0, **QUICK)), step("ship"))
@@ -62,7 +64,7 @@ async def test_a_step_that_is_interrupted_by_deploys_goes_on(backend: Backend, r
     assert log.done == ["pay"] * 4 + ["ship"]
 
 
-async def test_a_compensation_that_is_interrupted_goes_on(backend: Backend) -> None:
+async def test_a_compensation_that_deploys_interrupt_runs_again_and_succeeds(backend: Backend) -> None:
     log, action = Log(), Interrupted(2, ValueError("the connection is closed"))
     log.does("undo-pay", action)
     log.fails("ship", lambda: ValueError("no"))
@@ -73,7 +75,7 @@ async def test_a_compensation_that_is_interrupted_goes_on(backend: Backend) -> N
 
 
 async def test_attempts_that_failed_before_a_stop_still_count(backend: Backend) -> None:
-    """Only for engines that store the count of attempts. A journal counts from zero with each claim."""
+    """Temporal stores the number of attempts. A journal engine counts from zero at each claim."""
     log, failed, begun = Log(), [0], asyncio.Event()
 
     async def fail_then_hang(_: StepContext) -> None:
@@ -91,12 +93,12 @@ async def test_attempts_that_failed_before_a_stop_still_count(backend: Backend) 
     async with backend([log.definition(policy)], grace=0.05) as engine:
         record = await engine.wait(saga_id, WAIT)
     assert record.state == "compensated"
-    attempts = failed[0] - 1  # but for the one that was interrupted
+    attempts = failed[0] - 1  # without the attempt that was interrupted
     assert attempts == (1 + 3 if isinstance(engine, JournalEngine) else 3)
 
 
 @pytest.mark.parametrize("backend", JOURNALS, indirect=True)
-async def test_a_hundred_deploys_park_no_saga(backend: Backend) -> None:
+async def test_a_saga_is_not_parked_after_a_hundred_deploys(backend: Backend) -> None:
     log, action = Log(), Interrupted(30)
     log.does("pay", action)
     record = await stopped_again_and_again(backend, log, saga(step("pay")), action, 30)

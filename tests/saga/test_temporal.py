@@ -1,4 +1,4 @@
-"""A saga shows that somebody ended or replaced its workflow with Temporal's own tools."""
+"""A saga shows if its workflow was ended or replaced with Temporal's own tools."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def _state(engine: TemporalEngine, saga_id: str, state: str) -> bool:
 
 
 @pytest.mark.parametrize("end", ["terminate", "cancel"])
-async def test_a_workflow_that_is_ended_from_outside_is_abandoned(temporal: str, end: str) -> None:
+async def test_a_saga_whose_workflow_was_ended_from_outside_is_abandoned(temporal: str, end: str) -> None:
     log = Log()
     log.does("pay", hang)
     client = await Client.connect(temporal)
@@ -58,14 +58,14 @@ async def _is(log: Log) -> bool:
     return log.done == ["pay"]
 
 
-async def test_a_workflow_that_is_no_saga_is_told_as_such(temporal: str) -> None:
+async def test_the_error_for_a_workflow_that_is_not_a_saga_names_its_type(temporal: str) -> None:
     log = Log()
     client = await Client.connect(temporal)
     async with Worker(client, task_queue="another", workflows=[Another]):
         handle = await client.start_workflow(Another.run, id="taken", task_queue="another")
         async with TemporalEngine(client, [log.definition(saga(step("pay")))], task_queue="no-saga") as engine:
-            with pytest.raises(UnknownSagaError, match="no saga taken: Temporal has a workflow another of this id"):
+            with pytest.raises(UnknownSagaError, match="no saga taken: in Temporal it is a workflow of type another"):
                 await engine.show("taken")
-            with pytest.raises(SagaConflictError, match="Temporal has a workflow another of this id"):
+            with pytest.raises(SagaConflictError, match="in Temporal it is a workflow of type another"):
                 await engine.start("order", saga_id="taken")
         await handle.terminate()

@@ -24,7 +24,7 @@ from tests.saga.definitions import Log, eventually, saga, step
 
 
 class Wire:
-    """A transport that records messages, and breaks on request."""
+    """A transport that records messages, and fails while `broken` is true."""
 
     def __init__(self, *, broken: bool = False) -> None:
         self.sent: list[Message] = []
@@ -64,7 +64,7 @@ async def test_a_published_message_is_sent_after_its_step_is_recorded_and_then_d
     assert sent == [(f"{saga_id}/pay/action/0", "order.paid", 7), (f"{saga_id}/pay/action/1", "order.paid", 8)]
 
 
-async def test_a_message_that_redis_refuses_delays_no_other_and_floods_no_stream(
+async def test_a_message_that_redis_refuses_is_retried_with_growing_waits_and_delays_no_other(
     journal: Journal, redis_port: int
 ) -> None:
     log, name = Log(), uuid.uuid4().hex
@@ -92,7 +92,9 @@ async def test_a_message_that_redis_refuses_delays_no_other_and_floods_no_stream
         async with journal.outbox(10) as batch:
             assert batch.messages == []
     assert (await redis.xlen(good), await redis.xlen(forbidden)) == (2, 2)
-    assert registry.get_sample_value("voice_outbox_refused_total") == outbox.refused < 6, "later each time"
+    assert registry.get_sample_value("voice_outbox_refused_total") == outbox.refused < 6, (
+        "the waits between the refusals grow"
+    )
     assert registry.get_sample_value("voice_outbox_sent_total") == 4
     await redis.aclose()
 
@@ -101,8 +103,8 @@ async def _counts(outbox: Outbox, sent: int = 0, refused: int = 0) -> bool:
     return outbox.sent >= sent and outbox.refused >= refused
 
 
-async def test_a_sender_survives_what_its_database_says(database: str) -> None:
-    """A missing table or a full disk is not a lost connection."""
+async def test_the_outbox_continues_after_any_error_of_the_database(database: str) -> None:
+    """The error here is a missing table, and not a lost connection."""
     journal, wire = PostgresqlJournal(database), Wire()
     await journal.open(worker=False)
     connection = await asyncpg.connect(database)
@@ -119,11 +121,11 @@ async def test_a_sender_survives_what_its_database_says(database: str) -> None:
     await journal.close()
 
 
-async def test_a_message_of_the_services_own_leaves_with_its_transaction(database: str) -> None:
+async def test_a_message_is_sent_only_if_the_services_transaction_commits(database: str) -> None:
     journal, wire = PostgresqlJournal(database), Wire()
     await journal.open(worker=False)
     connection = await asyncpg.connect(database)
-    with pytest.raises(ValueError, match="rolled back"):  # noqa: PT012  # what came before the error counts
+    with pytest.raises(ValueError, match="rolled back"):  # noqa: PT012  # the test also needs the statements before the error
         async with connection.transaction():
             await publish(connection, Message("1", "message.created", {}))
             raise ValueError("rolled back")
@@ -136,7 +138,7 @@ async def test_a_message_of_the_services_own_leaves_with_its_transaction(databas
     assert wire.sent == [Message("2", "message.created", {"text": "naïve"})]
 
 
-async def test_two_senders_share_the_outbox(database: str) -> None:
+async def test_two_senders_share_the_outbox_without_sending_a_message_twice(database: str) -> None:
     wires = [Wire(), Wire()]
     journals = [PostgresqlJournal(database) for _ in wires]
     connection = await asyncpg.connect(database)
@@ -151,14 +153,14 @@ async def test_two_senders_share_the_outbox(database: str) -> None:
     assert sorted(message.payload for wire in wires for message in wire.sent) == list(range(300))
 
 
-async def test_a_reply_to_a_saga_that_is_gone_is_dropped(tmp_path: Path) -> None:
+async def test_a_reply_to_an_unknown_saga_is_dropped(tmp_path: Path) -> None:
     async with JournalEngine(SqliteJournal(tmp_path / "sagas.db")) as engine:
         await delivers(engine)(Message("1", "embedding.made", {"saga_id": "gone", "step": "pay"}))
         with pytest.raises(KeyError, match="saga_id"):
             await delivers(engine)(Message("2", "embedding.made", {}))
 
 
-async def test_every_group_gets_every_message_though_redis_lost_its_groups(tmp_path: Path) -> None:
+async def test_every_group_gets_new_messages_after_redis_lost_its_groups(tmp_path: Path) -> None:
     log = Log()
     handled: list[str] = []
 
@@ -178,7 +180,7 @@ async def test_every_group_gets_every_message_though_redis_lost_its_groups(tmp_p
             tasks += [asyncio.create_task(consume(transport, group, {"order.paid": handle})) for group in ("a", "b")]
             one = await engine.start("order")
             await eventually(lambda: _times(handled, one, 2))
-            await redis.flushall()  # the groups are gone, as with a Redis that lost its data
+            await redis.flushall()  # removes the groups, like a Redis that lost its data
             two = await engine.start("order")
             await eventually(lambda: _times(handled, two, 2))
             for task in tasks:
@@ -191,8 +193,8 @@ async def _times(handled: list[str], saga_id: str, count: int) -> bool:
     return handled.count(saga_id) >= count
 
 
-async def test_a_sender_ends_whenever_it_is_cancelled(database: str) -> None:
-    """A driver may answer a cancellation with its own error. That must not keep the sender running."""
+async def test_a_cancelled_outbox_ends_at_any_point(database: str) -> None:
+    """A driver may convert a cancellation into its own error. The outbox must end even then."""
     journal = PostgresqlJournal(database)
     await journal.open(worker=False)
     random = seeded()

@@ -32,7 +32,7 @@ async def test_a_missing_journal_is_reported() -> None:
         await engine.open()
 
 
-async def test_two_workers_share_the_work_and_take_nothing_twice(database: str) -> None:
+async def test_two_workers_share_the_sagas_and_run_none_twice(database: str) -> None:
     logs = [Log(), Log()]
 
     async def slow(_: StepContext) -> None:
@@ -56,14 +56,16 @@ async def test_two_workers_share_the_work_and_take_nothing_twice(database: str) 
     assert sorted(taken[0] + taken[1]) == sorted(ids)
 
 
-async def test_sqlite_takes_over_at_once_what_a_dead_process_held_and_admits_one_worker(tmp_path: Path) -> None:
+async def test_a_sqlite_worker_takes_over_the_sagas_of_a_dead_process_and_a_second_worker_is_refused(
+    tmp_path: Path,
+) -> None:
     log = Log()
     path = tmp_path / "sagas.db"
     policy = saga(step("pay"), step("ship"))
     dead = JournalEngine(SqliteJournal(path), [log.definition(policy)])
     await dead.__aenter__()
     claim_of_the_dead = await dead.start("order", saga_id="held")
-    for task in (*dead._loops, *(task for *_, task in dead._driving.values())):  # noqa: SLF001  # as a crash ends them
+    for task in (*dead._loops, *(task for *_, task in dead._driving.values())):  # noqa: SLF001  # a crash would end them in the same way
         task.cancel()
     with pytest.raises(JournalUnavailableError, match="another process runs its sagas"):
         await JournalEngine(SqliteJournal(path), [log.definition(policy)]).__aenter__()
@@ -72,7 +74,7 @@ async def test_sqlite_takes_over_at_once_what_a_dead_process_held_and_admits_one
         assert (await alive.wait(claim_of_the_dead, 20)).state == "completed"
 
 
-async def test_a_step_that_kills_its_worker_again_and_again_is_parked(database: str) -> None:
+async def test_a_saga_whose_step_kills_its_workers_is_parked(database: str) -> None:
     log = Log()
     engine = JournalEngine(PostgresqlJournal(database), [log.definition(saga(step("pay")))])
     await engine.open()
@@ -90,7 +92,7 @@ async def test_a_step_that_kills_its_worker_again_and_again_is_parked(database: 
 async def test_a_saga_of_a_newer_version_is_parked_only_ten_minutes_after_an_older_worker_left_it(
     database: str,
 ) -> None:
-    """However long it waited before, because the rollout has just begun."""
+    """The ten minutes begin when the older worker leaves the saga, however long the saga waited before."""
     newer, older = Log(), Log()
 
     async def later(_: StepContext) -> Reply:
@@ -186,7 +188,7 @@ async def test_a_worker_ends_after_an_intervention_before_its_next_step_begins(j
     assert log.done == ["pay", "ended", "undo-pay"]
 
 
-async def test_a_saga_in_hand_is_not_claimed_and_a_renewed_one_stays(journal: Journal) -> None:
+async def test_a_held_saga_cannot_be_claimed_and_a_renewal_keeps_it(journal: Journal) -> None:
     await journal.open(worker=True)
     claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started")])
     await journal.start(claim, "me", 0.3)
@@ -200,10 +202,10 @@ async def test_a_saga_in_hand_is_not_claimed_and_a_renewed_one_stays(journal: Jo
 
 
 @pytest.mark.parametrize("write", ["start", "claim", "append"])
-async def test_a_write_whose_answer_was_lost_strands_nothing(
+async def test_a_saga_is_run_after_the_answer_to_its_write_was_lost(
     journal: Journal, write: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The journal says that the worker holds the saga, but the worker does not know."""
+    """By the journal the worker holds the saga, but the worker does not know it."""
     log, lost = Log(), 0
     whole = getattr(journal, write)
 
@@ -229,7 +231,7 @@ async def test_a_write_whose_answer_was_lost_strands_nothing(
 
 
 class CountingJournal(PostgresqlJournal):
-    """Counts its writes."""
+    """A journal that counts its writes."""
 
     writes = 0
 
@@ -242,8 +244,8 @@ class CountingJournal(PostgresqlJournal):
         await super().append(*arguments, **options)
 
 
-async def test_a_parked_saga_that_was_seized_and_left_stays_parked(journal: Journal) -> None:
-    """An operator's command may be killed halfway."""
+async def test_a_parked_saga_stays_parked_after_an_interrupted_intervention(journal: Journal) -> None:
+    """The command of an operator may be killed after it has seized the saga."""
     log = Log()
     log.fails("pay", lambda: ValueError("no"))
     log.fails("undo-pay", lambda: ValueError("no"))
@@ -262,8 +264,8 @@ async def _is_claimed_no_more(journal: Journal) -> bool:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_step_costs_at_most_two_writes(database: str, fails: bool) -> None:
-    """In sequence each step costs one write, and the saga one more. A compensation costs one."""
+async def test_a_step_needs_at_most_two_writes(database: str, fails: bool) -> None:
+    """A saga of steps in sequence needs one write for each step and each compensation, and one more."""
     log = Log()
     if fails:
         log.fails("d", lambda: ValueError("no"))
@@ -291,8 +293,8 @@ async def test_a_step_that_takes_longer_than_the_lease_stays_with_its_worker(dat
     assert log.done == ["pay"]
 
 
-async def test_an_outcome_that_comes_while_a_worker_lets_go_makes_the_saga_due_at_once(journal: Journal) -> None:
-    """Between the last read and the write that releases it."""
+async def test_an_outcome_that_arrives_while_a_worker_releases_the_saga_makes_it_due_at_once(journal: Journal) -> None:
+    """The outcome arrives between the worker's last read and the write that releases the saga."""
     await journal.open(worker=True)
     claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started"), Entry("began", "pay")])
     await journal.start(claim, "me", 30.0)
@@ -303,11 +305,11 @@ async def test_an_outcome_that_comes_while_a_worker_lets_go_makes_the_saga_due_a
     (taken,) = await journal.claim("other", 5, 30.0)
     assert (await journal.outcomes(taken))["pay"].result == {"receipt": 1}
     await journal.append(taken, [], "waiting", release=1000.0)
-    assert await journal.claim("third", 5, 30.0) == [], "what has been seen wakes nobody"
+    assert await journal.claim("third", 5, 30.0) == [], "an outcome that was read does not make the saga due again"
     await journal.close()
 
 
-async def test_a_worker_that_is_left_in_the_middle_of_a_step_gives_the_saga_back_at_once(journal: Journal) -> None:
+async def test_a_worker_that_stops_during_a_step_releases_the_saga_at_once(journal: Journal) -> None:
     log = Log()
     log.hangs("pay")
     policy = saga(step("pay", attempt_timeout=Duration("20s"), timeout=Duration("50s")))
@@ -325,7 +327,7 @@ async def _has_begun(log: Log) -> bool:
 
 
 def _again(journal: Journal) -> Journal:
-    """Another engine on the same store, as in the next process."""
+    """A new journal on the same store, as in the next process."""
     if isinstance(journal, SqliteJournal):
         return SqliteJournal(journal.path)
     assert isinstance(journal, PostgresqlJournal)
@@ -352,7 +354,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_that_is_killed_leaves_its_sqlite_journal_to_the_next_one(tmp_path: Path) -> None:
+async def test_the_next_process_continues_the_sqlite_journal_of_a_killed_process(tmp_path: Path) -> None:
     path = tmp_path / "sagas.db"
     command = [sys.executable, "-c", KILLED, str(path)]
     killed = await asyncio.to_thread(subprocess.run, command, check=False, timeout=60, cwd=ROOT)
@@ -360,4 +362,4 @@ async def test_a_process_that_is_killed_leaves_its_sqlite_journal_to_the_next_on
     log = Log()
     async with JournalEngine(SqliteJournal(path), [log.definition(saga(step("reserve"), step("pay")))]) as engine:
         assert (await engine.wait("killed", 60)).state == "completed"
-    assert log.done == ["pay"], "what was recorded is not done again, what was not is"
+    assert log.done == ["pay"], "the recorded step does not run again, and the other step does"
