@@ -122,8 +122,8 @@ def somebody_calls(platform: Platform) -> Iterator[Breach | None]:
     for service in platform.graph.services:
         started = any(each.load or each.background or each.consumes for each in service.operations)
         text = (
-            "nothing calls the service, and no operation of it consumes an event, runs in the background or has a load"
-            " from outside"
+            "nothing calls the service, and none of its operations consumes an event, runs in the background or has a"
+            " load from outside"
         )
         found = Breach(service.name, text, f"a call of {service.name}, or its load", "", service.location)
         yield None if started or service.name in called else found

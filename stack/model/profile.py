@@ -47,7 +47,7 @@ class Defaults(ClosedModel):
     trace_sample_ratio: Ratio
     """Share of traces that are kept."""
     mesh: bool
-    """A service mesh enforces the policies that gRPC cannot express for the Go services."""
+    """True if a service mesh enforces the policies of Go services that gRPC cannot express."""
     metrics: MetricsStorage
     ingress_grace: Duration
     """Longest time for which the load balancer still sends new connections to a stopping pod of the gateway: interval ×

@@ -49,11 +49,11 @@ class Site(ClosedModel):
     peered_network: Cidr
     """The network that is peered with the cluster's. No pod or node may have an address in it."""
     own_availability: dict[Tier, Ratio]
-    """Availability of a service by tier, without its dependencies."""
+    """Tier → availability of its services without their dependencies."""
     egress_availability: Ratio
     """Availability of one egress proxy."""
     prices: Prices | None = None
-    """The price table. `None` computes no cost."""
+    """The price table. With `None` no cost is computed."""
     monthly_budget: Annotated[int, Field(gt=0)] | None = None
     """USD that the services may cost in a month at the expected scale. `None` sets no budget."""
     monthly_model_budget: Annotated[int, Field(gt=0)] | None = None

@@ -47,7 +47,7 @@ def _id(node: Node) -> str:
 def sequence_diagram(graph: CallGraph, flow: Flow) -> str:
     """One flow, hop by hop: each call with its attempt timeout, attempts, breaker and fallback.
 
-    It refers to a sub-flow that another diagram draws.
+    If another diagram draws a sub-flow, this diagram only refers to it.
     """
     lines = ["sequenceDiagram", "  participant client"]
     for number, (node, operation) in enumerate(_begins(graph, flow)):
@@ -111,7 +111,7 @@ def _steps(graph: CallGraph, node: Node, operation: Operation, indent: str) -> I
 
 
 def _frame(stage: Stage) -> tuple[str, str]:
-    """The frame around a stage, and the separator of its calls. None for a single call."""
+    """The frame around a stage, and the separator of its calls. Both are empty for a single call."""
     if stage.max_rounds > 1:
         choice = ", one of" if stage.choice == "one" and len(stage.calls) > 1 else ""
         return f"loop at most {stage.max_rounds} rounds, typically {stage.typical_rounds}{choice}", ""

@@ -30,12 +30,12 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _needed_speed(demand: ModelDemand) -> str:
-    """Tokens a second after the first token, for the longest answer to meet the objective."""
+    """Tokens a second after the first token that the longest answer needs to meet the objective."""
     tokens = demand.use.output_max - 1
     if tokens < 1:
         return "–"
     first = max(each.latency.first_token for each in demand.candidates)
-    return f"{tokens / (demand.objective - first).seconds:,.0f}" if first < demand.objective else "none suffices"
+    return f"{tokens / (demand.objective - first).seconds:,.0f}" if first < demand.objective else "impossible"
 
 
 def route_rows(graph: CallGraph) -> Iterator[Row]:

@@ -1,13 +1,13 @@
 """The platform as files: one manifest for each component, one bundle for each service, and an index.
 
     <out>/manifests/10-namespaces/voice-apps.yaml     applied first
-    <out>/manifests/50-services/agent-engine.yaml     one file a component: what reviews best
-    <out>/policies/agent-engine/policy.json           the bundle, as the service's process reads it;
-                                                      beside it a Go service's grpc-service-config.json
+    <out>/manifests/50-services/agent-engine.yaml     one file for each component, so that diffs are easy to review
+    <out>/policies/agent-engine/policy.json           the bundle, as the service's process reads it; a Go service
+                                                      also has grpc-service-config.json
     <out>/ledger.json                                 the numbers that `voice diff` compares
     <out>/index.json                                  every resource with its file
 
-A failed run leaves the earlier tree as it was. Files that no run wrote stay.
+A failed run leaves the earlier tree unchanged. Files that `voice render` did not write stay.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Index:
     files: list[str] = field(default_factory=list)
     """Files without resources: policy bundles and the ledger."""
     others: tuple[str, ...] = ()
-    """Files and directories in the tree that no run wrote."""
+    """Files and directories in the tree that `voice render` did not write."""
 
     @property
     def count(self) -> int:
@@ -69,7 +69,7 @@ class Index:
 
 
 def manifest_path(component: Component) -> str:
-    """Path of a component's manifest below the output directory. Components of one name share it, in all namespaces."""
+    """Path of a component's manifest below the output directory. Components with one name share the file."""
     return f"manifests/{component.folder}/{component.name}.yaml"
 
 
@@ -111,7 +111,10 @@ def _entry(resource: Resource, path: str) -> dict[str, Any]:
 
 
 def render(platform: Platform, out: Path) -> Index:
-    """Write the tree to `out`, and replace the files of an earlier run. Raises `InvalidInputError` if it cannot."""
+    """Write the tree to `out`, and replace the files of an earlier run.
+
+    Raises `InvalidInputError` if a file cannot be written, or if a file of somebody else is in the way.
+    """
     index = Index(platform.environment.name)
     files = dict(rendered_files(platform, index))
     try:

@@ -50,11 +50,11 @@ class Calls(NamedTuple):
     """Calls between two nodes with the same consequence."""
 
     operations: tuple[str, ...]
-    """Operations of the caller that make them."""
+    """Operations of the caller that make the calls."""
     called: tuple[str, ...]
     """Operations of the callee."""
     fallback: str | None
-    """How the caller continues without an answer. `None`: it fails."""
+    """How the caller continues without an answer. `None` if the caller's operation fails."""
 
 
 class Relation(NamedTuple):
@@ -77,7 +77,7 @@ class Kept(NamedTuple):
 
 
 def runbook(tenant: Tenant, platforms: Iterable[Platform]) -> Iterator[tuple[Path, str]]:
-    """Every page with its text. The procedures name what the platform deploys in each environment."""
+    """Every page with its text. The procedures list the resources that the platform deploys in each environment."""
     graph, alerting = tenant.graph, tenant.alerting
     alerts: dict[str, list[Alert]] = {}
     for alert in (*alerting.objective_alerts, *alerting.platform_alerts):
@@ -154,7 +154,7 @@ def _is_background(graph: CallGraph, key: OperationKey) -> bool:
 
 
 def _namespace(node: Node) -> str | None:
-    """The namespace of its pods; `None` if it runs outside the cluster."""
+    """The namespace of the node's pods. `None` if the node runs outside the cluster."""
     if isinstance(node, Service | Gateway):
         return node.namespace
     addresses = node.addresses if isinstance(node, Dependency) else ()
@@ -162,7 +162,7 @@ def _namespace(node: Node) -> str | None:
 
 
 def _selector(node: Node) -> str:
-    """The labels of its pods, where the namespace holds other pods too."""
+    """The label selector of the node's pods."""
     addresses = node.addresses if isinstance(node, Dependency) else ()
     stores = (f"{each.label}={each.service}" for each in addresses if isinstance(each, InCluster))
     return next(stores, f"{NAME_LABEL}={node.name}")
@@ -201,11 +201,11 @@ def owner(graph: CallGraph, alerting: Alerting, node: Node) -> str:
     if _namespace(node):
         return alerting.platform_team
     callers = dict.fromkeys(teams.get(edge.caller.name, alerting.platform_team) for edge in graph.edges_to(node))
-    return f"{' and '.join(callers) or alerting.platform_team}, who ask its supplier"
+    return f"{' and '.join(callers) or alerting.platform_team}, who ask the supplier"
 
 
 def relations(edges: Iterable[Edge], end: Callable[[Edge], str]) -> list[Relation]:
-    """The calls by the node at the other end, hard ones first."""
+    """The calls, grouped by the node at the other end. Nodes with hard calls come first."""
     by_node: dict[str, dict[str | None, list[Edge]]] = {}
     for edge in sorted(edges, key=lambda edge: edge.call.soft):
         by_node.setdefault(end(edge), {}).setdefault(edge.call.fallback, []).append(edge)

@@ -56,5 +56,5 @@ def libraries() -> Iterator[Library]:
 
 
 def _is_licence(value: str) -> bool:
-    """True unless it is a classifier of something else."""
+    """True for a licence. False for a classifier that states something else."""
     return " :: " not in value or value.startswith("License")

@@ -1,8 +1,8 @@
-"""A directory of generated files: replaces its own files of an earlier run, and touches no others.
+"""Writes a directory of generated files. It replaces the files of the earlier run, and changes no other file.
 
-The index of a tree lists the files that were written. Every other file in the directory belongs to somebody else, and
-stays. A run first writes all files into a staging directory, then moves each into its place. A failed run puts the
-earlier files back. After a killed run the next one completes the tree and removes the staging directory.
+The index of a tree lists the files that `voice render` wrote. Every other file in the directory belongs to somebody
+else, and stays. A run first writes all files into a staging directory, then moves each file into its place. A failed
+run puts the earlier files back. After a killed run the next run completes the tree and removes the staging directory.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ LEDGER = "ledger.json"
 """The numbers of the platform that `voice diff` compares."""
 STAGING = ".voice-render"
 NAMED = 5
-"""Files of others that an error names at most."""
+"""An error names at most this many files that belong to somebody else."""
 
 
 def write_tree(out: Path, files: Mapping[str, str]) -> tuple[str, ...]:
-    """Write `files`, the index among them, and delete the files of the earlier run that are not among them.
+    """Write `files`, including the index. Delete the files of the earlier run that are not in `files`.
 
-    Returns the files and directories of others, which stay. Raises `InvalidInputError` if `out` belongs to others, or
-    a file of theirs is in the place of one of `files`; then nothing has changed.
+    Returns the files and directories of somebody else. They stay. Raises `InvalidInputError` if `out` belongs to
+    somebody else, or if a file of somebody else is in the place of one of `files`. Then nothing has changed.
     """
     if out.exists() and not out.is_dir():
         raise _refusal(out, "is a file", "name a directory")
@@ -47,14 +47,14 @@ def write_tree(out: Path, files: Mapping[str, str]) -> tuple[str, ...]:
             return tuple(_others(out, PurePosixPath(), {*files, STAGING}))
     except BaseException:
         if is_new:
-            with suppress(OSError):  # it is not empty: a killed run's successor looks after it
+            with suppress(OSError):  # the directory is not empty: the next run completes it
                 out.rmdir()
         raise
 
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Two runs on one directory follow each other. The kernel frees the lock of a killed run."""
+    """Hold the directory's lock, so that two runs never overlap. The kernel releases the lock of a killed run."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -64,14 +64,17 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _listed_files(index: str) -> set[str]:
-    """The files that an index lists, itself among them; raises `ValueError` for a text that is no index of ours."""
+    """The files that an index lists, and the index itself.
+
+    Raises `ValueError` if the text is not an index of `voice render`.
+    """
     document = json.loads(index)
     try:
         paths = [entry["file"] for entry in document["resources"]] + document.get("files", [])
     except (AttributeError, KeyError, TypeError):
-        raise ValueError("is no index of `voice render`") from None
+        raise ValueError("is not an index of `voice render`") from None
     if not document.get("environment") or not all(isinstance(path, str) and _is_inside(path) for path in paths):
-        raise ValueError("is no index of `voice render`")
+        raise ValueError("is not an index of `voice render`")
     return {*paths, INDEX}
 
 
@@ -89,15 +92,15 @@ def _earlier_files(out: Path) -> set[str]:
     if found:
         names = ", ".join(found[:NAMED]) + (", …" if len(found) > NAMED else "")
         raise _refusal(
-            out, f"holds files that no run of `voice render` wrote: {names}", "name a new or empty directory"
+            out, f"contains files that `voice render` did not write: {names}", "name a new or empty directory"
         )
     return set()
 
 
 def _refuse_occupied(out: Path, files: Mapping[str, str], earlier: set[str]) -> None:
-    """A file of somebody else in the place of ours stays, unless it is equal."""
+    """Raise if a file of somebody else, with another content, is in the place of one of `files`."""
     faults = [
-        Fault(str(out / path), "is not of `voice render`, and in the place of a file that is", "move it away")
+        Fault(str(out / path), "was not written by `voice render`, which needs this path", "move the file away")
         for path, text in files.items()
         if (path not in earlier and _differs(out / path, text)) or _leaves(out, path)
     ]
@@ -124,7 +127,7 @@ def _replace(out: Path, files: Mapping[str, str], obsolete: set[str]) -> None:
     try:
         for path, text in files.items():
             _write(staging / "new" / path, text)
-        # If the run is killed from here on, the next one knows every file as ours by this index.
+        # If the run is killed from here on, this index tells the next run which files `voice render` wrote.
         union = {"environment": "unfinished", "resources": [], "files": sorted({*files, *obsolete})}
         _write(staging / "new" / "unfinished.json", file_text(union))
         _move(out, staging, list(files), sorted(obsolete))
@@ -138,7 +141,7 @@ def _write(place: Path, text: str) -> None:
 
 
 def _move(out: Path, staging: Path, files: list[str], obsolete: list[str]) -> None:
-    """Move each new file into its place and each old one out of it; put the old ones back if that fails."""
+    """Move each old file away and each new file into its place. If a move fails, put the old files back."""
     moved: list[str] = []
     made: list[str] = []
     steps = [(INDEX, "unfinished.json"), *((path, path) for path in files if path != INDEX)]
@@ -166,12 +169,12 @@ def _move(out: Path, staging: Path, files: list[str], obsolete: list[str]) -> No
 def _remove_empty_directories(out: Path, paths: list[str]) -> None:
     directories = {parent for path in paths for parent in PurePosixPath(path).parents[:-1]}
     for directory in sorted(directories, key=lambda each: len(each.parts), reverse=True):
-        with suppress(OSError):  # it is not empty
+        with suppress(OSError):  # the directory is not empty
             (out / directory).rmdir()
 
 
 def _others(out: Path, below: PurePosixPath, ours: set[str]) -> Iterator[str]:
-    """Files that are not ours, and directories with none of ours, which are named alone."""
+    """The files that `voice render` did not write. A directory that has only such files is listed instead of them."""
     for entry in sorted((out / below).iterdir()):
         path = str(below / entry.name)
         if path in ours:

@@ -152,8 +152,8 @@ class Budgets:
     def _least_attempt(self, edge: Edge) -> Duration:
         """The shortest timeout of one attempt.
 
-        It holds the callee's P95 objective. It also holds the callee's least deadline, or one attempt of each hard call
-        of the callee if the timeout may be shorter than that deadline.
+        It is at least the callee's P95 objective, and at least the callee's least deadline. If the timeout may be
+        shorter than that deadline, one attempt of each hard call of the callee must fit instead.
         """
         promised = max(each.latency for each in self._members[policy_of(edge)])
         if not _is_bounded_apart(edge):

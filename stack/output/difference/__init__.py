@@ -21,7 +21,7 @@ _POD_FIELDS = {
     "Cluster": ("spec.imageName", "spec.resources", "spec.postgresql.parameters"),
     "Pooler": ("spec.template", "spec.pgbouncer.parameters"),
 }
-"""Fields of each kind whose change restarts pods of the resource or of its operator."""
+"""Kind → the fields whose change restarts pods. The operator restarts the pods of a `Cluster` and a `Pooler`."""
 _IMMUTABLE = {
     "Deployment": ("spec.selector",),
     "DaemonSet": ("spec.selector",),
@@ -41,7 +41,7 @@ _IMMUTABLE = {
 }
 """Fields that the API server refuses to change. A difference in one deletes the resource and creates it again."""
 _TEMPLATE_SIZE = re.compile(r"spec\.volumeClaimTemplates\[\d+\]\.spec\.resources\b")
-"""The size in a claim template stays as the StatefulSet was created. The claims grow separately."""
+"""The size in a claim template of a StatefulSet cannot change. The existing claims grow separately."""
 
 
 class Identity(NamedTuple):
@@ -68,7 +68,7 @@ Resources = Mapping[Identity, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a comparison."""
+    """One side of a comparison: the resources and the numbers of an environment."""
 
     resources: Resources
     measures: Measures | None
@@ -114,7 +114,7 @@ class Risk:
     loss: Loss
 
     def __str__(self) -> str:
-        return f"{self.identity}: would be {self.loss}, and bears data; {INSTEAD[self.loss]}"
+        return f"{self.identity}: holds data and would be {self.loss}; {INSTEAD[self.loss]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ def _effects(changed: Iterable[Change], before: Resources, after: Resources) -> 
             continue
         change = changes.get(workload)
         if change and change.replaces:
-            yield Effect(workload, "restart", "it is replaced")
+            yield Effect(workload, "restart", "the workload is replaced")
             continue
         if change and (touched := [path for path in _POD_FIELDS[workload.kind] if change.touches(path)]):
             yield Effect(workload, "restart", f"its {', '.join(touched)} changes")

@@ -27,8 +27,8 @@ class FieldChange:
 def field_changes(before: Any, after: Any, path: str = "") -> Iterator[FieldChange]:
     """Every field in which two values differ. Empty only if they are equal.
 
-    Items of a list are matched by their `name`, rules of a NetworkPolicy by their peers, other items by their content,
-    so that an inserted item is one change. Texts that hold JSON documents are compared as documents.
+    Items of a list are matched by their `name`, rules of a NetworkPolicy by their peers, and other items by their
+    content. So an inserted item is one change. Texts that contain JSON documents are compared as documents.
     """
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         yield from _entries(_fields(before), _fields(after), path)
@@ -39,7 +39,7 @@ def field_changes(before: Any, after: Any, path: str = "") -> Iterator[FieldChan
 
 
 def _entries(before: Mapping[str, Any], after: Mapping[str, Any], path: str) -> Iterator[FieldChange]:
-    """Keys are parts of a path: `.key` or `[key]`."""
+    """Compare the entries of two mappings. Each key is a part of a path: `.key` or `[key]`."""
     for key in (*before, *(key for key in after if key not in before)):
         inner = path + key if path else key.removeprefix(".")
         yield from field_changes(before.get(key, ABSENT), after.get(key, ABSENT), inner)
@@ -50,7 +50,7 @@ def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keyed(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Items by identity. Aligned if an item has no identity, if identities repeat, or if the order differs."""
+    """Key the items by identity. Align them if one has no identity, if identities repeat, or if the order differs."""
     left, right = _named(before), _named(after)
     if left is None or right is None or [n for n in left if n in right] != [n for n in right if n in left]:
         return _aligned(before, after)
@@ -72,7 +72,7 @@ def _aligned(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any
 
 
 def _differing(before: list[str], after: list[str]) -> Iterator[tuple[int, int, int, int]]:
-    """The ranges of both lists between their common items. The way back gives the same ranges."""
+    """The ranges of both lists between their common items. The reverse comparison gives the same ranges."""
     if before > after:
         yield from ((start, end, begin, stop) for begin, stop, start, end in _differing(after, before))
         return

@@ -88,7 +88,7 @@ def _head(change: Change) -> str:
 
 
 def _radius_lines(difference: Difference) -> Iterator[str]:
-    """The changed numbers, then the pods that restart, then those that only reload."""
+    """The changed numbers, then the pods that restart, then the pods that only reload."""
     if difference.blast_radius is None:
         yield f"attempts, availability, connections and cost are not compared: a side has no {LEDGER}"
     else:
@@ -116,7 +116,7 @@ def _field_lines(change: Change) -> Iterator[str]:
 
 
 def _lines(value: object) -> list[str]:
-    """A value in full, as people read it."""
+    """The lines of a complete value. Empty for an absent value."""
     if value is ABSENT:
         return []
     if isinstance(value, str) and value.strip():

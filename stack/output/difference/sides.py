@@ -31,7 +31,7 @@ LONGEST_RENDER = 120
 
 
 def side_of(side: str, tenant: Tenant) -> Side:
-    """The resources and measures of `side`. Raises `InvalidInputError` if there is nothing of that name."""
+    """The resources and measures of `side`. Raises `InvalidInputError` if `side` names nothing."""
     if side in (known := environments()):
         return side_of_platform(load_platform(tenant, side))
     if (Path(side) / INDEX).is_file():
@@ -111,7 +111,7 @@ def _run(revision: str, command: list[str], source: Path | None = None) -> bytes
     if source:
         variables["PYTHONPATH"] = os.pathsep.join(str(source / part) for part in ("", "policies"))
     try:
-        done = subprocess.run(  # noqa: S603 - git and ourselves, with a revision that git has verified
+        done = subprocess.run(  # noqa: S603 - runs git or `voice` with a revision that git has verified
             command, cwd=source, env=variables, capture_output=True, check=True, timeout=LONGEST_RENDER
         )
     except subprocess.CalledProcessError as error:

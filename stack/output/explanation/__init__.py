@@ -1,7 +1,7 @@
 """The reasons why one node may or may not call another: its declared calls, their policies, and every connection step.
 
-The declaration comes from the catalogue. The steps of the connection are read from the rendered resources, so a
-resource that contradicts the catalogue is found.
+The declaration comes from the catalogue. The steps of the connection are read from the rendered resources. So the
+explanation also shows a resource that contradicts the catalogue.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class DeclaredCall:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The answer for one pair in one environment."""
+    """The answer for one caller and one callee in one environment."""
 
     environment: str
     caller: str
-    """The caller as it was named: a node or `node.operation`."""
+    """The caller as the user named it: a node or `node.operation`."""
     callee: str
     calls: tuple[DeclaredCall, ...]
     connection: tuple[Step, ...]

@@ -88,7 +88,7 @@ def _served(platform: Platform, place: Destination) -> Step:
     if ports is None:
         return Step("name", f"{at}: no Service has this name", holds=False)
     if place.port not in ports:
-        return Step("name", f"{at}: the Service has the ports {sorted(ports)}", holds=False)
+        return Step("name", f"{at}: the Service has only the ports {', '.join(map(str, sorted(ports)))}", holds=False)
     return Step("name", f"{at} is a port of Service {place.namespace}/{name.partition('.')[0]}", holds=True)
 
 
@@ -135,7 +135,7 @@ def _admits(rule: Mapping[str, Any], identity: str, port: int) -> bool:
 
 
 def _proxy(platform: Platform, caller: str, place: Destination, host: Host) -> Step:
-    """The way from the caller's port at the egress proxy to the host."""
+    """The step from the caller's port at the egress proxy to the host."""
     opens = WayOut(caller, place.end, host.host, host.port) in open_ways_out(platform)
     verb = "lets" if opens else "does not let"
     return Step("egress proxy", f"{place.end} {verb} {caller} reach {host.host}:{host.port}", holds=opens)

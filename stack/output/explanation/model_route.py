@@ -56,4 +56,4 @@ def _budget(name: str, budget: TokenBudget) -> str:
     away = {"local_share": "each replica's share", "closed": "no call", None: "undeclared"}
     down = away[budget.when_store_unavailable]
     tokens = f"{budget.tokens:,} tokens in {budget.window} for each {budget.key}"
-    return f"{name}: {tokens}, by runtime in {budget.store}; while it is down: {down}"
+    return f"{name}: {tokens}, by runtime in {budget.store}; while the store is down: {down}"

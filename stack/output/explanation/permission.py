@@ -36,7 +36,7 @@ class Permission:
     into: str
     """The part of the catalogue that gets the line."""
     where: Location | None
-    """The declaration of that part."""
+    """The file and line that declare this part."""
     refused: tuple[str, ...] = ()
     """Reasons why the platform refuses the line."""
     found: tuple[Finding, ...] = ()
@@ -62,7 +62,7 @@ def permission(platform: Platform, caller: str, callee: str) -> Permission:
 
 
 def _stage(node: Caller, caller: Operation, target: str) -> Line:
-    """A further stage of an operation."""
+    """The line that adds a stage to an operation."""
     added = stage(hard(target, "idempotent").at(caller.location))
     changed = caller.model_copy(update={"stages": (*caller.stages, added)})
     operations = tuple(changed if each is caller else each for each in node.operations)
@@ -71,7 +71,7 @@ def _stage(node: Caller, caller: Operation, target: str) -> Line:
 
 
 def _route(gateway: Gateway, service: Service, called: Operation) -> Line:
-    """A further route of the gateway."""
+    """The line that adds a route to the gateway."""
     name, target, margin = f"{service.name}-{called.name}", f"{service.name}.{called.name}", NETWORK_MARGIN
     p95, deadline = called.latency + margin, called.deadline + margin
     added = operation(
@@ -103,7 +103,7 @@ def _consequences(platform: Platform, changed: Caller) -> tuple[tuple[str, ...],
 
 
 def _findings(platform: Platform) -> Iterator[Finding]:
-    """The findings of the audit that ask for a change."""
-    # The added line changes no finding that depends on the day. So the audit runs for a day on which nothing is old.
+    """The findings of the audit, without findings of severity `info`."""
+    # The added line changes no finding that depends on the day. On the earliest day nothing is too old.
     findings = (finding for rule in RULES for finding in rule.verdict(platform, date.min).findings)
     return (finding for finding in findings if finding.severity != "info")

@@ -68,7 +68,7 @@ def _policies(call: DeclaredCall) -> Iterator[Row]:
             "timeout",
             f"{policy.timeout.attempt} an attempt{attempt}; {policy.timeout.overall} in all, by {by.timeout}",
         )
-    shorter = ", or the rest of the caller's if that is shorter" if call.edge.propagates_deadline else ""
+    shorter = ", or the caller's remaining time if that is shorter" if call.edge.propagates_deadline else ""
     yield "deadline", f"{call.edge.target.deadline} at the callee{shorter}"
     if policy.circuit_breaker:
         yield "circuit breaker", f"{_breaker(policy.circuit_breaker)}, by {by.circuit_breaker}"
@@ -124,10 +124,10 @@ def _limit(limit: RateLimit) -> str:
 def _permission(change: Permission) -> Iterator[str]:
     where = f" ({change.where})" if change.where else ""
     if change.line:
-        yield f"one line would permit it, in {change.into}{where}:"
+        yield f"one line in {change.into}{where} would permit the call:"
         yield f"  {change.line}"
     for reason in change.refused:
-        yield f"it would be refused: {reason}" if change.line else f"nothing can permit it: {reason}"
+        yield f"the platform would refuse the line: {reason}" if change.line else f"no line can permit it: {reason}"
     for finding in change.found:
         yield f"the audit would then find {finding.rule}: {finding.path}: {finding.arithmetic}"
 

@@ -1,4 +1,4 @@
-"""Snapshots of what the rules say about small models."""
+"""Compares the verdicts on small models with snapshots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.stack.audit.rule_findings import TOLD
 
 @pytest.fixture(autouse=True)
 def _verdicts_word_for_word(request: pytest.FixtureRequest, snapshot: SnapshotAssertion) -> Iterator[None]:
-    """Compares each verdict of a test with its snapshot, because people act on the text. Property tests have none."""
+    """Compare each verdict of a test with its snapshot, because people act on the text. Skips property tests."""
     TOLD.clear()
     yield
     if TOLD and not hasattr(request.function, "hypothesis"):

@@ -58,7 +58,7 @@ def flow(route: str, latency: str = "1s", availability: str | None = None) -> Fl
 
 
 class Manifests(Component):
-    """Resources as they are."""
+    """A component whose resources are the given documents."""
 
     folder: ClassVar[str] = "50-services"
     documents: tuple[dict[str, Any], ...]
@@ -68,7 +68,7 @@ class Manifests(Component):
 
 
 class WithManifests(Platform):
-    """Small nodes, with resources that are written down rather than rendered."""
+    """A small platform. Its resources are the given documents instead of rendered ones."""
 
     def __init__(self, nodes: tuple[Node, ...], documents: tuple[dict[str, Any], ...]) -> None:
         small = small_platform(*nodes)

@@ -1,4 +1,4 @@
-"""A04, O01, O03, O04, O05: objectives and duties without alerts, and alerts that cannot fire or fire for nothing."""
+"""A04, O01, O03, O04, O05: objectives and duties without alerts, and alerts that cannot fire or fire too easily."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a04_finds_a_missing_burn_rate() -> None:
 
 @pytest.mark.parametrize(("share", "count"), [(0.0694, 0), (0.0695, 1)])
 def test_a04_finds_an_alert_that_cannot_fire(share: float, count: int) -> None:
-    """14.4 × 6.945 % are all requests."""
+    """14.4 × 6.945 % is more than all requests."""
     assert len(found("A04", recorded(share), *WORKBOOK)) == count
 
 
@@ -87,13 +87,13 @@ def test_o01_reads_the_panels_of_dashboards() -> None:
         ("topk(5, voice_a_total offset 1d) unless on () count(voice_b)", {"voice_a_total", "voice_b"}),
     ],
 )
-def test_metrics_are_told_from_functions_labels_and_words(expression: str, names: set[str]) -> None:
+def test_metrics_are_distinguished_from_functions_labels_and_keywords(expression: str, names: set[str]) -> None:
     assert metrics(expression) == names
 
 
 @pytest.mark.parametrize(("window", "count"), [("1d", 0), ("25h", 1)])
 def test_o03_finds_a_window_beyond_the_retention(window: str, count: int) -> None:
-    """The toy keeps metrics for a day."""
+    """The toy tenant keeps metrics for a day."""
     assert len(found("O03", alert(f"increase(voice_x_total[{window}]) > 0"))) == count
 
 
@@ -103,7 +103,7 @@ def test_o03_finds_a_burn_rate_that_one_failure_fires() -> None:
     assert found("O03", burning(14.4, "1h", "5m")) == ()
 
 
-def test_o04_finds_silence_that_nobody_notices() -> None:
+def test_o04_finds_that_no_alert_detects_absent_targets_or_a_dead_prometheus() -> None:
     always, absent = alert("vector(1)", "Watchdog"), alert("absent(up{job='a'})", "Absent")
     assert {each.path for each in found("O04", alert("up == 0"))} == {"absent targets", "dead man's switch"}
     assert found("O04", always, absent) == ()
@@ -111,7 +111,7 @@ def test_o04_finds_silence_that_nobody_notices() -> None:
     assert verdict("O04", of_manifests()).text == "does not apply"
 
 
-def test_o05_finds_a_duty_whose_failure_and_silence_nobody_sees() -> None:
+def test_o05_finds_a_duty_without_alerts_on_its_failure_and_its_last_success() -> None:
     spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": POD}}}
     job = {"kind": "CronJob", "metadata": {"name": "backup"}, "spec": spec}
     (unseen,) = found("O05", others=(job,))
@@ -157,7 +157,7 @@ def test_o01_expects_no_recording_of_a_node_that_the_environment_leaves_out() ->
     assert [each.arithmetic for each in verdict("O01", reduced).findings] == ["nothing exports or records a_total"]
 
 
-def test_o01_passes_over_files_that_are_no_dashboard() -> None:
+def test_o01_ignores_files_that_are_no_dashboard() -> None:
     text = {"type": "text", "title": "Read me"}
     load = {"title": "Load", "targets": [{"expr": "unknown_total"}, {"legendFormat": "no query"}]}
     files = {
@@ -171,7 +171,7 @@ def test_o01_passes_over_files_that_are_no_dashboard() -> None:
     assert [each.path for each in found("O01", others=(empty, boards))] == ["dashboard board.json: Load: metrics"]
 
 
-def test_o03_passes_over_constants_alone() -> None:
+def test_o03_ignores_only_constants() -> None:
     long = {"record": "job:failed:increase25h", "expr": "increase(voice_x_total[25h])"}
     (beyond,) = found("O03", recorded(0.05), long)
     assert (beyond.path, beyond.proposal) == ("job:failed:increase25h: window", "25h")

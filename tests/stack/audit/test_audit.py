@@ -1,4 +1,4 @@
-"""Every rule holds on the real platform, and says where its threshold comes from."""
+"""Every rule holds on the real platform, and names the source of its threshold."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.stack.audit.rule_findings import STORE, flow
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_rule_holds_on_the_platform_and_looked_at_something(environment: str) -> None:
+def test_every_rule_holds_on_the_platform_and_checks_something(environment: str) -> None:
     outcome = audit_outcome(platform(environment), on=DAY)
     assert (outcome.open, outcome.unused) == ((), ())
-    # Breakers of the catalogue count consecutive failures, and dev scales nothing.
+    # These rules have nothing to check: the catalogue's breakers have no ratios, and dev has no autoscaler.
     unused = {"dev": {"C02", "C03", "D03", "H01", "H02", "P02"}}.get(environment, {"C02", "C03"})
     assert {verdict.rule.id for verdict in outcome.verdicts if not verdict.checked} == unused
 
@@ -30,7 +30,7 @@ def test_every_acceptance_of_a_profile_has_its_finding() -> None:
         assert {(entry.rule, entry.path) for entry in accepted} == used
 
 
-def test_a_rule_without_anything_to_look_at_does_not_apply() -> None:
+def test_a_rule_that_checks_nothing_does_not_apply() -> None:
     alone = small_platform(service("a", operation("run", p95="1s", deadline="2s")))
     assert {found.text for found in audit(alone, on=DAY) if found.rule.id in {"R01", "R06", "A01", "D01"}} == {
         "does not apply"

@@ -1,4 +1,4 @@
-"""A01, A02: flows that promise more than their dependencies give."""
+"""A01, A02: flows whose target is too high for the availability of their dependencies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.small import datastore, gateway, graph_of, models, service
 from tests.stack.audit.rule_findings import READ, STORE, findings, flow
 
 
-def test_a01_finds_a_flow_that_promises_too_much() -> None:
+def test_a01_finds_a_target_above_the_product() -> None:
     route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
     inner = service(
         "a", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s"), tier="standard"
@@ -68,7 +68,7 @@ def providers(*egress: str) -> Dependency:
         (("egress-proxy-a",), 0.999 * 0.995),
     ],
 )
-def test_a01_knows_what_the_members_of_a_group_share(egress: tuple[str, ...], expected: float) -> None:
+def test_a01_counts_a_proxy_that_two_addresses_share_once(egress: tuple[str, ...], expected: float) -> None:
     route = operation("read", stage(hard("providers.read", "idempotent")), p95="1s", deadline="2s")
     asked = flow("read", availability="99%")
     graph = graph_of(gateway(route), providers(*egress), flows=[asked])
@@ -76,14 +76,14 @@ def test_a01_knows_what_the_members_of_a_group_share(egress: tuple[str, ...], ex
 
 
 @pytest.mark.parametrize(("availability", "count"), [("99.98%", 1), ("99.99%", 0)])
-def test_a02_finds_a_dependency_that_is_no_nine_better(availability: str, count: int) -> None:
+def test_a02_finds_a_dependency_that_is_not_one_nine_better(availability: str, count: int) -> None:
     route = operation("read", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s")
     store = datastore("store", READ, availability=availability)
     found = findings("A02", gateway(route), store, flows=(flow("read", availability="99.9%"),))
     assert [each.arithmetic for each in found] == ["store 99.98% < 99.9900% = 1 − (1 − 99.9000%) × 0.1"] * count
 
 
-def test_a02_takes_a_pair_as_one() -> None:
+def test_a02_counts_two_addresses_as_one_dependency() -> None:
     route = operation("read", stage(hard("providers.read", "idempotent")), p95="1s", deadline="2s")
     pair = providers("egress-proxy-a", "egress-proxy-b")
     assert findings("A02", gateway(route), pair, flows=(flow("read", availability="99.9%"),)) == ()
@@ -98,7 +98,7 @@ def test_a01_counts_the_candidates_that_a_call_can_reach(attempts: int, expected
     assert flow_availability(graph, asked).availability() == pytest.approx(0.9999 * expected, abs=1e-12)
 
 
-def test_a02_names_every_dependency_that_is_no_nine_better() -> None:
+def test_a02_names_every_dependency_that_is_not_one_nine_better() -> None:
     calls = [hard(f"{name}.read", "idempotent") for name in ("one", "two")]
     route = operation("read", stage(*calls), p95="1s", deadline="2s")
     stores = [datastore(name, READ, availability="99.98%") for name in ("one", "two")]

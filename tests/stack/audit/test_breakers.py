@@ -1,4 +1,4 @@
-"""C01 to C05: breakers that open too soon, never, or that a retry does not respect."""
+"""C01 to C05: breakers that open too soon or never, and retries that ignore an open breaker."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_c02_finds_a_breaker_that_never_opens(load: str, minimum: int, count: in
 
 
 @pytest.mark.parametrize(("window", "count"), [("99ms", 1), ("100ms", 0)])
-def test_c03_finds_a_window_that_holds_no_two_attempts(window: str, count: int) -> None:
+def test_c03_finds_a_window_that_is_shorter_than_two_attempts(window: str, count: int) -> None:
     found = findings("C03", *guarded(sampling_duration=Duration(window)))
     assert [each.arithmetic for each in found] == ["window 99ms < 2 × 50ms, an attempt's timeout"] * count
 
@@ -66,12 +66,12 @@ def go_call(*, mesh: bool, conditions: tuple[str, ...] = ("unavailable", "connec
     return verdict("C05", small_platform(*nodes, environment=environment)).findings
 
 
-def test_c05_finds_a_retry_of_the_breakers_own_refusal() -> None:
+def test_c05_finds_a_retry_of_a_call_that_the_breaker_refused() -> None:
     (found,) = go_call(mesh=True)
     assert "grpc repeats UNAVAILABLE 1 times" in found.arithmetic
     assert go_call(mesh=False) == (), "without the mesh there is no breaker"
     assert go_call(mesh=True, conditions=("aborted",)) == ()
-    assert findings("C05", *guarded(TWICE)) == (), "the runtime knows its own refusal"
+    assert findings("C05", *guarded(TWICE)) == (), "the runtime does not retry a refusal by its own breaker"
     spelled = TWICE.model_copy(update={"conditions": ("circuit_open",)})
     assert findings("C05", *guarded(spelled))
 
@@ -85,7 +85,7 @@ def test_c04_finds_a_break_that_does_not_fit_the_restart(opened: str, count: int
 
 
 def several(*calls: dict[str, Any]) -> list[Node]:
-    """One service that calls a store of its own for each of these policies, in this order."""
+    """A service that calls a different store with each of these policies, in this order."""
     names = [f"store-{number}" for number in range(len(calls))]
     stages = [stage(hard(f"{name}.read", "idempotent", **call)) for name, call in zip(names, calls, strict=True)]
     caller = service("a", operation("run", *stages, p95="1s", deadline="60s", load="1/s"))
@@ -127,7 +127,7 @@ def test_c02_counts_the_calls_of_one_replica(load: str, share: float, rounds: in
 
 
 @pytest.mark.parametrize(("load", "proposal"), [("4/m", "1"), ("6/m", "1"), ("8/m", "2")])
-def test_c02_proposes_a_throughput_of_one_call_at_least(load: str, proposal: str) -> None:
+def test_c02_proposes_a_throughput_of_at_least_one_call(load: str, proposal: str) -> None:
     (found,) = verdict("C02", small_platform(*guarded(load=load, minimum_throughput=16), load_share=1)).findings
     assert found.proposal == proposal
 

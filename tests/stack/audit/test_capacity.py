@@ -41,7 +41,7 @@ def test_d01_finds_pools_that_do_not_fit() -> None:
     assert verdict("D01", using_a_database(database=roomy)).text == "holds"
 
 
-def test_d01_counts_what_connects_to_the_server_itself_where_there_is_no_pooler() -> None:
+def test_d01_without_a_pooler_checks_the_limits_of_the_role_and_the_server() -> None:
     (role,) = verdict("D01", using_a_database(database=DatabaseLimits(poolers=0, pool_size=20))).findings
     assert (role.path, role.arithmetic) == (
         "a → postgresql",
@@ -68,7 +68,7 @@ def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
 
 
 def test_h03_counts_the_pods_that_are_still_stopping() -> None:
-    """4 replicas, 1 of surge, and as many as end within one grace period: no more than there are."""
+    """4 replicas, 1 pod of surge, and at most 4 replaced pods that are in their grace period at one time."""
     full = toy.QUOTA.model_copy(update={"pods": 8})
     (found,) = verdict("H03", using_a_database(quotas={"shop": full})).findings
     assert (found.path, found.arithmetic) == ("shop → quota.pods", "Σ (max replicas + 1 + stopping) × pods = 9 > 8")
@@ -86,8 +86,8 @@ def test_d02_adds_up_every_workload_of_every_namespace() -> None:
     assert found.proposal == "50624Mi"
 
 
-def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
-    """The opposite case: HPA maxima that add up to 83 CPU fit a quota of 100."""
+def test_d02_holds_if_the_maxima_are_83_cpu_and_the_quota_is_100() -> None:
+    """A case that the rule must pass: HPA maxima that add up to 83 CPU fit a quota of 100."""
     sizing = {"cpu_request": "1", "cpu_limit": "2", "memory_request": "1Gi", "memory_limit": "2Gi"}
     big = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas(min=2, max=82), sizing=sizing)
     roomy = {"cpu_requests": Cpu("100"), "cpu_limits": Cpu("200"), "memory_requests": Bytes("100Gi")}
@@ -98,7 +98,7 @@ def test_d02_holds_where_83_cpu_meet_a_quota_of_100() -> None:
     assert verdict("D02", small_platform(big, environment=environment, quotas={"shop": quota})).text == "holds"
 
 
-def test_d01_counts_the_callers_of_the_database() -> None:
+def test_d01_finds_a_caller_without_a_pool_and_ignores_other_services() -> None:
     call = stage(hard("store.read", "idempotent"))
     without = service("a", operation("run", call, p95="1s", deadline="2s"), connection_pool=0)
     (found,) = verdict("D01", small_platform(without, STORE)).findings

@@ -1,12 +1,12 @@
-"""The published examples of CascadeGuard as models of ours: the audit finds at least what CascadeGuard finds.
+"""The published examples of CascadeGuard as typed models. The audit finds at least what CascadeGuard finds.
 
 | CascadeGuard | here |
 |---|---|
 | timeout-inversion | T01 |
 | retry-amplification | R01 |
-| non-idempotent-retry | the model refuses the call; R06 holds the same |
-| retry-without-cb | R04 where the layer has no budget; the runtime's and gRPC's retries always have one |
-| backoff-no-jitter | R08; the jitter of `Retry` cannot be switched off, so only other layers have none |
+| non-idempotent-retry | the model refuses the call; R06 also checks it |
+| retry-without-cb | R04 if the layer has no budget; the retries of the runtime and of gRPC always have a budget |
+| backoff-no-jitter | R08; the jitter of `Retry` cannot be switched off, so only other layers can lack it |
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def chain(first: Call, second: Call, *, entrance: bool = False) -> tuple[Node, .
 
 
 def rules(*nodes: Node) -> set[str]:
-    """The rules that CascadeGuard has too, of which something is found."""
+    """The rules with findings, among the rules that CascadeGuard also has."""
     verdicts = audit(small_platform(*nodes), on=DAY)
     findings = (finding for verdict in verdicts for finding in verdict.findings if finding.severity != "info")
     return {finding.rule for finding in findings} & FOUND_THERE
 
 
-def test_the_topology_of_its_readme() -> None:
+def test_the_topology_of_cascadeguards_readme() -> None:
     first = call("b.run", "3s", 3, circuit_breaker=None)
     with pytest.raises(InvalidInputError, match="a call with idempotency never may retry on connection_failed only"):
         rules(*chain(first, call("c.run", "5s", 2, "never", circuit_breaker=None), entrance=True))
@@ -69,5 +69,5 @@ def test_a_retry_that_is_not_idempotent_is_refused_and_one_attempt_is_not() -> N
         pytest.param(call("b.run", "1m", 2), call("c.run", "1s", 0), set(), id="idempotent"),
     ],
 )
-def test_the_examples_of_its_rules(first: Call, second: Call, found: set[str]) -> None:
+def test_the_examples_of_cascadeguards_rules(first: Call, second: Call, found: set[str]) -> None:
     assert rules(*chain(first, second)) & {"T01", "R01"} == found

@@ -1,4 +1,4 @@
-"""N03, N04, N06: closed entrances, names and ports that nothing serves, DNS out of reach."""
+"""N03, N04, N06: closed entrances, names and ports that nothing serves, and DNS that pods cannot reach."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.stack.audit.rule_findings import READ, Manifests, of_manifests, verdi
 
 
 class AsWritten:
-    """A component whose resources are other ones."""
+    """A component whose resources are replaced by the given documents."""
 
     def __init__(self, component: Component, documents: list[dict[str, Any]]) -> None:
         self.component, self.documents = component, documents
@@ -30,7 +30,7 @@ class AsWritten:
 
 
 class Changed(Platform):
-    """Prod, of which one component renders its resources otherwise."""
+    """Prod. The resources of one component and one kind have changed fields."""
 
     def __init__(self, name: str, kind: str, **change: Any) -> None:
         real = platform("prod")
@@ -79,7 +79,7 @@ SIZES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memo
         (("169.254.20.10/32", "10.96.0.10/32"), False, 1),
     ],
 )
-def test_n06_finds_dns_out_of_reach(blocks: tuple[str, ...], *, pods: bool, count: int) -> None:
+def test_n06_finds_dns_that_pods_cannot_reach(blocks: tuple[str, ...], *, pods: bool, count: int) -> None:
     peers: list[dict[str, Any]] = [{"ipBlock": {"cidr": cidr}} for cidr in blocks]
     peers += [{"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}] if pods else []
     egress = [{"to": peers, "ports": [{"port": 53, "protocol": "UDP"}]}]
@@ -92,7 +92,7 @@ def test_n06_finds_dns_out_of_reach(blocks: tuple[str, ...], *, pods: bool, coun
     pod = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"template": template}}
     assert len(verdict("N06", of_manifests(policy, pod)).findings) == count
     closed = {**policy, "metadata": {"name": "dns", "namespace": "elsewhere"}}
-    assert len(verdict("N06", of_manifests(closed, pod)).findings) == 1, "that namespace's pods are others"
+    assert len(verdict("N06", of_manifests(closed, pod)).findings) == 1, "the policy is in another namespace"
 
 
 def test_n06_adds_up_the_rules_for_all_pods_of_a_namespace() -> None:
@@ -139,7 +139,7 @@ def test_n03_names_the_end_that_does_not_admit_the_caller() -> None:
 
 
 class Twins(Manifests):
-    """Pods in a namespace of their own, which have the names of other pods and may reach nothing."""
+    """Pods in a separate namespace. They have the names of other pods, and a NetworkPolicy denies them everything."""
 
     names: tuple[str, ...]
 

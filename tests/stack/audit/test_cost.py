@@ -27,15 +27,15 @@ def priced(budget: int) -> Platform:
 
 
 @pytest.mark.parametrize(("budget", "severity"), [(168, "info"), (167, "error")])
-def test_d04_holds_the_expected_scale_against_the_budget(budget: int, severity: str) -> None:
+def test_d04_compares_the_expected_scale_with_the_budget(budget: int, severity: str) -> None:
     """2 + 15 % of 2 = 2.3 replicas × 100m × 1 USD × 730 h = 167.9 USD; the memory costs a millionth."""
     (found,) = verdict("D04", priced(budget)).findings
     assert found.severity == severity
     assert found.arithmetic.startswith("168 USD a month at minimum + 15% of the range, 292 USD at the maximum")
 
 
-def test_d04_holds_where_the_cost_is_the_budget() -> None:
-    """2 replicas × 100m × 1 USD × 730 h = 146 USD, beside memory that costs nothing worth a digit."""
+def test_d04_holds_if_the_cost_equals_the_budget() -> None:
+    """2 replicas × 100m × 1 USD × 730 h = 146 USD. The cost of the memory is negligible."""
     tenant = tenant_of(service("a", READ, replicas=Replicas.exactly(2)))
     prices = PRICES.model_copy(update={"memory_hour": 1e-300})
     site = tenant.catalogue.site.model_copy(update={"prices": prices, "monthly_budget": 146})
@@ -53,7 +53,7 @@ def old_prices(on: date) -> tuple[Finding, ...]:
     return tuple(found for found in rule.verdict(priced(168), on).findings if found.path == "prices")
 
 
-def test_d04_finds_prices_that_nobody_has_read_for_180_days() -> None:
+def test_d04_finds_prices_older_than_180_days() -> None:
     assert old_prices(DAY + timedelta(days=180)) == ()
     (found,) = old_prices(DAY + timedelta(days=181))
     assert found.severity == "warning"

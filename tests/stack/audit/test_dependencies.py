@@ -12,7 +12,7 @@ from tests.stack.audit.rule_findings import READ, STORE, findings, flow, verdict
 
 
 def critical(call: Call) -> list[Node]:
-    """A core service on a flow, and a standard one that it calls."""
+    """A core service on a flow, and a standard service that it calls."""
     route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
     return [
         gateway(route),
@@ -21,17 +21,17 @@ def critical(call: Call) -> list[Node]:
     ]
 
 
-def test_c06_finds_a_core_service_that_a_standard_one_takes_down() -> None:
+def test_c06_finds_a_core_service_that_needs_a_standard_service() -> None:
     promised = (flow("a-run", availability="99%"),)
     (found,) = findings("C06", *critical(hard("b.read", "idempotent")), flows=promised)
     assert found.arithmetic == "a core service cannot work without b, a standard service"
     assert findings("C06", *critical(soft("b.read", "without")), flows=promised) == ()
-    assert findings("C06", *critical(hard("b.read", "idempotent")), flows=(flow("a-run"),)) == (), "it promises nothing"
+    assert findings("C06", *critical(hard("b.read", "idempotent")), flows=(flow("a-run"),)) == (), "it has no target"
     (needed,) = findings("C06", *critical(soft("b.read", "without", needed_by_flows=True)), flows=promised)
     assert needed.severity == "warning"
 
 
-def test_c06_finds_a_fallback_that_needs_what_has_failed() -> None:
+def test_c06_finds_a_fallback_that_needs_the_failed_callee() -> None:
     other = service("c", operation("run", stage(hard("b.read", "idempotent")), p95="1s", deadline="2s"))
     nodes = critical(soft("b.read", "ask again", fallback_uses=("b",)))
     (found,) = findings("C06", *nodes)
@@ -42,8 +42,8 @@ def test_c06_finds_a_fallback_that_needs_what_has_failed() -> None:
 
 
 @pytest.mark.parametrize(("slots", "count"), [(8, 0), (9, 1)])
-def test_c08_holds_bulkheads_against_the_slots_of_the_callee(slots: int, count: int) -> None:
-    """100/s × 10 ms × 4 = 4 slots in each replica, and 8 at the least."""
+def test_c08_compares_bulkheads_with_the_slots_of_the_callee(slots: int, count: int) -> None:
+    """100/s × 10 ms × 4 = 4 slots in each replica. The minimum is 8 slots."""
     call = stage(hard("b.read", "idempotent", bulkhead=Bulkhead(max_concurrent=slots)))
     nodes = [service("a", operation("run", call, p95="1s", deadline="2s")), service("b", READ)]
     found = findings("C08", *nodes)
@@ -62,7 +62,7 @@ def test_c08_holds_bulkheads_against_the_slots_of_the_callee(slots: int, count: 
         (RateLimit(limit=Adaptive(min_rate=Rate("1/s"), max_rate=Rate("10/s"), burst=1)), "41/s", 1),
     ],
 )
-def test_c08_holds_the_load_against_the_limits_over_all_callers(limit: RateLimit, load: str, count: int) -> None:
+def test_c08_compares_the_load_with_the_limits_over_all_callers(limit: RateLimit, load: str, count: int) -> None:
     node = service(
         "a",
         operation("run", p95="1s", deadline="2s", load=load, rate_limits=(limit,)),
@@ -93,7 +93,7 @@ def test_c06_follows_the_hard_calls_of_every_operation_behind_a_fallback() -> No
     assert findings("C06", *critical(soft("b.read", "ask c", fallback_uses=("c",))), deep, softly) == ()
 
 
-def test_c08_counts_a_shared_limit_once_and_passes_over_an_operation_without_load() -> None:
+def test_c08_counts_a_shared_limit_once_and_ignores_an_operation_without_load() -> None:
     local = RateLimit(limit=TokenBucket(rate=Rate("10/s"), burst=1))
     shared = local.model_copy(update={"scope": "distributed"})
 

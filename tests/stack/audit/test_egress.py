@@ -1,4 +1,4 @@
-"""N05: proxies and policies that let out less or more than the declared hosts."""
+"""N05: proxies and policies that permit less or more than the declared hosts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RAG_ENGINE = peer("voice-apps", "rag-engine")
 
 
 def without(source: Peer, target: str) -> Links:
-    """The links of prod without those between two ends."""
+    """The links of prod, without the links between two ends."""
     return Links(link for link in platform("prod").links if (link.source, link.target.name) != (source, target))
 
 
@@ -72,11 +72,11 @@ def test_n05_finds_two_callers_whose_ports_are_exchanged() -> None:
     }
 
 
-def test_n05_finds_a_proxy_that_may_not_go_out() -> None:
+def test_n05_finds_a_proxy_that_may_reach_no_host() -> None:
     assert {closed for _, closed in n05(outward=())} == {"declared"}
 
 
-def test_n05_finds_a_service_that_passes_no_proxy() -> None:
+def test_n05_finds_a_service_that_bypasses_the_proxy() -> None:
     block = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
     links = Links([*platform("prod").links, Link(RAG_ENGINE, block)])
     paths = {found.path for found in verdict("N05", Leaking("rag-engine", links=links)).findings}
@@ -88,7 +88,7 @@ def test_n05_finds_a_service_that_passes_no_proxy() -> None:
     ("update", "port"),
     [({"api_server": ApiServer(cidr="0.0.0.0/0")}, 6443), ({"nodes": "0.0.0.0/0"}, 10250)],
 )
-def test_n05_finds_a_port_that_is_open_to_anywhere(update: dict[str, object], port: int) -> None:
+def test_n05_finds_a_port_that_is_open_to_the_internet(update: dict[str, object], port: int) -> None:
     real = platform("staging")
     settings = real.environment.settings.model_copy(update=update)
     paths = {found.path for found in verdict("N05", Platform(real.tenant, environment(settings, TENANT))).findings}
@@ -96,7 +96,7 @@ def test_n05_finds_a_port_that_is_open_to_anywhere(update: dict[str, object], po
     assert f"prometheus → no proxy → the cloud's metadata service:{port}" in paths
 
 
-def test_n05_finds_a_store_that_may_not_be_reached() -> None:
+def test_n05_finds_a_declared_store_that_a_policy_denies() -> None:
     closed = without(peer("voice-data", "postgresql", STORE_LABEL), "backup-store")
     (found,) = verdict("N05", Leaking("postgresql", links=closed)).findings
     assert (found.path, found.arithmetic.partition(",")[0]) == ("postgresql → no proxy → backup-store:443", "declared")

@@ -1,4 +1,4 @@
-"""Each rule has a fixture that violates it and one that holds."""
+"""Each rule has a fixture that violates it and a fixture that satisfies it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ INFORMATION = re.compile(r"""^    ['"]  info: """)
 
 
 def outcomes() -> dict[str, set[str]]:
-    """Rule → `violated` and `held`, as the snapshots of the verdicts tell.
+    """Rule → the outcomes in the snapshots of the verdicts: `violated`, `held` and `informed`.
 
-    Findings of severity `info` leave a rule holding. A model that is refused violates C07.
+    A rule also holds if all its findings have the severity `info`. A refused model violates C07.
     """
     found: dict[str, set[str]] = defaultdict(set)
     for snapshot in (Path(__file__).parent / "__snapshots__").glob("*.ambr"):
@@ -29,7 +29,7 @@ def outcomes() -> dict[str, set[str]]:
     return found
 
 
-def test_each_rule_has_a_fixture_that_violates_it_and_one_that_holds() -> None:
+def test_each_rule_has_a_fixture_that_violates_it_and_a_fixture_that_satisfies_it() -> None:
     found = outcomes()
     wanted = {rule.id: {"informed" if rule.severity == "info" else "violated", "held"} for rule in RULES}
     assert {rule: each - found[rule] for rule, each in wanted.items() if not each <= found[rule]} == {}

@@ -1,4 +1,4 @@
-"""T06, S02: proxies that use connections which are being closed, and WebSockets that end between two pings."""
+"""T06, S02: proxies that use a connection while the server closes it, and WebSockets that end between two pings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_t06_finds_a_mesh_that_keeps_connections_too_long(pool: dict[str, str], 
     sidecar = {"kind": "Sidecar", "metadata": {"name": "a"}, "spec": {"inboundConnectionPool": {"http": pool}}}
     served = {"kind": "AuthorizationPolicy", "metadata": {"name": "a"}}
     assert len(found("T06", sidecar, served)) == count
-    assert found("T06", sidecar) == (), "nothing comes in"
+    assert found("T06", sidecar) == (), "nobody may call the service"
 
 
 @pytest.mark.parametrize(("read", "websocket", "count"), [(20, True, 1), (21, True, 0), (20, False, 0)])
@@ -39,7 +39,7 @@ def test_s02_finds_a_route_that_ends_a_silent_websocket(read: float, *, websocke
     assert [each.path for each in breaches] == ["route talk"] * count
 
 
-def test_resources_that_leave_fields_out_are_no_breach_of_their_own() -> None:
+def test_resources_with_missing_fields_count_with_their_defaults() -> None:
     empty = {"kind": "ConfigMap", "metadata": {"name": "empty"}}
     assert found("T06", empty) == ()
     assert found("S02", empty) == ()

@@ -1,4 +1,4 @@
-"""R09: retries by default of libraries and of the mesh."""
+"""R09: libraries and mesh routes that retry by default."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_r09_finds_a_default_of_an_sdk() -> None:
     assert findings("R09", store_with(Client(library="a-client-of-our-own"))) == (), "the table does not know it"
 
 
-def test_a_client_of_one_language_is_that_of_its_callers_alone() -> None:
+def test_a_client_of_one_language_counts_only_for_callers_in_that_language() -> None:
     store = store_with(Client(library="go-redis", language="go"), Client(library="redis-py", language="python"))
     graph = graph_of(calling(None)[0], calling(None)[0].model_copy(update={"name": "b", "language": "go"}), store)
     used = {edge.caller.name: [client.library for client in client_retries(edge)] for edge in graph.edges}
@@ -56,7 +56,7 @@ def test_every_row_of_the_table_has_a_setting_and_a_source() -> None:
         assert re.search(r"[A-Za-z]", row.source), name
 
 
-def test_r09_names_the_namespace_of_a_mesh_route_and_passes_over_a_service_without_routes() -> None:
+def test_r09_names_the_namespace_of_a_mesh_route_and_ignores_a_service_without_routes() -> None:
     metadata = {"name": "orders", "namespace": "shop"}
     routed = {"kind": "VirtualService", "metadata": metadata, "spec": {"http": [{}]}}
     without = {"kind": "VirtualService", "metadata": {"name": "tcp", "namespace": "shop"}, "spec": {"tcp": []}}
@@ -64,7 +64,7 @@ def test_r09_names_the_namespace_of_a_mesh_route_and_passes_over_a_service_witho
     assert found.path == "VirtualService shop/orders"
 
 
-def test_a_library_repeats_its_own_conditions_and_an_unknown_one_every_transient() -> None:
+def test_a_known_library_retries_its_own_conditions_and_an_unknown_library_all_transient_ones() -> None:
     clients = (Client(library="ours"), Client(library="theirs", retries=2), Client(library="redis-py"))
     (edge,) = graph_of(calling(None)[0], store_with(*clients)).edges
     transient = ("connection_failed", "attempt_timeout", "unavailable", "resource_exhausted")

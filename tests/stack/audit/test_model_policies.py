@@ -106,7 +106,7 @@ def test_m05_finds_the_retries_of_the_mesh() -> None:
     assert "the mesh before egress-proxy-a makes 1 + 2 attempts" in one.arithmetic
 
 
-def test_m06_finds_a_key_that_the_provider_does_not_know() -> None:
+def test_m06_finds_a_key_that_the_provider_ignores() -> None:
     (one,) = found("M06", models(), adapter(idempotency="with_key"))
     assert one.severity == "warning"
     assert one.arithmetic == "no support for idempotency keys at one, two: 2 attempts may cost 2 × 285 = 570 micro-USD"
@@ -142,7 +142,7 @@ def budgeted(*, evicts: bool = False, **changes: Any) -> tuple[Finding, ...]:
     return findings("M10", caller, models(route_policy=policy, budgets=budgets), store)
 
 
-def test_m10_finds_a_budget_that_its_store_forgets() -> None:
+def test_m10_finds_a_budget_in_a_store_that_evicts() -> None:
     assert budgeted() == ()
     (one,) = budgeted(evicts=True)
     assert one.arithmetic.startswith("counters drops entries when its memory is full")

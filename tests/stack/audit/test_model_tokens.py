@@ -104,7 +104,7 @@ def test_m12_compares_the_cost_of_a_month_with_its_budget() -> None:
     assert one.arithmetic == "model calls cost 15,768 USD a month at the mean load > 15,767 USD, the budget"
 
 
-def test_the_cost_of_a_route_is_that_of_its_preferred_candidate() -> None:
+def test_a_route_costs_the_price_of_its_preferred_candidate() -> None:
     cost = model_costs(small_platform(ADAPTER, models(use=USE)))["llm.generate"]
     assert cost.calls == pytest.approx(65_700_000)
     assert cost.units == pytest.approx(800 * cost.calls)

@@ -22,7 +22,7 @@ PRICES_HTTP = Peer(namespace="shop", name="prices", ports=(8080,))
 
 
 class Tampered(Platform):
-    """The toy with NetworkPolicies that differ from the declarations."""
+    """The toy tenant, with NetworkPolicies that differ from the declarations."""
 
     def __init__(self, *, ingress_open: bool = False, egress_open: bool = False, egress_closed: bool = False) -> None:
         super().__init__(toy.TENANT, toy.ENVIRONMENT)
@@ -47,7 +47,7 @@ def test_n01_finds_a_declared_call_that_is_denied() -> None:
     assert found.path == "orders → stock:6379"
 
 
-def test_n02_finds_a_way_that_nobody_declared_and_needs_both_ends_open() -> None:
+def test_n02_finds_an_undeclared_connection_only_if_both_ends_permit_it() -> None:
     assert verdict("N02", Tampered(ingress_open=True)).findings == ()
     assert verdict("N02", Tampered(egress_open=True)).findings == ()
     (found,) = verdict("N02", Tampered(ingress_open=True, egress_open=True)).findings
@@ -55,7 +55,7 @@ def test_n02_finds_a_way_that_nobody_declared_and_needs_both_ends_open() -> None
 
 
 def leaking(_graph: CallGraph, environment: Environment, _links: Links) -> Iterator[Builder]:
-    """A store in no link, with a NetworkPolicy that opens its egress."""
+    """A store that no link names. Its NetworkPolicy permits egress to the internet."""
     anywhere = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
     yield partial(
         Valkey,
@@ -68,7 +68,7 @@ def leaking(_graph: CallGraph, environment: Environment, _links: Links) -> Itera
     )
 
 
-def test_n02_finds_a_way_out_of_pods_that_no_link_names() -> None:
+def test_n02_finds_open_egress_of_pods_that_no_link_names() -> None:
     tenant = replace(toy.TENANT, tiers=(*toy.TENANT.tiers, Tier(leaking)))
     paths = {found.path for found in verdict("N02", Platform(tenant, toy.ENVIRONMENT)).findings}
     assert "idle → the internet:443" in paths

@@ -1,4 +1,4 @@
-"""O02: objectives between two buckets, with the client's time in them, or without a first byte."""
+"""O02: objectives between two buckets, metrics that include the client's time, and first bytes that no rule reads."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_o02_finds_a_first_frame_that_no_rule_reads() -> None:
     assert (unread.path, unread.arithmetic, unread.field) == ("first byte", text, "a rule of the first byte")
 
 
-def test_o02_compares_the_gateways_http_routes_alone() -> None:
-    """A service's own route and the gateway's RPC pass no bucket, and a WebSocket has no such objective."""
+def test_o02_compares_only_the_gateways_http_routes() -> None:
+    """No bucket counts a route of a service or an RPC of the gateway. The rule does not check WebSockets."""
     uneven = {"p95": "300ms", "deadline": "2s"}
     web = HttpRoute(path="/other", method="GET")
     inner = operation("inner", stage(hard("b.read", "idempotent")), http=web, **uneven)

@@ -52,7 +52,7 @@ def test_an_acceptance_holds_to_the_end_of_its_last_day() -> None:
 
 
 @pytest.mark.parametrize("place", ["a → c", "a"])
-def test_an_acceptance_names_one_finding_and_fails_where_it_names_none(place: str) -> None:
+def test_an_acceptance_that_matches_no_finding_fails_the_audit(place: str) -> None:
     found = outcome(rule("D02", breach()), accepts=(accepted(place),))
     assert found.fails
     assert [entry.path for entry in found.unused] == [place]
@@ -68,7 +68,7 @@ def test_information_never_fails_and_a_warning_is_not_grave(severity: Severity, 
     assert (found.fails, bool(found.grave)) == (fails, grave)
 
 
-def test_the_gravest_finding_stands_first() -> None:
+def test_the_most_severe_finding_comes_first() -> None:
     severities: tuple[Severity, ...] = ("warning", "info", "critical", "error")
     found = outcome(rule("D02", *(breach(name, severity=name) for name in severities)))
     assert [each.finding.severity for each in found.judged] == ["critical", "error", "warning", "info"]

@@ -60,7 +60,7 @@ def test_s01_finds_a_secret_of_an_init_container() -> None:
 
 
 @pytest.mark.parametrize(("image", "count"), [("example.com/a:1.0.0", 1), (PINNED, 0)])
-def test_s01_finds_an_image_that_may_change_where_the_profile_is_strict(image: str, count: int) -> None:
+def test_s01_finds_an_image_that_may_change_if_the_profile_is_strict(image: str, count: int) -> None:
     assert found(workload(image=image)) == (), "the toy's profile is not strict"
     strict = WithManifests((), (workload(image=image),))
     profile = strict.environment.profile.model_copy(update={"strict": True})
@@ -97,7 +97,7 @@ def test_s01_finds_a_pod_that_reaches_its_node(pod: dict[str, Any]) -> None:
     assert len(found(workload(pod=pod))) == 1
     labels = {"pod-security.kubernetes.io/enforce": "privileged"}
     freed = {"kind": "Namespace", "metadata": {"name": "shop", "labels": labels}}
-    assert found(workload(pod=pod), freed) == (), "its namespace says so"
+    assert found(workload(pod=pod), freed) == (), "the namespace enforces another standard"
 
 
 def test_s01_finds_the_data_of_a_secret_and_joins_the_names_of_plain_variables() -> None:
@@ -127,7 +127,7 @@ def test_s01_joins_the_images_without_a_digest() -> None:
     assert unpinned.arithmetic == "2 of 2 images have no digest: example.com/a:1, example.com/b:1"
 
 
-def test_s01_holds_pods_against_the_standard_that_their_namespace_enforces() -> None:
+def test_s01_checks_pods_against_the_standard_that_their_namespace_enforces() -> None:
     name, free = "pod-security.kubernetes.io/enforce", workload(pod={"hostPID": True, "hostIPC": True})
     alike: tuple[dict[str, Any], ...] = ({}, {"labels": {}}, {"labels": {name: "restricted"}})
     for labels in alike:
@@ -136,7 +136,7 @@ def test_s01_holds_pods_against_the_standard_that_their_namespace_enforces() -> 
     assert found(free, {"kind": "Namespace", "metadata": {"name": "shop", "labels": {name: "baseline"}}}) == ()
 
 
-def test_s01_reads_the_security_context_of_the_pod_where_the_container_has_none() -> None:
+def test_s01_reads_the_security_context_of_the_pod_if_the_container_has_none() -> None:
     of_pod = {key: SECURE[key] for key in ("runAsNonRoot", "seccompProfile")}
     of_container = {key: SECURE[key] for key in ("allowPrivilegeEscalation", "capabilities")}
     assert found(workload(of_container, pod={"securityContext": of_pod})) == ()

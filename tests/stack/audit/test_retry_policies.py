@@ -1,4 +1,4 @@
-"""R03, R04, R06, R07, R08: retries of one edge that are too many, unbounded, unsafe, pointless or in step."""
+"""R03, R04, R06, R07, R08: retries of one edge that are too many, unbounded, unsafe, pointless or simultaneous."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_r04_finds_a_layer_without_a_budget() -> None:
     assert findings("R04", *by_library("openai-python", 0)) == ()
 
 
-def test_r06_finds_a_retry_on_what_may_not_be_repeated() -> None:
+def test_r06_finds_a_retry_of_a_call_that_is_not_idempotent() -> None:
     (found,) = findings("R06", *calling(TWICE, "never"))
     assert found.path == "a.run → store.read"
     assert "attempt_timeout" in found.arithmetic
@@ -60,8 +60,8 @@ def test_r06_finds_a_retry_on_what_may_not_be_repeated() -> None:
     assert findings("R06", *calling(TWICE, "with_key")) == ()
 
 
-def test_r07_finds_a_retry_on_an_outcome_that_does_not_pass() -> None:
-    """The typed conditions cannot name one, so a manifest alone can bring it."""
+def test_r07_finds_a_retry_on_a_permanent_outcome() -> None:
+    """The typed conditions cannot name a permanent outcome, so the test copies a policy without validation."""
     (found,) = findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "invalid_argument")})))
     assert found.arithmetic == "2 attempts on invalid_argument: each attempt has the same outcome"
     (both,) = findings("R07", *calling(TWICE.model_copy(update={"conditions": ("not_found", "invalid_argument")})))
@@ -69,7 +69,7 @@ def test_r07_finds_a_retry_on_an_outcome_that_does_not_pass() -> None:
     assert findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "aborted")}))) == ()
 
 
-def test_r08_finds_clients_that_repeat_in_step() -> None:
+def test_r08_finds_clients_that_retry_at_the_same_moment() -> None:
     (at_once,) = findings("R08", *at_the_gateway(TWICE))
     assert at_once.arithmetic == "the gateway retries at once, without a backoff"
     (found,) = findings("R08", *calling(NO_WAIT))

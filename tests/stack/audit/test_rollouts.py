@@ -1,4 +1,4 @@
-"""T05, T07, A03, P01 to P04: pods that stop, are probed, drained, updated and evicted badly."""
+"""T05, T07, A03, P01 to P04: faults in termination, probes, drains, updates and eviction of pods."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def sleeping(seconds: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("sleep", "count"), [(5, 0), (6, 1)])
-def test_t05_finds_a_grace_that_cuts_requests_off(sleep: int, count: int) -> None:
-    """The default of 30 s holds 5 s of sleep and a deadline of 25 s."""
+def test_t05_finds_a_grace_period_that_cuts_off_requests(sleep: int, count: int) -> None:
+    """The default grace period of 30 s is enough for a sleep of 5 s and a deadline of 25 s."""
     breaches = found("T05", workload(container=sleeping(sleep)))
     assert [each.arithmetic for each in breaches] == ["30s < 6s of pre-stop sleep + 25s, the longest deadline"] * count
 
 
-def test_t07_finds_a_liveness_that_looks_at_dependencies_and_probes_that_overlap() -> None:
+def test_t07_finds_a_liveness_probe_that_checks_dependencies_and_probes_that_overlap() -> None:
     (same,) = found("T07", workload(container={"livenessProbe": READY, "readinessProbe": READY}))
     assert same.path == "shop/a: a.livenessProbe"
     assert found("T07", workload(container={"livenessProbe": LIVE, "readinessProbe": READY})) == ()
@@ -58,12 +58,12 @@ def budget(**spec: Any) -> dict[str, Any]:
     return {"kind": "PodDisruptionBudget", "metadata": {"name": "a", "namespace": "shop"}, "spec": {**selected, **spec}}
 
 
-def test_a03_finds_one_replica_no_budget_and_one_that_blocks_every_drain() -> None:
+def test_a03_finds_a_single_replica_a_missing_budget_and_a_budget_that_blocks_drains() -> None:
     two = workload(spec={"replicas": 2})
     (alone,) = found("A03", workload(spec={"replicas": 1}))
     assert alone.path == "shop/a: replicas"
     batch = CALLER.model_copy(update={"name": "another"})
-    assert found("A03", workload(spec={"replicas": 1}), nodes=(batch, STORE)) == (), "it promises nothing"
+    assert found("A03", workload(spec={"replicas": 1}), nodes=(batch, STORE)) == (), "the pods have no target"
     (without,) = found("A03", two)
     assert without.proposal == "maxUnavailable: 1"
     assert found("A03", two, budget(maxUnavailable=1)) == ()
@@ -72,7 +72,7 @@ def test_a03_finds_one_replica_no_budget_and_one_that_blocks_every_drain() -> No
     assert found("A03", two, budget(minAvailable=1)) == ()
 
 
-def test_a03_asks_nothing_of_an_environment_that_runs_one_of_everything() -> None:
+def test_a03_finds_nothing_in_an_environment_with_one_replica_per_service() -> None:
     class Dev(WithManifests):
         pass
 
@@ -86,7 +86,7 @@ def test_a03_asks_nothing_of_an_environment_that_runs_one_of_everything() -> Non
 def test_p01_finds_a_pod_that_stops_before_its_endpoint_is_withdrawn(sleep: int, count: int) -> None:
     led_to = {"kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"selector": {"app": "a"}}}
     assert len(found("P01", workload(container=sleeping(sleep)), led_to)) == count
-    assert found("P01", workload(container=sleeping(0))) == (), "nobody calls it"
+    assert found("P01", workload(container=sleeping(0))) == (), "no Service selects the pods"
 
 
 def test_p02_finds_members_that_are_ready_before_they_have_caught_up() -> None:
@@ -117,7 +117,7 @@ def test_p03_finds_a_statefulset_whose_bad_revision_blocks_its_rollback() -> Non
     assert found("P03", workload("StatefulSet", spec={"podManagementPolicy": "Parallel"})) == ()
 
 
-def test_p04_finds_pods_without_a_rank() -> None:
+def test_p04_finds_pods_without_a_priority_class() -> None:
     assert len(found("P04", workload())) == 1
     assert found("P04", workload(priorityClassName="core")) == ()
 
@@ -142,14 +142,14 @@ def test_t05_takes_the_longest_deadline_of_the_gateway_and_of_a_service_that_cal
         assert cut.arithmetic == f"1s < 1s of pre-stop sleep + {text}, the longest deadline"
 
 
-def test_t07_proposes_a_timeout_of_one_second_at_least() -> None:
+def test_t07_proposes_a_timeout_of_at_least_one_second() -> None:
     for period in (1, 2):
         probe = {**READY, "timeoutSeconds": 2, "periodSeconds": period}
         (slow,) = found("T07", workload(container={"readinessProbe": probe}))
         assert slow.proposal == "1"
 
 
-def test_a03_counts_one_replica_where_nothing_says_more() -> None:
+def test_a03_assumes_one_replica_by_default() -> None:
     scaler = {
         "kind": "HorizontalPodAutoscaler",
         "metadata": {"name": "a", "namespace": "shop"},

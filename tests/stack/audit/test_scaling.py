@@ -45,7 +45,7 @@ def scaled(
     return verdict(rule, of_manifests(deployment, autoscaler, nodes=nodes)).findings
 
 
-def test_d03_finds_an_autoscaler_without_requests_and_one_whose_count_is_set() -> None:
+def test_d03_finds_an_autoscaler_without_requests_and_replicas_beside_an_autoscaler() -> None:
     assert scaled("D03", ON_CPU) == ()
     (found,) = scaled("D03", ON_CPU, replicas=3)
     assert found.path == "shop/a: replicas"
@@ -54,12 +54,12 @@ def test_d03_finds_an_autoscaler_without_requests_and_one_whose_count_is_set() -
     requests = {**PROGRAM["resources"]["requests"], "ephemeral-storage": "1Gi"}
     program = {**PROGRAM, "resources": {**PROGRAM["resources"], "requests": requests}}
     of_program = {"type": "ContainerResource", "containerResource": {"name": "ephemeral-storage", "container": "a"}}
-    assert scaled("D03", of_program, containers=(program, PROXY)) == (), "the metric is of the program alone"
+    assert scaled("D03", of_program, containers=(program, PROXY)) == (), "the metric counts only the program"
     of_pod = {"type": "Resource", "resource": {"name": "ephemeral-storage"}}
     assert len(scaled("D03", of_pod, containers=(program, PROXY))) == 1
 
 
-def test_d03_tells_where_an_operation_waits_rather_than_computes() -> None:
+def test_d03_reports_a_service_that_waits_more_than_it_computes() -> None:
     def waiting(p95: str) -> Node:
         return service("a", operation("run", stage(hard("store.read", "idempotent")), p95=p95, deadline="1s"))
 
@@ -91,7 +91,7 @@ def test_h02_knows_the_sidecar_that_the_mesh_adds(injected: str, count: int) -> 
     assert len(scaled("H02", ON_CPU, labels={"sidecar.istio.io/inject": injected})) == count
 
 
-def test_d03_names_every_container_without_a_request_and_passes_over_an_autoscaler_without_metrics() -> None:
+def test_d03_names_every_container_without_a_request_and_ignores_an_autoscaler_without_metrics() -> None:
     (missing,) = scaled(
         "D03", {"type": "Resource", "resource": {"name": "ephemeral-storage"}}, containers=(PROGRAM, PROXY)
     )

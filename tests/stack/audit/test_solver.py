@@ -26,7 +26,7 @@ from tests.stack.audit.test_retries import chain, stacked
 
 
 def broken_rules(looked_at: Platform) -> set[str]:
-    """The T, C and R rules that ask for a change."""
+    """The T, C and R rules with findings. Findings of severity `info` do not count."""
     return {
         rule.id
         for rule in RULES
@@ -49,8 +49,8 @@ def test_a_platform_that_satisfies_the_rules_does_not_change(name: str) -> None:
     assert (solution.changes, solution.following, solution.infeasible, solution.remaining) == ((), (), (), ())
 
 
-def test_retries_stacked_in_every_layer_become_one() -> None:
-    """The first mistake: 3 × 3 × 4 × 3 × 3 × 3 = 972 attempts."""
+def test_retries_in_every_layer_are_reduced_to_one_layer() -> None:
+    """Before the solver there are 3 × 3 × 4 × 3 × 3 × 3 = 972 attempts."""
     before = small_platform(*stacked(gateway_retries=True), flows=(flow("ask"),))
     assert broken_rules(before) >= {"R01", "R02", "R03", "R04", "R09", "T01", "T02", "T03"}
     solution = solve(before, on=DAY)
@@ -68,7 +68,7 @@ def test_retries_stacked_in_every_layer_become_one() -> None:
 
 
 def patient(gateway_timeout: str, client: str, adapter: str, sdk: str) -> list[Node]:
-    """The second mistake: callers that give up long before their callees."""
+    """A chain of callers that give up long before their callees."""
     provider = datastore("provider", operation("ask", p95="1500ms", deadline=sdk))
     call = hard("provider.ask", "idempotent")
     adapting = service("adapter", operation("ask", stage(call), p95="1600ms", deadline=adapter))
@@ -93,7 +93,7 @@ def test_callers_wait_longer_than_their_callees() -> None:
 
 
 def test_a_breaker_inside_the_retry_opens_after_two_requests() -> None:
-    """The third mistake: a threshold of 3 with 3 attempts."""
+    """Before the solver the threshold is 3, and a request makes 3 attempts."""
     call = hard("store.read", "idempotent", retry=THRICE, circuit_breaker=CircuitBreaker(consecutive_failures=3))
     before = small_platform(service("a", operation("run", stage(call), p95="1s", deadline="9s")), STORE)
     assert verdict("C01", before).findings
@@ -147,7 +147,7 @@ def test_an_objective_below_its_calls_is_raised_as_long_as_the_flow_permits() ->
 
 
 def test_retries_without_room_are_removed_and_the_gateway_times_follow() -> None:
-    """300 ms hold one attempt of 10 ms to 50 ms, and no wait of 2 s."""
+    """300 ms are enough for one attempt of 10 ms to 50 ms, but not for a wait of 2 s."""
     slow = TWICE.model_copy(update={"base_delay": Duration("2s"), "max_delay": Duration("2s")})
     inner = service(
         "a", operation("run", stage(hard("store.read", "idempotent", retry=slow)), p95="30ms", deadline="9s")
@@ -233,7 +233,7 @@ def test_the_report_names_each_change_with_its_line_and_the_infeasible_bounds() 
 
 
 def test_grace_periods_and_the_timeouts_of_gateway_and_mesh_follow() -> None:
-    """knowledge-service may take 10 × 500 ms less 150 ms: 2 × 2348 ms + 100 ms of backoff + 52 ms of PostgreSQL."""
+    """knowledge-service may take 10 × 500 ms − 150 ms ≥ 2 × 2348 ms + 100 ms of backoff + 52 ms of PostgreSQL."""
     late = Values()
     late.operations["retrieval-service", "search"]["deadline"] = Duration("40s")
     solution = solve(with_values(platform("prod"), late), on=DAY)

@@ -104,10 +104,10 @@ def relaxed(whole: Platform, bound: Constraint) -> Platform:
 
 
 def with_least_values(whole: Platform) -> Platform:
-    """One attempt of each call, no longer than the callee's P95, and no deadline above the worst case of its calls.
+    """The platform with the least values: one attempt of each call, and the shortest deadlines that hold the calls.
 
-    It proceeds from the callees to the callers with the audit's own functions, so that T01 holds with these values, and
-    T04 for each operation.
+    The audit's own functions compute the values, from the callees to the callers. So T01 holds with these values, and
+    T04 holds for each operation.
     """
     for key in [run.key for run in whole.graph.bottom_up]:
         run = next(each for each in whole.graph.bottom_up if each.key == key)
@@ -145,7 +145,7 @@ def test_the_values_satisfy_every_rule_after_only_the_named_bounds_are_relaxed(d
         solution = solve(declared, on=DAY)
     assert (solution.infeasible, solution.remaining, solution.refused) == ((), (), ())
     assert broken_rules(solution.platform) == set()
-    assert solve(solution.platform, on=DAY).changes == (), "its own values need no change"
+    assert solve(solution.platform, on=DAY).changes == (), "the solver accepts its own values"
 
 
 @PROPERTY

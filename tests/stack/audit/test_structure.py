@@ -12,7 +12,7 @@ from tests.small import service, small_platform
 from tests.stack.audit.rule_findings import READ, STORE, TOLD, TWICE, findings, verdict
 
 
-def test_c07_a_cycle_is_refused_before_any_rule_sees_it_and_services_may_call_each_other() -> None:
+def test_c07_holds_for_services_that_call_each_other_because_the_graph_refuses_cycles() -> None:
     def calling(name: str, callee: str) -> Service:
         return service(name, READ, operation("run", stage(hard(callee, "idempotent")), p95="1s", deadline="2s"))
 
@@ -44,7 +44,7 @@ def test_e01_finds_a_policy_that_no_layer_can_express() -> None:
 
 
 @pytest.mark.parametrize("mesh", [True, False])
-def test_e01_finds_what_only_the_mesh_enforces_where_it_is_off(*, mesh: bool) -> None:
+def test_e01_finds_policies_that_only_the_mesh_enforces_if_the_mesh_is_off(*, mesh: bool) -> None:
     call = stage(hard("store.read", "idempotent"))
     caller = service("a", operation("run", call, p95="1s", deadline="2s"), language="go")
     settings = toy.ENVIRONMENT.settings.model_copy(update={"mesh": mesh})
@@ -55,7 +55,7 @@ def test_e01_finds_what_only_the_mesh_enforces_where_it_is_off(*, mesh: bool) ->
     ] * (not mesh)
 
 
-def test_e01_names_every_caller_and_proposes_to_declare_nothing() -> None:
+def test_e01_names_every_caller_and_proposes_to_remove_the_policy() -> None:
     call = stage(hard("store.read", "idempotent"))
     callers = [service(name, operation("run", call, p95="1s", deadline="2s"), language="go") for name in ("b", "a")]
     (off,) = findings("E01", *callers, STORE)

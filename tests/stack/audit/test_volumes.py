@@ -1,4 +1,4 @@
-"""V01, V02: volumes that their programs fill, and starts that the kubelet cuts off."""
+"""V01, V02: volumes that their programs fill, and start-up work that exceeds the startup probe."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_v01_finds_a_volume_that_its_program_fills(volume: Volume, arithmetic: s
 
 
 @pytest.mark.parametrize("volume", [Scratch(Bytes("614Mi")), claim("723Mi")])
-def test_v01_holds_where_the_writes_just_fit(volume: Volume) -> None:
+def test_v01_holds_if_the_writes_just_fit(volume: Volume) -> None:
     assert verdict("V01", writing("614Mi", volume)).text == "holds"
 
 
@@ -80,20 +80,20 @@ def starting(failures: int, size: str = "2Gi") -> Platform:
     return with_workload(store(container=Container(probes=probes), start_work=work))
 
 
-def test_v02_passes_over_a_start_without_work() -> None:
+def test_v02_does_not_apply_to_a_server_without_start_up_work() -> None:
     startup = Probe.tcp(period=Duration("2s"), failures=1)
     probes = Probes(startup=startup, liveness=Probe.tcp(), readiness=Probe.tcp())
     assert verdict("V02", with_workload(store(container=Container(probes=probes)))).text == "does not apply"
 
 
-def test_v02_finds_a_start_that_the_kubelet_cuts_off() -> None:
+def test_v02_finds_start_up_work_that_exceeds_the_startup_probe() -> None:
     (found,) = verdict("V02", starting(51)).findings
     assert found.path == "stores/store"
     assert found.arithmetic == "2048Mi (replay of a log) ÷ 20Mi/s = 103s > 102s"
     assert found.proposal == "103s"
 
 
-def test_v02_holds_where_the_start_is_just_in_time() -> None:
+def test_v02_holds_if_the_start_up_work_just_fits() -> None:
     assert verdict("V02", starting(52)).text == "holds"
     assert verdict("V02", starting(50, "2000Mi")).text == "holds", "100 s of work in a budget of 100 s"
 

@@ -35,19 +35,19 @@ def refused(*names: str) -> list[str]:
 
 
 def text(name: str) -> str:
-    """Everything that is rendered, but for what names the environment itself."""
+    """All rendered resources as text, without the name of the environment."""
     return json.dumps(resources(name)).replace(name, "")
 
 
 @pytest.mark.parametrize(
     ("name", "gone"), [("prod-text", ("voice-engine", "speech")), ("dev-internal", ("voice-gateway",))]
 )
-def test_nothing_of_a_node_that_is_left_out_is_rendered(name: str, gone: tuple[str, ...]) -> None:
+def test_no_rendered_resource_names_a_node_that_is_left_out(name: str, gone: tuple[str, ...]) -> None:
     assert [word for word in gone if word in text(name)] == []
     assert [word for word in gone if word not in text(name.partition("-")[0])] == []
 
 
-def test_a_route_and_the_flows_over_it_go_with_their_service() -> None:
+def test_a_route_and_the_flows_over_it_are_left_out_with_their_service() -> None:
     graph, whole = platform("prod-text").graph, platform("prod").graph
     assert graph.gateway
     assert whole.gateway
@@ -63,7 +63,7 @@ def test_every_resource_is_in_a_namespace_that_is_rendered(name: str) -> None:
     assert {each["metadata"]["namespace"] for each in resources(name) if "namespace" in each["metadata"]} == named
 
 
-def test_a_soft_call_goes_with_its_callee() -> None:
+def test_a_soft_call_is_left_out_with_its_callee() -> None:
     whole, found = platform("prod"), deployed_without("multimodal-engine")
     callers = {edge.caller.name for edge in whole.graph.edges_to(whole.graph.nodes["multimodal-engine"])}
     assert callers == {"ai-orchestrator"}
@@ -73,7 +73,7 @@ def test_a_soft_call_goes_with_its_callee() -> None:
     assert [call.callee for call in answer.stages[-1].calls] == ["agent-engine"]
 
 
-def test_a_stage_that_called_nothing_else_goes_too() -> None:
+def test_a_stage_without_remaining_calls_is_left_out() -> None:
     caller = service("caller", operation("run", stage(soft("callee.run", "nothing")), p95="1s", deadline="2s"))
     settings = toy.ENVIRONMENT.settings.model_copy(update={"without": ("callee",)})
     tenant, environment = tenant_of(caller, service("callee", RUN)), toy.ENVIRONMENT
@@ -101,7 +101,9 @@ def test_the_document_quotes_a_refusal() -> None:
         ("events", "knowledge-service.upload → events.append"),
     ],
 )
-def test_a_soft_call_that_a_flow_a_saga_or_an_event_needs_is_no_less_needed(name: str, caller: str) -> None:
+def test_a_callee_of_a_soft_call_that_a_flow_a_saga_or_an_event_needs_cannot_be_left_out(
+    name: str, caller: str
+) -> None:
     (fault,) = refused(name)
     assert caller in fault
 
@@ -115,12 +117,12 @@ def test_every_fault_is_told_at_once() -> None:
     assert "did you mean voice-engine? expected one of agent-engine, " in faults[0]
 
 
-def test_callers_that_are_left_out_too_need_nothing() -> None:
+def test_callers_that_are_also_left_out_need_no_callee() -> None:
     found = deployed_without("voice-engine", "multimodal-engine")
     assert len([*found.graph.services]) == 14
     assert found.components
 
 
-def test_a_setting_names_what_is_left_out() -> None:
+def test_the_setting_without_lists_the_nodes_that_are_left_out() -> None:
     assert Settings.model_fields["without"].default == ()
     assert real_environment("prod-text").settings.without == ("voice-engine",)

@@ -38,12 +38,12 @@ def host(name: str, port: int = 443, egress: str = "egress-proxy-a") -> Host:
     return Host(host=name, port=port, egress=egress)
 
 
-def test_a_port_follows_from_the_name_alone() -> None:
+def test_a_port_depends_only_on_the_callers_name() -> None:
     assert (egress_port("model-adapter"), egress_port("voice-engine")) == (20480, 27715)
     assert all(egress_port(each.name) in PORTS for each in TENANT.graph.services)
 
 
-def test_a_caller_is_allowed_what_it_declares_and_by_the_proxy_that_the_host_names() -> None:
+def test_a_caller_may_reach_its_declared_hosts_through_the_proxy_of_each_host() -> None:
     pair = outside("pair", host("a.example.com"), host("b.example.com", egress="egress-proxy-b"))
     other = outside("other", host("c.example.com"))
     graph = graph_of(calling("one", "pair"), calling("two", "pair", "other"), pair, other)
@@ -78,12 +78,12 @@ def test_ambiguous_hosts_are_refused_all_at_once(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["*.example.com", "*", "example", "a.example.com:443", "203.0.113.1/24", ""])
-def test_a_wildcard_is_no_host(name: str) -> None:
+def test_a_wildcard_is_refused_as_a_host(name: str) -> None:
     with pytest.raises(ValidationError, match=re.escape("host")):
         host(name)
 
 
 @pytest.mark.parametrize("host", ["*.example.com", "*", "example", "https://api.example.com", "api.example.com."])
-def test_a_host_that_is_no_whole_name_is_refused(host: str) -> None:
+def test_a_host_that_is_no_complete_host_name_is_refused(host: str) -> None:
     with pytest.raises(ValidationError, match="host"):
         Host(host=host, port=443, egress="egress-proxy-a")

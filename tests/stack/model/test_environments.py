@@ -1,4 +1,4 @@
-"""An environment is one file. Its presence alone adds it to every command, to make and to the review."""
+"""An environment is one file. The file alone adds the environment to every command, to make and to the review."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.small import service
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository's own code and environments, and one more file."""
+    """A copy of the repository's code and environments, with one more environment file."""
     root = tmp_path_factory.mktemp("tree")
     shutil.copytree(ROOT / "stack", root / "stack", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "runtime").symlink_to(ROOT / "runtime")
@@ -43,7 +43,7 @@ def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
         (["render", "qa2"], 2, "expected one of dev, prod, qa, staging, or a file Pulumi.qa2.yaml"),
     ],
 )
-def test_a_file_makes_an_environment(tree: Path, arguments: list[str], status: int, said: str) -> None:
+def test_a_settings_file_adds_an_environment(tree: Path, arguments: list[str], status: int, said: str) -> None:
     done = run(tree, sys.executable, "-m", "stack.cli", *arguments)
     assert done.returncode == status, done.stderr
     assert said in done.stdout + done.stderr
@@ -59,7 +59,7 @@ def test_the_document_shows_the_file_and_its_commands(tree: Path) -> None:
         assert run(tree, sys.executable, "-m", "stack.cli", *arguments).returncode == (arguments[0] == "diff")
 
 
-def test_an_environment_compares_with_its_rendered_tree(tree: Path) -> None:
+def test_an_environment_of_a_new_file_equals_its_rendered_tree(tree: Path) -> None:
     assert run(tree, sys.executable, "-m", "stack.cli", "render", "qa", "-o", "rendered").returncode == 0
     done = run(tree, sys.executable, "-m", "stack.cli", "diff", "qa", "rendered")
     assert (done.returncode, "no differences" in done.stdout) == (0, True), done.stderr
@@ -71,12 +71,12 @@ def test_render_without_a_name_takes_every_file(tree: Path) -> None:
     assert (done.returncode, written) == (0, {"dev", "prod", "qa", "staging"}), done.stderr
 
 
-def test_the_deployed_environments_are_those_of_the_tests() -> None:
+def test_the_tests_cover_all_deployed_environments() -> None:
     assert environments() == tuple(sorted(ENVIRONMENTS))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_renders_and_holds_the_audit(name: str) -> None:
+def test_every_variant_renders_and_satisfies_the_audit(name: str) -> None:
     found = platform(name)
     outcome = audit_outcome(found, on=DAY)
     assert (outcome.open, outcome.unused) == ((), ())

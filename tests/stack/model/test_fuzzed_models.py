@@ -85,12 +85,12 @@ FIELDS: dict[str, tuple[object, ...]] = {
 """Valid and invalid values for a field."""
 OF_CALL = ("fallback", "timeout", "retry", "purpose")
 OPTIONAL = {"callee": OF_CALL, "calls": ("max_rounds", "typical_rounds", "choice"), "tier": ("unknown",)}
-"""Fields that the model leaves out, beside a field that it has."""
+"""Field of an object in the model → other fields of the object, which the model leaves out."""
 Change = tuple[tuple[str | int, ...], object]
 
 
 def changes(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Change]:
-    """Every value of `FIELDS` at every place of a model."""
+    """Each place of a model with each value that `FIELDS` has for it."""
     if isinstance(value, tuple):
         for index, item in enumerate(value):
             yield from changes(item, (*path, index))
@@ -102,7 +102,7 @@ def changes(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Change]:
 
 
 def changed(model: Any, path: tuple[str | int, ...], value: object) -> Any:
-    """A copy with one value replaced; the model itself where an earlier change has removed the place."""
+    """A copy with one value replaced. The model itself if an earlier change has removed the place."""
     match path, model:
         case (), _:
             return value

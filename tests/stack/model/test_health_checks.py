@@ -14,7 +14,7 @@ READ, WRITE = operation("read", p95="10ms", deadline="50ms"), operation("write",
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_store_and_provider_is_looked_at_and_every_service_that_is_needed(environment: str) -> None:
+def test_every_store_every_provider_and_every_hard_callee_has_a_check(environment: str) -> None:
     looked_at = platform(environment)
     for microservice in looked_at.microservices:
         edges = list(looked_at.graph.edges_from(microservice.service))
@@ -28,7 +28,7 @@ def test_every_store_and_provider_is_looked_at_and_every_service_that_is_needed(
 
 
 @pytest.mark.parametrize("hard_first", [True, False])
-def test_a_store_is_critical_where_one_of_its_calls_is_hard(*, hard_first: bool) -> None:
+def test_a_store_is_critical_if_one_of_its_calls_is_hard(*, hard_first: bool) -> None:
     calls = [hard("store.read", "idempotent"), soft("store.write", "without")]
     made = stage(*(calls if hard_first else reversed(calls)))
     small = small_platform(

@@ -1,4 +1,4 @@
-"""Hostile catalogues. Each has one answer with file, line, path, value and the accepted values, and exit code 2."""
+"""Hostile catalogues. Each gets one error with file, line, path, value and the accepted values, and exit code 2."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ CALL = (*CALLS, 0)
 HOSTILE: dict[str, tuple[tuple[str | int, ...], object, str]] = {
     "a name in capitals": ((*SERVICE, "name"), "A", "A: name: is 'A'; expected text such as rag-engine"),
     "a long name": ((*SERVICE, "name"), "x" * 41, "expected text such as rag-engine, at most 40 characters"),
-    "two of a name": (("services", 1, "name"), "a", "a: is declared 2 times; expected a unique name"),
+    "a name that appears twice": (("services", 1, "name"), "a", "a: is declared 2 times; expected a unique name"),
     "no purpose": ((*SERVICE, "purpose"), "", "a: purpose: is ''; expected at least 3 characters"),
-    "a language": ((*SERVICE, "language"), "cobol", "a: language: is 'cobol'; expected 'go' or 'python'"),
-    "a tier": ((*SERVICE, "tier"), "gold", "a: tier: is 'gold'; expected 'core', 'standard' or 'batch'"),
+    "an unknown language": ((*SERVICE, "language"), "cobol", "a: language: is 'cobol'; expected 'go' or 'python'"),
+    "an unknown tier": ((*SERVICE, "tier"), "gold", "a: tier: is 'gold'; expected 'core', 'standard' or 'batch'"),
     "a high port": ((*SERVICE, "grpc_port"), 70_000, "a: grpc_port: is 70000; expected less than or equal to 65535"),
     "a port as text": ((*SERVICE, "grpc_port"), "9000", "a: grpc_port: is '9000'; expected a whole number"),
-    "one port for two": ((*SERVICE, "http_port"), 9000, "a: is refused; grpc_port and http_port are both 9000"),
-    "replicas upside down": (
+    "one port for gRPC and HTTP": (
+        (*SERVICE, "http_port"),
+        9000,
+        "a: is refused; grpc_port and http_port are both 9000",
+    ),
+    "a minimum above the maximum": (
         (*SERVICE, "replicas"),
         {"min": 3, "max": 2},
         "a: replicas: is refused; min 3 is above max 2",
     ),
     "a rate without unit": ((*SERVICE, "capacity"), "10", "a: capacity: is '10'; expected a rate of whole events per"),
-    "a limit below": (
+    "a limit below its request": (
         (*SERVICE, "sizing", "cpu_request"),
         "2",
         "sizing: is refused; cpu_limit 1 is below cpu_request 2",
@@ -52,36 +56,36 @@ HOSTILE: dict[str, tuple[tuple[str | int, ...], object, str]] = {
     "an empty stage": (CALLS, (), "a.run: calls: is refused; expected at least 1"),
     "an unknown callee": ((*CALL, "callee"), "nowhere", "a.run → nowhere.read: calls 'nowhere', which nobody declares"),
     "an unknown operation": ((*CALL, "operation"), "write", "calls operation 'write', which store does not offer"),
-    "an operation of itself": (
+    "a call to itself": (
         ("services", 1, "operations", 0, "stages", 0, "calls", 0, "callee"),
         "b",
         "b.run → b.read: calls",
     ),
-    "an idempotency": (
+    "an unknown idempotency": (
         (*CALL, "idempotency"),
         "maybe",
         "idempotency: is 'maybe'; expected 'idempotent', 'with_key' or",
     ),
-    "fewer than no retries": (
+    "negative retries": (
         (*CALL, "retry"),
         {"max_retries": -1},
         "retry.max_retries: is -1; expected greater than or",
     ),
-    "no time": ((*CALL, "timeout"), "0s", "a.run → store.read.attempt: is '0s'; must be above 0s"),
+    "a timeout of zero": ((*CALL, "timeout"), "0s", "a.run → store.read.attempt: is '0s'; must be above 0s"),
     "an empty fallback": ((*CALL, "fallback"), "", "store.read: fallback: is ''; expected at least 3 characters"),
-    "a protocol": (("store", "protocol"), "amqp", "store: protocol: is 'amqp'; expected 'grpc', 'http'"),
-    "more than always": (
+    "an unknown protocol": (("store", "protocol"), "amqp", "store: protocol: is 'amqp'; expected 'grpc', 'http'"),
+    "an availability above 100 %": (
         ("store", "availability"),
         "101%",
         "store: availability: is '101%'; expected a ratio from 0% to",
     ),
     "no address": (("store", "addresses"), (), "store: addresses: is refused; expected at least 1"),
-    "a kind": (("store", "kind"), "magic", "store: kind: is 'magic'; expected 'datastore', 'provider' or"),
+    "an unknown kind": (("store", "kind"), "magic", "store: kind: is 'magic'; expected 'datastore', 'provider' or"),
     "a mapping for a list": ((*SERVICE, "operations"), {}, "a: operations: is refused; expected a list"),
-    "nothing for a list": ((*SERVICE, "operations"), None, "a: operations: is null; expected a list"),
+    "null for a list": ((*SERVICE, "operations"), None, "a: operations: is null; expected a list"),
     "a list for a mapping": ((*SERVICE, "sizing"), (), "a: sizing: is refused; expected a mapping"),
 }
-"""Place and value → the answer."""
+"""Case → the changed place, its value, and a part of the expected error."""
 
 
 def catalogue(model: Any) -> Tenant:

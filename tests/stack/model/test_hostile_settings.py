@@ -1,4 +1,4 @@
-"""Hostile files of an environment, and one answer for each: a fault with its place, or a value by YAML 1.2."""
+"""Hostile settings files. Each gets one fault with its place, or is read as YAML 1.2 defines it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pool(nodes: str = "2", zones: str = "1", cpu: str = '"4"', memory: str = "14
 
 
 def key(line: str) -> str:
-    """A good file with one more key."""
+    """A valid file with one more key."""
     return f"{GOOD}  {line}\n"
 
 
@@ -53,33 +53,39 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         pool(nodes="010"),
         "Pulumi.dev.yaml:5: 010 is octal for some readers, decimal for others; leave",
     ),
-    "sixty as a base": (pool(nodes="1:30"), f"{ON}node_pool.nodes: is '1:30'; expected a whole number"),
+    "a sexagesimal number": (pool(nodes="1:30"), f"{ON}node_pool.nodes: is '1:30'; expected a whole number"),
     "an underscore": (pool(nodes="1_0"), f"{ON}node_pool.nodes: is '1_0'; expected a whole number"),
     "a fraction": (pool(nodes="2.5"), f"{ON}node_pool.nodes: is 2.5; expected a whole number"),
-    "a truth": (pool(nodes="true"), f"{ON}node_pool.nodes: is true; expected a whole number"),
-    "nothing": (pool(nodes="~"), f"{ON}node_pool.nodes: is null; expected a whole number"),
-    "no node": (pool(nodes="0"), f"{ON}node_pool.nodes: is 0; expected greater than or equal to 1"),
+    "a boolean for a number": (pool(nodes="true"), f"{ON}node_pool.nodes: is true; expected a whole number"),
+    "null for a number": (pool(nodes="~"), f"{ON}node_pool.nodes: is null; expected a whole number"),
+    "zero nodes": (pool(nodes="0"), f"{ON}node_pool.nodes: is 0; expected greater than or equal to 1"),
     "a negative number": (pool(nodes="-1"), f"{ON}node_pool.nodes: is -1; expected greater than or equal to 1"),
     "twenty digits": (pool(nodes="9" * 20), "; expected less than or equal to 1000"),
     "five thousand digits": (pool(nodes="9" * 5000), "…; expected a whole number"),
     "not a number": (pool(nodes=".nan"), f"{ON}node_pool.nodes: is nan; expected a whole number"),
     "infinity": (key("voiceassistant:trace_sample_ratio: .inf"), f"{ON}trace_sample_ratio: is inf; expected a ratio"),
-    "more than all": (key("voiceassistant:trace_sample_ratio: 200%"), f"{ON}trace_sample_ratio: is '200%'; expected a"),
-    "less than none": (key("voiceassistant:trace_sample_ratio: -1%"), f"{ON}trace_sample_ratio: is '-1%'; expected a"),
+    "a ratio above 100 %": (
+        key("voiceassistant:trace_sample_ratio: 200%"),
+        f"{ON}trace_sample_ratio: is '200%'; expected a",
+    ),
+    "a negative ratio": (
+        key("voiceassistant:trace_sample_ratio: -1%"),
+        f"{ON}trace_sample_ratio: is '-1%'; expected a",
+    ),
     # Sizes
-    "zones beyond nodes": (
+    "more zones than nodes": (
         pool(nodes="2", zones="3"),
         f"{ON}node_pool: is refused; zones 3 is above nodes 2: expected a",
     ),
-    "no processor": (pool(cpu='"0"'), f"{ON}node_pool: is refused; cpu is '0': expected more than 0"),
+    "no CPU": (pool(cpu='"0"'), f"{ON}node_pool: is refused; cpu is '0': expected more than 0"),
     "no memory": (pool(memory="0Gi"), f"{ON}node_pool: is refused; memory is '0': expected more than 0"),
     "memory without a unit": (
         pool(memory="32"),
         f"{ON}node_pool.memory: is 32; expected a size in bytes with a binary",
     ),
     "a decimal unit": (pool(memory="32GB"), f"{ON}node_pool.memory: is '32GB'; expected a size in bytes with a binary"),
-    "processors without end": (pool(cpu="9" * 90), f"{ON}node_pool.cpu: is "),
-    "a quantity of text": (pool(cpu="many"), f"{ON}node_pool.cpu: is 'many'; expected a CPU quantity"),
+    "a huge CPU quantity": (pool(cpu="9" * 90), f"{ON}node_pool.cpu: is "),
+    "a word for a quantity": (pool(cpu="many"), f"{ON}node_pool.cpu: is 'many'; expected a CPU quantity"),
     # Words
     "yes": (key("voiceassistant:mesh: yes"), f"{ON}mesh: is 'yes'; expected true or false"),
     "on": (key("voiceassistant:mesh: on"), f"{ON}mesh: is 'on'; expected true or false"),
@@ -95,9 +101,12 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         key('voiceassistant:image_tag: "\\a"'),
         f"{ON}image_tag: is '\\x07'; expected text such as 1.0.0",
     ),
-    "text without end": (key(f"voiceassistant:image_tag: {'x' * 100_000}"), "xxx…; expected text such as 1.0.0"),
+    "very long text": (key(f"voiceassistant:image_tag: {'x' * 100_000}"), "xxx…; expected text such as 1.0.0"),
     # Networks
-    "an address for a block": (key("voiceassistant:notifications: {network: 10.0.0.1/8}"), "notifications.network: is"),
+    "an address instead of a block": (
+        key("voiceassistant:notifications: {network: 10.0.0.1/8}"),
+        "notifications.network: is",
+    ),
     "no block": (GOOD.replace("172.16.0.0/12\n", "here\n"), f"{ON}nodes: is 'here'; expected "),
     # Keys
     "a misspelt key": (
@@ -161,7 +170,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         key("voiceassistant:replicas: {agent-engin: {min: 1, max: 1}}"),
         "replicas.agent-engin: is no service; did you mean agent-engine?",
     ),
-    "bounds that cross": (
+    "a minimum above the maximum": (
         key("voiceassistant:replicas: {agent-engine: {min: 3, max: 1}}"),
         "replicas.agent-engine: is refused; min 3 is above max 1",
     ),
@@ -169,14 +178,14 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         key("voiceassistant:secrets: {redis: {password: hunter2}}"),
         "config.voiceassistant:secrets.redis.password: is not encrypted; set it with `pulumi config set --secret",
     ),
-    "nothing but its name": ("config: {}\n", f"{ON}profile: is missing; field required"),
+    "an empty config": ("config: {}\n", f"{ON}profile: is missing; field required"),
     # YAML itself
     "a hundred thousand lists": (
         key(f"voiceassistant:replicas: {DEEP}"),
         "Pulumi.dev.yaml:6: is nested deeper than 100 levels; expected at most 100 levels",
     ),
     "an alias of itself": ("config: &a [*a]\n", "Pulumi.dev.yaml:1: has the anchor or alias 'a'; write the value out"),
-    "an object of Python": (
+    "a Python object": (
         "config: !!python/object:os.system {}\n",
         "has the tag !!python/object:os.system; expected plain",
     ),
@@ -191,12 +200,15 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         "Pulumi.dev.yaml:2: is not YAML; while parsing a flow node did not find expected",
     ),
     "a null byte": ("config: \x00\n", "Pulumi.dev.yaml:1: is not YAML; a control character is not allowed"),
-    "half a character": (
+    "half a surrogate pair": (
         key('voiceassistant:image_tag: "\\ud800"'),
         "Pulumi.dev.yaml:6: is not YAML; while parsing a quoted",
     ),
     "Latin-1": (f"{GOOD}# é\n".encode("latin-1"), "Pulumi.dev.yaml:6: byte 203 is not UTF-8; save the file as UTF-8"),
-    "UTF-16 without its mark": (GOOD.encode("utf-16-le"), "Pulumi.dev.yaml:1: is not YAML; a control character is not"),
+    "UTF-16 without a byte order mark": (
+        GOOD.encode("utf-16-le"),
+        "Pulumi.dev.yaml:1: is not YAML; a control character is not",
+    ),
     "half a file of UTF-16": (GOOD.encode("utf-16")[:-1], "is not UTF-16; save the file as UTF-8"),
 }
 
@@ -236,7 +248,7 @@ def test_valid_yaml_1_2_is_read(tmp_path: Path, content: str | bytes, field: str
     assert found == value
 
 
-def test_a_directory_for_a_file_is_told(tmp_path: Path) -> None:
+def test_a_directory_in_the_place_of_the_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.dev.yaml").mkdir()
     with pytest.raises(InvalidInputError, match="cannot be read; Is a directory"):
         load_settings("dev", TENANT, tmp_path)

@@ -29,9 +29,7 @@ def test_an_image_with_a_digest_is_rendered_with_tag_and_digest() -> None:
     assert "ghcr.io/voicehelper/rag-engine:1.0.0" in found
 
 
-def test_a_stand_in_for_the_services_images_is_nobodys_to_lock(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_reference_image_is_not_locked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["images", "check"]) == 1
     without = capsys.readouterr().out
 
@@ -53,7 +51,7 @@ def test_a_written_lock_is_read_back(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["images.lock.yaml"]
 
 
-def test_a_lock_that_cannot_be_replaced_stays_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_replaced_stays_and_no_temporary_file_remains(tmp_path: Path) -> None:
     path = tmp_path / "images.lock.yaml"
     path.mkdir()
     with pytest.raises(InvalidInputError, match="cannot be written"):
@@ -61,7 +59,7 @@ def test_a_lock_that_cannot_be_replaced_stays_and_leaves_nothing_beside(tmp_path
     assert [entry.name for entry in tmp_path.iterdir()] == ["images.lock.yaml"]
 
 
-def test_every_fault_of_a_lock_is_told_at_once(tmp_path: Path) -> None:
+def test_every_fault_of_a_lock_is_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "images.lock.yaml"
     path.write_text(f"digests:\n  'no tag': {DIGEST}\n  'a/b:1': sha256:12\nversion: 2\n", encoding="utf-8")
     with pytest.raises(InvalidInputError) as raised:
@@ -70,19 +68,19 @@ def test_every_fault_of_a_lock_is_told_at_once(tmp_path: Path) -> None:
     assert raised.value.source == "images.lock.yaml"
 
 
-def test_a_reference_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_reference_that_appears_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "images.lock.yaml"
     path.write_text(f"digests:\n  'a/b:1': {DIGEST}\n  'a/b:1': {DIGEST}\n", encoding="utf-8")
     with pytest.raises(InvalidInputError, match="appears twice"):
         load_lock(path)
 
 
-def test_a_lock_without_a_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_lock_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="cannot be read"):
         load_lock(tmp_path / "images.lock.yaml")
 
 
-def test_missing_stale_and_extra_entries_differ() -> None:
+def test_missing_stale_and_extra_entries_are_reported() -> None:
     lock = ImageLock(digests={"a/kept:1": DIGEST, "a/moved:1": DIGEST, "a/gone:1": DIGEST})
     assert list(lock.differences(["a/kept:1", "a/moved:2"])) == [
         "missing: a/moved:2 has no digest",

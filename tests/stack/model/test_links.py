@@ -30,7 +30,7 @@ REDIS = {space: Peer(namespace=space, name="redis", ports=(PORT,)) for space in 
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_declared_call_is_a_link_and_no_other(environment: str) -> None:
+def test_exactly_the_declared_calls_are_links(environment: str) -> None:
     graph = platform(environment).graph
     expected = set()
     for edge in graph.edges:
@@ -54,7 +54,7 @@ def test_every_declared_call_is_a_link_and_no_other(environment: str) -> None:
     assert set(found) == expected
 
 
-def test_pods_of_one_name_in_two_namespaces_have_peers_of_their_own() -> None:
+def test_pods_of_one_name_in_two_namespaces_have_different_peers() -> None:
     other = CLIENT.model_copy(update={"name": "other"})
     links = Links([Link(CLIENT, REDIS["left"]), Link(other, REDIS["right"])])
     assert [end.name for end in links.ingress("left", "redis")] == ["client"]
@@ -62,7 +62,7 @@ def test_pods_of_one_name_in_two_namespaces_have_peers_of_their_own() -> None:
     assert links.egress("shop", "client") == (REDIS["left"],)
 
 
-def test_a_source_carries_the_ports_of_its_target() -> None:
+def test_an_admitted_source_has_the_ports_of_its_target() -> None:
     gossip = Peer(namespace="left", name="redis", ports=(1, 2), udp_ports=(2,))
     anywhere = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=())
     admitted = Links([Link(CLIENT, gossip), Link(anywhere, gossip)]).ingress("left", "redis")
@@ -80,7 +80,7 @@ def test_a_probed_server_is_linked_to_the_prober_and_one_with_metrics_to_prometh
 
 
 def twins(_graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """A store called `redis` in each of two namespaces."""
+    """Two stores with the name `redis`, in different namespaces."""
     for namespace in ("shop", "stores"):
         yield partial(
             Valkey,
@@ -94,13 +94,13 @@ def twins(_graph: CallGraph, environment: Environment, links: Links) -> Iterator
 
 
 def twin_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
-    """Each is called by one service alone."""
+    """A link from a different service to each `redis`."""
     for namespace, client in (("shop", "orders"), ("stores", "prices")):
         source = Peer(namespace="shop", name=client, ports=())
         yield Link(source, Peer(namespace=namespace, name="redis", ports=(PORT,)))
 
 
-def test_the_audit_tells_pods_of_one_name_apart() -> None:
+def test_the_audit_distinguishes_pods_of_the_same_name() -> None:
     tenant = replace(toy.TENANT, tiers=(*toy.TENANT.tiers, Tier(twins, twin_links)))
     assert {found.rule.id: found.text for found in audit(Platform(tenant, toy.ENVIRONMENT), on=DAY)}["N02"] == "holds"
     swapped = Tier(lambda graph, environment, links: twins(graph, environment, mirrored(links)), twin_links)
@@ -116,7 +116,7 @@ def test_pods_of_one_name_are_rendered_together() -> None:
 
 
 def mirrored(links: Links) -> Links:
-    """The links of each `redis` with those of the other."""
+    """The links, with the two stores `redis` exchanged."""
     there = {"shop": "stores", "stores": "shop"}
     return Links(
         replace(link, target=link.target.model_copy(update={"namespace": there[link.target.namespace]}))

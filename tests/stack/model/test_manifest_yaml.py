@@ -60,7 +60,7 @@ def test_any_text_is_read_back(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("value", [1.5, float("nan"), b"bytes", {1, 2}])
-def test_a_value_that_no_manifest_may_hold_is_refused(value: object) -> None:
+def test_a_value_that_no_manifest_may_contain_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="cannot be written to a manifest"):
         documents([{"key": value}])
 

@@ -1,4 +1,4 @@
-"""A bundle holds the routes of its service, with the proxies, keys and budgets of its environment."""
+"""A bundle contains the model routes of its service, with the proxies, keys and budgets of the environment."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_budget_below_one_answer_is_refused_with_its_line() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_only_model_adapter_and_voice_engine_hold_routes_and_keys(environment: str) -> None:
+def test_only_model_adapter_and_voice_engine_have_routes_and_keys(environment: str) -> None:
     found = {each.name: each.bundle.models for each in platform(environment).microservices if each.bundle.models}
     assert {name: sorted(each.routes) for name, each in found.items()} == {
         "model-adapter": ["llm.embed", "llm.generate", "llm.rerank", "llm.rewrite"],

@@ -1,4 +1,4 @@
-"""The permitted connections, computed from the rendered YAML alone, are exactly the declared ones."""
+"""The permitted connections, computed only from the rendered YAML, are exactly the declared connections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def policy(pods: dict[str, Any], **rules: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_yaml_permits_exactly_what_is_declared(environment: str) -> None:
+def test_the_yaml_permits_exactly_the_declared_connections(environment: str) -> None:
     looked_at = platform(environment)
     text = "".join(manifest(component, environment) for component in looked_at.components)
     everyone = endpoints(looked_at)
@@ -47,7 +47,7 @@ def test_without_policies_everything_is_permitted() -> None:
     assert len(ways()) == 3 * 1 + 3 * 2 + 3 * 1 + 3 * 1
 
 
-def test_a_policy_without_rules_denies_its_direction_alone() -> None:
+def test_a_policy_without_rules_denies_only_its_direction() -> None:
     found = ways(policy({}, ingress=[]))
     assert not {way for way in found if way.target in {"web", "api"}}
     assert Reach("web", "far", 8080) in found
@@ -67,7 +67,7 @@ def test_policies_add_up() -> None:
     }
 
 
-def test_a_pod_selector_alone_means_the_policys_own_namespace() -> None:
+def test_a_pod_selector_without_a_namespace_selects_in_the_policys_own_namespace() -> None:
     found = ways(
         policy({"matchLabels": {"app": "web"}}, ingress=[{"from": [{"podSelector": {"matchLabels": {"app": "api"}}}]}])
     )

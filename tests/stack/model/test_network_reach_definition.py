@@ -64,7 +64,7 @@ def picks(peer: dict[str, Any], own: Endpoint, other: Endpoint) -> bool:
 
 
 def admits(policies: list[dict[str, Any]], kind: str, own: Endpoint, other: Endpoint, port: int) -> bool:
-    """The definition in the API's reference, a sentence a line."""
+    """True if the policies of one end admit the connection. Each line is a sentence of the API reference."""
     governing = [
         policy["spec"]
         for policy in policies

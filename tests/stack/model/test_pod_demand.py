@@ -37,17 +37,17 @@ def deployment(grace: int) -> dict[str, Any]:
     return workload("Deployment", {"replicas": 3, "minReadySeconds": 5, "template": pod})
 
 
-def test_a_rollout_stops_a_pod_whenever_the_next_one_is_ready_and_never_more_than_there_are() -> None:
+def test_stopping_pods_of_a_rollout_grow_with_the_grace_period_up_to_the_replicas() -> None:
     assert [found.stopping for found in demands([deployment(grace=10), deployment(grace=60)], nodes=3)] == [2, 3]
 
 
-def test_containers_add_up_and_one_that_runs_first_needs_its_own_room() -> None:
+def test_containers_add_up_and_an_init_container_counts_if_it_needs_more() -> None:
     pod = template(container("1", "1Gi"), container("500m", "1Gi"), first=(container("2", "512Mi"),))
     (found,) = demands([workload("StatefulSet", {"replicas": 3, "template": pod})], nodes=3)
     assert (found.pods, found.each) == (3, amounts("2", "2Gi"))
 
 
-def test_a_daemon_runs_on_every_node_and_a_job_once() -> None:
+def test_a_daemon_set_counts_one_pod_per_node_and_a_job_one_pod() -> None:
     pod = template(container("1", "1Gi"))
     daemon, job, cron = (
         workload("DaemonSet", {"template": pod}),

@@ -31,18 +31,18 @@ class Odd(Component):
     folder = "99-odd"
 
     def conflicts(self) -> Iterator[str | Conflict]:
-        """One conflict that a setting causes, and one that none does."""
+        """A conflict that a setting causes, and two conflicts that no setting causes."""
         yield Conflict("metrics", "too long")
         yield Conflict("size", "too large")
         yield "is odd"
 
     def resources(self) -> Iterator[Resource]:
-        """None."""
+        """No resources."""
         yield from ()
 
 
 def odd(_graph: CallGraph, _environment: Environment, _links: Links) -> Iterator[Builder]:
-    """The same component twice, then a tier that ends before its last builder."""
+    """The same component twice. Then the tier itself raises an error."""
     yield partial(Odd, name="one", namespace="shop")
     yield partial(Odd, name="two", namespace="shop")
     raise InvalidInputError("tier.py:1", [Fault("tier", "is incomplete", "expected more")])
@@ -54,7 +54,7 @@ def refused(tenant: Tenant) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_no_component_hides_the_refusals_of_another_and_each_is_told_once() -> None:
+def test_no_component_hides_the_refusals_of_another_and_each_is_reported_once() -> None:
     decided_by = {"Odd.metrics": "metrics.retention"}
     assert refused(replace(toy.TENANT, tiers=(Tier(odd), *toy.TENANT.tiers), decided_by=decided_by)) == [
         "Pulumi.dev.yaml and 2 other places: 4 faults",

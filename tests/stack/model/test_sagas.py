@@ -1,4 +1,4 @@
-"""The platform's own sagas: declared with their operations, refused if they contradict, rendered into bundles."""
+"""Sagas are declared with their operations, refused if they contradict the operation, and rendered into bundles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OURS = {saga.name: (node, operation, saga) for node, operation, saga in sagas(ca
 
 
 def keeping(*steps: dict[str, Any], retries: int = 0, **fields: Any) -> Service:
-    """A service whose one operation is a saga of these steps."""
+    """A service whose only operation is a saga of these steps."""
     made = [{"timeout": "5m", "attempt_timeout": "2s", "retry": {"max_retries": retries}, **step} for step in steps]
     saga = {"name": "keeping", "timeout": "1h", "steps": made, **fields}
     calls = (stage(hard("store.delete", "idempotent")), loop(hard("store.read", "idempotent"), at_most=40, typically=2))
@@ -34,20 +34,20 @@ def keeping(*steps: dict[str, Any], retries: int = 0, **fields: Any) -> Service:
     )
 
 
-def test_a_saga_calls_what_its_operation_declares_and_starts_by_what_it_consumes() -> None:
+def test_a_saga_with_an_undeclared_call_or_an_event_that_nobody_consumes_is_refused() -> None:
     stranger = {"name": "tell", "calls": ["nobody.listens"], "no_compensation_because": "told"}
     said = faults(STORE, keeping(READS, stranger, started_by="document.uploaded"))
     assert "keeper.keep: is refused; saga keeping version 1 makes call nobody.listens, which is not declared" in said
     assert "is started by document.uploaded, which the operation does not consume" in said
 
 
-def test_an_attempt_holds_its_calls_as_often_as_they_are_made() -> None:
+def test_the_attempt_timeout_of_a_step_covers_all_rounds_of_its_calls() -> None:
     graph_of(STORE, keeping(READS))
     said = faults(STORE, keeping({**READS, "attempt_timeout": "1999ms"}))
     assert "keeper.keep: saga keeping version 1: read.attempt_timeout: is 1999ms; its calls may take 2s" in said
 
 
-def test_an_attempt_of_a_compensation_holds_its_calls_too() -> None:
+def test_the_attempt_timeout_of_a_step_covers_the_calls_of_its_compensation() -> None:
     undone = {"name": "write", "compensation": "undo", "compensation_calls": ["store.read", "store.delete"]}
     assert "is 2s; its calls may take 2050ms" in faults(STORE, keeping(undone))
 
@@ -59,7 +59,7 @@ def test_r01_counts_the_attempts_of_a_step() -> None:
 
 
 def with_retired(*versions: int, name: str = "keeping") -> Service:
-    """`keeping` at version 3, and versions that it had before."""
+    """`keeping` at version 3, with retired versions."""
     node = keeping(READS, version=3)
     (keep,) = node.operations
     assert keep.saga
@@ -67,7 +67,7 @@ def with_retired(*versions: int, name: str = "keeping") -> Service:
     return Service(**{**dict(node), "operations": (Operation(**{**dict(keep), "retired_sagas": retired}),)})
 
 
-def test_retired_versions_are_deployed_beside_the_newest_one() -> None:
+def test_retired_versions_are_deployed_with_the_newest_one() -> None:
     graph = graph_of(STORE, with_retired(1, 2))
     bundle = policy_bundle(graph, next(iter(graph.services)), real_environment("dev"))
     assert [(saga.name, saga.version) for saga in bundle.sagas] == [("keeping", 1), ("keeping", 2), ("keeping", 3)]
@@ -75,33 +75,35 @@ def test_retired_versions_are_deployed_beside_the_newest_one() -> None:
 
 
 @pytest.mark.parametrize(("versions", "name"), [((3,), "keeping"), ((2, 1), "keeping"), ((1,), "losing")])
-def test_a_retired_version_is_an_older_one_of_the_same_saga(versions: tuple[int, ...], name: str) -> None:
+def test_a_retired_version_that_is_not_older_or_of_another_saga_is_refused(
+    versions: tuple[int, ...], name: str
+) -> None:
     said = faults(STORE, with_retired(*versions, name=name))
     assert f"retired saga {name} version {versions[0]} has no newer version" in said
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_indexing_service_is_told_its_sagas(environment: str) -> None:
+def test_only_the_bundle_of_indexing_service_has_sagas(environment: str) -> None:
     bundles: dict[str, PolicyBundle] = {each.name: each.bundle for each in platform(environment).microservices}
     assert [saga.name for saga in bundles.pop("indexing-service").sagas] == ["document-indexing", "document-deletion"]
     assert not any(bundle.sagas for bundle in bundles.values())
 
 
-def test_every_step_is_undone_but_the_mark_that_another_compensation_takes_back() -> None:
-    """A failed step, the last one included, may have done its work."""
+def test_every_step_except_mark_indexed_has_a_compensation() -> None:
+    """Even the last step may have done its work when it fails. Another step's compensation removes the mark."""
     kept = [(name, step.name) for name, (_, _, saga) in OURS.items() for step in saga.steps if not step.compensation]
     assert kept == [("document-indexing", "mark-indexed")]
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_call_of_a_saga_has_a_step(name: str) -> None:
-    """A declared call without a step would be permitted without need."""
+    """A declared call without a step would be permitted, although nobody makes it."""
     _, operation_, saga = OURS[name]
     made = {call for step in saga.steps for call in (*step.calls, *step.compensation_calls)}
     assert {call.name for call in operation_.calls} - made <= {"postgresql.write"}  # the journal
 
 
-def test_a_deletion_restores_the_objects_before_what_is_restored_from_them() -> None:
+def test_a_deletion_restores_the_objects_before_the_data_that_is_built_from_them() -> None:
     def undoing(step: SagaStep) -> set[str]:
         return {call.removesuffix(":undo") for call in step.compensation_calls}
 

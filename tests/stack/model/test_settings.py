@@ -75,7 +75,7 @@ def test_prices_are_read_as_the_document_writes_them() -> None:
     assert "prices.cpu_hour: is 0; expected" in refused({"prices": {**dict(prices), "cpu_hour": 0}})
 
 
-def test_the_profile_gives_what_the_file_does_not() -> None:
+def test_the_profile_supplies_missing_settings() -> None:
     config = {**GOOD, f"{PROJECT}:metrics": {"retention": "7d"}}
     read = parse_settings(config, "prod-eu", TENANT)
     assert (read.environment, read.log_level, read.mesh) == ("prod-eu", "info", True)
@@ -86,18 +86,18 @@ def test_settings_that_the_profile_requires_or_refuses_are_reported_with_all_oth
     said = refused({"backups": None, "notifications": None, "reference_image": "voice-reference:1", "nodes": "here"})
     assert said.startswith("Pulumi.prod.yaml: 4 faults\n")
     assert "config.voiceassistant:backups: is missing; profile prod requires it: PostgreSQL and Consul keep" in said
-    assert "config.voiceassistant:notifications: is missing; profile prod requires it: Alertmanager tells" in said
+    assert "config.voiceassistant:notifications: is missing; profile prod requires it: Alertmanager needs" in said
     assert "config.voiceassistant:reference_image: is 'voice-reference:1'; profile prod refuses it: each" in said
     assert "config.voiceassistant:nodes: is 'here'; expected" in said
 
 
 @pytest.mark.parametrize("profile", [None, "production", 7, ["prod"]])
-def test_a_profile_that_is_none_is_refused(profile: object) -> None:
+def test_an_unknown_profile_is_refused(profile: object) -> None:
     assert "config.voiceassistant:profile: is " in refused({"profile": profile})
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-def test_a_profile_speaks_of_settings_that_there_are(profile: Profile) -> None:
+def test_a_profile_requires_and_refuses_only_known_settings(profile: Profile) -> None:
     assert set(profile.required) | set(profile.refused) <= set(Settings.model_fields)
     assert not set(profile.required) & set(profile.refused)
 
@@ -168,7 +168,7 @@ def test_the_faults_of_a_file_and_of_its_settings_are_in_one_message(tmp_path: P
     assert "hidden" not in str(caught.value)
 
 
-def test_names_that_the_catalogue_lacks_are_told_with_all_other_faults() -> None:
+def test_names_that_the_catalogue_lacks_are_reported_with_all_other_faults() -> None:
     somewhere = {"host": "a.b", "port": 1, "network": "10.200.8.0/28"}
     names = ("elasticsearch", "postgres", "llm", "identity-service")
     said = refused(
@@ -207,7 +207,7 @@ def test_a_service_that_is_left_out_has_no_replicas() -> None:
     assert "replicas.voice-engine: is no service; did you mean agent-engine? expected one of agent-engine, " in said
 
 
-def test_of_a_profile_that_is_unknown_no_default_is_missed() -> None:
+def test_an_unknown_profile_is_the_only_fault_reported() -> None:
     config = {key: value for key, value in GOOD.items() if key.rpartition(":")[2] not in Defaults.model_fields}
     with pytest.raises(InvalidInputError) as caught:
         parse_settings({**config, f"{PROJECT}:profile": "pord"}, "prod", TENANT)
@@ -216,7 +216,7 @@ def test_of_a_profile_that_is_unknown_no_default_is_missed() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_where_api_server_and_nodes_are_must_be_said(environment: str) -> None:
+def test_api_server_and_nodes_are_required(environment: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         parse_settings({key: GOOD[key] for key in GOOD if "nodes" not in key and "api" not in key}, environment, TENANT)
     assert "config.voiceassistant:nodes: is missing" in str(caught.value)
@@ -233,7 +233,7 @@ def test_a_file_of_another_environment_is_refused() -> None:
 
 
 def test_backups_are_in_the_network_of_the_object_store() -> None:
-    """Backups use the services' object store, so it must be where the proxies find it."""
+    """Backups and services use the same object store, so its address must be in the network of the proxies."""
     settings = load_settings("prod", TENANT)
     assert settings.backups
     elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})
@@ -321,7 +321,7 @@ ODD: tuple[object, ...] = (
     ),
 )
 WITHIN = [(key, name) for key, value in GOOD.items() if isinstance(value, dict) for name in (*value, "unknown")]
-"""Places within the settings that are mappings."""
+"""Setting that is a mapping, and one of its keys."""
 
 
 def read_or_refused(config: dict[str, Any]) -> None:
@@ -363,7 +363,7 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_pulumi_writes_the_committed_values_as_they_are(environment: str) -> None:
+def test_pulumi_rewrites_the_committed_values_unchanged(environment: str) -> None:
     """Every `pulumi config set` rewrites the whole file. Values other than text, lists and mappings become text."""
     config = yaml.safe_load((ROOT / f"Pulumi.{environment}.yaml").read_text())["config"]
     assert [key for key, value in config.items() if not isinstance(value, str | list | dict)] == []

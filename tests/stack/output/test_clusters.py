@@ -1,4 +1,4 @@
-"""Clusters differ: the manifests fit each, and say what runs first when a node is full."""
+"""Settings fit the manifests to different clusters. Priorities say which pods run first when a node is full."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.platforms import ENVIRONMENTS, of_kind, resources
 
 
 def pod_specs(found: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Kind and pod of every workload, those of an operator apart."""
+    """Kind and pod spec of every workload, except workloads that an operator creates."""
     specs = []
     for resource in found:
         if resource["kind"] in {"Deployment", "StatefulSet", "DaemonSet", "Job"}:
@@ -28,14 +28,14 @@ def pod_specs(found: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def with_settings(name: str = "prod", **settings: object) -> list[dict[str, Any]]:
-    """The resources of an environment with some other settings."""
+    """The resources of an environment with changed settings."""
     changed = load_settings(name, TENANT).model_copy(update=settings)
     components = Platform(TENANT, environment(changed, TENANT)).components
     return [dict(resource) for component in components for resource in component.resources()]
 
 
 def claims(found: list[dict[str, Any]]) -> dict[str, str | None]:
-    """Storage class of each claim, and of the operated database's volumes."""
+    """Claim → its storage class. Includes the volumes that the database operator creates."""
     classes = {}
     for resource in found:
         name = resource["metadata"]["name"]
@@ -50,7 +50,7 @@ def claims(found: list[dict[str, Any]]) -> dict[str, str | None]:
     return classes
 
 
-def test_each_server_that_keeps_data_takes_its_storage_class() -> None:
+def test_each_server_that_stores_data_uses_its_storage_class() -> None:
     assert set(claims(list(resources("prod"))).values()) == {None}
     found = claims(with_settings(storage_classes={"any": "standard", "postgresql": "fast", "elasticsearch": "bulk"}))
     assert {name: found[name] for name in found if name.startswith("postgresql")} == {
@@ -61,7 +61,7 @@ def test_each_server_that_keeps_data_takes_its_storage_class() -> None:
     assert set(found.values()) == {"standard", "fast", "bulk"}
 
 
-def test_the_dumps_of_a_single_database_stand_in_its_class() -> None:
+def test_the_dumps_of_a_single_database_use_its_storage_class() -> None:
     found = claims(with_settings("dev", storage_classes={"postgresql": "fast"}))
     assert {name for name, value in found.items() if value} == {
         "data-postgresql-0",
@@ -78,7 +78,7 @@ def images(found: list[dict[str, Any]]) -> set[str]:
     } | {resource["spec"]["imageName"] for resource in found if resource["kind"] == "Cluster"}
 
 
-def test_a_mirror_takes_the_place_of_each_registry_that_it_mirrors() -> None:
+def test_a_mirror_replaces_its_registry_in_every_image() -> None:
     mirrors = {"docker.io": "registry.internal/hub", "ghcr.io": "registry.internal/github"}
     found = images(with_settings(registry_mirrors=mirrors, image_repository="registry.internal/voice"))
     assert {image.partition("/")[0] for image in found} == {"registry.internal", "registry.k8s.io"}
@@ -88,7 +88,7 @@ def test_a_mirror_takes_the_place_of_each_registry_that_it_mirrors() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_pod_is_pulled_with_the_secret_and_starts_without_the_registry(environment: str) -> None:
+def test_every_pod_pulls_with_the_secret_and_only_missing_images(environment: str) -> None:
     for _, pod in pod_specs(list(resources(environment))):
         assert pod["imagePullSecrets"] == [{"name": "registry"}]
         assert {container["imagePullPolicy"] for container in pod["containers"]} == {"IfNotPresent"}
@@ -115,7 +115,7 @@ def test_priorities_order_shared_servers_above_core_above_standard_above_batch(e
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_no_autoscaler_looks_at_memory_or_at_the_meshs_proxy(environment: str) -> None:
+def test_no_autoscaler_uses_memory_or_the_mesh_proxy(environment: str) -> None:
     for autoscaler in of_kind(environment, "HorizontalPodAutoscaler"):
         (metric,) = autoscaler["spec"]["metrics"]
         assert metric["type"] == "ContainerResource"
@@ -126,7 +126,7 @@ GO_SERVERS = ("alertmanager", "blackbox-exporter", "consul", "grafana", "jaeger"
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_go_program_knows_its_limits(environment: str) -> None:
+def test_every_go_program_gets_its_limits_as_variables(environment: str) -> None:
     own = {node.name for node in TENANT.graph.services if node.language == "go"}
     wanted, found = own | set(GO_SERVERS), set()
     for resource in resources(environment):
@@ -146,7 +146,7 @@ def test_dns_is_permitted_in_each_mode_of_the_node_local_cache(environment: str)
     policies = [found for found in of_kind(environment, "NetworkPolicy") if found["metadata"]["name"] == "allow-dns"]
     for policy in policies:
         text = json.dumps(policy["spec"]["egress"])
-        # The cluster's own pods; a local redirect to the cache's pod; the two addresses that the cache may answer at.
+        # The cluster's DNS pods, the pods of the node-local cache, and the two addresses at which the cache may answer.
         for resolver in ('"kube-dns"', '"node-local-dns"', '"169.254.20.10/32"', '"10.96.0.10/32"'):
             assert resolver in text
     namespaces = [found["metadata"]["name"] for found in of_kind(environment, "Namespace")]

@@ -1,4 +1,4 @@
-"""`voice explain X Y` shows the policies that permit a call, the one that blocks it, or the line that is missing."""
+"""`voice explain X Y` shows the policies that permit a call, the policy that blocks it, or the line that it needs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_declared_call_is_shown_with_its_line_its_policies_and_its_connection(
         "  call             soft, idempotent",
         "  retry            1 attempt",
         "  timeout          100ms an attempt; 100ms in all, by runtime",
-        "  deadline         100ms at the callee, or the rest of the caller's if that is shorter",
+        "  deadline         100ms at the callee, or the caller's remaining time if that is shorter",
         "  circuit breaker  opens after 5 failures in a row, for 15s; 2 of 3 probes close it, by runtime",
         "  degradation      the price of yesterday",
         "",
@@ -82,7 +82,7 @@ def row(text: str, title: str) -> str:
     return next(line.removeprefix(f"  {title}").strip() for line in text.splitlines() if line.startswith(f"  {title} "))
 
 
-def test_the_chain_breaks_at_the_policy_that_denies_the_call() -> None:
+def test_the_first_failing_step_is_the_policy_that_denies_the_call() -> None:
     told = explain(Tampered(egress_closed=True), "orders", "stock")
     assert (told.permitted, told.broken and told.broken.title) == (False, "egress")
     assert REPORTS["text"](told).startswith(
@@ -92,7 +92,7 @@ def test_the_chain_breaks_at_the_policy_that_denies_the_call() -> None:
 
 
 class Changed(Platform):
-    """Prod, in which `change` has replaced the components of one type and name."""
+    """Prod, with `change` applied to the components of one type and name."""
 
     def __init__(self, kind: type[Component], name: str, change: Callable[[Any], dict[str, Any]]) -> None:
         whole = platform("prod")
@@ -136,11 +136,11 @@ def without_hosts(proxy: EgressProxy) -> dict[str, Any]:
             "egress-proxy-a",
             lambda _: {"allow_lists": ()},
             ("voice-engine", "speech"),
-            "egress-proxy-a.voice-egress.svc.cluster.local:27715: the Service has the ports [9902]",
+            "egress-proxy-a.voice-egress.svc.cluster.local:27715: the Service has only the ports 9902",
         ),
     ],
 )
-def test_the_chain_breaks_at_the_mesh_or_at_the_egress_proxy(
+def test_the_first_failing_step_is_the_mesh_or_the_egress_proxy(
     kind: type[Component], name: str, change: Callable[[Any], dict[str, Any]], pair: tuple[str, str], said: str
 ) -> None:
     told = explain(Changed(kind, name, change), *pair)
@@ -155,7 +155,9 @@ def test_a_model_call_shows_its_route_and_the_enforcer_of_each_part() -> None:
     assert row(told, "fallback") == "2 attempts at different candidates, wait ≤ 50ms, by runtime"
     times = "connect 250ms, first token 700ms, idle 1s, total 3s, by runtime"
     assert row(told, "stream timeout") == times
-    budget = "tenant-minute: 200,000 tokens in 1m for each tenant, by runtime in events.reserve; while it is down: "
+    budget = (
+        "tenant-minute: 200,000 tokens in 1m for each tenant, by runtime in events.reserve; while the store is down: "
+    )
     assert row(told, "budget") == f"{budget}each replica's share"
     assert "retry" not in told
     other = REPORTS["text"](explain(platform("prod"), "agent-engine", "rag-engine"))
@@ -234,7 +236,7 @@ def test_a_path_over_other_services_is_shown() -> None:
     )
 
 
-def test_a_node_that_the_environment_leaves_out_breaks_the_chain() -> None:
+def test_a_node_that_the_environment_leaves_out_fails_the_connection() -> None:
     told = explain(platform("dev-internal"), "gateway", "identity-service")
     assert REPORTS["text"](told).splitlines()[0] == (
         "gateway → identity-service: declared, but the connection fails in dev-internal: gateway is not deployed: "

@@ -18,7 +18,7 @@ from stack.voiceassistant.site import APPS
 from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
 
 KUBERNETES_VERSIONS = ("1.34.0", "1.37.0")
-"""The oldest and the newest Kubernetes that the manifests are for."""
+"""The oldest and the newest Kubernetes version that the manifests support."""
 WITHOUT_NAMESPACE = {"Namespace", "ClusterRole", "ClusterRoleBinding", "PriorityClass"}
 SERVICES = [service.name for service in platform("prod").microservices]
 
@@ -42,7 +42,7 @@ def validator(version: str, api_version: str, kind: str) -> Draft202012Validator
 
 
 def is_custom(resource: dict[str, Any]) -> bool:
-    """True if an operator serves it: its schema is held in the tests of its tier."""
+    """True for a custom resource of an operator. The tests of its tier check it against its schema."""
     return operator_of(resource["apiVersion"]) is not None
 
 
@@ -58,7 +58,7 @@ def test_every_resource_is_strictly_valid(environment: str, version: str) -> Non
     assert [fault for resource in own for fault in schema_faults(resource, version)] == []
 
 
-def test_the_schema_would_see_a_misspelt_field() -> None:
+def test_the_schema_finds_a_misspelt_field() -> None:
     deployment = json.loads(json.dumps(of_kind("prod", "Deployment")[0]))
     deployment["spec"]["template"]["spec"]["containers"][0]["imagePullPolcy"] = "Always"
     assert "imagePullPolcy" in schema_faults(deployment, KUBERNETES_VERSIONS[1])[0]
@@ -70,7 +70,7 @@ def services(environment: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_service_is_there(environment: str) -> None:
+def test_every_service_has_a_deployment(environment: str) -> None:
     assert [deployment["metadata"]["name"] for deployment in services(environment)] == SERVICES
     assert len(SERVICES) == 16
 
@@ -109,7 +109,7 @@ def test_a_service_has_three_different_probes(service: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_nobody_owns_the_replica_count_twice(environment: str) -> None:
+def test_either_the_deployment_or_the_autoscaler_sets_the_replicas(environment: str) -> None:
     scaled = {
         autoscaler["spec"]["scaleTargetRef"]["name"] for autoscaler in of_kind(environment, "HorizontalPodAutoscaler")
     }
@@ -118,7 +118,7 @@ def test_nobody_owns_the_replica_count_twice(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_one_replica_has_no_disruption_budget(environment: str) -> None:
+def test_a_single_replica_has_no_disruption_budget(environment: str) -> None:
     alone = {d["metadata"]["name"] for d in of_kind(environment, "Deployment") if d["spec"].get("replicas") == 1}
     assert alone.isdisjoint(budget["metadata"]["name"] for budget in of_kind(environment, "PodDisruptionBudget"))
     # A server that stores nothing and answers no requests has one replica everywhere.
@@ -128,7 +128,7 @@ def test_one_replica_has_no_disruption_budget(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_pod_is_restricted_and_nobody(environment: str) -> None:
+def test_every_pod_satisfies_restricted_and_runs_without_root(environment: str) -> None:
     for deployment in of_kind(environment, "Deployment"):
         pod = deployment["spec"]["template"]["spec"]
         assert pod["serviceAccountName"] == deployment["metadata"]["name"]
@@ -147,7 +147,7 @@ def test_every_pod_is_restricted_and_nobody(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_shutdown_holds_the_drain_and_the_longest_request(environment: str) -> None:
+def test_the_grace_period_is_longer_than_the_drain_and_the_longest_request(environment: str) -> None:
     for service in platform(environment).microservices:
         pod = named("Deployment", service.name, environment)["spec"]["template"]["spec"]
         sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -168,7 +168,7 @@ def test_configuration_is_mounted_as_directories(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_no_secret_and_no_value_of_one_is_rendered(environment: str) -> None:
+def test_no_secret_value_is_rendered(environment: str) -> None:
     assert of_kind(environment, "Secret") == []
     for deployment in services(environment):
         for container in deployment["spec"]["template"]["spec"]["containers"]:

@@ -45,12 +45,12 @@ def test_two_processes_render_the_same_bytes(tmp_path: Path, name: str) -> None:
     assert len(tree(tmp_path / "0")) == len(platform(name).components) + mounted + len((INDEX, LEDGER))
 
 
-def test_one_replica_count_changes_one_service_alone() -> None:
+def test_one_replica_count_changes_only_one_service() -> None:
     before = files(platform("prod"))
     after = files(Platform(TENANT, with_replicas("agent-engine", Replicas(min=4, max=10))))
     changed = [path for path in before if before[path] != after[path]]
-    # Its policy contains each replica's share of a distributed limit while Redis is down. Prometheus's rules contain
-    # the policy's digest.
+    # The service's policy contains each replica's share of a distributed limit while Redis is down. Prometheus's rules
+    # contain the digest of the policy.
     assert changed == [
         "manifests/30-observability/prometheus.yaml",
         "manifests/50-services/agent-engine.yaml",

@@ -56,7 +56,7 @@ def test_one_page_answers_who_calls_a_node_and_what_happens_without_it(node: obj
         assert f"{edge.caller.name}.{edge.operation.name}" in line
     for route in impact(TENANT.graph, found).routes if not isinstance(found, Gateway) else ():
         assert f"Route `{route.route}` {'**fails**' if route.fails else 'answers'}" in text
-    assert "## Who is told" in text
+    assert "## Who is notified" in text
 
 
 def test_the_outage_of_model_adapter_reaches_the_routes_that_need_answers() -> None:

@@ -1,6 +1,6 @@
-"""The runbook's commands of git, pulumi and voice: each is understood, or says here who runs it.
+"""The runbook's commands of git, pulumi and voice. Each command is checked here, or `NOT_RUN` has the reason.
 
-`tests/cluster/test_runbook.py` runs those of kubectl.
+`tests/cluster/test_runbook.py` runs the kubectl commands.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from stack.model.settings import ROOT, parse_settings
 from stack.voiceassistant import TENANT
 
 COMMAND = r"(?:git|make|pulumi|voice) \S+ [^`\n]+?"
-"""Shorter ones, such as `voice docs`, are prose: they name no environment."""
+"""Has an argument after the subcommand. Without one, as in `voice docs`, the text only mentions the command."""
 FOUND = re.compile(rf"^ *({COMMAND})(?:  +#.*)?$|`({COMMAND})`", re.MULTILINE)
 NOT_RUN = {
     "git revert COMMIT": "it changes the reader's repository",
     "pulumi up --stack ENV": "make engine-test runs it",
 }
-"""Command → why no test here runs it."""
+"""Command → the reason why no test in this file runs it."""
 VALUES = {"ENV": "prod", "REVISION": "HEAD:prod", "SECRET": "gateway-jwt"}
-"""Word in capitals → an example of it."""
+"""Placeholder in capitals → an example value."""
 
 
 def commands() -> Iterator[str]:
@@ -37,12 +37,12 @@ def commands() -> Iterator[str]:
 COMMANDS = sorted(set(commands()))
 
 
-def test_every_reason_not_to_run_is_of_a_command() -> None:
+def test_every_exception_names_a_command_of_the_runbook() -> None:
     assert set(COMMANDS) >= NOT_RUN.keys()
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("voice ")])
-def test_a_command_of_voice_is_understood(command: str) -> None:
+def test_a_command_of_voice_is_parsed(command: str) -> None:
     words = [VALUES.get(word, word) for word in shlex.split(command)[1:]]
     assert _parser().parse_args(words).run
 

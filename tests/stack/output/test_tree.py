@@ -1,4 +1,4 @@
-"""A run replaces its own files and no others, completely or not at all."""
+"""A run replaces only files of `voice render`, and it replaces all of them or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stack.output.tree import INDEX, LEDGER, STAGING, write_tree
 
 
 def tree_of(*paths: str, text: str = "new") -> dict[str, str]:
-    """Files with an index of them, as a run writes them."""
+    """Files with an index that lists them, as `voice render` writes them."""
     listed = {"environment": "dev", "resources": [{"file": path} for path in paths[:1]], "files": list(paths[1:])}
     return {**dict.fromkeys(paths, text), INDEX: json.dumps(listed)}
 
@@ -25,7 +25,7 @@ def found(out: Path) -> dict[str, str]:
     return {str(path.relative_to(out)): path.read_text() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
-def test_a_new_run_replaces_the_files_of_the_earlier_one_and_removes_what_it_no_longer_writes(tmp_path: Path) -> None:
+def test_a_new_run_replaces_the_files_of_the_earlier_run_and_removes_obsolete_ones(tmp_path: Path) -> None:
     write_tree(tmp_path, tree_of("a/one.yaml", "b/two.json", text="old"))
     files = tree_of("a/three.yaml", "a/one.yaml")
     assert write_tree(tmp_path, files) == ()
@@ -33,7 +33,7 @@ def test_a_new_run_replaces_the_files_of_the_earlier_one_and_removes_what_it_no_
     assert not (tmp_path / "b").exists()
 
 
-def test_files_of_others_stay_and_are_named(tmp_path: Path) -> None:
+def test_files_of_somebody_else_stay_and_are_listed(tmp_path: Path) -> None:
     write_tree(tmp_path, tree_of("a/one.yaml", "b/two.json", text="old"))
     (tmp_path / "NOTES").write_text("mine")
     (tmp_path / "b" / "sketch.txt").write_text("mine")
@@ -63,19 +63,19 @@ def test_files_of_others_stay_and_are_named(tmp_path: Path) -> None:
         '{"environment": "dev", "resources": [], "files": [7]}',
     ],
 )
-def test_a_directory_without_an_index_of_ours_is_refused_untouched(tmp_path: Path, index: str | None) -> None:
+def test_a_directory_without_a_valid_index_is_refused_untouched(tmp_path: Path, index: str | None) -> None:
     out = tmp_path / "site"
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
     if index is not None:
         (out / INDEX).write_text(index)
     before = found(tmp_path)
-    with pytest.raises(InvalidInputError, match=r"holds files that no run of `voice render` wrote: .*thesis\.txt"):
+    with pytest.raises(InvalidInputError, match=r"contains files that `voice render` did not write: .*thesis\.txt"):
         write_tree(out, tree_of("a/one.yaml"))
     assert found(tmp_path) == before
 
 
-def test_a_file_of_somebody_else_in_our_place_is_refused_unless_it_is_equal(tmp_path: Path) -> None:
+def test_a_file_of_somebody_else_in_the_place_of_a_rendered_file_is_refused_unless_equal(tmp_path: Path) -> None:
     write_tree(tmp_path, tree_of("a/one.yaml"))
     (tmp_path / "a" / "two.yaml").write_text("mine")
     (tmp_path / "c").write_text("mine")
@@ -92,12 +92,12 @@ def test_a_file_of_somebody_else_in_our_place_is_refused_unless_it_is_equal(tmp_
     write_tree(tmp_path, tree_of("a/one.yaml", "a/two.yaml", "c/three.yaml", text="newer"))
 
 
-def test_a_link_in_the_tree_leads_no_file_out_of_it(tmp_path: Path) -> None:
+def test_no_file_is_written_through_a_link_out_of_the_tree(tmp_path: Path) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     write_tree(out, tree_of("b/one.yaml"))
     elsewhere.mkdir()
     (out / "a").symlink_to(elsewhere)
-    with pytest.raises(InvalidInputError, match="move it away"):
+    with pytest.raises(InvalidInputError, match="move the file away"):
         write_tree(out, tree_of("a/one.yaml"))
     assert list(elsewhere.iterdir()) == []
 
@@ -152,13 +152,13 @@ voice(["render", "dev", "-o", sys.argv[1]])
 
 
 def killed(out: Path, step: int, by: signal.Signals) -> int:
-    """Exit code of a run that a signal stops as it moves a file into its place."""
+    """Exit code of a run that a signal stops while it moves file number `step` into its place."""
     command = [sys.executable, "-c", KILLED, str(out), str(step), str(int(by))]
     return subprocess.run(command, capture_output=True, check=False).returncode
 
 
 @pytest.mark.parametrize("step", [1, 2, 30])
-def test_the_run_after_a_killed_one_completes_the_tree_without_litter(tmp_path: Path, step: int) -> None:
+def test_the_run_after_a_killed_run_completes_the_tree_without_leftovers(tmp_path: Path, step: int) -> None:
     out = tmp_path / "out"
     assert killed(out, step, signal.SIGKILL) == -signal.SIGKILL
     subprocess.run([sys.executable, "-m", "stack.cli", "render", "dev", "-o", str(out)], check=True)
@@ -166,7 +166,7 @@ def test_the_run_after_a_killed_one_completes_the_tree_without_litter(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_terminated_run_leaves_no_litter(tmp_path: Path) -> None:
+def test_a_terminated_run_leaves_nothing_behind(tmp_path: Path) -> None:
     assert killed(tmp_path / "out", 20, signal.SIGTERM) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
     assert STAGING.startswith(".")

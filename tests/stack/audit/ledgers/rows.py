@@ -10,7 +10,7 @@ from tests.stack.audit.rule_findings import TOLD
 
 
 def ledger(platform: Platform, name: str) -> Ledger:
-    """A ledger of a small model. The running test's snapshot holds its text."""
+    """A ledger of a small model. The running test compares its text with the snapshot."""
     found = LEDGERS[name](platform)
     TOLD.extend((found.name, *markdown(found).splitlines()))
     return found

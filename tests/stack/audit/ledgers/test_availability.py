@@ -17,7 +17,7 @@ STORE_CALL = hard("store.read", "idempotent")
 
 
 def runs(name: str, *stages: Stage) -> Service:
-    """Own availability 99.95 %."""
+    """A service that has an availability of 99.95 % without its dependencies."""
     return service(name, operation("run", *stages, p95="1s", deadline="2s"))
 
 
@@ -41,7 +41,7 @@ def test_a_flow_names_the_call_whose_softening_reaches_its_target(target: str | 
     assert found[3:] == (3, 0, way)
 
 
-def test_a_flow_names_several_calls_where_one_is_not_enough() -> None:
+def test_a_flow_names_several_calls_if_one_is_not_enough() -> None:
     """Gateway × a × b × store = 99.88 %. Without b: 99.93 %. Without b and the store: 99.94 %."""
     calls = stage(STORE_CALL, hard("b.run", "idempotent"))
     platform = with_target("99.94%", runs("a", calls), runs("b"))
@@ -82,7 +82,7 @@ def test_the_entrance_of_a_flow_cannot_be_softened() -> None:
     assert found[-1] == "not reached: no call can be softened"
 
 
-def test_a_flow_that_just_reaches_its_target_holds() -> None:
+def test_a_flow_that_just_reaches_its_target_needs_no_softening() -> None:
     """Only the gateway is a hard dependency."""
     route = operation("a-run", stage(soft("a.run", "without")), p95="1s", deadline="4s")
     platform = small_platform(gateway(route), runs("a"), flows=(flow("a-run", availability="99.99%"),))
@@ -109,8 +109,8 @@ def test_several_flows_each_list_their_own_calls() -> None:
     assert [row[0] for row in found.tables[2].rows] == ["a", "b"]
 
 
-def test_either_of_two_addresses_suffices() -> None:
-    """The candidates of two providers, each behind a proxy of its own."""
+def test_a_dependency_with_two_candidates_is_listed_as_one_of_several() -> None:
+    """The two candidates have different providers behind different proxies."""
     caller = runs("a", stage(hard("llm.generate", "never")))
     caller = service("a", caller.operations[0].model_copy(update={"deadline": Duration("60s")}))
     slow = ROUTE.model_copy(update={"deadline": Duration("70s")})

@@ -22,8 +22,8 @@ def test_each_workload_counts_its_pods_times_its_requests() -> None:
     assert found["total"] == ("", None, None, *map(pytest.approx, (0.3, 0.33, 0.5, 0.1875, 0.20625, 0.3125)))
 
 
-def test_a_namespace_is_compared_with_its_quota_and_all_with_the_nodes() -> None:
-    """3, 3.3 and 5 pods; 7 with surge; 5 more that are stopping. The quota is 4 cores and 40 pods, the node 8 cores."""
+def test_a_namespace_is_compared_with_its_quota_and_all_workloads_with_the_nodes() -> None:
+    """3, 3.3 and 5 pods, 7 with surge, 12 with stopping pods. The quota is 4 cores and 40 pods, a node has 8 cores."""
     table = [row for row in _limits() if row[:2] in {("shop", "pods"), ("shop", "cpu requests, cores")}]
     (cpu, pods) = table
     assert cpu[2:] == (*map(pytest.approx, (0.3, 0.33, 0.5, 0.7, 1.2)), 4.0, pytest.approx(0.3))

@@ -78,9 +78,9 @@ def test_a_team_pays_for_its_services_and_the_platform_team_for_the_rest() -> No
 
 
 def test_a_flow_pays_its_share_of_the_executions_at_each_service() -> None:
-    """a runs 30 + 10 times a second and b 30 times: chat pays 3/4 of a and all of b, list the rest of a.
+    """a runs 30 + 10 times a second, b runs 30 times. So chat pays 3/4 of a and all of b, and list pays 1/4 of a.
 
-    A month has 30/s × 25 % × 730 h × 3,600 s = 19.71 million requests of chat. It calls no model.
+    A month has 30/s × 25 % × 730 h × 3,600 s = 19.71 million requests of chat. No flow calls a model.
     """
     named = flow("chat").model_copy(update={"name": "talk"})
     found = rows(priced(routes(), caller(), B, flows=(named,)), "cost", "flows")
@@ -125,7 +125,10 @@ class Keeping(Component):
 
 
 def test_telemetry_costs_its_retention_and_a_volume_counts_once() -> None:
-    """3 GiB × (7 + 1 days) × 2 copies × 0.50 USD = 24 USD. Two volumes of 60 GiB cost 60 USD; one is rendered twice."""
+    """3 GiB × (7 + 1 days) × 2 copies × 0.50 USD = 24 USD. Two volumes of 60 GiB cost 60 USD.
+
+    One volume is rendered twice: as a claim, and in the StatefulSet's template.
+    """
     platform = priced(B)
     platform.__dict__["components"] = (*platform.components, Keeping(name="keeper", namespace="stores"))
     protection = rows(platform, "cost", "cost of protection")

@@ -1,4 +1,4 @@
-"""The numbers that two versions of a model are compared by."""
+"""The numbers by which `voice diff` compares two versions of a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENTRANCE = gateway(operation("a-run", stage(hard("a.run", "idempotent")), p95="1
 
 
 def test_measures_of_a_small_model() -> None:
-    """The store is called softly and then hard by `a`, and only softly by `b`."""
+    """`a` has a soft and a hard call to the store. `b` has only a soft call to the store."""
     either = stage(soft("store.read", "without"), hard("store.write", "idempotent", retry=TWICE))
     a = service("a", operation("run", either, stage(hard("b.run", "idempotent")), p95="1s", deadline="2s"))
     b = service("b", operation("run", stage(soft("store.read", "without")), p95="1s", deadline="1s"))

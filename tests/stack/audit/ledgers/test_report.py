@@ -1,4 +1,4 @@
-"""A ledger as text for people and for programs."""
+"""A ledger as Markdown for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_markdown_has_a_section_for_each_table() -> None:
     assert markdown(Ledger("cost", ())) == "The cost ledger is empty."
 
 
-def test_json_rounds_what_floating_point_adds() -> None:
+def test_json_rounds_floating_point_errors_away() -> None:
     text = REPORTS["json"](LEDGER)
     assert text == text.rstrip()
     rows = [{"service": "a", "cores": 0.3, "pods": 2}, {"service": "total", "cores": None, "pods": 1002}]

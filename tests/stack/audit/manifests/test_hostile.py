@@ -1,4 +1,4 @@
-"""Manifests with a strange value in any place are audited, or refused with a line."""
+"""Manifests with a strange value in any place are audited, or refused with the line of the value."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SYSTEM: list[Content] = [
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The place of every value but the whole."""
+    """The path of every value inside `value`."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in entries:
         yield (*path, key)
@@ -61,7 +61,7 @@ def audited(directory: Any, contents: list[Any]) -> None:
         assert outcome.verdicts
 
 
-def test_the_system_itself_is_audited(tmp_path: Any) -> None:
+def test_the_unchanged_system_is_audited(tmp_path: Any) -> None:
     audited(tmp_path, SYSTEM)
     load_system(tmp_path)
 

@@ -1,4 +1,4 @@
-"""The platform's own manifests, which another part of the code derives from the model, break no rule of manifests."""
+"""The rendered manifests of the platform break no rule on manifests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.platforms import ENVIRONMENTS, platform
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_rendered_platform_holds_every_rule_of_manifests(environment: str, tmp_path: Path) -> None:
+def test_the_rendered_platform_satisfies_every_rule_on_manifests(environment: str, tmp_path: Path) -> None:
     render(platform(environment), tmp_path / "out")
     outcome = audit_manifests(load_system(tmp_path / "out" / "manifests"), on=date(2026, 11, 30))
     assert outcome.judged == ()

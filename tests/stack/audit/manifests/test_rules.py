@@ -1,4 +1,4 @@
-"""Each rule on manifests that break it, that just satisfy it, and that do not tell."""
+"""Each rule checks manifests that break it, that just satisfy it, and that do not show whether they break it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def shop(**fields: Any) -> Content:
 # Addresses
 
 
-def test_n04_a_port_that_the_service_does_not_offer(tmp_path: Path) -> None:
+def test_n04_finds_a_port_that_the_service_does_not_offer(tmp_path: Path) -> None:
     wrong = workload("shop", env=[variable("STORE", "store:6380")])
     (finding,) = findings(tmp_path, wrong, *STORE)
     assert (finding.rule, finding.severity, finding.path) == ("N04", "error", "Deployment shop → store:6380")
@@ -59,7 +59,7 @@ def test_n04_a_port_that_the_service_does_not_offer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"clusterIP": "None"}, {"type": "ExternalName"}])
-def test_n04_is_silent_where_a_service_opens_every_port(fields: dict[str, str], tmp_path: Path) -> None:
+def test_n04_finds_nothing_if_a_service_opens_every_port(fields: dict[str, str], tmp_path: Path) -> None:
     wrong = workload("shop", env=[variable("STORE", "store:6380")])
     assert findings(tmp_path, wrong, STORE[0], service("store", 6379, **fields)) == []
 
@@ -75,7 +75,7 @@ def test_n04_is_silent_where_a_service_opens_every_port(fields: dict[str, str], 
         ("alias:80", False),
     ],
 )
-def test_n04_a_name_that_no_manifest_has(host: str, warned: bool, tmp_path: Path) -> None:
+def test_n04_finds_a_name_that_no_manifest_defines(host: str, warned: bool, tmp_path: Path) -> None:
     pod = {"hostAliases": [{"ip": "10.0.0.1", "hostnames": ["alias"]}]}
     client = workload("shop", pod=pod, env=[variable("OTHER", host)])
     expected = [("N04", "warning", f"Deployment shop → {host}")] if warned else []
@@ -95,12 +95,12 @@ def test_n04_names_the_namespaces_that_have_a_service_of_that_name(tmp_path: Pat
     assert missing.arithmetic == text
 
 
-def test_n04_is_silent_where_an_operator_may_make_the_service(tmp_path: Path) -> None:
+def test_n04_finds_nothing_if_an_operator_may_create_the_service(tmp_path: Path) -> None:
     operated = {**resource("Pooler", "gone"), "apiVersion": "postgresql.example.com/v1"}
     assert found(tmp_path, workload("shop", env=[variable("OTHER", "gone:80")]), *STORE, operated) == []
 
 
-def test_n04_a_service_without_pods_and_a_port_without_a_name(tmp_path: Path) -> None:
+def test_n04_finds_a_service_without_pods_and_a_target_port_without_a_name(tmp_path: Path) -> None:
     (finding,) = findings(tmp_path, service("store"))
     assert (finding.rule, finding.severity, finding.path) == ("N04", "warning", "Service store")
     assert finding.arithmetic == "selector app=store selects no pod of these manifests"
@@ -110,7 +110,7 @@ def test_n04_a_service_without_pods_and_a_port_without_a_name(tmp_path: Path) ->
     assert found(tmp_path, without_selector) == []
 
 
-def test_n04_a_probe_of_a_port_without_that_name(tmp_path: Path) -> None:
+def test_n04_finds_a_probe_of_a_port_name_that_the_container_lacks(tmp_path: Path) -> None:
     for port, broken in (("redis", False), ("http", True), ("6380", False), (6380, False)):
         probed = workload(
             "store", ports=[{"containerPort": 6379, "name": "redis"}], livenessProbe={"tcpSocket": {"port": port}}
@@ -152,13 +152,13 @@ DNS = {"ports": [{"port": 53, "protocol": "UDP"}]}
         ([{}], False),
     ],
 )
-def test_n01_ingress_that_no_policy_admits(rules: list[Content], denied: bool, tmp_path: Path) -> None:
+def test_n01_finds_ingress_that_no_policy_admits(rules: list[Content], denied: bool, tmp_path: Path) -> None:
     expected = [("N01", "error", "Deployment shop → store:6379")] if denied else []
     assert found(tmp_path, shop(), *STORE, policy("p", "store", ingress=rules)) == expected
 
 
 def test_n01_names_every_policy_and_checks_every_pod_of_the_service(tmp_path: Path) -> None:
-    """The Service selects three workloads: one without a port of that name, an open one and a closed one."""
+    """The Service selects three workloads: one without the port, one that admits the caller, and one that denies it."""
     named = {"containerPort": 6379, "name": "redis"}
     labels = {"matchLabels": {"version": "closed"}}
 
@@ -184,7 +184,7 @@ def test_n04_lists_every_port_that_the_service_offers(tmp_path: Path) -> None:
     assert finding.proposal == ""
 
 
-def test_n01_egress_that_no_policy_admits(tmp_path: Path) -> None:
+def test_n01_finds_egress_that_no_policy_admits(tmp_path: Path) -> None:
     of_store = {"to": [{"podSelector": {"matchLabels": {"app": "store"}}}]}
     for rules, denied in (([DNS], True), ([DNS, of_store], False)):
         expected = [("N01", "error", "Deployment shop → store:6379")] if denied else []
@@ -192,14 +192,14 @@ def test_n01_egress_that_no_policy_admits(tmp_path: Path) -> None:
         assert found(tmp_path, shop(), *STORE, closed) == expected
 
 
-def test_n01_the_union_of_all_policies_counts_and_none_governs_the_nodes_network(tmp_path: Path) -> None:
+def test_n01_uses_the_union_of_all_policies_and_ignores_pods_on_the_nodes_network(tmp_path: Path) -> None:
     closed, opened = policy("closed", "store", ingress=[]), policy("opened", "store", ingress=[{"from": [OF_SHOP]}])
     assert found(tmp_path, shop(), *STORE, closed, opened) == []
     on_node = workload("store", pod={"hostNetwork": True})
     assert found(tmp_path, shop(), on_node, STORE[1], closed) == []
 
 
-def test_n06_a_name_that_no_policy_lets_a_pod_resolve(tmp_path: Path) -> None:
+def test_n06_finds_pods_that_no_policy_lets_resolve_names(tmp_path: Path) -> None:
     of_store = {"to": [{"podSelector": {}}], "ports": [{"port": 6379}]}
     for rules, closed in (([of_store], True), ([of_store, DNS], False), ([{"to": [{"podSelector": {}}]}], False)):
         expected = [("N06", "error", "Deployment shop")] if closed else []
@@ -219,7 +219,9 @@ def test_n06_a_name_that_no_policy_lets_a_pod_resolve(tmp_path: Path) -> None:
         ({"httpGet": {"port": 80}}, 1, False),
     ],
 )
-def test_t05_a_pause_as_long_as_the_grace_period(handler: Content, grace: int, late: bool, tmp_path: Path) -> None:
+def test_t05_finds_a_sleep_as_long_as_the_grace_period(
+    handler: Content, grace: int, late: bool, tmp_path: Path
+) -> None:
     ending = workload("store", pod={"terminationGracePeriodSeconds": grace}, lifecycle={"preStop": handler})
     assert found(tmp_path, ending, STORE[1]) == ([("T05", "error", "Deployment store → store.preStop")] if late else [])
 
@@ -228,14 +230,14 @@ def test_t05_a_pause_as_long_as_the_grace_period(handler: Content, grace: int, l
     ("probe", "late"),
     [({"timeoutSeconds": 10}, True), ({"timeoutSeconds": 9}, False), ({"periodSeconds": 1}, True), ({}, False)],
 )
-def test_t07_a_timeout_as_long_as_the_period(probe: Content, late: bool, tmp_path: Path) -> None:
+def test_t07_finds_a_timeout_as_long_as_the_period(probe: Content, late: bool, tmp_path: Path) -> None:
     probed = workload("store", readinessProbe={"exec": {"command": ["true"]}, **probe})
     assert found(tmp_path, probed, STORE[1]) == (
         [("T07", "error", "Deployment store → store.readinessProbe")] if late else []
     )
 
 
-def test_p03_a_stateful_set_that_waits_for_each_pod(tmp_path: Path) -> None:
+def test_p03_finds_a_stateful_set_that_waits_for_each_pod(tmp_path: Path) -> None:
     ordered = workload("store", kind="StatefulSet")
     assert found(tmp_path, ordered, STORE[1]) == [("P03", "warning", "StatefulSet store")]
     for fields in ({"podManagementPolicy": "Parallel"}, {"updateStrategy": {"type": "OnDelete"}}):
@@ -259,12 +261,12 @@ def test_p03_a_stateful_set_that_waits_for_each_pod(tmp_path: Path) -> None:
         ("TOKENIZER", "bpe", False),
     ],
 )
-def test_s01_a_secret_in_a_variable(name: str, value: str, plain: bool, tmp_path: Path) -> None:
+def test_s01_finds_a_secret_in_a_variable(name: str, value: str, plain: bool, tmp_path: Path) -> None:
     held = workload("store", env=[variable(name, value)])
     assert found(tmp_path, held, STORE[1]) == ([("S01", "error", f"Deployment store → store.{name}")] if plain else [])
 
 
-def test_s01_a_secret_in_a_file(tmp_path: Path) -> None:
+def test_s01_finds_a_secret_in_a_file(tmp_path: Path) -> None:
     for key, value, plain in (
         ("admin-password", "Yg==", True),
         ("tls.key", "Yg==", True),
@@ -288,7 +290,9 @@ def test_s01_a_secret_in_a_file(tmp_path: Path) -> None:
         ("mongo@sha256:" + "0" * 64, False),
     ],
 )
-def test_s01_an_image_that_moves_once_for_all_that_run_it(image: str, moves: bool, tmp_path: Path) -> None:
+def test_s01_reports_an_image_with_the_tag_latest_once_for_all_workloads(
+    image: str, moves: bool, tmp_path: Path
+) -> None:
     contents = (workload("store", image=image), workload("other", image=image), STORE[1])
     assert found(tmp_path, *contents) == ([("S01", "warning", f"image {image}")] if moves else [])
 
@@ -305,7 +309,7 @@ def autoscaler(name: str = "store", **spec: Any) -> Content:
     return resource("HorizontalPodAutoscaler", name, {"scaleTargetRef": target, "maxReplicas": 3, **spec})
 
 
-def test_d03_an_autoscaler_without_requests_without_target_and_beside_a_count(tmp_path: Path) -> None:
+def test_d03_finds_an_autoscaler_without_requests_or_target_and_replicas_beside_it(tmp_path: Path) -> None:
     scaled = workload("store", **CPU)
     assert found(tmp_path, scaled, STORE[1], autoscaler()) == []
     limited = workload("store", resources={"limits": {"cpu": "1"}})
@@ -318,7 +322,7 @@ def test_d03_an_autoscaler_without_requests_without_target_and_beside_a_count(tm
     assert found(tmp_path, *STORE, autoscaler("stores")) == [("D03", "warning", "HorizontalPodAutoscaler stores")]
 
 
-def test_h02_an_autoscaler_that_adds_up_a_sidecar(tmp_path: Path) -> None:
+def test_h02_finds_an_autoscaler_that_counts_a_sidecar(tmp_path: Path) -> None:
     beside = workload("store", **CPU)
     beside["spec"]["template"]["spec"]["containers"].append({"name": "proxy", **CPU})
     assert found(tmp_path, beside, STORE[1], autoscaler(metrics=[METRIC])) == [("H02", "warning", "Deployment store")]
@@ -338,13 +342,13 @@ def test_h02_an_autoscaler_that_adds_up_a_sidecar(tmp_path: Path) -> None:
         ({"minAvailable": 1}, 0, False),
     ],
 )
-def test_a03_a_budget_that_lets_no_pod_go(spec: Content, replicas: int, blocks: bool, tmp_path: Path) -> None:
+def test_a03_finds_a_budget_that_allows_no_eviction(spec: Content, replicas: int, blocks: bool, tmp_path: Path) -> None:
     budget = resource("PodDisruptionBudget", "b", {"selector": {"matchLabels": {"app": "store"}}, **spec})
     expected = [("A03", "error", "PodDisruptionBudget b")] if blocks else []
     assert found(tmp_path, with_spec(STORE[0], replicas=replicas), STORE[1], budget) == expected
 
 
-def test_a03_replicas_without_a_budget(tmp_path: Path) -> None:
+def test_a03_finds_replicas_without_a_budget(tmp_path: Path) -> None:
     assert found(tmp_path, with_spec(STORE[0], replicas=2), STORE[1]) == [("A03", "warning", "Deployment store")]
     scaled = autoscaler(minReplicas=2, metrics=[BY_CONTAINER])
     assert found(tmp_path, *STORE, scaled) == [("A03", "warning", "Deployment store")]
@@ -352,7 +356,7 @@ def test_a03_replicas_without_a_budget(tmp_path: Path) -> None:
     assert found(tmp_path, with_spec(workload("job"), replicas=2), *STORE) == []
 
 
-def test_e01_a_policy_that_governs_nothing(tmp_path: Path) -> None:
+def test_e01_finds_a_policy_or_a_budget_that_selects_no_pod(tmp_path: Path) -> None:
     assert found(tmp_path, *STORE, policy("p", "stores")) == [("E01", "warning", "NetworkPolicy p → app=stores")]
     for peer, idle in (("shops", True), ("shop", False)):
         admitting = policy("p", "store", ingress=[{"from": [{"podSelector": {"matchLabels": {"app": peer}}}]}])
@@ -383,7 +387,9 @@ def test_e01_a_policy_that_governs_nothing(tmp_path: Path) -> None:
         ({"timeout": "1s"}, []),
     ],
 )
-def test_r03_and_t02_the_retries_of_a_route(route: Content, expected: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_r03_and_t02_check_the_retries_of_a_route(
+    route: Content, expected: list[tuple[str, str]], tmp_path: Path
+) -> None:
     destination = [{"destination": {"host": "store"}}]
     routes = resource("VirtualService", "v", {"hosts": ["store"], "http": [{"route": destination, **route}]})
     looked_at = found(tmp_path, *STORE, routes)
@@ -401,12 +407,12 @@ def test_r03_and_t02_check_a_route_after_one_that_they_skip(tmp_path: Path) -> N
     assert slow.arithmetic == "4 attempts × 2s = 8s > timeout 5s"
 
 
-def test_a_finding_stands_at_the_line_that_declares_the_value(tmp_path: Path) -> None:
+def test_a_finding_names_the_line_that_declares_the_value(tmp_path: Path) -> None:
     (finding,) = findings(tmp_path, workload("store", env=[variable("DB_PASSWORD", "changeme")]), STORE[1])
     assert finding.where is not None
     lines = Path(finding.where.file).read_text(encoding="utf-8").splitlines()
     assert lines[finding.where.line - 1].strip() == "- name: DB_PASSWORD"
 
 
-def test_a_rule_looks_at_manifests_once() -> None:
+def test_no_rule_checks_manifests_twice() -> None:
     assert len({rule.id for rule in RULES}) == len(RULES)

@@ -35,19 +35,19 @@ def resource(kind: str, name: str, spec: Mapping[str, Any] | None = None, **fiel
 
 
 def workload(name: str, *, kind: str = "Deployment", pod: Mapping[str, Any] | None = None, **changes: Any) -> Content:
-    """A workload of one container; `changes` are the container's fields, `pod` those around it."""
+    """A workload with one container. `changes` are fields of the container, `pod` has other fields of the pod."""
     container = {"name": name, "image": f"example/{name}:1.0", **changes}
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container], **(pod or {})}}
     return resource(kind, name, {"template": template})
 
 
 def with_spec(content: Content, **fields: Any) -> Content:
-    """A resource with other fields of its spec."""
+    """A resource with changed fields of its spec."""
     return {**content, "spec": {**content["spec"], **fields}}
 
 
 def service(name: str, port: int = 80, target: int | str | None = None, **fields: Any) -> Content:
-    """A Service for the workload of its name."""
+    """A Service for the workload with the same name."""
     ports = [{"port": port, **({} if target is None else {"targetPort": target})}]
     return resource("Service", name, {"selector": {"app": name}, "ports": ports, **fields})
 
@@ -58,7 +58,7 @@ def variable(name: str, value: str) -> Content:
 
 
 def write(directory: Path, *contents: Content | str) -> Path:
-    """The directory, with each content in a file of its own."""
+    """Write each content to a separate file. Returns the directory."""
     for number, content in enumerate(contents):
         text = content if isinstance(content, str) else yaml.dump(content, Dumper=_Dumper, sort_keys=False)
         (directory / f"{number:02}.yaml").write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A directory of manifests is read whole, or refused with every fault and its line."""
+"""A directory of manifests is read completely, or refused with every fault and its line."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ def test_an_invalid_directory_of_manifests_is_one_clear_error(text: str, said: s
     assert said in refusal(tmp_path, text)
 
 
-def test_a_directory_that_is_none_or_empty_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_empty_directory_is_refused(tmp_path: Path) -> None:
     assert "has no manifest" in refusal(tmp_path)
     with pytest.raises(InvalidInputError, match="is no directory"):
         load_system(tmp_path / "missing")
 
 
-def test_every_fault_of_every_file_is_told_at_once(tmp_path: Path) -> None:
+def test_every_fault_of_every_file_is_reported_at_once(tmp_path: Path) -> None:
     text = refusal(tmp_path, "a: [", "- b", SHOP.replace("80", "http"))
     assert text.startswith("DIR: 2 faults\n")
     text = refusal(tmp_path, SHOP.replace("80", "a"), SHOP.replace("shop", "b").replace("80", "b"), "# none")
     assert text.startswith("DIR: 2 faults\n")
 
 
-def test_lists_and_documents_are_opened_each_with_its_line(tmp_path: Path) -> None:
+def test_items_of_lists_and_documents_keep_their_lines(tmp_path: Path) -> None:
     listed = f"apiVersion: v1\nkind: List\nitems:\n- {SHOP.replace(chr(10), chr(10) + '  ').rstrip()}\n"
     found = system(tmp_path, f"{listed}---\n{SHOP.replace('shop', 'store')}")
     assert [(each.name, each.manifest.at().line) for each in found.services] == [("shop", 4), ("store", 9)]
@@ -77,13 +77,13 @@ def test_json_is_read_too(tmp_path: Path) -> None:
     assert [each.name for each in load_system(tmp_path).services] == ["a"]
 
 
-def test_fields_that_are_empty_are_left_out(tmp_path: Path) -> None:
+def test_empty_fields_count_as_left_out(tmp_path: Path) -> None:
     empty = workload("a", env=None, ports=None, resources=None, args=None)
     found = system(tmp_path, empty, service("a"), resource("ConfigMap", "c", data=None))
     assert found.workloads[0].containers[0][2].ports == ()
 
 
-def test_one_name_may_stand_in_two_namespaces(tmp_path: Path) -> None:
+def test_one_name_may_be_used_in_two_namespaces(tmp_path: Path) -> None:
     other = service("a")
     other["metadata"]["namespace"] = "other"
     assert [each.title for each in system(tmp_path, service("a"), other).services] == ["Service a", "Service other/a"]

@@ -11,7 +11,7 @@ STORE = service("store", 6379)
 
 
 def named(directory: Path, *variables: Content, **fields: Any) -> list[tuple[str, int | None, bool]]:
-    """Host, port, and whether a Service of that name is there."""
+    """Host and port of each reference, and True if a Service has that name."""
     found = system(directory, workload("shop", env=list(variables), **fields), service("shop"), STORE)
     return [(each.address.host, each.address.port, each.service is not None) for each in found.references]
 
@@ -37,7 +37,7 @@ def named(directory: Path, *variables: Content, **fields: Any) -> list[tuple[str
         ("Store:6379", []),
     ],
 )
-def test_a_value_names_a_host_where_its_form_says_so(
+def test_a_value_names_a_host_if_its_form_shows_it(
     value: str, found: list[tuple[str, int | None, bool]], tmp_path: Path
 ) -> None:
     assert named(tmp_path, variable("VALUE", value)) == found
@@ -52,7 +52,7 @@ def test_a_value_names_a_host_where_its_form_says_so(
         ("STORE_HOST", "localhost", []),
     ],
 )
-def test_a_bare_host_is_one_by_its_variable_and_takes_the_port_beside_it(
+def test_a_bare_host_counts_by_the_name_of_its_variable_and_takes_the_port_of_the_port_variable(
     name: str, value: str, found: list[tuple[str, int | None, bool]], tmp_path: Path
 ) -> None:
     assert named(tmp_path, variable(name, value), variable("STORE_PORT", "6379")) == found
@@ -70,7 +70,7 @@ def test_variables_come_from_config_maps_too(tmp_path: Path) -> None:
     assert (reference.address.named_by, reference.service and reference.service.name) == ("X_STORE", "store")
 
 
-def test_a_reference_knows_the_line_of_its_variable(tmp_path: Path) -> None:
+def test_a_reference_has_the_line_of_its_variable(tmp_path: Path) -> None:
     shop = workload("shop", env=[variable("A", "1"), variable("B", "store:6379")])
     (reference,) = system(tmp_path, shop, STORE).references
     assert (tmp_path / "00.yaml").read_text().splitlines()[reference.address.where.line - 1].strip() == "- name: B"

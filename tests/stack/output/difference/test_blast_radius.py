@@ -1,4 +1,4 @@
-"""Each change has exactly its own sentences in the blast radius, with values that were summed by hand."""
+"""Each change has exactly the expected sentences in the blast radius. The values are summed by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ STORE_CALL = hard("store.read", "idempotent")
 
 @dataclass(frozen=True)
 class World:
-    """A gateway → a → b and a store: each change replaces one part."""
+    """A small platform: gateway → a → b, and a store. Each change replaces one part."""
 
     to_a: Call = A_CALL
     a_calls: tuple[Stage, ...] = (stage(B_CALL, STORE_CALL),)
@@ -93,7 +93,7 @@ def told(before: World, after: World) -> list[str]:
 C = service("c", READ, replicas=Replicas(min=1, max=1))
 GRAFANA = Link(Peer(namespace="watch", name="grafana", ports=()), Peer(namespace="stores", name="store", ports=(5432,)))
 CHANGES: dict[str, tuple[World, World, list[str]]] = {
-    # a → b makes 2 attempts, then 3; with 2 attempts gateway → a it is 2 × 3.
+    # a → b makes 2 attempts, then 3. With 2 attempts of gateway → a the product is 2 × 3.
     "a policy": (
         replace(WORLD, a_calls=(stage(hard("b.read", "idempotent", retry=TWICE)),)),
         replace(WORLD, a_calls=(stage(hard("b.read", "idempotent", retry=THRICE)),)),
@@ -133,8 +133,8 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         replace(WORLD, a_calls=(stage(soft("b.read", "without"), STORE_CALL),)),
         ["availability of the chat flow 99.8800% → 99.9300%", "edge a → b is soft, and was hard"],
     ),
-    # b has no other caller; the store is reached from a alone.
-    "a call less": (
+    # b has no other caller.
+    "one call less": (
         WORLD,
         replace(WORLD, a_calls=(stage(STORE_CALL),)),
         ["availability of the chat flow 99.8800% → 99.9300%", "edge a → b is no longer permitted"],
@@ -145,7 +145,7 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         replace(WORLD, prices=PRICES.model_copy(update={"cpu_hour": 2.0})),
         ["cost of the services +335.80 USD a month at the expected scale (335.80 → 671.60)"],
     ),
-    # 0.2 more cores in each of b's 2.3 pods, and of its 5 at most.
+    # 0.2 more cores in each pod of b. b has 2.3 pods at the expected scale, and 5 pods at the maximum with surge.
     "a request": (
         WORLD,
         replace(WORLD, b={"sizing": toy.SIZING.model_copy(update={"cpu_request": Cpu("300m"), "cpu_limit": Cpu("1")})}),
@@ -155,7 +155,7 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         ],
     ),
     # 10/s × 25 % × 730 h × 3,600 s = 6.57 million calls × (800 × 0.15 + 200 × 0.60) micro-USD = 1,576.80 USD.
-    # 200 tokens more of output cost 0.60 × 200 = 120 micro-USD a call: 788.40 USD.
+    # 200 more output tokens cost 0.60 × 200 = 120 micro-USD a call: 788.40 USD.
     "a model's output": (
         replace(MODEL_CALLS, more=(models(use=USE),)),
         replace(MODEL_CALLS, more=(models(use=USE.model_copy(update={"output_mean": 400})),)),
@@ -198,7 +198,7 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_change_has_exactly_its_effects(change: str) -> None:
+def test_each_change_has_exactly_its_sentences(change: str) -> None:
     before, after, sentences = CHANGES[change]
     assert told(before, after) == sentences
     assert told(after, after) == []
@@ -227,7 +227,7 @@ def test_every_measure_has_a_sentence() -> None:
 RETRIED = replace(WORLD, a_calls=(stage(hard("b.read", "idempotent", retry=TWICE), STORE_CALL),))
 
 
-def test_a_policy_reloads_the_pods_of_its_caller_alone() -> None:
+def test_a_changed_policy_reloads_only_the_pods_of_its_caller() -> None:
     found = compare(side_of_platform(WORLD.platform), side_of_platform(RETRIED.platform))
     assert text(found).splitlines()[:3] == [
         "blast radius",
@@ -251,7 +251,7 @@ def test_a_policy_reloads_the_pods_of_its_caller_alone() -> None:
     ]
 
 
-def test_pods_that_restart_come_before_those_that_reload() -> None:
+def test_pods_that_restart_come_before_pods_that_reload() -> None:
     after = replace(RETRIED, b={"http_port": 8081})
     lines = text(compare(side_of_platform(WORLD.platform), side_of_platform(after.platform))).splitlines()
     assert [line for line in lines if "pods re" in line] == [
@@ -284,7 +284,7 @@ def test_rendered_trees_have_the_same_blast_radius(change: str, trees: Callable[
     assert [each.text for each in compare(*sides).blast_radius or ()] == sentences
 
 
-def test_a_tree_without_measures_is_compared_by_its_resources_alone(trees: Callable[[World], Path]) -> None:
+def test_a_tree_without_measures_is_compared_only_by_its_resources(trees: Callable[[World], Path]) -> None:
     tree = trees(WORLD)
     (tree / "ledger.json").unlink()
     found = compare(side_of(str(tree), toy.TENANT), side_of_platform(RETRIED.platform))

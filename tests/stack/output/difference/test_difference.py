@@ -134,7 +134,7 @@ def test_changed_content_of_a_mounted_config_map_reloads(name: str) -> None:
 @pytest.mark.parametrize(
     "after", [config_map("agent-policy", "1", note="new"), config_map("another", "2"), config_map("agent-policy", "1")]
 )
-def test_pods_do_not_reload_for_what_they_do_not_mount_or_read(after: dict[str, Any]) -> None:
+def test_pods_do_not_reload_for_annotations_or_config_maps_that_they_do_not_mount(after: dict[str, Any]) -> None:
     assert not difference([DEPLOYMENT, config_map("agent-policy", "1")], [DEPLOYMENT, after]).effects
 
 
@@ -152,7 +152,7 @@ def test_a_new_workload_has_no_pods_that_reload() -> None:
     assert not found.effects
 
 
-def test_pods_that_restart_are_not_said_to_reload() -> None:
+def test_pods_that_restart_are_not_reported_to_reload() -> None:
     after = with_field(DEPLOYMENT, "spec.template.spec.containers.0.image", "agent:2")
     found = difference([DEPLOYMENT, config_map("agent-policy", "1")], [after, config_map("agent-policy", "2")])
     assert [effect.pods for effect in found.effects] == ["restart"]
@@ -161,7 +161,7 @@ def test_pods_that_restart_are_not_said_to_reload() -> None:
 def test_a_changed_selector_replaces_a_deployment() -> None:
     found = difference([DEPLOYMENT], [with_field(DEPLOYMENT, "spec.selector.matchLabels", {"a": "b"})])
     assert found.changed[0].replaces
-    assert found.effects == (Effect(AGENT, "restart", "it is replaced"),)
+    assert found.effects == (Effect(AGENT, "restart", "the workload is replaced"),)
     assert not found.data_at_risk
 
 
@@ -186,7 +186,7 @@ def test_data_that_would_be_replaced_or_shrunk_is_at_risk(
     assert difference([before], [with_field(before, path, value)]).data_at_risk == at_risk
 
 
-def test_a_size_that_is_none_is_refused() -> None:
+def test_an_invalid_size_is_refused() -> None:
     with pytest.raises(InvalidInputError) as refused:
         difference([CLUSTER], [with_field(with_field(CLUSTER, "spec.storage.size", "1G"), "spec.walStorage.size", 1.5)])
     assert [str(fault).partition(";")[0] for fault in refused.value.faults] == [
@@ -216,11 +216,11 @@ def test_a_namespace_is_removed_with_all_its_data() -> None:
     assert not difference([namespace], []).data_at_risk
 
 
-def test_a_stateful_set_without_claims_bears_no_data() -> None:
+def test_a_stateful_set_without_claims_holds_no_data() -> None:
     assert not difference([with_field(STATEFUL_SET, "spec.volumeClaimTemplates", [])], []).data_at_risk
 
 
-def test_a_change_touches_whole_fields_alone() -> None:
+def test_a_change_matches_only_whole_field_names() -> None:
     (change,) = difference([DEPLOYMENT], [with_field(DEPLOYMENT, "spec.replicas", 3)]).changed
     assert change.touches("spec")
     assert change.touches("spec.replicas")

@@ -24,13 +24,13 @@ def changes(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
 
 
 @given(VALUES, VALUES)
-def test_two_values_differ_in_no_field_exactly_when_they_are_equal(before: Any, after: Any) -> None:
+def test_two_values_have_no_field_changes_exactly_if_they_are_equal(before: Any, after: Any) -> None:
     equal = json.dumps(before, sort_keys=True) == json.dumps(after, sort_keys=True)
     assert (not list(field_changes(before, after))) == equal
 
 
 @given(VALUES, VALUES)
-def test_the_way_back_changes_the_same_fields(before: Any, after: Any) -> None:
+def test_the_reverse_comparison_changes_the_same_fields(before: Any, after: Any) -> None:
     there = {field.path: (repr(field.before), repr(field.after)) for field in field_changes(before, after)}
     back = {_turned(field.path): (repr(field.after), repr(field.before)) for field in field_changes(after, before)}
     assert there == back
@@ -50,11 +50,11 @@ def _turned(path: str) -> str:
         ({"ports": [1, 2]}, {"ports": (1, 3)}, [("ports[1]", 2, 3)]),
     ],
 )
-def test_a_field_is_named_as_people_write_it(before: Any, after: Any, expected: Any) -> None:
+def test_a_field_has_a_readable_path(before: Any, after: Any, expected: Any) -> None:
     assert changes(before, after) == expected
 
 
-def test_items_with_names_are_told_apart_by_them() -> None:
+def test_list_items_are_matched_by_name() -> None:
     before = [{"name": "app", "image": "a:1"}, {"name": "proxy", "image": "p:1"}]
     after = [{"name": "first", "image": "f:1"}, {"name": "app", "image": "a:2"}, {"name": "proxy", "image": "p:1"}]
     assert changes(before, after) == [
@@ -76,7 +76,7 @@ OUTSIDE = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}
 
 
 @pytest.mark.parametrize("direction", ["from", "to"])
-def test_rules_of_a_network_policy_are_told_apart_by_their_peers(direction: str) -> None:
+def test_rules_of_a_network_policy_are_matched_by_their_peers(direction: str) -> None:
     before = rules(direction, (pods("apps", "b"), 1), (pods("apps", "c"), 1), (OUTSIDE, 443))
     added = rules(direction, (pods("apps", "a"), 1))
     after = added + rules(direction, (pods("apps", "b"), 1), (pods("apps", "c"), 2), (OUTSIDE, 465))
@@ -87,7 +87,7 @@ def test_rules_of_a_network_policy_are_told_apart_by_their_peers(direction: str)
     ]
 
 
-def test_items_without_a_name_are_told_apart_by_their_content() -> None:
+def test_items_without_a_name_are_matched_by_their_content() -> None:
     before = rules("to", (pods("apps", "a"), 1), (pods("apps", "a"), 2), (pods("apps", "a"), 3))
     assert changes(before, before[1:]) == [("[0]", before[0], ABSENT)]
     changed = rules("to", (pods("apps", "a"), 2), (pods("apps", "a"), 4))
@@ -95,19 +95,19 @@ def test_items_without_a_name_are_told_apart_by_their_content() -> None:
 
 
 @pytest.mark.parametrize("names", [("b", "a"), ("a", "a")])
-def test_items_in_another_order_or_with_one_name_differ_at_a_position(names: tuple[str, str]) -> None:
+def test_items_in_another_order_or_with_equal_names_differ_at_a_position(names: tuple[str, str]) -> None:
     before = [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
     after = [{"name": name, "value": item["value"]} for name, item in zip(names, before, strict=True)]
     assert all(path.startswith(("[0]", "[1]")) for path, *_ in changes(before, after))
     assert changes(before, after)
 
 
-def test_text_that_holds_json_is_compared_as_its_document() -> None:
+def test_text_that_contains_json_is_compared_as_a_document() -> None:
     before, after = json.dumps({"outbound": [{"name": "redis.access", "timeout": "20ms"}]}), '{"outbound": []}'
     assert [path for path, *_ in changes({"policy.json": before}, {"policy.json": after})] == [
         "[policy.json].outbound[redis.access]"
     ]
 
 
-def test_text_whose_json_differs_in_blanks_alone_differs_as_text() -> None:
+def test_json_text_that_differs_only_in_blanks_is_compared_as_text() -> None:
     assert list(field_changes('{"a": 1}', '{"a":1}', "data")) == [FieldChange("data", '{"a": 1}', '{"a":1}')]

@@ -44,7 +44,7 @@ def test_an_environment_equals_the_tree_that_it_renders(tree: Path, capsys: pyte
     assert capsys.readouterr().out == "no differences\n"
 
 
-def test_a_changed_field_is_told_with_its_pods(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_field_is_reported_with_the_pods_that_restart(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(tree, "terminationGracePeriodSeconds: 29", "terminationGracePeriodSeconds: 40")
     capsys.readouterr()
     assert main(["diff", "prod", str(tree)]) == 1
@@ -57,7 +57,7 @@ def test_a_changed_field_is_told_with_its_pods(tree: Path, capsys: pytest.Captur
     )
 
 
-def test_a_tree_that_holds_something_else_is_refused_with_every_such_file(
+def test_a_tree_with_files_that_are_no_resources_is_refused_with_every_such_file(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tree / "manifests/a.yaml").write_text("foo: bar\n---\n- 1\n")
@@ -93,7 +93,7 @@ def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, caps
     assert main(["diff", str(tree), str(other)]) == 3
     refused = capsys.readouterr()
     assert "spec.storageClassName: fast -> slow" in refused.out
-    assert "PersistentVolumeClaim voice-data/files: would be replaced, and bears data; leave the field" in refused.err
+    assert "PersistentVolumeClaim voice-data/files: holds data and would be replaced; keep the old value" in refused.err
     assert main(["diff", "--allow-replacement", str(tree), str(other)]) == 1
 
 
@@ -115,7 +115,7 @@ def test_an_unknown_side_is_bad_input(side: str, said: str, capsys: pytest.Captu
     assert said in error
 
 
-def test_a_tree_that_is_not_yaml_is_told(tree: Path) -> None:
+def test_a_tree_with_invalid_yaml_is_refused(tree: Path) -> None:
     edit(tree, "kind: Deployment", "kind: [")
     with pytest.raises(InvalidInputError, match=r"agent-engine\.yaml"):
         side_of(str(tree), TENANT)
@@ -148,11 +148,11 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
     git("-C", str(repository), "commit", "--quiet", "-a", "-m", "all")
     monkeypatch.setattr("stack.output.difference.sides.ROOT", repository)
     difference = compare(side_of("HEAD~3:prod", TENANT), side_of("HEAD:prod", TENANT))
-    assert difference.blast_radius == (), "both revisions have measures, and none of the changes moves one"
+    assert difference.blast_radius == (), "both revisions have measures, and the changes affect none of them"
     found = {
         (field.path, str(field.before), str(field.after)) for change in difference.changed for field in change.fields
     }
-    # The gateway's routes are one text, which tells the sampling ratio too; the Collector's queues grow with it.
+    # The gateway's routes are one text with the sampling ratio in it. The Collector's queues grow with that ratio.
     elsewhere = ("digest", "data[apisix.yaml]", "queue_size")
     assert {change for change in found if not any(part in change[0] for part in elsewhere)} == {
         ("data[collector.json].processors.probabilistic_sampler.sampling_percentage", "10.0", "12.0"),
@@ -162,7 +162,7 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
     }
 
 
-def test_the_reports_say_the_same_in_their_own_way(tree: Path) -> None:
+def test_the_text_json_and_markdown_reports_show_the_same_differences(tree: Path) -> None:
     edit(tree, "terminationGracePeriodSeconds: 29", "terminationGracePeriodSeconds: 40")
     edit(tree, "maxUnavailable: 1\n  unhealthyPodEvictionPolicy: AlwaysAllow", "maxUnavailable: 1")
     claim(tree, "fast")
@@ -201,7 +201,7 @@ def test_text_of_several_lines_is_shown_as_its_changed_lines(tree: Path) -> None
     ]
 
 
-def test_text_shows_every_value_whole() -> None:
+def test_text_shows_every_value_in_full() -> None:
     before = {"kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "a"}, "short": {"a": 1}, "old": ""}
     after = {
         **before,
