@@ -7,12 +7,12 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 LARGEST = 100
-"""Largest container that is searched, in elements. A larger one holds data."""
+"""Number of elements of the largest container that is searched. A larger container is taken for data."""
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 def can_repeat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """True if a call with these arguments can be repeated after a first use."""
+    """True if a call with these arguments can be made again after a first attempt."""
     return _all_repeat(args) and (not kwargs or _all_repeat(kwargs.values()))
 
 

@@ -1,4 +1,4 @@
-"""The types of ASGI 3, which the standard library does not have, and a JSON answer."""
+"""The types of ASGI 3, which the standard library lacks, and a function that answers with JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 async def respond(send: Send, status: int, document: dict[str, Any]) -> None:
-    """Send a JSON document."""
+    """Send an answer with a JSON document as its body."""
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(document).encode() + b"\n"})

@@ -36,7 +36,7 @@ class Attempt(TimedScope):
     def __init__(
         self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int
     ) -> None:
-        # The base's attributes are set here too. Calling its constructor would take as long as all assignments.
+        # Sets the base's attributes, too, because to call the base's constructor would take as long as all assignments.
         self.owner = self.call = call
         self.parent = parent
         self.limit = limit
@@ -58,7 +58,7 @@ class Attempt(TimedScope):
             self.state = state if type(state) is Closed else breaker.acquire()
 
     def has_first_message(self) -> None:
-        """The first message of a stream has arrived."""
+        """Note that the first message of a stream has arrived."""
         self.answered = now = self.call.now()
         statistics = self.call.statistics
         statistics.first_messages += 1
@@ -67,7 +67,7 @@ class Attempt(TimedScope):
             self.call.breaker.answered(self.state, now - self.started)
 
     def succeeded(self) -> None:
-        """The call returned a successful result."""
+        """Report that the call returned a successful result."""
         call = self.call
         now = call.now()
         elapsed = now - self.started
@@ -79,7 +79,7 @@ class Attempt(TimedScope):
             breaker.success(self.state, now, elapsed if self.answered is None else self.answered - self.started)
 
     def failed(self, error: BaseException, *, repeatable: bool = True) -> float | None:
-        """The call raised. Returns seconds until the next attempt, or `None` to raise `error` unchanged.
+        """Report the error of the call. Returns seconds until the next attempt, or `None` to raise `error` unchanged.
 
         Raises `RetriesExhaustedError` for a transient failure without a further attempt.
         """
@@ -106,7 +106,7 @@ class Attempt(TimedScope):
         raise RetriesExhaustedError(self.call.name, failure.retry_after, self.attempt, delay) from error
 
     def _settle(self, error: BaseException) -> Failure | None:
-        """Report to breaker and statistics what `error` says about the callee."""
+        """Classify `error`, and report the failure to breaker and statistics."""
         failure: Failure | None = None
         try:
             failure = self._failure(error)
@@ -127,7 +127,7 @@ class Attempt(TimedScope):
             return classify(error)
         if isinstance(error, Exception):
             return self.call.classify(error)
-        # A timeout around the attempt arrives as a cancellation: the callee hung. The caller's own cancellation is
+        # An enclosing timeout cancels the attempt: the callee hung, which is a failure. A cancellation by the caller is
         # neutral.
         cancelled_by_deadline = isinstance(error, asyncio.CancelledError) and self.ended_by_deadline()
         return PERMANENT if cancelled_by_deadline else None

@@ -19,7 +19,7 @@ class State:
 
 
 class Closed(State):
-    """Calls pass; failures are counted. `calls` is `None` if no ratio needs a window."""
+    """Admits calls, and counts failures. `calls` is `None` if the policy has no ratio, which would need a window."""
 
     __slots__ = ("calls", "failures", "slow_calls", "streak")
     name = "closed"
@@ -83,14 +83,14 @@ class Probe(State):
 
 
 class ForcedOpen(State):
-    """Refuses every call until somebody closes the breaker."""
+    """Refuses every call until `CircuitBreaker.close` is called."""
 
     __slots__ = ()
     name = "forced_open"
 
 
 class Disabled(State):
-    """Admits every call and counts none until somebody closes the breaker."""
+    """Admits every call without counting, until `CircuitBreaker.close` is called."""
 
     __slots__ = ()
     name = "disabled"

@@ -76,7 +76,7 @@ class Bulkhead:
         return len(self._waiting)
 
     def try_enter(self) -> bool:
-        """Take a slot if one is free and nobody waits."""
+        """Take a slot if one is free and no call waits. Returns false otherwise."""
         if self._waiting:
             return False
         try:
@@ -140,7 +140,7 @@ class Bulkhead:
             try:
                 self._free.pop()
             except IndexError:
-                return  # a call that did not wait was faster
+                return  # a call that did not wait took the slot first
             if self._owed:
                 self._owed -= 1
                 continue

@@ -127,7 +127,7 @@ class CallPolicies:
     async def queue(self, bulkhead: Bulkhead, limit: float, before: int, failure: BaseException | None) -> float:
         """Wait for a slot. Returns the time at which it was granted. Raises `BulkheadFullError`.
 
-        `before` is the number of attempts made, and `failure` the error of the last one.
+        `before` is the number of earlier attempts, and `failure` the error of the last attempt.
         """
         try:
             await bulkhead.enter(limit - self.now())

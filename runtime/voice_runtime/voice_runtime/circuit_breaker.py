@@ -324,7 +324,7 @@ class CircuitBreaker:
     # --- alone
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await `fn(...)` behind this breaker alone."""
+        """Await `fn(...)` under this breaker and no other policy."""
         state = self.state
         if type(state) is not Closed:
             if type(state) is Open and (wait := state.until - self.now()) > 0:
@@ -351,7 +351,7 @@ class CircuitBreaker:
         return result
 
     def call_sync(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `fn(...)` behind this breaker alone."""
+        """Call `fn(...)` under this breaker and no other policy."""
         state = self.state
         if type(state) is not Closed:
             if type(state) is Open and (wait := state.until - self.now()) > 0:

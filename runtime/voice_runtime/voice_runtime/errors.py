@@ -3,7 +3,7 @@
     VoiceRuntimeError                  policy, target, retry_after, attempts
     ├── CallRejectedError              refused before anything was sent
     │   ├── CircuitOpenError           the circuit breaker is open, or half-open with enough probes in flight
-    │   ├── BulkheadFullError          every slot is taken, and so is the queue
+    │   ├── BulkheadFullError          every slot and every place in the queue is taken
     │   ├── RateLimitedError           the rate limit is reached
     │   └── NoThreadError              no worker thread could be started; also a built-in RuntimeError
     ├── CallTimeoutError               also a built-in TimeoutError
@@ -33,11 +33,11 @@ class VoiceRuntimeError(Exception):
     """The base of all errors of policies. Most rejections are only counted, so the text is built only when read."""
 
     policy: ClassVar[str]
-    """The policy that decided, by its name in the bundle."""
+    """The name, in the bundle, of the policy that raised the error."""
     summary: ClassVar[str]
-    """The text without names, for answers to other processes."""
+    """The text for answers to other processes. It does not name the call or operation."""
     sentence: ClassVar[str]
-    """The text for this process: `summary` with the name of the call or operation."""
+    """The text for this process: `summary` with the name of the call or operation in place of `{}`."""
 
     def __init__(self, target: str, retry_after: float | None = None, attempts: int = 0) -> None:
         self.target = target

@@ -59,7 +59,7 @@ class EventLog(PromptListener):
         """By event: the earliest time of its next line, and the number of events omitted since the last line."""
 
     def on_event(self, event: Event) -> None:
-        """Write the event, unless an equal one was written just before."""
+        """Write the event, unless an equal event was written less than `QUIET` seconds ago."""
         if event.policy == "saga":
             return  # every saga is a target of its own, so every request would write a line
         key = (event.kind, event.policy, event.target, event.after, event.reason)

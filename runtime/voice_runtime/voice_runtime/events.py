@@ -20,7 +20,7 @@ LONGEST_QUEUE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A notable event. A successful call produces none."""
+    """An event of a policy, such as a rejection or a retry. A successful call produces no event."""
 
     kind: EventKind
     policy: str
@@ -41,7 +41,7 @@ class Event:
 
 
 class Listener(Protocol):
-    """Receives every event in order, one at a time. An exception that it raises is logged and counted, and no more."""
+    """Receives every event in order, one at a time. If it raises an exception, that is logged and counted."""
 
     def on_event(self, event: Event) -> None:
         """Handle an event. The runtime calls it without locks, in the context of the event. It must not block."""

@@ -85,7 +85,7 @@ class Inbound:
         return f"<Inbound {self.name}: deadline {seconds_of(self.timer.duration)}, {limits}, {self.bulkhead}>"
 
     def request(self, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
-        """One request: `async with operation.request(caller) as request`.
+        """Create a request: `async with operation.request(caller) as request`.
 
         Raises `TypeError` if `cost` is not a whole number, and `ValueError` if `cost` is below 1 or `remaining` is NaN.
         """

@@ -72,7 +72,7 @@ class Outbound(CallPolicies):
                 delay = attempt.failed(error, repeatable=repeatable)
                 if delay is None:
                     keep_failure(error, failure)
-                    failure = None  # its traceback holds this frame
+                    failure = None  # its traceback refers to this frame, a cycle that would keep it alive
                     if type(error) is FailedResultError and not self.soft:
                         return error.result  # type: ignore[return-value]  # the result of fn's awaitable
                     raise
@@ -254,7 +254,7 @@ def _begun(messages: Iterable[T]) -> tuple[list[T], Iterator[T]]:
 
 
 def _refuse_async(name: str, result: Any) -> Any:
-    """Refuse a coroutine: nobody would await it, and it would count as a success."""
+    """Refuse a coroutine or generator, because no code would await it, and it would count as a success."""
     if not isawaitable(result) and not isasyncgen(result):
         return result
     if isinstance(result, CoroutineType):

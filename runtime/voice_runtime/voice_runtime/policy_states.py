@@ -24,7 +24,7 @@ C = TypeVar("C")
 
 
 class PolicyStates:
-    """The states of the current bundle, and of the one that will replace it."""
+    """The states of the current bundle, and of the bundle that will replace it."""
 
     def __init__(self) -> None:
         self._states: dict[tuple[str, str], tuple[Any, Any]] = {}

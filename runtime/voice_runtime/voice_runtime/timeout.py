@@ -231,7 +231,7 @@ class TimedScope:
     def _owns(self, error: BaseException | None) -> bool:
         """True if the timer alone ended the work, so that the scope raises its timeout error.
 
-        A cancellation by other code stays a cancellation. `GeneratorExit`, `SystemExit` and the like pass, too.
+        A cancellation by other code stays a cancellation. `GeneratorExit` and `SystemExit` pass unchanged, too.
         """
         requests = self._task.uncancel()
         if isinstance(error, CancelledError):

@@ -44,7 +44,7 @@ class Window:
             self._rotate(now)
 
     def total(self, now: float) -> int:
-        """The count over the window."""
+        """The number of events in the window at `now`."""
         with self._lock:
             self._rotate(now)
             return self._past_total + self.count - self._begun

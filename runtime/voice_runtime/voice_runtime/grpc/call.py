@@ -62,7 +62,7 @@ class _Call(grpc.aio.Call):
         return Metadata() if rpc is None else await rpc.trailing_metadata()
 
     async def code(self) -> grpc.StatusCode:
-        """The status of the callee, or the one that matches a policy's decision."""
+        """The status of the callee, or the status for the decision of a policy."""
         error = await self._ended()
         return grpc.StatusCode.OK if error is None else status_of(error)
 
@@ -74,7 +74,7 @@ class _Call(grpc.aio.Call):
         return (error.details() or "") if isinstance(error, grpc.RpcError) else str(error or "")
 
     async def wait_for_connection(self) -> None:
-        """Wait until the callee has answered for the first time. Raises what the call raises."""
+        """Wait until the callee has answered for the first time. Raises the call's error."""
         await self.initial_metadata()
         if self._attempts.error is not None:
             raise self._attempts.error

@@ -15,7 +15,7 @@ from voice_runtime.assembly import Assembled
 CONNECTION_AGE = 300.0
 """Seconds after which a new channel replaces the old one, so that calls reach new replicas. gRPC A9 recommends such an
 age; our servers use the same 5 minutes. The actual age is up to a tenth less, at random, so that replicas do not
-reconnect in step."""
+reconnect at the same time."""
 KEEPALIVE_INTERVAL = 330.0
 """Seconds between pings while calls are in flight. By default a server disconnects a client that pings more often than
 every 300 s (gRPC A8). The interval is a tenth longer, because clocks differ."""
@@ -59,9 +59,9 @@ class Target:
     """The address of a callee, and how to connect."""
 
     address: str
-    """In gRPC's format: `dns:///host:port`, `ipv4:…`, `unix:…`."""
+    """The address in gRPC's format: `dns:///host:port`, `ipv4:…`, `unix:…`."""
     credentials: grpc.ChannelCredentials | None = None
-    """`None` means plaintext."""
+    """The credentials of the channel. `None` means plaintext."""
     server_name: str | None = None
     """The name in the server's certificate, if `address` is that of a proxy."""
     settings: Settings = Settings()

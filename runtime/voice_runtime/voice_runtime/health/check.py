@@ -21,7 +21,7 @@ logger = logging.getLogger("voice_runtime.health")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of one check."""
+    """The result of one run of a check."""
 
     status: Status
     latency: float

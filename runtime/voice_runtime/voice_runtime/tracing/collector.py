@@ -31,7 +31,7 @@ class ReceivedEvent:
 
     name: str
     time: int
-    """In nanoseconds since the epoch."""
+    """The time in nanoseconds since the epoch."""
     attributes: Attributes
 
 

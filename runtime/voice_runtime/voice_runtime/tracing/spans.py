@@ -1,4 +1,4 @@
-"""Spans of a service's own work."""
+"""Spans for a service's own work."""
 
 from __future__ import annotations
 
