@@ -1,4 +1,4 @@
-"""Cooldowns: after some errors of a provider, a deployment is not attempted for a time. It rests."""
+"""Cooldowns: after some errors of its provider, a deployment rests, which means that it is not attempted for a time."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ BYTES_PER_INPUT_TOKEN = 4
 estimate is wrong by at most a third."""
 BYTES_PER_OUTPUT_TOKEN = 2
 """Half of `BYTES_PER_INPUT_TOKEN`, so that the charge for an answer without a reported usage is rather too high than
-low."""
+too low."""
 TOKENS_OF_IMAGE = 1445
 """The most tokens that OpenAI counts for one image in high detail: 85 + 8 tiles of 170."""
 DATA_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)

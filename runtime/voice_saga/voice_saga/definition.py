@@ -81,7 +81,7 @@ class Definition:
 
 
 class Definitions:
-    """The definitions of a process. It may have older versions of a saga, under which running sagas end."""
+    """The definitions of a process. Older versions of a saga stay until the sagas that run under them have ended."""
 
     def __init__(self, definitions: Iterable[Definition] = ()) -> None:
         self._known: dict[str, dict[int, Definition]] = {}
