@@ -39,7 +39,7 @@ async def test_a_result_that_is_too_large_for_the_saga_fails_its_step(backend: B
         record = await engine.wait(await engine.start("order", "the input"), 60)
     assert record.state == "compensated"
     assert record.reason.startswith("store: TooLargeError: the result of store with its messages takes 524290 bytes")
-    assert "store it elsewhere" in record.reason
+    assert "store the data elsewhere" in record.reason
     assert log.done.count("store") == 1, "a result that is too large is not retried"
 
 
