@@ -91,7 +91,8 @@ def limits_agree(platform: Platform) -> Iterator[Breach | None]:
                 if limit.key == "none":
                     most = environment.replicas(service).max if limit.scope == "local" else 1
                     path = f"{service.name}.{operation.name}"
-                    text = f"{load:.4g}/s declared > {_rate(limit):g}/s × {most}"
+                    shares = f"× {most} replicas" if limit.scope == "local" else "for all replicas together"
+                    text = f"declared load {load:.4g}/s > limit {_rate(limit):g}/s {shares}"
                     field, fitting = f"{path}.rate_limits", f"{load / most:.4g}/s"
                     found = Breach(path, text, field, fitting, operation.location)
                     yield found if load > _rate(limit) * most else None

@@ -32,7 +32,8 @@ def _too_slow(demand: ModelDemand, name: str, latency: StreamLatency) -> Breach 
     if whole <= limit:
         return None
     what = "the objective" if limit == demand.objective else "the route's total timeout"
-    text = f"{latency.first_token} + {max(tokens - 1, 0)} × {latency.per_token} = {whole} > {limit}, {what}"
+    decoding = f"{max(tokens - 1, 0)} tokens × {latency.per_token}"
+    text = f"first token {latency.first_token} + {decoding} = {whole} > {limit}, {what}"
     proposal = ""
     if latency.first_token < limit and tokens > 1:
         left = limit - latency.first_token
@@ -51,8 +52,8 @@ def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
         slowest = max(candidate.latency.per_token for candidate in demand.candidates)
         needed = route.max_waiting + slowest * tokens
         text = (
-            f"{attempts} × {route.timeout.first_token} + {route.fallback.backoff * (attempts - 1)} of backoff "
-            f"+ {tokens} × {slowest} = {needed} > {demand.deadline}, the deadline"
+            f"{attempts} first tokens × {route.timeout.first_token} + {route.fallback.backoff * (attempts - 1)} of"
+            f" backoff + {tokens} tokens × {slowest} = {needed} > {demand.deadline}, the deadline"
         )
         field = f"{demand.name}: timeout.first_token, or the deadline"
         yield (

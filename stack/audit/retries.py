@@ -186,8 +186,9 @@ def _too_many(found: Amplified) -> Breach:
     path, failure, most = found.path, found.failure, found.attempts
     retrying = next(edge for edge in path if any(layers(edge)))
     severity: Severity = "error" if most > MAX_ATTEMPTS else "warning"
-    text = f"{_factors(path, failure, attempts)} = {most:g} attempts > {WARN_ATTEMPTS}"
-    text = f"{text} when {path[-1].call.target} {SPOKEN[failure]}"
+    factors = _factors(path, failure, attempts)
+    product = f"{factors} = {most:g}" if "×" in factors else factors
+    text = f"{product} attempts > {WARN_ATTEMPTS} when {path[-1].call.target} {SPOKEN[failure]}"
     return Breach(_text(path), text, f"{retrying.path}: retry.max_retries", "0", retrying.call.location, severity)
 
 

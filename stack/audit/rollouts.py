@@ -27,7 +27,10 @@ def requests_end(platform: Platform) -> Iterator[Breach | None]:
         request = longest.get((workload.namespace, workload.name))
         if request is not None:
             needed = workload.pre_stop + request
-            text = f"{workload.grace}s < {workload.pre_stop}s of pre-stop sleep + {request:g}s, the longest deadline"
+            text = (
+                f"grace period {workload.grace}s < {workload.pre_stop}s of pre-stop sleep + {request:g}s, the longest"
+                " deadline"
+            )
             found = Breach(workload.path, text, "terminationGracePeriodSeconds", f"{needed:g}s")
             yield found if workload.grace < needed else None
 

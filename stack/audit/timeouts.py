@@ -74,7 +74,7 @@ def _holds_one_attempt(graph: CallGraph, edge: Edge) -> Breach | None:
 
 def _too_short(edge: Edge, needed: Duration, why: str) -> Breach:
     field = f"{edge.path}: timeout, or the callee's deadline"
-    return Breach(edge.path, f"{edge.attempt_timeout} < {needed}, {why}", field, str(needed))
+    return Breach(edge.path, f"timeout {edge.attempt_timeout} < {needed}, {why}", field, str(needed))
 
 
 def deadlines_hold(platform: Platform) -> Iterator[Breach | None]:
@@ -121,7 +121,7 @@ def bounded(platform: Platform) -> Iterator[Breach | None]:
     for flow in platform.graph.flows:
         gateway, route = platform.graph.entrance(flow)
         most = flow.latency * LONGEST_WAIT
-        text = f"{route.deadline} > {LONGEST_WAIT} × {flow.latency}, the target of flow {flow.name}"
+        text = f"deadline {route.deadline} > {LONGEST_WAIT} × {flow.latency}, the target of flow {flow.name}"
         field = f"{gateway.name}.{route.name}.deadline"
         late = Breach(f"flow {flow.name}", text, field, str(most), route.location, "warning")
         yield late if route.deadline > most else None
@@ -131,7 +131,7 @@ def _far(edge: Edge) -> Breach:
     most, field = edge.latency * LONGEST_WAIT, f"{edge.path}: timeout, or {edge.call.target}.deadline"
     if not edge.attempt_timeout:
         return Breach(edge.path, "the call may wait for ever: its timeout is 0s", field, str(most), edge.call.location)
-    text = f"{edge.attempt_timeout} > {LONGEST_WAIT} × {edge.latency}, the callee's P95 objective"
+    text = f"timeout {edge.attempt_timeout} > {LONGEST_WAIT} × {edge.latency}, the callee's P95 objective"
     return Breach(edge.path, text, field, str(most), edge.call.location, "warning")
 
 

@@ -69,7 +69,7 @@ def test_c08_compares_the_load_with_the_limits_over_all_callers(limit: RateLimit
         replicas=Replicas(min=2, max=4),
     )
     found = verdict("C08", small_platform(node, load_share=1)).findings
-    assert [each.arithmetic for each in found] == ["41/s declared > 10/s × 4"] * count
+    assert [each.arithmetic for each in found] == ["declared load 41/s > limit 10/s × 4 replicas"] * count
 
 
 def test_e02_finds_a_service_that_nobody_calls() -> None:

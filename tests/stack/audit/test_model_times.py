@@ -34,7 +34,7 @@ def found(rule: str, *nodes: Node, dependency: ModelDependency | None = None) ->
     ("pace", "said"),
     [
         ("4.3ms", []),
-        ("20ms", ["250ms + 149 × 20ms = 3230ms > 900ms, the objective"]),
+        ("20ms", ["first token 250ms + 149 tokens × 20ms = 3230ms > 900ms, the objective"]),
     ],
 )
 def test_m02_finds_a_candidate_that_decodes_too_slowly(pace: str, said: list[str]) -> None:
@@ -50,7 +50,7 @@ def test_m02_measures_each_kind_of_request_by_its_own_objective() -> None:
     plan = agent(latency=Duration("300ms"), model_use=PLAN, purpose="plan", timeout=Duration("1500ms"))
     assert found("M02", plan) == ()
     (one, _) = found("M02", agent(latency=Duration("297ms"), model_use=PLAN))
-    assert one.arithmetic == "250ms + 11 × 4300us = 297300us > 297ms, the objective"
+    assert one.arithmetic == "first token 250ms + 11 tokens × 4300us = 297300us > 297ms, the objective"
 
 
 def test_m02_finds_an_answer_that_the_routes_own_timeout_cuts() -> None:
@@ -63,7 +63,7 @@ def test_m02_finds_an_answer_that_the_routes_own_timeout_cuts() -> None:
 def test_m03_finds_a_caller_that_leaves_before_the_second_attempt(waits: str, count: int) -> None:
     breaches = found("M03", agent(timeout=Duration(waits), model_use=PLAN))
     assert [each.arithmetic for each in breaches] == [
-        "2 × 700ms + 50ms of backoff + 11 × 4300us = 1497300us > 1497ms, the deadline"
+        "2 first tokens × 700ms + 50ms of backoff + 11 tokens × 4300us = 1497300us > 1497ms, the deadline"
     ] * count
 
 

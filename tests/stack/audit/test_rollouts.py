@@ -37,7 +37,9 @@ def sleeping(seconds: int) -> dict[str, Any]:
 def test_t05_finds_a_grace_period_that_cuts_off_requests(sleep: int, count: int) -> None:
     """The default grace period of 30 s is enough for a sleep of 5 s and a deadline of 25 s."""
     breaches = found("T05", workload(container=sleeping(sleep)))
-    assert [each.arithmetic for each in breaches] == ["30s < 6s of pre-stop sleep + 25s, the longest deadline"] * count
+    assert [each.arithmetic for each in breaches] == [
+        "grace period 30s < 6s of pre-stop sleep + 25s, the longest deadline"
+    ] * count
 
 
 def test_t07_finds_a_liveness_probe_that_checks_dependencies_and_probes_that_overlap() -> None:
@@ -133,13 +135,13 @@ def test_t05_takes_the_longest_deadline_of_the_gateway_and_of_a_service_that_cal
     ]
     nodes = (gateway(*routes), service("a", READ))
     (cut,) = found("T05", named(workload(), "edge", "gateway"), nodes=nodes)
-    assert cut.arithmetic == "30s < 0s of pre-stop sleep + 31s, the longest deadline"
+    assert cut.arithmetic == "grace period 30s < 0s of pre-stop sleep + 31s, the longest deadline"
     brief = operation("brief", stage(hard("a.read", "idempotent")), p95="20ms", deadline="500ms")
     at_once = workload(container=sleeping(1), terminationGracePeriodSeconds=1)
     nodes = (gateway(brief), service("a", READ, operation("write", p95="10ms", deadline="40ms")))
     for place, text in ((("edge", "gateway"), "0.5s"), (("shop", "a"), "0.05s")):
         (cut,) = found("T05", named(at_once, *place), nodes=nodes)
-        assert cut.arithmetic == f"1s < 1s of pre-stop sleep + {text}, the longest deadline"
+        assert cut.arithmetic == f"grace period 1s < 1s of pre-stop sleep + {text}, the longest deadline"
 
 
 def test_t07_proposes_a_timeout_of_at_least_one_second() -> None:

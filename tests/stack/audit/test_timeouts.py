@@ -29,7 +29,7 @@ def test_t01_finds_a_gateway_that_gives_up_before_its_callee() -> None:
     )
     route = operation("a-run", stage(hard("a.run", "idempotent", timeout=Duration("3s"))), p95="1s", deadline="9s")
     (found,) = findings("T01", gateway(route), inner, STORE)
-    assert found.arithmetic == "3s < 4s, the callee's worst case; the deadline is not propagated on this edge"
+    assert found.arithmetic == "timeout 3s < 4s, the callee's worst case; the deadline is not propagated on this edge"
 
 
 def test_t01_lets_a_propagated_deadline_be_shorter_as_long_as_one_attempt_fits() -> None:
@@ -45,7 +45,7 @@ def test_t01_lets_a_propagated_deadline_be_shorter_as_long_as_one_attempt_fits()
     assert findings("T01", caller("60ms"), inner, STORE) == ()
     assert findings("T01", caller("50ms"), inner, STORE) == ()
     (found,) = findings("T01", caller("40ms"), inner, STORE)
-    assert found.arithmetic == "40ms < 50ms, one attempt of a.run → store.read"
+    assert found.arithmetic == "timeout 40ms < 50ms, one attempt of a.run → store.read"
 
 
 def test_t04_finds_objectives_that_do_not_add_up() -> None:
@@ -105,7 +105,7 @@ def test_t03_finds_a_route_that_waits_long_after_its_flows_target(deadline: str,
     route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline=deadline)
     found = findings("T03", gateway(route), inner, STORE, flows=(flow("a-run", "1s"),))
     assert [(each.path, each.arithmetic, each.severity) for each in found] == [
-        ("flow flow", "10001ms > 10 × 1s, the target of flow flow", "warning")
+        ("flow flow", "deadline 10001ms > 10 × 1s, the target of flow flow", "warning")
     ] * count
 
 
