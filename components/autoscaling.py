@@ -1,6 +1,6 @@
 """Horizontal autoscaling on the CPU of one container.
 
-Memory is no signal: Python and Go give little of it back, so that replicas which it once asked for would stay.
+The autoscaler ignores memory: Python and Go give little memory back, so it would never remove a replica again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCALE_DOWN_WINDOW = 300
 def autoscaler(metadata: ObjectMeta, replicas: Replicas, container: str) -> HorizontalPodAutoscaler:
     """The autoscaler of the Deployment with the same name. Nothing else sets the replica count.
 
-    It looks at `container` alone: a metric of the pod would count the mesh's proxy too.
+    The autoscaler measures `container` alone, because a metric of the pod would include the mesh's proxy.
     """
     return {
         "apiVersion": "autoscaling/v2",

@@ -66,19 +66,19 @@ class Exemption(ClosedModel):
 
 PLAIN_TEXT = Exemption(
     rule="tls",
-    reason="plain text inside the cluster: network policies admit declared callers alone, each with a password; "
-    "no issuer of certificates is a prerequisite (decided 2026-11-30, due 2027-05-31)",
+    reason="plain text inside the cluster: network policies admit only declared callers, each with a password; "
+    "no certificate issuer is a prerequisite of the cluster (decided 2026-11-30, due 2027-05-31)",
 )
-"""Of a store that its callers reach without TLS."""
+"""Exemption of a store that its callers reach without TLS."""
 
 
 class Component(ClosedModel):
     """A building block. Rendering is a function of the model: no clock, no network, no global state."""
 
     kind: ClassVar[str]
-    """Its resource type in Pulumi's tree, `voice:components:<kind>`. By default the name of the class."""
+    """The component's resource type in Pulumi's tree, `voice:components:<kind>`. Default: the name of the class."""
     folder: ClassVar[str]
-    """Folder of its manifest. Folders are applied in the order of their names, so each depends on earlier ones only."""
+    """Folder of the manifest. Folders are applied in the order of their names: each depends on earlier folders only."""
     name: Name
     namespace: Name
 
@@ -101,21 +101,21 @@ class Component(ClosedModel):
 
     @property
     def pods(self) -> tuple[dict[str, str], ...]:
-        """The name label of each kind of its pods. Empty for a component without pods."""
+        """The name label of each kind of pod. Empty for a component without pods."""
         return ()
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels of each of its resources."""
+        """The labels of each resource."""
         return {**self.selector, "app.kubernetes.io/part-of": PART_OF}
 
     def metadata(self, suffix: str = "") -> ObjectMeta:
-        """Name, namespace and labels of one of its resources."""
+        """Name, namespace and labels of one resource."""
         name = f"{self.name}-{suffix}" if suffix else self.name
         return {"name": name, "namespace": self.namespace, "labels": self.labels}
 
     def disks(self) -> Iterator[Disk]:
-        """The volumes that its programs write to, with everything that they write."""
+        """The volumes that the component's programs write to, with everything that they write."""
         yield from ()
 
     def streams_kept(self) -> Iterator[Stream]:
@@ -124,4 +124,4 @@ class Component(ClosedModel):
 
     @abstractmethod
     def resources(self) -> Iterator[Resource]:
-        """Its Kubernetes resources, in an order that an API server accepts."""
+        """The component's Kubernetes resources, in an order that an API server accepts."""

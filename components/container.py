@@ -34,12 +34,12 @@ ROOT = 0
 TEMPORARY_VOLUME = "tmp"
 TEMPORARY_PATH = "/tmp"  # noqa: S108 - the container's own emptyDir
 PULL_POLICY: Literal["IfNotPresent"] = "IfNotPresent"
-"""A digest or a release's tag names one image for ever: a container starts while the registry is away."""
+"""A digest or a release's tag always names the same image, so a container starts even if the registry is down."""
 EPHEMERAL_LOGS = Bytes("64Mi")
 """Logs of one container on the node: kubelet keeps 5 files of 10 MiB by default."""
 EPHEMERAL_REQUEST = Bytes("128Mi")
 EPHEMERAL_LIMIT = Bytes("512Mi")
-"""The least ephemeral storage of a container. A pod with large `emptyDir` volumes gets more."""
+"""Smallest limit of a container's ephemeral storage. A pod with large `emptyDir` volumes gets more."""
 GO_MEMORY_SHARE = 0.8
 """Share of the memory limit at which Go's garbage collector works harder, so that the kernel does not kill the
 process."""
@@ -53,7 +53,7 @@ class Image(ClosedModel):
     reference: str
     """`repository:tag`, with `@sha256:…` where it is pinned."""
     pull_secret: Name | None = None
-    """The Secret with which the kubelet pulls it; `None` pulls without credentials."""
+    """The Secret with which kubelet pulls the image; `None` pulls without credentials."""
 
 
 class Defaults(NamedTuple):
@@ -72,7 +72,7 @@ class Container:
     """One program of a pod. Its file system is read-only, except for `/tmp` and writable mounts."""
 
     name: str | None = None
-    """`None` takes the default of the workload, for this field and those below."""
+    """`None` takes the default of the workload, for this field and the fields below."""
     image: Image | None = None
     sizing: Sizing | None = None
     command: Sequence[str] = ()
@@ -92,7 +92,7 @@ class Container:
     def document(
         self, default: Defaults, read_only: Collection[str], pre_stop: Duration | None = None
     ) -> types.Container:
-        """The container as the Kubernetes API expects it. `read_only` names volumes that it must not write."""
+        """The container as the Kubernetes API expects it. `read_only` names volumes that the program must not write."""
         image = self.image or default.image
         document: types.Container = {
             "name": self.name or default.name,
@@ -149,9 +149,9 @@ def _security(user: int) -> SecurityContext:
 
 
 def go_runtime(sizing: Sizing) -> dict[str, str]:
-    """The limits of a Go program as its runtime reads them: memory, and threads that run at once.
+    """Environment variables that tell a Go program its limits: memory, and threads that run at once.
 
-    Before Go 1.25 the runtime takes every core of the node for its own, and the kernel throttles it.
+    Before Go 1.25 the runtime starts a thread for every core of the node, and the kernel throttles the program.
     """
     return {
         "GOMEMLIMIT": f"{int(sizing.memory_limit.units * GO_MEMORY_SHARE) >> 20}MiB",

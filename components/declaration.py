@@ -54,23 +54,23 @@ class Declaration(ClosedModel):
 
     @property
     def location(self) -> Location | None:
-        """The line that declares it."""
+        """The line of source code with this declaration."""
         location: Location | None = self.__dict__.get("_location")
         return location
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """Its own faults and those of its parts."""
+        """The faults of this declaration and of its parts."""
         faults: tuple[Fault, ...] = self.__dict__.get("_faults", ())
         return faults
 
     def at(self, location: Location | None) -> Self:
-        """A copy that another declaration implies. It has that declaration's location."""
+        """A copy with the location of the declaration that implies it."""
         return self.model_copy(update={"_location": location})
 
     @property
     def label(self) -> str:
-        """Its part of the path in a fault."""
+        """The declaration's part of the path in a fault."""
         return ""
 
     def _hold(self, values: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ class Declaration(ClosedModel):
 
 
 def _location() -> Location | None:
-    """The current line of the outermost frame in the file that declares."""
+    """The line that is being executed in the declaring file, in the outermost of its frames."""
     frame = currentframe()
     while frame and frame.f_code.co_filename.startswith(_CONSTRUCTORS):
         frame = frame.f_back

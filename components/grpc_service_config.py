@@ -31,7 +31,7 @@ STATUS: dict[RetryCondition, str] = {
 
 
 def inexpressible(retry: Retry) -> Iterator[str]:
-    """A sentence for each part of a retry policy that gRPC cannot express, with the nearest that it can."""
+    """A sentence for each part of a retry policy that gRPC cannot express, with the nearest accepted value."""
     if retry.max_attempts > MAX_ATTEMPTS:
         yield f"gRPC makes {MAX_ATTEMPTS} attempts at most, not {retry.max_attempts}: lower max_retries"
     if not retry.base_delay:
@@ -39,7 +39,7 @@ def inexpressible(retry: Retry) -> Iterator[str]:
     if float(retry.budget.ratio) < MIN_TOKEN_RATIO or _max_tokens(retry) > MAX_TOKENS:
         yield f"gRPC's budget has a ratio of at least 0.1% and a reserve of at most {MAX_TOKENS // 2 - 1}"
     if "resource_exhausted" in retry.conditions:
-        yield "gRPC repeats RESOURCE_EXHAUSTED whether or not the callee says when: leave it out"
+        yield "gRPC repeats RESOURCE_EXHAUSTED even if the callee names no time for it: leave resource_exhausted out"
     if "connection_failed" in retry.conditions and "unavailable" not in retry.conditions:
         yield "gRPC cannot tell connection_failed from unavailable: name both"
 
@@ -73,7 +73,7 @@ def _channel(calls: list[OutboundCall]) -> dict[str, Any]:
 def _max_tokens(retry: Retry) -> int:
     """Tokens of retry throttling.
 
-    A failure takes one, and retries stop at half, so `reserve` failures may be retried at first.
+    A failure takes one token, and retries stop at half of the tokens. So the first `reserve` failures may be retried.
     """
     return 2 * (retry.budget.reserve + 1)
 

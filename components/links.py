@@ -35,7 +35,7 @@ class Links:
     """Every link of a platform, found by namespace and name of the pods at either end."""
 
     def __init__(self, links: Iterable[Link]) -> None:
-        """Sort `links` by their ends; each end keeps their order."""
+        """Group `links` by their ends. The links of one end keep their order."""
         self._all = tuple(links)
         self._ingress: dict[tuple[str, str], list[NetworkEnd]] = defaultdict(list)
         self._egress: dict[tuple[str, str], list[NetworkEnd]] = defaultdict(list)

@@ -41,10 +41,10 @@ class Microservice(Server):
     credentials: tuple[SecretKeys, ...] = ()
     """Secrets for the stores that the service calls."""
     longest_request: Duration
-    """The longest deadline of its operations: a shutdown may have to wait that long."""
+    """The longest deadline of the service's operations. A shutdown may have to wait for this time."""
     restart_on_policy_change: bool = False
-    """Writes the bundle's digest onto the pod template, so that a changed policy restarts the pods instead of being
-    reloaded."""
+    """True writes the bundle's digest onto the pod template, so that a changed policy restarts the pods. Otherwise the
+    pods reload the policy."""
     mesh_proxy: Sizing | None = None
     """Size of the mesh's proxy in each pod. `None` without a mesh."""
 
@@ -102,7 +102,7 @@ class Microservice(Server):
             "VOICE_POLICY_PATH": POLICY_PATH,
             "VOICE_SETTINGS_PATH": SETTINGS_PATH,
             "POD_NAME": POD_NAME,
-            # OpenTelemetry's SDKs read it; the Collector knows by it that this sender decides which traces are kept.
+            # OpenTelemetry's SDKs read this variable. It tells the Collector that this sender samples its own traces.
             "OTEL_RESOURCE_ATTRIBUTES": f"service.namespace={PART_OF}",
             **runtime,
         }

@@ -33,7 +33,7 @@ class Deployment(ClosedModel):
     provider: Name
     model: Model
     latency: StreamLatency
-    """P95 of its latency."""
+    """P95 of the deployment's latency."""
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     """The provider's quota of tokens. `None` if it does not count tokens."""
     streams: Annotated[int, Field(ge=1)] | None = None
@@ -104,7 +104,7 @@ class ModelDependency(Dependency):
 def route(
     name: str, policy: ModelRoute, use: ModelUse, deployments: tuple[Deployment, ...], **options: object
 ) -> Operation:
-    """A route as an operation. Its P95 is that of its slowest candidate for the longest answer."""
+    """A route as an operation. Its P95 is the P95 of the slowest candidate for the longest answer."""
     named: Mapping[str, Deployment] = {deployment.name: deployment for deployment in deployments}
     slowest = max(named[each].latency.whole(use.output_max) for each in policy.candidates if each in named)
     return operation(name, p95=str(slowest), deadline=str(policy.timeout.total), route=policy, model_use=use, **options)

@@ -39,21 +39,21 @@ class NamespaceGuard(Component):
     kind: ClassVar[str] = "Namespace"
     folder: ClassVar[str] = "10-namespaces"
     level: Literal["restricted", "baseline", "privileged"] = "restricted"
-    """`privileged` is for pods that read the node's files, such as a log shipper. Pod Security has no level between."""
+    """`privileged` is for pods that read the node's files, such as a log shipper. No lower level permits it."""
     quota: Quota
     dns: tuple[Cidr, ...]
     """Addresses of the cluster's DNS Service."""
     pull_secret: Name | None = None
-    """Secret that images are pulled with; `None` pulls without credentials."""
+    """Secret with which kubelet pulls images; `None` pulls without credentials."""
 
     @property
     def secrets(self) -> tuple[SecretKeys, ...]:
-        """The credentials of registries, which every namespace needs for itself."""
+        """The credentials of registries. Every namespace needs its own copy."""
         return (pull_secret(self.pull_secret),) if self.pull_secret else ()
 
     @override
     def metadata(self, suffix: str = "") -> ObjectMeta:
-        """Names say only what each resource does, because the namespace already says whose it is."""
+        """Metadata whose name gives only the resource's purpose. The namespace already identifies the owner."""
         metadata = super().metadata()
         metadata["name"] = suffix
         metadata["labels"] = {"app.kubernetes.io/part-of": PART_OF}

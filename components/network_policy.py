@@ -41,7 +41,7 @@ NAME_LABEL = "app.kubernetes.io/name"
 DNS_NAMESPACE = "kube-system"
 DNS_LABEL = "k8s-app"
 DNS_PODS = ("kube-dns", "node-local-dns")
-"""Values of `k8s-app`: the cluster's DNS, and the cache on each node where a local redirect leads to its pod."""
+"""Values of the label `k8s-app`: the cluster's DNS, and the DNS cache on each node."""
 NODE_LOCAL_DNS = "169.254.20.10/32"
 """Address of the node-local DNS cache, where pods are configured with it."""
 DNS_PORT = 53
@@ -117,10 +117,10 @@ def network_policy(
 
 
 def dns_policy(metadata: ObjectMeta, addresses: Iterable[Cidr]) -> NetworkPolicy:
-    """Every pod of the namespace may ask the cluster's DNS, or the cache on its node.
+    """Permit every pod of the namespace to query the cluster's DNS, or the cache on its node.
 
-    A cache in iptables mode answers under the addresses of the DNS Service itself, on the node's network: no selector
-    of pods permits that.
+    A cache in iptables mode answers at the addresses of the DNS Service, but on the node's network. No pod selector
+    matches the node's network, so the policy also permits these addresses.
     """
     ports: list[NetworkPolicyPort] = [
         {"port": DNS_PORT, "protocol": "UDP"},

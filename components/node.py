@@ -88,7 +88,7 @@ class Sizing(ClosedModel):
 
     @classmethod
     def of(cls, cpu: tuple[str, str], memory: tuple[str, str]) -> Sizing:
-        """From `(request, limit)` pairs as people write them."""
+        """A sizing from `(request, limit)` pairs in the text form of quantities."""
         return cls(
             cpu_request=Cpu(cpu[0]),
             cpu_limit=Cpu(cpu[1]),
@@ -150,7 +150,7 @@ class Service(Caller):
     """Database connections of one replica, overflow included. 0 for a service without a database."""
     features: tuple[DegradedFeature, ...] = ()
     without_features: Sentence | None = None
-    """Reason why a service has nothing to degrade; for one without `features`."""
+    """Reason why the service has nothing to degrade, if it has no `features`."""
 
     @override
     def conflicts(self) -> Iterator[str]:
@@ -217,17 +217,17 @@ class External(ClosedModel):
 
 
 class Client(ClosedModel):
-    """The library by which callers reach a dependency, and their settings of it."""
+    """The client library with which callers reach a dependency, and the callers' settings."""
 
     library: Name
-    """Its name in the audit's table of library defaults."""
+    """The library's name in the audit's table of library defaults."""
     language: Literal["go", "python"] | None = None
-    """Language of the callers that use it; `None` is every caller."""
+    """Language of the callers that use the library. `None`: all callers."""
     retries: Annotated[int, Field(ge=0, le=100)] | None = None
     """Retries that the callers set. `None` leaves the default of the library (rule R09)."""
 
     def used_by(self, caller: Node) -> bool:
-        """A caller reaches the dependency by it."""
+        """True if the caller reaches the dependency with this library."""
         return self.language is None or (isinstance(caller, Service) and caller.language == self.language)
 
 
@@ -244,8 +244,8 @@ class Dependency(Node):
     credentials: tuple[Name, ...] = ()
     """Keys of the secret that each caller holds."""
     clients: tuple[Client, ...] = ()
-    """Libraries that may retry by themselves, beside the declared policies of a call."""
+    """Libraries that may retry by themselves, in addition to the declared policies of a call."""
     evicts: bool = False
-    """The store drops entries when its memory is full."""
+    """True if the store drops entries when its memory is full."""
     database: bool = False
-    """Callers hold connections that count against the server's connection limit."""
+    """True if callers hold connections that count against the server's connection limit."""

@@ -92,9 +92,9 @@ class Call(Declaration):
     timeout: Duration | None = None
     """Attempt timeout, if it differs from the deadline of the callee's operation."""
     retry: Retry | None = None
-    """`None` is one attempt."""
+    """`None`: one attempt, without retries."""
     circuit_breaker: CircuitBreaker | Literal["off"] | None = None
-    """`None` is one that stays open for as long as the callee takes to restart."""
+    """`None`: a breaker that stays open for the time that the callee takes to restart."""
     bulkhead: Bulkhead | None = None
     model_use: ModelUse | None = None
     """Size of the model call that the callee makes for this call, if it differs from the route's."""
@@ -102,7 +102,7 @@ class Call(Declaration):
     @property
     @override
     def label(self) -> str:
-        """Its part of the path in a fault, after the operation's."""
+        """The call's part of the path in a fault, after the operation's part."""
         return f" → {self.name}"
 
     @property
@@ -137,7 +137,7 @@ class Stage(Declaration):
     typical_rounds: Annotated[int, Field(ge=0, le=1000)] = 1
     """Rounds at P95. Latency objectives are computed from it."""
     overlaps: bool = False
-    """The stage streams together with the stage before it, so it adds nothing to the latency of the whole answer."""
+    """True: the stage streams while the stage before it streams, so it adds no latency to the whole answer."""
 
 
 class HttpRoute(ClosedModel):
@@ -146,7 +146,7 @@ class HttpRoute(ClosedModel):
     path: Annotated[str, TextPattern(r"^(/[a-z0-9-]+)+$", "/v1/search", 100)]
     method: Literal["GET", "POST"]
     public: bool = False
-    """Callers need no token. The limits then count by address instead of by tenant."""
+    """True: callers need no token. The limits then count by address instead of by tenant."""
     max_body: Bytes = Bytes("16Ki")
     """Largest body of a request. The gateway keeps bodies of up to 16 KiB in memory, and larger ones on its disk."""
 
@@ -158,14 +158,14 @@ class Operation(Declaration):
     latency: Duration
     """P95 objective, measured at the callee."""
     deadline: Duration
-    """Longest time that the operation gives itself. Callers wait this long for an attempt."""
+    """Longest time that one run of the operation may take. Callers wait this long for an attempt."""
     stages: tuple[Stage, ...] = ()
     load: Rate | None = None
     """Arrivals from outside the platform. `None` if only declared calls arrive."""
     transport: Literal["unary", "streamed", "websocket"] = "unary"
     """How callers exchange messages with it."""
     background: bool = False
-    """No caller waits: an event or a schedule starts the operation."""
+    """True: no caller waits, because an event or a schedule starts the operation."""
     publishes: tuple[EventType, ...] = ()
     consumes: tuple[EventType, ...] = ()
     appends: tuple[EventType, ...] = ()
@@ -188,12 +188,12 @@ class Operation(Declaration):
     @property
     @override
     def label(self) -> str:
-        """Its part of the path in a fault, after the node's."""
+        """The operation's part of the path in a fault, after the node's part."""
         return f".{self.name}"
 
     @property
     def sagas(self) -> tuple[Saga, ...]:
-        """Every version of its saga, the newest last."""
+        """Every version of the operation's saga, the newest last."""
         return (*self.retired_sagas, self.saga) if self.saga else self.retired_sagas
 
     @override

@@ -1,4 +1,4 @@
-"""Priority of pods: who is scheduled first and evicted last when nodes are full."""
+"""Priority of pods: which pods are scheduled first and evicted last when nodes are full."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["PRIORITIES", "PriorityClasses"]
 
 Priority: TypeAlias = Literal["foundation", "core", "standard", "batch"]
 PRIORITIES: dict[Priority, tuple[int, str]] = {
-    "foundation": (1_000_000, "gateway, egress, datastores and node agents: everything stands on them"),
-    "core": (100_000, "services of the core tier, and what tells of faults"),
+    "foundation": (1_000_000, "gateway, egress, datastores and node agents: everything depends on them"),
+    "core": (100_000, "services of the core tier, and servers that report faults"),
     "standard": (10_000, "services of the standard tier, and telemetry"),
-    "batch": (1_000, "jobs, and services of the batch tier: they wait for room and take nobody's"),
+    "batch": (1_000, "jobs, and services of the batch tier: they wait for room and displace no other pod"),
 }
 """Value and purpose of each class: above the cluster's default of 0, far below the system's own 2,000,000,000."""
 

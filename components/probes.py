@@ -1,6 +1,7 @@
 """Startup, liveness and readiness probes of kubelet.
 
-Startup: has the program started? Liveness: is it stuck? It checks no dependency. Readiness: can it serve now?
+Startup: has the program started? Liveness: is the program stuck? Readiness: can the program serve now? Liveness checks
+no dependency.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ class Timing(TypedDict, total=False):
 
 READINESS_PERIOD = Duration("5s")
 SLOW: Timing = {"timeout": Duration("3s")}
-"""For third-party programs, which may answer late under load."""
+"""Timing for third-party programs, which may answer late under load."""
 READY: Timing = {"period": READINESS_PERIOD, **SLOW}
-"""For the readiness of such programs."""
+"""Timing for the readiness of third-party programs."""
 
 
 class Probe(ClosedModel):

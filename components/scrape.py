@@ -41,7 +41,7 @@ CONNECTS_OVER_TLS = BlackboxModule(name="tcp-tls", prober="tcp", settings={"tls"
 ANSWERS = BlackboxModule(
     name="http", prober="http", settings={"valid_status_codes": [200, 401], "follow_redirects": False}
 )
-"""Succeeds when the server answers over HTTP, even with a demand for a password."""
+"""Succeeds when the server answers over HTTP, even if it asks for a password."""
 
 
 RESOLVES = BlackboxModule(

@@ -13,7 +13,7 @@ from components.operation import Name, Sentence
 __all__ = ["CERTIFICATE", "DOCKER_CONFIG", "SecretForm", "SecretKeys", "merged"]
 
 DOCKER_CONFIG = "dockerconfigjson"
-"""Key of a secret that the kubelet alone reads; Kubernetes wants a dot before it."""
+"""Key of a secret that only kubelet reads. Kubernetes requires a dot before this key."""
 SECRETS_PATH = "/etc/voice/secrets"
 
 
@@ -32,14 +32,14 @@ class SecretForm(ClosedModel):
         "private-key",
         "authority",
     ]
-    """`voice secrets` makes and checks values by it. Certificate, private key and authority of one secret are made
-    together."""
+    """The kind decides how `voice secrets` generates and checks a value. It generates certificate, private key and
+    authority of one secret together."""
     meaning: Sentence
-    """Shown where the value is missing or asked for."""
+    """Description of the value, shown if the value is missing or must be entered."""
     owned: bool = False
-    """True if somebody outside the platform issues the value. Then only a stand-in can be made here."""
+    """True if somebody outside the platform issues the value. `voice secrets` can generate only a stand-in for it."""
     host: str | None = None
-    """The name that a certificate is for; `None` where nobody checks it."""
+    """Host name of a certificate. `None` if no client checks the name."""
 
     @property
     def is_file(self) -> bool:
@@ -55,8 +55,8 @@ CERTIFICATE: Mapping[str, SecretForm] = {
     "authority": SecretForm(kind="authority", meaning="the certificate of the authority that signed it, as PEM"),
 }
 OBJECT_STORE_KEYS: Mapping[str, SecretForm] = {
-    "access-key-id": SecretForm(kind="password", owned=True, meaning="the id of a key of the object store"),
-    "secret-access-key": SecretForm(kind="password", owned=True, meaning="the secret half of that key"),
+    "access-key-id": SecretForm(kind="password", owned=True, meaning="the id of an access key of the object store"),
+    "secret-access-key": SecretForm(kind="password", owned=True, meaning="the secret part of this access key"),
 }
 
 
@@ -85,7 +85,7 @@ class SecretKeys(ClosedModel):
 
 
 def pull_secret(name: Name) -> SecretKeys:
-    """Credentials of registries, which the kubelet pulls images with: the text of a Docker `config.json`."""
+    """Credentials of registries with which kubelet pulls images: the text of a Docker `config.json`."""
     form = SecretForm(
         kind="docker-config", owned=True, meaning="a Docker config.json with a login for each private registry"
     )

@@ -1,6 +1,7 @@
 """A server declares its pods, and the Kubernetes resources follow.
 
-Every pod of the platform is made here, except those that an operator makes. Settings for all pods belong in this file.
+This module renders every pod of the platform, except the pods that an operator program creates. Settings for all pods
+belong in this file.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Workload(ABC):
     address: Mapping[str, str] | None = None
     """The label by which others select the pods. `None` means the name label."""
     account: str | None = None
-    """Name of a shared service account. `None` means an account of its own."""
+    """Name of a shared service account. `None` means an account for this workload alone."""
     rights: Sequence[Resource] = ()
     """Roles and bindings of the account. If there are any, the container gets a short-lived token for the API
     server."""
@@ -87,9 +88,9 @@ class Workload(ABC):
     """Additional labels and annotations of the pods."""
     user: int = USER
     priority: Priority | None = None
-    """`None` is the server's."""
+    """Priority of the pods. `None` means the server's priority."""
     quorum: bool = False
-    """Never two pods on one host, because the loss of two pods at once would break the quorum."""
+    """True: never two pods on one host, because the loss of two pods at once would break the quorum."""
     writes: Sequence[Write] = ()
     """Everything that the program may have on its volumes at one time, apart from `/tmp`."""
     start_work: StartWork | None = None
@@ -178,7 +179,7 @@ class Workload(ABC):
         return pod
 
     def _ephemeral(self, volumes: Mapping[str, Volume]) -> tuple[Bytes, Bytes]:
-        """Ephemeral storage, requested and at most. Kubelet evicts a pod that has more on the node."""
+        """Request and limit of ephemeral storage. Kubelet evicts a pod that uses more than the limit."""
         on_node = {name: volume.size for name, volume in volumes.items() if volume.on_node and volume.size}
         written = sum((write.size for write in self.writes if write.volume in on_node), EPHEMERAL_LOGS)
         limit = sum(on_node.values(), EPHEMERAL_LOGS)
@@ -205,13 +206,13 @@ class Server(Component):
     """Links of the platform, including those of its pods."""
 
     storage_class: Name | None = None
-    """Class of its volumes; `None` is the cluster's default."""
+    """Class of the server's volumes. `None` means the cluster's default."""
     priority: ClassVar[Priority] = "standard"
-    """Of its pods, unless a workload has its own."""
+    """Priority of the pods, unless a workload sets another priority."""
 
     @abstractmethod
     def workloads(self) -> Iterator[Workload]:
-        """Its workloads, in an order that an API server accepts."""
+        """The server's workloads, in an order that an API server accepts."""
 
     @property
     @override
@@ -236,12 +237,14 @@ class Server(Component):
 
     @override
     def resources(self) -> Iterator[Resource]:
-        """The resources of its workloads. Shared ones appear once. Raises `ValueError` if two of one name differ."""
+        """The resources of the workloads, shared ones once. Raises `ValueError` if two with the same name differ."""
         found: dict[tuple[str, str, str], Resource] = {}
         for workload in self.workloads():
             for resource in map(self._in_storage_class, workload.resources(self)):
                 kind, metadata = resource["kind"], resource["metadata"]
                 key = kind, metadata.get("namespace", ""), metadata["name"]
                 if found.setdefault(key, resource) != resource:
-                    raise ValueError(f"{self.name}: workloads declare different {kind}s by the name {metadata['name']}")
+                    raise ValueError(
+                        f"{self.name}: workloads declare different {kind}s with the name {metadata['name']}"
+                    )
         yield from found.values()

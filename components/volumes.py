@@ -25,13 +25,13 @@ class Volume(ABC):
     """A directory that a pod's containers mount."""
 
     read_only: bool = False
-    """Containers mount it read-only."""
+    """True if containers mount the volume read-only."""
     size: Bytes | None = None
-    """The most that it holds. `None` for a volume without a limit of its own."""
+    """Largest size of the content. `None` for a volume without its own limit."""
     persistent: bool = False
-    """True if it outlives the pod."""
+    """True if the volume outlives the pod."""
     on_node: bool = False
-    """True if its content counts as ephemeral storage of the pod."""
+    """True if the content counts as ephemeral storage of the pod."""
 
     @abstractmethod
     def document(self, name: str) -> KubernetesVolume:
@@ -54,7 +54,7 @@ class ConfigFiles(Volume):
     config_map: str
     files: Mapping[str, str]
     reloaded: bool = False
-    """The program reads changed files without a restart."""
+    """True if the program reads changed files without a restart."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     read_only = True
 
@@ -85,7 +85,7 @@ class Scratch(Volume):
 
     @property
     def on_node(self) -> bool:  # type: ignore[override]  # memory is not on the node's disk
-        """True unless it is in memory."""
+        """True unless the directory is in memory."""
         return not self.in_memory
 
     @override
@@ -163,7 +163,7 @@ def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
 
 
 def claim_specs(resource: Resource) -> Iterator[PersistentVolumeClaimSpec]:
-    """The claims that a resource makes, itself or for each of its pods."""
+    """The claims in a resource: the resource itself, or the templates for its pods."""
     if resource["kind"] == "PersistentVolumeClaim":
         yield resource["spec"]
     elif resource["kind"] == "StatefulSet":

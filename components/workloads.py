@@ -26,7 +26,7 @@ MIN_READY_SECONDS = 5
 REVISIONS = 5
 """Old templates that a controller keeps for a rollback."""
 LONGEST_STARTS = 3
-"""Starts of one pod that a rollout may take before it moves; after that it has failed."""
+"""Number of longest starts that a rollout may take without progress. After this time the rollout has failed."""
 ONE = Replicas.exactly(1)
 DATA_VOLUME = "data"
 NIGHTLY = "0 2 * * *"

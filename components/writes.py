@@ -48,7 +48,7 @@ class Disk:
     """`NAMESPACE/WORKLOAD volume NAME`."""
     size: Bytes
     persistent: bool
-    """True if it outlives the pod. The limit of an `emptyDir` may be reached, a persistent volume may not be full."""
+    """True if the volume outlives the pod. A persistent volume must not be full; an `emptyDir` may reach its limit."""
     writes: Sequence[Write]
 
     @property

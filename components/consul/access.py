@@ -13,5 +13,5 @@ SECRET = SecretKeys(
         "registration-token": UUID,
     },
 )
-"""The first token is the management token of the servers and of the operator, who creates lesser tokens with it. The
-second token may only register the declared services."""
+"""`management-token` is for the servers and for a person who creates tokens with fewer rights. `registration-token` may
+only register the declared services."""

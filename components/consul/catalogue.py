@@ -1,7 +1,7 @@
 """The declared services in Consul's catalogue.
 
-The servers register them from a file, with a token that may do only that. Consul checks no health: the registered
-address is a name of Kubernetes' DNS, which leads to ready pods only.
+The servers register the services from a file, with a token that has no other right. Consul checks no health, because
+the registered address is a DNS name of Kubernetes that leads only to ready pods.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def rules(services: Iterable[CatalogueService]) -> str:
 def permit_script(config_path: str, run_path: str) -> str:
     """A shell script that creates the ACL policy and the token; it runs in a server's container.
 
-    Running it again changes nothing. An operator runs it once, because the servers store tokens themselves after they
-    have elected a leader. A refused server retries at its start and within two minutes (Consul's anti-entropy).
+    A person runs the script once, after the servers have elected a leader, because the servers themselves store tokens.
+    A second run changes nothing. A server whose registration was refused retries at its start and within two minutes
+    (Consul's anti-entropy).
     """
     return f"""\
 set -eu

@@ -2,8 +2,8 @@
 
 Services find each other by Kubernetes DNS, which follows readiness and needs no agent beside each pod. Consul's
 catalogue lists the same names for programs that ask Consul: the servers register the declared services from a file. No
-catalogue sync runs, because it would need rights on every Service of the cluster. An operator registers hosts outside
-the cluster through the HTTP interface.
+catalogue sync runs, because it would need rights on every Service of the cluster. A person registers hosts outside the
+cluster through the HTTP interface.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ cp management-token registration-token {RUN_PATH}
 """
 """A shell script that writes the secrets into the servers' configuration.
 
-It copies the tokens for the operator's script, which runs in the same container.
+The script also copies the tokens for `permit_script`, which runs in the same container.
 """
 _LEADER = f"wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/leader | grep -q :{RPC_PORT}"
 _PEER = f'wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/peers | grep -q "\\"$POD_IP:{RPC_PORT}\\""'
@@ -89,7 +89,7 @@ class Consul(Server):
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         configuration = {
             "server": True,
             "datacenter": "voice",
@@ -115,7 +115,7 @@ class Consul(Server):
 
     @property
     def service_files(self) -> dict[str, str]:
-        """The declared services, and what permits their registration, as mounted."""
+        """The declared services, and the ACL rules for their registration, as mounted."""
         return {
             "services.json": file_text({"services": [service.definition() for service in self.services]}),
             "services.hcl": rules(self.services),
@@ -152,7 +152,7 @@ class Consul(Server):
             replicas=self.servers,
             storage=self.storage,
             writes=(
-                Write(DATA_VOLUME, STATE * 3, "two snapshots that Raft keeps, and the one that it writes"),
+                Write(DATA_VOLUME, STATE * 3, "two snapshots that Raft keeps, and a third that it writes"),
                 Write(DATA_VOLUME, STATE * 2, "Raft's log since the last snapshot"),
                 Write("run", Bytes("1Mi"), "secrets and tokens"),
             ),

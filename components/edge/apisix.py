@@ -1,10 +1,10 @@
 """The two files of APISIX in standalone mode: `config.yaml` for the program, and `apisix.yaml` for the routes.
 
-Each route translates policies of the model into plugins. One rate limit becomes two plugins: `limit-count` counts in
-Redis for all replicas and lets requests pass while Redis is down; `limit-req` counts in each replica, so that a limit
-remains then. A token bucket of `burst` refilled at `rate` admits at most `burst` requests in any `burst / rate`
-seconds: that is the window of `limit-count`. APISIX's breaker opens for 2 s first and doubles up to `max_breaker_sec`,
-which is `break_duration`.
+Each route translates policies of the model into plugins. One rate limit becomes two plugins. `limit-count` counts in
+Redis for all replicas, and lets requests pass while Redis is down. `limit-req` counts in each replica, so a limit
+remains while Redis is down. `limit-count` needs a window: a bucket of `burst` tokens with a refill of `rate` becomes at
+most `burst` requests in `burst / rate` seconds. APISIX's breaker first opens for 2 s, and doubles this time up to
+`max_breaker_sec`, the model's `break_duration`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from voice_policies import (
 )
 
 from components.component import PART_OF
-from components.edge.apisix_functions import OUTSIDE_WORDS, TENANT_HEADER, TENANT_OF_TOKEN
+from components.edge.apisix_functions import REMOVE_CLAIMED_IDENTITY, SET_VERIFIED_IDENTITY, TENANT_HEADER
 from components.node import Port
 from components.operation import HttpRoute, Name
 
@@ -55,9 +55,9 @@ FAILURES = (500, 502, 503, 504)
 SUCCESSES = (200, 201, 202, 204)
 BROWSER_CACHE_SECONDS = 600
 HSTS_SECONDS = 365 * 24 * 3600
-"""How long a browser that has been here asks over TLS alone."""
+"""Seconds for which a browser that has visited the gateway uses only TLS."""
 FIRST = 20_000
-"""Priority above every plugin: `opentelemetry`, the first of them, has 12009."""
+"""Priority above every plugin of APISIX. The highest of them is 12009, for `opentelemetry`."""
 ACCESS_LOG = {
     "time": "$time_iso8601",
     "message": "$request_method $uri $status",
@@ -72,11 +72,11 @@ ACCESS_LOG = {
     "upstream": "$upstream_addr",
     "upstream_seconds": "$upstream_response_time",
 }
-"""Fields of a line. The path is without its query, which may hold a person's words or a token."""
+"""Fields of a log line. The path has no query, because a query may contain a person's words or a token."""
 
 
 LATENCIES = (1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000)
-"""Boundaries of the latency histogram beside the routes' objectives, in milliseconds."""
+"""Boundaries of the latency histogram in addition to the routes' objectives, in milliseconds."""
 FIRST_BYTE = """\
 return function(_, ctx)
   local exporter = require("apisix.plugins.prometheus.exporter")
@@ -85,13 +85,14 @@ return function(_, ctx)
   if not (prometheus and seconds) then return end
   if not exporter.first_byte then
     exporter.first_byte = prometheus:histogram(
-      "http_first_byte_latency", "Time until the head of the answer came, in ms", {{"route"}}, {{{buckets}}})
+      "http_first_byte_latency", "Time until the headers of the answer arrived, in ms", {{"route"}}, {{{buckets}}})
   end
   exporter.first_byte:observe(seconds * 1000, {{ctx.route_name}})
 end"""
-"""Counts how long the first byte of a streamed answer takes: APISIX's own histogram ends with the whole answer.
+"""Lua function that measures the time to the first byte of a streamed answer. APISIX's own histogram measures only the
+time of the whole answer.
 
-A request that was retried has one time for each attempt; the last one answered.
+A retried request has one time for each attempt. The function takes the last time, because the last attempt answered.
 """
 
 
@@ -108,7 +109,7 @@ class GatewayRoute(ClosedModel):
     circuit_breaker: CircuitBreaker | None
     rate_limits: tuple[RateLimit, ...]
     concurrent: int
-    """Most requests at one time in one replica, on a route whose bodies are buffered on disk."""
+    """Largest number of simultaneous requests in one replica, on a route that buffers bodies on disk."""
 
     latency: Duration
     """P95 objective of the whole answer."""
@@ -117,7 +118,7 @@ class GatewayRoute(ClosedModel):
 
     @property
     def buffered(self) -> Bytes:
-        """The most that the bodies of its requests take on disk at one time."""
+        """Largest size on disk of the bodies of the route's simultaneous requests."""
         return self.http.max_body * self.concurrent if self.http.max_body > MEMORY_BODY else Bytes("0")
 
     @property
@@ -151,7 +152,7 @@ class Entrance(ClosedModel):
     redis_host: str
     redis_port: int
     redis_tls: bool = False
-    """The gateway connects to Redis over TLS and verifies its certificate against the authorities in the image."""
+    """True: the gateway connects to Redis over TLS, and verifies the certificate with the image's authorities."""
     redis_user: str
     """The gateway's ACL user in Redis. The server admits no password without a user name."""
     redis_timeout: Duration
@@ -189,7 +190,7 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
                 "client_max_body_size": str(max(route.http.max_body.units for route in routes)),
                 "upstream": {"keepalive_timeout": f"{IDLE_TIMEOUT.whole_seconds()}s"},
             },
-            # A response that a slow client has not read waits at its service, and never in a file here.
+            # nginx writes no response to a file: a response that a slow client has not read waits at its service.
             "http_configuration_snippet": "proxy_max_temp_file_size 0;\n"
             + "".join(f"{name}_temp_path {path};\n" for name, path in paths.items()),
         },
@@ -197,7 +198,7 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
         "plugin_attr": {
             "prometheus": {
                 "export_addr": {"ip": "0.0.0.0", "port": PORTS.metrics},  # noqa: S104 - the network policy decides who connects
-                # A share of requests within an objective is exact where the objective is a boundary.
+                # The share of requests within an objective is exact if the objective is a boundary.
                 "default_buckets": _boundaries(route.latency for route in routes),
             },
             "redirect": {"https_port": 443},
@@ -206,7 +207,7 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
 
 
 def _boundaries(objectives: Iterable[Duration]) -> list[int]:
-    """Of a histogram that judges the objectives, in milliseconds."""
+    """Boundaries of a histogram that judges the objectives, in milliseconds."""
     return sorted({*LATENCIES, *(objective.units // 1000 for objective in objectives)})
 
 
@@ -259,7 +260,11 @@ def _global_plugins(entrance: Entrance) -> dict[str, Any]:
         "redirect": {"http_to_https": True},
         "request-id": {"algorithm": "uuid", "include_in_response": True},
         "response-rewrite": {"headers": {"set": {"Strict-Transport-Security": f"max-age={HSTS_SECONDS}"}}},
-        "serverless-pre-function": {"phase": "rewrite", "functions": [OUTSIDE_WORDS], "_meta": {"priority": FIRST}},
+        "serverless-pre-function": {
+            "phase": "rewrite",
+            "functions": [REMOVE_CLAIMED_IDENTITY],
+            "_meta": {"priority": FIRST},
+        },
     }
 
 
@@ -292,7 +297,7 @@ def _plugins(entrance: Entrance, route: GatewayRoute) -> Iterator[tuple[str, dic
         buckets = ", ".join(map(str, _boundaries([route.first_byte])))
         yield "serverless-post-function", {"phase": "log", "functions": [FIRST_BYTE.format(buckets=buckets)]}
     if not route.http.public:
-        yield "serverless-pre-function", {"phase": "access", "functions": [TENANT_OF_TOKEN]}
+        yield "serverless-pre-function", {"phase": "access", "functions": [SET_VERIFIED_IDENTITY]}
         yield "jwt-auth", {"key_claim_name": "iss", "store_in_ctx": True, "claims_to_verify": ["exp"]}
     for limit in route.rate_limits:
         if isinstance(limit.limit, TokenBucket):
@@ -338,7 +343,7 @@ def _limits(entrance: Entrance, route: GatewayRoute, bucket: TokenBucket) -> Ite
 
 
 def _concurrency(most: int) -> dict[str, Any]:
-    """The disk holds the bodies of `most` requests; the next one is refused before its body is read."""
+    """Admit at most `most` requests, because the disk holds only their bodies. Refuse others before reading a body."""
     return {
         "conn": most,
         "burst": 0,

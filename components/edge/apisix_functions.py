@@ -1,4 +1,6 @@
-"""The Lua functions of the gateway's plugin `serverless-pre-function`: they tell who calls, and believe no caller.
+"""Lua functions of the gateway's plugin `serverless-pre-function`.
+
+They remove the identity that a caller claims, and set the identity from the verified token.
 
 A test runs them in LuaJIT against a request like APISIX's.
 """
@@ -15,13 +17,13 @@ REFUSED_HEADERS = (
     "x-envoy-expected-rq-timeout-ms",
     "Cookie",
 )
-"""Headers that services believe, or that the plugins read a token from: no caller from outside may set them.
+"""Headers that services trust, or from which plugins read a token. No caller from outside may set these headers.
 
 `baggage` names tenant and user, `traceparent` forces a trace to be sampled, the next two name deadline and attempt."""
 TOKEN_ARGUMENT = "jwt"  # noqa: S105 - the name of a query argument
-"""Query argument that `jwt-auth` would take a token from. Addresses reach logs, so tokens come in a header alone."""
+"""Query argument from which `jwt-auth` would read a token. URLs appear in logs, so only a header may hold a token."""
 _NAMES = ", ".join(f'"{name}"' for name in REFUSED_HEADERS)
-OUTSIDE_WORDS = f"""\
+REMOVE_CLAIMED_IDENTITY = f"""\
 return function(_, ctx)
   local request = require("apisix.core").request
   for _, name in ipairs({{{_NAMES}}}) do request.set_header(ctx, name, nil) end
@@ -32,7 +34,7 @@ return function(_, ctx)
   end
 end"""
 """Removes the refused headers and the token in the query, before any other plugin reads the request."""
-TENANT_OF_TOKEN = f"""\
+SET_VERIFIED_IDENTITY = f"""\
 return function(_, ctx)
   local request, claims = require("apisix.core").request, ctx.jwt_auth_payload or {{}}
   if type(claims.tenant) ~= "string" or claims.tenant == "" then
@@ -43,5 +45,5 @@ return function(_, ctx)
   request.set_header(ctx, "{TENANT_HEADER}", claims.tenant)
   request.set_header(ctx, "baggage", baggage)
 end"""
-"""Tells limits and services who calls, by the verified token. A token without a tenant is refused: limits, budgets and
-data belong to tenants (decided 2026-11-30)."""
+"""Sets tenant and user of the verified token for limits and services. The gateway refuses a token without a tenant,
+because limits, budgets and data belong to tenants (decided 2026-11-30)."""

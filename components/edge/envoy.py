@@ -1,9 +1,9 @@
 """Envoy's configuration as an egress proxy. It passes TLS through without decrypting it.
 
-Each caller has its own listener, and each of its hosts a filter chain that matches the host name in the TLS handshake
-(SNI). A connection that matches no chain (another host, no host name, no TLS) is closed, counted as
-`listener.<caller>.no_filter_chain_match` and logged. Envoy resolves the host name itself, so the address that the
-caller dialled does not matter.
+Each caller has its own listener. Each host of a caller has a filter chain that matches the host name in the TLS
+handshake (SNI). If a connection matches no chain (another host, no host name, no TLS), Envoy closes the connection,
+counts it as `listener.<caller>.no_filter_chain_match` and logs it. Envoy resolves the host name itself, so the address
+that the caller dialled does not matter.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ def _admin_cluster() -> dict[str, Any]:
 def _status_listener() -> dict[str, Any]:
     """A listener for liveness, readiness and metrics.
 
-    It hides the rest of the admin interface, which can stop the process. A worker itself answers the liveness probe, so
-    a proxy that is not ready, or is draining, still counts as alive.
+    The listener hides the rest of the admin interface, which can stop the process. A worker thread answers the liveness
+    probe itself, so a proxy that is not ready, or is draining, still counts as alive.
     """
     routes: list[dict[str, Any]] = [
         {"match": {"path": LIVE_PATH}, "direct_response": {"status": 200}},

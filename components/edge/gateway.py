@@ -47,7 +47,7 @@ class ApisixGateway(Server):
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(
             rule="secrets_as_files",
-            reason="APISIX reads keys and passwords from environment variables only; a rotated one needs a restart",
+            reason="APISIX reads keys and passwords from environment variables only; a rotated value needs a restart",
         ),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORTS.metrics, path="/apisix/prometheus/metrics", series=10_000)
@@ -76,7 +76,7 @@ class ApisixGateway(Server):
     def workloads(self) -> Iterator[Deployment]:
         """The gateway.
 
-        An init container copies its files to a writable directory, because the root file system is read-only.
+        An init container copies the files to a writable directory, because the root file system is read-only.
         """
         secrets: dict[str, EnvVarSource] = {
             name: {"secretKeyRef": {"name": secret.name, "key": key}} for name, (secret, key) in self.variables.items()

@@ -88,7 +88,7 @@ class MeshDestination(ClosedModel):
         if self.circuit_breaker and self.circuit_breaker.consecutive_failures is None:
             yield f"{self.host} has a breaker without consecutive_failures: the mesh supports that condition only"
         if self.bulkhead and self.bulkhead.max_queue:
-            yield f"{self.host} has a bulkhead with a queue, and the mesh has none: set max_queue to 0"
+            yield f"{self.host} has a bulkhead with a queue, and the mesh has no queue: set max_queue to 0"
 
     external: bool = False
     """True if the host is outside the cluster. A ServiceEntry makes it known to the mesh."""
@@ -99,7 +99,7 @@ class MeshDestination(ClosedModel):
         return "*" if self.external else self.host.split(".")[1]
 
     def traffic_policy(self) -> TrafficPolicy:
-        """Its policies as Istio's `trafficPolicy`. Empty without policies."""
+        """The policies as Istio's `trafficPolicy`. Empty without policies."""
         policy: TrafficPolicy = {}
         if self.circuit_breaker:
             policy["outlierDetection"] = _outlier_detection(self.circuit_breaker)
@@ -112,7 +112,7 @@ class MeshDestination(ClosedModel):
 
 
 def _bounded_route(bound: AttemptTimeout) -> HttpRoute:
-    """A route with a timeout for each attempt, which the mesh sees as a request.
+    """A route with a timeout for each attempt. The mesh sees an attempt as a request.
 
     The caller of a late attempt gets DEADLINE_EXCEEDED.
     """
@@ -201,7 +201,7 @@ class MeshPolicy(Component):
         }
 
     def _sidecar(self) -> Sidecar:
-        """Close idle connections before their server does. Envoy's default would keep them for 1 h."""
+        """Close idle connections before their server closes them. By default Envoy keeps them for 1 h."""
         hosts = sorted(f"{destination.namespace}/{destination.host}" for destination in self.destinations)
         spec: SidecarSpec = {
             "workloadSelector": {"labels": self.selector},

@@ -74,7 +74,7 @@ class AlertRoute(ClosedModel):
 
 
 class Inhibition(ClosedModel):
-    """An alert that explains others. While it fires, Alertmanager does not send those others."""
+    """An alert that explains other alerts. While it fires, Alertmanager does not send the other alerts."""
 
     alert: str
     severities: tuple[Severity, ...]
@@ -118,14 +118,14 @@ class Alertmanager(Server):
             if route.receiver not in known:
                 yield f"routes[{index}]: receiver {route.receiver} is not declared; {accepted}"
             if route.team is None and route.severity is None:
-                yield f"routes[{index}]: matches every alert, and none after it is reached"
+                yield f"routes[{index}]: matches every alert, so no later route receives an alert"
         for receiver in self.receivers:
             if WEBHOOK_KEY not in receiver.secret.keys:
                 yield f"receivers.{receiver.name}: its secret has no key {WEBHOOK_KEY}"
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         configuration = {
             "global": {"resolve_timeout": "5m"},
             "route": {

@@ -39,8 +39,8 @@ class BlackboxExporter(Server):
     modules: tuple[BlackboxModule, ...]
     """The probes that the scraped servers declare."""
     server_name: str | None
-    """Server name for the module `tls`. APISIX ends a handshake for any name but its own; Elasticsearch ignores the
-    name. `None`: the name of the probed host."""
+    """Server name for the module `tls`. APISIX refuses a handshake for any other name; Elasticsearch ignores the name.
+    `None`: the name of the probed host."""
 
     @override
     def conflicts(self) -> Iterator[str]:
@@ -50,7 +50,7 @@ class BlackboxExporter(Server):
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         modules = {module.name: module.document() for module in (self._certificate_module(), *self.modules)}
         return {"blackbox.json": file_text({"modules": modules})}
 

@@ -39,7 +39,7 @@ CONFIG_PATH = "/etc/otelcol"
 SHUTDOWN = Duration("30s")
 """Longest time to write data in flight to the queues."""
 FRAGMENTATION = 2
-"""Assumed size of a queue's file in relation to its data: bbolt reuses free pages only where enough of them adjoin."""
+"""Assumed size of a queue's file in relation to its data. bbolt reuses free pages only if enough of them adjoin."""
 
 
 class Collector(Server):
@@ -75,7 +75,7 @@ class Collector(Server):
         if needed > room.units:
             yield Conflict(
                 "backends",
-                f"{self.outage} of what arrives needs {needed / 2**30:.1f} GiB in each of {self.replicas} "
+                f"the data of {self.outage} needs {needed / 2**30:.1f} GiB in each of {self.replicas} "
                 f"replicas, and {FILL_LIMIT:.0%} of the disk ({self.storage}) is {room.gibibytes:.1f} GiB",
             )
 
@@ -89,7 +89,7 @@ class Collector(Server):
     def queue(self, backend: Backend) -> Bytes:
         """Size of a backend's queue in one replica. It holds at least one batch.
 
-        It grows in steps of a quarter of a power of two, so that one more service seldom restarts the replicas.
+        The size grows in steps of a quarter of a power of two, so that an additional service seldom restarts replicas.
         """
         share = max(1, self.replicas - 1)
         needed = backend.bytes_per_second * (self.outage.seconds / share)
@@ -98,7 +98,7 @@ class Collector(Server):
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         queues = [(backend, self.queue(backend)) for backend in self.backends]
         document = configuration(queues, self.sampling, self.sizing.memory_limit)
         return {"collector.json": file_text(document)}

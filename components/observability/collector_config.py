@@ -28,9 +28,9 @@ LARGEST_BATCH_BYTES = 2_000_000
 """Half of the 4 MB that a gRPC server accepts by default. The other half is margin, because the sum of sizes leaves out
 the envelope."""
 COMPACTED_FROM = Bytes("100Mi")
-"""Size of a queue's file from which a compaction is worth it."""
+"""Smallest size of a queue's file that the Collector compacts."""
 COMPACTED_COPY = Bytes("10Mi")
-"""Most data that a compaction copies: with more in the queue, the Collector waits."""
+"""Largest amount of data that a compaction copies. If the queue holds more, the Collector compacts later."""
 DECIDED = "sampling.priority"
 """Attribute that tells the sampler to keep a span."""
 SECRET_KEYS = (
@@ -59,9 +59,9 @@ MOST_ATTRIBUTES = 64
 record, and the rest of its batch with it."""
 KEPT = '["kubernetes.namespace_name", "kubernetes.pod_name", "kubernetes.container_name"]'
 BROKEN = r'"[\\x00\\x{FFFD}\\x{FFFE}]", "�"'
-"""NUL, and each byte that is no UTF-8, which a pattern sees as U+FFFD; then its replacement. A receiver that checks
-UTF-8, as Elasticsearch does, refuses the whole batch. A class of characters, because Go looks for a single character
-by its bytes, and would find no broken one."""
+"""Pattern and replacement for NUL and for each byte that is not UTF-8, which a pattern sees as U+FFFD. A receiver that
+checks UTF-8, such as Elasticsearch, would refuse the whole batch. The pattern is a class of characters, because Go
+searches for a single character by its bytes, and would find no invalid byte."""
 LINE_STATEMENTS = (
     # A line without a message has its fields in the body. Setting the fields again leaves one copy of each.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
@@ -108,7 +108,7 @@ class Backend(ClosedModel):
     """`host:port` for gRPC, a URL for HTTP."""
     protocol: Literal["grpc", "http"]
     bytes_per_second: Bytes
-    """Rate at which the whole platform sends to it, at the declared load."""
+    """Rate at which the whole platform sends to this backend, at the declared load."""
     user: str | None = None
     """The user whose password the Collector sends. `None` sends none: the network policy alone admits writers."""
     secret: SecretKeys | None = None
@@ -116,21 +116,21 @@ class Backend(ClosedModel):
 
     @property
     def exporter(self) -> str:
-        """Identifier of its exporter."""
+        """Identifier of the backend's exporter."""
         return f"otlp_{self.protocol}/{self.name}"
 
     @property
     def authenticator(self) -> str:
-        """Identifier of its authenticator."""
+        """Identifier of the backend's authenticator."""
         return f"basicauth/{self.name}"
 
     def extension(self) -> dict[str, Any]:
-        """Its authenticator. The Collector reads the password file again when it changes."""
+        """The backend's authenticator. The Collector reads the password file again when the file changes."""
         path = self.secret.path if self.secret else ""
         return {"client_auth": {"username": self.user, "password_file": f"{path}/password"}}
 
     def document(self, queue: Bytes) -> dict[str, Any]:
-        """Its exporter: queues on disk, and retries until the backend accepts."""
+        """The backend's exporter: it queues on disk, and retries until the backend accepts."""
         return {
             "endpoint": self.endpoint,
             **({"tls": {"insecure": True}} if self.protocol == "grpc" else {}),
@@ -151,9 +151,9 @@ class Backend(ClosedModel):
 class Sampling(ClosedModel):
     """The rule by which the Collector keeps traces.
 
-    A sender with a tracing policy decides where a trace begins, for all its spans; a second decision would keep a share
-    of a share. The Collector samples the traces of all other senders. Every replica decides alike, so traces stay
-    complete.
+    A sender with a tracing policy decides at the start of a trace, for all spans of the trace. A second decision would
+    keep only a share of these traces. The Collector samples the traces of all other senders. Every replica makes the
+    same decision for a trace, so traces stay complete.
     """
 
     decided: str
@@ -187,7 +187,7 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
             "file_storage/queues": {
                 "directory": QUEUE_PATH,
                 # A queue's file never shrinks by itself, so the Collector compacts it when nearly all of it is empty.
-                # A compaction at the start would copy all that waits before the health check answers.
+                # There is none at the start, because it would copy all queued data before the health check answers.
                 "compaction": {
                     "on_start": False,
                     "on_rebound": True,

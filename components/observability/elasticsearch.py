@@ -38,7 +38,7 @@ CONFIG_PATH = "/etc/elasticsearch"
 RUN_PATH = "/run/elasticsearch"
 DATA_PATH = f"{HOME}/data"
 SHUTDOWN = Duration("110s")
-"""Longest time to flush and hand over shards. The pre-stop sleep and a margin make it a grace of two minutes."""
+"""Longest time to flush and hand over shards. With the pre-stop sleep and a margin, the grace period is two minutes."""
 TRANSPORT = SecretKeys(name="elasticsearch-transport", keys=tuple(CERTIFICATE), forms=CERTIFICATE)
 """A certificate that all nodes share, its key, and the authority that signed it."""
 LARGEST_SEGMENT = Bytes("5Gi")
@@ -115,7 +115,7 @@ class Elasticsearch(Server):
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         lines = "".join(f"{key}: {to_json(value).decode()}\n" for key, value in self._settings().items())
         return {"elasticsearch.yml": lines, "prepare.sh": self._prepare()}
 
@@ -182,7 +182,7 @@ elasticsearch-keystore create
 
     @override
     def workloads(self) -> Iterator[Workload]:
-        """The nodes, and the Job that makes policies, templates and users."""
+        """The nodes, and the Job that creates policies, templates and users."""
         heap = int(self.sizing.memory_limit.units * HEAP_SHARE) // 1024**2
         yield StatefulSet(
             name=self.name,

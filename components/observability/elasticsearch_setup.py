@@ -46,7 +46,7 @@ class IndexUser(ClosedModel):
 
 
 def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[Request]:
-    """All requests. Each one needs only those before it."""
+    """All requests. A request needs only the requests before it."""
     declared = tuple(streams)
     for stream in declared:
         yield Request(
@@ -119,5 +119,5 @@ def user(name: Name, **rights: tuple[str, ...]) -> IndexUser:
 
 
 def user_secret(name: Name) -> SecretKeys:
-    """The secret with the password of such a caller. Elasticsearch's setup reads it too."""
+    """The secret with the password of a caller outside the catalogue. Elasticsearch's setup Job reads it too."""
     return SecretKeys(name=f"{name}-elasticsearch", keys=("password",))

@@ -35,11 +35,12 @@ queued."""
 TAG = "kube."
 RETRY_LIMIT = 60
 """Attempts for one chunk: about an hour while the Collector refuses. Pauses are random between 5 seconds and
-`BACKOFF_CAP`, on average half of it (`backoff_full_jitter` in src/flb_scheduler.c)."""
+`BACKOFF_CAP`, on average half of this cap (`backoff_full_jitter` in src/flb_scheduler.c)."""
 BACKOFF_CAP = 120
 BATCH_RECORDS = 50_000
 """More records than a chunk of 2 MB holds, so that one request carries a whole chunk. Fluent Bit would count a split
-chunk as sent when only its last part was (`otel_process_logs` in plugins/out_opentelemetry/opentelemetry_logs.c)."""
+chunk as sent even if only its last part was sent (`otel_process_logs` in
+plugins/out_opentelemetry/opentelemetry_logs.c)."""
 TRACEBACK = {
     "name": "traceback",
     "type": "regex",
@@ -71,7 +72,7 @@ function without_nul(tag, timestamp, record)
   return 2, timestamp, record
 end
 """
-"""Puts U+FFFD in the place of NUL, raw or as JSON escapes it: the output would end the text there."""
+"""Lua function that replaces NUL, raw or escaped in JSON, by U+FFFD. Otherwise the output would end the text at NUL."""
 SHUTDOWN = Duration("30s")
 PROBES = Probes(
     startup=Probe.http("/api/v1/uptime", period=STARTUP_PERIOD, failures=30),
@@ -87,7 +88,7 @@ class FluentBit(Server):
     folder: ClassVar[str] = "30-observability"
     priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="run_as_user", reason="containers' log files belong to root and are readable by it alone"),
+        Exemption(rule="run_as_user", reason="containers' log files belong to root, and only root can read them"),
         Exemption(rule="no_host_path", reason="it reads the node's /var/log, and keeps its state on the node"),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, path="/api/v2/metrics/prometheus")
@@ -100,7 +101,7 @@ class FluentBit(Server):
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         return {"fluent-bit.yaml": file_text(self._configuration())}
 
     def _configuration(self) -> dict[str, Any]:
@@ -141,7 +142,7 @@ class FluentBit(Server):
     def _filters(self) -> list[dict[str, Any]]:
         """Filters that join the lines of a traceback, and take names from the file and fields from the line.
 
-        A line that is not JSON stays as it is. The parser's own fields are removed before the line's fields are added,
+        A line that is not JSON stays unchanged. The parser's own fields are removed before the line's fields are added,
         because both contain a time and duplicate keys would remain.
         """
         return [

@@ -40,7 +40,7 @@ TRACE_SIZE = Bytes("20Ki")
 
 
 class InMemory(ClosedModel):
-    """Traces in the pod's memory. The oldest go first, and all are lost with the pod."""
+    """Traces in the pod's memory. Jaeger drops the oldest traces first, and the end of the pod loses all traces."""
 
     max_traces: int
 
@@ -71,14 +71,14 @@ class Jaeger(Server):
         if isinstance(self.storage, InElasticsearch):
             return
         if self.replicas > 1:
-            yield f"replicas is {self.replicas}: in memory each would hold other traces, expected 1"
+            yield f"replicas is {self.replicas}: expected 1, because in memory each replica would hold other traces"
         most = int(self.sizing.memory_limit.units * MEMORY_SHARE / TRACE_SIZE.units)
         if self.storage.max_traces > most:
             yield f"max_traces is {self.storage.max_traces}: {self.sizing.memory_limit} of memory hold {most}"
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         return {"jaeger.json": file_text(self._configuration())}
 
     def _configuration(self) -> dict[str, Any]:
@@ -160,9 +160,9 @@ class Jaeger(Server):
             yield self._retention(self.storage)
 
     def _retention(self, storage: InElasticsearch) -> CronJob:
-        """Attach the lifecycle policy to every index of Jaeger. Jaeger's own templates cannot name one.
+        """Attach the lifecycle policy to every index of Jaeger. Jaeger's own templates cannot name a policy.
 
-        Before the first trace there is no index. Elasticsearch would answer that with 404, as it answers a fault.
+        Before the first trace there is no index. Without `allow_no_indices` Elasticsearch would then answer 404.
         """
         body = {"index.lifecycle.name": storage.stream.name}
         request = Request(name="lifecycle", method="PUT", path=f"/{INDICES}/_settings?allow_no_indices=true", body=body)

@@ -87,7 +87,7 @@ class Kibana(Server):
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         settings = {
             "server.name": self.name,
             "server.host": "0.0.0.0",  # noqa: S104 - the pod's own; the network policy says who reaches it
@@ -110,7 +110,7 @@ class Kibana(Server):
 
     @override
     def workloads(self) -> Iterator[Workload]:
-        """The server, and the Job that makes the data view."""
+        """The server, and the Job that creates the data view."""
         yield Deployment(
             name=self.name,
             init=Container(

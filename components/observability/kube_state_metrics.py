@@ -31,7 +31,7 @@ WATCHED = {
     "autoscaling": ["horizontalpodautoscalers"],
     "batch": ["cronjobs", "jobs"],
 }
-"""API group → the resources that it watches beside nodes and pods."""
+"""API group → the resources that the program watches in addition to nodes and pods."""
 METRICS = (
     "kube_pod_container_status_restarts_total",
     "kube_pod_init_container_status_restarts_total",
@@ -59,11 +59,13 @@ class KubeStateMetrics(Server):
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(rule="no_api_token", reason="counts nodes, and pods, workloads and autoscalers of our namespaces"),
-        Exemption(rule="two_replicas", reason="two would count everything twice, and it stores nothing"),
+        Exemption(
+            rule="two_replicas", reason="two replicas would count everything twice, and a replica stores nothing"
+        ),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, honor_labels=True)
     namespaces: tuple[Name, ...]
-    """Namespaces that it watches. It has no rights in others."""
+    """Namespaces that the program watches. It has no rights in other namespaces."""
 
     @override
     def workloads(self) -> Iterator[Deployment]:

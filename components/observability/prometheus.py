@@ -42,9 +42,9 @@ DAY_SECONDS = 86_400
 HEAD_SECONDS = 3 * 3600
 """Longest span of the head: Prometheus cuts a block of 2 h when the head is one and a half times as long."""
 LOGGED_SAMPLE_BYTES = 16
-"""Assumed size of a sample in the write-ahead log, which has references and times uncompressed."""
+"""Assumed size of a sample in the write-ahead log. The log stores references and times uncompressed."""
 LARGEST_BLOCK = 0.1
-"""Share of the retention that one compacted block spans at most, by Prometheus's documentation of its storage."""
+"""Largest share of the retention that one compacted block spans. Source: Prometheus's documentation of its storage."""
 REPLAY_RATE = Bytes("20Mi")
 """Assumed rate of the replay: one core decodes the log and builds the head's index."""
 LOCAL_SERIES = 20_000
@@ -84,7 +84,7 @@ class Prometheus(Server):
     """`host:port` of each replica. Prometheus sends every alert to all of them."""
     groups: tuple[RuleGroup, ...]
     runbook: str
-    """Address of the page whose sections explain the alerts, by name."""
+    """Address of the runbook page. It has a section for each alert's name."""
 
     @override
     def conflicts(self) -> Iterator[str | Conflict]:
@@ -119,20 +119,18 @@ class Prometheus(Server):
         kept = self.stream.kept
         return (
             Write(DATA_VOLUME, kept, f"blocks of {self.retention} and the current day"),
-            Write(
-                DATA_VOLUME, kept * LARGEST_BLOCK, f"the block that a compaction writes, {LARGEST_BLOCK:.0%} of them"
-            ),
+            Write(DATA_VOLUME, kept * LARGEST_BLOCK, f"the block that a compaction writes, {LARGEST_BLOCK:.0%} of all"),
             Write(DATA_VOLUME, self._log, "write-ahead log of three hours"),
         )
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        """Namespaces in which it discovers pods."""
+        """Namespaces in which Prometheus discovers pods."""
         return tuple(sorted({target.namespace for target in self.targets}))
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         groups = [group.document(self.runbook) for group in self.groups]
         return {"prometheus.json": file_text(self._configuration()), "rules.json": file_text({"groups": groups})}
 

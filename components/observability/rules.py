@@ -83,12 +83,12 @@ class Alert(ClosedModel):
 
 
 class RuleGroup(ClosedModel):
-    """Rules that Prometheus evaluates in order, so that each sees the results of those before it."""
+    """Rules that Prometheus evaluates in order, so that each rule sees the results of the rules before it."""
 
     name: Name
     rules: Annotated[tuple[Recording | Alert, ...], Field(min_length=1)]
     interval: Duration | None = None
-    """Between two evaluations; `None` is Prometheus's own interval."""
+    """Time between two evaluations. `None`: Prometheus's own interval."""
 
     def document(self, runbook: str) -> dict[str, Any]:
         """The group in a rule file, with links to the page `runbook`."""

@@ -153,7 +153,7 @@ def probing(module: str) -> dict[str, Any]:
 
 
 def probed(prober: str, module: str, path: str = "") -> list[dict[str, Any]]:
-    """Relabelling that sends the scrape to the prober. Where the label `probe` exists, `up` is the prober's."""
+    """Relabelling that sends the scrape to the prober. If a series has the label `probe`, `up` is about the prober."""
     return [
         {"source_labels": ["__address__"], "target_label": "__param_target", "replacement": f"$1{path}"},
         {"source_labels": ["__address__"], "target_label": "instance"},

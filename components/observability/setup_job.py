@@ -21,7 +21,7 @@ __all__ = ["Account"]
 
 REQUESTS_PATH = "/etc/voice/requests"
 LOGIN = "/tmp/login"  # noqa: S108 - the container's own emptyDir
-BODY = "/tmp/body.json"  # noqa: S108 - likewise
+BODY = "/tmp/body.json"  # noqa: S108 - the container's own emptyDir
 SCRIPT = "send.sh"
 SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 
@@ -31,7 +31,7 @@ class Account(ClosedModel):
 
     user: str
     secret: SecretKeys
-    """The secret whose key `password` it uses."""
+    """The secret whose key `password` holds the user's password."""
 
     @property
     def password_file(self) -> str:
@@ -50,7 +50,7 @@ class Request(ClosedModel):
 
 
 def write_login(account: Account, file: str) -> str:
-    """Lines for `sh` that define `quoted`, a secret's text within double quotes, and write curl's user and password."""
+    """Lines for `sh`: they define `quoted`, which escapes text for double quotes, and write curl's login."""
     return f"""\
 quoted() {{ tr -d '\\n' < "$1" | sed 's/[\\\\"]/\\\\&/g'; }}
 printf 'user = "%s:%s"\\n' '{account.user}' "$(quoted {account.password_file})" > {file}

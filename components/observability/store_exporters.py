@@ -57,7 +57,7 @@ ELASTICSEARCH = ExporterProgram(
 VALKEY_ACCOUNT = Account(user="metrics", secret=SecretKeys(name="valkey-exporter-valkey", keys=("password",)))
 """The exporter's user at every Valkey server."""
 VALKEY_RULES = "+info +ping +client|setname"
-"""ACL rules of that user: it may read statistics, but no key."""
+"""ACL rules of the user `metrics`: the user may read statistics, but no key."""
 
 
 class StoreExporter(Server):
@@ -68,7 +68,7 @@ class StoreExporter(Server):
         Exemption(rule="own_readiness", reason="the program reports only that it answers"),
         Exemption(
             rule="secrets_as_files",
-            reason="the exporter reads its password from an environment variable; a rotated one needs a restart",
+            reason="the exporter reads its password from an environment variable; a rotated password needs a restart",
         ),
         Exemption(rule="two_replicas", reason="it stores nothing, and reads the store again after half a minute"),
     )

@@ -37,14 +37,14 @@ CREDENTIALS = SecretKeys(
         "credentials": SecretForm(
             kind="credentials-file",
             owned=True,
-            meaning="a credentials file of AWS' form: aws_access_key_id and aws_secret_access_key of [default]",
+            meaning="a credentials file as AWS defines it: aws_access_key_id and aws_secret_access_key of [default]",
         )
     },
 )
 RAW_SHARE = 10
 """Assumed size of a span as it arrives, in relation to its size in a block."""
 GENERATOR_LOG = Bytes("256Mi")
-"""Assumed: the series of a platform of sixteen services for two hours."""
+"""Assumed size of the log with two hours of the metrics of sixteen services."""
 REPLAY_RATE = Bytes("50Mi")
 """Assumed rate of the replay."""
 PROCESSORS = ("service-graphs", "span-metrics")
@@ -75,16 +75,16 @@ class Bucket(ClosedModel):
     """Image with curl, for the container that waits for the store."""
 
     def wait(self) -> Container:
-        """Wait until the store answers anything. Tempo itself exits while the store or its name is not there yet."""
+        """Wait until the store gives any answer. Tempo exits if the store or its DNS name does not exist yet."""
         url = f"https://{self.endpoint}/"
         script = f"until curl --silent --output /dev/null --max-time 5 {url}; do echo waiting for {url}; sleep 5; done"
         return Container(name="wait-for-bucket", image=self.image, sizing=SIZING, command=("sh", "-c", script))
 
 
 class Tempo(Server):
-    """One process for everything.
+    """One process for all parts of Tempo.
 
-    Two would need Kafka between them. During a restart the Collector queues spans on disk.
+    Two processes would need Kafka between them. During a restart the Collector queues spans on disk.
     """
 
     kind: ClassVar[str] = "Tempo"
@@ -114,7 +114,7 @@ class Tempo(Server):
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         return {"tempo.json": file_text(self._configuration())}
 
     def _configuration(self) -> dict[str, Any]:

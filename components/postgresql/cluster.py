@@ -45,8 +45,8 @@ STOP_SECONDS = 120
 WAL_STORAGE = Bytes("10Gi")
 MAX_WAL = Bytes("2Gi")
 LARGEST_SLOT = Bytes("4Gi")
-"""Most log that is kept for a replica that is away: PostgreSQL itself has no limit. A replica that needs older log is
-cloned again."""
+"""Largest log that the primary keeps for a disconnected replica. PostgreSQL's default is no limit. If a replica needs
+an older log, the operator clones the replica again."""
 WAL_KEPT = Bytes("512Mi")
 """The operator's `wal_keep_size`."""
 PREPARED_STATEMENTS = 100
@@ -59,8 +59,8 @@ POOLER = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "128Mi"))
 class PostgresqlCluster(Component):
     """A replicated cluster.
 
-    The loss of one instance loses no acknowledged write, because two disks hold it first. If only the primary is left,
-    writes wait. A failover takes the operator about 30 s, in which clients see errors.
+    The loss of one instance loses no acknowledged write, because two disks hold a write before the acknowledgement. If
+    only the primary is left, writes wait. A failover takes the operator about 30 s, in which clients see errors.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -77,7 +77,7 @@ class PostgresqlCluster(Component):
     image: Image
     pooler_image: Image
     instances: Annotated[int, Field(ge=3)]
-    """One primary and its replicas. A write waits for one replica, so writes continue when the other is lost."""
+    """One primary and its replicas. A write waits for one replica, so writes continue if another replica is lost."""
     sizing: Sizing
     storage: Bytes
     storage_class: Name | None = None
@@ -117,10 +117,10 @@ class PostgresqlCluster(Component):
 
     @override
     def disks(self) -> Iterator[Disk]:
-        """The volume of the write-ahead log. No declared load says how large the databases grow: an alert watches."""
+        """The volume of the write-ahead log. The databases have no declared size, so an alert watches their volume."""
         writes = (
             Write("wal", MAX_WAL, "write-ahead log between two checkpoints"),
-            Write("wal", LARGEST_SLOT, "log kept for a replica that is away"),
+            Write("wal", LARGEST_SLOT, "log kept for a disconnected replica"),
             Write("wal", WAL_KEPT, "log that the operator keeps"),
         )
         yield Disk(f"{self.namespace}/{self.name} volume wal", WAL_STORAGE, persistent=True, writes=writes)
@@ -188,7 +188,8 @@ class PostgresqlCluster(Component):
     def _bootstrap(self) -> Bootstrap:
         """How the cluster starts.
 
-        The operator requires a database `app`; nobody may connect to it. Ours are declared apart.
+        The operator requires a database `app`; nobody may connect to it. The services' databases are declared
+        separately.
         """
         if self.backups.recover_from:
             return {"recovery": {"source": self.backups.recover_from}}

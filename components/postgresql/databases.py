@@ -26,7 +26,7 @@ class ServiceDatabase(ClosedModel):
 
     name: Name
     secret: SecretKeys
-    """The secret whose key `password` the role has."""
+    """The secret whose key `password` holds the role's password."""
     connection_limit: Annotated[int, Field(ge=1)]
     """Largest number of connections of the role. The server keeps the sum of all roles below its own limit."""
 
@@ -63,7 +63,7 @@ def roles_sql(databases: Iterable[ServiceDatabase]) -> str:
 
     Running it again applies new passwords and services.
     """
-    # The provisioner may then hand a database to the role that it has created.
+    # With this setting the provisioner may give a database to a role that it has created.
     return "SET createrole_self_grant = 'set';\n" + "".join(_role_and_database(database) for database in databases)
 
 
@@ -84,7 +84,7 @@ RESET ROLE;
 def access_rules(connection: str) -> list[str]:
     """Lines of `pg_hba.conf` for connections over the network: each role may connect to its own database only.
 
-    They name no service, so a new service does not restart the server.
+    The lines name no service, so a new service does not restart the server.
     """
     return [
         f"{connection} all {SUPERUSER} all reject",

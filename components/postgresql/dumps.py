@@ -23,7 +23,7 @@ SCRIPTS_PATH = "/etc/postgresql-backup"
 DUMPS_PATH = "/var/backups/postgresql"
 RETENTION_DAYS = 7
 DUMPS = RETENTION_DAYS + 2
-"""Dumps on the volume at one time: those of eight days, and the new one."""
+"""Dumps on the volume at one time: the dumps of eight days, and the new dump."""
 DUMP_SHARE = 0.2
 """Assumed size of a compressed dump, without indexes, in relation to its database."""
 DUMP_KEY = SecretKeys(name="postgresql-backup-key", keys=("password",))

@@ -2,7 +2,7 @@
 
 Each database has a Job, which holds only that role's password. Applying the files twice changes nothing, so an
 interrupted Job starts over. Jobs are immutable, so new files create a new Job. One CronJob deletes expired rows in all
-databases every night, in each as its own role.
+databases every night, with the role of each database.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class DatabaseSchemas(Server):
     @property
     @override
     def secrets(self) -> tuple[SecretKeys, ...]:
-        """None: the server's secrets are in the same namespace."""
+        """No secrets of its own: the server's secrets are in the same namespace."""
         return ()
 
     @override
@@ -100,7 +100,7 @@ class DatabaseSchemas(Server):
 
     @property
     def script(self) -> str:
-        """Apply all files in one transaction. A lock keeps jobs apart: `CREATE … IF NOT EXISTS` alone does not wait."""
+        """Apply all files in one transaction. A lock makes jobs wait: `CREATE … IF NOT EXISTS` does not."""
         names = sorted(self.files)
         return (
             "set -eu\n"

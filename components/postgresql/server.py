@@ -1,4 +1,4 @@
-"""PostgreSQL for dev: one server without high availability. Three pods of a StatefulSet would be three primaries."""
+"""PostgreSQL for dev: one server without high availability. More pods of a StatefulSet would be more primaries."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ INIT_PATH = "/docker-entrypoint-initdb.d"
 """Scripts in this directory run once, when the volume is empty."""
 ROLES_PATH = "/etc/roles"
 RETRIES = 20
-"""Kubernetes waits longer before each, six minutes at most; the Job's deadline comes first."""
+"""Retries of the Job. Kubernetes waits longer before each retry, at most six minutes; the Job's deadline ends first."""
 SOCKET_PATH = "/var/run/postgresql"
 DATA_PATH = "/var/lib/postgresql"
 """Mount path of the volume. Since version 18 each major version has its own directory below it."""
@@ -51,7 +51,7 @@ DATABASES = Bytes("2Gi")
 """Assumed size of all databases of a development environment."""
 MAX_WAL = Bytes("1Gi")
 TEMPORARY_FILES = Bytes("256Mi")
-"""Most temporary files of one process: PostgreSQL itself has no limit."""
+"""Largest size of the temporary files of one process. PostgreSQL's default is no limit."""
 REPLAY_RATE = Bytes("16Mi")
 """Assumed rate of the replay, which is single-threaded."""
 SHUTDOWN = Duration("110s")
@@ -69,7 +69,7 @@ PROBES = Probes(
 class PostgresqlServer(Server):
     """One server. Its Service and pods have the name that the pooler has in other environments.
 
-    A Job creates roles and databases. A new service has a new Job, and the server runs on.
+    A Job creates roles and databases. A new service causes a new Job, and the server does not restart.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -84,7 +84,7 @@ class PostgresqlServer(Server):
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         return {"postgresql.conf": self._configuration(), "pg_hba.conf": self._access()}
 
     @override
@@ -145,7 +145,7 @@ class PostgresqlServer(Server):
         )
 
     def _roles_script(self) -> str:
-        """It fails while the server is not there yet, and Kubernetes starts it again."""
+        """The script fails while the server does not answer yet, and Kubernetes retries it."""
         return (
             "set -eu\n"
             f"PGPASSWORD=$(cat {PROVISIONER_SECRET.path}/password)\n"

@@ -1,4 +1,4 @@
-"""HAProxy before the replicated cache: it finds the primary and leads every client there."""
+"""HAProxy in front of the replicated cache: it finds the primary and connects every client to it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from components.valkey.server import PORT
 
 
 def proxy_configuration(members: Members) -> str:
-    """HAProxy's configuration. It asks each server for its role, as a user that may only do that.
+    """HAProxy's configuration. HAProxy asks each server for its role, with a user that has no other right.
 
-    HAProxy starts without DNS, and keeps the last known addresses while DNS is away: `init-addr` and the `hold` times.
-    Its resolver knows no search domains, so servers have their full names. After a change of role the next checks
-    follow fast, so that clients are led to a new primary within about a second.
+    HAProxy starts without DNS, and keeps the last known addresses while DNS is down: `init-addr` and the `hold` times.
+    Its resolver knows no search domains, so servers have their full names. After a change of role HAProxy checks more
+    often, so it connects clients to a new primary within about a second.
     """
     servers = "".join(f"  server {name} {name}.{members.domain}:{PORT}\n" for name in members.nodes)
     return f"""\

@@ -1,4 +1,4 @@
-"""A replicated cache: a primary with replicas, Sentinels that elect a primary, and proxies that lead to it."""
+"""A replicated cache: a primary with replicas, Sentinels that elect a primary, and proxies that connect to it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PROXY_SIZING = Sizing.of(cpu=("100m", "500m"), memory=("64Mi", "128Mi"))
 SENTINEL_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 PROXIES = 2
 CONNECTS = Probes.tcp(readiness=Probe.tcp("tcp", **READY), port="tcp", startup=Duration("60s"))
-"""Proxy and Sentinel are ready at once."""
+"""Probes of proxy and Sentinel. Both are ready as soon as their port is open."""
 
 
 class ReplicatedValkey(Server):
@@ -69,7 +69,7 @@ class ReplicatedValkey(Server):
 
     Callers connect to the proxies. Each pod has its own address, so that the name of a lost pod still resolves.
     Replication is asynchronous, so a failover may lose the last writes. A primary without a replica refuses writes, so
-    that both sides of a broken network never accept them.
+    the two sides of a network partition never both accept writes.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -102,12 +102,12 @@ class ReplicatedValkey(Server):
             )
 
     def named(self, part: str) -> Name:
-        """The name of one of its parts."""
+        """The name of one part, such as the Sentinels."""
         return f"{self.name}-{part}"
 
     @property
     def members(self) -> Members:
-        """The names of its servers and Sentinels."""
+        """The names of the servers and Sentinels."""
         return Members(
             nodes=tuple(f"{self.named('node')}-{index}" for index in range(self.nodes)),
             sentinels=tuple(f"{self.named('sentinel')}-{index}" for index in range(self.sentinels)),
@@ -138,7 +138,7 @@ class ReplicatedValkey(Server):
         yield self._sentinels()
 
     def _servers(self) -> StatefulSet:
-        """The servers. One that becomes ready has all data, so that a rollout may go on with the next one."""
+        """The servers. A server is ready only with all data, so a rollout may continue with the next server."""
         dump = data_size(self.sizing)
         members = self._members(
             "node",
@@ -164,7 +164,7 @@ class ReplicatedValkey(Server):
         )
 
     def _sentinels(self) -> StatefulSet:
-        """The Sentinels. One that becomes ready knows enough others for a quorum."""
+        """The Sentinels. A Sentinel is ready only if it knows enough other Sentinels for a quorum."""
         return self._members(
             "sentinel",
             self.sentinels,
@@ -222,7 +222,7 @@ class ReplicatedValkey(Server):
         )
 
     def _addresses(self, part: str, count: int, port: int) -> Iterator[tuple[str, ServiceSpec]]:
-        """A Service for each pod, so that the others find it before it is ready."""
+        """A Service for each pod, so that the other pods find this pod before it is ready."""
         for index in range(count):
             name = f"{self.named(part)}-{index}"
             selector = {"statefulset.kubernetes.io/pod-name": name}

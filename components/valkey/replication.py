@@ -1,8 +1,8 @@
-"""Scripts and configuration of a replicated Valkey: who is the primary, and how a server starts and stops.
+"""Scripts and configuration of a replicated Valkey: find the primary, start a server, stop a server.
 
-The cache is in memory alone. A primary that restarted at once would come back empty, and its replicas would copy that.
-So a server that the Sentinels take for the primary waits at its start until they have chosen another one. A primary
-that is stopped hands over first.
+The cache is only in memory. A primary that restarted at once would be empty, and its replicas would copy the empty
+data. So if the Sentinels regard a starting server as the primary, the server waits until they have chosen another
+primary. Before a primary stops, it hands over to a replica.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ SENTINEL_RULES = (
     "+client|setname +client|kill +script|kill "
     "+client|pause +failover"
 )
-"""Source: the documentation of Sentinel, "Sentinel and ACL"; the last line is for coordinated failovers, as
-`ACL LOG` tells."""
+"""Source: the documentation of Sentinel, "Sentinel and ACL". The last line is for coordinated failovers, as `ACL LOG`
+shows."""
 REPLICATION = "min-replicas-to-write 1\nrdb-del-sync-files yes\n"
-"""A replica deletes a dump when it has loaded it, so that the volume never holds two."""
+"""A primary without a replica refuses writes. A replica deletes a loaded dump, so the volume never holds two dumps."""
 DOWN_AFTER = Duration("5s")
-"""A primary that has not answered for this long is down."""
+"""A Sentinel regards a primary as down if the primary has not answered for this time."""
 FAILOVER_TIMEOUT = Duration("30s")
-"""Sentinel tries again after twice this time."""
+"""Sentinel starts a second failover after twice this time."""
 DECISION_SECONDS = (DOWN_AFTER + FAILOVER_TIMEOUT * 2).whole_seconds()
-"""Longest wait for the Sentinels at a start: two attempts. Then the server starts empty rather than never."""
+"""Longest wait for the Sentinels at a start: two attempts. Then the server starts empty, else it would never start."""
 HANDOVER = Duration("20s")
-"""Longest time of a coordinated failover, and until the proxies have noticed it."""
+"""Longest time of a coordinated failover, until the proxies have noticed the new primary."""
 _ASK = f"valkey-cli -e -p {PORT} --user {HEALTH_USER} --pass '' --no-auth-warning"
 FOLLOWS = f"{_ASK} role | grep -qx -e master -e connected"
-"""True if a server is the primary, or has the primary's data and follows it."""
+"""Shell command that succeeds if the server is the primary, or has the primary's data and follows it."""
 KNOWS_QUORUM = ("valkey-cli", "-e", "-p", str(SENTINEL_PORT), "sentinel", "ckquorum", PRIMARY)
 
 
@@ -59,10 +59,10 @@ class Members:
     """Domain of the names, for a resolver that knows no search domains."""
 
     def find_primary(self) -> str:
-        """A function that sets `primary`.
+        """A shell function that sets `primary`.
 
-        The Sentinels know it. If none of them answers, it is a server that says so, or the first server at the first
-        start.
+        The Sentinels name the primary. If no Sentinel answers, the function takes a server that reports the role of a
+        primary. If there is none, as at the first start, it takes the first server.
         """
         return f"""\
 ask() {{ host=$1 port=$2; shift 2; timeout 2 valkey-cli -e -h "$host" -p "$port" "$@" 2>/dev/null || true; }}
@@ -94,10 +94,10 @@ END
 
 
 def start_node(members: Members) -> str:
-    """Script that starts a server, also when its container restarts within the pod, which skips init containers.
+    """Script that starts a server, also if kubelet restarts the container without the pod's init containers.
 
-    A file that an interrupted synchronisation left behind goes first. The function `replaceable` is true if the
-    Sentinels know replicas and another server answers, so that they can choose it.
+    The script first deletes the file of an interrupted synchronisation. The function `replaceable` is true if the
+    Sentinels know replicas and another server answers, so that the Sentinels can choose that server.
     """
     return f"""\
 set -eu
@@ -129,7 +129,7 @@ exec valkey-server {RUN_PATH}/valkey.conf
 def stop_node(members: Members) -> str:
     """Script that runs before a server stops. A primary hands over to a replica that has all its data.
 
-    The server goes on as a replica until the proxies lead everyone to the new primary.
+    The server continues as a replica until the proxies connect all clients to the new primary.
     """
     return f"""\
 set -eu

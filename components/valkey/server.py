@@ -25,14 +25,14 @@ __all__ = ["PORT", "Valkey"]
 
 PORT = 6379
 MEMORY_SHARE = 0.6
-"""Share of the memory limit for data. Rewriting the log, or a full synchronisation, copies data that changes
-meanwhile."""
+"""Share of the memory limit for data. The rest is for copies: while Valkey rewrites the log or synchronises a replica,
+it copies data that changes."""
 DATA_PATH = "/data"
 CONFIGURATION = Bytes("1Mi")
 """Configuration and users on the volume `run`."""
 LOG_COPIES = 4
-"""Size of the log in relation to the data: what it was at the last rewrite, as much again, the new log, and the writes
-that arrive during the rewrite (`auto-aof-rewrite-percentage` is 100)."""
+"""Largest size of the log in relation to the data: the log of the last rewrite, as much again, the new log, and the
+writes that arrive during the rewrite (`auto-aof-rewrite-percentage` is 100)."""
 REPLAY_RATE = Bytes("20Mi")
 """Assumed rate at which the server loads its log."""
 SHUTDOWN = Duration("30s")
@@ -53,11 +53,11 @@ PROBES = Probes(
 class Valkey(Server):
     """One server.
 
-    With `storage` it is durable: each write is on disk before it is acknowledged, and nothing is evicted.
+    With `storage` the server is durable: each write is on disk before the acknowledgement, and no data is evicted.
 
-    One node instead of a replicated pair: replication is asynchronous, so a failover would lose acknowledged events.
-    While the node moves, publishers keep their events in the outbox. Without `storage` the server is a cache that may
-    lose its data at any time.
+    There is one pod instead of a replicated pair: replication is asynchronous, so a failover would lose acknowledged
+    events. While the pod moves, publishers keep their events in the outbox. Without `storage` the server is a cache
+    that may lose its data at any time.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -75,7 +75,7 @@ class Valkey(Server):
 
     @property
     def files(self) -> dict[str, str]:
-        """Its configuration, as mounted."""
+        """Names and texts of the configuration files, as mounted."""
         return {
             "valkey.conf": server_configuration(self.sizing, durable=self.storage is not None),
             "users.acl": user_file(self.users),
@@ -118,7 +118,7 @@ class Valkey(Server):
 
 
 def data_size(sizing: Sizing) -> Bytes:
-    """The most data in memory."""
+    """Largest size of the data in memory."""
     return Bytes.of_units(int(sizing.memory_limit.units * MEMORY_SHARE))
 
 

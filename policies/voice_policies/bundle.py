@@ -50,8 +50,8 @@ class EnforcedBy(Policy):
     timeout: Enforcer
     """The layer that bounds the whole call, and each attempt unless `attempt_timeout` names another layer."""
     attempt_timeout: Enforcer | None = None
-    """The layer that bounds each attempt, where the layer of `timeout` cannot. gRPC cannot bound one attempt of a call
-    that it repeats. Without the mesh no layer does, and an attempt ends with the callee's own deadline."""
+    """The layer that bounds each attempt, if the layer of `timeout` cannot: gRPC cannot bound one attempt of a call
+    that it repeats. Without a mesh no layer bounds the attempt, so it ends with the callee's own deadline."""
     retry: Enforcer | None = None
     circuit_breaker: Enforcer | None = None
     bulkhead: Enforcer | None = None
@@ -66,12 +66,12 @@ class OutboundCall(Policy):
     operation: OperationName
     protocol: Protocol
     addresses: Annotated[tuple[Address, ...], Field(strict=False)] = ()
-    """The callee's addresses, in order of preference. With several, any one suffices. Empty for a call to a model."""
+    """The callee's addresses, in order of preference. Any one of them suffices. Empty for a call to a model."""
     route: RouteName | None = None
     """The route of a call to a model, in `models.routes` of the bundle. It replaces addresses and retries."""
     idempotency: Idempotency
     necessity: Literal["hard", "soft"]
-    """`hard`: the operation fails without this call. `soft`: it goes on with the fallback."""
+    """`hard`: the operation fails without this call. `soft`: the operation continues with the fallback."""
     fallback: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """The behaviour without a soft call, in words. The service registers its handler under the call's name."""
     streamed: Literal[True] | None = None
@@ -87,7 +87,7 @@ class OutboundCall(Policy):
 
     @property
     def max_attempts(self) -> int:
-        """Attempts in all."""
+        """Number of attempts, retries included."""
         return self.retry.max_attempts if self.retry else 1
 
     @override
@@ -147,14 +147,14 @@ class BundleMetadata(Policy):
     environment: DnsLabel
     language: Literal["python", "go"]
     digest: Annotated[str, TextPattern(r"^sha256:[0-9a-f]{64}$", "sha256: and 64 hex digits")] | None = None
-    """SHA-256 of the canonical form of everything else; `None` only while the bundle is being made."""
+    """SHA-256 of the bundle's canonical form without this field. `None` only until `sealed` computes it."""
 
 
 class PolicyBundle(Policy):
     """The policies that one service enforces, for each inbound operation and each outbound call.
 
-    The canonical form is JSON: keys sorted, no blanks, measures in their canonical text. The digest is taken over it
-    with `metadata.digest` left out, so declared, mounted and enforced can be compared.
+    The canonical form is JSON: keys sorted, no blanks, measures in their canonical text. The digest covers this form
+    without `metadata.digest`, so declared, mounted and enforced bundles can be compared.
     """
 
     api_version: Annotated[Literal["voiceassistant.dev/v1"], Field(alias="apiVersion")] = API_VERSION
@@ -166,7 +166,7 @@ class PolicyBundle(Policy):
     health: Health
     tracing: Tracing
     sagas: Annotated[tuple[Saga, ...], Field(strict=False)] = ()
-    """A saga may be here in several versions: a new run takes the newest, an older run ends under its own."""
+    """A saga may have several versions. A new run uses the newest version, and a running saga keeps its version."""
     models: Models | None = None
     """The routes of the service's model calls. `None` if it calls no model."""
     fault_injection: FaultInjection | None = None
@@ -228,7 +228,7 @@ class PolicyBundle(Policy):
                 yield f"{where} names outbound call {name}, which is not a call to Redis"
 
     def addresses_of(self, call: OutboundCall) -> tuple[Address, ...]:
-        """The addresses of a call: its own, or those of its route's providers."""
+        """The addresses of a call: its own, or the addresses of its route's providers."""
         if call.route is None or self.models is None:
             return call.addresses
         providers = dict.fromkeys(candidate.provider for candidate in self.models.candidates(call.route))

@@ -21,7 +21,7 @@ class CircuitBreaker(Policy):
     """
 
     consecutive_failures: Annotated[int, Field(ge=1, le=10_000)] | None = 5
-    """Failures in a row that open the breaker; `None` leaves it to the windows."""
+    """Failures in a row that open the breaker. `None`: only the ratios open it."""
     failure_ratio: PositiveRatio | None = None
     """Share of failed calls in the window that opens the breaker; `None` is off."""
     slow_call_ratio: PositiveRatio | None = None
@@ -29,23 +29,23 @@ class CircuitBreaker(Policy):
     slow_call_duration: PositiveDuration | None = None
     """An attempt at least this long is slow; required with `slow_call_ratio`."""
     sampling_duration: PositiveDuration = Duration("30s")
-    """Length of the sliding window that both ratios are taken over."""
+    """Length of the sliding window of both ratios."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Calls in the window below which no ratio opens the breaker (resilience4j's 100 is beyond a quiet edge)."""
+    """Calls in the window below which no ratio opens the breaker. A quiet edge never reaches resilience4j's 100."""
     break_duration: PositiveDuration = Duration("60s")
     """How long the breaker stays open the first time."""
     break_duration_multiplier: Annotated[float, Field(ge=1, le=10)] = 1.5
     """Factor on the open time after each failed round of probes. Closing resets it."""
     max_break_duration: Duration = Duration("5m")
-    """Cap on the grown open time."""
+    """Longest open time to which the factor may grow it."""
     break_duration_jitter: Ratio = Ratio("10%")
     """Random share added to each open time, so that replicas do not probe together."""
     half_open_max_requests: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Probes admitted while half-open; the rest are refused."""
+    """Probes admitted while half-open. The breaker refuses all other calls."""
     success_threshold: Annotated[int, Field(ge=1, le=1000)] = 2
     """Successful probes that close the breaker."""
     half_open_max_duration: PositiveDuration = Duration("30s")
-    """A probe that has not answered by then opens the breaker again. If it answers later, that counts all the same."""
+    """Time after which a probe without an answer opens the breaker again. A later answer of the probe still counts."""
     count_resource_exhausted: bool = False
     """RESOURCE_EXHAUSTED (HTTP 429) counts as a failure. Off by default: an overloaded callee is not down."""
 
@@ -53,7 +53,7 @@ class CircuitBreaker(Policy):
     def for_restart(cls, restart: Duration) -> CircuitBreaker:
         """The defaults, open for as long as the callee takes from a restart to its first good answer (rule C04).
 
-        Failed probes double that at most: a probe costs one request, a longer break refuses every caller.
+        Failed probes at most double this time: a probe costs one request, but a longer break refuses every caller.
         """
         return cls(break_duration=restart, max_break_duration=restart * 2)
 

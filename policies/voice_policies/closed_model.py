@@ -13,7 +13,7 @@ CONFLICT = "conflict"
 
 
 class Conflict(NamedTuple):
-    """Values that contradict each other, with the field that decides whether they do."""
+    """A sentence about values that contradict each other, and the field that decides the conflict."""
 
     field: str
     text: str
@@ -41,7 +41,7 @@ class ClosedModel(BaseModel):
     @classmethod
     def _refuse_conflicts(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         model = validate(value)
-        # A nested model was checked when it was made, and it is frozen.
+        # A nested model was checked when it was created, and it is frozen.
         if model is not value and cls.conflicts is not ClosedModel.conflicts and (found := list(model.conflicts())):
             raise PydanticCustomError(CONFLICT, "{text}", {"text": "; ".join(map(str, found)), "conflicts": found})
         return model

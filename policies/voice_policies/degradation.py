@@ -58,7 +58,7 @@ class Degradation(Policy):
     partial: DegradationTrigger = DegradationTrigger(enter_error_ratio=Ratio("10%"), exit_error_ratio=Ratio("5%"))
     full: DegradationTrigger = DegradationTrigger(enter_error_ratio=Ratio("30%"), exit_error_ratio=Ratio("15%"))
     sampling_duration: PositiveDuration = Duration("30s")
-    """Window that error ratio and latency are taken over."""
+    """Window of the error ratio and the latency."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Requests in the window below which the level is not raised."""
     dwell_duration: Duration = Duration("30s")

@@ -16,12 +16,12 @@ class FaultInjection(Policy):
     enabled: Literal[True]
     """Always written out, so that no default can switch fault injection on."""
     latency: Duration = Duration("0s")
-    """Delay added to the calls that are hit."""
+    """Delay added to the chosen calls."""
     latency_ratio: Ratio = Ratio("0%")
     """Share of calls delayed."""
     error_ratio: Ratio = Ratio("0%")
     """Share of calls that fail as unavailable without being sent."""
     abort_ratio: Ratio = Ratio("0%")
-    """Share of calls cut off after the callee has answered. The caller does not know their outcome."""
+    """Share of calls that are cut off after the callee has answered. The caller does not know their outcome."""
     seed: Annotated[int, Field(ge=0)] | None = None
-    """Seed of the draw; `None` draws afresh in each process."""
+    """Seed of the random choice. `None`: each process chooses differently."""

@@ -1,4 +1,4 @@
-"""The faults of an input: all of them at once, in words that its author can act on."""
+"""The faults of an input: all faults at once, in words with which the author can mend them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class InvalidInputError(ValueError):
 
     @classmethod
     def joined(cls, errors: Iterable[InvalidInputError]) -> InvalidInputError:
-        """One error with every fault of `errors`, each fault once; faults of several sources name theirs."""
+        """One error with every fault of `errors`, each fault once. With several sources, each fault names its source."""
         found = dict.fromkeys((error.source, fault) for error in errors for fault in error.faults)
         sources = list(dict.fromkeys(source for source, _ in found))
         if len(sources) == 1:

@@ -1,9 +1,9 @@
-"""The names of our gRPC methods: those of the catalogue, in the spelling that proto files use."""
+"""The names of our gRPC services and methods: the catalogue's names in the spelling of proto files."""
 
 from __future__ import annotations
 
 GRPC_PACKAGE = "voiceassistant.v1"
-"""The proto package of every service of ours."""
+"""The proto package of all our services."""
 
 
 def grpc_service(service: str) -> str:

@@ -21,11 +21,11 @@ class HealthCheck(Policy):
     target: Annotated[str, Field(min_length=1, max_length=253)]
     """The outbound call whose address is checked; for a disk, the path."""
     critical: bool
-    """A failed critical check takes the process out of rotation; any other marks it degraded and keeps it in."""
+    """True: a failed check makes the process not ready. False: a failed check makes it degraded, but still ready."""
     timeout: PositiveDuration = Duration("1s")
     """A check without an answer after this time has failed."""
     max_latency: Duration | None = None
-    """An answer slower than this is degraded; `None` accepts any within the timeout."""
+    """A slower answer is degraded. `None`: any answer within the timeout is healthy."""
     min_free: Bytes | None = None
     """Free space below which a disk is unhealthy."""
 
@@ -38,10 +38,10 @@ class HealthCheck(Policy):
 
 
 class Health(Policy):
-    """`/health` says that the process lives and looks at nothing else; `/ready` runs these checks."""
+    """The checks of `/ready`. `/health` runs no check: it reports only that the process lives."""
 
     checks: Annotated[tuple[HealthCheck, ...], Field(strict=False)] = ()
     cache_duration: Duration = Duration("2s")
     """Time for which a result is reused, so that probes do not load the target. Below the readiness period of 5 s."""
     drain_duration: Duration = Duration("5s")
-    """Time after SIGTERM in which `/ready` fails and work is accepted, until Kubernetes has withdrawn the endpoint."""
+    """Time after SIGTERM in which `/ready` fails but the process accepts work: Kubernetes withdraws the endpoint."""

@@ -1,7 +1,7 @@
 """Quantities people write with a unit: durations, CPU, bytes, ratios and rates.
 
-Each is a small immutable value that parses what people write (`100ms`, `250m`, `512Mi`, `0.1%`, `400/s`), refuses the
-rest with one sentence, and prints itself in one canonical form, so that equal values render to equal bytes.
+Each is a small immutable value. It parses the text that people write (`100ms`, `250m`, `512Mi`, `0.1%`, `400/s`), and
+refuses other text with one sentence. Its one canonical form renders equal values to equal bytes.
 """
 
 from __future__ import annotations
@@ -212,11 +212,11 @@ class Ratio(Text, float):
         return super().__new__(cls, value)
 
     def __init__(self, text: str) -> None:
-        """Do nothing: `__new__` makes the value."""
+        """Do nothing: `__new__` creates the value."""
 
     @property
     def fraction(self) -> Fraction:
-        """The exact fraction: 15 % of 100 is 15, but of its float a little less."""
+        """The exact fraction. 15 % of 100 is 15, but 100 times the float of 15 % is a little less."""
         return Fraction(float.__repr__(self))
 
     def __str__(self) -> str:

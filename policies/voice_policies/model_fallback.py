@@ -13,11 +13,11 @@ from voice_policies.policy import Policy
 class ModelFallback(Policy):
     """How often a call may be attempted before its first content. After the first content there is no other attempt.
 
-    It is the only loop of a model call: SDK, gateway and mesh do not retry.
+    No other layer repeats a model call: SDK, gateway and mesh do not retry.
     """
 
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
-    """Attempts in all: the first and every fallback."""
+    """Number of attempts: the first attempt and every fallback."""
     distinct: bool = True
     """True if no candidate is attempted twice in one call."""
     backoff: Duration = Duration("50ms")

@@ -25,7 +25,7 @@ LatencyClass = Literal["interactive", "batch", "reasoning"]
 
 
 class ModelRoute(Policy):
-    """The name that a model call uses instead of an address, and everything that holds for the call."""
+    """The candidates and policies of the model calls that use this route instead of an address."""
 
     candidates: Annotated[tuple[DnsLabel, ...], Field(strict=False, min_length=1)]
     """Names of deployments in `Models.deployments`, in order of preference."""

@@ -19,7 +19,7 @@ class TextPattern:
     pattern: str
     example: str
     max_length: int | None = None
-    """In characters."""
+    """Largest length in characters. `None`: no limit."""
 
     def __get_pydantic_core_schema__(self, source: type[str], handler: GetCoreSchemaHandler) -> CoreSchema:
         length = "" if self.max_length is None else f", at most {self.max_length} characters"

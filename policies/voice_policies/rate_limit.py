@@ -26,7 +26,7 @@ class TokenBucket(Policy):
     rate: Rate
     """Sustained admissions."""
     burst: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Admissions at once after idling; a request that costs more is refused outright."""
+    """Admissions at once after idling. The limiter always refuses a request that costs more."""
 
     @property
     def capacity(self) -> int:
@@ -62,8 +62,8 @@ class Adaptive(Policy):
 
     After each `interval`, and not before `minimum_throughput` samples, the rate is multiplied by `decrease` if the
     error ratio or the P95 latency is above its threshold, and raised by `increase` otherwise. Idle time does not raise
-    it. A key that is unused for `longest_recovery` after its bucket is full is forgotten, and begins again at
-    `max_rate`.
+    the rate. The limiter forgets a key that is unused for `longest_recovery` after its bucket is full. Such a key
+    begins again at `max_rate`.
     """
 
     algorithm: Literal["adaptive"] = "adaptive"
@@ -88,11 +88,11 @@ class Adaptive(Policy):
 
     @property
     def longest_recovery(self) -> float:
-        """Seconds after an outage within which the rate is back at `max_rate`, or nobody asks for more than the rate.
+        """Seconds after an outage until the rate is back at `max_rate`, or until it exceeds the demand.
 
-        Each step takes an interval with its jitter, or as long as its samples take at the rate of that step; one more
-        step ends the samples of the outage. The sum of 1 ÷ rate over the steps is bounded by its integral. A request
-        that comes just before its token is refused, so regular requests may use rate ÷ (1 + 1 ÷ burst) alone.
+        Each step takes an interval with its jitter, or the time that its samples take at the rate of that step. One
+        more step ends the samples of the outage. The integral of 1 ÷ rate bounds its sum over the steps. Regular
+        requests use only rate ÷ (1 + 1 ÷ burst), because a request that comes just before its token is refused.
         """
         lowest, highest, increase = (rate.per_second for rate in (self.min_rate, self.max_rate, self.increase))
         steps = math.ceil((highest - lowest) / increase) + 1
@@ -127,13 +127,13 @@ class RateLimit(Policy):
     max_wait: Duration = Duration("0s")
     """How long a request may wait to be admitted; 0s refuses at once."""
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
-    """Keys kept in memory. When full, the key that has idled longest goes, never one that is being limited."""
+    """Keys kept in memory. If there are more, the key that has idled longest is removed, but never a limited key."""
     store: CallName | None = None
-    """The outbound call that reaches the count of a distributed limit: its timeout bounds the wait for the store, its
-    circuit breaker stands before it."""
+    """The outbound call that reaches the count of a distributed limit. The call's timeout bounds the wait for the
+    store, and its circuit breaker stops calls to a store that is down."""
     lease: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Admissions that a replica takes from the store in one round trip and then grants locally. Over time the limit is
-    exact. Within one span each replica may admit up to `lease` more, left over from the span before."""
+    exact. Within one span each replica may admit up to `lease` more, which the span before left over."""
     when_store_unavailable: Literal["open", "closed", "local_share"] = "local_share"
     """Behaviour of a distributed limit while its store is down: admit all, refuse all, or let each replica enforce its
     `local_share`."""

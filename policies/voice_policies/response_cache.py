@@ -11,7 +11,7 @@ from voice_policies.names import CallName
 from voice_policies.policy import Policy
 
 CacheScope = Literal["tenant", "user", "model", "prompt_version"]
-"""A part of a cache's key beside the request itself."""
+"""A part of a cache's key in addition to the request itself."""
 
 
 class ResponseCache(Policy):
@@ -25,6 +25,6 @@ class ResponseCache(Policy):
     )
     """Requests that differ in any of these never share an answer."""
     max_age: PositiveDuration
-    """How long an answer is kept."""
+    """Time for which the cache keeps an answer."""
     store: CallName
     """The outbound call that reaches the cache."""

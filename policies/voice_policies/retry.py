@@ -12,17 +12,17 @@ from voice_policies.measure import Duration, PositiveDuration, Ratio
 from voice_policies.policy import Policy
 
 RetryCondition = Literal["unavailable", "attempt_timeout", "connection_failed", "resource_exhausted", "aborted"]
-"""A transient outcome, named alike for gRPC, HTTP and stores.
+"""A transient outcome, with one name for gRPC, HTTP and stores.
 
 `unavailable`: gRPC UNAVAILABLE, HTTP 502 and 503. `attempt_timeout`: the attempt's own timeout fired, gRPC
 DEADLINE_EXCEEDED, HTTP 504. `connection_failed`: the request provably never left. `resource_exhausted`: gRPC
-RESOURCE_EXHAUSTED or HTTP 429, and only when the callee says when to come back. `aborted`: gRPC ABORTED, a
-serialization failure. Nothing else can be named, so a retry on a permanent error cannot be written.
+RESOURCE_EXHAUSTED or HTTP 429, and only if the callee names the time of the retry. `aborted`: gRPC ABORTED, a
+serialization failure. A permanent error has no name here, so no policy can retry it.
 """
 
 
 class RetryBudget(Policy):
-    """A bound on the retries that a process adds to the calls of one target, so that an outage is not multiplied."""
+    """A bound on the retries of a process to one target, so that retries do not multiply the load of an outage."""
 
     ratio: Ratio = Ratio("10%")
     """Retries per call over `window` (10 %: SRE book, ch. 21)."""
@@ -57,7 +57,7 @@ class Retry(Policy):
 
     @property
     def max_attempts(self) -> int:
-        """Attempts in all: the first and every retry."""
+        """Number of attempts: the first attempt and every retry."""
         return self.max_retries + 1
 
     def longest_wait(self) -> Duration:

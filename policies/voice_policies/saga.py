@@ -39,8 +39,9 @@ class SagaStep(Policy):
     retry: Retry = Retry(max_retries=1)
     """Retries of the action. The retries of the calls inside it multiply with these."""
     compensation_retry: Retry = Retry(max_retries=7, base_delay=Duration("1s"), max_delay=Duration("1m"))
-    """Retries of the compensation, over about two minutes. After the last one the saga is parked until somebody resumes
-    it. `conditions` do not apply: a compensation is retried after any failure, since nothing else undoes the step."""
+    """Retries of the compensation, over about two minutes. After the last retry the saga is parked until a person
+    resumes it. `conditions` do not apply: a compensation is retried after any failure, as nothing else undoes the step.
+    """
 
     @override
     def conflicts(self) -> Iterator[str]:
@@ -61,7 +62,7 @@ class Saga(Policy):
 
     name: StepName
     version: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """Raise it with every change of the steps. A running saga ends under the version that it began with."""
+    """Version of the steps. Raise it with every change. A running saga ends under the version that it began with."""
     started_by: EventType | None = None
     """The event that starts the saga; `None` if the service starts it."""
     steps: Annotated[tuple[SagaStep, ...], Field(strict=False, min_length=1)]

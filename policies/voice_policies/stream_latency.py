@@ -10,7 +10,7 @@ class StreamLatency(Policy):
     """P95 of a model's answer in its two parts, as a fact of a deployment or as the objective of a route."""
 
     first_token: PositiveDuration
-    """Time to the first token; to the whole answer where nothing is streamed."""
+    """Time to the first token, or to the whole answer if the model does not stream."""
     per_token: Duration = Duration("0s")
     """Time per output token after the first."""
 

@@ -20,7 +20,7 @@ class StreamTimeout(Policy):
     connect: PositiveDuration = Duration("250ms")
     """Longest time of an attempt until its connection is open. `first_token` bounds it as well."""
     first_token: PositiveDuration = Duration("700ms")
-    """Longest time of an attempt until its first content; until the whole answer where nothing is streamed."""
+    """Longest time of an attempt until its first content, or until the whole answer if the model does not stream."""
     idle: PositiveDuration = Duration("1s")
     """Longest time between two frames after the first content."""
     total: PositiveDuration = Duration("3s")
@@ -28,7 +28,7 @@ class StreamTimeout(Policy):
 
     @classmethod
     def reasoning(cls) -> StreamTimeout:
-        """Limits for models that think before they answer. 10 min in all is the default of OpenAI's SDK."""
+        """Limits for models that think before they answer. The total of 10 min is the default of OpenAI's SDK."""
         return cls(first_token=Duration("120s"), idle=Duration("60s"), total=Duration("10m"))
 
     @override

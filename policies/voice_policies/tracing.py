@@ -17,11 +17,11 @@ class Tracing(Policy):
     endpoint: Annotated[str, TextPattern(r"^https?://[a-z0-9.-]+:\d{1,5}$", "http://collector:4317")]
     """The Collector's OTLP/gRPC address."""
     sample_ratio: Ratio = Ratio("10%")
-    """Share of the traces begun in this process that are kept. For other traces the caller's decision holds."""
+    """Share of the traces that begin in this process and are kept. For other traces the caller's decision holds."""
     baggage: Annotated[tuple[str, ...], Field(strict=False)] = ("tenant.id", "user.id")
     """Baggage keys copied to span attributes inside the platform; never sent to an external host, never a metric
     label."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 2048
-    """Spans queued while the Collector is slow. The rest are dropped and counted (2048: the OpenTelemetry default)."""
+    """Spans queued while the Collector is slow. Others are dropped and counted (2048: the OpenTelemetry default)."""
     shutdown_timeout: Duration = Duration("2s")
     """Longest time that flushing may delay the end of the process."""

@@ -153,7 +153,7 @@ def test_workloads_share_an_account_and_files_and_each_has_a_policy() -> None:
 
 def test_two_config_maps_of_one_name_with_different_content_are_refused() -> None:
     workloads = [store(volumes={"config": ConfigFiles("store-config", {"store.conf": text})}) for text in ("a", "b")]
-    with pytest.raises(ValueError, match="store: workloads declare different ConfigMaps by the name store-config"):
+    with pytest.raises(ValueError, match="store: workloads declare different ConfigMaps with the name store-config"):
         rendered(*workloads)
 
 

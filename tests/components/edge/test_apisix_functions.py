@@ -8,7 +8,7 @@ from urllib.parse import quote
 import lupa.luajit21 as lupa
 import pytest
 
-from components.edge.apisix_functions import OUTSIDE_WORDS, REFUSED_HEADERS, TENANT_OF_TOKEN
+from components.edge.apisix_functions import REFUSED_HEADERS, REMOVE_CLAIMED_IDENTITY, SET_VERIFIED_IDENTITY
 
 
 class Request:
@@ -43,26 +43,26 @@ def run(function: str, request: Request, claims: dict[str, object] | None = None
 @pytest.mark.parametrize("name", REFUSED_HEADERS)
 def test_the_gateway_removes_headers_that_services_trust(name: str) -> None:
     request = Request({name: "forged", name.upper(): "forged", "Accept": "text/plain"}, {})
-    assert run(OUTSIDE_WORDS, request) is None
+    assert run(REMOVE_CLAIMED_IDENTITY, request) is None
     assert request.headers == {"accept": "text/plain"}
 
 
 def test_the_gateway_removes_tokens_in_the_query_and_in_cookies() -> None:
     request = Request({"Cookie": "jwt=token", "Authorization": "Bearer token"}, {"jwt": "token", "page": "2"})
-    run(OUTSIDE_WORDS, request)
+    run(REMOVE_CLAIMED_IDENTITY, request)
     assert request.headers == {"authorization": "Bearer token"}
     assert request.arguments == {"page": "2"}
 
 
 def test_the_gateway_sets_tenant_and_user_of_the_verified_token() -> None:
     request = Request({}, {})
-    assert run(TENANT_OF_TOKEN, request, {"tenant": "acme", "sub": "a,b=c;d"}) is None
+    assert run(SET_VERIFIED_IDENTITY, request, {"tenant": "acme", "sub": "a,b=c;d"}) is None
     assert request.headers == {"x-tenant-id": "acme", "baggage": "tenant.id=acme,user.id=a%2Cb%3Dc%3Bd"}
 
 
 @pytest.mark.parametrize("claims", [{}, {"tenant": ""}, {"tenant": 7}, {"tenant": True}, {"sub": "ann"}, None])
 def test_a_token_without_a_tenant_is_refused(claims: dict[str, object] | None) -> None:
     request = Request({}, {})
-    status, body = run(TENANT_OF_TOKEN, request, claims)
+    status, body = run(SET_VERIFIED_IDENTITY, request, claims)
     assert (status, body.message) == (403, "the token names no tenant")
     assert request.headers == {}
