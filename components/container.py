@@ -51,7 +51,7 @@ class Image(ClosedModel):
     """An image of a container."""
 
     reference: str
-    """`repository:tag`, with `@sha256:…` where it is pinned."""
+    """`repository:tag`, with `@sha256:…` if the image is pinned."""
     pull_secret: Name | None = None
     """The Secret with which kubelet pulls the image; `None` pulls without credentials."""
 

@@ -1,4 +1,4 @@
-"""The calls of a Go service as gRPC service config, mounted beside its bundle.
+"""The calls of a Go service as gRPC service config, mounted next to the service's bundle.
 
 Sources of the fields: `grpc/service_config/service_config.proto` in grpc/grpc-proto; gRFC A6 for retries and their
 throttling; gRFC A17 for client-side health checks. gRPC's retry budget has no window: it belongs to a channel, each

@@ -41,7 +41,7 @@ class ThirdPartyImage(ClosedModel):
     licence: str
     """SPDX identifier."""
     note: str
-    """Its purpose, and the consequence of its licence."""
+    """The purpose of the image, and the consequence of its licence."""
 
 
 POSTGRESQL = ThirdPartyImage(

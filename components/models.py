@@ -54,7 +54,7 @@ class ModelDependency(Dependency):
 
     @classmethod
     def of(cls, name: str, *routes: Operation, providers: tuple[Provider, ...], **options: Any) -> ModelDependency:
-        """Models whose addresses and keys are those of the providers; `options` are the other fields."""
+        """Models with the addresses and keys of the providers; `options` are the other fields."""
         values: dict[str, Any] = {
             "kind": "provider",
             "protocol": "https",

@@ -52,7 +52,7 @@ class Node(Declaration):
     restart: Duration = Duration("15s")
     """Time from a restart, or from the start of a failover, to the first good answer (rule C04).
 
-    The default is that of a service: 8 s for a Python process, a startup probe every 2 s, a readiness probe every 5 s.
+    The default fits a service: 8 s for a Python process, a startup probe every 2 s, a readiness probe every 5 s.
     """
 
     @property

@@ -179,7 +179,7 @@ class Operation(Declaration):
     model_use: ModelUse | None = None
     """Size of one call of a route, unless the calls declare it."""
     default_route: RouteName | None = None
-    """For an operation that answers with the name of a route: the route that callers use if it does not answer."""
+    """Route that callers use if the operation does not answer. Only for an operation that answers with a route's name."""
     saga: Saga | None = None
     """The saga that carries out the operation, if it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()

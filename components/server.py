@@ -122,7 +122,7 @@ class Workload(ABC):
                 yield name, volume.size, volume.persistent
 
     def disks(self, namespace: str) -> Iterator[Disk]:
-        """The volumes with what the program writes to them."""
+        """The volumes, each with everything that the program writes to it."""
         for name, size, persistent in self.sizes():
             writes = [write for write in self.writes if write.volume == name]
             yield Disk(f"{namespace}/{self.name} volume {name}", size, persistent, writes)
@@ -203,7 +203,7 @@ class Server(Component):
     image: Image
     sizing: Sizing
     links: PlatformLinks
-    """Links of the platform, including those of its pods."""
+    """Links of the platform, including the links of the server's pods."""
 
     storage_class: Name | None = None
     """Class of the server's volumes. `None` means the cluster's default."""

@@ -64,7 +64,7 @@ echo "$day"
 
 
 def snapshot_jobs(server: Name, server_url: str, bucket_url: str) -> Iterator[CronJob]:
-    """One job takes a snapshot every night; one restores on demand. Consul requires the management token for both."""
+    """A job that takes a snapshot every night, and a job that restores on demand. Both need the management token."""
     name = f"{server}-snapshot"
     for action in ("snapshot", "restore"):
         yield CronJob(

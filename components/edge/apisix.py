@@ -114,7 +114,7 @@ class GatewayRoute(ClosedModel):
     latency: Duration
     """P95 objective of the whole answer."""
     first_byte: Duration | None = None
-    """P95 objective of a streamed answer's first byte; `None` where none is declared."""
+    """P95 objective of a streamed answer's first byte. `None` if no flow declares one."""
 
     @property
     def buffered(self) -> Bytes:

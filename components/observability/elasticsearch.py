@@ -51,7 +51,7 @@ JVM_LOG = "-Xlog:disable -Xlog:all=warning:stderr:utctime,level,tags"
 """Log to stderr only. By default the JVM writes two gigabytes of garbage-collection logs into `logs`. Source: Elastic's
 documentation."""
 LOGIN = "health.curl"
-"""File beside the configuration with curl's user and password, for the readiness probe."""
+"""File with curl's user and password for the readiness probe, next to the configuration."""
 _JOINED = f"exec 3<>/dev/tcp/127.0.0.1/{READINESS_PORT}"
 _CAUGHT_UP = f"""{_JOINED} || exit 1
 seen={TEMPORARY_PATH}/green-$(cut -d ' ' -f 22 /proc/1/stat)
@@ -73,7 +73,7 @@ PROBES = Probes(
 """A node is ready when it belongs to a cluster with a master. Elasticsearch then opens a readiness port. The probe runs
 inside the container, as in Elastic's operator, because that port listens on localhost."""
 REPLICATED_PROBES = PROBES.model_copy(update={"readiness": Probe.exec("bash", "-c", _CAUGHT_UP, **READY)})
-"""In a cluster of several nodes, a node must also have waited for the cluster to be green."""
+"""Probes in a cluster of several nodes. A starting node is ready only after the cluster has been green once."""
 
 
 class Elasticsearch(Server):

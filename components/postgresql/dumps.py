@@ -68,7 +68,7 @@ echo "$source"
 def dump_jobs(
     server: Name, host: Name, databases: tuple[ServiceDatabase, ...], size: Bytes, data: Bytes
 ) -> Iterator[CronJob]:
-    """One job writes a backup every night to a volume of `size`. Another restores on demand."""
+    """A job that writes a backup every night to a volume of `size`, and a job that restores on demand."""
     name = f"{server}-backup"
     for action in ("backup", "restore"):
         yield CronJob(

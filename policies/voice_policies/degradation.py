@@ -17,7 +17,7 @@ DegradationLevel = Literal["normal", "partial", "full"]
 
 
 class DegradationTrigger(Policy):
-    """When a level is entered and left. Between `enter` and `exit` the level stays as it is (hysteresis)."""
+    """The thresholds at which a level begins and ends. Between `enter` and `exit` the level stays (hysteresis)."""
 
     enter_error_ratio: Ratio
     """Share of failed requests at which the level is entered."""

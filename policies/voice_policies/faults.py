@@ -45,7 +45,7 @@ class Fault:
     value: str
     accepted: str
     source: str = ""
-    """The file, with the line where it is known; empty where the error names it."""
+    """The file, with the line if it is known. Empty if the error names the file."""
 
     def __str__(self) -> str:
         where = (part for part in (self.source, self.path) if part)
@@ -66,7 +66,7 @@ class InvalidInputError(ValueError):
 
     @classmethod
     def joined(cls, errors: Iterable[InvalidInputError]) -> InvalidInputError:
-        """One error with every fault of `errors`, each fault once. With several sources, each fault names its source."""
+        """One error with every fault of `errors`, each fault once. With several sources each fault names its own."""
         found = dict.fromkeys((error.source, fault) for error in errors for fault in error.faults)
         sources = list(dict.fromkeys(source for source, _ in found))
         if len(sources) == 1:

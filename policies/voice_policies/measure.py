@@ -32,7 +32,7 @@ class Text:
     pattern: ClassVar[str]
 
     def __init__(self, text: str) -> None:
-        """Parse `text`; raises `ValueError` that says what is accepted."""
+        """Parse `text`. Raises `ValueError` with the accepted forms."""
         raise TypeError(f"{type(self).__name__} has no spelling: {text}")
 
     @classmethod
@@ -85,7 +85,7 @@ class Measure(Text):
 
     @classmethod
     def of_units(cls, units: int) -> Self:
-        """The value of so many base units (microseconds, millicores, bytes); raises `ValueError` below zero."""
+        """The value of `units` base units (microseconds, millicores, bytes). Raises `ValueError` below zero."""
         if units < 0:
             raise ValueError(f"{cls.__name__} cannot be negative: {units}")
         value = object.__new__(cls)

@@ -40,7 +40,7 @@ class Retry(Policy):
     """
 
     max_retries: Annotated[int, Field(ge=0, le=10)] = 3
-    """Attempts after the first: 3 means 4 attempts in all, 0 means 1."""
+    """Attempts after the first: 3 means 4 attempts, 0 means 1 attempt."""
     base_delay: Duration = Duration("100ms")
     """Cap of the first wait."""
     multiplier: Annotated[float, Field(ge=1, le=10)] = 2.0

@@ -15,5 +15,5 @@ class StreamLatency(Policy):
     """Time per output token after the first."""
 
     def whole(self, output_tokens: int) -> Duration:
-        """Time to the end of an answer of so many tokens."""
+        """Time to the end of an answer of `output_tokens` tokens."""
         return self.first_token + self.per_token * max(output_tokens - 1, 0)

@@ -13,7 +13,7 @@ from voice_policies.policy import Policy
 class StreamTimeout(Policy):
     """Limits on a model call, whose answer is streamed or comes as a whole.
 
-    The defaults are those of an interactive answer: two attempts of 700 ms and 50 ms of backoff leave 1.55 s of the
+    The defaults fit an interactive answer: two attempts of 700 ms and 50 ms of backoff leave 1.55 s of the
     3 s to decode.
     """
 

@@ -54,7 +54,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes each environment, then says what it wrote."""
+    """Write each environment, then print a summary."""
     from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
 
     from stack.model.settings import environments  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """Checks of a running service against the contract of services: probes, metrics, gRPC health, log lines, drain.
 
-docs/go.md describes the contract. Alerts, dashboards and audits of a running platform read these series and fields,
-whatever the language of the service.
+docs/go.md describes the contract. It holds for services in every language, because alerts, dashboards and audits of a
+running platform read these series and fields.
 """
 
 from __future__ import annotations

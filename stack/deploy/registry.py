@@ -77,7 +77,7 @@ class Location:
 
 
 class Registry:
-    """A client with its user's logins. It trusts the system's certificates, or those in the file `SSL_CERT_FILE`."""
+    """A client with its user's logins. It trusts the system's certificates, or the certificates in `SSL_CERT_FILE`."""
 
     def __init__(self, logins: Logins, sleep: Callable[[float], None] = time.sleep) -> None:
         """`logins` knows the user's logins, and `sleep` waits between retries."""

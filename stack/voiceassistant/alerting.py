@@ -202,7 +202,7 @@ def _operations(service: Service, severity: Severity) -> Iterator[Recording]:
 
 
 def _routes(graph: CallGraph) -> Iterator[Recording]:
-    """Objectives of routes. Team and severity are those of the route's service.
+    """Objectives of routes, with the team and the severity of each route's service.
 
     A WebSocket route has no latency objective, because APISIX measures the whole session from handshake to end.
     """

@@ -62,6 +62,6 @@ def _services(dependency: Dependency) -> Iterable[str]:
 
 
 def first_byte_objective(graph: CallGraph, route: str) -> Duration | None:
-    """P95 objective of the first byte of a route's streamed answer; `None` where no flow declares one."""
+    """P95 objective of the first byte of a route's streamed answer. `None` if no flow declares one."""
     milestones = (each for flow in graph.flows if flow.route == route for each in flow.milestones)
     return min((each.target for each in milestones if each.first_stage), default=None)

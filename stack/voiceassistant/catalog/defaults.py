@@ -18,7 +18,7 @@ INTERIOR_RETRY = Retry(
     max_delay=Duration("100ms"),
     conditions=("unavailable", "connection_failed"),
 )
-"""For the only interior hop that retries. The hop retries after the loss of a pod, but not after a timeout, because
+"""Retry of the only interior hop that retries. It retries after the loss of a pod, but not after a timeout, because
 that would double the wait."""
 
 MODELS_LOADED = Duration("180s")

@@ -38,7 +38,7 @@ _BETWEEN_SERVICES = Row(
 _DESTINATION = "caller, cluster_name"
 """Labels of the mesh's statistics: the calling service, and the callee's address in the mesh."""
 _MESH = Row(
-    title="Mesh proxies beside the services (staging, prod)",
+    title="Mesh proxies in the services' pods (staging, prod)",
     panels=(
         metrics(
             "Ejected endpoints",

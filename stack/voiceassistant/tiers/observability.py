@@ -71,7 +71,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """The links of the tier's pods, in addition to those that services and other tiers declare."""
+    """The links of the tier's pods, in addition to the links that services and other tiers declare."""
     yield Link(source=COLLECTOR, target=PROMETHEUS.model_copy(update={"ports": (prometheus.PORT,)}))
     for pods, scrape in (
         (PROMETHEUS, Prometheus.scrape),
