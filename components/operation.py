@@ -179,7 +179,7 @@ class Operation(Declaration):
     model_use: ModelUse | None = None
     """Size of one call of a route, unless the calls declare it."""
     default_route: RouteName | None = None
-    """Route that callers use if the operation does not answer. Only for an operation that answers with a route's name."""
+    """Route that callers use if an operation that chooses a route does not answer. Other operations have none."""
     saga: Saga | None = None
     """The saga that carries out the operation, if it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()

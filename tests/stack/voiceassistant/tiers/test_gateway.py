@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from voice_policies import STREAM_IDLE_TIMEOUT, Adaptive, Duration, InvalidInputError, Rate, RateLimit, Ratio, Retry
 
 from components.edge.apisix import MEMORY_BODY
-from components.edge.apisix_functions import OUTSIDE_WORDS, TENANT_OF_TOKEN
+from components.edge.apisix_functions import REMOVE_CLAIMED_IDENTITY, SET_VERIFIED_IDENTITY
 from components.edge.gateway import ApisixGateway
 from components.node import Dependency, Gateway, InCluster
 from components.operation import HttpRoute, Operation, hard, operation, soft, stage
@@ -137,7 +137,7 @@ def test_a_limit_counts_for_all_replicas_and_without_redis_for_each_replica() ->
 def test_headers_of_clients_are_removed_before_any_other_plugin_reads_them() -> None:
     (rule,) = resources()["global_rules"]
     function = rule["plugins"]["serverless-pre-function"]
-    assert (function["phase"], function["functions"]) == ("rewrite", [OUTSIDE_WORDS])
+    assert (function["phase"], function["functions"]) == ("rewrite", [REMOVE_CLAIMED_IDENTITY])
     assert function["_meta"]["priority"] > 12_009  # opentelemetry, the first of all plugins
 
 
@@ -146,7 +146,7 @@ def test_routes_with_a_token_set_the_tenant_and_public_routes_do_not() -> None:
         plugins = route["plugins"]
         assert ("serverless-pre-function" in plugins) == ("jwt-auth" in plugins)
         if "jwt-auth" in plugins:
-            assert plugins["serverless-pre-function"] == {"phase": "access", "functions": [TENANT_OF_TOKEN]}
+            assert plugins["serverless-pre-function"] == {"phase": "access", "functions": [SET_VERIFIED_IDENTITY]}
         else:
             assert plugins["limit-count"]["key"] == "remote_addr"
 
