@@ -58,7 +58,8 @@ OBJECTIVE_ALERTS = (
         expression=f"(up{{probe=''}} == 0) + {_OF_JOB} target:declared",
         lasting=Duration("5m"),
         summary="{{ $labels.job }}: {{ $labels.instance }} does not answer Prometheus's scrape",
-        action="If the pod runs, curl its metrics port from Prometheus's pod: a timeout means a blocking NetworkPolicy",
+        action="If the pod runs, curl its metrics port from Prometheus's pod; a timeout means that a NetworkPolicy"
+        " blocks it",
     ),
     Alert(
         name="ProbeFailing",
@@ -71,7 +72,7 @@ OBJECTIVE_ALERTS = (
         name="TargetMissing",
         expression="target:declared unless on (job) up",
         lasting=Duration("10m"),
-        summary="{{ $labels.job }} is declared, but Prometheus finds no pod of it",
+        summary="{{ $labels.job }} is declared, but Prometheus finds none of its pods",
         action="Is the workload scaled to 0? Did its labels or its port change? Look at Prometheus's Targets page",
     ),
     *OPERATION_FAILURES.alerts(
@@ -94,13 +95,13 @@ OBJECTIVE_ALERTS = (
     ),
     *SERVER_OUTAGES.alerts(
         "ServerUnavailable",
-        f"{{{{ $labels.job }}}}: no pod answered at {_SHARE} of the scrapes",
+        f"{{{{ $labels.job }}}}: no pod answered {_SHARE} of the scrapes",
         "Look at the server's pods with `kubectl get pods`. Usual causes: the last rollout, a lost node, a full volume",
     ),
     *FLOW_FAILURES.alerts(
         "FlowFailing",
         f"{{{{ $labels.flow }}}}: {_SHARE} of the requests of this flow fail for the user",
-        "Walk the flow's diagram in docs/architecture.md from its entrance; the alerts of its services name the hop",
+        "Follow the flow's diagram in docs/architecture.md from the gateway; a service with alerts is the failing hop",
     ),
     *FIRST_MESSAGES.alerts(
         "FirstMessageLate",
@@ -165,7 +166,7 @@ OBJECTIVE_ALERTS = (
         name="BulkheadSaturated",
         expression=f"{_SLOTS_TAKEN} > {_OF_JOB} {FULL} * target:declared",
         lasting=Duration("5m"),
-        summary="{{ $labels.job }}: calls take {{ $value | humanizePercentage }} of the bulkhead of {{ $labels.name }}",
+        summary="{{ $labels.job }}: calls hold {{ $value | humanizePercentage }} of the bulkhead for {{ $labels.name }}",
         action="The calls that hold the slots are slow: look at their latency before you enlarge the bulkhead",
     ),
     *POLICY_ALERTS,

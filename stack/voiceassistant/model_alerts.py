@@ -112,7 +112,7 @@ MODEL_ALERTS = (
         ),
         lasting=Duration("10m"),
         summary=f"{_CANDIDATE}: in cooldown for 10 minutes ({{{{ $labels.reason }}}})",
-        action="Rate limits: raise the quota at the provider or lower the load. Other reasons: read its status page",
+        action="Rate limits: raise the provider's quota or lower the load. Other reasons: read the provider's status page",
     ),
     Alert(
         name="ModelCredentialRefused",
@@ -121,7 +121,8 @@ MODEL_ALERTS = (
         ),
         lasting=Duration("0s"),
         summary=f"{_CANDIDATE}: its provider refuses the key ({{{{ $labels.reason }}}})",
-        action="Spent quota: raise it at the provider. Refused key: write a new one with `voice secrets`, and restart",
+        action="Spent quota: raise it at the provider. Refused key: write a new key with `voice secrets`, then restart"
+        " the pods",
     ),
     Alert(
         name="ModelUsageEstimated",
@@ -148,7 +149,7 @@ MODEL_ALERTS = (
         ),
         lasting=Duration("10m"),
         summary="{{ $labels.job }} refuses model calls, because the budget {{ $labels.budget }} is spent",
-        action="A tenant's budget: the usage events name the tenant. A quota: see ModelQuotaBurning",
+        action="If it is a tenant's budget, the usage events name the tenant. If it is a quota, see ModelQuotaBurning",
     ),
     Alert(
         name="ModelBudgetAlone",

@@ -65,7 +65,7 @@ PLATFORM_ALERTS = (
         'kube_node_status_condition{condition="Ready",status="true"} == 0',
         "5m",
         "Node {{ $labels.node }} is not ready: its pods move to other nodes after five minutes",
-        "`kubectl describe node` says why. If the machine is gone, delete the Node, so that its volumes attach again",
+        "`kubectl describe node` says why. If the machine is gone, delete the Node to free its volumes",
     ),
     _platform(
         "NodeUnderPressure",
@@ -81,7 +81,7 @@ PLATFORM_ALERTS = (
         'kube_horizontalpodautoscaler_status_condition{condition=~"ScalingActive|AbleToScale",status="false"} == 1',
         "15m",
         "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} cannot scale: {{ $labels.condition }} is false",
-        "`kubectl describe hpa` says why. If it gets no metrics, check metrics-server",
+        "`kubectl describe hpa` says why. If the autoscaler gets no metrics, check metrics-server",
     ),
     _platform(
         "JobFailing",
@@ -124,7 +124,7 @@ PLATFORM_ALERTS = (
         f"{_FREE} < 0.1",
         "5m",
         f"{_VOLUME} has {{{{ $value | humanizePercentage }}}} of its space left",
-        "Grow the claim now: a store with a full volume stops, and some do not recover by themselves",
+        "Grow the claim now: a store with a full volume stops, and some stores do not recover by themselves",
     ),
     _platform(
         "CertificateExpires",

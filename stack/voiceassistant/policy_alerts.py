@@ -95,7 +95,7 @@ POLICY_ALERTS = (
         expression=_undeclared("voice_policy_mounted_info"),
         lasting=Duration("15m"),
         summary="{{ $labels.job }}: {{ $value | humanize }} of its pods mount a policy bundle that is not declared",
-        action="Compare the digest on the ConfigMap with the declared one: a deployment may have stopped half-way",
+        action="Compare the ConfigMap's digest with the declared digest: a deployment may have stopped half-way",
     ),
     Alert(
         name="BundleNotEnforced",
