@@ -166,7 +166,7 @@ OBJECTIVE_ALERTS = (
         name="BulkheadSaturated",
         expression=f"{_SLOTS_TAKEN} > {_OF_JOB} {FULL} * target:declared",
         lasting=Duration("5m"),
-        summary="{{ $labels.job }}: calls hold {{ $value | humanizePercentage }} of the bulkhead for {{ $labels.name }}",
+        summary="{{ $labels.job }}: calls hold {{ $value | humanizePercentage }} of the slots for {{ $labels.name }}",
         action="The calls that hold the slots are slow: look at their latency before you enlarge the bulkhead",
     ),
     *POLICY_ALERTS,

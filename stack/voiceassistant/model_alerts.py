@@ -112,7 +112,7 @@ MODEL_ALERTS = (
         ),
         lasting=Duration("10m"),
         summary=f"{_CANDIDATE}: in cooldown for 10 minutes ({{{{ $labels.reason }}}})",
-        action="Rate limits: raise the provider's quota or lower the load. Other reasons: read the provider's status page",
+        action="Rate limits: raise the quota or lower the load. Other reasons: read the provider's status page",
     ),
     Alert(
         name="ModelCredentialRefused",
