@@ -49,7 +49,7 @@ REVIEWED: Mapping[str, Callable[[], dict[Path, str]]] = {
     "comment": comment,
     **{f"urns of {environment}": partial(urns, environment) for environment in ENVIRONMENTS},
 }
-"""Every family of files, by its name."""
+"""Name of a family of files → the function that renders the files."""
 
 
 def committed() -> set[Path]:

@@ -1,4 +1,4 @@
-"""A copy of the project, in which a test types the commands of a document."""
+"""A copy of the project, in which a test runs the commands of a document."""
 
 from __future__ import annotations
 

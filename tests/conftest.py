@@ -39,7 +39,7 @@ class Progress:
         self._told = time.monotonic()
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """No letter for a test that passed or was skipped: thousands of them fill several screens."""
+        """Print no letter for a test that passed or was skipped, because thousands of letters fill several screens."""
         if report.failed:
             return None
         ended = report.skipped or report.when == "call"

@@ -109,7 +109,7 @@ def build() -> None:
 
 
 def install(distribution: Distribution) -> None:
-    """Install into an empty environment: first without extras and import it, then with extras and its tests' tools."""
+    """Install into an empty environment: first without extras, to import it, then with extras and its tests' tools."""
     say(f"{distribution.name}: installing without extras, importing")
     run("venv", "--clear", "--python", sys.executable, distribution.environment)
     install_into(distribution, distribution.requirement())

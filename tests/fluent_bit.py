@@ -110,12 +110,15 @@ def called(record: Record, options: Mapping[str, Any]) -> Record:
 
 
 def modified(record: Record, options: Mapping[str, Any]) -> Record:
-    """Source: plugins/filter_modify/modify.c."""
+    """The record after the filter `modify`. Source: plugins/filter_modify/modify.c."""
     return [(key, value) for key, value in record if key not in options["remove"]]
 
 
 def merged(record: Record, options: Mapping[str, Any]) -> Record:
-    """Source: `pack_map_content` in plugins/filter_kubernetes/kubernetes.c. Fields are appended to existing ones."""
+    """The record after the filter `kubernetes`, which appends fields even if they exist.
+
+    Source: `pack_map_content` in plugins/filter_kubernetes/kubernetes.c.
+    """
     assert (options["merge_log"], options["keep_log"], options["use_tag_for_meta"]) == ("on", "off", "on")
     try:
         members = json.loads(dict(record)["log"])
@@ -127,7 +130,10 @@ def merged(record: Record, options: Mapping[str, Any]) -> Record:
 
 
 def exported(record: Record, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Source: `log_record_set_body` and the code after it in plugins/out_opentelemetry/opentelemetry_logs.c."""
+    """The log record that the output `opentelemetry` sends.
+
+    Source: `log_record_set_body` and the code after it in plugins/out_opentelemetry/opentelemetry_logs.c.
+    """
     assert options["logs_body_key_attributes"] == "on"
     found = {"timeUnixNano": str(time.time_ns())}
     for pattern in options["logs_body_key"]:
@@ -148,5 +154,5 @@ def _c_string(value: Any) -> Any:
 
 
 def key_values(members: Record) -> list[dict[str, Any]]:
-    """Source: plugins/out_opentelemetry/opentelemetry_utils.c. A null has no value."""
+    """Members as OTLP attributes. A null has no value. Source: plugins/out_opentelemetry/opentelemetry_utils.c."""
     return [{"key": key, "value": any_value(_c_string(value))} for key, value in members]

@@ -71,7 +71,7 @@ def drawn(texts: Mapping[str, str]) -> dict[str, Drawn]:
         page = Path(folder, "page.html")
         page.with_name("mermaid.js").symlink_to(_script())
         page.write_text(PAGE.replace("DIAGRAMS", json.dumps(texts)), encoding="utf-8")
-        # Root, as in containers, has no sandbox. The virtual time lets the page end its work.
+        # Chromium refuses its sandbox to root, which is the user in containers. The virtual time lets the page finish.
         options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=100000", "--dump-dom")
         command = [browser, *options, f"--user-data-dir={folder}/profile", page.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)

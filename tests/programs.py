@@ -1,4 +1,4 @@
-"""The programs in wheels, made accessible to the user that starts them."""
+"""Finds the programs that wheels contain, and makes them accessible to the user who starts them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def temporary_folder() -> Path:
     Raises:
         MissingError: no temporary folder satisfies both conditions.
     """
-    folders = dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"))  # noqa: S108 - only looked at
+    folders = dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"))  # noqa: S108 - the function only checks them
     for folder in folders:
         if len(os.fsencode(folder)) + SOCKET_OWN_PART <= SOCKET_PATH and _admits(folder):
             return Path(folder)

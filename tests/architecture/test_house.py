@@ -48,7 +48,7 @@ EXCEPTIONS = {
     },  # only `make types` runs it
     "components/observability/dashboard_json.py": {"grafana_foundation_sdk"},  # encodes dashboards, imported late
     "stack/deploy/conformance.py": {"grpc"},  # asks a service's gRPC health, imported late
-    "stack/deploy/program.py": {"pulumi", "pulumi_kubernetes"},  # the one thin shell around the pure core
+    "stack/deploy/program.py": {"pulumi", "pulumi_kubernetes"},  # the only module that registers resources with Pulumi
     "stack/deploy/secret_values.py": {"cryptography"},  # generates certificates for `voice secrets` only
     "stack/__main__.py": {"pulumi"},
     "stack/deploy/main.py": {"pulumi"},

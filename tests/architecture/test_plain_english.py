@@ -1,4 +1,4 @@
-"""`make lint` refuses riddles: docstrings without a head, and idioms of our own."""
+"""`make lint` refuses riddles: docstrings that begin with a refused word, and our own idioms."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from components.kubernetes.__main__ import TYPES
 from stack.model.settings import ROOT
 
 LONGEST_FUNCTION, LONGEST_FILE = 60, 400
-"""In lines, docstrings included."""
+"""Limits in lines, docstrings included."""
 NINE_IN_TEN = 16
 """Greatest length in lines of nine in ten functions of the runtime, as in the libraries that it is compared with."""
 PARTS = ("stack", "components", "policies", "runtime")

@@ -170,7 +170,7 @@ def _up(value: int) -> Series:
 
 
 def _everyone() -> list[str]:
-    """Every scrape job."""
+    """The names of all scrape jobs."""
     return [*(target.name for target in _targets()), "kubelet", "mesh-proxy", "valkey", *PROBED_HOSTS]
 
 

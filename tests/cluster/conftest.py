@@ -40,31 +40,31 @@ def start_cluster(request: pytest.FixtureRequest) -> StartCluster:
 
 @pytest.fixture(scope="session")
 def kube_score(request: pytest.FixtureRequest) -> Path:
-    """The program."""
+    """The path of kube-score."""
     return build_or_skip(request, toolchain.KUBE_SCORE) / "kube-score"
 
 
 @pytest.fixture(scope="session")
 def promtool(request: pytest.FixtureRequest) -> Path:
-    """The program."""
+    """The path of promtool."""
     return build_or_skip(request, toolchain.PROMETHEUS) / "promtool"
 
 
 @pytest.fixture(scope="session")
 def prometheus(request: pytest.FixtureRequest) -> Path:
-    """The program."""
+    """The path of Prometheus."""
     return build_or_skip(request, toolchain.PROMETHEUS) / "prometheus"
 
 
 @pytest.fixture(scope="session")
 def amtool(request: pytest.FixtureRequest) -> Path:
-    """The program."""
+    """The path of amtool."""
     return build_or_skip(request, toolchain.AMTOOL) / "amtool"
 
 
 @pytest.fixture(scope="session")
 def collector(request: pytest.FixtureRequest) -> Path:
-    """The program."""
+    """The path of the Collector."""
     return build_or_skip(request, toolchain.COLLECTOR) / "collector"
 
 

@@ -1,5 +1,5 @@
-// Command serviceconfig calls misbehaving servers through the service config that is rendered for a Go service, and prints what
-// those servers saw: for each method, for each behaviour, one observation.
+// Command serviceconfig calls servers that fail or hang, with the service config that is rendered for a Go service. It prints one
+// observation for each method and each behaviour.
 //
 //	go build -o serviceconfig . && ./serviceconfig build/prod/policies/knowledge-service/grpc-service-config.json
 package main
@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// methods are the full names that the service config has an entry for.
+// methods returns the full names of the methods in the service config.
 func (c channel) methods() ([]string, error) {
 	var config struct {
 		MethodConfig []struct {
@@ -52,7 +52,7 @@ func run(arguments []string) error {
 	return json.NewEncoder(os.Stdout).Encode(report)
 }
 
-// observeAll tries every behaviour on every method, all at once: a call that hangs takes as long as its timeout.
+// observeAll tries every behaviour on every method in parallel, because a call that hangs takes as long as its timeout.
 func observeAll(channels map[string]channel) (map[string]map[string]observation, error) {
 	report := map[string]map[string]observation{}
 	var failed error

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	patience     = time.Minute // far beyond any timeout that is rendered: only the service config ends a call
+	patience     = time.Minute // far longer than any rendered timeout, so only the service config ends a call
 	failingCalls = 20
 	goodCalls    = 100
 	batch        = 10
@@ -27,7 +27,7 @@ const (
 type observation struct {
 	// Attempts are the arrivals at each server.
 	Attempts [][]attempt `json:"attempts"`
-	// Statuses are what the caller got, call by call.
+	// Statuses are the results that the caller got, call by call.
 	Statuses []string `json:"statuses"`
 	// Seconds is how long the calls took together.
 	Seconds float64 `json:"seconds"`
@@ -55,7 +55,8 @@ func oneCall(behave behaviour) scenario {
 	}
 }
 
-// spendBudget observes failing calls; with good calls, one failing call after the budget was spent and those were made.
+// spendBudget observes failing calls that use up the retry budget. If good is above 0, it then makes good calls and observes one
+// more failing call.
 func spendBudget(c channel, method string, good int) (observation, error) {
 	failing := always(codes.Unavailable)
 	return with(c, 1, failing, func(client *grpc.ClientConn, servers []*server) (observation, error) {
@@ -69,7 +70,8 @@ func spendBudget(c channel, method string, good int) (observation, error) {
 	})
 }
 
-// twoServers observes a batch of calls once both servers get some, or once the first gets none, as it is not serving.
+// twoServers observes a batch of calls after both servers have got calls. If withdrawn, the first server reports NOT_SERVING, and the
+// batch is the first one without calls to it.
 func twoServers(c channel, method string, withdrawn bool) (observation, error) {
 	return with(c, 2, answer, func(client *grpc.ClientConn, servers []*server) (observation, error) {
 		for until := time.Now().Add(patience / 2); time.Now().Before(until); {
@@ -94,7 +96,7 @@ func twoServers(c channel, method string, withdrawn bool) (observation, error) {
 
 func answer(int, <-chan struct{}) error { return nil }
 
-// observe makes calls one after the other and takes what the servers saw meanwhile.
+// observe makes calls one after the other, and collects the attempts that the servers saw.
 func observe(client *grpc.ClientConn, method string, calls int, servers []*server, next behaviour) observation {
 	seen := observation{}
 	began := time.Now()
@@ -108,7 +110,7 @@ func observe(client *grpc.ClientConn, method string, calls int, servers []*serve
 	return seen
 }
 
-// call makes one call, again if time was up before it left: that tells of the machine alone.
+// call makes one call. It repeats the call if its time was over before it reached a server, because only a busy machine causes that.
 func call(client *grpc.ClientConn, method string, servers []*server) string {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -119,7 +121,7 @@ func call(client *grpc.ClientConn, method string, servers []*server) string {
 	return status.Code(err).String()
 }
 
-// with starts servers, and a client whose only policy is the rendered one: the servers stand where DNS finds the target.
+// with starts servers, and a client whose only policy is the rendered one. The client's resolver returns the addresses of the servers.
 func with(
 	c channel, count int, behave behaviour, use func(*grpc.ClientConn, []*server) (observation, error),
 ) (observation, error) {
@@ -147,7 +149,7 @@ func with(
 	return use(client, servers)
 }
 
-// ready connects first, so that a short timeout is spent on the call alone.
+// ready connects first, so that a short timeout covers only the call.
 func ready(client *grpc.ClientConn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience/2)
 	defer cancel()

@@ -18,11 +18,11 @@ import (
 type attempt struct {
 	// Previous is the header grpc-previous-rpc-attempts, empty on a first attempt.
 	Previous string `json:"previous"`
-	// SecondsLeft is the deadline that came with it; 0 is none.
+	// SecondsLeft is the time until the attempt's deadline; 0 means no deadline.
 	SecondsLeft float64 `json:"seconds_left"`
 }
 
-// behaviour answers the number-th arrival, counted from 1; it may wait until the caller has given up.
+// behaviour answers an attempt by its number, counted from 1. It may wait until the caller has given up.
 type behaviour func(number int, givenUp <-chan struct{}) error
 
 func always(code codes.Code) behaviour {
@@ -43,7 +43,7 @@ func hang(_ int, givenUp <-chan struct{}) error {
 	return nil
 }
 
-// server answers any method, as it is told to, and remembers every attempt.
+// server answers any method with its current behaviour, and records every attempt.
 type server struct {
 	grpc    *grpc.Server
 	health  *health.Server
@@ -102,7 +102,7 @@ func arrived(servers []*server) int {
 	return count
 }
 
-// turn changes the behaviour and hands over what was seen until then.
+// turn changes the behaviour, and returns the attempts since the last turn.
 func (s *server) turn(behave behaviour) []attempt {
 	s.lock.Lock()
 	defer s.lock.Unlock()

@@ -1,4 +1,4 @@
-"""Consul with the rendered servers' configuration."""
+"""Consul with the rendered configuration of its servers."""
 
 from __future__ import annotations
 

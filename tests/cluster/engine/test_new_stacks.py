@@ -95,13 +95,13 @@ def sizes(site: Site) -> dict[str, str]:
 
 
 def live(site: Site) -> dict[str, str]:
-    """The uid of everything in the cluster of the kinds that the tenant renders, by identity."""
+    """Identity → the uid of each object in the cluster whose kind the tenant renders."""
     kinds = ",".join(sorted({each["kind"] for each in resources(site.platform)}))
     return {identity(each): each["metadata"]["uid"] for each in site.cluster.kubectl.objects(kinds)}
 
 
 def made(site: Site) -> list[Object]:
-    """The Kubernetes resources that the state holds while an update writes it."""
+    """The Kubernetes resources in the state. Empty if an update is just writing the state."""
     try:
         state = json.loads(site.project.text(f"stacks/*/{site.environment}.json.gz"))
     except (ValueError, OSError):

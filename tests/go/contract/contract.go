@@ -95,7 +95,7 @@ func NewContract(directory string) (*Contract, error) {
 	return c, nil
 }
 
-// softCalls names the calls that the service can go on without: those with a fallback.
+// softCalls returns the names of the calls that have a fallback.
 func (c *Contract) softCalls() (names []string) {
 	for _, call := range c.policy.Outbound {
 		if call.Fallback != "" {
@@ -190,7 +190,7 @@ func (c *Contract) measure(method string, handle func() error) error {
 	return err
 }
 
-// kind names an outcome as voice_runtime does: a status that is the caller's own fault is a normal answer.
+// kind names an outcome as voice_runtime does: a status that is the caller's fault counts as successful.
 func kind(err error) string {
 	switch status.Code(err) {
 	case codes.Canceled:

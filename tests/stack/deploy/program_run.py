@@ -62,7 +62,7 @@ class Registration:
     retained: bool
     create_timeout: str
     frames: int = field(compare=False)
-    """Length of the stack that the state keeps."""
+    """Number of stack frames that the state keeps."""
     properties: dict[str, Any]
 
 

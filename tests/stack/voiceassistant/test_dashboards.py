@@ -161,7 +161,7 @@ def test_the_series_alerts_and_panels_of_a_target_exist(target: object) -> None:
     alerts = {alert.name: alert for alert in TENANT.alerting.objective_alerts}
     for name in found.alerts:
         case = CASES[name, alerts[name].severity]
-        assert case.silent is not None  # a healthy run raises nothing
+        assert case.silent is not None  # the alert stays silent while the platform is healthy
         assert case.firing != case.silent
         assert found.objective
         assert found.objective in alerts[name].expression
