@@ -69,7 +69,7 @@ def ours(port: int, directory: Path, store: TimedStore | None = None) -> AsyncOp
     (directory / FILE_NAME).write_text(json.dumps(_bundle(port, directory).to_document()))
     models = ModelRuntime(Runtime.load(directory), stores={STORE: store} if store else None)
     http = httpx.AsyncClient(transport=ModelTransport(models, ROUTE))
-    return AsyncOpenAI(api_key="none", base_url="http://route/v1", http_client=http)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
+    return AsyncOpenAI(api_key="none", base_url="http://route/v1", http_client=http)  # type: ignore[arg-type]  # the SDK accepts httpx and declares httpx2
 
 
 def router(port: int) -> Any:

@@ -54,7 +54,7 @@ async def _asynchronous(call: Callable[[], Awaitable[Any]]) -> float:
 
 
 def _synchronous(call: Callable[[], Any]) -> float:
-    call()  # as above
+    call()  # fills the CPU's caches again
     begun = time.thread_time()
     for _ in range(CALLS):
         call()

@@ -19,7 +19,7 @@ from tests.loopback import START_SECONDS
 def sdk(provider: FakeProvider) -> AsyncOpenAI:
     network = FakeNetwork({"fake": provider})
     client = httpx.AsyncClient(transport=network)
-    return AsyncOpenAI(api_key="none", base_url="http://fake/v1", max_retries=0, http_client=client)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
+    return AsyncOpenAI(api_key="none", base_url="http://fake/v1", max_retries=0, http_client=client)  # type: ignore[arg-type]  # the SDK accepts httpx and declares httpx2
 
 
 @asynccontextmanager

@@ -168,7 +168,7 @@ def shrinking(spans: list[ReceivedSpan]) -> None:
         while caller is not None and caller.kind != SERVER:
             caller = by_id.get(caller.parent_id)
         if left is not None and caller is not None and not left < caller.attributes["voice.deadline_seconds"]:
-            raise FlowError(f"{span.service} has {left} s left, and its caller {caller.service} has no more than that")
+            raise FlowError(f"{span.service} has {left} s left; it must have less than its caller {caller.service}")
 
 
 BREAK_DURATION = Duration("2s")

@@ -75,7 +75,7 @@ class ModelCalls:
         if name not in self._clients:
             network = _Providers(name, self._models.runtime, self._configuration)
             http = httpx.AsyncClient(transport=ModelTransport(self._models, name, network))
-            self._clients[name] = AsyncOpenAI(api_key="of the route", base_url="http://route/v1", http_client=http)  # type: ignore[arg-type]  # it accepts httpx and declares httpx2
+            self._clients[name] = AsyncOpenAI(api_key="of the route", base_url="http://route/v1", http_client=http)  # type: ignore[arg-type]  # the SDK accepts httpx and declares httpx2
         return self._clients[name]
 
 

@@ -54,7 +54,7 @@ def end_if_cancelled() -> None:
     """Raise `CancelledError` if the current task was cancelled and a library has swallowed the cancellation.
 
     Before Python 3.12, `asyncio.wait_for` swallows a cancellation that happens together with its timeout. redis-py uses
-    it.
+    `wait_for`.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
