@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from bench.goals import at_most
 from bench.models.peers import TimedStore, bare, ours, router
 from bench.models.provider import CHUNKS, serve
 from tests import redis_servers
@@ -99,7 +100,9 @@ async def unary(sdk: Any, policed: Any, stored: Any, routed: Any) -> None:
     for name, microseconds in taken.items():
         print(f"| {name} | {microseconds:.0f} | {microseconds - taken[BARE]:.0f} |")
     share = (taken[OURS] - taken[BARE]) / (taken[ROUTER] - taken[BARE])
-    print(f"\nvoice_models adds {share:.2f} × the CPU time that litellm.Router adds; goal ≤ 0.10: {said(share, 0.10)}")
+    print(
+        f"\nvoice_models adds {share:.2f} × the CPU time that litellm.Router adds; goal ≤ 0.10: {at_most(0.10, share)}"
+    )
 
 
 def round_trips(store: TimedStore) -> None:
@@ -123,12 +126,9 @@ def at(ordered: list[float], place: float) -> float:
 def report(what: str, alone: float, policed: float, limit: float) -> None:
     """Print one line of the table, with its goal."""
     ratio = policed / alone
-    print(f"| {what} | {alone:.1f} | {policed:.1f} | {ratio:.2f} | ≤ {limit:.2f}: {said(ratio, limit)} |", flush=True)
-
-
-def said(taken: float, limit: float) -> str:
-    """The verdict on a goal: met or missed."""
-    return "met" if taken <= limit else "missed"
+    print(
+        f"| {what} | {alone:.1f} | {policed:.1f} | {ratio:.2f} | ≤ {limit:.2f}: {at_most(limit, ratio)} |", flush=True
+    )
 
 
 if __name__ == "__main__":

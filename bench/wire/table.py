@@ -18,6 +18,7 @@ from voice_policies import FILE_NAME
 from voice_runtime import Runtime
 from voice_runtime.grpc import Grpc
 
+from bench.goals import at_most
 from bench.runtime.ours import bundle
 from bench.wire.measure import Rows, measure
 from bench.wire.server import METHOD, SERVICE, serve
@@ -92,10 +93,10 @@ async def main(address: str) -> None:
     rows = untraced(address)
     results = await measure(rows)
     ratios = [taken / bare for taken, bare in zip(results[OURS], results[BARE], strict=True)]
-    report(results, {OURS: f"p50 ≤ 1.05 {said(ratios[0], 1.05)}, p99 ≤ 1.10 {said(ratios[1], 1.10)}"})
+    report(results, {OURS: f"p50 ≤ 1.05 {at_most(1.05, ratios[0])}, p99 ≤ 1.10 {at_most(1.10, ratios[1])}"})
     results = await measure(traced(address, rows))
     span = (results[TRACED][0] - results[OURS][0]) / (results[IN_SPAN][0] - results[BARE][0])
-    report(results, {TRACED: f"the span costs {span:.2f} × the SDK's, ≤ 1.00 {said(span, 1.0)}"})
+    report(results, {TRACED: f"the span costs {span:.2f} × the SDK's, ≤ 1.00 {at_most(1.0, span)}"})
 
 
 def report(results: dict[str, tuple[float, float]], goals: dict[str, str]) -> None:
@@ -103,11 +104,6 @@ def report(results: dict[str, tuple[float, float]], goals: dict[str, str]) -> No
     bare = results[BARE]
     for name, (p50, p99) in results.items():
         print(f"| {name} | {p50:.0f} | {p99:.0f} | {p50 / bare[0]:.2f} | {p99 / bare[1]:.2f} | {goals.get(name, '')} |")
-
-
-def said(taken: float, limit: float) -> str:
-    """The verdict on a goal: met or missed."""
-    return "met" if taken <= limit else "missed"
 
 
 if __name__ == "__main__":
