@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from voice_policies import ModelRoute, TokenBudget
+from voice_policies import Duration, ModelRoute, TokenBudget
 
 from components.models import Deployment, ModelDependency
 from stack.model.call_graph import Edge
@@ -36,7 +36,7 @@ def route_rows(edge: Edge) -> Iterator[Row]:
 
 def _candidate(models: ModelDependency, candidate: Deployment) -> str:
     provider, latency = models.provider(candidate), candidate.latency
-    pace = f" and {latency.per_token} a token" if latency.per_token else ""
+    pace = f" and {latency.per_token / Duration('1ms'):g}ms a token" if latency.per_token else ""
     return (
         f"{candidate.name}: {candidate.model.name} at {provider.host.host} through {provider.host.egress}; "
         f"P95 {latency.first_token} to the first token{pace}"
