@@ -32,7 +32,7 @@ def _own() -> tuple[socket.socket, Iterator[int]]:
             continue
         own = range(first + 1, first + BLOCK)
         return claim, cycle(random.SystemRandom().sample(own, len(own)))
-    raise AssertionError(f"{len(PORTS) // BLOCK} other test processes use all ports of {PORTS}")
+    raise AssertionError(f"other test processes use all ports from {PORTS.start} to {PORTS.stop - 1}: end some of them")
 
 
 def free_port() -> int:

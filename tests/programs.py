@@ -93,7 +93,7 @@ def temporary_folder() -> Path:
             return Path(folder)
     who = "the user nobody (PostgreSQL refuses root)" if unprivileged() else "this user"
     raise MissingError(
-        f"Below none of {', '.join(folders)} {who} can start a program: set TMPDIR to a folder where it can."
+        f"In none of the folders {', '.join(folders)} can {who} start a program: set TMPDIR to a folder that allows it."
     )
 
 
@@ -155,7 +155,7 @@ def prepare() -> None:
         MissingError: something is missing.
     """
     if missing := [command for command in COMMANDS if shutil.which(command) is None]:
-        raise MissingError(f"The tests start {', '.join(missing)}, not found on PATH: install the system's packages.")
+        raise MissingError(f"The tests need {', '.join(missing)}, missing on PATH: install the system's packages.")
     os.environ["TMPDIR"] = tempfile.tempdir = str(temporary_folder())
     with suppress(PackageNotFoundError):  # a distribution's own tests may need no PostgreSQL
         postgresql()

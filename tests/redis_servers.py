@@ -32,7 +32,7 @@ def until(condition: Callable[[], object], what: str) -> None:
                 return
         except RedisError:
             pass
-        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"after {PATIENCE:.0f} s it is still not true that {what}"
         time.sleep(0.05)
 
 
@@ -60,7 +60,7 @@ class Server:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        until(self._answers, f"Valkey on {self.port}")
+        until(self._answers, f"Valkey on {self.port} answers")
 
     def _answers(self) -> bool:
         assert self._process is not None
