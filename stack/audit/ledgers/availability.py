@@ -203,7 +203,7 @@ def _flows(graph: CallGraph) -> Table:
     columns = (
         Column("flow"),
         Column("target", ".4%"),
-        Column("composed", ".4%"),
+        Column("product of dependencies", ".4%"),
         Column("minutes down a month", ",.1f"),
         Column("hard dependencies", ",d"),
         Column("soft dependencies", ",d"),
