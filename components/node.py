@@ -148,6 +148,8 @@ class Service(Caller):
     """Longest time from the start of the process until it answers. A service that loads a model takes longer."""
     connection_pool: Annotated[int, Field(ge=0, le=500)] = 0
     """Database connections of one replica, overflow included. 0 for a service without a database."""
+    resident_memory: Bytes | None = None
+    """Memory that a replica uses without load. `None` if nobody has measured it."""
     features: tuple[DegradedFeature, ...] = ()
     without_features: Sentence | None = None
     """Reason why the service has nothing to degrade, if it has no `features`."""

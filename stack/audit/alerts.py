@@ -24,7 +24,7 @@ BURN_RATES = {14.4: ("1h", "5m"), 6.0: ("6h", "30m"), 3.0: ("1d", "2h"), 1.0: ("
 A burn rate is a multiple of the rate that spends the budget in exactly 30 days.
 """
 BURNING = re.compile(r"ratio_rate(\w+) > .*?([\d.]+) \* ([\w:]+:budget)")
-ENOUGH = re.compile(r"increase\w+ > \d+")
+ENOUGH = re.compile(r"increase\w+ > [1-9]")
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
 EXPORTED = re.compile(
     r"(voice|gen_ai|apisix|barman_cloud|cnpg|elasticsearch|envoy|otelcol|probe|prometheus|redis|alertmanager"

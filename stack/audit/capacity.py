@@ -37,14 +37,22 @@ def _direct(store: Store, limits: DatabaseLimits) -> Iterator[Breach | None]:
     wanted = store.at_maximum
     text = f"Σ ({AT_MOST}) × pool = {wanted} > {limits.room_text}"
     field = "database.max_connections, or a service's connection_pool"
-    yield None if wanted <= limits.room else Breach("services → postgresql", text, field, str(wanted))
+    severity = _severity(store.at_minimum, limits.room)
+    found = Breach("services → postgresql", text, field, str(wanted), severity=severity)
+    yield None if wanted <= limits.room else found
+
+
+def _severity(at_minimum: int, most: int) -> Severity:
+    """Critical if the connections at minimum replicas exceed the limit already."""
+    return "critical" if at_minimum > most else "error"
 
 
 def _over_role(holder: Holder, limits: DatabaseLimits) -> Breach:
     name, wanted = holder.service.name, holder.at_maximum
     text = f"({AT_MOST}) × pool = {wanted} > {limits.role_limit} connections of its role"
     field = f"replicas.{name}, its connection_pool, or database.pool_size"
-    return Breach(f"{name} → postgresql", text, field, str(wanted))
+    severity = _severity(holder.at_minimum, limits.role_limit)
+    return Breach(f"{name} → postgresql", text, field, str(wanted), severity=severity)
 
 
 def _pooled(store: Store, limits: DatabaseLimits) -> Iterator[Breach | None]:
@@ -54,10 +62,9 @@ def _pooled(store: Store, limits: DatabaseLimits) -> Iterator[Breach | None]:
     text, fitting = f"{sum_text} > {limits.room_text}", str(limits.room // (databases * limits.poolers))
     yield None if servers <= limits.room else Breach("pooler → postgresql", text, "database.pool_size", fitting)
     wanted, most = store.at_maximum, limits.max_client_connections
-    severity: Severity = "critical" if store.at_minimum > most else "error"
     text = f"Σ ({AT_MOST}) × pool = {wanted} > {most} clients of one pooler"
     field = "database.max_client_connections, or a service's connection_pool"
-    found = Breach("services → pooler", text, field, str(wanted), severity=severity)
+    found = Breach("services → pooler", text, field, str(wanted), severity=_severity(store.at_minimum, most))
     yield None if wanted <= most else found
 
 

@@ -78,7 +78,7 @@ def _used(platform: Platform) -> Iterator[tuple[str, str, int]]:
 
 def names_resolve(platform: Platform) -> Iterator[Breach | None]:
     """Check that the pods of every namespace reach the DNS pods, the node-local cache and the DNS Service's address."""
-    found = rendered(platform)
+    found, wanted = rendered(platform), {NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns}
     for namespace in sorted({workload.namespace for workload in found.workloads}):
         blocks: set[str] = set()
         selected = False
@@ -86,9 +86,9 @@ def names_resolve(platform: Platform) -> Iterator[Breach | None]:
             if policy["metadata"].get("namespace") == namespace and not policy["spec"].get("podSelector"):
                 for rule in policy["spec"].get("egress", ()):
                     if any(port.get("port") == DNS_PORT for port in rule.get("ports", ())):
-                        blocks |= {peer["ipBlock"]["cidr"] for peer in rule.get("to", ()) if "ipBlock" in peer}
-                        selected |= any("podSelector" in peer for peer in rule.get("to", ()))
-        wanted = {NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns}
+                        peers = rule.get("to") or [{"ipBlock": {"cidr": each}, "podSelector": {}} for each in wanted]
+                        blocks |= {peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer}
+                        selected |= any("podSelector" in peer for peer in peers)
         closed = [*sorted(wanted - blocks), *(() if selected else ("the DNS pods",))]
         text = (
             f"no NetworkPolicy for all pods of the namespace permits DNS at {', '.join(closed)}:"

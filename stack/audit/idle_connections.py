@@ -15,6 +15,7 @@ from stack.model.platform import Platform
 
 ENVOY_IDLE = Duration("1h")
 """Envoy's default idle timeout of a connection (envoyproxy.io, HttpProtocolOptions)."""
+SIDECAR_FIELD = "inboundConnectionPool.http.idleTimeout"
 NGINX_KEEP_ALIVE = re.compile(r"[\"']?keepalive_timeout[\"']?:\s*[\"']?(\d+)s")
 
 
@@ -32,15 +33,20 @@ def _proxies(platform: Platform) -> Iterator[tuple[str, str, Duration]]:
             for seconds in NGINX_KEEP_ALIVE.findall(text):
                 yield f"ConfigMap {config['metadata']['name']}/{name}", "keepalive_timeout", Duration(f"{seconds}s")
     served = {policy["metadata"]["name"] for policy in found.of_kind("AuthorizationPolicy")}
-    for sidecar in found.of_kind("Sidecar"):
-        if (name := sidecar["metadata"]["name"]) in served:
-            pool = sidecar["spec"].get("inboundConnectionPool", {}).get("http", {})
-            idle = Duration(pool["idleTimeout"]) if "idleTimeout" in pool else ENVOY_IDLE
-            yield f"Sidecar {name}", "inboundConnectionPool.http.idleTimeout", idle
+    for name, idle in _sidecars(platform):
+        if name in served:
+            yield f"Sidecar {name}", SIDECAR_FIELD, idle
+
+
+def _sidecars(platform: Platform) -> Iterator[tuple[str, Duration]]:
+    """Each sidecar of the mesh with its idle timeout of inbound connections."""
+    for sidecar in rendered(platform).of_kind("Sidecar"):
+        pool = sidecar["spec"].get("inboundConnectionPool", {}).get("http", {})
+        yield sidecar["metadata"]["name"], Duration(pool["idleTimeout"]) if "idleTimeout" in pool else ENVOY_IDLE
 
 
 def pings_come_in_time(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the read timeout of each WebSocket route with the interval between two pings."""
+    """Compare the idle timeout of every hop of each WebSocket route with the interval between two pings."""
     for config in rendered(platform).of_kind("ConfigMap"):
         for route in _gateway_routes(config.get("data", {}).get("apisix.yaml", "")):
             if route.get("enable_websocket"):
@@ -51,6 +57,12 @@ def pings_come_in_time(platform: Platform) -> Iterator[Breach | None]:
                 )
                 found = Breach(f"route {route['id']}", text, "upstream.timeout.read", f"above {PING_INTERVAL}")
                 yield found if idle <= PING_INTERVAL.seconds else None
+    callees = {edge.callee.name for edge in platform.graph.edges if edge.operation.transport == "websocket"}
+    for name, closed in _sidecars(platform):
+        if name in callees:
+            text = f"the mesh closes it after {closed} without a byte, and a ping comes every {PING_INTERVAL}"
+            found = Breach(f"Sidecar {name}", text, SIDECAR_FIELD, f"above {PING_INTERVAL}")
+            yield found if closed <= PING_INTERVAL else None
 
 
 def gateway_timeouts(platform: Platform) -> Iterator[tuple[str, str]]:

@@ -93,7 +93,8 @@ def hops_outlast(platform: Platform) -> Iterator[Breach | None]:
 
 def _ends_early(path: str, field: str, limit: Duration, total: Duration) -> Breach | None:
     text = f"the hop ends a stream after {limit}, but the route allows {total}"
-    return Breach(path, text, field, str(total)) if limit < total else None
+    # A limit of 0s is none, in Envoy as in Istio.
+    return Breach(path, text, field, str(total)) if limit and limit < total else None
 
 
 def _routes_behind(graph: CallGraph) -> dict[OperationKey, Duration]:

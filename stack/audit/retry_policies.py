@@ -36,13 +36,16 @@ def few_attempts(platform: Platform) -> Iterator[Breach | None]:
     for edge, layer in _layers(platform):
         severity: Severity = "error" if layer.attempts > MAX_ATTEMPTS else "warning"
         text = f"{layer.name} makes 1 + {layer.attempts - 1} = {layer.attempts} attempts > {WARN_ATTEMPTS}"
-        field = f"{edge.path}: retry.max_retries" if layer.name in EXPRESSED else f"the retries of {layer.name}"
-        found = Breach(edge.path, text, field, str(WARN_ATTEMPTS - 1), edge.call.location, severity)
+        found = Breach(edge.path, text, _field(edge, layer), str(WARN_ATTEMPTS - 1), edge.call.location, severity)
         yield found if layer.attempts > WARN_ATTEMPTS else None
 
 
 EXPRESSED = BUDGETED | {"gateway"}
 """Layers that a call's `retry` configures."""
+
+
+def _field(edge: Edge, layer: Layer) -> str:
+    return f"{edge.path}: retry.max_retries" if layer.name in EXPRESSED else f"the retries of {layer.name}"
 
 
 def budgeted(platform: Platform) -> Iterator[Breach | None]:
@@ -56,15 +59,15 @@ def budgeted(platform: Platform) -> Iterator[Breach | None]:
 
 
 def repeatable(platform: Platform) -> Iterator[Breach | None]:
-    """Check that a call that is not idempotent retries only requests that were never sent."""
-    for edge, retry in _retrying(platform):
-        unsafe = sorted(set(retry.conditions) - {"connection_failed"})
-        text = (
-            f"{retry.max_attempts} attempts on {', '.join(unsafe)},"
-            " but the call is not idempotent and has no idempotency key"
-        )
-        found = Breach(edge.path, text, f"{edge.call.name}.retry", "None, or an idempotency key", edge.call.location)
-        yield found if edge.call.idempotency == "never" and unsafe else None
+    """Check that no layer repeats a call that is not idempotent, unless the request was never sent."""
+    for edge, layer in _layers(platform):
+        # Another candidate of a model's route begins a new answer, and rule M06 reports its cost.
+        if layer.name != FALLBACK:
+            unsafe = sorted(set(layer.conditions) - {"connection_failed"})
+            text = f"{layer.name} makes {layer.attempts} attempts on {', '.join(unsafe)}"
+            text = f"{text}, but the call is not idempotent and has no idempotency key"
+            found = Breach(edge.path, text, _field(edge, layer), "0, or an idempotency key", edge.call.location)
+            yield found if edge.call.idempotency == "never" and unsafe else None
 
 
 def transient(platform: Platform) -> Iterator[Breach | None]:

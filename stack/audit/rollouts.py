@@ -54,16 +54,24 @@ def probes_ask_the_right_thing(platform: Platform) -> Iterator[Breach | None]:
     for workload in rendered(platform).workloads:
         for container in workload.pod["containers"]:
             place = f"{workload.path}: {container['name']}"
-            liveness, readiness = (container.get(probe, {}).get("httpGet") for probe in PROBES[1:])
-            if liveness and (workload.namespace, workload.name) in depending:
-                text = (
-                    f"liveness and readiness both request {liveness.get('path')}, which checks dependencies:"
-                    " if a dependency fails, kubelet restarts every pod of its callers"
-                )
-                found = Breach(f"{place}.livenessProbe", text, "livenessProbe.httpGet.path", "/health")
-                yield found if liveness == readiness else None
+            if (workload.namespace, workload.name) in depending:
+                yield from _alike(place, container)
             for name in PROBES:
                 yield _overlapping(f"{place}.{name}", container[name]) if name in container else None
+
+
+def _alike(place: str, container: Mapping[str, Any]) -> Iterator[Breach | None]:
+    """Compare the check of liveness with that of readiness. A TCP check asks no dependency."""
+    for action in ("httpGet", "grpc", "exec"):
+        liveness, readiness = (container.get(probe, {}).get(action) for probe in PROBES[1:])
+        if liveness:
+            asked = liveness.get("path") or liveness.get("service") or " ".join(liveness.get("command", (action,)))
+            text = (
+                f"liveness and readiness both request {asked}, which checks dependencies:"
+                " if a dependency fails, kubelet restarts every pod of its callers"
+            )
+            found = Breach(f"{place}.livenessProbe", text, f"livenessProbe.{action}", "a check of the process alone")
+            yield found if liveness == readiness else None
 
 
 def _overlapping(path: str, probe: Mapping[str, Any]) -> Breach | None:
@@ -91,8 +99,7 @@ def one_may_be_lost(platform: Platform) -> Iterator[Breach | None]:
         elif not budgets:
             text = f"{replicas} replicas without a PodDisruptionBudget: drains may evict all of them at once"
             yield Breach(f"{workload.path}: disruption budget", text, "PodDisruptionBudget", "maxUnavailable: 1")
-        else:
-            yield from (_blocks(workload, replicas, budget["spec"]) for budget in budgets)
+        yield from (_blocks(workload, replicas, budget["spec"]) for budget in budgets)
 
 
 def _promised(platform: Platform) -> dict[tuple[str, str], float]:
@@ -115,8 +122,21 @@ def _stores(platform: Platform) -> dict[tuple[str, str], float]:
     }
 
 
+def blocks_every_drain(min_available: int | str | None, max_unavailable: int | str | None, pods: int) -> bool:
+    """True if a disruption budget lets no pod go. Kubernetes rounds both percentages up."""
+    if max_unavailable is not None:
+        return _pods(max_unavailable, pods) == 0
+    return min_available is not None and _pods(min_available, pods) >= pods
+
+
+def _pods(amount: int | str, pods: int) -> int:
+    """A number of pods, or a percentage of them."""
+    text = str(amount)
+    return -(-int(text.removesuffix("%")) * pods // 100) if text.endswith("%") else int(text)
+
+
 def _blocks(workload: Workload, replicas: int, budget: Mapping[str, Any]) -> Breach | None:
-    blocks = budget.get("maxUnavailable") in {0, "0%"} or budget.get("minAvailable") in {replicas, "100%"}
+    blocks = blocks_every_drain(budget.get("minAvailable"), budget.get("maxUnavailable"), replicas)
     text = f"the budget allows no eviction of the {replicas} replicas: no node that runs a replica can be drained"
     return Breach(f"{workload.path}: disruption budget", text, "maxUnavailable", "1") if blocks else None
 
@@ -163,7 +183,8 @@ def _is_quorum(workload: Workload) -> bool:
 def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
     """Check that no StatefulSet waits for the pods of a bad revision before it replaces them."""
     for workload in rendered(platform).workloads:
-        if workload.kind == "StatefulSet":
+        by_hand = workload.spec.get("updateStrategy", {}).get("type") == "OnDelete"
+        if workload.kind == "StatefulSet" and not by_hand:
             policy = workload.spec.get("podManagementPolicy", "OrderedReady")
             text = f"podManagementPolicy {policy}: a pod that never becomes ready blocks its own rollback"
             found = Breach(workload.path, text, "podManagementPolicy", "Parallel")

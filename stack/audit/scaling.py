@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+from voice_policies import Bytes
 
 from components.node import Service
 from stack.audit.finding import Breach, Rule
@@ -26,12 +28,21 @@ def _scaled(platform: Platform) -> Iterator[tuple[Workload, Mapping[str, Any]]]:
             yield workload, spec
 
 
-def _metrics(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Type, resource and container of each resource metric. The container is empty for a metric of the whole pod."""
+class Metric(NamedTuple):
+    """A resource metric of an autoscaler."""
+
+    type: str
+    resource: str
+    container: str
+    """Empty for a metric of the whole pod."""
+    target: Mapping[str, Any]
+
+
+def _metrics(spec: Mapping[str, Any]) -> Iterator[Metric]:
     for metric in spec.get("metrics", ()):
         source = metric.get("resource") or metric.get("containerResource")
         if source:
-            yield metric["type"], source["name"], source.get("container", "")
+            yield Metric(metric["type"], source["name"], source.get("container", ""), source.get("target", {}))
 
 
 def can_scale(platform: Platform) -> Iterator[Breach | None]:
@@ -43,7 +54,7 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
                 f"replicas: {workload.spec['replicas']} beside an autoscaler: each apply resets the autoscaler's count"
             )
             yield Breach(f"{workload.path}: replicas", text, "spec.replicas", "leave it out")
-        for _, resource, container in _metrics(spec):
+        for _, resource, container, _ in _metrics(spec):
             without = [
                 each["name"]
                 for each in workload.pod["containers"]
@@ -68,20 +79,43 @@ def _waits(platform: Platform, workload: Workload, service: Service) -> Breach |
 
 
 def memory_comes_back(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no autoscaler uses the memory of a process that does not release it."""
-    languages = {(service.namespace, service.name): service.language for service in platform.graph.services}
+    """Check that no autoscaler uses memory that the process keeps after a peak, or that it uses without load."""
+    services = {(service.namespace, service.name): service for service in platform.graph.services}
     for workload, spec in _scaled(platform):
-        language = languages.get((workload.namespace, workload.name))
-        on_memory = any(resource == "memory" for _, resource, _ in _metrics(spec))
-        text = f"the autoscaler uses memory, but a {language} process releases none: the replicas never decrease"
-        yield Breach(workload.path, text, "spec.metrics", "cpu") if on_memory and language in KEEPS_MEMORY else None
+        service = services.get((workload.namespace, workload.name))
+        targets = [metric.target for metric in _metrics(spec) if metric.resource == "memory"]
+        yield _keeps_memory(workload, service, targets) if service and targets else None
+
+
+def _keeps_memory(workload: Workload, service: Service, targets: list[Mapping[str, Any]]) -> Breach | None:
+    if service.language in KEEPS_MEMORY:
+        text = (
+            f"the autoscaler uses memory, but a {service.language} process releases none: the replicas never decrease"
+        )
+        return Breach(workload.path, text, "spec.metrics", "cpu")
+    if (resident := service.resident_memory) is None:
+        return None
+    threshold, arithmetic = min(_threshold(workload, target) for target in targets)
+    text = f"the autoscaler adds replicas above {arithmetic} of memory, and a replica without load uses {resident}"
+    found = Breach(workload.path, text, "spec.metrics[].target", f"at least {resident}", service.location)
+    return found if threshold < resident else None
+
+
+def _threshold(workload: Workload, target: Mapping[str, Any]) -> tuple[Bytes, str]:
+    """Memory of one replica above which the autoscaler adds replicas, with its arithmetic."""
+    if "averageValue" in target:
+        return Bytes(target["averageValue"]), target["averageValue"]
+    # Our components put the program first, before its sidecars.
+    request = Bytes(workload.pod["containers"][0]["resources"]["requests"]["memory"])
+    percent: int = target["averageUtilization"]
+    return request * (percent / 100), f"{percent}% × {request}"
 
 
 def looks_at_one_container(platform: Platform) -> Iterator[Breach | None]:
     """Check that no autoscaler includes the usage of a sidecar."""
     for workload, spec in _scaled(platform):
         sidecar = len(workload.pod["containers"]) > 1 or workload.labels.get(INJECTED) == "true"
-        whole = [resource for kind, resource, _ in _metrics(spec) if kind == "Resource"]
+        whole = [resource for kind, resource, *_ in _metrics(spec) if kind == "Resource"]
         text = f"Resource {', '.join(whole)} adds the sidecar's usage and requests to the program's"
         found = Breach(workload.path, text, "spec.metrics[].type", "ContainerResource")
         yield found if sidecar and whole else None
@@ -100,9 +134,9 @@ RULES = (
     ),
     Rule(
         id="H01",
-        title="no autoscaler uses memory that the process does not release",
+        title="no autoscaler uses memory that the process does not release, or that it needs without load",
         severity="warning",
-        rationale="after one peak the memory stays in use, and the replicas stay at their maximum",
+        rationale="memory that is in use after a peak, or without any load, keeps the replicas at their maximum",
         source="ingress-nginx#10371",
         violates="a Python service that scales on memory",
         holds="the same service with an autoscaler on CPU only",

@@ -101,6 +101,9 @@ def test_o03_finds_a_burn_rate_that_one_failure_fires() -> None:
     (nervous,) = found("O03", burning(14.4, "1h", "5m", enough=False))
     assert nervous.severity == "warning"
     assert found("O03", burning(14.4, "1h", "5m")) == ()
+    any_failure = burning(14.4, "1h", "5m")
+    any_failure["expr"] = any_failure["expr"].replace("> 4", "> 0")
+    assert len(found("O03", any_failure)) == 1
 
 
 def test_o04_finds_that_no_alert_detects_absent_targets_or_a_dead_prometheus() -> None:

@@ -53,6 +53,10 @@ def test_d01_without_a_pooler_checks_the_limits_of_the_role_and_the_server() -> 
         "services → postgresql",
         "Σ (max replicas + 1) × pool = 50 > 60 − 13 reserved = 47",
     )
+    assert (role.severity, server.severity) == ("critical", "error"), "30 connections at the minimum already"
+    none = DatabaseLimits(poolers=0, pool_size=49, max_connections=42)
+    role, server = verdict("D01", using_a_database(database=none)).findings
+    assert (role.severity, server.severity) == ("error", "critical"), "29 are left for 30 at the minimum"
     full = DatabaseLimits(poolers=0, pool_size=50, max_connections=63)
     assert verdict("D01", using_a_database(database=full)).text == "holds"
 

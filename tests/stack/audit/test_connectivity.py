@@ -110,9 +110,11 @@ def test_n06_adds_up_the_rules_for_all_pods_of_a_namespace() -> None:
         dns({"podSelector": {}}),
         dns(cache),
         dns(address),
-        {"ports": [{"port": 53}]},
+        {"ports": [{"port": 54}]},
         {"to": [{"podSelector": {}}]},
     ]
+    everywhere = allowing("all", {}, {"ports": [{"port": 53}]})
+    assert verdict("N06", of_manifests(pod, everywhere)).findings == (), "a rule without destinations admits all"
     assert verdict("N06", of_manifests(pod, allowing("all", {}, *rules))).findings == ()
     (closed,) = verdict("N06", of_manifests(pod, allowing("one", {"matchLabels": {"app": "a"}}, *rules))).findings
     assert "169.254.20.10/32, the DNS pods: names" in closed.arithmetic

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from components.operation import hard, operation, stage
 from stack.audit.finding import Finding
-from tests.stack.audit.rule_findings import of_manifests, verdict
+from tests.small import gateway, service
+from tests.stack.audit.rule_findings import READ, of_manifests, verdict
 
 
 def config(name: str, text: str) -> dict[str, Any]:
@@ -37,6 +39,17 @@ def test_s02_finds_a_route_that_ends_a_silent_websocket(read: float, *, websocke
     route = {"id": "talk", "enable_websocket": websocket, "upstream": {"timeout": {"read": read}}}
     breaches = found("S02", config("apisix.yaml", json.dumps({"routes": [route]}) + "\n#END\n"))
     assert [each.path for each in breaches] == ["route talk"] * count
+
+
+@pytest.mark.parametrize(
+    ("transport", "idle", "count"), [("websocket", "20s", 1), ("websocket", "21s", 0), ("unary", "20s", 0)]
+)
+def test_s02_finds_a_mesh_that_ends_a_silent_websocket(transport: str, idle: str, count: int) -> None:
+    talk = operation("talk", stage(hard("a.read", "idempotent")), p95="1s", deadline="2s", transport=transport)
+    pool = {"inboundConnectionPool": {"http": {"idleTimeout": idle}}}
+    sidecars = [{"kind": "Sidecar", "metadata": {"name": name}, "spec": pool} for name in ("a", "b")]
+    breaches = verdict("S02", of_manifests(*sidecars, nodes=(gateway(talk), service("a", READ)))).findings
+    assert [each.path for each in breaches] == ["Sidecar a"] * count
 
 
 def test_resources_with_missing_fields_count_with_their_defaults() -> None:

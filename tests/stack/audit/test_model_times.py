@@ -88,7 +88,7 @@ def test_m04_finds_a_gateway_that_ends_the_stream(waits: str, count: int) -> Non
     ] * count
 
 
-@pytest.mark.parametrize(("timeout", "count"), [("2s", 1), ("3s", 0)])
+@pytest.mark.parametrize(("timeout", "count"), [("2s", 1), ("3s", 0), ("0s", 0)])
 def test_m04_finds_a_mesh_that_ends_the_stream(timeout: str, count: int) -> None:
     hosts = ["adapter-grpc.shop.svc.cluster.local"]
     route = {

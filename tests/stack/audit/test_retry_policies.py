@@ -7,7 +7,7 @@ from voice_policies import Duration, Retry
 
 from components.node import Client, Node
 from components.operation import hard, operation, stage
-from tests.small import gateway, service
+from tests.small import gateway, models, service
 from tests.stack.audit.rule_findings import STORE, THRICE, TWICE, findings
 
 NO_WAIT = TWICE.model_copy(update={"base_delay": Duration("0s")})
@@ -58,6 +58,15 @@ def test_r06_finds_a_retry_of_a_call_that_is_not_idempotent() -> None:
     assert "attempt_timeout" in found.arithmetic
     assert findings("R06", *calling(TWICE.model_copy(update={"conditions": ("connection_failed",)}), "never")) == ()
     assert findings("R06", *calling(TWICE, "with_key")) == ()
+
+
+def test_r06_finds_a_library_that_repeats_what_may_not_be_repeated() -> None:
+    caller, (_, store) = calling(None, "never")[0], by_library("openai-python", 1)
+    (found,) = findings("R06", caller, store)
+    assert found.arithmetic.startswith("openai-python makes 2 attempts on attempt_timeout, resource_exhausted")
+    assert findings("R06", caller, by_library("openai-python", 0)[1]) == ()
+    asking = operation("run", stage(hard("llm.generate", "never")), p95="9s", deadline="60s")
+    assert findings("R06", service("a", asking), models()) == (), "another candidate begins a new answer"
 
 
 def test_r07_finds_a_retry_on_a_permanent_outcome() -> None:

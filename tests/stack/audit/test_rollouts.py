@@ -55,6 +55,22 @@ def test_t07_finds_a_liveness_probe_that_checks_dependencies_and_probes_that_ove
     )
 
 
+@pytest.mark.parametrize(
+    ("check", "asked"),
+    [
+        ({"exec": {"command": ["ask", "store"]}}, "ask store"),
+        ({"grpc": {"port": 9000, "service": "ready"}}, "ready"),
+        ({"grpc": {"port": 9000}}, "grpc"),
+        ({"tcpSocket": {"port": 9000}}, None),
+    ],
+)
+def test_t07_compares_every_check_that_may_ask_a_dependency(check: dict[str, Any], asked: str | None) -> None:
+    breaches = found("T07", workload(container={"livenessProbe": check, "readinessProbe": check}))
+    assert [each.arithmetic.partition(",")[0] for each in breaches] == (
+        [f"liveness and readiness both request {asked}"] if asked else []
+    )
+
+
 def budget(**spec: Any) -> dict[str, Any]:
     selected = {"selector": {"matchLabels": {"app": "a"}}}
     return {"kind": "PodDisruptionBudget", "metadata": {"name": "a", "namespace": "shop"}, "spec": {**selected, **spec}}
@@ -72,6 +88,27 @@ def test_a03_finds_a_single_replica_a_missing_budget_and_a_budget_that_blocks_dr
     for blocking in ({"maxUnavailable": 0}, {"maxUnavailable": "0%"}, {"minAvailable": 2}, {"minAvailable": "100%"}):
         assert found("A03", two, budget(**blocking)), blocking
     assert found("A03", two, budget(minAvailable=1)) == ()
+
+
+@pytest.mark.parametrize(
+    ("replicas", "spec", "blocks"),
+    [
+        (3, {"minAvailable": "67%"}, True),
+        (3, {"minAvailable": "66%"}, False),
+        (2, {"minAvailable": 3}, True),
+        (2, {"minAvailable": "50%"}, False),
+        (2, {"maxUnavailable": "1%"}, False),
+        (2, {"maxUnavailable": "0"}, True),
+        (2, {}, False),
+        (1, {"minAvailable": 1}, True),
+        (1, {"maxUnavailable": 1}, False),
+    ],
+)
+def test_a03_counts_the_pods_that_a_budget_lets_go(replicas: int, spec: dict[str, Any], blocks: bool) -> None:
+    """Kubernetes rounds percentages up: 67 % of 3 pods are all 3."""
+    batch = CALLER.model_copy(update={"name": "another"})
+    breaches = found("A03", workload(spec={"replicas": replicas}), budget(**spec), nodes=(batch, STORE))
+    assert [each.path for each in breaches] == ["shop/a: disruption budget"] * blocks
 
 
 def test_a03_finds_nothing_in_an_environment_with_one_replica_per_service() -> None:
@@ -117,6 +154,8 @@ def test_p02_finds_members_that_are_ready_before_they_have_caught_up() -> None:
 def test_p03_finds_a_statefulset_whose_bad_revision_blocks_its_rollback() -> None:
     assert len(found("P03", workload("StatefulSet"))) == 1
     assert found("P03", workload("StatefulSet", spec={"podManagementPolicy": "Parallel"})) == ()
+    assert found("P03", workload("StatefulSet", spec={"updateStrategy": {"type": "OnDelete"}})) == ()
+    assert len(found("P03", workload("StatefulSet", spec={"updateStrategy": {"type": "RollingUpdate"}}))) == 1
 
 
 def test_p04_finds_pods_without_a_priority_class() -> None:

@@ -75,6 +75,35 @@ def test_h01_finds_an_autoscaler_on_memory_that_python_keeps() -> None:
     assert scaled("H01", ON_MEMORY, nodes=(service("a", READ, language="go"),)) == ()
 
 
+@pytest.mark.parametrize(
+    ("target", "threshold"),
+    [
+        ({"type": "Utilization", "averageUtilization": 59}, "59% × 1Gi"),
+        ({"type": "Utilization", "averageUtilization": 60}, None),
+        ({"type": "AverageValue", "averageValue": "613Mi"}, "613Mi"),
+        ({"type": "AverageValue", "averageValue": "614Mi"}, None),
+    ],
+)
+def test_h01_finds_a_threshold_below_the_memory_without_load(target: dict[str, Any], threshold: str | None) -> None:
+    """60 % of a request of 1Gi are 614.4Mi."""
+    node = service("a", READ, language="go", resident_memory="614Mi")
+    found = scaled("H01", {"type": "Resource", "resource": {"name": "memory", "target": target}}, nodes=(node,))
+    text = f"the autoscaler adds replicas above {threshold} of memory, and a replica without load uses 614Mi"
+    assert [(each.arithmetic, each.proposal) for each in found] == ([(text, "at least 614Mi")] if threshold else [])
+
+
+def test_h01_compares_the_lowest_of_several_thresholds() -> None:
+    node = service("a", READ, language="go", resident_memory="614Mi")
+    metrics = [
+        {"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": value}}}
+        for value in ("700Mi", "600Mi")
+    ]
+    (found,) = scaled("H01", *metrics, nodes=(node,))
+    assert (
+        found.arithmetic == "the autoscaler adds replicas above 600Mi of memory, and a replica without load uses 614Mi"
+    )
+
+
 def test_h02_finds_a_metric_that_counts_a_sidecar() -> None:
     (found,) = scaled("H02", ON_CPU, containers=(PROGRAM, PROXY))
     assert found.proposal == "ContainerResource"
