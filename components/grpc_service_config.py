@@ -2,8 +2,8 @@
 
 Sources of the fields: `grpc/service_config/service_config.proto` in grpc/grpc-proto; gRFC A6 for retries and their
 throttling; gRFC A17 for client-side health checks. gRPC's retry budget has no window: it belongs to a channel, each
-failure takes a token and each success returns a part of one. Policies that another layer enforces are not included; the
-bundle names the layer.
+failure takes a token, and each success returns a part of a token. Policies that another layer enforces are not
+included; the bundle names the layer.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MAX_ATTEMPTS = 5
 """gRPC clients treat a higher number as 5 (gRFC A6)."""
 MAX_TOKENS = 1000
 MIN_TOKEN_RATIO = 0.001
-"""Lowest `tokenRatio` of retry throttling: only three decimal places count (gRFC A6), and grpc-go and the C core refuse
-more tokens."""
+"""Largest `maxTokens` and lowest `tokenRatio` of retry throttling: grpc-go and the C core refuse more tokens, and only
+three decimal places of the ratio count (gRFC A6)."""
 STATUS: dict[RetryCondition, str] = {
     "unavailable": "UNAVAILABLE",
     "attempt_timeout": "DEADLINE_EXCEEDED",

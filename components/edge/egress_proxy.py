@@ -29,7 +29,7 @@ __all__ = ["FILE_NAME", "EgressProxy"]
 CONFIGURATION_PATH = "/etc/envoy"
 FILE_NAME = "envoy.json"
 LOG_INTERVAL_MILLISECONDS = 1000
-"""How often Envoy writes its log. With its default of 10 s, a refusal would appear after the caller's timeout."""
+"""Interval at which Envoy writes its log. With the default of 10 s, a refusal would appear after the call's timeout."""
 
 
 class EgressProxy(Server):

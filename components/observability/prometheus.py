@@ -40,7 +40,7 @@ SAMPLE_BYTES = 2
 """Bytes on disk for a sample. Prometheus's documentation gives 1 to 2 on average."""
 DAY_SECONDS = 86_400
 HEAD_SECONDS = 3 * 3600
-"""Longest span of the head: Prometheus cuts a block of 2 h when the head is one and a half times as long."""
+"""Longest span of the head, in seconds: Prometheus cuts a block of 2 h when the head is 3 h long."""
 LOGGED_SAMPLE_BYTES = 16
 """Assumed size of a sample in the write-ahead log. The log stores references and times uncompressed."""
 LARGEST_BLOCK = 0.1

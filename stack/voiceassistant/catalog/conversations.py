@@ -60,7 +60,11 @@ CONVERSATION = Service(
         operation(
             "send",
             stage(hard("postgresql.write", "with_key"), soft("redis.access", "no cache of lists and contexts")),
-            stage(soft("ai-orchestrator.answer", "message kept, answered later", "with_key", needed_by_flows=True)),
+            stage(
+                soft(
+                    "ai-orchestrator.answer", "the message is kept and answered later", "with_key", needed_by_flows=True
+                )
+            ),
             p95="2400ms",
             deadline="15s",
             transport="streamed",
@@ -88,8 +92,8 @@ NOTIFICATION = Service(
             # Nobody can unsend a message, and neither provider accepts an idempotency key. So the service makes one
             # attempt, and keeps a message whose attempt failed.
             stage(
-                soft("smtp-provider.send", "kept, sent later", "never"),
-                soft("sms-provider.send", "kept, sent later", "never"),
+                soft("smtp-provider.send", "the message is kept and sent later", "never"),
+                soft("sms-provider.send", "the message is kept and sent later", "never"),
             ),
             p95="2s",
             deadline="6s",

@@ -59,7 +59,9 @@ def _undo(call: str) -> str:
 
 def _undoing(*calls: str, at_most: int) -> Stage:
     """The calls of compensations, which run only after a failure."""
-    undoing = (soft(call, "repeated, then parked and resumed by hand", purpose="undo") for call in calls)
+    undoing = (
+        soft(call, "the saga repeats the compensation, then waits for a person", purpose="undo") for call in calls
+    )
     return loop(*undoing, at_most=at_most, typically=0)
 
 
@@ -107,7 +109,7 @@ INDEXING = Service(
             loop(hard(WRITE, "with_key"), at_most=2, typically=2),
             loop(hard(EMBED, "idempotent"), at_most=CHUNKS, typically=50),
             loop(hard(INSERT, "idempotent"), at_most=BATCHES, typically=5),
-            stage(soft(BUILD, "indexed without graph, built later", "idempotent")),
+            stage(soft(BUILD, "the document is indexed without graph, the graph is built later", "idempotent")),
             _undoing(DELETE, DELETE_VECTORS, DELETE_GRAPH, at_most=4),
             p95="60s",
             deadline="150s",

@@ -59,8 +59,8 @@ MODEL_ROUTER = Service(
         operation(
             "choose",
             stage(
-                soft("redis.access", "quota as last seen"),
-                soft("postgresql.read", "last known prices"),
+                soft("redis.access", "the last known quota"),
+                soft("postgresql.read", "the last known prices"),
             ),
             p95="30ms",
             deadline="150ms",
@@ -142,7 +142,7 @@ MODEL_ADAPTER = Service(
             # The providers accept no idempotency key, so both providers may bill a call that is repeated.
             stage(
                 hard(f"llm.{name}", "idempotent", bulkhead=provider_bulkhead(concurrent)),
-                soft("events.reserve", "each replica's share of the budgets"),
+                soft("events.reserve", "each replica enforces its share of the budgets"),
             ),
             p95=latency,
             deadline=str(LLM.operation(name).deadline),

@@ -78,7 +78,7 @@ RETRIEVAL = Service(
     replicas=Replicas(min=3, max=10),
     capacity=Rate("60/s"),
     features=(
-        DegradedFeature(name="re-ranking", off_at="partial", fallback="fusion order"),
+        DegradedFeature(name="re-ranking", off_at="partial", fallback="hits in fusion order"),
         DegradedFeature(name="graph-search", off_at="full", fallback="no graph hits"),
     ),
     operations=(
@@ -87,10 +87,10 @@ RETRIEVAL = Service(
             stage(hard("model-adapter.embed", "idempotent")),
             stage(
                 hard("vector-store-adapter.search", "idempotent"),
-                soft("elasticsearch.search", "vectors only"),
+                soft("elasticsearch.search", "vector hits only"),
                 soft("knowledge-graph-service.neighbours", "no graph hits"),
             ),
-            stage(soft("model-adapter.rerank", "fusion order")),
+            stage(soft("model-adapter.rerank", "hits in fusion order")),
             p95="400ms",
             deadline="1800ms",
         ),

@@ -67,7 +67,7 @@ def test_the_outage_of_model_adapter_reaches_the_routes_that_need_answers() -> N
         "voice-engine-dialogue",
     }
     chat = found["conversation-service-send"]
-    assert [edge.call.fallback for edge in chat.losses] == ["message kept, answered later"]
+    assert [edge.call.fallback for edge in chat.losses] == ["the message is kept and answered later"]
     assert chat.flows == ("Chat with retrieval and re-rank",)
 
 
