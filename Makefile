@@ -30,7 +30,7 @@ render: $(INSTALLED) ## Render every environment into build/<environment>/ and p
 	@$(BIN)/voice render
 
 test: $(READY) ## Run the tests that need only Python
-	$(BIN)/pytest -m "not cluster and not engine and not faults and not integration" -n auto --dist worksteal
+	$(BIN)/pytest -m "not cluster and not engine and not faults and not integration" -n auto --dist worksteal --durations 5
 
 distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there
 	$(BIN)/python -m tests.distributions

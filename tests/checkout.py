@@ -12,9 +12,12 @@ from stack.model.settings import ROOT
 
 
 def copied(folder: Path) -> Path:
-    """Copy everything that `voice` needs into a folder. The copy uses the virtual environment of the tests."""
+    """Copy everything that `voice` needs into a folder. The copy uses the virtual environment of the tests.
+
+    Bytecode is copied with its source: without it each process would compile some 200 modules.
+    """
     for part in ("stack", "components", "runtime"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, folder / part)
     for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):
         shutil.copy2(file, folder)
     (folder / ".venv" / "bin").mkdir(parents=True)

@@ -1,5 +1,6 @@
 """Settings for every test."""
 
+import gc
 import os
 import time
 from typing import Any
@@ -20,6 +21,11 @@ def pytest_xdist_auto_num_workers() -> int:
     """Number of test processes for `-n auto`. Tests spend half of their time waiting for servers."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores + cores // 2
+
+
+def pytest_collection_finish() -> None:
+    """Exempts from garbage collection what lives until the end: modules and tests."""
+    gc.freeze()
 
 
 MANY = 20
@@ -61,6 +67,8 @@ class Progress:
 
 def pytest_configure(config: pytest.Config) -> None:
     """End the run with one sentence if a required program is missing. Worker processes inherit the found programs."""
+    # By default Python looks for garbage after 700 new objects: half of the time where platforms are rendered.
+    gc.set_threshold(20_000, 20, 20)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config))
         try:

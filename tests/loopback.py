@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 
 START_SECONDS = 180.0
 """Longest wait in seconds for a living server on a busy machine."""
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For httpx on plain HTTP: without it each client would read all certificate authorities, which takes 15 ms."""
 PORTS = range(12_000, 22_000)
 """Ports below those that a system assigns to connections and to port 0 (Linux from 32768, others from 49152). So no
 other program takes a free port a moment later. A Valkey cluster's bus port, 10,000 higher, is below them too."""

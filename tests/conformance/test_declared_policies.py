@@ -17,6 +17,7 @@ from components.node import Service
 from stack.model.environments import load_environment
 from stack.model.policy_bundles import policy_bundle
 from stack.voiceassistant import TENANT
+from tests.loopback import NO_TLS
 
 PATIENCE = 180.0
 BROKEN = Behaviour(error_ratio=Ratio("100%"))
@@ -37,7 +38,7 @@ def platform() -> Iterator[Platform]:
 
 async def _refused(url: str, requests: int, baggage: str) -> int:
     limits = httpx.Limits(max_connections=requests)
-    async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, limits=limits) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, verify=NO_TLS, limits=limits) as client:
         headers = {"baggage": baggage}
         answers = await asyncio.gather(*(client.post(url, headers=headers) for _ in range(requests)))
     limited = [answer for answer in answers if answer.status_code == LIMITED]

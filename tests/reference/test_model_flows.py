@@ -34,7 +34,7 @@ from voice_reference.processes import Platform, running
 from voice_runtime.tracing.collector import Collector
 
 from tests.bundles import bundle, call, operation
-from tests.loopback import free_port
+from tests.loopback import NO_TLS, free_port
 
 REQUESTS = 200
 """Number of requests for each fault. The five faults together get 1,000 requests, and no request may fail."""
@@ -122,16 +122,26 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture(autouse=True)
 def closed_breakers(platform: Platform) -> None:
-    """Restart both services before each test, because a new bundle would keep the states of their breakers.
+    """Breakers of the text models that no earlier test has opened."""
+    restart(platform, "model-adapter")
 
-    The channels of their callers may wait up to 10 s before they connect again. So the fixture sends requests until it
-    gets answers.
+
+@pytest.fixture
+def closed_speech_breakers(platform: Platform) -> None:
+    """The same for the speech models."""
+    restart(platform, "voice-engine")
+
+
+def restart(platform: Platform, name: str) -> None:
+    """Restart a service that calls models: a new bundle would keep the states of its breakers.
+
+    The channels of its callers may wait up to 10 s before they connect again. So it sends requests until it gets
+    answers.
     """
-    for name in ("model-adapter", "voice-engine"):
-        process = platform.processes[name].process
-        process.kill()
-        process.wait()
-        platform.restart(name)
+    process = platform.processes[name].process
+    process.kill()
+    process.wait()
+    platform.restart(name)
     asyncio.run(answered(platform))
 
 
@@ -167,7 +177,7 @@ async def events(platform: Platform) -> AsyncGenerator[tuple[str, dict[str, Any]
     url = f"{platform.processes['conversation-service'].url}/send"
     headers = {"accept": "text/event-stream", "baggage": "tenant.id=acme"}
     async with (
-        httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client,
+        httpx.AsyncClient(timeout=PATIENCE, trust_env=False, verify=NO_TLS) as client,
         client.stream("POST", url, headers=headers) as answer,
     ):
         kind = "message"
@@ -190,7 +200,7 @@ async def chat(platform: Platform) -> str:
 
 async def voice(platform: Platform) -> str:
     """Like `chat`, for a turn of a voice dialogue without its WebSocket."""
-    async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, verify=NO_TLS) as client:
         answer = (await client.post(f"{platform.processes['voice-engine'].url}/dialogue")).json()
     return (
         "high tide|" if answer == {"service": "voice-engine", "operation": "dialogue", "fallbacks": []} else str(answer)
@@ -228,6 +238,7 @@ FAULTS: dict[str, Callable[[Any], Answer] | None] = {
 }
 
 
+@pytest.mark.usefixtures("closed_speech_breakers")
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_no_request_fails_while_one_of_two_providers_is_faulty(platform: Platform, fault: str) -> None:
     async with providers(FAULTS[fault]) as (_, b):
@@ -270,6 +281,7 @@ async def test_an_answer_that_breaks_off_ends_with_its_failure_class_and_opens_n
     assert not any("made-up" in process.log.read_text() for process in platform.processes.values())
 
 
+@pytest.mark.usefixtures("closed_speech_breakers")
 @pytest.mark.parametrize(
     ("answer", "error_class", "header"),
     [
@@ -284,7 +296,7 @@ async def test_a_failed_spoken_turn_ends_with_the_failure_class_and_the_provider
     def script(request: Any) -> Answer:
         return answer if request.path.endswith("/completions") else healthy(request)
 
-    async with providers(script, script), httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
+    async with providers(script, script), httpx.AsyncClient(timeout=PATIENCE, trust_env=False, verify=NO_TLS) as client:
         ended = await client.post(f"{platform.processes['voice-engine'].url}/dialogue")
     assert (ended.status_code, ended.headers["x-error-class"]) == (503, error_class)
     assert ended.json() == {"error": f"a dependency failed: {error_class}"}

@@ -23,17 +23,18 @@ from voice_runtime.tracing.collector import Collector
 
 from tests.bundles import bundle, call, mount, operation
 from tests.driver import seeded
+from tests.loopback import NO_TLS
 
 BROKEN = Behaviour(error_ratio=Ratio("100%"))
 
 
 def post(process: Process, path: str) -> httpx.Response:
     headers = {"baggage": "tenant.id=acme,card=4111"}
-    return httpx.post(f"{process.url}/{path}", headers=headers, timeout=180, trust_env=False)
+    return httpx.post(f"{process.url}/{path}", headers=headers, timeout=180, trust_env=False, verify=NO_TLS)
 
 
 def get(process: Process, path: str) -> httpx.Response:
-    return httpx.get(f"{process.url}/{path}", timeout=180, trust_env=False)
+    return httpx.get(f"{process.url}/{path}", timeout=180, trust_env=False, verify=NO_TLS)
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ async def test_sigterm_under_load_finishes_every_accepted_request(pair: tuple[Pl
         # The service is no longer ready, but still serves.
         answers.append((await client.post(f"{agent.url}/run")).status_code)
 
-    async with httpx.AsyncClient(timeout=180, trust_env=False) as client, asyncio.TaskGroup() as group:
+    async with httpx.AsyncClient(timeout=180, trust_env=False, verify=NO_TLS) as client, asyncio.TaskGroup() as group:
         for _ in range(8):
             group.create_task(load(client))
         await asyncio.sleep(0.3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import secrets
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from voice_runtime.tracing.collector import Collector, ReceivedSpan
 from voice_reference.configuration import Behaviour
 from voice_reference.processes import Platform, Process, bundles_of, running, wait_until
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For requests over plain HTTP: without it each request would read all certificate authorities, which takes 15 ms."""
 SERVER = 2
 """SPAN_KIND_SERVER of OTLP."""
 PATIENCE = 30.0
@@ -66,7 +69,7 @@ def send(process: Process, operation: str) -> Sent:
     """Begin a trace, as the gateway does, and send a request into it."""
     trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
     headers = {"traceparent": f"00-{trace_id}-{span_id}-01", "baggage": "tenant.id=acme"}
-    answer = httpx.post(f"{process.url}/{operation}", headers=headers, timeout=PATIENCE, trust_env=False)
+    answer = httpx.post(f"{process.url}/{operation}", headers=headers, timeout=PATIENCE, trust_env=False, verify=NO_TLS)
     return Sent(trace_id, span_id, answer.status_code, tuple(answer.json().get("fallbacks", ())))
 
 
@@ -227,7 +230,7 @@ def with_break_duration(bundle: PolicyBundle, name: str) -> PolicyBundle:
 
 def metrics(process: Process) -> str:
     """The metrics that Prometheus would scrape."""
-    return httpx.get(f"{process.url}/metrics", timeout=PATIENCE, trust_env=False).text
+    return httpx.get(f"{process.url}/metrics", timeout=PATIENCE, trust_env=False, verify=NO_TLS).text
 
 
 def breaker_state(process: Process, name: str) -> str:

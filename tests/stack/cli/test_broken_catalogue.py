@@ -19,7 +19,7 @@ PARTS = ("components", "stack", "policies/voice_policies")
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     for part in PARTS:
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, tmp_path / part)
     for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):
         shutil.copy(file, tmp_path)
     return tmp_path

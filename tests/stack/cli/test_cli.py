@@ -1,26 +1,33 @@
-"""The command line, in a separate process as its users run it."""
+"""The command line, called in this process. `test_command.py` starts it in a separate process."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from stack.audit import RULES
+from stack.cli import main
 from stack.model.settings import ROOT, environments
 from tests.platforms import DAY, platform, resources
 
 
 def voice(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stack.cli", *arguments], check=False, capture_output=True, text=True, cwd=cwd
-    )
+    out, err = io.StringIO(), io.StringIO()
+    with chdir(cwd), redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = main(arguments)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 def test_render_prints_a_table_and_one_closing_line(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for part in ("stack", "components", "runtime"):
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / part, folder / part)
         for file in (*ROOT.glob("Pulumi*.yaml"), ROOT / "images.lock.yaml"):
             shutil.copy2(file, folder)
         program = folder / "bin" / "pulumi"

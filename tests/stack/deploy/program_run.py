@@ -168,6 +168,23 @@ def run_program(
     return Run(tuple(monitor.registrations), outputs)
 
 
+def admitted(
+    stack: str, config: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, *, cluster: Mapping[str, Any] = CLUSTER
+) -> Platform:
+    """The platform that the program would register. `test_program.py` registers platforms, which takes seconds each."""
+    platforms: list[Platform] = []
+
+    def register(platform: Platform, _: object) -> list[object]:
+        platforms.append(platform)
+        return []
+
+    monkeypatch.setattr("stack.deploy.main.register", register)
+    monkeypatch.setattr("stack.deploy.main.outputs", lambda *_: {})
+    run_program(stack, config, monkeypatch, cluster=cluster)
+    (platform,) = platforms
+    return platform
+
+
 def _answer(cluster: Mapping[str, Any], _: str | None, *arguments: str) -> str:
     """The answer of kubectl, whose kubeconfig has the contexts `test` and `other`."""
     if arguments[0] == "config":

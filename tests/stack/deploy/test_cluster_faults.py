@@ -14,7 +14,7 @@ import pytest
 from stack.deploy import cluster as cluster_module
 from stack.deploy.cluster import Cluster, ClusterError
 from stack.deploy.operators import OPERATORS
-from tests.stack.deploy.program_run import CLUSTER, CONTEXT, IDENTIFIER, configured, pin_images, run_program
+from tests.stack.deploy.program_run import CLUSTER, CONTEXT, IDENTIFIER, admitted, configured, pin_images, run_program
 
 UID = CLUSTER["/api/v1/namespaces/kube-system"]["metadata"]["uid"]
 CLAIMS = "/api/v1/namespaces/voice-data/persistentvolumeclaims"
@@ -106,7 +106,7 @@ def test_a_volume_that_would_shrink_or_cannot_grow_is_refused_before_anything_ch
 def test_a_volume_grows_if_its_storage_class_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     live = {CLAIMS: {"items": [claim("data-consul-0", "1Mi")]}}
     cluster = {**CLUSTER, **live, **classes(expandable=True)}
-    assert run_program("dev", configured("dev"), monkeypatch, cluster=cluster).outputs
+    admitted("dev", configured("dev"), monkeypatch, cluster=cluster)
 
 
 def test_the_volumes_that_an_operator_created_for_a_database_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,4 +207,4 @@ def test_a_cluster_with_its_prerequisites_under_other_names_is_accepted(monkeypa
         },
     }
     pin_images(monkeypatch)
-    run_program("prod", configured("prod"), monkeypatch, cluster={**CLUSTER, **answers})
+    admitted("prod", configured("prod"), monkeypatch, cluster={**CLUSTER, **answers})

@@ -16,7 +16,7 @@ from stack.model.image_lock import images
 from stack.model.settings import PROJECT, ROOT, SECRETS, Choices, Settings, load_settings
 from stack.voiceassistant import TENANT
 from tests.platforms import ENVIRONMENTS
-from tests.stack.deploy.program_run import CONTEXT, configured, offline, pin_images, run_program
+from tests.stack.deploy.program_run import CONTEXT, admitted, configured, offline, pin_images, run_program
 
 SMALL_POOL = {"nodes": 3, "zones": 3, "cpu": "2", "memory": "8Gi"}
 ACCEPTED = {
@@ -47,7 +47,7 @@ def test_settings_are_the_same_from_pulumi_and_from_the_file(environment: str, m
 
     pin_images(monkeypatch)
     monkeypatch.setattr("stack.deploy.main.read_configuration", reading)
-    run_program(environment, configured(environment), monkeypatch)
+    admitted(environment, configured(environment), monkeypatch)
     assert read[0].settings == load_settings(environment, TENANT)
     assert "value of" not in repr(read[0])
 
@@ -129,7 +129,7 @@ def test_prod_refuses_every_image_without_a_digest(monkeypatch: pytest.MonkeyPat
 
 
 def test_staging_accepts_images_without_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_program("staging", configured("staging"), monkeypatch).outputs
+    assert admitted("staging", configured("staging"), monkeypatch).environment.name == "staging"
 
 
 def test_prod_refuses_errors_of_the_audit_and_staging_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,13 +139,13 @@ def test_prod_refuses_errors_of_the_audit_and_staging_does_not(monkeypatch: pyte
     assert "platform → node_pool: D02 (error): " in text
     change = "change config.voiceassistant:node_pool.nodes or config.voiceassistant:node_pool.cpu"
     assert f"{change}, or accept it in accepted_findings with a reason and a day" in text
-    assert run_program("staging", configured("staging", node_pool=SMALL_POOL), monkeypatch).outputs
+    admitted("staging", configured("staging", node_pool=SMALL_POOL), monkeypatch)
 
 
 def test_prod_is_deployed_if_its_findings_are_accepted_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     pin_images(monkeypatch)
     config = configured("prod", node_pool=SMALL_POOL, accepted_findings=[ACCEPTED])
-    assert run_program("prod", config, monkeypatch).outputs
+    admitted("prod", config, monkeypatch)
 
 
 def test_an_acceptance_that_expired_is_refused_with_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +201,7 @@ def test_a_wrong_setting_is_one_clear_error(
 def test_the_configuration_decides_the_profile_of_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     pin_images(monkeypatch)
     config = configured("prod")
-    assert run_program("prod-eu", config, monkeypatch).outputs
+    assert admitted("prod-eu", config, monkeypatch).environment.name == "prod-eu"
     del config[f"{PROJECT}:profile"]
     text = refusal("prod-eu", config, monkeypatch)
     assert text.startswith("Pulumi.prod-eu.yaml: ")
@@ -226,8 +226,6 @@ def test_the_document_quotes_messages_and_settings_of_the_program(monkeypatch: p
     (example,) = re.findall(r"^  ```yaml\n(.*?)^  ```", document, re.DOTALL | re.MULTILINE)
     accepted = yaml.safe_load(example)[f"{PROJECT}:accepted_findings"]
     pin_images(monkeypatch)
-    assert run_program(
-        "prod", configured("prod", node_pool=SMALL_POOL, accepted_findings=accepted), monkeypatch
-    ).outputs
+    admitted("prod", configured("prod", node_pool=SMALL_POOL, accepted_findings=accepted), monkeypatch)
     for key in re.findall(r"config set --stack \w+ ([a-z_]+) ", document):
         assert key in Settings.model_fields

@@ -14,6 +14,8 @@ from voice_reference.flows import main
 from voice_reference.processes import Process, bundles_of, running
 from voice_runtime.tracing.collector import Collector
 
+from tests.loopback import NO_TLS
+
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -26,11 +28,11 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def post(process: Process, path: str) -> httpx.Response:
-    return httpx.post(f"{process.url}/{path}", timeout=30, trust_env=False)
+    return httpx.post(f"{process.url}/{path}", timeout=30, trust_env=False, verify=NO_TLS)
 
 
 def get(process: Process, path: str) -> httpx.Response:
-    return httpx.get(f"{process.url}/{path}", timeout=30, trust_env=False)
+    return httpx.get(f"{process.url}/{path}", timeout=30, trust_env=False, verify=NO_TLS)
 
 
 def test_all_services_of_the_platform_run_every_operation_from_their_bundle(rendered: Path) -> None:
