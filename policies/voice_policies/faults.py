@@ -23,6 +23,7 @@ EXPECTED = {
     "bool_type": "expected true or false",
     "dict_type": "expected a mapping",
     "int_from_float": "expected a whole number",
+    "int_parsing": "expected a whole number",
     "int_type": "expected a whole number",
     "list_type": "expected a list",
     "model_attributes_type": "expected a mapping",
@@ -107,6 +108,8 @@ def _shown(kind: str, value: Any) -> str:
         return "is refused"
     if value is None or isinstance(value, bool):
         return f"is {json.dumps(value)}"
+    if callable(value):
+        return f"is of type {type(value).__name__}"  # its text would be an address in memory
     text = repr(value if isinstance(value, str | int | float) else str(value))
     return f"is {text if len(text) <= SHOWN else text[:SHOWN] + '…'}"
 

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -41,6 +42,7 @@ def voice(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] =
     gc.disable()
     # SIGTERM raises an exception, so that a stopped run cleans up like an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    _open_closed_streams()
     codecs.register_error("escape", _escaped)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="escape")
@@ -61,6 +63,23 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 def main(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = _voiceassistant) -> int:
     """Run one command on a tenant. The exit code is one of `stack.cli.status`."""
+    try:
+        status = _run(arguments, tenant)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _tell("interrupted")
+    except BrokenPipeError:
+        _discard_output()
+        return CLEAN
+    except OSError as error:
+        _tell(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+        _discard_output()
+    else:
+        return status
+    return BAD_INPUT
+
+
+def _run(arguments: Sequence[str] | None, tenant: Callable[[], Tenant]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments, argparse.Namespace(tenant=tenant, run=None))
     if options.run is None:
@@ -72,25 +91,30 @@ def main(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = 
 
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        code = run(options)
-        sys.stdout.flush()
+        return run(options)
     except InvalidInputError as error:
-        sys.stderr.write(f"voice: {error}\n")
+        _tell(str(error))
     except ValidationError as error:
-        sys.stderr.write(f"voice: {InvalidInputError(error.title, faults_of(error))}\n")
-    except KeyboardInterrupt:
-        sys.stderr.write("voice: interrupted\n")
-    except BrokenPipeError:
-        # The reader closed the pipe. Without this, Python prints an error when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLEAN
-    except OSError as error:
-        sys.stderr.write(f"voice: {error.filename or 'the output'} cannot be written: {error.strerror}\n")
-        # The rest of the buffer cannot be written either, and Python would print another error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    else:
-        return code
+        _tell(str(InvalidInputError(error.title, faults_of(error))))
     return BAD_INPUT
+
+
+def _tell(message: str) -> None:
+    """Write an error. On a full disk only the exit code tells it."""
+    with suppress(OSError):
+        sys.stderr.write(f"voice: {message}\n")
+
+
+def _discard_output() -> None:
+    """Discard what is buffered: nobody can read it, and Python would print an error when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_closed_streams() -> None:
+    """A stream that the caller has closed, as with `>&-`, discards its text."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # open until the end
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,5 +132,5 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version  # noqa: PLC0415
 
-        print(f"voice {version('voiceassistant-platform')}")
+        print(f"voice {version('voiceassistant-platform')}", flush=True)
         parser.exit(CLEAN)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stack.cli.options import ENVIRONMENT, Commands, add_command, platform_of
+from stack.cli.options import ENVIRONMENT, Commands, add_command, path, platform_of
 from stack.cli.status import CLEAN, FINDINGS
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def add_to(commands: Commands) -> None:
     subject = check.add_mutually_exclusive_group(required=True)
     subject.add_argument("environment", nargs="?", metavar="ENV", help=ENVIRONMENT)
     subject.add_argument(
-        "--from", type=Path, dest="directory", metavar="DIR", help="a directory of Kubernetes manifests"
+        "--from", type=path, dest="directory", metavar="DIR", help="a directory of Kubernetes manifests"
     )
     instead = check.add_mutually_exclusive_group()
     instead.add_argument(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from stack.cli.options import Commands, add_command
+from stack.cli.options import Commands, add_command, path
 from stack.cli.status import CLEAN, FINDINGS
 from stack.cli.terminal import close
 
@@ -18,13 +17,13 @@ def add_to(commands: Commands) -> None:
     conform.add_argument("url", metavar="URL", help="address of the HTTP port, such as http://127.0.0.1:8080")
     conform.add_argument(
         "--bundle",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="the service's policy.json, to check the series of operations and soft calls",
     )
     conform.add_argument("--grpc", metavar="HOST:PORT", help="address of the gRPC port, to call the health service")
     conform.add_argument(
-        "--logs", type=Path, metavar="FILE", help="file with the standard output, to check the log lines"
+        "--logs", type=path, metavar="FILE", help="file with the standard output, to check the log lines"
     )
     conform.add_argument(
         "--drain",

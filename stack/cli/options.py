@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ def add_command(
     added = commands.add_parser(name, help=text, description=text)
     added.set_defaults(run=run)
     return added
+
+
+def path(text: str) -> Path:
+    """A path. An empty one, as of an unset variable of a shell, would be the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("is ''; expected a path")
+    return Path(text)
 
 
 def platform_of(options: argparse.Namespace, environment: str) -> Platform:

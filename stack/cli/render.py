@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stack.cli.check import add_day
-from stack.cli.options import Commands, add_command, platform_of
+from stack.cli.options import Commands, add_command, path, platform_of
 from stack.cli.status import CLEAN, FINDINGS
 from stack.cli.terminal import RED, coloured, progress, table, wrapped
 
@@ -47,7 +47,7 @@ def add_to(commands: Commands) -> None:
     render.add_argument(
         "environments", nargs="*", metavar="ENV", help="names such as prod for Pulumi.prod.yaml (default: all)"
     )
-    render.add_argument("-o", "--out", type=Path, metavar="DIR", help="directory, for one ENV (default: build/ENV)")
+    render.add_argument("-o", "--out", type=path, metavar="DIR", help="directory, for one ENV (default: build/ENV)")
     render.add_argument("-v", "--verbose", action="store_true", help="list exemptions and images without a digest")
     render.add_argument("--format", choices=("text", "json"), default="text")
     add_day(render)

@@ -18,19 +18,22 @@ __all__ = ["refused_with_line"]
 
 @contextmanager
 def refused_with_line(folder: Path) -> Iterator[None]:
-    """Convert an error whose line is below `folder` into `InvalidInputError`. Other errors pass through."""
+    """Convert an error whose line is below `folder` into `InvalidInputError`. Other errors pass through.
+
+    `sys.exit` is such an error too: its status would look like the status of the command.
+    """
     try:
         yield
     except InvalidInputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         location = _location(error, folder)
         if location is None:
             raise
         raise InvalidInputError(str(location), _faults(error)) from None
 
 
-def _location(error: Exception, folder: Path) -> Location | None:
+def _location(error: Exception | SystemExit, folder: Path) -> Location | None:
     """The innermost line below the folder. A syntax error names its line itself, before any frame runs."""
     lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
@@ -39,18 +42,18 @@ def _location(error: Exception, folder: Path) -> Location | None:
     return found[-1] if found else None
 
 
-def _faults(error: Exception) -> list[Fault]:
+def _faults(error: Exception | SystemExit) -> list[Fault]:
     match error:
         case ValidationError():
             return faults_of(error, prefix=error.title)
         case SyntaxError():
             said = f"{type(error).__name__}: {error.msg}"
         case _:
-            said = f"{type(error).__name__}: {error}"
+            said = ": ".join(filter(None, (type(error).__name__, str(error))))
     return [Fault("", said, f"{_hint(error)}correct this line")]
 
 
-def _hint(error: Exception) -> str:
+def _hint(error: Exception | SystemExit) -> str:
     """The nearest name in the module for an undefined name. Python before 3.12 suggests none."""
     if not isinstance(error, NameError):
         return ""

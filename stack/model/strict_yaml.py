@@ -88,6 +88,8 @@ def _not_yaml(path: Path, line: int, problem: str) -> InvalidInputError:
 
 def _text(path: Path) -> str:
     """Decode UTF-8, or UTF-16 with a byte order mark, as YAML 1.2 requires."""
+    if path.is_fifo():
+        raise InvalidInputError(path.name, [Fault("", "is a pipe", "expected a file")])
     try:
         content = path.read_bytes()
     except OSError as error:

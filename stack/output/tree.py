@@ -87,7 +87,7 @@ def _earlier_files(out: Path) -> set[str]:
     """The files of the earlier run. A directory without an index must be empty."""
     try:
         return _listed_files((out / INDEX).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, RecursionError, ValueError):  # a hundred thousand brackets are no index either
         found = sorted(entry.name for entry in out.iterdir() if entry.name != STAGING)
     if found:
         names = ", ".join(found[:NAMED]) + (", …" if len(found) > NAMED else "")

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -28,13 +28,23 @@ def test_the_process_ends_with_the_status_of_its_command(arguments: list[str], s
     assert voice(*arguments).returncode == status
 
 
-def test_output_that_cannot_be_written_is_reported_in_one_line() -> None:
-    with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "stack.cli", "graph"]
-        done = subprocess.run(
-            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
-        )
-    assert (done.returncode, done.stderr) == (2, "voice: the output cannot be written: No space left on device\n")
+FULL = "voice: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("graph >/dev/full", 2, FULL),
+        ("--version >/dev/full", 2, FULL),
+        ("check nowhere 2>/dev/full", 2, ""),
+        ("check nowhere 2>&-", 2, ""),
+        ("graph >&-", 0, ""),
+    ],
+)
+def test_a_full_or_closed_output_ends_with_an_exit_code_and_no_traceback(command: str, status: int, said: str) -> None:
+    line = f"{shlex.quote(sys.executable)} -m stack.cli {command}"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
 
 
 def test_help_loads_no_library() -> None:

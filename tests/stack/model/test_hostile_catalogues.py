@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.node import Dependency, Gateway, Node, Service
 from stack.cli import main
+from stack.model.python_errors import refused_with_line
 from stack.model.tenant import Tenant
 from tests.platforms import with_nodes
 from tests.stack.model.test_fuzzed_models import MODEL, changed
@@ -84,6 +87,7 @@ HOSTILE: dict[str, tuple[tuple[str | int, ...], object, str]] = {
     "a mapping for a list": ((*SERVICE, "operations"), {}, "a: operations: is refused; expected a list"),
     "null for a list": ((*SERVICE, "operations"), None, "a: operations: is null; expected a list"),
     "a list for a mapping": ((*SERVICE, "sizing"), (), "a: sizing: is refused; expected a mapping"),
+    "a function": ((*SERVICE, "capacity"), min, "a: capacity: is of type builtin_function_or_method; expected a rate"),
 }
 """Case → the changed place, its value, and a part of the expected error."""
 
@@ -105,3 +109,38 @@ def test_a_hostile_catalogue_has_one_clear_answer(
     assert re.search(r"test_hostile_catalogues\.py:\d+", said.err)
     for python in ("True", "False", "None", "tuple", "Duration(", "Traceback"):
         assert python not in said.err
+
+
+PYTHON: dict[str, tuple[str, int, str]] = {
+    "an exit": ("import sys\nsys.exit('bye')\n", 2, "SystemExit: bye; correct this line"),
+    "an exit without a text": ("raise SystemExit\n", 1, "SystemExit; correct this line"),
+    "an error without a text": ("\nraise ValueError\n", 2, "ValueError; correct this line"),
+    "a division by zero": ("1 / 0\n", 1, "ZeroDivisionError: division by zero; correct this line"),
+    "a failed assertion": ("assert [], 'no services'\n", 1, "AssertionError: no services; correct this line"),
+    "an endless recursion": ("def f():\n    f()\nf()\n", 2, "RecursionError: maximum recursion depth exceeded"),
+    "a missing key": ("{}['orders']\n", 1, "KeyError: 'orders'; correct this line"),
+    "several errors": ("raise ExceptionGroup('two', [ValueError(), KeyError()])\n", 1, "ExceptionGroup: two (2 sub"),
+    "tabs and spaces": ("if 1:\n\tx = 1\n        y = 2\n", 3, "TabError: inconsistent use of tabs and spaces"),
+    "a bracket that stays open": ("x = (\n", 1, "SyntaxError: '(' was never closed; correct this line"),
+    "text that stays open": ('x = "a\n', 1, "SyntaxError: unterminated string literal"),
+    "a name of a later line": ("print(orders)\norders = 1\n", 1, "NameError: name 'orders' is not defined"),
+}
+"""The text of a module → the line of its error, and the answer."""
+
+
+@pytest.mark.parametrize(("text", "line", "answer"), PYTHON.values(), ids=PYTHON)
+def test_a_python_error_in_a_catalogue_has_one_clear_answer(
+    tmp_path: Path, text: str, line: int, answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = tmp_path / "catalogue.py"
+    module.write_text(text)
+
+    def build() -> Tenant:
+        with refused_with_line(tmp_path):
+            tenant: Tenant = runpy.run_path(str(module))["TENANT"]
+        return tenant
+
+    assert main(["check", "dev"], build) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"voice: {module}:{line}: 1 fault\n  {answer}")

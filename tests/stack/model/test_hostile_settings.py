@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +104,50 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         f"{ON}image_tag: is '\\x07'; expected text such as 1.0.0",
     ),
     "very long text": (key(f"voiceassistant:image_tag: {'x' * 100_000}"), "xxx…; expected text such as 1.0.0"),
+    "a smile": (key('voiceassistant:image_tag: "\\U0001F600"'), f"{ON}image_tag: is '😀'; expected text such as 1.0.0"),
+    "text from right to left": (
+        key('voiceassistant:image_tag: "a\\u202ec"'),
+        f"{ON}image_tag: is 'a\\u202ec'; ",
+    ),
+    "two lines for a host": (
+        key('voiceassistant:gateway_host: "a.b\\nc"'),
+        f"{ON}gateway_host: is 'a.b\\nc'; ",
+    ),
+    "a day that is none": (
+        key("voiceassistant:accepted_findings: [{rule: D02, path: a, reason: none, expires: 2026-02-30}]"),
+        f"{ON}accepted_findings[0].expires: is '2026-02-30'; expected a valid date",
+    ),
     # Networks
+    "a block of no size": (
+        key("voiceassistant:gateway_network: 10.0.0.0/33"),
+        f"{ON}gateway_network: is '10.0.0.0/",
+    ),
+    "an address with a zone": (
+        key("voiceassistant:cluster_dns: ['fe80::1%eth0/64']"),
+        f"{ON}cluster_dns[0]: is 'fe80::1%eth0/64'; expected a block whose host bits are zero",
+    ),
     "an address instead of a block": (
         key("voiceassistant:notifications: {network: 10.0.0.1/8}"),
         "notifications.network: is",
     ),
     "no block": (GOOD.replace("172.16.0.0/12\n", "here\n"), f"{ON}nodes: is 'here'; expected "),
     # Keys
+    "a key in capitals": (key("voiceassistant:Mesh: true"), "Mesh: is true; not a known key: did you mean mesh?"),
+    "a key with a blank": (key('"voiceassistant:mesh ": true'), "mesh : is true; not a known key: did you mean mesh?"),
+    "a namespace alone": (
+        key("'voiceassistant:': true"),
+        "config.voiceassistant: is true; not a known key: expe",
+    ),
+    "two namespaces": (
+        key("voiceassistant:voiceassistant:mesh: true"),
+        "is in namespace 'voiceassistant:voiceassistant'; did you mean voiceassistant?",
+    ),
+    "a colon for a key": (key("':': true"), "config.:: is in namespace ''; expected one of kubernetes, "),
+    "nothing for a key": (key("~: true"), "config: is not a mapping; expected keys such as voiceassistant:mesh"),
+    "a day for a key": (
+        key("2026-11-30: true"),
+        "config.2026-11-30: has no namespace; write voiceassistant:2026",
+    ),
     "a misspelt key": (
         key("voiceassistant:log_levle: info"),
         "log_levle: is 'info'; not a known key: did you mean log_level?",
@@ -159,6 +198,16 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         "Pulumi.dev.yaml: 5000 faults\n",
     ),
     # Shapes
+    "a list for a word": (GOOD.replace(": dev", ": [dev]"), f"{ON}profile: is refused; expected 'dev', 'staging' or"),
+    "a number for prices": (key("voiceassistant:prices: 5"), f"{ON}prices: is 5; expected a mapping"),
+    "fewer than no replicas": (
+        key("voiceassistant:replicas: {agent-engine: {min: -1, max: 1}}"),
+        f"{ON}replicas.agent-engine.min: is -1; expected greater than or equal to 1",
+    ),
+    "replicas without end": (
+        key(f"voiceassistant:replicas: {{agent-engine: {{min: 1, max: {'9' * 20}}}}}"),
+        f"{ON}replicas.agent-engine.max: is {'9' * 20}; expected less than or equal to 1000",
+    ),
     "an empty file": ("", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
     "a list for a file": ("- a\n", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
     "text for a file": ("hello\n", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
@@ -209,6 +258,13 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         GOOD.encode("utf-16-le"),
         "Pulumi.dev.yaml:1: is not YAML; a control character is not",
     ),
+    "UTF-32": (GOOD.encode("utf-32"), "Pulumi.dev.yaml:1: is not YAML; a control character is not allowed"),
+    "every byte": (bytes(range(256)), "Pulumi.dev.yaml:2: byte 129 is not UTF-8; save the file as UTF-8"),
+    "a byte order mark alone": (b"\xef\xbb\xbf", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
+    "a quote that stays open": (
+        key('voiceassistant:image_tag: "1'),
+        "Pulumi.dev.yaml:7: is not YAML; while scanning",
+    ),
     "half a file of UTF-16": (GOOD.encode("utf-16")[:-1], "is not UTF-16; save the file as UTF-8"),
 }
 
@@ -248,9 +304,20 @@ def test_valid_yaml_1_2_is_read(tmp_path: Path, content: str | bytes, field: str
     assert found == value
 
 
-def test_a_directory_in_the_place_of_the_file_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "Pulumi.dev.yaml").mkdir()
-    with pytest.raises(InvalidInputError, match="cannot be read; Is a directory"):
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (Path.mkdir, "cannot be read; Is a directory"),
+        (os.mkfifo, "is a pipe; expected a file"),
+        (lambda path: path.symlink_to(path), "cannot be read; Too many levels of symbolic links"),
+        (lambda path: path.symlink_to("nowhere"), "cannot be read; No such file or directory"),
+    ],
+)
+def test_something_else_in_the_place_of_a_file_is_reported(
+    tmp_path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    make(tmp_path / "Pulumi.dev.yaml")
+    with pytest.raises(InvalidInputError, match=said):
         load_settings("dev", TENANT, tmp_path)
 
 

@@ -52,6 +52,7 @@ def test_files_of_somebody_else_stay_and_are_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "index",
     [
+        pytest.param("[" * 100_000, id="a hundred thousand lists"),
         None,
         "",
         "[]",
