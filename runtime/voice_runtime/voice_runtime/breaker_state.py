@@ -16,6 +16,8 @@ class State:
 
     __slots__ = ()
     name: ClassVar[StateName]
+    until: float = -inf
+    """The time until which the state refuses every call. Only `Open` has one."""
 
 
 class Closed(State):
