@@ -10,7 +10,7 @@ from typing import Any
 
 from voice_models.server_sent_events import Frame, FrameParser
 from voice_models.usage import Usage
-from voice_models.wire_form import Signal, Speech, WireForm, parsed
+from voice_models.wire_form import Envelope, Signal, Speech, WireForm, parsed
 
 BUFFER_LIMIT = 64 * 1024
 """Most bytes that an answer may send before its first content, such as the role, lifecycle frames and pings."""
@@ -67,8 +67,8 @@ class EventReader(Reader):
         self._parser = FrameParser()
         self._waiting: list[bytes] = []
         self._in_tool_call = False
-        self._envelope = 0
-        """Size of the first content event without its text, in bytes. All bytes of a later event beyond it are text."""
+        self._envelope: Envelope | None = None
+        """The bytes around the text of the last event that was parsed, if it held only text."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Like `Reader.feed`. An error in the stream ends the reading; the caller gets the frames before it."""
@@ -91,15 +91,13 @@ class EventReader(Reader):
             else:
                 self._waiting.append(frame.raw)
             return
-        if self._envelope and not self._captures and self._form.is_plain_content(frame.data):
-            self.content_bytes += max(len(frame.data) - self._envelope, 0)
+        if self._envelope is not None and (text := self._envelope.text_in(frame.data)) is not None:
+            self.content_bytes += len(text)
             self._waiting.append(frame.raw)
             return
-        before = self.content_bytes
         signal = self._form.piece(frame.event, parsed(frame.data))
         self._note(signal)
-        if signal.text:
-            self._envelope = len(frame.data) - (self.content_bytes - before)
+        self._envelope = None if self._captures else self._form.envelope(frame.data, signal)
         if signal.error is not None or (signal.is_bare_usage and self._hides_usage):
             return
         self._in_tool_call = self._in_tool_call or signal.tool_call

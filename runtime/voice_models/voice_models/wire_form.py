@@ -52,12 +52,9 @@ class WireForm(ABC):
         """Change a streamed request so that it asks for the usage. True if the caller had not asked for the usage."""
         return False
 
-    def is_plain_content(self, data: bytes) -> bool:  # noqa: ARG002  # the other endpoints send few events
-        """True if an event after the first content certainly contains only content.
-
-        The event is not parsed for this.
-        """
-        return False
+    def envelope(self, data: bytes, signal: Signal) -> Envelope | None:  # noqa: ARG002  # endpoints with few events
+        """The bytes around the text of an event that holds text and nothing else; `None` for any other event."""
+        return None
 
     @abstractmethod
     def piece(self, event: str, document: Any) -> Signal:
@@ -82,8 +79,33 @@ def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usag
     return Usage(spent[tokens_in], output if isinstance(output, int) else 0)
 
 
-OTHER_THAN_CONTENT = re.compile(rb'"(?:finish_reason|tool_calls|function_call|usage|error)"\s*+:\s*+(?!null)')
-"""Matches the fields of a chat event that are not text. Text cannot match, because its quotes are escaped."""
+STRING = re.compile(rb'(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+')
+"""The inside of a JSON string."""
+CONTENT = re.compile(rb'"content"\s*+:\s*+"(%b)"' % STRING.pattern)
+
+
+class Envelope(NamedTuple):
+    """The bytes of an event before and after its text. An event with the same bytes differs in its text alone."""
+
+    before: bytes
+    after: bytes
+
+    def text_in(self, data: bytes) -> bytes | None:
+        """The escaped text of an event with this envelope. `None` for any other event, and for events run together."""
+        before, after = self
+        if not (data.startswith(before) and data.endswith(after)):
+            return None
+        text = data[len(before) : len(data) - len(after)]
+        is_whole = len(data) >= len(before) + len(after) and STRING.fullmatch(text) and _is_text(text)
+        return text if is_whole else None
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class Chat(WireForm):
@@ -106,10 +128,13 @@ class Chat(WireForm):
         body["stream_options"] = {**options, "include_usage": True}
         return not options.get("include_usage")
 
-    def is_plain_content(self, data: bytes) -> bool:
-        """True for most events of a chat. Parsing each would cost more than all other work on a chunk."""
-        whole = data.startswith(b"{") and data.endswith(b"}")
-        return whole and b'"choices"' in data and OTHER_THAN_CONTENT.search(data) is None
+    def envelope(self, data: bytes, signal: Signal) -> Envelope | None:
+        """Most events of a chat differ in their text alone. Parsing each would cost more than all other work on it."""
+        found = list(CONTENT.finditer(data)) if signal.text else []
+        if signal != Signal(signal.text) or len(found) != 1 or parsed(b'"%b"' % found[0][1]) != signal.text:
+            return None
+        start, end = found[0].span(1)
+        return Envelope(data[:start], data[end:])
 
     def piece(self, event: str, document: Any) -> Signal:  # noqa: ARG002  # chat events have no type
         """The facts in a chunk. If it has several choices, the last finish reason in the chunk counts."""
