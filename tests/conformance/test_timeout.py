@@ -7,6 +7,7 @@ import gc
 import logging
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from voice_runtime import (
     Outbound,
     Runtime,
     Timeout,
+    attempt_number,
     remaining,
 )
 from voice_runtime.attempt import Attempt
@@ -226,6 +228,25 @@ async def test_t6_calls_that_finish_at_once_leave_no_timer() -> None:
     assert not [found for found in gc.get_objects() if isinstance(found, Attempt)]
     handles = getattr(asyncio.get_running_loop(), "_scheduled")  # noqa: B009  # private: this is what must not grow
     assert len(handles) <= 1
+
+
+async def test_t6_a_task_that_made_a_call_needs_no_garbage_collector() -> None:
+    limited = Outbound("callee", attempt_timeout=60.0, overall_timeout=120.0)
+
+    async def look() -> tuple[float | None, int]:
+        await limited.call(asyncio.sleep, 0)
+        return remaining(), attempt_number()
+
+    gc.disable()
+    try:
+        task = asyncio.create_task(look())
+        kept = weakref.ref(task)
+        assert await task == (None, 0)
+        del task
+        await asyncio.sleep(0)  # the loop releases the task's last callback
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 async def test_t6_calls_under_a_shorter_deadline_leave_no_timer() -> None:

@@ -385,7 +385,7 @@ async def test_a_request_that_fails_to_begin_returns_its_slot(tmp_path: Path, mo
     run = operation("run", rate_limits=(limit,), bulkhead=BulkheadPolicy(max_concurrent=1))
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(run,))))
     with monkeypatch.context() as broken:
-        broken.setattr("voice_runtime.timeout.TimedScope.__enter__", raises(SystemExit))
+        broken.setattr("voice_runtime.timeout.TimedScope.enter", raises(SystemExit))
         for _ in range(2):
             with pytest.raises(SystemExit):
                 await runtime.request("run").__aenter__()

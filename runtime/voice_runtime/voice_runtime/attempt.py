@@ -69,7 +69,8 @@ class Attempt(TimedScope):
     def succeeded(self) -> None:
         """Report that the call returned a successful result."""
         call = self.call
-        now = call.now()
+        clock = call.now
+        now = clock()
         elapsed = now - self.started
         statistics = call.statistics
         statistics.successful += 1

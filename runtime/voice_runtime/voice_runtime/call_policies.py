@@ -20,7 +20,7 @@ from voice_runtime.policy_states import PolicyStates
 from voice_runtime.retry import Retry, RetryBudget
 from voice_runtime.statistics import CallStatistics
 from voice_runtime.surroundings import Surroundings
-from voice_runtime.timeout import CURRENT, TimedScope, Timer
+from voice_runtime.timeout import TimedScope, Timer, latest_scope
 from voice_runtime.worker_threads import WorkerThreads
 
 Fallback = Callable[[Exception], Any]
@@ -116,7 +116,7 @@ class CallPolicies:
                 calls.rotate(now)
             calls.count += 1
         limit = now + self.overall_timeout
-        parent = CURRENT.get()
+        parent = latest_scope()
         if parent is not None:
             if parent.is_over:
                 parent = parent.lasting()

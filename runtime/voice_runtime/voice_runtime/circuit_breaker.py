@@ -334,7 +334,7 @@ class CircuitBreaker:
         started = 0.0 if stopwatch is None else stopwatch()
         try:
             # To pass on an empty dictionary costs a tenth of the call.
-            result = await (fn(*args, **kwargs) if kwargs else fn(*args))  # type: ignore[call-arg]  # as above
+            result = await (fn(*args, **kwargs) if kwargs else fn(*args))  # type: ignore[call-arg]  # no kwargs
         except BaseException as error:
             self.report(state, error, self.now() - started)
             raise
@@ -365,7 +365,7 @@ class CircuitBreaker:
         stopwatch = self._stopwatch
         started = 0.0 if stopwatch is None else stopwatch()
         try:
-            result = fn(*args, **kwargs) if kwargs else fn(*args)  # type: ignore[call-arg]  # as in `call`
+            result = fn(*args, **kwargs) if kwargs else fn(*args)  # type: ignore[call-arg]  # no kwargs
         except BaseException as error:
             self.report(state, error, self.now() - started)
             raise

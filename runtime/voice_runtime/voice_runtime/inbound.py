@@ -151,13 +151,13 @@ class Request(TimedScope):
         except CallRejectedError as error:
             self._rejected(error)
             raise
-        return self._admitted(super().__enter__, waited=waited)
+        return self._admitted(self.enter, waited=waited)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            super().__exit__(kind, error, traceback)
+            self.leave(error)
         except DeadlineExceededError as deadline:
             error = deadline
             raise

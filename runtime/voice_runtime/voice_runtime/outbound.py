@@ -39,14 +39,15 @@ class Outbound(CallPolicies):
 
     __slots__ = ()
 
-    async def call(  # noqa: C901  # each further Python frame costs a fortieth of the whole call
+    async def call(  # noqa: C901, PLR0912  # each further Python frame costs a fortieth of the whole call
         self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Await `fn(...)` under every policy except the fallback.
 
         Raises `FailedResultError` if the result of a soft call means failure.
         """
-        now = self.now()
+        clock = self.now
+        now = clock()
         parent, limit = self.begin(now)
         bulkhead, breaker = self.bulkhead, self.breaker
         repeatable = not (args or kwargs) or self.retry is None or can_repeat(args, kwargs)
@@ -60,14 +61,19 @@ class Outbound(CallPolicies):
                 if breaker is not None:
                     state = breaker.state
                     attempt.state = state if type(state) is Closed else breaker.acquire()
-                with attempt:
-                    result: Any = fn(*args, **kwargs)
+                attempt.enter()
+                try:
+                    result: Any = fn(*args, **kwargs) if kwargs else fn(*args)  # type: ignore[call-arg]  # no kwargs
                     if type(result) is CoroutineType or isawaitable(result):
                         result = await result
                     else:
                         _refuse_async(self.name, result)
                     if self.classify_result is not None:
                         self._check(result)
+                except BaseException as error:
+                    attempt.leave(error)
+                    raise
+                attempt.leave()
             except BaseException as error:
                 delay = attempt.failed(error, repeatable=repeatable)
                 if delay is None:

@@ -141,7 +141,7 @@ class Retry:
         number = 1
         while True:  # not an `AttemptLoop`: most calls succeed at once, and should not pay for the loop
             try:
-                return await fn(*args, **kwargs)
+                return await (fn(*args, **kwargs) if kwargs else fn(*args))  # type: ignore[call-arg]  # no kwargs
             except Exception as error:
                 delay = self._delay_after(error, number)
                 if delay is None:

@@ -208,7 +208,9 @@ class Runtime:
         Raises the errors of `fn` and the errors in `voice_runtime.errors`.
         """
         enter = self._entries.get(name)
-        return enter(fn, *args, **kwargs) if enter is not None else self.outbound(name).enter(fn, *args, **kwargs)
+        if enter is None:
+            enter = self.outbound(name).enter
+        return enter(fn, *args, **kwargs) if kwargs else enter(fn, *args)  # type: ignore[call-arg]  # no kwargs
 
     def call_sync(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Like `call`, for code without an event loop. `fn` runs on a worker thread, which a timeout cannot stop."""
