@@ -6,11 +6,12 @@ No reader does I/O: bytes go in, bytes for the caller come out.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from voice_models.server_sent_events import Frame, FrameParser
 from voice_models.usage import Usage
-from voice_models.wire_form import Envelope, Signal, Speech, WireForm, parsed
+from voice_models.wire_form import Envelope, Signal, Speech, WireForm, parsed, read
 
 BUFFER_LIMIT = 64 * 1024
 """Most bytes that an answer may send before its first content, such as the role, lifecycle frames and pings."""
@@ -44,12 +45,13 @@ class Reader(ABC):
     def end(self) -> bytes:
         """Note the end of the body. Returns the rest of the bytes for the caller."""
 
-    def _note(self, signal: Signal) -> None:
+    def _note(self, signal: Signal, *, is_finished: bool = True) -> None:
         if signal.text:
             self.content_bytes += len(signal.text.encode(errors="surrogatepass"))
             if self._captures:
                 self.text.append(signal.text)
-        self.finish_reason = signal.finish_reason or self.finish_reason
+        if is_finished:
+            self.finish_reason = signal.finish_reason or self.finish_reason
         self.usage = signal.usage or self.usage
         self.error = signal.error
 
@@ -61,9 +63,13 @@ class EventReader(Reader):
     tool call.
     """
 
-    def __init__(self, form: WireForm, *, captures: bool, hides_usage: bool) -> None:
+    def __init__(self, form: WireForm, *, captures: bool, hides_usage: bool, choices: int = 1) -> None:
         super().__init__(form, captures=captures)
         self._hides_usage = hides_usage
+        self._choices = choices
+        self._finished: frozenset[int] = frozenset()
+        self._early = 0
+        """Bytes that arrived before the first content."""
         self._parser = FrameParser()
         self._waiting: list[bytes] = []
         self._in_tool_call = False
@@ -76,8 +82,10 @@ class EventReader(Reader):
             self._read(frame)
             if self.error is not None:
                 break
-        if not self.is_committed and sum(map(len, self._waiting)) + self._parser.pending > BUFFER_LIMIT:
-            self.error = {"code": "server_error", "message": "too many bytes before the first content"}
+        if not self.is_committed:
+            self._early += len(chunk)
+            if self._early > BUFFER_LIMIT:
+                self.error = {"code": "server_error", "message": "too many bytes before the first content"}
         if not self.is_committed or (self._in_tool_call and self.finish_reason is None):
             return b""
         handed_on = b"".join(self._waiting)
@@ -85,8 +93,10 @@ class EventReader(Reader):
         return handed_on
 
     def _read(self, frame: Frame) -> None:
-        if frame.data is None or frame.data == DONE:
-            if frame.data == DONE and self.finish_reason is None:
+        if not frame.data:
+            return  # a ping, or fields without data, which an SDK would take for an event
+        if frame.data.startswith(DONE):
+            if self.finish_reason is None:
                 self.error = ENDED_EARLY  # an SDK stops here and would treat the answer as complete
             else:
                 self._waiting.append(frame.raw)
@@ -95,8 +105,14 @@ class EventReader(Reader):
             self.content_bytes += len(text)
             self._waiting.append(frame.raw)
             return
-        signal = self._form.piece(frame.event, parsed(frame.data))
-        self._note(signal)
+        document = parsed(frame.data)
+        if frame.event == "error":
+            self.error = document
+            return
+        signal = read(lambda: self._form.piece(frame.event, document))
+        if signal.finish_reason is not None:
+            self._finished |= signal.finished
+        self._note(signal, is_finished=len(self._finished) >= self._choices)
         self._envelope = None if self._captures else self._form.envelope(frame.data, signal)
         if signal.error is not None or (signal.is_bare_usage and self._hides_usage):
             return
@@ -112,10 +128,14 @@ class EventReader(Reader):
 
 
 class WholeReader(Reader):
-    """Reads an answer that the caller gets only when it is complete."""
+    """Reads an answer that the caller gets only when it is complete.
 
-    def __init__(self, form: WireForm, *, captures: bool) -> None:
+    If the request asked for a stream, the answer can only be an error: an SDK finds no event in it.
+    """
+
+    def __init__(self, form: WireForm, *, captures: bool, is_streamed: bool) -> None:
         super().__init__(form, captures=captures)
+        self._is_streamed = is_streamed
         self._parts: list[bytes] = []
 
     def feed(self, chunk: bytes) -> bytes:
@@ -126,7 +146,10 @@ class WholeReader(Reader):
     def end(self) -> bytes:
         """Read the answer. Returns all its bytes."""
         content = b"".join(self._parts)
-        self._note(self._form.whole(parsed(content)))
+        document = parsed(content)
+        self._note(read(lambda: self._form.whole(document)))
+        if self._is_streamed and self.error is None:
+            self.error = {"code": "server_error", "message": "a whole answer instead of a stream"}
         self.is_committed = self.error is None and self.finish_reason is not None
         return content
 
@@ -148,10 +171,16 @@ class SoundReader(Reader):
         return b""
 
 
-def reader_of(form: WireForm, content_type: str, *, captures: bool, hides_usage: bool) -> Reader:
-    """The reader for a content type. Even to a streamed request a provider may answer with an error in JSON or HTML."""
-    if content_type.startswith("text/event-stream"):
-        return EventReader(form, captures=captures, hides_usage=hides_usage)
-    if isinstance(form, Speech) and content_type.startswith(("audio/", "application/octet-stream")):
+def reader_of(
+    form: WireForm, content_type: str, body: Mapping[str, Any], *, captures: bool, hides_usage: bool
+) -> Reader:
+    """The reader for a content type and the body of the request.
+
+    A provider may report an error as JSON or HTML although a stream was requested.
+    """
+    media_type, is_streamed = content_type.lower(), form.is_streamed(body)
+    if is_streamed and media_type.startswith("text/event-stream"):
+        return EventReader(form, captures=captures, hides_usage=hides_usage, choices=form.choices_of(body))
+    if isinstance(form, Speech) and media_type.startswith(("audio/", "application/octet-stream")):
         return SoundReader(form, captures=captures)
-    return WholeReader(form, captures=captures)
+    return WholeReader(form, captures=captures, is_streamed=is_streamed)

@@ -96,6 +96,7 @@ class ModelAttempt:
         reader = reader_of(
             self.request.form,
             headers.get("content-type", "") if status < 300 else "application/json",
+            self.request.body,
             captures=self._route.privacy.capture,
             hides_usage=self.request.hides_usage,
         )
@@ -120,7 +121,7 @@ class ModelAttempt:
         reader = self._reader()
         rest = reader.end()
         if isinstance(self.state, Opened) and self.state.status >= 300:
-            raise self._refused(self.state.status, parsed(rest))
+            raise self._refused(self.state.status, parsed(rest, None))
         self._advance()
         if error := self.broken():
             raise error
@@ -164,7 +165,7 @@ class ModelAttempt:
             return error
         if isinstance(error, TimeoutError):
             return self._failed(self._class_of_timeout())
-        if isinstance(error, httpx.TransportError):
+        if isinstance(error, httpx.TransportError | httpx.DecodingError):
             found: ErrorClass = "connection_failed" if isinstance(self.state, Connecting) else "truncated"
             return self._failed(found, NOTHING if isinstance(error, NOT_SENT) else None)
         if isinstance(error, OSError):

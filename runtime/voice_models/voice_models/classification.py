@@ -40,6 +40,7 @@ BY_STATUS: Mapping[int, ErrorClass] = {
     404: "model_not_found",
     408: "server_error",
     409: "server_error",
+    425: "server_error",
     410: "model_not_found",
     429: "rate_limited",
     503: "overloaded",

@@ -54,7 +54,7 @@ class Cooldowns:
         key, seconds = _Key(candidate.name, candidate.deployment.credential), 0.0
         match reason:
             case "rate_limited":
-                seconds = min(policy.default.seconds if asked is None else asked, policy.max.seconds)
+                seconds = min(asked or policy.default.seconds, policy.max.seconds)
             case "overloaded":
                 seconds = min(asked or 0.0, policy.max.seconds)
             case "quota_exhausted" | "authentication":

@@ -72,7 +72,9 @@ class Exchange(httpx.AsyncByteStream):
         return await self._response(source)
 
     async def _read_to_first_content(self, source: httpx.Response) -> None:
-        self._chunks = aiter(source.stream)  # type: ignore[arg-type]  # the stream of an asynchronous transport
+        # A proxy may compress an answer although no compression was asked for.
+        is_packed = "content-encoding" in source.headers
+        self._chunks = source.aiter_bytes() if is_packed else aiter(source.stream)  # type: ignore[arg-type]  # the stream of an asynchronous transport
         async for chunk in self._chunks:
             self._first += self.attempt.received(chunk)
             self._failure = self.attempt.broken()

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
+NUMBER = re.compile(r"\d{1,15}(?:\.\d+)?")
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 """Units of Go's `time.Duration`, in seconds."""
-DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|ms|m|s|us|µs|ns))+")
+DURATION = re.compile(r"(?:\d{1,15}(?:\.\d+)?(?:h|ms|m|s|us|µs|ns)){1,9}")
 PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
 RESET, REMAINING = "x-ratelimit-reset-", "x-ratelimit-remaining-"
 

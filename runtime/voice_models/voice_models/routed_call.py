@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from voice_models.statistics import CallKind
 from voice_models.usage import ModelAttempted
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+KEY = re.compile(rb"[\x21-\x7e]+")
 
 
 class RoutedCall:
@@ -75,10 +77,10 @@ class RoutedCall:
             await asyncio.sleep(self._call.failed(attempt, failure))
 
     def _prepared(self, attempt: ModelAttempt) -> httpx.Request:
-        """The request for the candidate. Raises `OSError` if the key's file cannot be read."""
+        """The request for the candidate. Raises `OSError` if the key's file holds no key."""
         candidate, request, timeout = attempt.candidate, attempt.request, self._route.timeout
         address = candidate.provider.address
-        key = Path(candidate.deployment.credential).read_text().strip()
+        key = _key_in(candidate.deployment.credential)
         is_tls = self._is_https or address.via is not None or address.tls is True
         scheme = "https" if is_tls else "http"
         connect = timeout.connect.seconds
@@ -145,6 +147,14 @@ class RoutedCall:
         if attempt.candidate.model.name == preferred.model.name:
             answer = CachedAnswer(content_type, b"".join(self._kept))
             self._runtime.in_background(self._runtime.cache.put(policy, self._cache_key, answer))
+
+
+def _key_in(credential: str) -> str:
+    """The API key in a file, read for each attempt so that a new key applies at once."""
+    key = Path(credential).read_bytes().strip()
+    if KEY.fullmatch(key) is None:
+        raise OSError("the file holds no key that a header can carry")
+    return key.decode("ascii")
 
 
 @lru_cache(maxsize=256)

@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from voice_models.usage import Usage
+
+FIRST = frozenset({0})
+MOST_TOKENS = 10**12
+"""A provider that reports more tokens than this is wrong."""
 
 
 class Signal(NamedTuple):
@@ -29,6 +33,8 @@ class Signal(NamedTuple):
     """True for content that is sound, not text."""
     is_bare_usage: bool = False
     """True if the piece contains only the usage. The runtime asks for the usage, and the caller may not expect it."""
+    finished: frozenset[int] = FIRST
+    """The choices that `finish_reason` completes."""
 
 
 class WireForm(ABC):
@@ -47,6 +53,10 @@ class WireForm(ABC):
         """The output tokens that a request allows; `None` if the request names no limit."""
         found = body.get(self.output_limit_field) if self.output_limit_field else None
         return found if isinstance(found, int) else None
+
+    def choices_of(self, body: Mapping[str, Any]) -> int:  # noqa: ARG002  # most endpoints have one
+        """The number of answers that a request asks for."""
+        return 1
 
     def ask_for_usage(self, body: dict[str, Any]) -> bool:  # noqa: ARG002  # most endpoints always report the usage
         """Change a streamed request so that it asks for the usage. True if the caller had not asked for the usage."""
@@ -72,11 +82,16 @@ def _error_of(document: Any) -> Any:
 
 
 def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usage | None:
+    """The reported usage. `None` if there is none, or if it is no number of tokens."""
     spent = document.get("usage")
-    if not isinstance(spent, dict) or not isinstance(spent.get(tokens_in), int):
+    if not isinstance(spent, dict):
         return None
-    output = spent.get(tokens_out)
-    return Usage(spent[tokens_in], output if isinstance(output, int) else 0)
+    given, output = spent.get(tokens_in), spent.get(tokens_out)
+    return Usage(given, output or 0) if _is_count(given) and (output is None or _is_count(output)) else None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MOST_TOKENS
 
 
 STRING = re.compile(rb'(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+')
@@ -119,8 +134,12 @@ class Chat(WireForm):
         limit = super().limit_of(body)
         if limit is None and isinstance(older := body.get("max_tokens"), int):
             limit = older
+        return None if limit is None else limit * self.choices_of(body)
+
+    def choices_of(self, body: Mapping[str, Any]) -> int:
+        """The field `n`, at least 1."""
         choices = body.get("n")
-        return limit * choices if limit is not None and isinstance(choices, int) else limit
+        return max(choices, 1) if isinstance(choices, int) else 1
 
     def ask_for_usage(self, body: dict[str, Any]) -> bool:
         """Set `stream_options.include_usage`."""
@@ -137,7 +156,7 @@ class Chat(WireForm):
         return Envelope(data[:start], data[end:])
 
     def piece(self, event: str, document: Any) -> Signal:  # noqa: ARG002  # chat events have no type
-        """The facts in a chunk. If it has several choices, the last finish reason in the chunk counts."""
+        """The facts in a chunk. If it finishes several choices, the last finish reason in the chunk counts."""
         return self._read(document, "delta")
 
     def whole(self, document: Any) -> Signal:
@@ -150,13 +169,28 @@ class Chat(WireForm):
             return Signal(error=error)
         choices = document.get("choices") or ()
         text, tool_call, reason = "", False, None
+        finished = []
         for choice in choices:
             content = choice.get(part) or {}
-            text += content.get("content") or content.get("refusal") or content.get("reasoning_content") or ""
+            text += _text(content.get("content") or content.get("refusal") or content.get("reasoning_content") or "")
             tool_call = tool_call or bool(content.get("tool_calls") or content.get("function_call"))
-            reason = choice.get("finish_reason") or reason
+            if choice.get("finish_reason"):
+                reason = str(choice["finish_reason"])
+                finished.append(choice.get("index", 0))
+        if reason == "error":  # Mistral's word for an answer that broke off
+            return Signal(error=document)
         usage = _usage(document, "prompt_tokens", "completion_tokens")
-        return Signal(text, tool_call, reason, usage, is_bare_usage=usage is not None and not choices)
+        bare = usage is not None and not choices
+        return Signal(text, tool_call, reason, usage, is_bare_usage=bare, finished=frozenset(finished) or FIRST)
+
+
+def _text(content: Any) -> str:
+    """The text of a delta. Some providers send a list of parts, which counts with its whole length."""
+    if isinstance(content, list):
+        return json.dumps(content, ensure_ascii=False)
+    if not isinstance(content, str):
+        raise TypeError("the content of a delta must be text or a list of parts")
+    return content
 
 
 class Responses(WireForm):
@@ -275,9 +309,21 @@ FORMS: Mapping[str, WireForm] = {
 """The wire form of each endpoint, by the end of the endpoint's path."""
 
 
-def parsed(content: bytes) -> Any:
-    """The parsed JSON of a piece. If the piece is not JSON, an error document."""
+INVALID = {"error": {"message": "not of the wire form", "type": "server_error"}}
+"""The document that stands for a piece that cannot be read."""
+
+
+def parsed(content: bytes, otherwise: Any = INVALID) -> Any:
+    """The parsed JSON of a piece; `otherwise` if the piece is not JSON."""
     try:
         return json.loads(content)
-    except ValueError:
-        return {"error": {"message": "not JSON", "type": "server_error"}}
+    except (ValueError, RecursionError):
+        return otherwise
+
+
+def read(piece: Callable[[], Signal]) -> Signal:
+    """The facts that `piece` finds in a document; an error for a document of another shape."""
+    try:
+        return piece()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return Signal(error=INVALID["error"])

@@ -1,0 +1,269 @@
+"""Answers that break the wire form, one by one: each goes to the next candidate, or ends with a typed error."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from voice_models import ModelAttemptError, ModelStreamError
+from voice_models import fake_answers as fake
+from voice_models.fake_provider import Answer, Step, cut
+from voice_runtime.testing import FakeClock
+
+from tests.models.routes import ANSWER, QUESTION, Driver, Service, service
+
+FROM_A, FROM_B = f"{ANSWER}A", f"{ANSWER}B"
+DONE = b"data: [DONE]\n\n"
+HTML = {"content-type": "text/html"}
+JSON = {"content-type": "application/json"}
+WORDS = ("naïve ", "“tide” ", "満潮")
+
+
+@pytest.fixture
+def tested(tmp_path: Path, clock: FakeClock) -> Service:
+    return service(tmp_path, clock)
+
+
+def first(made: Service, answer: Answer) -> None:
+    """A gives this answer, then healthy ones."""
+    left = [answer]
+    made.a.script = lambda _: left.pop() if left else fake.chat_stream(ANSWER, "A")
+
+
+def stream(*steps: Step) -> Answer:
+    return fake.streamed(steps)
+
+
+def healthy() -> bytes:
+    return b"".join(step for step in fake.chat_stream(*WORDS).steps if isinstance(step, bytes))
+
+
+# --- frames
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_a_stream_is_the_same_however_it_is_cut(driver: Driver, tested: Service, size: int, line_end: bytes) -> None:
+    whole = healthy().replace(b"\n", line_end)
+    first(tested, stream(*[whole[start : start + size] for start in range(0, len(whole), size)]))
+    assert driver.ask(tested) == "".join(WORDS)
+    (event,) = tested.ledger.events
+    assert (event.ending, event.output_tokens, event.estimated) == ("finished", 5, False)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [b": ping\n\n"] * 3,
+        [DONE],
+        [DONE, fake.delta("late"), fake.finish(), DONE],
+        [fake.usage(), DONE],
+        [fake.role(), fake.usage()],
+        [b"\n\n\n\n"],
+        [b""],
+        [b"event: error\ndata: {}\n\n"],
+        [b'event: error\ndata: {"message": "overloaded"}\n\n', fake.delta("late"), fake.finish()],
+        [b'data: {"error": "overloaded"}\n\n'],
+        [b'data: {"choices": [1]}\n\n'],
+        [b'data: {"choices": {"delta": 1}}\n\n'],
+        [b'data: {"choices": [{"delta": "x"}]}\n\n'],
+        [b'data: {"choices": [{"delta": {"content": 5}, "finish_reason": []}]}\n\n'],
+        [b"data: " + b"[" * 100_000 + b"\n\n"[:2]],
+        [b"data: \xff\n\n"],
+        [fake.finish("error")],
+        [gzip.compress(healthy(), mtime=0)],
+    ],
+    ids=lambda steps: repr(steps[0][:40]),
+)
+def test_a_stream_without_a_sound_beginning_goes_to_the_next_candidate(
+    driver: Driver, tested: Service, steps: list[bytes]
+) -> None:
+    first(tested, stream(*steps))
+    assert driver.received(tested) == ([ANSWER, "B"], None)
+    assert tested.ledger.events[0].ending == "failed"
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [fake.finish(), fake.usage()],
+        [fake.finish(), fake.usage(), DONE, DONE],
+        [fake.finish(), DONE, fake.error_frame()],
+        [fake.finish(), fake.error_frame(), DONE],
+        [fake.finish(), b"data: [DONE] \n\n"],
+        [fake.finish(), b"data:[DONE]\n\n"],
+        [b"data:\n\n", fake.finish(), DONE],
+        [b"id: 1\nretry: 5\n\n", fake.finish(), DONE],
+        [b"\xef\xbb\xbf: ping\n\n", fake.finish(), DONE],
+        [fake.finish(), cut],
+    ],
+    ids=range(10),
+)
+def test_a_complete_answer_is_a_success_whatever_follows(driver: Driver, tested: Service, steps: list[Step]) -> None:
+    first(tested, stream(fake.role(), fake.delta("x"), *steps))
+    assert driver.received(tested) == (["x"], None)
+    assert [event.ending for event in tested.ledger.events] == ["finished"]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [b"event: error\ndata: {}\n\n", fake.finish()],
+        [b'data: {"choices": [1]}\n\n', fake.finish()],
+        [b'data: {"choices": [{"delta": {"content": {}}, "index": 0}], "usage": 3, "error": {}}\n\n'],
+        [b"data: " + b"[" * 100_000 + b"\n\n", fake.finish()],
+        [fake.finish("error")],
+        [DONE],
+    ],
+    ids=range(6),
+)
+def test_a_fault_after_content_ends_the_answer_with_a_typed_error(
+    driver: Driver, tested: Service, steps: list[Step]
+) -> None:
+    first(tested, stream(fake.delta("x"), *steps))
+    contents, error = driver.received(tested)
+    assert contents == ["x"]
+    assert isinstance(error, ModelStreamError)
+    assert tested.calls == (1, 0)
+
+
+def choice(index: int, text: str = "", reason: str | None = None) -> bytes:
+    delta = {"index": index, "delta": {"content": text}, "finish_reason": reason}
+    return fake.event({"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [delta]})
+
+
+async def test_an_answer_of_two_choices_is_complete_when_both_are(tested: Service) -> None:
+    first(tested, stream(choice(0, "x"), choice(0, reason="stop"), choice(1, "y"), cut))
+    received = await tested.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True, n=2)
+    with pytest.raises(ModelStreamError):
+        [chunk async for chunk in received]
+    first(tested, stream(choice(0, "x"), choice(0, reason="stop"), choice(1, "y"), choice(1, reason="stop"), cut))
+    received = await tested.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True, n=2)
+    assert len([chunk async for chunk in received]) == 4
+
+
+@pytest.mark.parametrize(
+    "spent",
+    [
+        {"prompt_tokens": -5, "completion_tokens": 1},
+        {"prompt_tokens": 1, "completion_tokens": -9},
+        {"prompt_tokens": True},
+        {"prompt_tokens": 10**30},
+        {"prompt_tokens": 1.5},
+    ],
+)
+def test_an_impossible_usage_is_estimated(driver: Driver, tested: Service, spent: Mapping[str, Any]) -> None:
+    first(tested, stream(fake.delta("x"), fake.finish(), fake.event({"choices": [], "usage": dict(spent)}), DONE))
+    assert driver.ask(tested) == "x"
+    (event,) = tested.ledger.events
+    assert event.estimated
+    assert event.input_units > 0
+
+
+# --- statuses and bodies
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>busy</html>", b'{"error": null}', b"null", b"[]", gzip.compress(b"{}", mtime=0), b"[" * 100_000],
+)
+@pytest.mark.parametrize(
+    ("status", "found"),
+    [
+        (302, "server_error"),
+        (400, "invalid_request"),
+        (401, "authentication"),
+        (404, "model_not_found"),
+        (408, "server_error"),
+        (409, "server_error"),
+        (425, "server_error"),
+        (429, "rate_limited"),
+        (500, "server_error"),
+        (502, "server_error"),
+        (503, "overloaded"),
+        (504, "server_error"),
+        (529, "overloaded"),
+    ],
+)
+async def test_the_status_decides_if_the_body_names_no_error(
+    tested: Service, status: int, found: str, body: bytes
+) -> None:
+    first(tested, Answer((body,), status, HTML))
+    try:
+        answer = await tested.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True)
+        [chunk async for chunk in answer]
+    except ModelAttemptError as error:
+        assert found == error.error_class == "invalid_request"
+    assert tested.ledger.events[0].error_class == found
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "soon", "Mon, 30 Nov 2020 08:00:00 GMT", "9" * 400])
+def test_a_rate_limit_always_rests(driver: Driver, tested: Service, clock: FakeClock, word: str) -> None:
+    first(tested, fake.error(429, headers={"retry-after": word, "date": "Mon, 30 Nov 2026 08:00:00 GMT"}))
+    assert driver.ask(tested) == FROM_B
+    clock.advance(4.9)
+    assert driver.ask(tested) == FROM_B
+    assert all(event.error_class is None for event in tested.ledger.events[1:])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        fake.chat("whole"),
+        Answer((healthy(),), headers=JSON),
+        Answer((healthy(),), headers=HTML),
+        Answer((healthy(),)),
+        Answer((), headers={"content-type": "text/event-stream"}),
+        Answer((b"",), headers=JSON),
+        Answer((b"null",), headers=JSON),
+        Answer((), status=204),
+    ],
+    ids=range(8),
+)
+def test_an_answer_that_is_no_stream_goes_to_the_next_candidate(
+    driver: Driver, tested: Service, answer: Answer
+) -> None:
+    first(tested, answer)
+    assert driver.received(tested) == ([ANSWER, "B"], None)
+
+
+@pytest.mark.parametrize(
+    "content_type", ["Text/Event-Stream", "text/event-stream; charset=utf-8", "TEXT/EVENT-STREAM;charset=UTF-8"]
+)
+def test_the_content_type_is_read_in_any_case(driver: Driver, tested: Service, content_type: str) -> None:
+    first(tested, Answer(fake.chat_stream("x").steps, headers={"content-type": content_type}))
+    assert driver.ask(tested) == "x"
+
+
+async def test_a_stream_instead_of_a_whole_answer_goes_to_the_next_candidate(tested: Service) -> None:
+    first(tested, fake.chat_stream("x"))
+    tested.b.script = lambda _: fake.chat("whole")
+    answer = await tested.sdk().chat.completions.create(model="any", messages=QUESTION)
+    assert answer.choices[0].message.content == "whole"
+
+
+async def test_a_compressed_answer_is_read_although_none_was_asked_for(tested: Service) -> None:
+    whole = gzip.compress(json.dumps(json.loads(fake.chat("packed").steps[0])).encode())  # type: ignore[arg-type]  # bytes
+    first(tested, Answer((whole[:20], whole[20:]), headers={**JSON, "content-encoding": "gzip"}))
+    answer = await tested.sdk().chat.completions.create(model="any", messages=QUESTION)
+    assert answer.choices[0].message.content == "packed"
+    first(tested, Answer((b"not gzip",), headers={**JSON, "content-encoding": "gzip"}))
+    tested.b.script = lambda _: fake.chat("whole")
+    answer = await tested.sdk().chat.completions.create(model="any", messages=QUESTION)
+    assert answer.choices[0].message.content == "whole"
+
+
+# --- keys
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"two\nlines", "schlüssel".encode()])
+async def test_a_key_that_cannot_be_sent_rests_its_credential(tmp_path: Path, tested: Service, content: bytes) -> None:
+    (tmp_path / "key-a").write_bytes(content)
+    answer = await tested.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True)
+    assert len([chunk async for chunk in answer]) > 1
+    assert [event.error_class for event in tested.ledger.events] == ["authentication", None]
+    assert not tested.a.exchanges
