@@ -298,7 +298,7 @@ def _plugins(entrance: Entrance, route: GatewayRoute) -> Iterator[tuple[str, dic
         yield "serverless-post-function", {"phase": "log", "functions": [FIRST_BYTE.format(buckets=buckets)]}
     if not route.http.public:
         yield "serverless-pre-function", {"phase": "access", "functions": [SET_VERIFIED_IDENTITY]}
-        yield "jwt-auth", {"key_claim_name": "iss", "store_in_ctx": True, "claims_to_verify": ["exp"]}
+        yield "jwt-auth", {"key_claim_name": "iss", "store_in_ctx": True, "claims_to_verify": ["exp", "nbf"]}
     for limit in route.rate_limits:
         if isinstance(limit.limit, TokenBucket):
             yield from _limits(entrance, route, limit.limit)

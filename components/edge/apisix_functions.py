@@ -15,11 +15,15 @@ REFUSED_HEADERS = (
     "tracestate",
     "x-envoy-attempt-count",
     "x-envoy-expected-rq-timeout-ms",
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Real-IP",
     "Cookie",
 )
 """Headers that services trust, or from which plugins read a token. No caller from outside may set these headers.
 
-`baggage` names tenant and user, `traceparent` forces a trace to be sampled, the next two name deadline and attempt."""
+`baggage` names tenant and user, `traceparent` forces a trace to be sampled, the next two name deadline and attempt.
+The next three name the client's address: APISIX appends the true one to a forged `X-Forwarded-For`."""
 TOKEN_ARGUMENT = "jwt"  # noqa: S105 - the name of a query argument
 """Query argument from which `jwt-auth` would read a token. URLs appear in logs, so only a header may hold a token."""
 _NAMES = ", ".join(f'"{name}"' for name in REFUSED_HEADERS)
@@ -40,10 +44,12 @@ return function(_, ctx)
   if type(claims.tenant) ~= "string" or claims.tenant == "" then
     return 403, {{message = "the token names no tenant"}}
   end
+  if type(claims.exp) ~= "number" then return 401, {{message = "the token never expires"}} end
   local baggage = "tenant.id=" .. ngx.escape_uri(claims.tenant)
   if type(claims.sub) == "string" then baggage = baggage .. ",user.id=" .. ngx.escape_uri(claims.sub) end
   request.set_header(ctx, "{TENANT_HEADER}", claims.tenant)
   request.set_header(ctx, "baggage", baggage)
 end"""
 """Sets tenant and user of the verified token for limits and services. The gateway refuses a token without a tenant,
-because limits, budgets and data belong to tenants (decided 2026-11-30)."""
+because limits, budgets and data belong to tenants (decided 2026-11-30). `jwt-auth` checks the claim `exp` only if there
+is one, so this function refuses a token without it."""

@@ -56,7 +56,7 @@ def test_the_gateway_removes_tokens_in_the_query_and_in_cookies() -> None:
 
 def test_the_gateway_sets_tenant_and_user_of_the_verified_token() -> None:
     request = Request({}, {})
-    assert run(SET_VERIFIED_IDENTITY, request, {"tenant": "acme", "sub": "a,b=c;d"}) is None
+    assert run(SET_VERIFIED_IDENTITY, request, {"tenant": "acme", "sub": "a,b=c;d", "exp": 1}) is None
     assert request.headers == {"x-tenant-id": "acme", "baggage": "tenant.id=acme,user.id=a%2Cb%3Dc%3Bd"}
 
 
@@ -65,4 +65,12 @@ def test_a_token_without_a_tenant_is_refused(claims: dict[str, object] | None) -
     request = Request({}, {})
     status, body = run(SET_VERIFIED_IDENTITY, request, claims)
     assert (status, body.message) == (403, "the token names no tenant")
+    assert request.headers == {}
+
+
+@pytest.mark.parametrize("claims", [{}, {"exp": "1"}, {"exp": True}])
+def test_a_token_that_never_expires_is_refused(claims: dict[str, object]) -> None:
+    request = Request({}, {})
+    status, body = run(SET_VERIFIED_IDENTITY, request, {"tenant": "acme", **claims})
+    assert (status, body.message) == (401, "the token never expires")
     assert request.headers == {}
