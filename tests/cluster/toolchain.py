@@ -92,6 +92,7 @@ CONTROL_PLANE = Module(
     sources={"stages.yaml": {KWOK_MODULE: tuple(f"kustomize/stage/{stage}.yaml" for stage in KWOK_STAGES)}},
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
+KUBECONFORM = Module(name="kubeconform", programs={"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"})
 # The image runs Consul 2. Go cannot download it, because its module path lacks the suffix /v2. This is the newest
 # release that Go can download (BUSL-1.1, as the image). Its go.mod takes the module `api` from a folder, so our go.mod
 # pins the matching release.
@@ -135,6 +136,7 @@ EVERY_MODULE = (
     CONTROL_PLANE,
     OPERATORS,
     KUBE_SCORE,
+    KUBECONFORM,
     PROMETHEUS,
     AMTOOL,
     COLLECTOR,
