@@ -12,6 +12,7 @@ import pytest
 
 from components.consul.access import SECRET
 from components.consul.snapshots import CREDENTIALS, SCRIPTS_PATH, WORK_PATH
+from tests.backup_document import carry_out
 from tests.integration.consul_servers import Keys, Server, running_servers, wait_until
 from tests.integration.object_store import Bucket, running_bucket
 from tests.platforms import of_kind
@@ -75,6 +76,19 @@ def test_a_snapshot_is_restored_after_a_wipe(jobs: Jobs) -> None:
     assert value(jobs) == 404
     restored = jobs.run("consul-restore")
     assert restored.returncode == 0, restored.stderr
+    wait_until(lambda: value(jobs) == 200, jobs.server)
+
+
+def test_the_commands_of_the_document_restore_what_was_lost(jobs: Jobs) -> None:
+    assert jobs.server.ask("kv/kept", jobs.keys.token, "value") == (200, True)
+
+    def lose() -> None:
+        assert jobs.server.ask("kv/?recurse", jobs.keys.token, method="DELETE") == (200, True)
+        assert value(jobs) == 404
+
+    finished = carry_out("## Consul", jobs.run, lose)
+    (path,) = jobs.bucket.objects
+    assert {output.splitlines()[-1] for output in finished.values()} == {Path(path).stem}
     wait_until(lambda: value(jobs) == 200, jobs.server)
 
 

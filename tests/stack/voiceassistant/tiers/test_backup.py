@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.backup_document import NOT_RUN, carry_out, commands
 from tests.platforms import platform
 from tests.programs import postgresql
 from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, running_postgresql
@@ -57,6 +58,25 @@ def test_a_dump_is_restored_after_a_wipe(server: Postgresql) -> None:
     assert restored.returncode == 0, restored.stderr
     assert restored.stdout == dumped.stdout
     assert {service: server.sql(COUNT, role=service) for service in SERVICES} == before
+
+
+def test_the_commands_of_the_document_restore_what_was_lost(server: Postgresql) -> None:
+    before = fill(server)
+
+    def lose() -> None:
+        for service in SERVICES:
+            server.sql("DROP TABLE kept", role=service)
+
+    finished = carry_out("### dev: restore", lambda job: run(server, job.removeprefix("postgresql-")), lose)
+    assert finished["backup-now"] == finished["restore-now"]
+    assert {service: server.sql(COUNT, role=service) for service in SERVICES} == before
+
+
+def test_every_command_of_the_document_is_carried_out_or_has_a_reason() -> None:
+    there = commands()
+    carried_out = {*commands("### dev: restore"), *commands("## Consul")}
+    assert {*there} - carried_out <= NOT_RUN.keys()
+    assert NOT_RUN.keys() <= {*there}, "a reason without a command"
 
 
 def test_a_dump_cannot_be_read_without_the_key(server: Postgresql) -> None:

@@ -1,0 +1,63 @@
+"""The commands of docs/backup.md that tests carry out with real stores, and why no test runs the others."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+
+from stack.model.settings import ROOT
+
+TEXT = (ROOT / "docs" / "backup.md").read_text()
+_WORDS = r"(?:kubectl|pulumi|aws) [^\s`]+ \S[^`\n]*"
+COMMAND = re.compile(rf"^({_WORDS}?)(?: +#.*)?$|`({_WORDS})`", re.MULTILINE)
+"""Has an argument after the subcommand. Without one the text only mentions the subcommand."""
+STOP = "the cluster stage scales every service: tests/cluster/test_runbook.py"
+OPERATOR = "it needs the operator and an object store, which no registry has"
+NOT_RUN = {
+    "kubectl scale -n voice-apps --replicas=0 deployment --all": STOP,
+    "kubectl scale -n voice-apps --replicas=1 deployment --all": STOP,
+    "kubectl delete -n voice-data cluster postgresql": OPERATOR,
+    "aws s3 mv --recursive s3://BUCKET/postgresql/ s3://BUCKET/postgresql-lost/": OPERATOR,
+    "pulumi config set --stack prod --path backups.recover_from postgresql-lost": OPERATOR,
+    "pulumi refresh --stack prod": OPERATOR,
+    "pulumi up --stack prod": OPERATOR,
+    "kubectl cnpg status -n voice-data postgresql": OPERATOR,
+}
+"""Command → the reason why no test runs it."""
+
+
+def commands(heading: str = "") -> list[str]:
+    """The commands below a heading, or in the whole document, each one once."""
+    below = TEXT.partition(f"{heading}\n")[2] if heading else TEXT
+    section = re.split(r"\n##+ ", below)[0] if heading else below
+    return list(dict.fromkeys(block or inline for block, inline in COMMAND.findall(section)))
+
+
+def carry_out(
+    heading: str, run: Callable[[str], subprocess.CompletedProcess[str]], lose: Callable[[], None]
+) -> dict[str, str]:
+    """Carries out a section's commands in their order, and loses the data before the first restore.
+
+    `kubectl create job` runs the command of the CronJob's pod by `run`. `kubectl wait` and `kubectl logs` need a job
+    that has succeeded.
+
+    Returns:
+        The output of each job by the job's name.
+    """
+    finished: dict[str, str] = {}
+    for command in commands(heading):
+        if command in NOT_RUN:
+            continue
+        if created := re.fullmatch(r"kubectl create job -n \S+ (\S+) --from=cronjob/(\S+)", command):
+            job, template = created.groups()
+            if template.endswith("-restore"):
+                lose()
+            done = run(template)
+            assert done.returncode == 0, (command, done.stderr)
+            finished[job] = done.stdout
+        else:
+            asked = re.fullmatch(r"kubectl (?:wait|logs) -n \S+ .*\bjob/(\S+?)(?: --timeout=\S+)?", command)
+            assert asked, f"neither carried out nor in NOT_RUN: {command}"
+            assert finished[asked[1]], command
+    return finished
