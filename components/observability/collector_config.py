@@ -54,9 +54,11 @@ TEXT_OF_SPANS = ("span.name", "span.status.message")
 """Texts of a span that this configuration masks itself, because the processor `redaction` masks attributes only."""
 LARGEST_MESSAGE = 800_000
 LARGEST_ATTRIBUTE = 16_384
+LONGEST_NAME = 400
+"""Characters of an attribute's name, at most 1,600 bytes. A longer one is dropped and counted."""
 MOST_ATTRIBUTES = 64
-"""Limits of a log record, in bytes: 800,000 + 64 × 16,384 is below `LARGEST_BATCH_BYTES`. An exporter drops a larger
-record, and the rest of its batch with it."""
+"""Limits of a log record: 800,000 + 64 × (1,600 + 16,384) + 16,384 for the level is below `LARGEST_BATCH_BYTES`. An
+exporter drops a larger record, and the rest of its batch with it."""
 KEPT = '["kubernetes.namespace_name", "kubernetes.pod_name", "kubernetes.container_name"]'
 BROKEN = r'"[\\x00\\x{FFFD}\\x{FFFE}]", "�"'
 """Pattern and replacement for NUL and for each byte that is not UTF-8, which a pattern sees as U+FFFD. A receiver that
@@ -68,18 +70,22 @@ LINE_STATEMENTS = (
     'set(log.body, "") where IsMap(log.body)',
     "set(log.body, String(log.body)) where not IsString(log.body)",
     "flatten(log.attributes)",
-    # Elasticsearch refuses a whole batch for an empty value, or for a number in a field of words.
+    'set(log.cache["attributes"], Len(log.attributes))',
+    # Elasticsearch refuses a whole batch for an empty value, and a record for a name of nothing but spaces.
     "stringify_all(log.attributes)",
-    f'set(log.body, Format("dropped: a message of %d bytes", [Len(log.body)])) where Len(log.body) > {LARGEST_MESSAGE}',
-    (
-        f"set(log.dropped_attributes_count, Len(log.attributes) - {MOST_ATTRIBUTES})"
-        f" where Len(log.attributes) > {MOST_ATTRIBUTES}"
-    ),
-    f"limit(log.attributes, {MOST_ATTRIBUTES}, {KEPT})",
-    f"truncate_all(log.attributes, {LARGEST_ATTRIBUTE})",
+    # Before the limits, because a replacement is three times as long as a byte.
     f"replace_pattern(log.body, {BROKEN})",
     f'replace_all_patterns(log.attributes, "value", {BROKEN})',
     f'replace_all_patterns(log.attributes, "key", {BROKEN})',
+    r'replace_all_patterns(log.attributes, "key", "^[\\s\\p{Z}]*\\z", "_")',
+    f'set(log.body, Format("dropped: a message of %d bytes", [Len(log.body)])) where Len(log.body) > {LARGEST_MESSAGE}',
+    f'delete_matching_keys(log.attributes, "^(?s:.{{{LONGEST_NAME + 1}}})")',
+    f"limit(log.attributes, {MOST_ATTRIBUTES}, {KEPT})",
+    (
+        'set(log.dropped_attributes_count, log.cache["attributes"] - Len(log.attributes))'
+        ' where log.cache["attributes"] > Len(log.attributes)'
+    ),
+    f"truncate_all(log.attributes, {LARGEST_ATTRIBUTE})",
     (
         'set(log.trace_id.string, log.attributes["trace_id"])'
         r' where IsMatch(log.attributes["trace_id"], "^[0-9a-f]{32}\\z")'

@@ -26,6 +26,17 @@ LOGS_PATTERN = "logs-*"
 """Every data stream of log lines, for readers."""
 OTLP_PATTERN = "logs-*.otel-*"
 """Data streams that the Collector writes. Elasticsearch chooses the name and applies its own template."""
+WORDS = {
+    "attributes_are_words": {
+        "path_match": "attributes.*",
+        "match_mapping_type": "string",
+        "mapping": {"type": "keyword", "ignore_above": 1024},
+    }
+}
+"""The type of every attribute, because the Collector makes each one a text.
+
+Without it Elastic's template `ecs@mappings` chooses a type by the name. It maps `exports` as an object, and
+Elasticsearch then refuses a record with a word there."""
 ROLLOVER = Duration("1d")
 ROLLOVER_SIZE = "50gb"
 """Largest primary shard: Elastic's guide to sizing shards gives 10 to 50 GB."""
@@ -58,7 +69,7 @@ def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[
                 name="settings-logs",
                 method="PUT",
                 path="/_component_template/logs@custom",
-                body={"template": {"settings": _settings(stream)}},
+                body={"template": {"settings": _settings(stream), "mappings": {"dynamic_templates": [WORDS]}}},
             )
     for user in users:
         yield from _user(user)

@@ -97,9 +97,22 @@ ROLE = closed(
         },
     }
 )
+WORDS = closed(
+    {
+        "attributes_are_words": closed(
+            {
+                "path_match": TEXT,
+                "match_mapping_type": one_of("string"),
+                "mapping": closed({"type": one_of("keyword"), "ignore_above": COUNT}),
+            }
+        )
+    }
+)
 REQUESTS: dict[str, Schema] = {
     "/_ilm/policy/": LIFECYCLE,
-    "/_component_template/": closed({"template": closed({"settings": INDEX_SETTINGS})}),
+    "/_component_template/": closed(
+        {"template": closed({"settings": INDEX_SETTINGS, "mappings": closed({"dynamic_templates": listed(WORDS)})})}
+    ),
     "/_security/role/": ROLE,
     "/_security/user/kibana_system/_password": closed({"password": TEXT}),
     "/_security/user/": closed({"password": TEXT, "roles": listed(TEXT)}),
