@@ -8,6 +8,7 @@ from pydantic import Field
 from voice_policies import ClosedModel, TextPattern
 
 from components.operation import Name
+from components.secret_keys import SecretKeys
 
 __all__ = ["ANSWERS", "CONNECTS", "CONNECTS_OVER_TLS", "RESOLVES", "BlackboxModule", "Scrape"]
 
@@ -62,6 +63,8 @@ class Scrape(ClosedModel):
     honor_labels: bool = False
     """Keep the labels `pod` and `namespace` of the series: they name the object that a series describes, not the
     server."""
+    token: SecretKeys | None = None
+    """The secret whose only key is the bearer token that Prometheus sends. `None` sends none."""
     module: BlackboxModule | None = None
     """The module with which the blackbox exporter probes `port` and `path`. `None` scrapes the pod itself."""
 

@@ -1,4 +1,4 @@
-"""The secret of Consul's servers."""
+"""The secrets of Consul's servers, and of the program that reads their metrics."""
 
 from __future__ import annotations
 
@@ -15,3 +15,5 @@ SECRET = SecretKeys(
 )
 """`management-token` is for the servers and for a person who creates tokens with fewer rights. `registration-token` may
 only register the declared services."""
+METRICS = SecretKeys(name="consul-metrics", keys=("token",), forms={"token": UUID})
+"""The token of Prometheus. It may read the servers' agents and nothing else."""

@@ -17,6 +17,9 @@ from components.operation import Name
 __all__ = ["CatalogueService"]
 
 POLICY = "declared-services"
+METRICS_POLICY = "metrics"
+METRICS_RULES = 'agent_prefix "" { policy = "read" }\n'
+"""The ACL policy of the token that reads the servers' metrics."""
 
 
 class CatalogueService(ClosedModel):
@@ -44,7 +47,7 @@ def rules(services: Iterable[CatalogueService]) -> str:
 
 
 def permit_script(config_path: str, run_path: str) -> str:
-    """A shell script that creates the ACL policy and the token; it runs in a server's container.
+    """A shell script that creates the ACL policies and the tokens; it runs in a server's container.
 
     A person runs the script once, after the servers have elected a leader, because the servers themselves store tokens.
     A second run changes nothing. A server whose registration was refused retries at its start and within two minutes
@@ -54,10 +57,13 @@ def permit_script(config_path: str, run_path: str) -> str:
 set -eu
 cd {run_path}
 export CONSUL_HTTP_TOKEN_FILE=management-token
-change=update
-consul acl policy read -name {POLICY} > /dev/null 2>&1 || change=create
-consul acl policy "$change" -name {POLICY} -rules @{config_path}/services.hcl > /dev/null
-CONSUL_HTTP_TOKEN_FILE=registration-token consul acl token read -self > /dev/null 2>&1 ||
-  consul acl token create -description "registers the declared services" -policy-name {POLICY} \\
-    -secret "$(cat registration-token)" > /dev/null
+permit() {{
+  change=update
+  consul acl policy read -name "$2" > /dev/null 2>&1 || change=create
+  consul acl policy "$change" -name "$2" -rules "@{config_path}/$2.hcl" > /dev/null
+  CONSUL_HTTP_TOKEN_FILE="$1" consul acl token read -self > /dev/null 2>&1 ||
+    consul acl token create -description "$3" -policy-name "$2" -secret "$(cat "$1")" > /dev/null
+}}
+permit registration-token {POLICY} "registers the declared services"
+permit metrics-token {METRICS_POLICY} "reads the servers' metrics"
 """

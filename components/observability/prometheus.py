@@ -20,6 +20,7 @@ from components.priority import Priority
 from components.probes import Probes
 from components.retention import Stream, disk_conflict
 from components.scrape import Scrape
+from components.secret_keys import merged
 from components.server import Server
 from components.services import each_pod, tcp
 from components.volumes import ConfigFiles
@@ -189,6 +190,7 @@ class Prometheus(Server):
                 env={"POD_NAME": POD_NAME, **go_runtime(self.sizing)},
                 mounts={"config": CONFIG_PATH, DATA_VOLUME: DATA_PATH},
                 probes=Probes.http("/-/healthy", "/-/ready", startup=Duration("10m")),
+                secrets=merged(target.scrape.token for target in self.targets if target.scrape.token),
             ),
             volumes={"config": ConfigFiles(f"{self.name}-config", self.files, reloaded=True)},
             replicas=self.replicas,

@@ -51,6 +51,7 @@ class ScrapeTarget(ClosedModel):
             "job_name": self.name,
             **({"honor_labels": True} if scrape.honor_labels else {}),
             **(probing(module.name) if module else {"metrics_path": scrape.path}),
+            **({"authorization": _bearer(f"{scrape.token.path}/{scrape.token.keys[0]}")} if scrape.token else {}),
             "kubernetes_sd_configs": [discovery([self.namespace])],
             "relabel_configs": [
                 {"source_labels": [f"{POD}phase"], "regex": "Succeeded|Failed", "action": "drop"},
@@ -78,7 +79,7 @@ def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
     return {
         "job_name": KUBELET,
         "scheme": "https",
-        "authorization": {"type": "Bearer", "credentials_file": f"{TOKEN_PATH}/token"},
+        "authorization": _bearer(f"{TOKEN_PATH}/token"),
         "tls_config": {"ca_file": f"{TOKEN_PATH}/ca.crt", "insecure_skip_verify": True},
         "kubernetes_sd_configs": [discovery(namespaces)],
         "relabel_configs": [
@@ -167,6 +168,11 @@ def duplicates(targets: Iterable[ScrapeTarget | ProbedHosts]) -> Iterator[str]:
     names = [target.name for target in targets]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"targets: {name} appears twice"
+
+
+def _bearer(file: str) -> dict[str, str]:
+    """The authorization of a job by a token. Prometheus reads the file at each scrape."""
+    return {"type": "Bearer", "credentials_file": file}
 
 
 def _meta(label: str) -> str:

@@ -27,7 +27,7 @@ BURNING = re.compile(r"ratio_rate(\w+) > .*?([\d.]+) \* ([\w:]+:budget)")
 ENOUGH = re.compile(r"increase\w+ > [1-9]")
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
 EXPORTED = re.compile(
-    r"(voice|gen_ai|apisix|barman_cloud|cnpg|elasticsearch|envoy|otelcol|probe|prometheus|redis|alertmanager"
+    r"(voice|gen_ai|apisix|barman_cloud|cnpg|consul|elasticsearch|envoy|otelcol|probe|prometheus|redis|alertmanager"
     r"|go|process)_|^(up|scrape_\w+|ALERTS)$"
 )
 """Prefixes of the metrics that the deployed programs export."""

@@ -135,7 +135,7 @@ _DEV = Profile(
         log_level="debug",
         trace_sample_ratio=Ratio("100%"),
         mesh=False,
-        metrics=MetricsStorage(retention=BUDGET_RETENTION, storage=Bytes("40Gi")),
+        metrics=MetricsStorage(retention=BUDGET_RETENTION, storage=Bytes("45Gi")),
         # There is no load balancer. Only kube-proxy must stop sending requests.
         ingress_grace=Duration("5s"),
     ),

@@ -3,7 +3,8 @@
 The metric names come from the exporters' sources, read on 2026-11-30: CloudNativePG 1.30 `config/manager/
 default-monitoring.yaml`, `pkg/management/postgres/webserver/metricserver/pg_collector.go` and
 `pkg/management/pgbouncer/metricsserver/pools.go`; plugin-barman-cloud 0.16 `web/docs/observability.md`; redis_exporter
-`exporter/exporter.go`; elasticsearch_exporter `collector/{cluster_health,nodes}.go`.
+`exporter/exporter.go`; elasticsearch_exporter `collector/{cluster_health,nodes}.go`. A test reads Consul's from a
+running Consul.
 """
 
 from __future__ import annotations
@@ -181,12 +182,49 @@ _ELASTICSEARCH_ALERTS = (
         "`GET _nodes/hot_threads` shows the work. Shorten the retention of logs, or give the nodes more memory",
     ),
 )
+_CONSUL_ALERTS = (
+    platform_alert(
+        "ConsulWithoutLeader",
+        "critical",
+        f"sum by (job) (consul_server_isLeader) == 0 or {_absent('consul_server_isLeader', 'consul')}",
+        "2m",
+        "No Consul server is the leader, or Prometheus may not read the servers: registrations and writes fail",
+        "`consul operator raft list-peers` names the servers. If they have a leader, permit the metrics: docs/edges.md",
+    ),
+    platform_alert(
+        "ConsulUnhealthy",
+        "warning",
+        "min by (job) (consul_autopilot_healthy) == 0",
+        "5m",
+        "Consul's leader counts at least one server as failed or behind: the loss of one more may stop Consul",
+        "`consul operator autopilot state` names the server. Look at its pod, then at its volume",
+    ),
+    platform_alert(
+        "ConsulRaftContactLate",
+        "warning",
+        # HashiCorp's guide "Monitor Consul server telemetry": above 200 ms servers may elect another leader.
+        'max by (job) (consul_raft_leader_lastContact{quantile="0.99"}) > 200',
+        "10m",
+        "Consul's leader last reached a server {{ $value | humanize }} ms ago (P99), so elections may follow",
+        "Compare the servers' CPU throttling and the network between their nodes",
+    ),
+    platform_alert(
+        "ConsulCommitsSlow",
+        "warning",
+        # A commit is one write to the disks of two of three servers. 500 ms is our own limit.
+        'max by (job) (consul_raft_commitTime{quantile="0.99"}) > 500',
+        "10m",
+        "Consul commits a write in {{ $value | humanize }} ms (P99)",
+        "Compare the latency of the servers' volumes. A full or shared disk is the usual cause",
+    ),
+)
 VALKEY = "valkey"
 """The scrape job of all Valkey servers, which Prometheus reads through their exporter."""
 STORE_ALERTS = {
     "postgresql": _POSTGRESQL_ALERTS,
     "postgresql-pooler": _POOLER_ALERTS,
     VALKEY: _VALKEY_ALERTS,
+    "consul": _CONSUL_ALERTS,
     "elasticsearch-exporter": _ELASTICSEARCH_ALERTS,
 }
 """Scrape job → the alerts on its metrics."""

@@ -458,6 +458,20 @@ def _memory(used: int) -> Series:
     )
 
 
+def _consul(metric: str, *values: str, **labels: str) -> Series:
+    """The servers' series, in their order."""
+    return _joined(
+        *(
+            _series(metric, value, job="consul", namespace="voice-data", pod=f"consul-{index}", **labels)
+            for index, value in enumerate(values)
+        )
+    )
+
+
+def _of_consul(severity: str = "warning") -> list[Labels]:
+    return _platform(severity, job="consul")
+
+
 def _index(color: str) -> Series:
     return _joined(
         *(
@@ -502,7 +516,7 @@ DESTINATION = {"cluster_name": "outbound|9000||rag-engine-grpc.voice-apps.svc.cl
 INDEX = {"job": "elasticsearch-exporter", "cluster": "elasticsearch"}
 WAYS = {"cluster-dns", "public-name", "public-entrance"}
 PROBED_HOSTS = ["cluster-dns", "public-name", "public-entrance", "certificates"]
-PROBED = ["consul", "redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", *PROBED_HOSTS]
+PROBED = ["redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", *PROBED_HOSTS]
 EVERYWHERE = [_whose(job) for job in _everyone()]
 SPEECH = {"job": "voice-engine", "name": "speech.synthesize"}
 FLOWS = {
@@ -834,6 +848,29 @@ CASES: dict[tuple[str, str | None], Case] = {
         "30m",
         _of_valkey(),
     ),
+    ("ConsulWithoutLeader", "critical"): Case(
+        _consul("consul_server_isLeader", "0x30", "0x30"),
+        _consul("consul_server_isLeader", "1x30", "0x30"),
+        "10m",
+        _of_consul("critical"),
+    ),
+    ("ConsulUnhealthy", "warning"): Case(
+        _consul("consul_autopilot_healthy", "0x30"), _consul("consul_autopilot_healthy", "1x30"), "10m", _of_consul()
+    ),
+    **{
+        (name, "warning"): Case(
+            _consul(metric, f"{limit + 1}x30", quantile="0.99"),
+            _consul(metric, f"{limit}x30", quantile="0.99")
+            | _consul(metric, f"{limit + 1}x30", quantile="0.9")
+            | _consul(metric, "NaNx30", quantile="0.5"),
+            "20m",
+            _of_consul(),
+        )
+        for name, metric, limit in (
+            ("ConsulRaftContactLate", "consul_raft_leader_lastContact", 200),
+            ("ConsulCommitsSlow", "consul_raft_commitTime", 500),
+        )
+    },
     ("ElasticsearchRed", "critical"): Case(
         _index("red"), _index("yellow"), "10m", _platform("critical", **INDEX, color="red")
     ),

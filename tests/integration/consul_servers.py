@@ -19,14 +19,14 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from components.consul.access import SECRET
+from components.consul.access import METRICS, SECRET
 from components.consul.servers import CONFIG_PATH, DATA_PATH, HTTP_PORT, RPC_PORT, RUN_PATH, SERVICES_PATH
 from tests.loopback import START_SECONDS, free_port
 from tests.platforms import of_kind
 from tests.programs import directory
 from tests.stack.voiceassistant.tiers.real_servers import Place, files
 
-PATHS = (CONFIG_PATH, SERVICES_PATH, RUN_PATH, DATA_PATH, SECRET.path)
+PATHS = (CONFIG_PATH, SERVICES_PATH, RUN_PATH, DATA_PATH, SECRET.path, METRICS.path)
 
 
 def new_gossip_key() -> str:
@@ -41,6 +41,7 @@ class Keys:
     gossip: str = field(default_factory=new_gossip_key)
     token: str = field(default_factory=lambda: str(uuid.uuid4()))
     registration: str = field(default_factory=lambda: str(uuid.uuid4()))
+    metrics: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 @dataclass
@@ -74,6 +75,7 @@ class Server:
         self.mount_services(files(self.environment, "consul-services"))
         for key, value in zip(SECRET.keys, (keys.gossip, keys.token, keys.registration), strict=True):
             self.place.write(f"{SECRET.path}/{key}", value)
+        self.place.write(f"{METRICS.path}/token", keys.metrics)
         subprocess.run(["/bin/sh", str(self.place.inside(f"{CONFIG_PATH}/write-secrets.sh"))], check=True)
 
     def mount_services(self, rendered: Mapping[str, str]) -> None:
@@ -87,10 +89,10 @@ class Server:
         (folder / "..data_tmp").symlink_to(version)
         (folder / "..data_tmp").replace(folder / "..data")
 
-    def permit_services(self) -> None:
+    def permit(self) -> None:
         """Run the operator's command in the container."""
         variables = {"CONSUL_HTTP_ADDR": self.url, "PATH": f"{self.program.parent}:{os.environ['PATH']}"}
-        script = self.place.inside(f"{SERVICES_PATH}/permit-services.sh")
+        script = self.place.inside(f"{SERVICES_PATH}/permit.sh")
         subprocess.run(["/bin/sh", str(script)], check=True, capture_output=True, env=variables)
 
     def start(self) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
-from components.consul.servers import RPC_PORT, Consul
+from components.consul.servers import Consul
+from stack.model.settings import ROOT
 from tests.integration.consul_servers import (
     Keys,
     Server,
@@ -19,6 +26,7 @@ from tests.integration.consul_servers import (
     wait_until,
 )
 from tests.platforms import platform
+from tests.stack.voiceassistant.exported_metrics import CONSUL
 from tests.stack.voiceassistant.tiers.real_servers import files
 
 pytestmark = pytest.mark.integration
@@ -56,10 +64,6 @@ def test_three_servers_make_one_cluster_that_the_readiness_probe_sees(servers: l
     (leader,) = {server.ask("status/leader")[1] for server in servers}
     assert leader in peers
     assert all(server.ready() for server in servers)
-    assert Consul.scrape.module
-    (expected,) = Consul.scrape.module.settings["fail_if_body_not_matches_regexp"]
-    assert expected == f":{RPC_PORT}"
-    assert leader.endswith(f":{servers[0].ports['server']}"), "the prober expects this text, with another port"
 
 
 def test_consul_listens_only_for_servers_and_http(servers: list[Server], keys: Keys) -> None:
@@ -134,10 +138,10 @@ def test_the_catalogue_lists_the_declared_services_after_the_operator_permits_th
     with running_servers(consul, "dev", 1, keys) as (server,):
         wait_until(lambda: "Service registration blocked by ACLs" in server.log, server)
         assert catalogue(server, keys.token) == {}
-        server.permit_services()
+        server.permit()
         restarted(server)
         wait_until(lambda: catalogue(server, keys.token) == DECLARED, server)
-        server.permit_services()
+        server.permit()
         assert catalogue(server, keys.token) == DECLARED
         assert server.ask("catalog/services") == (200, {})
         assert server.ask("catalog/service/agent-engine") == (200, [])
@@ -152,7 +156,7 @@ def test_consul_reloads_added_and_removed_services_without_a_restart(consul: Pat
     services = json.loads(rendered["services.json"])["services"]
     fewer = json.dumps({"services": [each for each in services if each["name"] != "agent-engine"]})
     with running_servers(consul, "dev", 1, keys) as (server,):
-        server.permit_services()
+        server.permit()
         restarted(server)
         wait_until(lambda: catalogue(server, keys.token) == DECLARED, server)
         server.mount_services({**rendered, "services.json": fewer})
@@ -164,22 +168,22 @@ def test_consul_reloads_added_and_removed_services_without_a_restart(consul: Pat
 def test_consul_accepts_rotated_tokens_after_a_restart_and_old_ones_until_deleted(consul: Path) -> None:
     old = Keys()
     with running_servers(consul, "dev", 1, old) as (server,):
-        server.permit_services()
+        server.permit()
         new = Keys(gossip=old.gossip)
         server.prepare(new)
         restarted(server)
         wait_until(lambda: server.knows(new.token), server)
-        server.permit_services()
+        server.permit()
         restarted(server)
         wait_until(lambda: catalogue(server, new.token) == DECLARED, server)
-        for token in (old.token, old.registration):
+        for token in (old.token, old.registration, old.metrics):
             accessor = server.ask("acl/token/self", token)[1]["AccessorID"]
             assert server.ask(f"acl/token/{accessor}", new.token, method="DELETE") == (200, True)
             assert not server.knows(token)
 
 
 def test_each_server_registers_the_services(servers: list[Server], keys: Keys) -> None:
-    servers[0].permit_services()
+    servers[0].permit()
     for server in servers:
         restarted(server)
 
@@ -189,10 +193,59 @@ def test_each_server_registers_the_services(servers: list[Server], keys: Keys) -
     wait_until(lambda: nodes() == {"consul-1", "consul-2", "consul-3"}, servers[0])
 
 
+def exposition(server: Server, token: str) -> str:
+    """The server's metrics as Prometheus reads them: it sends the token and accepts OpenMetrics. Empty if refused."""
+    headers = {"Authorization": f"Bearer {token}", "Accept": "application/openmetrics-text;version=1.0.0"}
+    asked = Request(f"{server.url}{Consul.scrape.path}", headers=headers)  # noqa: S310 - loopback
+    try:
+        with urlopen(asked, timeout=20) as answer:  # noqa: S310 - loopback
+            return str(answer.read().decode())
+    except HTTPError as refused:
+        assert refused.code == HTTPStatus.FORBIDDEN, refused
+        return ""
+
+
+def test_prometheus_reads_the_metrics_of_the_alerts_with_a_token_that_may_do_nothing_else(
+    servers: list[Server], keys: Keys
+) -> None:
+    assert exposition(servers[0], keys.metrics) == ""
+    servers[0].permit()
+
+    def seen() -> set[str]:
+        lines = "".join(exposition(server, keys.metrics) for server in servers).splitlines()
+        return {line.partition("{")[0].partition(" ")[0] for line in lines if not line.startswith("#")}
+
+    wait_until(lambda: CONSUL.keys() <= seen(), servers[0])
+    series = [line for line in exposition(servers[0], keys.metrics).splitlines() if not line.startswith("#")]
+    assert len(series) <= Consul.scrape.series
+    assert servers[0].ask("kv/agent-engine/mode", keys.metrics)[0] == 403
+    assert servers[0].ask("agent/service/register", keys.metrics, {"Name": "stranger", "Port": 80})[0] == 403
+    assert servers[0].ask("acl/tokens", keys.metrics)[0] == 403
+
+
 def test_gossip_is_encrypted_with_only_the_key_of_the_secret(servers: list[Server], keys: Keys) -> None:
     status, rings = servers[0].ask("operator/keyring", keys.token)
     assert status == 200
     assert [set(ring["Keys"]) for ring in rings if not ring["WAN"]] == [{keys.gossip}]
+
+
+def test_the_gossip_key_is_rotated_by_the_commands_of_the_document(
+    consul: Path, servers: list[Server], keys: Keys
+) -> None:
+    (row,) = (line for line in (ROOT / "docs" / "deploy.md").read_text().splitlines() if "`gossip-key`" in line)
+    options = re.findall(r"`(?:consul keyring )?(-\w+) (NEW|OLD)`", row)
+    assert options == [("-install", "NEW"), ("-use", "NEW"), ("-remove", "OLD")]
+    rotated = replace(keys, gossip=new_gossip_key())
+    for option, key in options:
+        command = [str(consul), "keyring", option, {"NEW": rotated.gossip, "OLD": keys.gossip}[key]]
+        variables = {"CONSUL_HTTP_ADDR": servers[0].url, "CONSUL_HTTP_TOKEN": keys.token}
+        subprocess.run(command, check=True, capture_output=True, env=variables)
+    keys.gossip = rotated.gossip
+    for server in servers:
+        server.prepare(rotated)
+        restarted(server)
+    rings = answer(servers[0], "operator/keyring", keys.token)
+    assert [set(ring["Keys"]) for ring in rings if not ring["WAN"]] == [{rotated.gossip}]
 
 
 def test_a_server_with_another_gossip_key_cannot_join(consul: Path, servers: list[Server], keys: Keys) -> None:

@@ -1,4 +1,4 @@
-"""Datastores: answers to probes, replicas, volumes, PostgreSQL with its pooler, archive and backups."""
+"""Datastores: answers to probes, replicas, volumes, PostgreSQL with its pooler and backups, and Consul."""
 
 from __future__ import annotations
 
@@ -97,6 +97,37 @@ _POSTGRESQL = Row(
         ),
     ),
 )
+_CONSUL = Row(
+    title="Consul",
+    panels=(
+        metrics(
+            "Leaders",
+            "Servers that lead. Exactly one does.",
+            {"leaders": "sum(consul_server_isLeader)"},
+            red_below=1,
+        ),
+        metrics(
+            "Servers that may be lost",
+            "The number of servers that the cluster can lose and still write.",
+            {"{{pod}}": "consul_autopilot_failure_tolerance"},
+            red_below=1,
+        ),
+        metrics(
+            "Last contact of the leader",
+            "P99 of the time since the leader reached a server.",
+            {"{{pod}}": 'consul_raft_leader_lastContact{quantile="0.99"}'},
+            "ms",
+            red_from=200,
+        ),
+        metrics(
+            "Time of a commit",
+            "P99 of the time until most servers have a write on disk.",
+            {"{{pod}}": 'consul_raft_commitTime{quantile="0.99"}'},
+            "ms",
+            red_from=500,
+        ),
+    ),
+)
 _SCHEDULED_JOBS = Row(
     title="Scheduled jobs",
     panels=(
@@ -125,5 +156,5 @@ def datastores() -> Dashboard:
     return Dashboard(
         uid="datastores",
         title="Datastores",
-        rows=(_EVERY_STORE, _POSTGRESQL, _SCHEDULED_JOBS),
+        rows=(_EVERY_STORE, _POSTGRESQL, _CONSUL, _SCHEDULED_JOBS),
     )

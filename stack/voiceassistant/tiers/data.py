@@ -68,8 +68,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     servers = Peer(namespace=site.DATA, name="consul", ports=())
     gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "udp_ports": (GOSSIP_PORT,)})
     yield Link(servers, gossip)
-    # The prober probes Consul and Valkey. Prometheus cannot scrape them: Consul's metrics need a token, and Valkey
-    # serves no metrics.
+    # The prober probes Valkey, which serves no metrics.
     yield scrape_link(graph.site, servers, Consul.scrape)
     cache, events = (deployed_store(graph, each.name) for each in (dependencies.REDIS, dependencies.EVENTS))
     for found in filter(None, (cache, events)):

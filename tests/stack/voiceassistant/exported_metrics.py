@@ -46,6 +46,14 @@ POSTGRESQL = {
     "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp": set(),
 }
 """CloudNativePG 1.30, plugin-barman-cloud 0.16, from the sources that `stack/voiceassistant/store_alerts.py` names."""
+CONSUL = {
+    "consul_server_isLeader": set(),
+    "consul_autopilot_healthy": set(),
+    "consul_autopilot_failure_tolerance": set(),
+    "consul_raft_leader_lastContact": {"quantile"},
+    "consul_raft_commitTime": {"quantile"},
+}
+"""Read from running Consul servers by a test."""
 MESH = {name: {"caller", "cluster_name"} for name in proxy.STATISTICS.values()}
 """The statistics that our configuration lets Istio's proxies export."""
 ENVOY = {
@@ -73,7 +81,7 @@ def exported() -> dict[str, set[str]]:
     edges = {name: {*tempo.EDGE_LABELS, "le", "source"} for name in tempo.METRICS if "service_graph" in name}
     volumes = {name: {"persistentvolumeclaim"} for name in KUBELET_METRICS}
     own = {"up": set[str](), "probe_success": set[str](), "ALERTS": {"alertname", "alertstate", "severity", "team"}}
-    found = own | runtime | state | spans | edges | volumes | GATEWAY | models | POSTGRESQL | MESH | ENVOY
+    found = own | runtime | state | spans | edges | volumes | GATEWAY | models | POSTGRESQL | CONSUL | MESH | ENVOY
     return {**{name: labels | TARGET for name, labels in found.items()}, **recorded()}
 
 
