@@ -1,8 +1,8 @@
-"""Log lines of nasty kinds, by the shipper's rules, a real Collector and Elasticsearch 9.5, each read back whole.
+"""Malformed log lines pass the shipper's rules and a real Collector. The test reads each one back from Elasticsearch.
 
-Two programs are in no registry. `tests/fluent_bit.py` stands for Fluent Bit. `tests/cluster/otlp_entrance.py` stands
-for Elasticsearch's OTLP entrance and for the templates that Elasticsearch installs itself. The Collector and the core
-of Elasticsearch are real, and so are their rendered configurations.
+No package registry has two of the programs. `tests/fluent_bit.py` emulates Fluent Bit. `tests/cluster/otlp_entrance.py`
+emulates Elasticsearch's OTLP entrance, and replaces the templates that Elasticsearch installs itself. The Collector and
+the core of Elasticsearch 9.5 are real. They have the rendered configuration.
 """
 
 import json

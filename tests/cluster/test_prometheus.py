@@ -40,7 +40,9 @@ def declared(environment: str) -> Prometheus:
 def written(environment: str, folder: Path) -> Path:
     """The rendered files, with their directories moved."""
     for name, text in declared(environment).files.items():
-        (folder / name).write_text(text.replace(f"{CONFIG_PATH}/", f"{folder}/").replace(TOKEN_PATH, str(folder)))
+        for path in (CONFIG_PATH, TOKEN_PATH, *(secret.path for secret in declared(environment).secrets)):
+            text = text.replace(f"{path}/", f"{folder}/")  # noqa: PLW2901 - one change after the other
+        (folder / name).write_text(text)
     for name in ("token", "ca.crt"):
         (folder / name).touch()
     return folder / "prometheus.json"
