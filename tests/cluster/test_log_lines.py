@@ -181,7 +181,7 @@ def test_each_line_arrives_whole_or_is_counted_as_dropped(collector: Path, elast
 
 
 def record(document: dict[str, Any]) -> Record:
-    """What a stored document says. Its attributes come without the pod's, and without those above the limit."""
+    """Message, attributes and count of a document, without the pod's attributes and those above the limit."""
     attributes, dropped = document["attributes"], document.get("dropped_attributes_count", 0)
     pod, own = attributes.items() & POD.items(), attributes.items() - POD.items()
     if len(attributes) == MOST_ATTRIBUTES:
