@@ -7,10 +7,9 @@ reference service calls a real provider.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
 import httpx
-from openai import AsyncOpenAI
-from openai.types.chat import ChatCompletionMessageParam
 from voice_models import ModelRuntime, ModelTransport
 from voice_models.fake_answers import chat_stream, embeddings, error, speech, transcription
 from voice_models.fake_provider import Answer, FakeNetwork, FakeProvider, FakeRequest
@@ -20,6 +19,10 @@ from voice_runtime import Runtime
 
 from voice_reference.configuration import ConfigurationFile
 from voice_reference.simulation import latency
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletionMessageParam
 
 PROMPT: list[ChatCompletionMessageParam] = [{"role": "user", "content": "When is high tide?"}]
 ANSWER = ("High ", "tide ", "is ", "at ", "noon.")
@@ -37,6 +40,8 @@ class ModelCalls:
         """The collector of the calls' metrics, for Prometheus."""
         self._configuration = configuration
         self._clients: dict[str, AsyncOpenAI] = {}
+        if runtime.bundle.models is not None:
+            _sdk()  # now, and not in the first request
 
     async def texts(self, call: OutboundCall) -> AsyncGenerator[str, None]:
         """Call the endpoint for the route's kind of model. Yields the parts of a text, and nothing for other kinds.
@@ -75,8 +80,15 @@ class ModelCalls:
         if name not in self._clients:
             network = _Providers(name, self._models.runtime, self._configuration)
             http = httpx.AsyncClient(transport=ModelTransport(self._models, name, network))
-            self._clients[name] = AsyncOpenAI(api_key="of the route", base_url="http://route/v1", http_client=http)  # type: ignore[arg-type]  # the SDK accepts httpx and declares httpx2
+            self._clients[name] = _sdk()(api_key="of the route", base_url="http://route/v1", http_client=http)  # type: ignore[arg-type]  # the SDK accepts httpx and declares httpx2
         return self._clients[name]
+
+
+def _sdk() -> type[AsyncOpenAI]:
+    """The client of the official SDK. Its import takes half a second, which services without model calls save."""
+    from openai import AsyncOpenAI  # noqa: PLC0415
+
+    return AsyncOpenAI
 
 
 class _Providers(httpx.AsyncBaseTransport):

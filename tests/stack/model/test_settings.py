@@ -338,7 +338,7 @@ def test_any_configuration_is_read_or_refused(config: dict[str, Any]) -> None:
     read_or_refused(config)
 
 
-@settings(max_examples=3000)
+@settings(max_examples=1000)
 @given(
     whole=st.lists(st.tuples(KEYS, st.sampled_from(ODD)), max_size=2),
     within=st.lists(st.tuples(st.sampled_from(WITHIN), st.sampled_from(ODD)), max_size=2),
