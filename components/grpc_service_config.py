@@ -35,17 +35,17 @@ def inexpressible(retry: Retry) -> Iterator[str]:
     if retry.max_attempts > MAX_ATTEMPTS:
         yield f"gRPC makes {MAX_ATTEMPTS} attempts at most, not {retry.max_attempts}: lower max_retries"
     if not retry.base_delay:
-        yield "gRPC always waits: set base_delay above 0s"
+        yield "gRPC always waits before a retry: set base_delay above 0s"
     if float(retry.budget.ratio) < MIN_TOKEN_RATIO or _max_tokens(retry) > MAX_TOKENS:
         yield f"gRPC's budget has a ratio of at least 0.1% and a reserve of at most {MAX_TOKENS // 2 - 1}"
     if "resource_exhausted" in retry.conditions:
-        yield "gRPC repeats RESOURCE_EXHAUSTED even if the callee names no time for it: leave resource_exhausted out"
+        yield "gRPC retries RESOURCE_EXHAUSTED even if the callee sends no retry delay: remove resource_exhausted"
     if "connection_failed" in retry.conditions and "unavailable" not in retry.conditions:
         yield "gRPC cannot tell connection_failed from unavailable: name both"
 
 
 def grpc_channels(calls: Iterable[OutboundCall]) -> dict[str, Any]:
-    """For each callee that gRPC itself guards: the address, and the service config of its channel."""
+    """Address and service config of the channel to each callee whose calls gRPC enforces."""
     found: dict[str, list[OutboundCall]] = {}
     for call in calls:
         if call.enforced_by.timeout == "grpc":

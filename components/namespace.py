@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["NamespaceGuard", "Quota"]
 
 POD_SECURITY_VERSION = "v1.34"
-"""Version of Pod Security: the oldest supported Kubernetes. Pinned, so that a cluster upgrade changes nothing."""
+"""The Pod Security Standards of the oldest supported Kubernetes. The pin keeps them when the cluster is upgraded."""
 
 
 class Quota(ClosedModel):
@@ -34,12 +34,12 @@ class Quota(ClosedModel):
 
 
 class NamespaceGuard(Component):
-    """The namespace of components that trust each other."""
+    """One namespace and its guardrails."""
 
     kind: ClassVar[str] = "Namespace"
     folder: ClassVar[str] = "10-namespaces"
     level: Literal["restricted", "baseline", "privileged"] = "restricted"
-    """`privileged` is for pods that read the node's files, such as a log shipper. No lower level permits it."""
+    """`privileged` is for pods that mount directories of the node, such as a log shipper. Other levels forbid that."""
     quota: Quota
     dns: tuple[Cidr, ...]
     """Addresses of the cluster's DNS Service."""

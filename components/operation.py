@@ -80,9 +80,9 @@ class Call(Declaration):
     purpose: Name | None = None
     """Tells two calls of one operation apart."""
     fallback: Sentence | None = None
-    """Makes the call soft, and says how the operation continues without it. `None` is a hard call."""
+    """Makes the call soft, and says how the operation continues without the answer. `None` makes the call hard."""
     needed_by_flows: bool = False
-    """True for a soft call whose failure the operation survives, but a flow through the operation does not."""
+    """True: if this soft call fails, the operation succeeds, but the flows through the operation fail."""
     fallback_uses: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     """Nodes that the fallback needs."""
     share: Ratio = Ratio("100%")
@@ -163,23 +163,23 @@ class Operation(Declaration):
     load: Rate | None = None
     """Arrivals from outside the platform. `None` if only declared calls arrive."""
     transport: Literal["unary", "streamed", "websocket"] = "unary"
-    """How callers exchange messages with it."""
+    """`streamed` and `websocket` send several messages in one call."""
     background: bool = False
     """True: no caller waits, because an event or a schedule starts the operation."""
     publishes: tuple[EventType, ...] = ()
     consumes: tuple[EventType, ...] = ()
     appends: tuple[EventType, ...] = ()
-    """Events that the operation appends to their stream without an outbox. Consumers read them in batches, so an
-    event causes no run of its own."""
+    """Events that the operation appends to their stream without an outbox. Consumers read them in batches, so the
+    load of a consumer does not grow with each event."""
     rate_limits: tuple[RateLimit, ...] = ()
     http: HttpRoute | None = None
-    """The route of a gateway's operation. Other nodes have none."""
+    """The gateway's HTTP route. `None` for operations of other nodes."""
     route: ModelRoute | None = None
-    """The route of a model's operation. Other nodes have none."""
+    """The model route that the operation serves. `None` for nodes that are not models."""
     model_use: ModelUse | None = None
     """Size of one call of a route, unless the calls declare it."""
     default_route: RouteName | None = None
-    """Route that callers use if an operation that chooses a route does not answer. Other operations have none."""
+    """For an operation that chooses a model route: the route that callers use if it does not answer."""
     saga: Saga | None = None
     """The saga that carries out the operation, if it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()

@@ -23,7 +23,7 @@ class Stream(ClosedModel):
     retention: PositiveDuration
     copies: int = 1
     sampled: Ratio | None = None
-    """Share of the data that is kept, if it is sampled. `daily` already contains it."""
+    """Share of the data that is kept, if the data is sampled. `daily` is the size after sampling."""
 
     @property
     def kept(self) -> Bytes:

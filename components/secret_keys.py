@@ -13,7 +13,7 @@ from components.operation import Name, Sentence
 __all__ = ["CERTIFICATE", "DOCKER_CONFIG", "SecretForm", "SecretKeys", "merged"]
 
 DOCKER_CONFIG = "dockerconfigjson"
-"""Key of a secret that only kubelet reads. Kubernetes requires a dot before this key."""
+"""Key of a secret that only kubelet reads. Its name in Kubernetes is `.dockerconfigjson`."""
 SECRETS_PATH = "/etc/voice/secrets"
 
 
@@ -43,7 +43,7 @@ class SecretForm(ClosedModel):
 
     @property
     def is_file(self) -> bool:
-        """True if the value has several lines, so that a file holds it."""
+        """True if the value has several lines, so `voice secrets` asks for a file."""
         return self.kind not in {"password", "uuid", "gossip-key", "url"}
 
 
@@ -52,11 +52,15 @@ UUID = SecretForm(kind="uuid", meaning="a UUID")
 CERTIFICATE: Mapping[str, SecretForm] = {
     "certificate": SecretForm(kind="certificate", meaning="the certificate with its chain, as PEM"),
     "private-key": SecretForm(kind="private-key", meaning="the certificate's private key without a password, as PEM"),
-    "authority": SecretForm(kind="authority", meaning="the certificate of the authority that signed it, as PEM"),
+    "authority": SecretForm(
+        kind="authority", meaning="the certificate of the authority that signed the certificate, as PEM"
+    ),
 }
 OBJECT_STORE_KEYS: Mapping[str, SecretForm] = {
-    "access-key-id": SecretForm(kind="password", owned=True, meaning="the id of an access key of the object store"),
-    "secret-access-key": SecretForm(kind="password", owned=True, meaning="the secret part of this access key"),
+    "access-key-id": SecretForm(kind="password", owned=True, meaning="the id of the object store's access key"),
+    "secret-access-key": SecretForm(
+        kind="password", owned=True, meaning="the secret part of the object store's access key"
+    ),
 }
 
 
@@ -70,7 +74,7 @@ class SecretKeys(ClosedModel):
     name: Name
     keys: tuple[Name, ...]
     forms: Mapping[Name, SecretForm] = Field(default_factory=dict)
-    """The form of each key; a random password where a key has none."""
+    """The form of each key. A key without a form holds a random password."""
     username: str | None = None
     """A user name in clear text beside the keys. CloudNativePG needs it for a `kubernetes.io/basic-auth` secret."""
 

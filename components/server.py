@@ -1,7 +1,7 @@
-"""A server declares its pods, and the Kubernetes resources follow.
+"""Servers and their workloads: a server declares its pods, and this module renders their Kubernetes resources.
 
-This module renders every pod of the platform, except the pods that an operator program creates. Settings for all pods
-belong in this file.
+It renders every pod of the platform, except the pods that a Kubernetes operator creates. Settings for all pods belong
+in this file.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SHUTDOWN_MARGIN = Duration("5s")
 
 @dataclass(frozen=True, kw_only=True)
 class Workload(ABC):
-    """Pods of one kind, as a server declares them. The subclasses are the controllers."""
+    """Identical pods of a server. Each subclass is one kind of controller, such as a Deployment or a Job."""
 
     name: str
     """The pods' name label, and the name of the resources that belong to this workload alone."""
@@ -92,9 +92,9 @@ class Workload(ABC):
     quorum: bool = False
     """True: never two pods on one host, because the loss of two pods at once would break the quorum."""
     writes: Sequence[Write] = ()
-    """Everything that the program may have on its volumes at one time, apart from `/tmp`."""
+    """The largest sizes of the data on the volumes at one time, apart from `/tmp`."""
     start_work: StartWork | None = None
-    """Work at the start that grows with the data. `None` if there is none."""
+    """Work at each start that takes longer with more data, such as a replay. `None`: the start takes constant time."""
 
     @abstractmethod
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
@@ -141,7 +141,7 @@ class Workload(ABC):
         yield from self.controllers(own, self._pod_template(server))
 
     def _pod_template(self, server: Server) -> PodTemplateSpec:
-        """The pod template. Its annotation changes with files that the program reads only at its start."""
+        """The pod template. Its digest annotation restarts the pods when a file changes that is read only at start."""
         more = self.pod_metadata or {}
         files = {name: text for volume in self.volumes.values() for name, text in volume.read_at_start.items()}
         digest = {CONFIG_DIGEST_ANNOTATION: digest_of(files)} if files else {}
@@ -237,7 +237,10 @@ class Server(Component):
 
     @override
     def resources(self) -> Iterator[Resource]:
-        """The resources of the workloads, shared ones once. Raises `ValueError` if two with the same name differ."""
+        """The resources of all workloads. A shared resource appears once.
+
+        Raises `ValueError` if two workloads declare different resources with one name.
+        """
         found: dict[tuple[str, str, str], Resource] = {}
         for workload in self.workloads():
             for resource in map(self._in_storage_class, workload.resources(self)):

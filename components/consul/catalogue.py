@@ -1,7 +1,7 @@
 """The declared services in Consul's catalogue.
 
-The servers register the services from a file, with a token that has no other right. Consul checks no health, because
-the registered address is a DNS name of Kubernetes that leads only to ready pods.
+The servers register the services from a file, with a token that has no other right. Consul runs no health
+checks, because the registered address is the DNS name of a Kubernetes Service, which has only ready pods.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METRICS_RULES = 'agent_prefix "" { policy = "read" }\n'
 
 
 class CatalogueService(ClosedModel):
-    """The address of a service: a gRPC port and an HTTP port."""
+    """Host and port of a service for gRPC, and host and port for HTTP."""
 
     name: Name
     grpc_host: str
@@ -49,8 +49,8 @@ def rules(services: Iterable[CatalogueService]) -> str:
 def permit_script(config_path: str, run_path: str) -> str:
     """A shell script that creates the ACL policies and the tokens; it runs in a server's container.
 
-    A person runs the script once, after the servers have elected a leader, because the servers themselves store tokens.
-    A second run changes nothing. A server whose registration was refused retries at its start and within two minutes
+    A person runs the script once, after the servers have elected a leader: without a leader Consul stores no tokens. A
+    second run changes nothing. A server whose registration was refused retries at its start and within two minutes
     (Consul's anti-entropy).
     """
     return f"""\

@@ -93,7 +93,7 @@ class Consul(Server):
             "data_dir": DATA_PATH,
             "bootstrap_expect": self.servers,
             "retry_join": [f"{self.name}-servers.{self.namespace}.svc.cluster.local"],
-            "client_addr": "0.0.0.0",  # noqa: S104 - the pod's own address; the network policy decides who connects
+            "client_addr": "0.0.0.0",  # noqa: S104 - the NetworkPolicy admits only declared callers
             "leave_on_terminate": False,
             "disable_update_check": True,
             # The declared services come and go without a restart.

@@ -177,7 +177,7 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
             "enable_control": False,
             "enable_server_tokens": False,
             "ssl": {"enable": True, "listen": [{"port": PORTS.https}]},
-            "status": {"ip": "0.0.0.0", "port": PORTS.status},  # noqa: S104 - the kubelet asks the pod's own address
+            "status": {"ip": "0.0.0.0", "port": PORTS.status},  # noqa: S104 - kubelet probes the pod's address
         },
         "deployment": {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}},
         "nginx_config": {

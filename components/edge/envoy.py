@@ -79,7 +79,7 @@ def _listener(allowed: AllowList) -> dict[str, Any]:
     return {
         "name": allowed.caller,
         "stat_prefix": allowed.caller,
-        "address": _address("0.0.0.0", allowed.port),  # noqa: S104 - the pod's own address; its network policy guards it
+        "address": _address("0.0.0.0", allowed.port),  # noqa: S104 - the NetworkPolicy admits only declared callers
         "listener_filters_timeout": HELLO_TIMEOUT,
         "listener_filters": [
             _extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector")
@@ -165,6 +165,6 @@ def _status_listener() -> dict[str, Any]:
     return {
         "name": "status",
         "stat_prefix": "status",
-        "address": _address("0.0.0.0", STATUS_PORT),  # noqa: S104 - the pod's own address; its network policy guards it
+        "address": _address("0.0.0.0", STATUS_PORT),  # noqa: S104 - the NetworkPolicy admits only declared callers
         "filter_chains": [{"filters": [manager]}],
     }

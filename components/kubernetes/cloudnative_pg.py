@@ -1,4 +1,4 @@
-"""Types of CloudNativePG's resources and of its Barman Cloud plugin's. mypy refuses fields that are not listed here.
+"""Types of the custom resources of CloudNativePG and its Barman Cloud plugin. mypy refuses fields that are not here.
 
 Sources: the operator's custom resource definitions, `config/crd/bases/postgresql.cnpg.io_*.yaml` of
 cloudnative-pg/cloudnative-pg 1.30, and `config/crd/bases/barmancloud.cnpg.io_objectstores.yaml` of

@@ -51,7 +51,7 @@ class Collector(Server):
     folder: ClassVar[str] = "30-observability"
     priority: ClassVar[Priority] = "core"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="own_readiness", reason="the program reports only that it answers"),
+        Exemption(rule="own_readiness", reason="the Collector has one health endpoint, for liveness and readiness"),
     )
     scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
     replicas: Annotated[int, Field(ge=1, le=20)]

@@ -96,7 +96,7 @@ class Elasticsearch(Server):
             yield "nodes is 2: two nodes survive no more losses than one; use 1, or at least 3"
         for stream in self.streams:
             if stream.copies > self.nodes:
-                yield f"{stream.name}: {stream.copies} copies need as many nodes, but nodes is {self.nodes}"
+                yield f"{stream.name}: {stream.copies} copies need {stream.copies} nodes, but nodes is {self.nodes}"
         yield from shared_disk_conflicts("streams", self.streams, self.storage * self.nodes)
 
     @override
@@ -128,7 +128,7 @@ class Elasticsearch(Server):
         shared: dict[str, object] = {
             "cluster.name": "voice",
             "node.name": "${POD_NAME}",
-            "network.host": "0.0.0.0",  # noqa: S104 - the pod's addresses; the NetworkPolicy decides who may connect
+            "network.host": "0.0.0.0",  # noqa: S104 - the NetworkPolicy admits only declared callers
             "network.publish_host": "${POD_IP}",
             "http.port": HTTP_PORT,
             "transport.port": TRANSPORT_PORT,
@@ -163,7 +163,7 @@ class Elasticsearch(Server):
         yield Write("logs", CONFIGURATION, "the JVM's crash report; logs go to the console")
 
     def _prepare(self) -> str:
-        """The script that writes configuration and keystore. Only a node with an empty disk lists the first masters."""
+        """Script that writes configuration and keystore. Only a node with an empty disk lists the initial masters."""
         login = write_login(SUPERUSER, LOGIN) if self.replicated else ""
         founders = to_json([f"{self.name}-{index}" for index in range(self.nodes)]).decode()
         found = f"[ -d {DATA_PATH}/_state ] || echo 'cluster.initial_master_nodes: {founders}' >> elasticsearch.yml\n"

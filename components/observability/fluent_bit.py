@@ -34,8 +34,8 @@ STATE_PATH = "/var/lib/fluent-bit"
 queued."""
 TAG = "kube."
 RETRY_LIMIT = 60
-"""Attempts for one chunk: about an hour while the Collector refuses. Pauses are random between 5 seconds and
-`BACKOFF_CAP`, on average half of this cap (`backoff_full_jitter` in src/flb_scheduler.c)."""
+"""Attempts to send one chunk. They last about an hour: the pause between two attempts is random between 5 seconds and
+`BACKOFF_CAP`, on average half of it (`backoff_full_jitter` in src/flb_scheduler.c)."""
 BACKOFF_CAP = 120
 BATCH_RECORDS = 50_000
 """More records than a chunk of 2 MB holds, so that one request carries a whole chunk. Fluent Bit would count a split
@@ -54,7 +54,7 @@ TRACEBACK = {
             ("raised", r"^[\t ]*$", "gap"),
             ("gap", r"^(During handling of the above exception|The above exception was the direct cause)", "chained"),
             ("chained", r"^[\t ]*$", "chained"),
-            # Not a start state: Fluent Bit ends a record before each state that may start one.
+            # Not a start state: Fluent Bit begins a new record at each line that matches a start state.
             ("raised,chained", r"^Traceback \(most recent call last\):$", "frames"),
         )
     ],
@@ -72,7 +72,7 @@ function without_nul(tag, timestamp, record)
   return 2, timestamp, record
 end
 """
-"""Lua function that replaces NUL, raw or escaped in JSON, by U+FFFD. Otherwise the output would end the text at NUL."""
+"""Lua function that replaces NUL, raw or escaped in JSON, by U+FFFD. The output plugin would cut the text at NUL."""
 SHUTDOWN = Duration("30s")
 PROBES = Probes(
     startup=Probe.http("/api/v1/uptime", period=STARTUP_PERIOD, failures=30),
@@ -89,11 +89,14 @@ class FluentBit(Server):
     priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(rule="run_as_user", reason="containers' log files belong to root, and only root can read them"),
-        Exemption(rule="no_host_path", reason="it reads the node's /var/log, and keeps its state on the node"),
+        Exemption(
+            rule="no_host_path",
+            reason="Fluent Bit reads the node's /var/log, and keeps its positions and buffer on the node",
+        ),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, path="/api/v2/metrics/prometheus")
     namespaces: str
-    """Pattern of the namespaces whose containers it reads."""
+    """Pattern of the namespaces whose containers' logs Fluent Bit reads."""
     collector: str
     """Host of the Collector."""
     buffer: Bytes
@@ -111,7 +114,7 @@ class FluentBit(Server):
                 "grace": SHUTDOWN.whole_seconds(),
                 "log_level": "info",
                 "http_server": "on",
-                "http_listen": "0.0.0.0",  # noqa: S104 - the pod's own; the network policy says who reaches it
+                "http_listen": "0.0.0.0",  # noqa: S104 - the NetworkPolicy admits only declared callers
                 "http_port": PORT,
                 "health_check": "on",
                 "scheduler.cap": BACKOFF_CAP,
@@ -140,10 +143,10 @@ class FluentBit(Server):
         }
 
     def _filters(self) -> list[dict[str, Any]]:
-        """Filters that join the lines of a traceback, and take names from the file and fields from the line.
+        """Filters. They join a traceback's lines, read pod names from the file name and parse the line's JSON.
 
         A line that is not JSON stays unchanged. The parser's own fields are removed before the line's fields are added,
-        because both contain a time and duplicate keys would remain.
+        because both contain `time`, and the record would have two keys of that name.
         """
         return [
             {
@@ -171,8 +174,8 @@ class FluentBit(Server):
             "match": f"{TAG}*",
             "host": self.collector,
             "port": COLLECTOR_PORT,
-            # The first existing key is the message: Python's and Elastic's name, Go's name, then the line that is not
-            # JSON.
+            # The first key that exists holds the message: `message` in Python's and Elastic's logs, `msg` in Go's, and
+            # `log` is a line that is not JSON.
             "logs_body_key": ["$message", "$msg", "$log"],
             "logs_body_key_attributes": "on",
             "batch_size": BATCH_RECORDS,

@@ -40,7 +40,7 @@ TRACE_SIZE = Bytes("20Ki")
 
 
 class InMemory(ClosedModel):
-    """Traces in the pod's memory. Jaeger drops the oldest traces first, and the end of the pod loses all traces."""
+    """Traces in the pod's memory. Jaeger drops the oldest traces first. When the pod ends, all traces are lost."""
 
     max_traces: int
 
@@ -60,7 +60,7 @@ class Jaeger(Server):
     kind: ClassVar[str] = "Jaeger"
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="own_readiness", reason="the program reports only that it answers"),
+        Exemption(rule="own_readiness", reason="Jaeger has one health endpoint, for liveness and readiness"),
     )
     scrape: ClassVar[Scrape] = Scrape(port=METRICS_PORT)
     replicas: int
@@ -72,9 +72,10 @@ class Jaeger(Server):
             return
         if self.replicas > 1:
             yield f"replicas is {self.replicas}: expected 1, because in memory each replica would hold other traces"
-        most = int(self.sizing.memory_limit.units * MEMORY_SHARE / TRACE_SIZE.units)
+        memory = self.sizing.memory_limit
+        most = int(memory.units * MEMORY_SHARE / TRACE_SIZE.units)
         if self.storage.max_traces > most:
-            yield f"max_traces is {self.storage.max_traces}: {self.sizing.memory_limit} of memory hold {most}"
+            yield f"max_traces is {self.storage.max_traces}: expected at most {most} in {memory} of memory"
 
     @property
     def files(self) -> dict[str, str]:
@@ -96,7 +97,7 @@ class Jaeger(Server):
                     "resource": {"service.name": self.name},
                     "metrics": {
                         "level": "normal",
-                        "readers": [{"pull": {"exporter": {"prometheus": {"host": "0.0.0.0", "port": METRICS_PORT}}}}],  # noqa: S104 - the pod's own; the network policy says who reaches it
+                        "readers": [{"pull": {"exporter": {"prometheus": {"host": "0.0.0.0", "port": METRICS_PORT}}}}],  # noqa: S104 - the NetworkPolicy admits only declared callers
                     },
                     "logs": {"level": "info", "encoding": "json"},
                 },
@@ -140,7 +141,7 @@ class Jaeger(Server):
 
     @override
     def workloads(self) -> Iterator[Workload]:
-        """The server, and the job that attaches the lifecycle policy to its indices."""
+        """The server. With Elasticsearch also the CronJob that attaches the lifecycle policy to Jaeger's indices."""
         yield Deployment(
             name=self.name,
             container=Container(
@@ -177,5 +178,5 @@ class Jaeger(Server):
 
 
 def _everywhere(port: int) -> str:
-    """The address `0.0.0.0` with a port. The network policy decides who connects."""
+    """The address `0.0.0.0` with a port. The NetworkPolicy decides who may connect."""
     return f"0.0.0.0:{port}"

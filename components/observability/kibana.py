@@ -90,7 +90,7 @@ class Kibana(Server):
         """Names and texts of the configuration files, as mounted."""
         settings = {
             "server.name": self.name,
-            "server.host": "0.0.0.0",  # noqa: S104 - the pod's own; the network policy says who reaches it
+            "server.host": "0.0.0.0",  # noqa: S104 - the NetworkPolicy admits only declared callers
             "server.port": PORT,
             "elasticsearch.hosts": [self.elasticsearch],
             "elasticsearch.username": ACCOUNT.user,

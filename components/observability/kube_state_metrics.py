@@ -50,17 +50,21 @@ METRICS = (
     "kube_horizontalpodautoscaler_status_current_replicas",
     "kube_horizontalpodautoscaler_status_condition",
 )
-"""The metrics that the rules read. The program offers a hundred times as many."""
+"""The metrics that alerts and dashboards read. kube-state-metrics offers a hundred times as many."""
 
 
 class KubeStateMetrics(Server):
-    """One replica, because a second would count everything twice. During a restart only its alerts are delayed."""
+    """One replica: each replica exports every object, so sums over two would be double. A restart delays alerts."""
 
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="no_api_token", reason="counts nodes, and pods, workloads and autoscalers of our namespaces"),
         Exemption(
-            rule="two_replicas", reason="two replicas would count everything twice, and a replica stores nothing"
+            rule="no_api_token",
+            reason="reads nodes, and in our namespaces pods, workloads and autoscalers, from the API server",
+        ),
+        Exemption(
+            rule="two_replicas",
+            reason="sums over two replicas would be double; the replica stores nothing that a restart could lose",
         ),
     )
     scrape: ClassVar[Scrape] = Scrape(port=PORT, honor_labels=True)
@@ -69,7 +73,7 @@ class KubeStateMetrics(Server):
 
     @override
     def workloads(self) -> Iterator[Deployment]:
-        """The pod. It is alive while it answers, and ready when its own metrics can be read."""
+        """The Deployment, with read access to the nodes and to the watched namespaces."""
         rules: list[PolicyRule] = [
             {"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]}
             for group, resources in WATCHED.items()

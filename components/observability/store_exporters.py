@@ -31,7 +31,7 @@ SHUTDOWN = Duration("10s")
 
 
 class ExporterProgram(ClosedModel):
-    """The interface of one exporter."""
+    """Port, credentials' environment variables and health path of one exporter."""
 
     scrape: Scrape
     user_variable: str
@@ -61,16 +61,16 @@ VALKEY_RULES = "+info +ping +client|setname"
 
 
 class StoreExporter(Server):
-    """One replica. It stores nothing, and reads the store again at the next scrape."""
+    """One replica. The exporter stores nothing: it reads the store at each scrape."""
 
     folder: ClassVar[str] = "30-observability"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="own_readiness", reason="the program reports only that it answers"),
+        Exemption(rule="own_readiness", reason="the exporter has one health endpoint, for liveness and readiness"),
         Exemption(
             rule="secrets_as_files",
             reason="the exporter reads its password from an environment variable; a rotated password needs a restart",
         ),
-        Exemption(rule="two_replicas", reason="it stores nothing, and reads the store again after half a minute"),
+        Exemption(rule="two_replicas", reason="the exporter stores nothing; a restart loses one or two scrapes"),
     )
     account: Account
     """The user at the store. It may read statistics and nothing else."""

@@ -1,4 +1,4 @@
-"""A database for each service that uses PostgreSQL. The role of the same name owns it and may do nothing else."""
+"""A database for each service that uses PostgreSQL. The database and the role that owns it have the service's name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROVISIONER = "provisioner"
 """Role that creates the services' roles and databases over the network. It cannot create a superuser."""
 PROVISIONER_SECRET = SecretKeys(name="postgresql-provisioner", keys=("password",))
 SUPERUSER_RESERVED = 3
-"""PostgreSQL's default, written out for readers."""
+"""PostgreSQL's default of `superuser_reserved_connections`."""
 
 
 class ServiceDatabase(ClosedModel):
@@ -28,7 +28,7 @@ class ServiceDatabase(ClosedModel):
     secret: SecretKeys
     """The secret whose key `password` holds the role's password."""
     connection_limit: Annotated[int, Field(ge=1)]
-    """Largest number of connections of the role. The server keeps the sum of all roles below its own limit."""
+    """Largest number of connections of the role. The audit compares the sum over all roles with `max_connections`."""
 
 
 class ServerLimits(ClosedModel):
@@ -49,7 +49,7 @@ class ServerLimits(ClosedModel):
 
 
 def provisioner_sql() -> str:
-    """SQL for `psql` that creates the provisioner, as the superuser on an empty volume."""
+    """SQL that creates the provisioner. The superuser runs it with `psql` when the volume is empty."""
     return f"""\
 \\set password `cat {PROVISIONER_SECRET.path}/password`
 CREATE ROLE "{PROVISIONER}" LOGIN CREATEROLE CREATEDB PASSWORD :'password';
@@ -59,9 +59,9 @@ GRANT CONNECT ON DATABASE postgres TO "{PROVISIONER}";
 
 
 def roles_sql(databases: Iterable[ServiceDatabase]) -> str:
-    """SQL for `psql` that creates the declared roles and databases, as the provisioner.
+    """SQL that creates the declared roles and databases. The provisioner runs it with `psql`.
 
-    Running it again applies new passwords and services.
+    A second run applies new passwords and adds new services.
     """
     # With this setting the provisioner may give a database to a role that it has created.
     return "SET createrole_self_grant = 'set';\n" + "".join(_role_and_database(database) for database in databases)

@@ -1,6 +1,6 @@
-"""Tables that several services need, such as the journal of sagas. Each role creates them in its own database.
+"""Tables that several services need, such as the journal of sagas. A Job creates them in each service's database.
 
-Each database has a Job, which holds only that role's password. Applying the files twice changes nothing, so an
+Each Job mounts only the password of the role that owns the database. Applying the files twice changes nothing, so an
 interrupted Job starts over. Jobs are immutable, so new files create a new Job. One CronJob deletes expired rows in all
 databases every night, with the role of each database.
 """
@@ -46,14 +46,14 @@ class DatabaseSchemas(Server):
     sizing: Sizing = SIZING
     databases: tuple[ServiceDatabase, ...]
     files: dict[str, str]
-    """Plain SQL, applied in the order of the names."""
+    """SQL text by file name. The Job applies the files in alphabetical order."""
     nightly: str
     """SQL that deletes expired rows."""
 
     @property
     @override
     def secrets(self) -> tuple[SecretKeys, ...]:
-        """No secrets of its own: the server's secrets are in the same namespace."""
+        """Empty: the database server declares the passwords, in the same namespace."""
         return ()
 
     @override
@@ -100,7 +100,10 @@ class DatabaseSchemas(Server):
 
     @property
     def script(self) -> str:
-        """Apply all files in one transaction. A lock makes jobs wait: `CREATE … IF NOT EXISTS` does not."""
+        """Script that applies all files in one transaction.
+
+        An advisory lock serializes jobs of one database, because concurrent `CREATE … IF NOT EXISTS` can fail.
+        """
         names = sorted(self.files)
         return (
             "set -eu\n"
@@ -114,7 +117,7 @@ class DatabaseSchemas(Server):
 
     @property
     def nightly_script(self) -> str:
-        """Clean one database after the other. A failure does not skip the others; the job fails at the end."""
+        """Script that cleans one database after the other. After a failure it cleans the rest, then the job fails."""
         databases = " ".join(database.name for database in self.databases)
         return (
             "set -u\nfailed=0\n"

@@ -1,4 +1,4 @@
-"""PostgreSQL for dev: one server without high availability. More pods of a StatefulSet would be more primaries."""
+"""PostgreSQL for dev: one server without high availability. A second pod would be a primary without replication."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ INIT_PATH = "/docker-entrypoint-initdb.d"
 """Scripts in this directory run once, when the volume is empty."""
 ROLES_PATH = "/etc/roles"
 RETRIES = 20
-"""Retries of the Job. Kubernetes waits longer before each retry, at most six minutes; the Job's deadline ends first."""
+"""Retries of the Job. Kubernetes doubles the pause up to six minutes, so the deadline ends the Job first."""
 SOCKET_PATH = "/var/run/postgresql"
 DATA_PATH = "/var/lib/postgresql"
 """Mount path of the volume. Since version 18 each major version has its own directory below it."""
@@ -53,7 +53,7 @@ MAX_WAL = Bytes("1Gi")
 TEMPORARY_FILES = Bytes("256Mi")
 """Largest size of the temporary files of one process. PostgreSQL's default is no limit."""
 REPLAY_RATE = Bytes("16Mi")
-"""Assumed rate of the replay, which is single-threaded."""
+"""Assumed bytes per second of the WAL replay, which is single-threaded."""
 SHUTDOWN = Duration("110s")
 """Longest time to end transactions and write a checkpoint. With the pre-stop sleep, the grace period is two minutes."""
 SUPERUSER_SECRET = SecretKeys(name="postgresql-superuser", keys=("password",))
@@ -67,9 +67,9 @@ PROBES = Probes(
 
 
 class PostgresqlServer(Server):
-    """One server. Its Service and pods have the name that the pooler has in other environments.
+    """One server. Service and pod label are the pooler's of other environments, so clients use the same address.
 
-    A Job creates roles and databases. A new service causes a new Job, and the server does not restart.
+    A Job creates roles and databases. A new service creates a new Job, and the server does not restart.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -119,7 +119,9 @@ class PostgresqlServer(Server):
                 Write(DATA_VOLUME, MAX_WAL, "write-ahead log between two checkpoints"),
                 Write(DATA_VOLUME, TEMPORARY_FILES * 4, f"temporary files of four queries, {TEMPORARY_FILES} each"),
                 Write("socket", Bytes("1Mi"), "a socket and its lock"),
-                Write("shared-memory", SHARED_MEMORY, "a parallel query that needs more fails"),
+                Write(
+                    "shared-memory", SHARED_MEMORY, "shared memory of parallel queries; a query that needs more fails"
+                ),
             ),
             start_work=StartWork(MAX_WAL, REPLAY_RATE, "replay of the write-ahead log since the last checkpoint"),
             shutdown=SHUTDOWN,

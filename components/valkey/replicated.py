@@ -61,7 +61,7 @@ PROXY_SIZING = Sizing.of(cpu=("100m", "500m"), memory=("64Mi", "128Mi"))
 SENTINEL_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 PROXIES = 2
 CONNECTS = Probes.tcp(readiness=Probe.tcp("tcp", **READY), port="tcp", startup=Duration("60s"))
-"""Probes of proxy and Sentinel. Both are ready as soon as their port is open."""
+"""Probes of the proxies, which are ready as soon as their port is open. Sentinels replace the readiness probe."""
 
 
 class ReplicatedValkey(Server):
@@ -77,7 +77,7 @@ class ReplicatedValkey(Server):
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         PLAIN_TEXT,
         Exemption(rule="headless_service", reason="each pod has its own Service, whose name Sentinel stores"),
-        Exemption(rule="own_readiness", reason="proxy and Sentinel report only that they answer"),
+        Exemption(rule="own_readiness", reason="HAProxy has one health check, for liveness and readiness"),
     )
     scrape: ClassVar[Scrape] = SCRAPE
     """The scrape of proxies and servers."""

@@ -194,14 +194,14 @@ def _concerns(graph: CallGraph, node: Node, alert: Alert) -> bool:
 
 
 def owner(graph: CallGraph, alerting: Alerting, node: Node) -> str:
-    """The team that repairs a node. For an external node, the calling teams ask its supplier."""
+    """The team that repairs a node. For an external node, the calling teams contact its supplier."""
     teams = {service.name: team for team, services in alerting.teams.items() for service in services}
     if isinstance(node, Service):
         return teams.get(node.name, alerting.platform_team)
     if _namespace(node):
         return alerting.platform_team
     callers = dict.fromkeys(teams.get(edge.caller.name, alerting.platform_team) for edge in graph.edges_to(node))
-    return f"{' and '.join(callers) or alerting.platform_team}, who ask the supplier"
+    return f"{' and '.join(callers) or alerting.platform_team}, who contact the supplier"
 
 
 def relations(edges: Iterable[Edge], end: Callable[[Edge], str]) -> list[Relation]:

@@ -120,10 +120,10 @@ def test_the_channel_has_the_strictest_budget_of_its_calls() -> None:
     ("change", "why"),
     [
         ({"max_retries": 5}, "gRPC makes 5 attempts at most, not 6: lower max_retries"),
-        ({"base_delay": Duration("0s")}, "gRPC always waits: set base_delay above 0s"),
+        ({"base_delay": Duration("0s")}, "gRPC always waits before a retry: set base_delay above 0s"),
         ({"budget": RetryBudget(reserve=500)}, "a reserve of at most 499"),
         ({"budget": RetryBudget(ratio=Ratio("0.09%"))}, "a ratio of at least 0.1%"),
-        ({"conditions": ("unavailable", "resource_exhausted")}, "even if the callee names no time for it"),
+        ({"conditions": ("unavailable", "resource_exhausted")}, "even if the callee sends no retry delay"),
         ({"conditions": ("connection_failed",)}, "gRPC cannot tell connection_failed from unavailable: name both"),
     ],
 )

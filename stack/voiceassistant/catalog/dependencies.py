@@ -1,6 +1,6 @@
 """Dependencies that we did not write: datastores, providers, infrastructure.
 
-Latency is the P95 of each operation at the callee. The deadline bounds one attempt and is below ten times the latency.
+Latency is the P95 of each operation at the callee. The deadline bounds an attempt and is at most ten times the latency.
 Availabilities are the platform's targets: PostgreSQL, Redis, gateway and DNS 99.99 %, other infrastructure 99.9 %, each
 provider 99.5 %. External hosts are reached through an egress proxy.
 """

@@ -1,4 +1,4 @@
-"""Exporters for the stores that serve no metrics themselves, in profiles with exporters."""
+"""Exporters for the stores that serve no metrics themselves. The profile says which exporters are deployed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """Each exporter connects to its stores, and Prometheus to each exporter."""
+    """Links from each exporter to its stores, and from Prometheus to each exporter."""
     servers, index = list(valkey_servers(graph, environment)), full_text_index(graph)
     if servers and environment.deploys(site.VALKEY_EXPORTER):
         exporter = _pods(site.VALKEY_EXPORTER)
@@ -48,7 +48,7 @@ def _valkey_exporter(environment: Environment, links: Links) -> StoreExporter:
         sizing=environment.server(site.VALKEY_EXPORTER).sizing,
         program=REDIS,
         account=VALKEY_ACCOUNT,
-        # Prometheus names the server in each scrape. The user may not run CONFIG, so the exporter must not call it.
+        # Prometheus names the Valkey server in each scrape. The exporter's ACL user may not run CONFIG.
         arguments=("--redis.addr=", "--config-command=-", "--exclude-latency-histogram-metrics"),
         links=links,
     )
