@@ -860,9 +860,7 @@ CASES: dict[tuple[str, str | None], Case] = {
     **{
         (name, "warning"): Case(
             _consul(metric, f"{limit + 1}x30", quantile="0.99"),
-            _consul(metric, f"{limit}x30", quantile="0.99")
-            | _consul(metric, f"{limit + 1}x30", quantile="0.9")
-            | _consul(metric, "NaNx30", quantile="0.5"),
+            _consul(metric, f"{limit}x30", quantile="0.99") | _consul(metric, f"{limit + 1}x30", quantile="0.9"),
             "20m",
             _of_consul(),
         )

@@ -208,7 +208,7 @@ def exposition(server: Server, token: str) -> str:
 def test_prometheus_reads_the_metrics_of_the_alerts_with_a_token_that_may_do_nothing_else(
     servers: list[Server], keys: Keys
 ) -> None:
-    assert exposition(servers[0], keys.metrics) == ""
+    assert exposition(servers[0], keys.registration) == ""
     servers[0].permit()
 
     def seen() -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -79,6 +80,12 @@ class Member:
         """Kill the process, as when its node is lost."""
         self.process.kill()
         self.process.wait()
+
+    def empty(self) -> None:
+        """Empty the volumes, which a new pod does not share with the old one."""
+        for path in ("/data", "/run/valkey"):
+            shutil.rmtree(self.place.inside(path))
+            self.place.inside(path).mkdir()
 
     def stop_in_order(self) -> None:
         """Stop the process as kubelet does: run the preStop script, then send SIGTERM."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from redis.exceptions import AuthenticationError
 
 from components.valkey.replicated import ReplicatedValkey
 from tests.loopback import free_port
@@ -31,6 +32,26 @@ def test_sentinels_replace_a_lost_primary_which_returns_as_a_replica(tmp_path: P
         sentinels[0].stop()
         sentinels[0].start()
         assert f"sentinel monitor cache 127.0.0.1 {elected.port} 2\n" in sentinels[0].file.read_text()
+
+
+def test_all_members_restart_with_a_rotated_password_of_the_replication(tmp_path: Path) -> None:
+    """The step of docs/deploy.md: no pod is left before the first one starts with the new password."""
+    with running_cache(tmp_path) as (nodes, sentinels):
+        members = (*nodes, *sentinels)
+        for member in members:
+            member.stop()
+        for member in members:
+            member.place.mount_secrets("redis", "prod", {"redis-replication": "rotated"})
+            member.empty()
+        for member in members:
+            member.start()
+        identity = {"user": "identity-service", "password": password_of("identity-service-redis")}
+        assert eventually(lambda: nodes[0].ask("SET", "identity-service:1", "after", **identity))
+        eventually(lambda: nodes[2].ask("GET", "identity-service:1", **identity) == "after")
+        eventually(lambda: {sentinel.primary for sentinel in sentinels} == {nodes[0].name})
+        assert nodes[0].ask("PING", user="replication", password="rotated")  # noqa: S106 - the test's own
+        with pytest.raises(AuthenticationError):
+            nodes[0].ask("PING", user="replication", password=password_of("redis-replication"))
 
 
 def test_a_sentinel_refuses_every_misspelt_key(tmp_path: Path) -> None:
