@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 from voice_policies import Bytes
 
-from components.consul.access import SECRET
+from components.consul.access import METRICS, SECRET
 from components.consul.catalogue import CatalogueService
 from components.consul.servers import GOSSIP_PORT, HTTP_PORT, RPC_PORT, RUN_PATH, Consul
 from components.container import Image
@@ -23,7 +23,7 @@ from tests.toy import SIZING
 KNOWN = {
     "auto_reload_config",
     "server", "datacenter", "data_dir", "bootstrap_expect", "retry_join", "client_addr", "leave_on_terminate",
-    "disable_update_check", "ports", "acl",
+    "disable_update_check", "ports", "acl", "telemetry",
 }  # fmt: skip
 """Keys that hashicorp/consul-k8s sets (charts/consul/templates/server-config-configmap.yaml), and `auto_reload_config`,
 which `tests/integration` tests with Consul itself."""
@@ -70,9 +70,10 @@ def test_an_even_number_of_servers_is_refused() -> None:
 
 
 def test_the_init_script_writes_key_and_tokens_into_a_separate_file(tmp_path: Path) -> None:
-    place = Place(tmp_path, (SECRET.path, RUN_PATH))
-    for key in SECRET.keys:
-        place.write(f"{SECRET.path}/{key}", f"the {key}")
+    place = Place(tmp_path, (SECRET.path, METRICS.path, RUN_PATH))
+    for secret in (SECRET, METRICS):
+        for key in secret.keys:
+            place.write(f"{secret.path}/{key}", f"the {key}")
     script = place.moved(consul().files["write-secrets.sh"])
     subprocess.run(["/bin/sh", "-c", script], check=True)
     assert json.loads((place.inside(RUN_PATH) / "secrets.json").read_text()) == {
@@ -85,6 +86,7 @@ def test_the_init_script_writes_key_and_tokens_into_a_separate_file(tmp_path: Pa
             }
         },
     }
+    assert (place.inside(RUN_PATH) / "metrics-token").read_text() == "the token"
 
 
 def test_only_the_servers_may_gossip_over_tcp_and_udp() -> None:
@@ -117,5 +119,6 @@ def test_each_secret_of_servers_and_jobs_is_declared_once_with_every_key() -> No
     secrets = {secret.name: set(secret.keys) for secret in consul().secrets}
     assert secrets == {
         "consul-server": {"gossip-key", "management-token", "registration-token"},
+        "consul-metrics": {"token"},
         "consul-backup": {"access-key-id", "secret-access-key"},
     }
