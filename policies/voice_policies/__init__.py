@@ -28,6 +28,7 @@ from voice_policies.measure import Bytes, Cpu, Duration, PositiveDuration, Rate,
 from voice_policies.model import Capability, Model, ModelPrice, PricedUnit
 from voice_policies.model_deployment import ModelDeployment
 from voice_policies.model_fallback import ModelFallback
+from voice_policies.model_hedge import ModelHedge
 from voice_policies.model_provider import ModelProvider
 from voice_policies.model_route import ModelRoute
 from voice_policies.models import Models
@@ -88,6 +89,7 @@ __all__ = [
     "Model",
     "ModelDeployment",
     "ModelFallback",
+    "ModelHedge",
     "ModelPrice",
     "ModelProvider",
     "ModelRoute",

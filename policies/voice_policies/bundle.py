@@ -223,6 +223,11 @@ class PolicyBundle(Policy):
                     f"outbound call {call.name} has timeout.overall {call.timeout.overall}, but its route has "
                     f"timeout.total {total}: set both to the same time"
                 )
+            elif call.route is not None and routes[call.route].hedge is not None and call.idempotency != "idempotent":
+                yield (
+                    f"outbound call {call.name} has idempotency {call.idempotency}, but route {call.route} has a hedge "
+                    "and may send a request twice: make the call idempotent or leave out hedge"
+                )
         for where, name in _stores_of(self.models) if self.models else ():
             if name not in calls or calls[name].protocol != "redis":
                 yield f"{where} names outbound call {name}, which is not a call to Redis"

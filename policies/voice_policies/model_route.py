@@ -12,6 +12,7 @@ from voice_policies.cooldown import Cooldown
 from voice_policies.measure import Duration
 from voice_policies.model import Capability
 from voice_policies.model_fallback import ModelFallback
+from voice_policies.model_hedge import ModelHedge
 from voice_policies.names import DnsLabel
 from voice_policies.output_limit import OutputLimit
 from voice_policies.policy import Policy
@@ -20,6 +21,8 @@ from voice_policies.response_cache import ResponseCache
 from voice_policies.stream_latency import StreamLatency
 from voice_policies.stream_timeout import StreamTimeout
 
+HEDGED: frozenset[Capability] = frozenset({"embeddings", "reranking"})
+"""Capabilities whose answers are small and equal, so that a second request wastes little."""
 LatencyClass = Literal["interactive", "batch", "reasoning"]
 """`interactive`: a user waits for the first token. `batch`: nobody waits. `reasoning`: the model thinks first."""
 
@@ -36,6 +39,8 @@ class ModelRoute(Policy):
     """A call within both parts counts as goodput. `None` counts every successful call."""
     timeout: StreamTimeout = StreamTimeout()
     fallback: ModelFallback = ModelFallback()
+    hedge: ModelHedge | None = None
+    """Only for embeddings and re-ranking. `None`: the next candidate is asked only after a failure."""
     cooldown: Cooldown = Cooldown()
     output_limit: OutputLimit | None = None
     """Required for models that generate text (rule M10); `None` for others."""
@@ -62,8 +67,20 @@ class ModelRoute(Policy):
                 f"fallback.max_attempts {attempts} needs {attempts} candidates, found {len(self.candidates)}: "
                 "add candidates or lower max_attempts"
             )
+        yield from self._hedge_conflicts()
         if self.timeout.total < self.max_waiting:
             yield (
                 f"timeout.total {self.timeout.total} cannot hold {attempts} attempts of timeout.first_token "
                 f"{self.timeout.first_token} with backoff: {self.max_waiting}"
             )
+
+    def _hedge_conflicts(self) -> Iterator[str]:
+        hedge = self.hedge
+        if hedge is None:
+            return
+        if others := sorted(set(self.capabilities) - HEDGED):
+            yield f"hedge is only for {' and '.join(sorted(HEDGED))}, and the route requires {', '.join(others)}"
+        if self.fallback.max_attempts == 1:
+            yield "hedge needs a second attempt, and fallback.max_attempts is 1"
+        if hedge.delay >= self.timeout.first_token:
+            yield f"hedge.delay {hedge.delay} must be below timeout.first_token {self.timeout.first_token}"

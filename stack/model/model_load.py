@@ -64,9 +64,14 @@ class ModelDemand:
         return self.models.candidates(self.route)
 
     @property
+    def requests_per_call(self) -> float:
+        """Most requests for each call while no provider fails: 1 and the hedged share."""
+        return 1.0 + (float(self.route.hedge.budget.ratio.fraction) if self.route.hedge else 0.0)
+
+    @property
     def tokens_per_minute(self) -> float:
-        """Mean number of input and output tokens of all calls in a minute."""
-        return self.rate * (self.use.input_mean + self.use.output_mean) * 60
+        """Mean number of input and output tokens of all calls in a minute, hedged requests included."""
+        return self.rate * self.requests_per_call * (self.use.input_mean + self.use.output_mean) * 60
 
     @property
     def streams(self) -> float:
@@ -75,9 +80,9 @@ class ModelDemand:
 
     @property
     def micro_usd(self) -> int:
-        """Mean cost of a call at the preferred candidate. 0 without a price."""
-        price = self.candidates[0].model.price
-        return price.micro_usd(self.use.input_mean, self.use.output_mean) if price else 0
+        """Mean cost of a call at the preferred candidate, the hedged share included. 0 without a price."""
+        price, requests = self.candidates[0].model.price, self.requests_per_call
+        return round(price.micro_usd(self.use.input_mean, self.use.output_mean) * requests) if price else 0
 
 
 def model_edges(graph: CallGraph) -> Iterator[tuple[Edge, ModelRoute, ModelDependency]]:

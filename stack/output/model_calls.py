@@ -51,7 +51,8 @@ def route_rows(graph: CallGraph) -> Iterator[Row]:
             "candidates": ", ".join(
                 f"{each.name} ({models.provider(each).host.host})" for each in models.candidates(route)
             ),
-            "attempts": str(route.fallback.max_attempts),
+            "attempts": str(route.fallback.max_attempts)
+            + (f", hedged after {route.hedge.delay}" if route.hedge else ""),
             "timeout": f"{timeout.first_token}, {timeout.idle}, {timeout.total}",
             "load": f"{tokens / 1e6:,.1f} million tokens a minute" if not streams else f"{streams:,.0f} streams",
             "quota": " + ".join(_quota(each.tokens_per_minute, each.streams) for each in models.candidates(route)),

@@ -68,6 +68,9 @@ ROUTE = {
 }
 
 
+EMBED = {"candidates": ["a-fast", "b-fast"], "capabilities": ["embeddings"], "hedge": {"delay": "100ms"}}
+
+
 def models(**overrides: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "providers": {"a": provider("a"), "b": provider("b")},
@@ -184,6 +187,17 @@ def test_the_addresses_of_a_model_call_are_those_of_its_providers() -> None:
         (ModelRoute, {**ROUTE, "candidates": ["a"]}, "fallback.max_attempts 2 needs 2 candidates, found 1"),
         (ModelRoute, {**ROUTE, "timeout": {"total": "1449ms"}}, "cannot hold 2 attempts of timeout.first_token 700ms"),
         (ModelRoute, {**ROUTE, "capabilities": ["telepathy"]}, "'text', 'streaming'"),
+        (
+            ModelRoute,
+            {**ROUTE, "hedge": {"delay": "100ms"}},
+            "hedge is only for embeddings and reranking, and the route requires text",
+        ),
+        (
+            ModelRoute,
+            {**EMBED, "hedge": {"delay": "700ms"}},
+            "hedge.delay 700ms must be below timeout.first_token 700ms",
+        ),
+        (ModelRoute, {**EMBED, "fallback": {"max_attempts": 1}}, "hedge needs a second attempt"),
         (TokenBudget, {**budget("tenant"), "tokens": 0}, "greater than or equal to 1"),
         (TokenBudget, {**budget("user")}, "'tenant' or 'deployment'"),
         (ResponseCache, {"max_age": "1h", "store": "redis.access", "scope": []}, "expected at least 1"),
@@ -224,6 +238,13 @@ def test_contradictory_models_are_refused(kind: type[Policy], values: dict[str, 
 def test_a_call_that_contradicts_its_route_is_refused(overrides: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         adapter(model_call(**overrides))
+
+
+def test_a_call_that_must_not_be_repeated_cannot_be_hedged() -> None:
+    hedged = read(models(routes={"llm.generate": EMBED}))
+    assert adapter(models=hedged).models == hedged
+    with pytest.raises(ValidationError, match=r"has idempotency never, but route llm\.generate has a hedge"):
+        adapter(model_call(idempotency="never"), models=hedged)
 
 
 def test_a_budget_needs_a_call_to_its_store() -> None:

@@ -84,8 +84,8 @@ class ModelCall:
 
     @property
     def has_fallen_back(self) -> bool:
-        """True if a second candidate was attempted."""
-        return len(self._tried) > 1
+        """True if a second candidate was attempted after a failure."""
+        return self._failure is not None and len(self._tried) > 1
 
     def next(self) -> ModelAttempt | Wait:
         """The next attempt, or the wait before it. Raises `ModelError` if no further attempt is possible."""
@@ -111,6 +111,16 @@ class ModelCall:
         if self._failure is not None:
             raise self._failure
         raise self._refused("no_candidate", None if earliest == NEVER else earliest)
+
+    def hedge(self) -> ModelAttempt | None:
+        """An attempt beside the one that runs. `None` if no other candidate may be attempted now."""
+        if self.attempts >= self.route.fallback.max_attempts:
+            return None
+        try:
+            attempt = self.next()
+        except ModelError:
+            return None
+        return None if isinstance(attempt, Wait) else attempt
 
     def has_no_budget(self, attempt: ModelAttempt, error: BudgetExceededError) -> None:
         """Note that a budget refused the attempt.

@@ -42,7 +42,7 @@ class Exchange(httpx.AsyncByteStream):
         self.attempt = attempt
         self.content_type = ""
         self._idle = idle
-        self._kept = kept
+        self.kept = kept
         self.span = span
         self._send = send
         self._on_end = on_end
@@ -132,8 +132,8 @@ class Exchange(httpx.AsyncByteStream):
         return handed_on
 
     def _keep(self, content: bytes) -> None:
-        if self._kept is not None:
-            self._kept.append(content)
+        if self.kept is not None:
+            self.kept.append(content)
 
     def _failed(self, error: Exception) -> ModelError:
         """The error for the caller.

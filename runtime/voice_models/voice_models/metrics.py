@@ -96,9 +96,16 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_fallbacks_total",
         "counter",
-        "Model calls that attempted a second candidate.",
+        "Model calls that attempted a second candidate after a failure.",
         _ROUTE,
         _counter(lambda counts: counts.fallbacks),
+    ),
+    Metric(
+        "voice_model_hedges_total",
+        "counter",
+        "Model calls that sent a second request beside a slow first one.",
+        _ROUTE,
+        _counter(lambda counts: counts.hedges),
     ),
     Metric(
         "voice_model_tokens_total",

@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import httpx
-from voice_policies import ModelRoute, Models, OutboundCall
+from voice_policies import ModelHedge, ModelRoute, Models, OutboundCall
+from voice_runtime import RetryBudget
 
 from voice_models.attempt import ModelAttempt
 from voice_models.call import Wait
@@ -40,7 +41,6 @@ class RoutedCall:
         self._call = runtime.begin(declared.name, request)
         self._caller = caller()
         self._cache_key = ""
-        self._kept: list[bytes] = []
         self._is_over = False
 
     @property
@@ -65,16 +65,63 @@ class RoutedCall:
             if isinstance(attempt, Wait):
                 await asyncio.sleep(attempt.seconds)
                 continue
-            span = await self._runtime.reserve(self._call, attempt, self._models, self._caller.tenant)
-            if span is None:
+            exchange = await self._reserved(attempt)
+            if exchange is None:
                 continue
-            kept = self._kept if self._cache_key else None
-            exchange = Exchange(attempt, span, self._send, self._ended, idle=self._runtime.idle(self._call), kept=kept)
+            hedge = self._route.hedge
             try:
-                return await exchange.open(self._prepared)
+                return await (exchange.open(self._prepared) if hedge is None else self._hedged(exchange, hedge))
             except ModelError as error:
                 failure = error
             await asyncio.sleep(self._call.failed(attempt, failure))
+
+    async def _reserved(self, attempt: ModelAttempt) -> Exchange | None:
+        """The exchange of an attempt whose tokens are reserved. `None` if its deployment's budgets have no room."""
+        span = await self._runtime.reserve(self._call, attempt, self._models, self._caller.tenant)
+        if span is None:
+            return None
+        kept: list[bytes] | None = [] if self._cache_key else None
+        return Exchange(attempt, span, self._send, self._ended, idle=self._runtime.idle(self._call), kept=kept)
+
+    # --- hedging
+
+    async def _hedged(self, exchange: Exchange, hedge: ModelHedge) -> httpx.Response:
+        """The first answer of the exchange and of a second one, which starts after the delay. Raises `ModelError`."""
+        budget = self._runtime.hedges(self._call, hedge)
+        budget.calls.add(self._outbound.now())
+        running = {asyncio.ensure_future(exchange.open(self._prepared)): exchange}
+        try:
+            done, _ = await asyncio.wait(running, timeout=hedge.delay.seconds)
+            if not done and (second := await self._second(budget)) is not None:
+                running[asyncio.ensure_future(second.open(self._prepared))] = second
+            return await self._first_answer(running)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _second(self, budget: RetryBudget) -> Exchange | None:
+        """The exchange with the next candidate. `None` if budget, candidates or tokens do not allow it."""
+        attempt = self._call.hedge() if budget.spend() else None
+        if attempt is None:
+            return None
+        try:
+            second = await self._reserved(attempt)
+        except ModelRefusedError:
+            return None
+        self._runtime.statistics.hedges[self._call.route_name] += second is not None
+        return second
+
+    async def _first_answer(self, running: dict[asyncio.Task[httpx.Response], Exchange]) -> httpx.Response:
+        """The first answer. A failure waits for the other exchange, unless its class is returned to the caller."""
+        while True:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=lambda task: task.exception() is not None):
+                exchange, error = running.pop(task), task.exception()
+                if isinstance(error, ModelError):
+                    self._call.failed(exchange.attempt, error)
+                if error is None or not running or not isinstance(error, ModelError):
+                    return task.result()
 
     def _prepared(self, attempt: ModelAttempt) -> httpx.Request:
         """The request for the candidate. Raises `OSError` if the key's file holds no key."""
@@ -113,7 +160,7 @@ class RoutedCall:
         if attempt.is_committed and isinstance(attempt.state, Settled):
             event = attempt.state.event
             self._over(_kind(event), event)
-            self._keep(attempt, exchange.content_type, event)
+            self._keep(exchange, event)
 
     def _over(self, kind: CallKind, event: ModelAttempted | None = None) -> None:
         if self._is_over:
@@ -139,13 +186,13 @@ class RoutedCall:
         self._over("successful")
         return httpx.Response(200, headers={"content-type": found.content_type}, content=found.content)
 
-    def _keep(self, attempt: ModelAttempt, content_type: str, event: ModelAttempted) -> None:
+    def _keep(self, exchange: Exchange, event: ModelAttempted) -> None:
         """Cache a complete answer of the preferred model. The key names that model, so other answers are not cached."""
         policy, preferred = self._route.cache, self._call.preferred
-        if policy is None or preferred is None or event.finish_reason != "stop":
+        if policy is None or preferred is None or event.finish_reason != "stop" or exchange.kept is None:
             return
-        if attempt.candidate.model.name == preferred.model.name:
-            answer = CachedAnswer(content_type, b"".join(self._kept))
+        if exchange.attempt.candidate.model.name == preferred.model.name:
+            answer = CachedAnswer(exchange.content_type, b"".join(exchange.kept))
             self._runtime.in_background(self._runtime.cache.put(policy, self._cache_key, answer))
 
 

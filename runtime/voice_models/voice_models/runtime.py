@@ -7,8 +7,17 @@ from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
 from opentelemetry.trace import Span
-from voice_policies import Models, OutboundCall
-from voice_runtime import Caller, Runtime, SharedStore, Timeout, UnknownCallError, current_request, remaining
+from voice_policies import ModelHedge, Models, OutboundCall
+from voice_runtime import (
+    Caller,
+    RetryBudget,
+    Runtime,
+    SharedStore,
+    Timeout,
+    UnknownCallError,
+    current_request,
+    remaining,
+)
 
 from voice_models.attempt import ModelAttempt
 from voice_models.call import NEVER, ModelCall
@@ -44,6 +53,7 @@ class ModelRuntime:
         self._sinks = tuple(sinks)
         self._background: set[asyncio.Task[None]] = set()
         self._idle: dict[float, Timeout] = {}
+        self._hedges: dict[str, RetryBudget] = {}
         self._known: tuple[Models, dict[str, tuple[Candidate, ...]]] | None = None
 
     def declared(self, name: str) -> tuple[OutboundCall, Models, str]:
@@ -115,6 +125,14 @@ class ModelRuntime:
         if seconds not in self._idle:
             self._idle[seconds] = Timeout("model_route", seconds, self.runtime.clock)
         return self._idle[seconds]
+
+    def hedges(self, call: ModelCall, hedge: ModelHedge) -> RetryBudget:
+        """The bound on the second requests of a route. It outlives a reload."""
+        budget = self._hedges.get(call.route_name)
+        if budget is None:
+            budget = self._hedges[call.route_name] = RetryBudget(hedge.budget, self.runtime.clock)
+        budget.reconfigure(hedge.budget)
+        return budget
 
     async def settle(self, attempt: ModelAttempt, span: Span, tenant: str) -> None:
         """Settle an attempt that has ended: budgets, ledger, counts and span, once."""

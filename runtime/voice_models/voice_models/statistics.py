@@ -50,6 +50,7 @@ class ModelStatistics:
         self.good_calls: Counter[str] = Counter()
         self.attempts: Counter[tuple[str, str, str]] = Counter()
         self.fallbacks: Counter[str] = Counter()
+        self.hedges: Counter[str] = Counter()
         self.tokens: Counter[tuple[str, str, str, str]] = Counter()
         self.micro_usd: Counter[tuple[str, str]] = Counter()
         self.cache_hits: Counter[str] = Counter()

@@ -39,7 +39,7 @@ from voice_runtime.outcome import (
     classify,
     dependency_failure,
 )
-from voice_runtime.retry import Retry
+from voice_runtime.retry import Retry, RetryBudget
 from voice_runtime.runtime import Runtime
 from voice_runtime.shared_store import SharedStore
 from voice_runtime.timeout import Timeout
@@ -73,6 +73,7 @@ __all__ = [
     "Request",
     "RetriesExhaustedError",
     "Retry",
+    "RetryBudget",
     "Runtime",
     "SharedStore",
     "SoftCallError",

@@ -47,6 +47,8 @@ def _times(route: ModelRoute) -> Iterator[Row]:
     fallback, timeout, cooldown = route.fallback, route.timeout, route.cooldown
     each = " at different candidates" if fallback.distinct else ""
     yield "fallback", f"{fallback.max_attempts} attempts{each}, wait ≤ {fallback.backoff}, {RUNTIME}"
+    if hedge := route.hedge:
+        yield "hedge", f"a second request after {hedge.delay}, at most {hedge.budget.ratio} of the calls, {RUNTIME}"
     begin = f"connect {timeout.connect}, first token {timeout.first_token}"
     yield "stream timeout", f"{begin}, idle {timeout.idle}, total {timeout.total}, {RUNTIME}"
     yield "cooldown", f"{cooldown.default}, at most {cooldown.max}; {cooldown.quota} for a spent quota, {RUNTIME}"

@@ -16,6 +16,7 @@ from voice_policies import (
     Capability,
     Duration,
     Model,
+    ModelHedge,
     ModelPrice,
     ModelRoute,
     OutputLimit,
@@ -195,7 +196,8 @@ LLM = ModelDependency.of(
         ModelUse(input_p95=400, input_mean=200, output_max=16, output_mean=12),
         DEPLOYMENTS,
     ),
-    # Re-ranking and embeddings answer as a whole, so their first token is the whole answer.
+    # Re-ranking and embeddings answer as a whole, so their first token is the whole answer. A second request follows at
+    # the P95 of their latency.
     route(
         "rerank",
         ModelRoute(
@@ -203,6 +205,7 @@ LLM = ModelDependency.of(
             capabilities=("reranking",),
             objective=_latency("80ms"),
             timeout=_waits("250ms", "600ms"),
+            hedge=ModelHedge(delay=Duration("80ms")),
         ),
         ModelUse(input_p95=8_000, input_mean=4_000),
         DEPLOYMENTS,
@@ -214,6 +217,7 @@ LLM = ModelDependency.of(
             capabilities=("embeddings",),
             objective=_latency("50ms"),
             timeout=_waits("200ms", "500ms"),
+            hedge=ModelHedge(delay=Duration("50ms")),
         ),
         ModelUse(input_p95=8_000, input_mean=200),
         DEPLOYMENTS,

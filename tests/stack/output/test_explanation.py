@@ -160,6 +160,9 @@ def test_a_model_call_shows_its_route_and_the_enforcer_of_each_part() -> None:
     )
     assert row(told, "budget") == f"{budget}each replica's share"
     assert "retry" not in told
+    assert "hedge" not in told
+    hedged = REPORTS["text"](explain(platform("prod"), "model-adapter", "llm.embed"))
+    assert row(hedged, "hedge") == "a second request after 50ms, at most 5% of the calls, by runtime"
     other = REPORTS["text"](explain(platform("prod"), "agent-engine", "rag-engine"))
     assert "candidate" not in other
 

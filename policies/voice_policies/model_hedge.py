@@ -1,0 +1,20 @@
+"""Model hedge: a second request beside a slow first one, for calls whose answer may be computed twice."""
+
+from __future__ import annotations
+
+from voice_policies.measure import PositiveDuration, Ratio
+from voice_policies.policy import Policy
+from voice_policies.retry import RetryBudget
+
+
+class ModelHedge(Policy):
+    """If no answer has come after `delay`, the next candidate is asked as well. The first answer wins.
+
+    The runtime cancels the other request, and waits until its connection is closed. Both requests count as attempts of
+    `ModelFallback`, and each takes tokens from its budgets.
+    """
+
+    delay: PositiveDuration
+    """Time after which the second request is sent. The P95 of the preferred candidate hedges one call in twenty."""
+    budget: RetryBudget = RetryBudget(ratio=Ratio("5%"))
+    """Bound on the second requests of a process, so that a slow provider does not double the load."""

@@ -1,0 +1,167 @@
+"""A second request beside a slow first one: the first answer wins, and the other request is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from voice_models import ModelAttemptError
+from voice_models import fake_answers as fake
+from voice_policies import Duration, ModelHedge, Ratio, RetryBudget
+from voice_runtime.testing import FakeClock
+
+from tests.models.routes import Service, budget, model, service
+
+DELAY = 0.1
+ALWAYS = RetryBudget(ratio=Ratio("100%"))
+
+
+def hedged(tmp_path: Path, clock: FakeClock, *, bound: RetryBudget = ALWAYS, **route: Any) -> Service:
+    made = service(
+        tmp_path,
+        clock,
+        models={
+            "models": {"m": model(capabilities=("embeddings",))},
+            "budgets": {"minute": budget(1_000)},
+        },
+        route={
+            "capabilities": ("embeddings",),
+            "output_limit": None,
+            "budgets": ("minute",),
+            "hedge": ModelHedge(delay=Duration("100ms"), budget=bound),
+            **route,
+        },
+    )
+    answers(made, a=0.0, b=0.0)
+    return made
+
+
+def answers(made: Service, *, a: float, b: float) -> None:
+    """A answers with one embedding after `a` seconds, B with two after `b` seconds."""
+    made.a.script = lambda _: fake.embeddings(1, delay=a)
+    made.b.script = lambda _: fake.embeddings(2, delay=b)
+
+
+async def embed(made: Service) -> int:
+    """The number of embeddings, which names the candidate that answered."""
+    answer = await made.sdk().embeddings.create(model="any", input="tides", encoding_format="float")
+    await made.runtime.drain()
+    assert made.is_settled()
+    return len(answer.data)
+
+
+def endings(made: Service) -> list[tuple[str, str]]:
+    return [(event.deployment, event.ending) for event in made.ledger.events]
+
+
+def failed(made: Service, name: str) -> int:
+    breaker = made.runtime.runtime.outbound("llm.generate", name).breaker
+    assert breaker is not None
+    return breaker.failed
+
+
+async def test_an_answer_before_the_delay_sends_no_second_request(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    answers(made, a=0.09, b=0.0)
+    assert await embed(made) == 1
+    assert made.calls == (1, 0)
+    assert not made.runtime.statistics.hedges
+
+
+async def test_the_second_request_wins_and_the_first_is_cancelled_and_neutral(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    answers(made, a=0.6, b=0.05)
+    began = clock.monotonic()
+    assert await embed(made) == 2
+    assert clock.monotonic() - began == pytest.approx(0.15, abs=0.01)
+    assert made.a.exchanges[0].ending == "closed_by_client"
+    assert sorted(endings(made)) == [("a", "cancelled"), ("b", "finished")]
+    assert failed(made, "a") == 0
+    assert made.runtime.statistics.hedges == {"llm.generate": 1}
+    assert made.runtime.statistics.fallbacks["llm.generate"] == 0
+    assert made.runtime.statistics.calls == {("llm.generate", "successful"): 1}
+
+
+async def test_the_first_request_can_still_win(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    answers(made, a=0.2, b=0.5)
+    assert await embed(made) == 1
+    assert sorted(endings(made)) == [("a", "finished"), ("b", "cancelled")]
+    assert made.b.exchanges[0].ending == "closed_by_client"
+
+
+async def test_two_answers_at_once_are_one_answer_and_both_are_settled(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    answers(made, a=0.2, b=0.1)
+    assert await embed(made) in {1, 2}
+    assert len(endings(made)) == 2
+    assert sum(made.runtime.statistics.calls.values()) == 1
+
+
+async def test_an_early_failure_falls_back_at_once(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    made.a.script = lambda _: fake.error(503)
+    began = clock.monotonic()
+    assert await embed(made) == 2
+    assert clock.monotonic() - began < DELAY
+    assert not made.runtime.statistics.hedges
+    assert made.runtime.statistics.fallbacks["llm.generate"] == 1
+
+
+async def test_a_failed_second_request_leaves_the_first_one_running(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    answers(made, a=0.3, b=0.0)
+    made.b.script = lambda _: fake.error(503)
+    assert await embed(made) == 1
+    assert sorted(endings(made)) == [("a", "finished"), ("b", "failed")]
+
+
+async def test_a_failed_first_request_leaves_the_second_one_running(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    made.a.script = lambda _: fake.streamed([b"busy"], first=0.15)
+    made.b.script = lambda _: fake.embeddings(2, delay=0.2)
+    assert await embed(made) == 2
+    assert made.calls == (1, 1)
+
+
+async def test_two_failures_end_the_call_with_the_attempts_of_both(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    made.a.script = made.b.script = lambda _: fake.streamed([b"busy"], first=0.2)
+    with pytest.raises(ModelAttemptError) as error:
+        await embed(made)
+    assert error.value.error_class == "server_error"
+    assert made.calls == (1, 1)
+    assert (failed(made, "a"), failed(made, "b")) == (1, 1)
+
+
+async def test_the_budget_bounds_the_second_requests(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock, bound=RetryBudget(ratio=Ratio("10%"), reserve=0))
+    answers(made, a=0.2, b=0.0)
+    answered = [await embed(made) for _ in range(30)]
+    assert made.calls[0] == 30
+    assert answered.count(2) == made.calls[1] == 3
+
+
+async def test_a_full_token_budget_leaves_the_first_request_running(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    answers(made, a=0.2, b=0.0)
+    asked = made.sdk().embeddings.create(model="any", input="x" * 2_400, encoding_format="float")  # 601 of 1,000 tokens
+    assert len((await asked).data) == 1
+    assert made.calls == (1, 0)
+    assert not made.runtime.statistics.hedges
+
+
+async def test_a_caller_that_leaves_closes_both_connections(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    answers(made, a=0.6, b=0.6)
+    asking = asyncio.create_task(embed(made))
+    await asyncio.sleep(0.15)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await made.runtime.drain()
+    assert made.is_settled()
+    assert sorted(endings(made)) == [("a", "cancelled"), ("b", "cancelled")]
+    assert {exchange.ending for exchange in made.a.exchanges + made.b.exchanges} == {"closed_by_client"}
