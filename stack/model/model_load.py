@@ -80,9 +80,9 @@ class ModelDemand:
 
     @property
     def micro_usd(self) -> int:
-        """Mean cost of a call at the preferred candidate, the hedged share included. 0 without a price."""
-        price, requests = self.candidates[0].model.price, self.requests_per_call
-        return round(price.micro_usd(self.use.input_mean, self.use.output_mean) * requests) if price else 0
+        """Mean cost of a request to the preferred candidate. 0 without a price."""
+        price = self.candidates[0].model.price
+        return price.micro_usd(self.use.input_mean, self.use.output_mean) if price else 0
 
 
 def model_edges(graph: CallGraph) -> Iterator[tuple[Edge, ModelRoute, ModelDependency]]:

@@ -31,10 +31,11 @@ def model_costs(platform: Platform, entering: Mapping[OperationKey, float] | Non
     found: dict[str, RouteCost] = defaultdict(RouteCost)
     for demand in model_demands(platform.graph, entering):
         calls, cost = demand.rate * share, found[demand.name]
+        requests = calls * demand.requests_per_call
         cost.calls += calls
-        cost.units += calls * demand.use.input_mean
-        cost.output += calls * demand.use.output_mean
-        cost.usd += calls * demand.micro_usd / 1e6
+        cost.units += requests * demand.use.input_mean
+        cost.output += requests * demand.use.output_mean
+        cost.usd += requests * demand.micro_usd / 1e6
     return found
 
 

@@ -56,8 +56,11 @@ _CANDIDATES = Row(
     panels=(
         metrics(
             "Fallback",
-            "Share of the calls that needed a second candidate, by route.",
-            {"{{route}}": ratio(rate("voice_model_fallbacks_total", ROUTE), _CALLS)},
+            "Share of the calls that needed a second candidate, and share of the hedged calls, by route.",
+            {
+                "{{route}}": ratio(rate("voice_model_fallbacks_total", ROUTE), _CALLS),
+                "{{route}} hedged": ratio(rate("voice_model_hedges_total", ROUTE), _CALLS),
+            },
             "percentunit",
             red_from=0.1,
         ),
