@@ -15,6 +15,7 @@ from voice_reference.processes import Process, bundles_of, running
 from voice_runtime.tracing.collector import Collector
 
 from tests.loopback import NO_TLS
+from tests.platforms import platform
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +38,9 @@ def get(process: Process, path: str) -> httpx.Response:
 
 def test_all_services_of_the_platform_run_every_operation_from_their_bundle(rendered: Path) -> None:
     names = [path.parent.name for path in rendered.glob(f"*/{FILE_NAME}")]
-    assert len(names) == 16
-    with Collector() as collector, running(bundles_of(rendered, names), collector.endpoint) as platform:
-        for process in platform.processes.values():
+    assert sorted(names) == sorted(service.name for service in platform("dev").microservices)
+    with Collector() as collector, running(bundles_of(rendered, names), collector.endpoint) as started:
+        for process in started.processes.values():
             assert get(process, "health").json() == {"status": "alive"}
             ready = get(process, "ready")
             assert ready.status_code == 200, ready.text
