@@ -59,7 +59,7 @@ def _shared(models: ModelDependency, one: Deployment, other: Deployment) -> Iter
 def one_loop(platform: Platform) -> Iterator[Breach | None]:
     """Check that SDK and mesh make one attempt of each model call. The bundle refuses a retry policy on the call."""
     mesh = {
-        host: max(route.get("retries", {}).get("attempts", 0) for route in service["spec"].get("http", ()))
+        host: max(route.get("retries", {}).get("attempts", 0) for route in service["spec"]["http"])
         for service in rendered(platform).of_kind("VirtualService")
         for host in service["spec"]["hosts"]
         if service["spec"].get("http")
@@ -68,7 +68,7 @@ def one_loop(platform: Platform) -> Iterator[Breach | None]:
         found = {client.library: client.retries for client in client_retries(edge)}
         for candidate in models.candidates(route):
             egress = models.provider(candidate).host.egress
-            if retries := mesh.get(platform.site.host(egress, platform.site.egress), 0):
+            if retries := mesh.get(platform.site.host(egress, platform.site.egress)):
                 found[f"the mesh before {egress}"] = retries
         attempts = route.fallback.max_attempts
         for layer, retries in found.items():

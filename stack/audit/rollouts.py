@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,11 +11,15 @@ from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import Rendered, Workload, rendered
 from stack.model.platform import Platform
 
+__all__ = ["blocks_every_drain"]
+
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 PROBE_PERIOD, PROBE_TIMEOUT = 10, 1
 """Kubernetes' defaults of a probe, in seconds."""
 WITHDRAWAL = 5
 """Seconds until kube-proxy and other proxies have removed a pod's endpoint (kubernetes#85643)."""
+AMOUNT = re.compile(r"(\d{1,9})(%?)")
+"""Pods of a disruption budget: a number or a percentage."""
 PROMISED = 0.999
 """Lowest availability target that needs two replicas. A single replica is down during every rollout, drain and crash.
 """
@@ -124,15 +129,14 @@ def _stores(platform: Platform) -> dict[tuple[str, str], float]:
 
 def blocks_every_drain(min_available: int | str | None, max_unavailable: int | str | None, pods: int) -> bool:
     """True if a disruption budget lets no pod go. Kubernetes rounds both percentages up."""
-    if max_unavailable is not None:
-        return _pods(max_unavailable, pods) == 0
-    return min_available is not None and _pods(min_available, pods) >= pods
+    least, most = _pods(min_available, pods), _pods(max_unavailable, pods)
+    return most == 0 if most is not None else least is not None and least >= pods
 
 
-def _pods(amount: int | str, pods: int) -> int:
-    """A number of pods, or a percentage of them."""
-    text = str(amount)
-    return -(-int(text.removesuffix("%")) * pods // 100) if text.endswith("%") else int(text)
+def _pods(amount: int | str | None, pods: int) -> int | None:
+    """A number of pods, or a percentage of them. `None` if it is neither."""
+    found = AMOUNT.fullmatch(str(amount))
+    return None if found is None else -(-int(found[1]) * pods // 100) if found[2] else int(found[1])
 
 
 def _blocks(workload: Workload, replicas: int, budget: Mapping[str, Any]) -> Breach | None:

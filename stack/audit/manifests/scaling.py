@@ -8,6 +8,7 @@ from typing import Any
 from components.declaration import Location
 from stack.audit.finding import Breach
 from stack.audit.manifests.known import on_manifests
+from stack.audit.rollouts import blocks_every_drain
 from stack.model.manifests.network import own_namespace_peers
 from stack.model.manifests.resources import Budget, Selector
 from stack.model.manifests.system import Item, System, Workload
@@ -20,7 +21,7 @@ def drains_go_on(system: System) -> Iterator[Breach | None]:
         selected = system.selected(budget.spec.selector, budget.namespace)
         governed |= {workload.manifest.identity for workload in selected}
         counts = [system.count(workload) for workload in selected]
-        if counts and None not in counts:
+        if None not in counts:
             yield _blocked(budget, sum(count for count in counts if count))
     served = {pods.manifest.identity: pods for service in system.services for pods in system.pods_of(service)}
     for identity, workload in served.items():
@@ -33,12 +34,10 @@ def drains_go_on(system: System) -> Iterator[Breach | None]:
 
 def _blocked(budget: Item[Budget], pods: int) -> Breach | None:
     spec = budget.spec
-    never = spec.max_unavailable in (0, "0", "0%")
-    everyone = spec.min_available == "100%" or (isinstance(spec.min_available, int) and spec.min_available >= pods > 0)
-    if not never and not everyone:
+    if not pods or not blocks_every_drain(spec.min_available, spec.max_unavailable, pods):
         return None
-    name = "maxUnavailable" if never else "minAvailable"
-    value = spec.max_unavailable if never else spec.min_available
+    name = "minAvailable" if spec.max_unavailable is None else "maxUnavailable"
+    value = spec.min_available if spec.max_unavailable is None else spec.max_unavailable
     text = f"{name} {value} of {pods} pods: no pod may be evicted, so no node that runs one can be drained"
     return Breach(budget.title, text, name, "maxUnavailable: 1", budget.at(name))
 

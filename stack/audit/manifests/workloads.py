@@ -105,12 +105,12 @@ def _moving_images(system: System) -> Iterator[Breach | None]:
         for place, index, container in workload.containers:
             users[container.image].append((workload, workload.at(place, index, "image")))
     for image, found in users.items():
-        name, _, digest = image.partition("@")
-        tag = name.rpartition("/")[2].partition(":")[2] or "latest"
+        # A digest has the place of a tag here.
+        tag = image.rpartition("/")[2].partition(":")[2] or "latest"
         titles = ", ".join(dict.fromkeys(workload.title for workload, _ in found))
         text = f"the tag latest may be another image at each pull; used by {titles}"
         moving = Breach(f"image {image}", text, "image", "a digest", found[0][1], "warning")
-        yield moving if image and not digest and tag == "latest" else None
+        yield moving if image and tag == "latest" else None
 
 
 def _is_secret(name: str, value: str) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
-from stack.model.manifests.resources import LEFT_OUT, NO_FIELDS, Part, Selector
+from stack.model.manifests.resources import Part, Selector
 
 __all__ = ["PolicyPort"]
 
@@ -15,7 +13,7 @@ class IpBlock(Part):
     """A block of addresses."""
 
     cidr: str
-    excepted: Annotated[tuple[str, ...], LEFT_OUT] = Field(default=(), alias="except")
+    excepted: tuple[str, ...] = Field(default=(), alias="except")
 
 
 class PolicyPeer(Part):
@@ -36,9 +34,9 @@ class PolicyPort(Part):
 class PolicyRule(Part):
     """A rule of a NetworkPolicy. It admits its peers on its ports. Without peers or ports it admits all of them."""
 
-    sources: Annotated[tuple[PolicyPeer, ...], LEFT_OUT] = Field(default=(), alias="from")
-    targets: Annotated[tuple[PolicyPeer, ...], LEFT_OUT] = Field(default=(), alias="to")
-    ports: Annotated[tuple[PolicyPort, ...], LEFT_OUT] = ()
+    sources: tuple[PolicyPeer, ...] = Field(default=(), alias="from")
+    targets: tuple[PolicyPeer, ...] = Field(default=(), alias="to")
+    ports: tuple[PolicyPort, ...] = ()
 
     @property
     def peers(self) -> tuple[PolicyPeer, ...]:
@@ -49,10 +47,10 @@ class PolicyRule(Part):
 class NetworkPolicySpec(Part):
     """The pods that a NetworkPolicy governs, and the connections that it admits in each direction."""
 
-    pod_selector: Annotated[Selector, NO_FIELDS] = Selector()
-    policy_types: Annotated[tuple[str, ...], LEFT_OUT] = ()
-    ingress: Annotated[tuple[PolicyRule, ...], LEFT_OUT] = ()
-    egress: Annotated[tuple[PolicyRule, ...], LEFT_OUT] = ()
+    pod_selector: Selector = Selector()
+    policy_types: tuple[str, ...] = ()
+    ingress: tuple[PolicyRule, ...] = ()
+    egress: tuple[PolicyRule, ...] = ()
 
     @property
     def directions(self) -> frozenset[str]:
@@ -82,7 +80,7 @@ class RouteDestination(Part):
 class HttpRoute(Part):
     """A route of a VirtualService."""
 
-    route: Annotated[tuple[RouteDestination, ...], LEFT_OUT] = ()
+    route: tuple[RouteDestination, ...] = ()
     retries: HttpRetry | None = None
     timeout: str | None = None
 
@@ -90,4 +88,4 @@ class HttpRoute(Part):
 class VirtualServiceSpec(Part):
     """The routes of an Istio VirtualService."""
 
-    http: Annotated[tuple[HttpRoute, ...], LEFT_OUT] = ()
+    http: tuple[HttpRoute, ...] = ()

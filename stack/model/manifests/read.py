@@ -124,9 +124,9 @@ def _opened(content: Any, node: yaml.Node, file: str) -> Iterator[Manifest | Fau
         yield replace(place, accepted="expected a mapping with apiVersion, kind and metadata.name")
     elif str(content.get("apiVersion", "")).startswith("kustomize.config.k8s.io/") or _is_kustomization(file):
         yield _as(KUSTOMIZATION, place)
-    elif str(content.get("kind", "")).endswith("List") and isinstance(content.get("items"), list):
+    elif str(content.get("kind", "")).endswith("List") and isinstance(content.get("items", 0), list | None):
         items = next(value for key, value in node.value if key.value == "items")
-        for each, inner in zip(content["items"], items.value, strict=True):
+        for each, inner in zip(content["items"], items.value, strict=True) if content["items"] else ():
             yield from _opened(each, inner, file)
     elif missing := list(_missing(content)):
         yield replace(place, accepted=f"expected {' and '.join(missing)}")

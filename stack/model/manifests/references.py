@@ -19,6 +19,8 @@ _URL = re.compile(rf"[a-z][a-z0-9+.-]*://([^/@\s]*@)?(?P<host>{_HOST})(:(?P<port
 _HOST_AND_PORT = re.compile(rf"(?P<host>{_HOST}):(?P<port>\d{{1,5}})")
 _BARE_HOST = re.compile(_HOST)
 _NAMES_A_HOST = re.compile(r".*(HOST|HOSTNAME|ADDR|ADDRESS|SERVER|ENDPOINT|URL|URI)", re.IGNORECASE)
+_NAMES_AN_IMAGE = re.compile(r".*(IMAGE|TAG|VERSION)", re.IGNORECASE)
+"""Variables and flags whose `name:7` is no address."""
 _EXPANSION = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 LOOPBACK = "localhost"
 
@@ -51,11 +53,19 @@ def expanded(text: str, values: Mapping[str, str]) -> str:
 
 def hosts_of_variable(name: str, value: str, values: Mapping[str, str]) -> Iterator[tuple[str, int | None]]:
     """The hosts in a variable, with their ports. The port of a bare host in `…_HOST` is in the variable `…_PORT`."""
+    if _NAMES_AN_IMAGE.fullmatch(name):
+        return
     found = list(hosts_of(value))
     yield from found
     if not found and value != LOOPBACK and _BARE_HOST.fullmatch(value) and _NAMES_A_HOST.fullmatch(name):
         beside = values.get(re.sub(r"(HOST|HOSTNAME|ADDR|ADDRESS)$", "PORT", name), "")
         yield value, int(beside) if beside.isdecimal() else None
+
+
+def hosts_of_argument(text: str, values: Mapping[str, str]) -> Iterator[tuple[str, int | None]]:
+    """Hosts with their ports in an argument, such as `--store=store:6379`."""
+    flag, _, value = text.rpartition("=")
+    yield from () if _NAMES_AN_IMAGE.fullmatch(flag) else hosts_of(expanded(value, values))
 
 
 def hosts_of(text: str) -> Iterator[tuple[str, int | None]]:

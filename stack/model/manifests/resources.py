@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 __all__ = ["Budget", "Container", "Selector", "ServiceSpec"]
@@ -18,14 +18,17 @@ class Part(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        """The API server reads a field that is `null` as left out."""
+        return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else value
 
-LEFT_OUT = BeforeValidator(lambda value: () if value is None else value)
-NO_FIELDS = BeforeValidator(lambda value: {} if value is None else value)
-"""An empty key is `null` in YAML, and the API server reads it as left out."""
+
 Scalar = int | float | str
-Labels = Annotated[dict[str, Scalar], NO_FIELDS]
+Labels = dict[str, Scalar]
 """Labels, annotations or quantities. The API server refuses labels and annotations that are not text."""
-Entries = Annotated[dict[str, Any], NO_FIELDS]
+Entries = dict[str, Any]
 """A mapping with values of any type."""
 
 
@@ -53,7 +56,7 @@ class HttpGet(Part):
 class ExecAction(Part):
     """A command that kubelet runs in the container."""
 
-    command: Annotated[tuple[str, ...], LEFT_OUT] = ()
+    command: tuple[str, ...] = ()
 
 
 class Probe(Part):
@@ -119,12 +122,12 @@ class Container(Part):
 
     name: str
     image: str = ""
-    command: Annotated[tuple[str, ...], LEFT_OUT] = ()
-    args: Annotated[tuple[Scalar, ...], LEFT_OUT] = ()
-    env: Annotated[tuple[EnvVar, ...], LEFT_OUT] = ()
-    env_from: Annotated[tuple[EnvFrom, ...], LEFT_OUT] = ()
-    ports: Annotated[tuple[ContainerPort, ...], LEFT_OUT] = ()
-    resources: Annotated[ResourceAmounts, NO_FIELDS] = ResourceAmounts()
+    command: tuple[str, ...] = ()
+    args: tuple[Scalar, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    env_from: tuple[EnvFrom, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    resources: ResourceAmounts = ResourceAmounts()
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
     startup_probe: Probe | None = None
@@ -144,17 +147,17 @@ class Container(Part):
 class HostAlias(Part):
     """Names that kubelet writes to the pod's hosts file."""
 
-    hostnames: Annotated[tuple[str, ...], LEFT_OUT] = ()
+    hostnames: tuple[str, ...] = ()
 
 
 class PodSpec(Part):
     """The containers, the network and the grace period of a pod."""
 
     containers: Annotated[tuple[Container, ...], Field(min_length=1)]
-    init_containers: Annotated[tuple[Container, ...], LEFT_OUT] = ()
+    init_containers: tuple[Container, ...] = ()
     termination_grace_period_seconds: int = 30
     host_network: bool = False
-    host_aliases: Annotated[tuple[HostAlias, ...], LEFT_OUT] = ()
+    host_aliases: tuple[HostAlias, ...] = ()
 
 
 class Metadata(Part):
@@ -166,7 +169,7 @@ class Metadata(Part):
 class PodTemplate(Part):
     """The pods of a workload."""
 
-    metadata: Annotated[Metadata, NO_FIELDS] = Metadata()
+    metadata: Metadata = Metadata()
     spec: PodSpec
 
 
@@ -183,7 +186,7 @@ class Requirement(Part):
 
     key: str
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: Annotated[tuple[Scalar, ...], LEFT_OUT] = ()
+    values: tuple[Scalar, ...] = ()
 
     def holds(self, labels: dict[str, Scalar]) -> bool:
         """True if the labels meet the condition. `NotIn` also holds if the label is missing."""
@@ -202,7 +205,7 @@ class Selector(Part):
     """A label selector."""
 
     match_labels: Labels = Field(default_factory=dict)
-    match_expressions: Annotated[tuple[Requirement, ...], LEFT_OUT] = ()
+    match_expressions: tuple[Requirement, ...] = ()
 
     @property
     def text(self) -> str:
@@ -234,7 +237,7 @@ class ServiceSpec(Part):
     type: str = "ClusterIP"
     cluster_ip: str | None = Field(default=None, alias="clusterIP")
     selector: Labels = Field(default_factory=dict)
-    ports: Annotated[tuple[ServicePort, ...], LEFT_OUT] = ()
+    ports: tuple[ServicePort, ...] = ()
 
     @property
     def headless(self) -> bool:
@@ -275,7 +278,7 @@ class Autoscaler(Part):
     scale_target_ref: ScaleTarget
     min_replicas: int = 1
     max_replicas: int
-    metrics: Annotated[tuple[Metric, ...], LEFT_OUT] = ()
+    metrics: tuple[Metric, ...] = ()
     target_cpu_utilization_percentage: int | None = Field(default=None, alias="targetCPUUtilizationPercentage")
 
     @property

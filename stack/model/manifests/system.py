@@ -229,7 +229,7 @@ class System:
                     yield Address(host, port, workload.at(*path), name)
             for field in ("command", "args"):
                 for number, text in enumerate(getattr(container, field)):
-                    for host, port in references.hosts_of(references.expanded(str(text).rpartition("=")[2], values)):
+                    for host, port in references.hosts_of_argument(str(text), values):
                         yield Address(host, port, workload.at(place, index, field, number), field)
 
     def _from_config_maps(self, workload: Workload, container: Container) -> dict[str, str]:

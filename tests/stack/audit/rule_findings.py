@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Any, ClassVar
 
 from voice_policies import Duration, Ratio, Retry
@@ -28,8 +29,8 @@ TOLD: list[str] = []
 """The lines that the running test compares with its snapshot."""
 
 
-def verdict(rule: str, looked_at: Platform) -> Verdict:
-    found = next(known for known in RULES if known.id == rule).verdict(looked_at, DAY)
+def verdict(rule: str, looked_at: Platform, on: date = DAY) -> Verdict:
+    found = next(known for known in RULES if known.id == rule).verdict(looked_at, on)
     if looked_at.tenant.name == TENANT.name:
         # The findings on our own platform would change too often.
         TOLD.append(f"{rule}: {'finds' if found.findings else 'holds'} on {TENANT.name}")

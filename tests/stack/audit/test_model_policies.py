@@ -103,6 +103,9 @@ def test_m05_finds_the_retries_of_the_mesh() -> None:
     assert verdict("M05", of_manifests(route, nodes=(adapter(), models()))).findings == ()
     route["spec"] = {"hosts": [host], "http": [{"retries": {"attempts": 2}}]}
     (one,) = verdict("M05", of_manifests(route, nodes=(adapter(), models()))).findings
+    route["spec"] = {"hosts": [host], "http": [{"retries": {}}, {"retries": {"attempts": 2}}]}
+    (both,) = verdict("M05", of_manifests(route, nodes=(adapter(), models()))).findings
+    assert both.arithmetic == one.arithmetic
     assert "the mesh before egress-proxy-a makes 1 + 2 attempts" in one.arithmetic
 
 
@@ -113,6 +116,9 @@ def test_m06_finds_a_key_that_the_provider_ignores() -> None:
     aware = tuple(each.model_copy(update={"idempotency_keys": True}) for each in PROVIDERS)
     assert found("M06", models(providers=aware), adapter(idempotency="with_key")) == ()
     assert found("M06", models()) == ()
+    free = models(*(deployment(f"{name}-fast", name, price=None) for name in ("one", "two")))
+    (unpriced,) = found("M06", free, adapter(idempotency="with_key"))
+    assert "2 × 0 = 0 micro-USD" in unpriced.arithmetic
 
 
 @pytest.mark.parametrize(
@@ -121,6 +127,7 @@ def test_m06_finds_a_key_that_the_provider_ignores() -> None:
         ({"context_window": 3_149}, ["context window 3,149 < 3,150 = 3,000 tokens in + 150 out"]),
         ({"context_window": 3_150}, []),
         ({"capabilities": ("text",)}, ["lacks streaming"]),
+        ({"capabilities": ("tools",)}, ["lacks streaming, text"]),
     ],
 )
 def test_m09_finds_a_fallback_that_cannot_answer(changes: dict[str, Any], said: list[str]) -> None:
@@ -156,7 +163,7 @@ def test_m10_finds_answers_without_a_limit() -> None:
     assert found("M10", models()) == ()
 
 
-@pytest.mark.parametrize(("scope", "count"), [(("model",), 1), (("tenant", "model"), 0)])
+@pytest.mark.parametrize(("scope", "count"), [(("model",), 1), (("user", "model"), 1), (("tenant", "model"), 0)])
 def test_m11_finds_a_cache_that_tenants_share(scope: Any, count: int) -> None:
     cache = ResponseCache(scope=scope, max_age=Duration("1h"), store="counters.reserve")
     assert len(found("M11", models(route_policy={"cache": cache}))) == count

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from voice_policies import Duration, StreamTimeout
 
+from components.edge.egress_proxy import EgressProxy
 from components.models import ModelDependency
 from components.node import Node, Service
 from components.operation import ModelUse, hard, operation, stage
+from stack.audit import model_times
 from stack.audit.finding import Finding
+from stack.audit.rendered import rendered
 from tests.small import CANDIDATES, PROVIDERS, deployment, gateway, models, service
 from tests.stack.audit.rule_findings import findings, of_manifests, verdict
 
@@ -44,6 +47,30 @@ def test_m02_finds_a_candidate_that_decodes_too_slowly(pace: str, said: list[str
     for each in breaches:
         assert each.path == "agent.run → adapter.generate → llm.generate: two-fast"
         assert each.proposal == "at most 33 tokens, or 229 tokens a second"
+
+
+@pytest.mark.parametrize(
+    ("objective", "tokens", "proposal"),
+    [
+        ("249ms", 1, ""),
+        ("249ms", 150, ""),
+        ("250ms", 150, ""),
+        ("260ms", 4, "at most 3 tokens, or 300 tokens a second"),
+    ],
+)
+def test_m02_proposes_a_size_only_if_the_first_token_arrives_in_time(
+    objective: str, tokens: int, proposal: str
+) -> None:
+    use = ModelUse(input_p95=100, input_mean=80, output_max=tokens, output_mean=1)
+    (one, _) = found("M02", agent(latency=Duration(objective), model_use=use))
+    assert one.arithmetic.startswith(f"first token 250ms + {tokens - 1} tokens × ")
+    assert one.proposal == proposal
+
+
+def test_m03_counts_no_decoding_of_a_single_token() -> None:
+    single = ModelUse(input_p95=100, input_mean=80, output_max=1, output_mean=1)
+    (one,) = found("M03", agent(timeout=Duration("1449ms"), model_use=single))
+    assert "+ 0 tokens × 4300us = 1450ms > 1449ms" in one.arithmetic
 
 
 def test_m02_measures_each_kind_of_request_by_its_own_objective() -> None:
@@ -97,6 +124,50 @@ def test_m04_finds_a_mesh_that_ends_the_stream(timeout: str, count: int) -> None
         "spec": {"hosts": hosts, "http": [{"timeout": timeout}]},
     }
     assert len(verdict("M04", of_manifests(route, nodes=(agent(), ADAPTER, models()))).findings) == count
+
+
+def test_m04_passes_over_a_virtual_service_without_routes() -> None:
+    route = {
+        "kind": "VirtualService",
+        "metadata": {"name": "a"},
+        "spec": {"hosts": ["adapter-grpc.shop.svc.cluster.local"]},
+    }
+    assert verdict("M04", of_manifests(route, nodes=(agent(), ADAPTER, models()))).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "fields"),
+    [
+        ({}, []),
+        ({"idle_timeout": "2999ms"}, ["idle_timeout"]),
+        ({"idle_timeout": "0s"}, []),
+        ({"max_downstream_connection_duration": "2999ms"}, ["max_downstream_connection_duration"]),
+        ({"idle_timeout": "3s", "max_downstream_connection_duration": "3s"}, []),
+        (
+            {"idle_timeout": "1s", "max_downstream_connection_duration": "2s"},
+            ["idle_timeout", "max_downstream_connection_duration"],
+        ),
+    ],
+)
+def test_m04_finds_an_egress_proxy_that_ends_the_stream(
+    limits: dict[str, str], fields: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy of the first candidate has a listener for the adapter and one for another caller."""
+    listeners = [
+        {"name": name, "filter_chains": [{"filters": [{}, {"typed_config": config}]}]}
+        for name, config in (("adapter", limits), ("other", {"idle_timeout": "1s"}))
+    ]
+    written = {"static_resources": {"listeners": listeners}}
+    monkeypatch.setattr(model_times, "bootstrap", lambda _: written)
+    looked_at = of_manifests(nodes=(agent(), ADAPTER, models()))
+    proxy = EgressProxy.model_construct(name="egress-proxy-a")
+    proxies = {**looked_at.__dict__, "components": (*looked_at.components, proxy)}
+    rendered(looked_at)
+    looked_at.__dict__.update(proxies)
+    breaches = verdict("M04", looked_at).findings
+    assert [(each.path, each.field) for each in breaches] == [
+        ("adapter.generate → llm.generate: egress-proxy-a", field) for field in fields
+    ]
 
 
 def test_each_provider_has_one_of_the_candidates() -> None:

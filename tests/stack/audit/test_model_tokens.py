@@ -10,12 +10,11 @@ import pytest
 
 from components.models import ModelDependency
 from components.operation import ModelUse, hard, operation, stage
-from stack.audit import RULES
 from stack.audit.finding import Finding
 from stack.audit.ledgers.model_cost import model_costs
 from stack.model.platform import Platform
 from tests.small import CANDIDATES, deployment, models, service, small_platform
-from tests.stack.audit.rule_findings import findings
+from tests.stack.audit.rule_findings import findings, verdict
 
 ADAPTER = service(
     "adapter",
@@ -67,6 +66,10 @@ def test_m07_and_m08_count_streams_if_the_quota_is_in_streams(seconds: float, ru
         ({}, []),
         ({"price": None}, ["no price: neither a reservation nor the cost of a call can be computed"]),
         ({"tokenizer": None}, ["no tokenizer: neither a reservation nor the cost of a call can be computed"]),
+        (
+            {"price": None, "tokenizer": None},
+            ["no price and no tokenizer: neither a reservation nor the cost of a call can be computed"],
+        ),
     ],
 )
 def test_m12_finds_a_model_without_price_or_tokenizer(changes: dict[str, Any], said: list[str]) -> None:
@@ -85,16 +88,14 @@ def test_m12_finds_a_model_without_price_or_tokenizer(changes: dict[str, Any], s
 )
 def test_m12_finds_a_model_that_retires(on: date, severity: list[str]) -> None:
     retiring = models(ONE, deployment("two-fast", "two", retires=date(2027, 2, 1)))
-    rule = next(each for each in RULES if each.id == "M12")
-    assert [each.severity for each in rule.verdict(small_platform(ADAPTER, retiring), on).findings] == severity
+    assert [each.severity for each in verdict("M12", small_platform(ADAPTER, retiring), on).findings] == severity
 
 
 def limited(monthly: int) -> tuple[Finding, ...]:
     small = small_platform(ADAPTER, models(use=USE))
     site = small.site.model_copy(update={"monthly_model_budget": monthly})
     tenant = replace(small.tenant, catalogue=small.tenant.catalogue.model_copy(update={"site": site}))
-    rule = next(each for each in RULES if each.id == "M12")
-    return rule.verdict(Platform(tenant, small.environment), date(2026, 12, 1)).findings
+    return verdict("M12", Platform(tenant, small.environment)).findings
 
 
 def test_m12_compares_the_cost_of_a_month_with_its_budget() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from voice_policies import Duration
+from voice_policies import Duration, Ratio
 
-from components.node import Node, Service
+from components.node import Dependency, Host, Node, Service
 from components.operation import Stage, hard, operation, soft, stage
+from stack.audit.ledgers.availability import flow_availability
 from stack.model.platform import Platform
 from tests.small import datastore, gateway, models, service, small_platform
 from tests.stack.audit.ledgers.rows import ledger, rows
@@ -117,3 +118,43 @@ def test_a_dependency_with_two_candidates_is_listed_as_one_of_several() -> None:
     platform = small_platform(gateway(slow), caller, models(), flows=(flow("a-run"),))
     kinds = {row[1]: row[2] for row in ledger(platform, "availability").tables[1].rows}
     assert kinds["llm"] == "one of several"
+
+
+def test_two_routes_over_the_same_providers_are_one_group_and_others_have_the_name_of_their_route() -> None:
+    """`embed` has the same candidates in another order, and `generate` and `plan` have one order."""
+    asked = [hard(f"llm.{name}", "never") for name in ("generate", "plan", "embed")]
+    caller = runs("a", stage(*asked))
+    caller = service("a", caller.operations[0].model_copy(update={"deadline": Duration("60s")}))
+    llm = models()
+    generate = llm.operations[0]
+    assert generate.route is not None
+    reversed_route = generate.route.model_copy(update={"candidates": generate.route.candidates[::-1]})
+    plan = generate.model_copy(update={"name": "plan"})
+    embed = generate.model_copy(update={"name": "embed", "route": reversed_route})
+    dependency = llm.model_copy(update={"operations": (generate, plan, embed)})
+    slow = ROUTE.model_copy(update={"deadline": Duration("70s")})
+    platform = small_platform(gateway(slow), caller, dependency, flows=(flow("a-run"),))
+    kinds = {row[1]: row[2] for row in ledger(platform, "availability").tables[1].rows}
+    assert kinds == {"gateway": "hard", "a": "hard", "llm": "one of several", "llm.embed": "one of several"}
+    needed = flow_availability(platform.graph, platform.graph.flows[0])
+    assert "llm 1 − Π(1 − 99.5% × egress)" in needed.arithmetic()
+
+
+def test_the_egress_proxies_of_several_providers_add_up() -> None:
+    names = ("a", "b")
+    providers = [
+        Dependency(
+            name=f"provider-{name}",
+            kind="provider",
+            purpose="answers in a test",
+            protocol="https",
+            addresses=(Host(host=f"api-{name}.example.com", port=443, egress=f"egress-proxy-{name}"),),
+            availability=Ratio("99.5%"),
+            operations=(READ,),
+        )
+        for name in names
+    ]
+    caller = runs("a", stage(*(hard(f"provider-{name}.read", "idempotent") for name in names)))
+    graph = with_target(None, caller, *providers).graph
+    needed = flow_availability(graph, graph.flows[0])
+    assert needed.egress == {"egress-proxy-a", "egress-proxy-b"}

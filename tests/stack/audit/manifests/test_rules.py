@@ -119,6 +119,22 @@ def test_n04_finds_a_probe_of_a_port_name_that_the_container_lacks(tmp_path: Pat
         assert found(tmp_path, probed, service("store", 6379)) == expected
 
 
+def test_n04_reports_a_host_without_a_port_and_ignores_images(tmp_path: Path) -> None:
+    client = workload("shop", env=[variable("STORE_HOST", "gone")])
+    assert found(tmp_path, client, *STORE) == [("N04", "warning", "Deployment shop → gone")]
+    for fields in ({"env": [variable("BUILD_IMAGE", "store:7")]}, {"args": ["--build-image=store:7"]}):
+        assert found(tmp_path, workload("shop", **fields), *STORE) == []
+    assert found(tmp_path, workload("shop", args=["--store=store:7"]), *STORE) != []
+
+
+def test_n04_names_every_workload_that_lacks_the_target_port(tmp_path: Path) -> None:
+    pods = [workload(name) for name in ("a", "b")]
+    for each in pods:
+        each["spec"]["template"]["metadata"]["labels"] = {"app": "store"}
+    (finding,) = findings(tmp_path, *pods, service("store", 80, "http"))
+    assert finding.arithmetic.endswith("a port in Deployment a, Deployment b")
+
+
 def policy(name: str, app: str, **spec: Any) -> Content:
     return resource("NetworkPolicy", name, {"podSelector": {"matchLabels": {"app": app}}, **spec})
 
@@ -175,6 +191,13 @@ def test_n01_names_every_policy_and_checks_every_pod_of_the_service(tmp_path: Pa
     )
 
 
+def test_n01_checks_the_pods_of_an_address_after_one_that_no_manifest_defines(tmp_path: Path) -> None:
+    client = workload("shop", env=[variable("OTHER", "example.com:443"), variable("STORE", "store:6379")])
+    undeclared = workload("store")
+    expected = [("N01", "error", "Deployment shop → store:6379")]
+    assert found(tmp_path, client, undeclared, STORE[1], policy("p", "store", ingress=[])) == expected
+
+
 def test_n04_lists_every_port_that_the_service_offers(tmp_path: Path) -> None:
     offering = service("store", 6379)
     offering["spec"]["ports"].append({"port": 6378, "name": "other"})
@@ -206,6 +229,15 @@ def test_n06_finds_pods_that_no_policy_lets_resolve_names(tmp_path: Path) -> Non
         assert found(tmp_path, shop(), *STORE, policy("p", "shop", egress=rules)) == expected
 
 
+def test_n06_checks_a_workload_after_one_without_policies_and_names_every_policy(tmp_path: Path) -> None:
+    other = workload("other", env=[variable("STORE", "store:6379")])
+    of_store = {"to": [{"podSelector": {}}], "ports": [{"port": 6379}]}
+    closed = [policy(name, "shop", policyTypes=["Egress"], egress=[of_store]) for name in ("p", "q")]
+    (finding,) = findings(tmp_path, other, shop(), *STORE, *closed)
+    assert finding.path == "Deployment shop"
+    assert "NetworkPolicies p, q" in finding.arithmetic
+
+
 # Workloads
 
 
@@ -217,6 +249,7 @@ def test_n06_finds_pods_that_no_policy_lets_resolve_names(tmp_path: Path) -> Non
         ({"sleep": {"seconds": 10}}, 10, True),
         ({"exec": {"command": ["drain"]}}, 1, False),
         ({"httpGet": {"port": 80}}, 1, False),
+        (None, 1, False),
     ],
 )
 def test_t05_finds_a_sleep_as_long_as_the_grace_period(
@@ -240,6 +273,10 @@ def test_t07_finds_a_timeout_as_long_as_the_period(probe: Content, late: bool, t
 def test_p03_finds_a_stateful_set_that_waits_for_each_pod(tmp_path: Path) -> None:
     ordered = workload("store", kind="StatefulSet")
     assert found(tmp_path, ordered, STORE[1]) == [("P03", "warning", "StatefulSet store")]
+    (explicit,) = findings(tmp_path, with_spec(ordered, replicas=1, podManagementPolicy="OrderedReady"), STORE[1])
+    assert explicit.where is not None
+    line = Path(explicit.where.file).read_text(encoding="utf-8").splitlines()[explicit.where.line - 1]
+    assert line.strip() == "podManagementPolicy: OrderedReady"
     for fields in ({"podManagementPolicy": "Parallel"}, {"updateStrategy": {"type": "OnDelete"}}):
         assert found(tmp_path, with_spec(ordered, **fields), STORE[1]) == []
 
@@ -300,7 +337,7 @@ def test_s01_reports_an_image_with_the_tag_latest_once_for_all_workloads(
 # Scaling
 
 CPU: Content = {"resources": {"requests": {"cpu": "100m"}}}
-METRIC = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization"}}}
+METRIC: Content = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization"}}}
 BY_CONTAINER = {"type": "ContainerResource", "containerResource": {"name": "cpu"}}
 
 
@@ -320,6 +357,11 @@ def test_d03_finds_an_autoscaler_without_requests_or_target_and_replicas_beside_
         ("D03", "error", "Deployment store")
     ]
     assert found(tmp_path, *STORE, autoscaler("stores")) == [("D03", "warning", "HorizontalPodAutoscaler stores")]
+    both = [autoscaler("absent"), autoscaler(metrics=[METRIC])]
+    assert [path for *_, path in found(tmp_path, *STORE, *both)] == [
+        "Deployment store → store",
+        "HorizontalPodAutoscaler absent",
+    ]
 
 
 def test_h02_finds_an_autoscaler_that_counts_a_sidecar(tmp_path: Path) -> None:
@@ -327,6 +369,11 @@ def test_h02_finds_an_autoscaler_that_counts_a_sidecar(tmp_path: Path) -> None:
     beside["spec"]["template"]["spec"]["containers"].append({"name": "proxy", **CPU})
     assert found(tmp_path, beside, STORE[1], autoscaler(metrics=[METRIC])) == [("H02", "warning", "Deployment store")]
     assert found(tmp_path, beside, STORE[1], autoscaler(metrics=[BY_CONTAINER])) == []
+    memory = {**METRIC, "resource": {**METRIC["resource"], "name": "memory"}}
+    for container in beside["spec"]["template"]["spec"]["containers"]:
+        container["resources"] = {"requests": {"cpu": "100m", "memory": "64Mi"}}
+    (finding,) = findings(tmp_path, workload("shop"), beside, STORE[1], autoscaler(metrics=[METRIC, memory]))
+    assert finding.arithmetic.startswith("the utilization of cpu, memory is the sum over the containers store, proxy")
 
 
 @pytest.mark.parametrize(
@@ -340,6 +387,11 @@ def test_h02_finds_an_autoscaler_that_counts_a_sidecar(tmp_path: Path) -> None:
         ({"maxUnavailable": "0%"}, 2, True),
         ({"maxUnavailable": 1}, 1, False),
         ({"minAvailable": 1}, 0, False),
+        ({"maxUnavailable": 0}, 0, False),
+        ({"maxUnavailable": "0"}, 2, True),
+        ({"minAvailable": "51%"}, 2, True),
+        ({"minAvailable": "50%"}, 2, False),
+        ({"minAvailable": "all"}, 2, False),
     ],
 )
 def test_a03_finds_a_budget_that_allows_no_eviction(spec: Content, replicas: int, blocks: bool, tmp_path: Path) -> None:
@@ -366,6 +418,10 @@ def test_e01_finds_a_policy_or_a_budget_that_selects_no_pod(tmp_path: Path) -> N
     assert found(tmp_path, *STORE, policy("p", "store", ingress=[{"from": [elsewhere]}])) == []
     budget = resource("PodDisruptionBudget", "b", {"selector": {"matchLabels": {"app": "stores"}}})
     assert found(tmp_path, *STORE, budget) == [("E01", "warning", "PodDisruptionBudget b → app=stores")]
+    blocking = with_spec(budget, maxUnavailable=0)
+    assert found(tmp_path, *STORE, blocking) == [("E01", "warning", "PodDisruptionBudget b → app=stores")]
+    without = resource("PodDisruptionBudget", "b", {"maxUnavailable": 0})
+    assert found(tmp_path, *STORE, without) == [("E01", "warning", "PodDisruptionBudget b")]
     operated = {**resource("Prometheus", "k8s"), "apiVersion": "monitoring.example.com/v1"}
     assert found(tmp_path, *STORE, budget, policy("p", "stores"), service("other"), operated) == []
 
@@ -385,6 +441,8 @@ def test_e01_finds_a_policy_or_a_budget_that_selects_no_pod(tmp_path: Path) -> N
         ({"retries": {"attempts": 2, "perTryTimeout": "2s"}, "timeout": "0s"}, []),
         ({"retries": {"attempts": 2, "perTryTimeout": "soon"}, "timeout": "5s"}, []),
         ({"timeout": "1s"}, []),
+        ({"retries": {"attempts": 1, "perTryTimeout": "3s"}, "timeout": "5s"}, [("T02", "warning")]),
+        ({"retries": {"attempts": 0, "perTryTimeout": "6s"}, "timeout": "5s"}, []),
     ],
 )
 def test_r03_and_t02_check_the_retries_of_a_route(
@@ -412,6 +470,11 @@ def test_a_finding_names_the_line_that_declares_the_value(tmp_path: Path) -> Non
     assert finding.where is not None
     lines = Path(finding.where.file).read_text(encoding="utf-8").splitlines()
     assert lines[finding.where.line - 1].strip() == "- name: DB_PASSWORD"
+
+
+def test_the_outcome_names_the_directory(tmp_path: Path) -> None:
+    system = load_system(write(tmp_path, *STORE))
+    assert audit_manifests(system, on=date(2026, 11, 30)).source == str(tmp_path)
 
 
 def test_no_rule_checks_manifests_twice() -> None:

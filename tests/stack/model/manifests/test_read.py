@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from voice_policies import InvalidInputError
 
 from stack.model.manifests.system import load_system
-from tests.stack.model.manifests.small_system import resource, service, system, workload, write
+from tests.stack.model.manifests.small_system import resource, service, system, with_spec, workload, write
 
 SHOP = """\
 apiVersion: v1
@@ -70,6 +70,12 @@ def test_items_of_lists_and_documents_keep_their_lines(tmp_path: Path) -> None:
     assert [(each.name, each.manifest.at().line) for each in found.services] == [("shop", 4), ("store", 9)]
 
 
+@pytest.mark.parametrize("items", ["", " null", " []"])
+def test_a_list_may_be_empty(items: str, tmp_path: Path) -> None:
+    found = system(tmp_path, f"apiVersion: v1\nkind: List\nitems:{items}\n---\n{SHOP}")
+    assert [each.name for each in found.services] == ["shop"]
+
+
 def test_json_is_read_too(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(
         '{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [{"port": 1}]}}'
@@ -81,6 +87,13 @@ def test_empty_fields_count_as_left_out(tmp_path: Path) -> None:
     empty = workload("a", env=None, ports=None, resources=None, args=None)
     found = system(tmp_path, empty, service("a"), resource("ConfigMap", "c", data=None))
     assert found.workloads[0].containers[0][2].ports == ()
+
+
+def test_null_is_read_as_left_out(tmp_path: Path) -> None:
+    scaling = {"scaleTargetRef": {"kind": "Deployment", "name": "a"}, "minReplicas": None, "maxReplicas": 2}
+    content = with_spec(workload("a", image=None, livenessProbe={"httpGet": None}), replicas=None)
+    found = system(tmp_path, content, service("a"), resource("HorizontalPodAutoscaler", "a", scaling))
+    assert found.count(found.workloads[0]) == 1
 
 
 def test_one_name_may_be_used_in_two_namespaces(tmp_path: Path) -> None:
