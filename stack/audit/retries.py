@@ -89,6 +89,13 @@ def sustained(edge: Edge, failure: RetryCondition) -> float:
     return prod(layer.sustained() for layer in layers(edge) if failure in layer.conditions)
 
 
+def _sustained_at_worst(edge: Edge) -> float:
+    """Attempts per call while the failure that causes most attempts lasts."""
+    found = tuple(layers(edge))
+    weights = (prod(layer.sustained() for layer in found if failure in layer.conditions) for failure in SPOKEN)
+    return max(weights) if found else 1
+
+
 class Worst(NamedTuple):
     """The heaviest path of an operation."""
 
@@ -249,7 +256,7 @@ def service_loads(platform: Platform) -> dict[str, ServiceLoad]:
     """Each service with its load."""
     graph, share = platform.graph, platform.environment.profile.load_share
     offered = by_node(executions(graph))
-    repeated = by_node(executions(graph, lambda edge: max(sustained(edge, failure) for failure in SPOKEN)))
+    repeated = by_node(executions(graph, _sustained_at_worst))
     return {
         service.name: ServiceLoad(offered[service.name] * share, repeated[service.name] * share)
         for service in graph.services

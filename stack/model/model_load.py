@@ -97,6 +97,8 @@ def model_demands(graph: CallGraph, entering: Mapping[OperationKey, float] | Non
 
     `entering` maps entrances to their arrivals per second. The default has every entrance.
     """
+    if next(model_edges(graph), None) is None:
+        return
     outside = entrances(graph) if entering is None else entering
     rates = executions(graph, arrivals=outside)
     arrivals: dict[OperationKey, list[tuple[Edge | None, float]]] = defaultdict(list)

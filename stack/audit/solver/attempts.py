@@ -36,6 +36,8 @@ from stack.model.platform import Platform
 
 BACKOFF = Duration("100ms")
 """First delay of a retry that declares none (the platform's default)."""
+ONE_STATUS = frozenset({"unavailable", "connection_failed"})
+"""Conditions that gRPC cannot tell apart, so that a call names both or neither."""
 OTHERS_REPEAT: RetryCondition = "unavailable"
 """Saga steps and the fallbacks of model routes repeat every failure, so any failure shows their attempts."""
 
@@ -144,7 +146,7 @@ def _permitted(platform: Platform, edge: Edge, on: date) -> Retry | None:
         update |= {"base_delay": BACKOFF, "max_delay": max(BACKOFF, retry.max_delay)}
     mesh = platform.environment.settings.mesh
     if repeats_ejections(edge, retry, mesh=mesh) and not _accepted(platform, "C05", edge, on):
-        update["conditions"] = tuple(each for each in retry.conditions if each != "unavailable")
+        update["conditions"] = tuple(each for each in retry.conditions if each not in ONE_STATUS)
     permitted = retry.model_copy(update=update)
     return permitted if permitted.max_retries and permitted.conditions else None
 

@@ -54,11 +54,10 @@ PLURAL_PODS = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
 
 
 @dataclass(frozen=True)
-class Item(Generic[Model]):
-    """A resource, with the part that the audit reads."""
+class Named:
+    """A resource with its place in the cluster."""
 
     manifest: Manifest
-    spec: Model
 
     @property
     def name(self) -> str:
@@ -75,16 +74,22 @@ class Item(Generic[Model]):
         """The kind, the namespace and the name. Without the namespace if it is `default`."""
         return f"{self.manifest.kind} {self.manifest.title}"
 
+
+@dataclass(frozen=True)
+class Item(Named, Generic[Model]):
+    """A resource, with the part that the audit reads."""
+
+    spec: Model
+
     def at(self, *path: str | int) -> Location:
         """The line of a field below `spec`."""
         return self.manifest.at("spec", *path)
 
 
 @dataclass(frozen=True)
-class Workload:
+class Workload(Named):
     """A resource that has pods."""
 
-    manifest: Manifest
     template: PodTemplate
     spec: WorkloadSpec
     """Empty if the kind has no number of replicas."""
@@ -93,21 +98,6 @@ class Workload:
     def kind(self) -> str:
         """Kind of the resource."""
         return self.manifest.kind
-
-    @property
-    def name(self) -> str:
-        """Name of the resource."""
-        return self.manifest.name
-
-    @property
-    def namespace(self) -> str:
-        """Namespace of the resource."""
-        return self.manifest.namespace
-
-    @property
-    def title(self) -> str:
-        """The kind, the namespace and the name. Without the namespace if it is `default`."""
-        return f"{self.kind} {self.manifest.title}"
 
     @property
     def labels(self) -> dict[str, Scalar]:

@@ -12,6 +12,8 @@ RESOLUTION = 1e-6
 """Smallest difference that a sentence shows: 0.0001 % of an availability, which is 2.6 seconds a month."""
 Value: TypeAlias = float | str | None
 """The value of a measure. `None` if a side lacks the subject."""
+Sentence: TypeAlias = Callable[[str, Value, Value], str]
+"""Takes the subject and the values before and after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,38 +60,23 @@ def _availability(subject: str, before: Value, after: Value) -> str:
     return f"availability of the {subject} flow {_number(before, '.4%')} → {_number(after, '.4%')}"
 
 
-def _change(before: Value, after: Value, form: str) -> tuple[str, str]:
-    """The signed change, and both values."""
-    old, new = (value if isinstance(value, int | float) else 0 for value in (before, after))
-    return format(new - old, f"+{form}"), f"({_number(before, form)} → {_number(after, form)})"
+def _changed(sentence: str, form: str) -> Sentence:
+    """A sentence with the subject, the signed change, and both values in a format."""
 
+    def text(subject: str, before: Value, after: Value) -> str:
+        old, new = (value if isinstance(value, int | float) else 0 for value in (before, after))
+        values = f"({_number(before, form)} → {_number(after, form)})"
+        return sentence.format(subject=subject, change=format(new - old, f"+{form}"), values=values)
 
-def _connections(subject: str, before: Value, after: Value) -> str:
-    change, values = _change(before, after, ",.10g")
-    return f"{change} {subject} connections at maximum scale {values}"
-
-
-def _pooler_connections(subject: str, before: Value, after: Value) -> str:
-    change, values = _change(before, after, ",.10g")
-    return f"{change} connections of the poolers to {subject} {values}"
+    return text
 
 
 UNITS = {"cpu": "cores of CPU", "memory": "GiB of memory"}
 
 
 def _requests(subject: str, before: Value, after: Value) -> str:
-    change, values = _change(before, after, ",.6g")
-    return f"{change} {UNITS.get(subject, subject)} requested at maximum scale {values}"
-
-
-def _cost(subject: str, before: Value, after: Value) -> str:
-    change, values = _change(before, after, ",.2f")
-    return f"cost of the {subject} {change} USD a month at the expected scale {values}"
-
-
-def _model_cost(subject: str, before: Value, after: Value) -> str:
-    change, values = _change(before, after, ",.2f")
-    return f"cost of the model calls of {subject} {change} USD a month at the mean load {values}"
+    requested = _changed("{change} {subject} requested at maximum scale {values}", ",.6g")
+    return requested(UNITS.get(subject, subject), before, after)
 
 
 def _edge(subject: str, before: Value, after: Value) -> str:
@@ -100,14 +87,16 @@ def _edge(subject: str, before: Value, after: Value) -> str:
     return f"edge {subject} is {after}, and was {before}"
 
 
-SENTENCES: Mapping[str, Callable[[str, Value, Value], str]] = {
+SENTENCES: Mapping[str, Sentence] = {
     "attempts": _attempts,
     "availability": _availability,
     "edges": _edge,
-    "connections": _connections,
-    "pooler_connections": _pooler_connections,
+    "connections": _changed("{change} {subject} connections at maximum scale {values}", ",.10g"),
+    "pooler_connections": _changed("{change} connections of the poolers to {subject} {values}", ",.10g"),
     "requests": _requests,
-    "cost": _cost,
-    "model_cost": _model_cost,
+    "cost": _changed("cost of the {subject} {change} USD a month at the expected scale {values}", ",.2f"),
+    "model_cost": _changed(
+        "cost of the model calls of {subject} {change} USD a month at the mean load {values}", ",.2f"
+    ),
 }
 """Measure → its sentence, the most important first."""

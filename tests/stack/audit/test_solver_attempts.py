@@ -1,0 +1,178 @@
+"""The solver's retries and circuit breakers, call by call."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from voice_policies import CircuitBreaker, Duration, Fault, InvalidInputError, Ratio, Retry
+
+from components.node import Client, Node, Replicas
+from components.operation import hard, operation, stage
+from stack.audit import solver
+from stack.audit.solver import Solution, solve
+from stack.audit.solver.report import REPORTS
+from stack.model.platform import Platform
+from stack.model.profile import AcceptedFinding
+from tests import toy
+from tests.platforms import DAY
+from tests.small import models, service, small_platform
+from tests.stack.audit.rule_findings import READ, STORE, TOLD, TWICE
+from tests.stack.audit.test_retries import chain
+
+BY_RATIO = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
+
+
+def solution_of(looked_at: Platform) -> Solution:
+    """The solution, whose report is compared with the test's snapshot word for word."""
+    found = solve(looked_at, on=DAY)
+    TOLD.extend(re.sub(r"\.py:\d+", ".py", line) for line in REPORTS["text"](found).splitlines())
+    return found
+
+
+def told(looked_at: Platform) -> dict[str, tuple[str, str]]:
+    return {change.field: (change.old, change.new) for change in solution_of(looked_at).changes}
+
+
+def calling(idempotency: Any = "idempotent", *, language: str = "python", **call: Any) -> Node:
+    made = hard("store.read", idempotency, **call)
+    return service("a", operation("run", stage(made), p95="1s", deadline="60s", load="1/s"), language=language)
+
+
+@pytest.mark.parametrize(
+    ("retry", "idempotency", "change"),
+    [
+        ({"max_retries": 2}, "idempotent", None),
+        ({"max_retries": 3}, "idempotent", ("retry.max_retries", "3", "2")),
+        ({}, "never", ("retry", "Retry(max_retries=1, base_delay=10ms, max_delay=10ms)", "None")),
+        ({"conditions": ("connection_failed",)}, "never", None),
+        ({"base_delay": Duration("0s")}, "idempotent", ("retry.base_delay", "0s", "100ms")),
+    ],
+)
+def test_a_retry_keeps_what_the_rules_on_one_call_permit(
+    retry: dict[str, Any], idempotency: str, change: tuple[str, str, str] | None
+) -> None:
+    call = calling(idempotency, retry=TWICE.model_copy(update=retry), circuit_breaker="off")
+    found = told(small_platform(call, STORE))
+    assert found.get("retry.max_retries", found.get("retry", found.get("retry.base_delay"))) == (
+        change[1:] if change else None
+    )
+
+
+def test_a_backoff_without_a_base_keeps_a_longer_maximum() -> None:
+    late = TWICE.model_copy(update={"base_delay": Duration("0s"), "max_delay": Duration("2s")})
+    assert told(small_platform(calling(retry=late, circuit_breaker="off"), STORE)) == {
+        "retry.base_delay": ("0s", "100ms")
+    }
+
+
+def go_platform(retry: Retry, *, mesh: bool, accepted: tuple[AcceptedFinding, ...] = ()) -> Platform:
+    asked = stage(hard("b.read", "idempotent", retry=retry))
+    nodes = (service("a", operation("run", asked, p95="1s", deadline="60s"), language="go"), service("b", READ))
+    settings = toy.ENVIRONMENT.settings.model_copy(update={"mesh": mesh, "accepted_findings": accepted})
+    return small_platform(*nodes, environment=toy.ENVIRONMENT.model_copy(update={"settings": settings}))
+
+
+BOTH = ("unavailable", "connection_failed")
+"""gRPC has one status for both, so a call names both."""
+
+
+def acceptance(rule: str = "C05", path: str = "a.run → b.read", days: int = 0) -> AcceptedFinding:
+    return AcceptedFinding(rule=rule, path=path, reason="in a test", expires=DAY + timedelta(days=days))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "mesh", "accepted", "kept"),
+    [
+        ((*BOTH, "aborted"), True, (), ("retry.conditions", "aborted")),
+        (BOTH, True, (), ("retry", "None")),
+        (BOTH, False, (), None),
+        (BOTH, True, (acceptance(),), None),
+        (BOTH, True, (acceptance(days=-1),), ("retry", "None")),
+        (BOTH, True, (acceptance("R05"),), ("retry", "None")),
+    ],
+)
+def test_a_go_retry_of_the_meshs_refusals_loses_that_condition_unless_somebody_accepted_it(
+    conditions: tuple[str, ...], mesh: bool, accepted: tuple[AcceptedFinding, ...], kept: tuple[str, str] | None
+) -> None:
+    retry = TWICE.model_copy(update={"conditions": conditions})
+    solution = solution_of(go_platform(retry, mesh=mesh, accepted=accepted))
+    changed = [(each.field, each.new) for each in solution.changes if each.field.startswith("retry")]
+    assert [field for field, _ in changed] == ([kept[0]] if kept else [])
+    assert all(kept and kept[1] in new and "unavailable" not in new for _, new in changed)
+    assert solution.refused == ()
+
+
+@pytest.mark.parametrize(("library", "retries", "changed"), [("unknown", None, False), ("unknown", 1, True)])
+def test_a_client_library_is_changed_only_if_it_retries(library: str, retries: int | None, changed: bool) -> None:
+    store = STORE.model_copy(update={"clients": (Client(library=library, retries=retries),)})
+    assert ("retries" in told(small_platform(calling(), store))) == changed
+
+
+@pytest.mark.parametrize("attempts", [(2, 1, 1), (5, 1, 1), (1, 2, 2), (3, 3, 1), (2, 2, 2), (3, 1, 3)])
+def test_a_chain_keeps_as_many_attempts_as_the_worst_path_permits(attempts: tuple[int, ...]) -> None:
+    hops = [TWICE.model_copy(update={"max_retries": each - 1}) if each > 1 else None for each in attempts]
+    assert not [each for each in solution_of(small_platform(*chain(*hops))).remaining if each.rule.startswith("R")]
+
+
+def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
+    """Three attempts at two candidates are 6 > 5, so the call of the adapter keeps two attempts."""
+    asking = stage(hard("llm.generate", "idempotent"))
+    inner = service("b", operation("run", asking, p95="9s", deadline="60s"), capacity="1000/s")
+    thrice = TWICE.model_copy(update={"max_retries": 2})
+    outer = service("a", operation("run", stage(hard("b.run", "idempotent", retry=thrice)), p95="9s", deadline="200s"))
+    assert told(small_platform(outer, inner, models()))["retry.max_retries"] == ("2", "1")
+
+
+def test_capacity_that_no_values_create_is_named_with_its_line() -> None:
+    callee = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas.exactly(2))
+    caller = service(
+        "b",
+        operation("run", stage(hard("a.run", "idempotent")), p95="1s", deadline="9s", load="201/s"),
+        capacity="900/s",
+    )
+    (bound,) = solution_of(small_platform(callee, caller, load_share=1)).infeasible
+    assert bound.where == callee.location
+
+
+@pytest.mark.parametrize("load", ["1/m", "2/m", "3/m", "1/s"])
+def test_the_window_of_a_breaker_holds_a_call_of_the_slowest_caller(load: str) -> None:
+    made = stage(hard("store.read", "idempotent", circuit_breaker=BY_RATIO))
+    caller = service("a", operation("run", made, p95="1s", deadline="9s", load=load))
+    solution_of(small_platform(caller, STORE, load_share=1))
+
+
+def test_a_go_service_has_one_breaker_for_each_callee_and_a_python_service_one_for_each_call() -> None:
+    def calls(language: str) -> dict[str, tuple[str, str]]:
+        made = [
+            hard("b.read", "idempotent", purpose=name, circuit_breaker=CircuitBreaker(consecutive_failures=failures))
+            for name, failures in (("first", 1), ("second", 9))
+        ]
+        caller = service("a", operation("run", stage(*made), p95="1s", deadline="60s"), language=language)
+        return {
+            each.path: (each.old, each.new) for each in solution_of(small_platform(caller, service("b", READ))).changes
+        }
+
+    assert calls("python") == {"a.run → b.read:first": ("1", "3")}
+    assert calls("go")["a.run → b.read:first"][1] == calls("go").get("a.run → b.read:second", ("", "3"))[1]
+
+
+def test_a_longer_break_raises_its_own_maximum() -> None:
+    brief = CircuitBreaker(consecutive_failures=3, break_duration=Duration("1s"), max_break_duration=Duration("2s"))
+    found = told(small_platform(calling(circuit_breaker=brief), STORE))
+    assert found["circuit_breaker.max_break_duration"] == ("2s", "15s")
+
+
+def test_a_platform_that_is_refused_with_the_values_tells_the_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = Fault("a.run", "is refused", "something else")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise InvalidInputError("tests", [fault])
+
+    monkeypatch.setattr(solver, "audit_outcome", refuse)
+    solution = solution_of(small_platform(*chain(TWICE, TWICE, None)))
+    assert (solution.refused, solution.following, solution.remaining, solution.infeasible) == ((fault,), (), (), ())
+    assert "hop1.run → hop2.run" in {change.path for change in solution.changes}
+    assert solution.platform.graph.nodes.keys() == {"hop1", "hop2", "hop3", "store"}
