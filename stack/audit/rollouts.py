@@ -11,8 +11,6 @@ from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import Rendered, Workload, rendered
 from stack.model.platform import Platform
 
-__all__ = ["blocks_every_drain"]
-
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 PROBE_PERIOD, PROBE_TIMEOUT = 10, 1
 """Kubernetes' defaults of a probe, in seconds."""
