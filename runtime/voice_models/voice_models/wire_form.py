@@ -219,7 +219,8 @@ class Responses(WireForm):
         reasons = {"completed": "stop", "incomplete": (document.get("incomplete_details") or {}).get("reason")}
         reason = reasons.get(document.get("status"))
         usage = _usage(document, "input_tokens", "output_tokens")
-        return Signal(finish_reason="length" if reason == "max_output_tokens" else reason, usage=usage)
+        reason = "length" if reason == "max_output_tokens" else reason
+        return Signal(finish_reason=reason if isinstance(reason, str) else None, usage=usage)
 
 
 class Listed(WireForm):
@@ -271,7 +272,7 @@ class Transcription(WireForm):
             return Signal(error=error)
         usage = _usage(document, "input_tokens", "output_tokens") or _usage(document, "seconds", "")
         text = document.get("text")
-        return Signal(text or "", finish_reason="stop" if isinstance(text, str) else None, usage=usage)
+        return Signal(text, finish_reason="stop", usage=usage) if isinstance(text, str) else Signal(usage=usage)
 
 
 class Speech(WireForm):
