@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CPU_TARGET = 70
 """Percent of the CPU request. Source: the platform's specification."""
 SCALE_DOWN_WINDOW = 300
-"""Seconds of lower load before the autoscaler removes replicas. Kubernetes' default, written out for readers."""
+"""Seconds of lower load before the autoscaler removes replicas. This is Kubernetes' default."""
 
 
 def autoscaler(metadata: ObjectMeta, replicas: Replicas, container: str) -> HorizontalPodAutoscaler:

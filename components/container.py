@@ -149,7 +149,7 @@ def _security(user: int) -> SecurityContext:
 
 
 def go_runtime(sizing: Sizing) -> dict[str, str]:
-    """Environment variables that tell a Go program its limits: memory, and threads that run at once.
+    """Environment variables that tell a Go program its limits of memory and of parallel threads.
 
     Before Go 1.25 the runtime starts a thread for every core of the node, and the kernel throttles the program.
     """
@@ -160,7 +160,7 @@ def go_runtime(sizing: Sizing) -> dict[str, str]:
 
 
 def pull_secrets(images: Iterable[Image]) -> list[LocalObjectReference]:
-    """The Secrets that the images of one pod are pulled with, each once."""
+    """The Secrets with which kubelet pulls the images of one pod, without duplicates."""
     return [{"name": name} for name in dict.fromkeys(image.pull_secret for image in images) if name]
 
 

@@ -44,7 +44,7 @@ class Declaration(ClosedModel):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                self._hold(values)
+                self._store_invalid(values)
                 found = faults_of(error, type(self))
             else:
                 found = []
@@ -65,7 +65,7 @@ class Declaration(ClosedModel):
         return faults
 
     def at(self, location: Location | None) -> Self:
-        """A copy with the location of the declaration that implies it."""
+        """A copy with another location. A derived declaration takes the location of its origin."""
         return self.model_copy(update={"_location": location})
 
     @property
@@ -73,7 +73,7 @@ class Declaration(ClosedModel):
         """The declaration's part of the path in a fault."""
         return ""
 
-    def _hold(self, values: dict[str, Any]) -> None:
+    def _store_invalid(self, values: dict[str, Any]) -> None:
         """Store values that are not valid. `model_construct` would copy defaults, and measures cannot be copied."""
         fields = type(self).model_fields.items()
         defaults = {name: "?" if field.is_required() else field.default for name, field in fields}
@@ -103,7 +103,7 @@ class Declaration(ClosedModel):
 
 
 def _location() -> Location | None:
-    """The line that is being executed in the declaring file, in the outermost of its frames."""
+    """The line in the file that declares: the line of the outermost frame in that file."""
     frame = currentframe()
     while frame and frame.f_code.co_filename.startswith(_CONSTRUCTORS):
         frame = frame.f_back

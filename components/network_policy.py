@@ -69,9 +69,9 @@ class Peer(ClosedModel):
     name: Name
     ports: tuple[int, ...]
     udp_ports: tuple[int, ...] = ()
-    """Ports that are used over UDP as well."""
+    """UDP ports. `ports` are TCP ports."""
     label: str = NAME_LABEL
-    """The label that carries the name. An operator may reserve the usual label for itself."""
+    """The label that holds the name. Some operators reserve `app.kubernetes.io/name` on the pods that they create."""
 
     def selectors(self) -> NetworkPolicyPeer:
         """The peer as a NetworkPolicy's selector: pods by name label, namespace by Kubernetes' own name label."""

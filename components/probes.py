@@ -20,7 +20,7 @@ STARTUP_PERIOD = Duration("2s")
 
 
 class Timing(TypedDict, total=False):
-    """Interval between two probes, and longest wait for an answer."""
+    """Period, timeout and number of failures, as in `Probe`."""
 
     period: Duration
     timeout: Duration

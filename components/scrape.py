@@ -13,7 +13,7 @@ from components.secret_keys import SecretKeys
 __all__ = ["ANSWERS", "CONNECTS", "CONNECTS_OVER_TLS", "RESOLVES", "BlackboxModule", "Scrape"]
 
 SERIES = 2_000
-"""Series of one pod, a generous estimate: the runtime, the process and the gRPC library."""
+"""Estimate of the largest number of series of one pod: the runtime, the process and the gRPC library."""
 PROBE_SERIES = 20
 """Series of one probe by the blackbox exporter."""
 

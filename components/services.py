@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def to_port(name: str, port: int, app_protocol: str | None = None) -> ServicePort:
-    """A port that leads to the container's port of the same name."""
+    """A Service port whose target is the container's port of the same name."""
     service_port: ServicePort = {"name": name, "port": port, "targetPort": name}
     return {**service_port, "appProtocol": app_protocol} if app_protocol else service_port
 

@@ -26,7 +26,7 @@ MIN_READY_SECONDS = 5
 REVISIONS = 5
 """Old templates that a controller keeps for a rollback."""
 LONGEST_STARTS = 3
-"""Number of longest starts that a rollout may take without progress. After this time the rollout has failed."""
+"""A rollout fails after this multiple of the longest start time without progress."""
 ONE = Replicas.exactly(1)
 DATA_VOLUME = "data"
 NIGHTLY = "0 2 * * *"
@@ -159,12 +159,12 @@ class _Batch(Workload):
 class Job(_Batch):
     """Runs once, and again when its pod or its files change.
 
-    Jobs are immutable, so the name contains a digest of both. A new password changes neither: delete the Job and deploy
-    again.
+    Jobs are immutable, so the name contains a digest of the pod and its files. A new password does not change the
+    digest: delete the Job and deploy again.
     """
 
     deadline: Duration = Duration("30m")
-    """The default suits a first start, which includes the start of the server."""
+    """The default is long enough for a first deployment, when the server must start before the Job can succeed."""
     retries: int = 10
 
     @override

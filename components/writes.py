@@ -16,7 +16,7 @@ FILL_LIMIT = 0.85
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """The most that a program has on a volume at one time for one purpose, temporary files included."""
+    """Largest size of a program's data on a volume for one purpose, temporary files included."""
 
     volume: str
     """The volume's name in the pod."""
@@ -42,7 +42,7 @@ class StartWork:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A volume that a program writes to, with everything that it may have there at one time."""
+    """A volume that a program writes to, and the largest sizes of the program's data there."""
 
     path: str
     """`NAMESPACE/WORKLOAD volume NAME`."""

@@ -106,7 +106,7 @@ class Consul(Server):
                 "dns": -1,
                 "grpc_tls": -1,
             },
-            # A server sets its gauges every ten seconds, and forgets one that it has not set for this time.
+            # A server sets its gauges every ten seconds, and drops a gauge that it has not set for this time.
             "telemetry": {"prometheus_retention_time": "60s", "disable_hostname": True},
             "acl": {"enabled": True, "default_policy": "deny", "enable_token_persistence": True},
         }

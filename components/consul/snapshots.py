@@ -1,8 +1,8 @@
 """Snapshots of Consul's data in the bucket of the backups, and the script that restores one.
 
 A snapshot is consistent and complete, tokens included. TLS encrypts the snapshot in transit, and the object store
-encrypts it at rest. Its name is the day of the month. So a new snapshot replaces the snapshot of a month ago, and no
-job needs a right to delete.
+encrypts it at rest. A snapshot's name is the day of the month, so it replaces the snapshot of a month ago, and
+no job needs a right to delete.
 """
 
 from __future__ import annotations

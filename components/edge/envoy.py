@@ -118,7 +118,7 @@ def _refusal_log(caller: str) -> dict[str, Any]:
 
 
 def _cluster(name: str, host: Host) -> dict[str, Any]:
-    """A cluster that uses the first address that DNS returns, and resolves it again when its time to live ends."""
+    """A cluster that uses the first address that DNS returns, and resolves the name again when the TTL ends."""
     return {
         "name": name,
         "type": "LOGICAL_DNS",

@@ -55,7 +55,7 @@ class MeshCaller(ClosedModel):
 
 
 class AttemptTimeout(ClosedModel):
-    """The longest attempt of one caller, for calls that another layer repeats and bounds as a whole."""
+    """Timeout for each attempt of one caller, where another layer retries the call and limits only its total time."""
 
     host: str
     caller: Name

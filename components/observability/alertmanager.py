@@ -32,7 +32,7 @@ SHUTDOWN = Duration("10s")
 STATE = Bytes("64Mi")
 """Assumed size of silences and notification log, which hold some 1 KiB of each alert for five days."""
 NOBODY = "nobody"
-"""A receiver without an address: its alerts are only shown."""
+"""A receiver without a webhook: its alerts are visible only in Alertmanager."""
 WEBHOOK_KEY = "webhook-url"
 
 
@@ -57,7 +57,7 @@ class AlertRoute(ClosedModel):
     team: Name | None = None
     severity: Severity | None = None
     repeat: Duration
-    """Time before Alertmanager sends an alert again that still fires."""
+    """Time after which Alertmanager sends an alert again, if it still fires."""
     continue_: bool = False
     """Alertmanager also evaluates the routes after this one."""
 
@@ -78,7 +78,7 @@ class Inhibition(ClosedModel):
 
     alert: str
     severities: tuple[Severity, ...]
-    """Severities of the silenced alerts. They must have the same values of the labels `equal`."""
+    """Severities of the silenced alerts. A silenced alert has the same values of the labels `equal`."""
     equal: Annotated[tuple[str, ...], Field(min_length=1)]
 
     def document(self) -> dict[str, Any]:

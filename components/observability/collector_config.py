@@ -61,9 +61,9 @@ MOST_ATTRIBUTES = 64
 exporter drops a larger record, and the rest of its batch with it."""
 KEPT = '["kubernetes.namespace_name", "kubernetes.pod_name", "kubernetes.container_name"]'
 BROKEN = r'"[\\x00\\x{FFFD}\\x{FFFE}]", "�"'
-"""Pattern and replacement for NUL and for each byte that is not UTF-8, which a pattern sees as U+FFFD. A receiver that
-checks UTF-8, such as Elasticsearch, would refuse the whole batch. The pattern is a class of characters, because Go
-searches for a single character by its bytes, and would find no invalid byte."""
+"""Pattern and replacement for NUL and for invalid UTF-8. A receiver that checks UTF-8, such as Elasticsearch, would
+refuse the whole batch. Go's regular expressions match an invalid byte as U+FFFD, but only in a character class: a
+pattern of one character is compared byte by byte."""
 LINE_STATEMENTS = (
     # A line without a message has its fields in the body. Setting the fields again leaves one copy of each.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
@@ -71,9 +71,9 @@ LINE_STATEMENTS = (
     "set(log.body, String(log.body)) where not IsString(log.body)",
     "flatten(log.attributes)",
     'set(log.cache["attributes"], Len(log.attributes))',
-    # Elasticsearch refuses a whole batch for an empty value, and a record for a name of nothing but spaces.
+    # Elasticsearch refuses a batch with an empty value, and a record with an attribute whose name has only spaces.
     "stringify_all(log.attributes)",
-    # Before the limits, because a replacement is three times as long as a byte.
+    # Replace before the limits apply: a replacement has three bytes, an invalid byte one.
     f"replace_pattern(log.body, {BROKEN})",
     f'replace_all_patterns(log.attributes, "value", {BROKEN})',
     f'replace_all_patterns(log.attributes, "key", {BROKEN})',

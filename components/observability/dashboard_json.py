@@ -54,7 +54,7 @@ def dashboard_json(board: Dashboard) -> str:
         .refresh("30s")
         .time("now-1h", "now")
         .timezone("browser")
-        .link(_menu())
+        .link(_dashboard_dropdown())
         .variables([_variable(each) for each in board.variables])
     )
     number = 0
@@ -65,7 +65,7 @@ def dashboard_json(board: Dashboard) -> str:
     return JSONEncoder(sort_keys=True, indent=1).encode(built.build()) + "\n"
 
 
-def _menu() -> dashboard.DashboardLink:
+def _dashboard_dropdown() -> dashboard.DashboardLink:
     """The list of all dashboards, which keeps time and variables."""
     link = dashboard.DashboardLink("Dashboards").type(DashboardLinkType.DASHBOARDS).tags([TAG])
     return link.as_dropdown(as_dropdown=True).keep_time(keep_time=True).include_vars(include_vars=True)

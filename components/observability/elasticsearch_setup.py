@@ -36,7 +36,7 @@ WORDS = {
 """The type of every attribute, because the Collector makes each one a text.
 
 Without it Elastic's template `ecs@mappings` chooses a type by the name. It maps `exports` as an object, and
-Elasticsearch then refuses a record with a word there."""
+Elasticsearch then refuses a record whose `exports` is a text."""
 ROLLOVER = Duration("1d")
 ROLLOVER_SIZE = "50gb"
 """Largest primary shard: Elastic's guide to sizing shards gives 10 to 50 GB."""
@@ -78,8 +78,8 @@ def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[
 def _lifecycle(stream: Stream) -> dict[str, Any]:
     """A lifecycle policy.
 
-    Logs roll over, and their age counts from the rollover. Other streams write one index a day, whose age counts from
-    its creation: its last data is up to a day younger.
+    Logs roll over, and their age counts from the rollover. Other streams write one index a day. The age of an
+    index counts from its creation, and its last data is up to a day younger, so the policy adds a day.
     """
     rollover = {"rollover": {"max_age": str(ROLLOVER), "max_primary_shard_size": ROLLOVER_SIZE}}
     hot = {"hot": {"min_age": "0ms", "actions": rollover}} if stream.name == LOGS else {}

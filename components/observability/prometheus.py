@@ -155,7 +155,7 @@ class Prometheus(Server):
             "otlp": {"promote_resource_attributes": ["service.name", "service.namespace", "k8s.pod.name"]},
             "rule_files": [f"{CONFIG_PATH}/rules.json"],
             "alerting": {
-                # Without this label, the same alert from two replicas is one alert.
+                # Drop the label `replica`, so that Alertmanager treats the same alert from two replicas as one.
                 "alert_relabel_configs": [{"regex": "replica", "action": "labeldrop"}],
                 "alertmanagers": [{"static_configs": [{"targets": list(self.alertmanagers)}]}],
             },

@@ -55,7 +55,7 @@ class ScrapeTarget(ClosedModel):
             "kubernetes_sd_configs": [discovery([self.namespace])],
             "relabel_configs": [
                 {"source_labels": [f"{POD}phase"], "regex": "Succeeded|Failed", "action": "drop"},
-                {"source_labels": [f"{POD}label_{_meta(self.label)}"], "regex": self.name, "action": "keep"},
+                {"source_labels": [f"{POD}label_{_meta_label(self.label)}"], "regex": self.name, "action": "keep"},
                 {"source_labels": [f"{POD}container_port_number"], "regex": str(scrape.port), "action": "keep"},
                 {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
                 {"source_labels": [f"{POD}name"], "target_label": "pod"},
@@ -74,7 +74,7 @@ def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
     """The job that scrapes kubelets for the usage of volumes.
 
     Prometheus discovers nodes through their pods, so it needs no permission to list nodes. By default a kubelet signs
-    its own certificate, so the job does not verify it. The job's token permits only reading metrics.
+    its own certificate, so the job does not verify the certificate. The job's token permits only reading metrics.
     """
     return {
         "job_name": KUBELET,
@@ -114,7 +114,7 @@ def mesh_proxy_job(namespaces: Iterable[str]) -> dict[str, Any]:
             {"source_labels": [f"{POD}container_port_number"], "regex": str(STATS_PORT), "action": "keep"},
             {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
             {"source_labels": [f"{POD}name"], "target_label": "pod"},
-            {"source_labels": [f"{POD}label_{_meta(NAME_LABEL)}"], "target_label": "caller"},
+            {"source_labels": [f"{POD}label_{_meta_label(NAME_LABEL)}"], "target_label": "caller"},
         ],
         "metric_relabel_configs": [
             {"source_labels": ["__name__"], "regex": "|".join(STATISTICS.values()), "action": "keep"}
@@ -123,7 +123,7 @@ def mesh_proxy_job(namespaces: Iterable[str]) -> dict[str, Any]:
 
 
 class ProbedHosts(ClosedModel):
-    """Addresses that the prober or an exporter connects to: for example the gateway's, to read its certificate.
+    """Addresses that the prober or an exporter connects to, such as the gateway's address for its certificate.
 
     The label `job` holds `name`.
     """
@@ -175,6 +175,6 @@ def _bearer(file: str) -> dict[str, str]:
     return {"type": "Bearer", "credentials_file": file}
 
 
-def _meta(label: str) -> str:
+def _meta_label(label: str) -> str:
     """A label's name as Prometheus writes it in a meta label."""
     return re.sub("[^a-zA-Z0-9_]", "_", label)

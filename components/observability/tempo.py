@@ -92,7 +92,7 @@ class Tempo(Server):
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(
             rule="headless_service",
-            reason="callers reach the only pod by its Service; it needs no other name",
+            reason="the only pod needs no name of its own: callers use the Service",
         ),
     )
     scrape: ClassVar[Scrape] = Scrape(port=HTTP_PORT)

@@ -48,7 +48,7 @@ LARGEST_SLOT = Bytes("4Gi")
 """Largest log that the primary keeps for a disconnected replica. PostgreSQL's default is no limit. If a replica needs
 an older log, the operator clones the replica again."""
 WAL_KEPT = Bytes("512Mi")
-"""The operator's `wal_keep_size`."""
+"""CloudNativePG's default of `wal_keep_size`."""
 PREPARED_STATEMENTS = 100
 """Prepared statements that the pooler keeps for each client. Without them drivers fail in transaction mode (PgBouncer
 1.21)."""
@@ -67,7 +67,7 @@ class PostgresqlCluster(Component):
     priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(rule="run_as_user", reason="the operator runs its images as their users 26 and 998"),
-        Exemption(rule="no_api_token", reason="the instance manager in each pod follows its Cluster at the API"),
+        Exemption(rule="no_api_token", reason="the instance manager in each pod watches its Cluster resource"),
     )
     instance_scrape: ClassVar[Scrape] = Scrape(port=9187, health="cnpg_collector_up")
     """The scrape of CloudNativePG's instance manager."""
@@ -186,7 +186,7 @@ class PostgresqlCluster(Component):
         return {**volume, "storageClass": self.storage_class} if self.storage_class else volume
 
     def _bootstrap(self) -> Bootstrap:
-        """How the cluster starts.
+        """Start the cluster empty, or from a backup.
 
         The operator requires a database `app`; nobody may connect to it. The services' databases are declared
         separately.

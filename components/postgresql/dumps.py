@@ -1,7 +1,7 @@
-"""Encrypted dumps of one server's databases, and a restore. For dev, whose server does not archive its write-ahead log.
+"""Encrypted dumps of one server's databases, and a restore. Only dev uses them: its server archives no WAL.
 
-Each role dumps and restores its own database, so the job needs no superuser. A dump is consistent for one database. If
-the server's volume is lost, so are all writes after the last dump.
+Each role dumps and restores its own database, so the job needs no superuser. A dump is consistent for one database. The
+loss of the server's volume loses all writes after the last dump.
 """
 
 from __future__ import annotations

@@ -57,10 +57,10 @@ REPLAY_RATE = Bytes("16Mi")
 SHUTDOWN = Duration("110s")
 """Longest time to end transactions and write a checkpoint. With the pre-stop sleep, the grace period is two minutes."""
 SUPERUSER_SECRET = SecretKeys(name="postgresql-superuser", keys=("password",))
-_ACCEPTS = ("pg_isready", "-h", "127.0.0.1")
+_PG_ISREADY = ("pg_isready", "-h", "127.0.0.1")
 PROBES = Probes(
-    startup=Probe.exec(*_ACCEPTS, period=Duration("5s"), timeout=Duration("3s"), failures=60),
-    readiness=Probe.exec(*_ACCEPTS, **READY),
+    startup=Probe.exec(*_PG_ISREADY, period=Duration("5s"), timeout=Duration("3s"), failures=60),
+    readiness=Probe.exec(*_PG_ISREADY, **READY),
     liveness=Probe.tcp("tcp", **SLOW),
 )
 """The server accepts no connections while it recovers."""

@@ -40,7 +40,7 @@ DOWN_AFTER = Duration("5s")
 FAILOVER_TIMEOUT = Duration("30s")
 """Sentinel starts a second failover after twice this time."""
 DECISION_SECONDS = (DOWN_AFTER + FAILOVER_TIMEOUT * 2).whole_seconds()
-"""Longest wait for the Sentinels at a start: two attempts. Then the server starts empty, else it would never start."""
+"""Longest wait for the Sentinels at a start: two attempts. Then the server starts empty, to end the deadlock."""
 HANDOVER = Duration("20s")
 """Longest time of a coordinated failover, until the proxies have noticed the new primary."""
 _ASK = f"valkey-cli -e -p {PORT} --user {HEALTH_USER} --pass '' --no-auth-warning"
@@ -94,7 +94,7 @@ END
 
 
 def start_node(members: Members) -> str:
-    """Script that starts a server, also if kubelet restarts the container without the pod's init containers.
+    """Script that starts a server. It also works when kubelet restarts only the container, not the init containers.
 
     The script first deletes the file of an interrupted synchronisation. The function `replaceable` is true if the
     Sentinels know replicas and another server answers, so that the Sentinels can choose that server.

@@ -31,8 +31,8 @@ DATA_PATH = "/data"
 CONFIGURATION = Bytes("1Mi")
 """Configuration and users on the volume `run`."""
 LOG_COPIES = 4
-"""Largest size of the log in relation to the data: the log of the last rewrite, as much again, the new log, and the
-writes that arrive during the rewrite (`auto-aof-rewrite-percentage` is 100)."""
+"""Largest size of the log as a multiple of the data: 1 for the last rewrite, 1 for its growth by 100 %
+(`auto-aof-rewrite-percentage`), 1 for the next rewrite, and 1 for the writes during this rewrite."""
 REPLAY_RATE = Bytes("20Mi")
 """Assumed rate at which the server loads its log."""
 SHUTDOWN = Duration("30s")
@@ -66,7 +66,7 @@ class Valkey(Server):
         PLAIN_TEXT,
         Exemption(
             rule="headless_service",
-            reason="callers reach the only pod by its Service; it needs no other name",
+            reason="the only pod needs no name of its own: callers use the Service",
         ),
     )
     scrape: ClassVar[Scrape] = SCRAPE

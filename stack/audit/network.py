@@ -136,12 +136,12 @@ def declared(platform: Platform) -> set[Reach]:
     ways.update(_linked(platform, everyone, outside))
     for proxy, allowed in allow_lists(platform.graph).items():
         for host in {host for each in allowed for host in each.hosts}:
-            ways.update(_towards(title(platform, platform.site.egress, proxy), host, platform.site, outside))
+            ways.update(_proxy_reaches(title(platform, platform.site.egress, proxy), host, platform.site, outside))
     # If we deploy neither end, no policy of ours governs the way.
     return {way for way in ways if way.source in governed or way.target in governed}
 
 
-def _towards(proxy: str, host: Host, site: Site, outside: Mapping[str, Endpoint]) -> Iterator[Reach]:
+def _proxy_reaches(proxy: str, host: Host, site: Site, outside: Mapping[str, Endpoint]) -> Iterator[Reach]:
     """The ways from a proxy to every endpoint in a host's network. A policy cannot distinguish hosts of one network."""
     block = site.network_of(host).selectors()["ipBlock"]
     for found in outside.values():

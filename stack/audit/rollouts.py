@@ -90,7 +90,7 @@ def _replicas(found: Rendered, workload: Workload) -> int:
 
 def one_may_be_lost(platform: Platform) -> Iterator[Breach | None]:
     """Check that pods with a high target have two replicas, and that disruption budgets allow drains."""
-    found, promised = rendered(platform), _promised(platform)
+    found, promised = rendered(platform), _availability_targets(platform)
     for workload in found.workloads:
         if workload.kind == "DaemonSet":
             continue
@@ -105,7 +105,7 @@ def one_may_be_lost(platform: Platform) -> Iterator[Breach | None]:
         yield from (_blocks(workload, replicas, budget["spec"]) for budget in budgets)
 
 
-def _promised(platform: Platform) -> dict[tuple[str, str], float]:
+def _availability_targets(platform: Platform) -> dict[tuple[str, str], float]:
     """Namespace and name of pods → their availability target. A profile with one replica per service has no targets."""
     if platform.environment.profile.service_replicas == "one":
         return {}

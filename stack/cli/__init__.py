@@ -1,4 +1,4 @@
-"""`voice`: render the platform, check it, draw it."""
+"""`voice`, the command line of the platform. Each command has a module in this package."""
 
 from __future__ import annotations
 
@@ -100,18 +100,18 @@ def _run(arguments: Sequence[str] | None, tenant: Callable[[], Tenant]) -> int:
 
 
 def _tell(message: str) -> None:
-    """Write an error. On a full disk only the exit code tells it."""
+    """Write an error to stderr. If stderr cannot be written, only the exit code reports the error."""
     with suppress(OSError):
         sys.stderr.write(f"voice: {message}\n")
 
 
 def _discard_output() -> None:
-    """Discard what is buffered: nobody can read it, and Python would print an error when it flushes at exit."""
+    """Discard the buffered output: nobody reads it, and Python would print an error when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_closed_streams() -> None:
-    """A stream that the caller has closed, as with `>&-`, discards its text."""
+    """Replace a stream that the caller has closed, as with `>&-`, by a stream that discards its text."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # open until the end

@@ -42,7 +42,7 @@ def add_day(command: argparse.ArgumentParser) -> None:
     """Add the option for the day on which acceptances are judged."""
     command.add_argument(
         "--on",
-        type=_day,
+        type=_date,
         default=today(),
         metavar="DATE",
         help="the day of the audit, such as 2027-03-31 (default: today)",
@@ -54,7 +54,7 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-def _day(text: str) -> date:
+def _date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
@@ -83,7 +83,7 @@ def _print_ledger(options: argparse.Namespace) -> int:
     from stack.audit.ledgers.report import REPORTS  # noqa: PLC0415
     from stack.cli.ledgers import text  # noqa: PLC0415
 
-    _refuse_beside(options, "--ledger", ("text", *REPORTS))
+    _refuse_manifests_and_format(options, "--ledger", ("text", *REPORTS))
     ledger = LEDGERS[options.ledger](platform_of(options, options.environment))
     print(text(ledger) if options.format == "text" else REPORTS[options.format](ledger))
     return CLEAN
@@ -93,13 +93,13 @@ def _print_solution(options: argparse.Namespace) -> int:
     from stack.audit.solver import solve  # noqa: PLC0415
     from stack.audit.solver.report import REPORTS  # noqa: PLC0415
 
-    _refuse_beside(options, "--solve", REPORTS)
+    _refuse_manifests_and_format(options, "--solve", REPORTS)
     solution = solve(platform_of(options, options.environment), on=options.on)
     print(REPORTS[options.format](solution))
     return CLEAN if solution.clean else FINDINGS
 
 
-def _refuse_beside(options: argparse.Namespace, flag: str, formats: Iterable[str]) -> None:
+def _refuse_manifests_and_format(options: argparse.Namespace, flag: str, formats: Iterable[str]) -> None:
     """Raises `InvalidInputError` for manifests, which have no typed model, and for a format that the flag lacks."""
     from voice_policies import Fault, InvalidInputError, one_of  # noqa: PLC0415
 

@@ -28,7 +28,10 @@ def text(name: str, outcome: Outcome) -> str:
         lines.append(coloured(f"accepted ({len(accepted)})", BOLD))
         lines += [_indented(f"{each.finding.rule}  {each.finding.path}: {acceptance_text(each)}") for each in accepted]
     lines += [
-        _indented(f"{entry.rule}  {entry.path}: accepted in {outcome.source}, but there is no such finding: remove it")
+        _indented(
+            f"{entry.rule}  {entry.path}: accepted in {outcome.source}, but there is no such finding:"
+            " remove the acceptance"
+        )
         for entry in outcome.unused
     ]
     return "\n".join([*lines, coloured(f"{name}: {_counts(outcome)}", RED if outcome.fails else GREEN)])

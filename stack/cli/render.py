@@ -102,7 +102,11 @@ def _render(options: argparse.Namespace, name: str, out: Path) -> Rendered:
 def _text(rendered: Sequence[Rendered], *, verbose: bool) -> str:
     head, *lines = table(HEAD, [_row(each) for each in rendered])
     body = (coloured(line, RED) if each.findings else line for line, each in zip(lines, rendered, strict=True))
-    others = (f"{each.path} also holds files of others: {', '.join(each.others)}" for each in rendered if each.others)
+    others = (
+        f"{each.path} also has files that `voice render` did not write: {', '.join(each.others)}"
+        for each in rendered
+        if each.others
+    )
     return "\n".join([head, *body, *others, *(_details(rendered) if verbose else _closing(rendered))])
 
 
@@ -122,7 +126,7 @@ def _closing(rendered: Sequence[Rendered]) -> Iterator[str]:
 
 
 def _details(rendered: Sequence[Rendered]) -> Iterator[str]:
-    """Exemptions and images without a digest, each once. An entry that not all environments share names its own."""
+    """Exemptions and images without a digest, each once. An entry that only some environments have names them."""
     facts: dict[str, list[str]] = defaultdict(list)
     for each in rendered:
         for component, rule, reason in each.exemptions:

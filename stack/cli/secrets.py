@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         faults += [f"{name}: was last written more than {options.older_than} ago" for name in rotated]
         print("\n".join(faults) or f"{environment}: no secret is missing")
         return FINDINGS if faults else CLEAN
-    wanted = list(_wanted(platform.secrets, present, rotated))
+    wanted = list(_secrets_to_write(platform.secrets, present, rotated))
     return _write(platform, wanted)
 
 
@@ -69,7 +69,7 @@ def _rotated(platform: Platform, options: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _wanted(
+def _secrets_to_write(
     secrets: Iterable[SecretKeys], present: Collection[SecretKey], rotated: Collection[str]
 ) -> Iterator[SecretKeys]:
     """The secrets with only the keys that need a value. A certificate and its key are always replaced together."""
@@ -92,7 +92,7 @@ def _write(platform: Platform, wanted: Collection[SecretKeys]) -> int:
 
     environment = platform.environment.name
     made, asked = _by_origin(wanted, stand_ins=platform.environment.profile.stand_in_secrets)
-    given = _asked(asked, environment)
+    given = _prompted_values(asked, environment)
     values = {SecretKey(each.name, key): value for each in made for key, value in generated(each).items()}
     print(wrapped(f"generated: {', '.join(map(str, values)) or 'none'}", "  "))
     if asked:
@@ -121,7 +121,7 @@ def _by_origin(wanted: Iterable[SecretKeys], *, stand_ins: bool) -> tuple[list[S
     return parts
 
 
-def _asked(secrets: Collection[SecretKeys], environment: str) -> dict[SecretKey, str]:
+def _prompted_values(secrets: Collection[SecretKeys], environment: str) -> dict[SecretKey, str]:
     """The user's answers. Raises `InvalidInputError` with every question if no user is at a terminal."""
     from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`voice up` and `voice down`: deploy an environment from this machine, ask it one question, and remove it again."""
+"""`voice up` and `voice down`: deploy an environment from this machine and send it one request, or remove it again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTEXT = "a context of the kubeconfig (default: a new cluster of kind)"
 
 def add_to(commands: Commands) -> None:
     """Adds the commands."""
-    up = add_command(commands, "up", _up, "Deploy an environment from this machine, and ask it one question.")
+    up = add_command(commands, "up", _up, "Deploy an environment from this machine, and send it one request.")
     up.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
     up.add_argument("--context", help=CONTEXT)
     up.add_argument("--image", help="an image for all services (default: the reference service, built here)")
@@ -56,7 +56,7 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _workstation(options: argparse.Namespace, platform: Platform) -> Workstation:
-    """Raises `InvalidInputError` for an environment whose secrets must not be stand-ins."""
+    """The machine with the cluster's context. Raises `InvalidInputError` if the environment needs real secrets."""
     from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
 
     from stack.deploy.workstation import Workstation  # noqa: PLC0415

@@ -52,7 +52,7 @@ class Cluster:
 
     @property
     def identifier(self) -> str:
-        """The uid of the namespace `kube-system`. It stays the same as long as the cluster lives, at any address."""
+        """The uid of the namespace `kube-system`. It stays the same for the cluster's life, even at another address."""
         return str(self.get("/api/v1/namespaces/kube-system")["metadata"]["uid"])
 
     @property
@@ -70,10 +70,10 @@ class Cluster:
 
     def get(self, path: str) -> dict[str, Any]:
         """The object or the list at a path of the API."""
-        answer: dict[str, Any] = json.loads(self._ask("get", f"--raw={path}"))
+        answer: dict[str, Any] = json.loads(self._kubectl("get", f"--raw={path}"))
         return answer
 
-    def _ask(self, *arguments: str) -> str:
+    def _kubectl(self, *arguments: str) -> str:
         return kubectl(self.kubeconfig, f"--context={self.context}", f"--request-timeout={TIMEOUT}s", *arguments)
 
 

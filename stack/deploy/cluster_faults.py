@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 CONTEXT, IDENTIFIER = "config.kubernetes:context", "config.kubernetes:clusterIdentifier"
 GROW = (
-    "set allowVolumeExpansion where its driver can grow volumes, or restore a backup (docs/backup.md) into a new store"
+    "set allowVolumeExpansion in the class if its driver can grow volumes, or restore a backup into a new store"
+    " (docs/backup.md)"
 )
 CLOUDNATIVE_PG_VOLUMES = {"PG_DATA": "spec.storage.size", "PG_WAL": "spec.walStorage.size"}
 """CloudNativePG's name of a volume → the field of its Cluster that holds the size."""
@@ -37,7 +38,7 @@ class Volume(NamedTuple):
 
 
 def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator[Fault]:
-    """Every fault of the cluster. On another cluster than the stack's own, only this fault."""
+    """Every fault of the cluster. If the cluster is not the stack's, this is the only fault."""
     stack, context = configuration.settings.environment, configuration.context
     if not context:
         # Without this setting the program would use kubectl's current context, which can be any cluster.
@@ -69,7 +70,7 @@ def _identity_faults(cluster: Cluster, stack: str, configured: str | None) -> It
     elif configured != identifier:
         value = f"is {configured!r}, and {cluster.context} is the cluster {identifier!r}"
         yield Fault(
-            IDENTIFIER, value, "choose the context of the stack's own cluster; another cluster has another stack"
+            IDENTIFIER, value, "choose the context of the stack's cluster, or create a new stack for another cluster"
         )
 
 

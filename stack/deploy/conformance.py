@@ -79,7 +79,7 @@ class Answer(NamedTuple):
 
 def missing_over_http(url: str) -> Iterator[Missing]:
     """The parts that the service's HTTP port lacks. Raises `InvalidInputError` if nothing answers at the address."""
-    base = _base(url)
+    base = _without_last_slash(url)
     alive = _get(f"{base}/health")
     if alive.status != OK:
         yield Missing("GET /health", f"answers {alive.status}", "200 as long as the process lives")
@@ -97,7 +97,7 @@ def missing_of_bundle(url: str, file: Path) -> Iterator[Missing]:
     except OSError as error:
         fault = Fault("--bundle", f"is {str(file)!r}: {error.strerror}", "expected the policy.json of the service")
         raise InvalidInputError("voice conform", [fault]) from None
-    samples = _samples(_get(f"{_base(url)}/metrics").text)
+    samples = _samples(_get(f"{_without_last_slash(url)}/metrics").text)
     declared = [("voice_operation_requests_total", "operation", each.operation) for each in bundle.inbound]
     declared += [(FALLBACKS, CALL, call.name) for call in bundle.outbound if call.fallback]
     for metric, label, name in declared:
@@ -136,7 +136,7 @@ def missing_in_logs(file: Path) -> Iterator[Missing]:
     if not lines:
         yield Missing("log", "has no line", "JSON lines")
     for number, line in enumerate(lines, start=1):
-        if wrong := _wrong_in(line):
+        if wrong := _log_line_fault(line):
             yield Missing(f"log line {number}", wrong, f"JSON with {', '.join(FIELDS)}")
 
 
@@ -145,7 +145,7 @@ def missing_on_drain(url: str, process: int) -> Iterator[Missing]:
 
     Raises `InvalidInputError` if there is no such process.
     """
-    base = _base(url)
+    base = _without_last_slash(url)
     try:
         os.kill(process, signal.SIGTERM)
     except (OSError, OverflowError):
@@ -163,7 +163,7 @@ def missing_on_drain(url: str, process: int) -> Iterator[Missing]:
         yield Missing("drain", "the process stops answering at once", expected)
 
 
-def _base(url: str) -> str:
+def _without_last_slash(url: str) -> str:
     """The address without its last slash. Raises `InvalidInputError` for an address that no service can have."""
     accepted = "expected the address of a service's HTTP port, such as http://127.0.0.1:8080"
     try:
@@ -177,7 +177,7 @@ def _base(url: str) -> str:
 
 
 def _get(url: str) -> Answer:
-    request = Request(url, headers={"Accept": "application/json, text/plain"})  # noqa: S310 - _base admits HTTP only
+    request = Request(url, headers={"Accept": "application/json, text/plain"})  # noqa: S310 - _without_last_slash admits HTTP only
     opener = build_opener(ProxyHandler({}))
     try:
         with opener.open(request, timeout=TIMEOUT) as response:
@@ -238,19 +238,21 @@ def _operations(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[
     per_operation = [name for name, labels in METRICS.items() if "operation" in labels]
     known = sorted({found.get("operation", "") for name in per_operation for found in samples[name]} - {""})
     for operation in known:
-        of_it = {name: [each for each in samples[name] if each.get("operation") == operation] for name in per_operation}
-        for name, found in of_it.items():
+        by_metric = {
+            name: [each for each in samples[name] if each.get("operation") == operation] for name in per_operation
+        }
+        for name, found in by_metric.items():
             if samples[name] and not found:
                 yield Missing(
                     f"metric {name}", f"has no series of operation {operation}", "one before its first request"
                 )
-        kinds = {each.get("kind") for each in of_it["voice_operation_requests_total"]}
+        kinds = {each.get("kind") for each in by_metric["voice_operation_requests_total"]}
         if kinds and (absent := [kind for kind in KINDS if kind not in kinds]):
             part = f"metric voice_operation_requests_total of {operation}"
             yield Missing(part, f"lacks the kinds {', '.join(absent)}", "each kind before its first request")
 
 
-def _wrong_in(line: str) -> str:
+def _log_line_fault(line: str) -> str:
     """The fault of a log line. Empty if it has none."""
     document = _object(line)
     if document is None:

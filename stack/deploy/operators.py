@@ -32,7 +32,7 @@ class Operator(ClosedModel):
 
     @property
     def way_out(self) -> str:
-        """How to install it, for an error message."""
+        """The command that installs the operator, for an error message."""
         before = f", after {self.needs}" if self.needs else ""
         return f"install {self.name} {self.version}{before}: `{self.install}`"
 
@@ -88,7 +88,7 @@ OPERATORS = (
 
 
 def operator_of(api_version: str) -> Operator | None:
-    """The operator that serves an API version; `None` for Kubernetes' own."""
+    """The operator that serves an API version. `None` if Kubernetes itself serves the version."""
     group = api_version.partition("/")[0]
     return next((operator for operator in OPERATORS if group in operator.plurals), None)
 

@@ -58,4 +58,4 @@ def _finding_faults(outcome: Outcome) -> Iterator[Fault]:
         )
     for entry in outcome.unused:
         value = f"accepts {entry.rule} at {entry.path!r}"
-        yield Fault("config.voiceassistant:accepted_findings", value, "no such finding: remove it")
+        yield Fault("config.voiceassistant:accepted_findings", value, "no such finding: remove the acceptance")

@@ -65,7 +65,11 @@ def _network_faults(cluster: Cluster) -> Iterator[Fault]:
     }
     if name in names and not names.intersection(ENFORCING):
         value = f"is {namespace}, which enforces no NetworkPolicy: every pod could reach every other"
-        yield Fault("the cluster's network", value, f"install one that does, such as {', '.join(ENFORCING)}")
+        yield Fault(
+            "the cluster's network",
+            value,
+            f"install a network plugin that enforces them, such as {', '.join(ENFORCING)}",
+        )
 
 
 def _priority_faults(cluster: Cluster) -> Iterator[Fault]:
@@ -74,6 +78,6 @@ def _priority_faults(cluster: Cluster) -> Iterator[Fault]:
         if each.get("globalDefault") and each["value"] >= LOWEST:
             name = each["metadata"]["name"]
             value = (
-                f"is the default of all pods, with the value {each['value']}: such pods come before our jobs ({LOWEST})"
+                f"is the default of all pods, with the value {each['value']}: such pods displace our jobs ({LOWEST})"
             )
             yield Fault(f"PriorityClass {name}", value, f"expected a default below {LOWEST}")

@@ -130,7 +130,7 @@ class ComponentTree(pulumi.ComponentResource):
 
     @property
     def awaited(self) -> list[pulumi.CustomResource]:
-        """The resources that the next tier depends on: all that become ready, or every resource if none does."""
+        """The resources that the next tier waits for: those that report readiness, or all if no resource reports it."""
         awaited = [made for resource, made in self._made if _is_awaited(resource)]
         return awaited or [made for _, made in self._made]
 
@@ -145,7 +145,7 @@ class ComponentTree(pulumi.ComponentResource):
         options = pulumi.ResourceOptions(
             parent=self,
             # Children inherit the provider from their parent, but not dependencies.
-            depends_on=list(self._needed(resource, below)),
+            depends_on=list(self._dependencies(resource, below)),
             protect=keep,
             retain_on_delete=keep,
             custom_timeouts=_timeouts(resource),
@@ -156,7 +156,7 @@ class ComponentTree(pulumi.ComponentResource):
             target.namespaces[metadata["name"]] = made
         return made
 
-    def _needed(self, resource: Mapping[str, Any], below: Iterable[pulumi.Resource]) -> Iterator[pulumi.Resource]:
+    def _dependencies(self, resource: Mapping[str, Any], below: Iterable[pulumi.Resource]) -> Iterator[pulumi.Resource]:
         if _is_awaited(resource):
             yield from below
         if namespace := self._target.namespaces.get(resource["metadata"].get("namespace")):
@@ -231,7 +231,7 @@ def outputs(platform: Platform, trees: Iterable[ComponentTree]) -> dict[str, Any
         "gateway_addresses": {
             f"{gateway.name}.{gateway.namespace}": {
                 "url": gateway.address,
-                **_entrance(service),
+                **_gateway_address(service),
             }
             for tree in trees
             for service in tree.services
@@ -249,15 +249,15 @@ def outputs(platform: Platform, trees: Iterable[ComponentTree]) -> dict[str, Any
     }
 
 
-def _entrance(service: pulumi_kubernetes.core.v1.Service) -> dict[str, pulumi.Output[Any]]:
+def _gateway_address(service: pulumi_kubernetes.core.v1.Service) -> dict[str, pulumi.Output[Any]]:
     """The address of the gateway. If there is a load balancer, the DNS name in `url` must point to it."""
     return {
-        "load_balancer": service.status.apply(_balancers),
+        "load_balancer": service.status.apply(_load_balancer_addresses),
         "node_ports": service.spec.apply(lambda spec: {port.name: port.node_port for port in spec.ports or ()}),
     }
 
 
-def _balancers(status: Any) -> list[str]:
+def _load_balancer_addresses(status: Any) -> list[str]:
     """Addresses or names of the load balancer, once the provider has assigned them. Empty without a load balancer."""
     balancer = status and status.load_balancer
     return [point.ip or point.hostname for point in (balancer and balancer.ingress) or ()]

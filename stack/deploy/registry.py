@@ -37,7 +37,7 @@ SERVED_BY = {DOCKER_HUB: "registry-1.docker.io"}
 MANIFEST_LIMIT = 4 << 20
 """Bytes of the largest manifest. The distribution specification requires registries to accept that much."""
 TIMEOUT = 10.0
-"""Longest silence of a request, in seconds."""
+"""Seconds without an answer after which a request fails."""
 MAX_RETRIES = 4
 LONGEST_WAIT = 60.0
 """Longest wait before a retry, in seconds. If a registry asks for a longer wait, the client does not retry."""
@@ -153,7 +153,7 @@ class Registry:
             _, body = self._get(asked)
         except HTTPError as error:
             raise _refusal(error) from None
-        return _token_in(body)
+        return _token_of(body)
 
     def _get(self, request: Request) -> tuple[HTTPMessage, bytes]:
         """The answer, after retries if a retry can help. Raises `HTTPError` for an error status."""
@@ -197,7 +197,7 @@ class _SafeRedirects(HTTPRedirectHandler):
         return redirected
 
 
-def _token_in(body: bytes) -> str:
+def _token_of(body: bytes) -> str:
     try:
         document = json.loads(body)
         token: object = document.get("token") or document.get("access_token")

@@ -45,21 +45,21 @@ def read_logins() -> Logins:
 
 def _login(config: Mapping[str, Any], host: str) -> str | None:
     wanted = DOCKER_HUB_KEY if host == DOCKER_HUB_HOST else host
-    helper = _of_host(config.get("credHelpers"), wanted) or config.get("credsStore")
-    if isinstance(helper, str) and (login := _of_helper(helper, wanted)):
+    helper = _host_entry(config.get("credHelpers"), wanted) or config.get("credsStore")
+    if isinstance(helper, str) and (login := _helper_login(helper, wanted)):
         return login
-    entry = _of_host(config.get("auths"), wanted)
+    entry = _host_entry(config.get("auths"), wanted)
     login = entry.get("auth") if isinstance(entry, dict) else None
     return login if isinstance(login, str) and login else None
 
 
-def _of_host(entries: object, wanted: str) -> object:
+def _host_entry(entries: object, wanted: str) -> object:
     """The entry of a host, whose key may be an address."""
     named = entries.items() if isinstance(entries, dict) else ()
     return next((entry for key, entry in named if wanted in {key, urlsplit(str(key)).netloc}), None)
 
 
-def _of_helper(helper: str, server: str) -> str | None:
+def _helper_login(helper: str, server: str) -> str | None:
     """The answer of `docker-credential-<helper>`; `None` if the helper knows no login or is not installed."""
     try:
         done = subprocess.run(  # noqa: S603 - the helper that the user configured, without a shell

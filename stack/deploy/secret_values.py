@@ -70,17 +70,17 @@ def _issued(secret: SecretKeys) -> dict[str, str]:
     """A certificate and its key. If the secret has an authority, the authority signs, and its key is then discarded."""
     host = next((form.host for form in secret.forms.values() if form.host), None)
     key, authority_key = _private_key(), None
-    issuer = name = _named(host or secret.name)
+    issuer = name = _x509_name(host or secret.name)
     authority = ""
     if any(form.kind == "authority" for form in secret.forms.values()):
-        authority_key, issuer = _private_key(), _named(f"{secret.name} authority")
+        authority_key, issuer = _private_key(), _x509_name(f"{secret.name} authority")
         authority = _certificate(issuer, authority_key, issuer, authority_key, None, is_authority=True)
     certificate = _certificate(name, key, issuer, authority_key or key, host, is_authority=False)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     return {"certificate": certificate, "private-key": private, "authority": authority}
 
 
-def _named(common_name: str) -> x509.Name:
+def _x509_name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 

@@ -42,7 +42,7 @@ def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:
     Raises `InvalidInputError` if two callers have the same port, or if a caller needs two ports of one host name.
     """
     hosts: dict[str, dict[str, set[Host]]] = defaultdict(lambda: defaultdict(set))
-    for caller, host in _ways_out(graph):
+    for caller, host in _external_hosts(graph):
         hosts[host.egress][caller].add(host)
     callers = {caller for reached in hosts.values() for caller in reached}
     faults = [*_shared_ports(graph, callers), *_shared_names(graph, hosts)]
@@ -69,7 +69,7 @@ def outward(site: Site, lists: Iterable[AllowList]) -> Iterator[AddressBlock]:
             yield network.model_copy(update={"ports": tuple(sorted(ports))})
 
 
-def _ways_out(graph: CallGraph) -> Iterator[tuple[str, Host]]:
+def _external_hosts(graph: CallGraph) -> Iterator[tuple[str, Host]]:
     for edge in graph.edges:
         if isinstance(edge.callee, Dependency):
             yield from ((edge.caller.name, host) for host in edge.callee.addresses if isinstance(host, Host))

@@ -121,7 +121,7 @@ def _outbound(edges: Iterable[Edge], site: Site, *, mesh: bool) -> Iterator[Outb
             continue
         known = found.setdefault(call.name, call)
         method = methods.setdefault((call.callee, call.operation), call)
-        if faults := list(_disagreements(edge.path, call, known, method)):
+        if faults := list(_conflicting_calls(edge.path, call, known, method)):
             refusals.append(InvalidInputError(edge.source, faults))
     if refusals:
         raise InvalidInputError.joined(refusals)
@@ -138,7 +138,7 @@ def _first_message(graph: CallGraph, call: OutboundCall) -> Duration | None:
     return min((each.target for each in milestones if each.operation == named), default=None)
 
 
-def _disagreements(path: str, call: OutboundCall, known: OutboundCall, method: OutboundCall) -> Iterator[Fault]:
+def _conflicting_calls(path: str, call: OutboundCall, known: OutboundCall, method: OutboundCall) -> Iterator[Fault]:
     """Calls of the same name that differ, and calls of one gRPC method that differ in a policy that gRPC enforces."""
     if known != call:
         yield Fault(path, f"disagrees with another call named {call.name}", "give one of them a purpose")

@@ -214,7 +214,7 @@ def load_settings(environment: str, choices: Choices, root: Path = ROOT) -> Sett
         raise InvalidInputError("environment", [Fault("ENV", f"is {environment!r}", accepted)])
     path = root / file_of(environment)
     document, faults = read_with_faults(path)
-    faults += _stranger_faults(document)
+    faults += _top_level_key_faults(document)
     config = document.get("config") if isinstance(document, dict) else None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         accepted = f"expected keys such as {PROJECT}:mesh"
@@ -260,7 +260,7 @@ def parse_settings(
     raise InvalidInputError(file_of(environment), found)
 
 
-def _stranger_faults(document: object) -> Iterator[Fault]:
+def _top_level_key_faults(document: object) -> Iterator[Fault]:
     """Top-level keys besides `config` that Pulumi does not know."""
     for key in document if isinstance(document, dict) else ():
         if key not in PULUMI_KEYS:

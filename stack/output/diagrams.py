@@ -50,7 +50,7 @@ def sequence_diagram(graph: CallGraph, flow: Flow) -> str:
     If another diagram draws a sub-flow, this diagram only refers to it.
     """
     lines = ["sequenceDiagram", "  participant client"]
-    for number, (node, operation) in enumerate(_begins(graph, flow)):
+    for number, (node, operation) in enumerate(_entry_operations(graph, flow)):
         started = f"client->>{node.name}: {operation.name}"
         lines.append(f"  events-){node.name}: {', '.join(operation.consumes)}" if number else f"  {started}")
         lines += _steps(graph, node, operation, "  ")
@@ -81,12 +81,12 @@ def sub_flows(graph: CallGraph) -> tuple[OperationKey, ...]:
 
     for flow in graph.flows:
         if flow.diagram:
-            for begin in _begins(graph, flow):
+            for begin in _entry_operations(graph, flow):
                 visit(*begin)
     return tuple(run.key for run in reversed(graph.bottom_up) if places[run.key] > 1 and sizes[run.key] > FEW_HOPS)
 
 
-def _begins(graph: CallGraph, flow: Flow) -> Iterator[tuple[Node, Operation]]:
+def _entry_operations(graph: CallGraph, flow: Flow) -> Iterator[tuple[Node, Operation]]:
     """The operations at which the parts of a flow begin: its route, and the operation that an event starts."""
     yield graph.entrance(flow)
     if flow.continues:

@@ -40,20 +40,20 @@ def _settings(platform: Platform) -> Mapping[str, str]:
         "profile": profile.name,
         "nodes": f"{pool.nodes}, zones: {pool.zones}, each {pool.cpu} CPU and {pool.memory}",
         "gateway host": settings.gateway_host or NONE,
-        "load balancer": _truth(value=profile.load_balancer),
-        "mesh": _truth(value=settings.mesh),
+        "load balancer": _yes_or_no(value=profile.load_balancer),
+        "mesh": _yes_or_no(value=settings.mesh),
         "log level": settings.log_level,
         "traces kept": str(settings.trace_sample_ratio),
         "metrics kept": f"{settings.metrics.retention}, {settings.metrics.storage}",
-        "alerts are sent": _truth(value=settings.notifications is not None),
+        "alerts are sent": _yes_or_no(value=settings.notifications is not None),
         "backups": f"bucket {backups.bucket}, {backups.retention}" if backups else "dumps on a volume",
-        "data is protected": _truth(value=profile.protects_data),
-        "findings stop a deployment": _truth(value=profile.strict),
+        "data is protected": _yes_or_no(value=profile.protects_data),
+        "findings stop a deployment": _yes_or_no(value=profile.strict),
         "load, as a share of the declared load": f"{profile.load_share:.0%}",
     }
 
 
-def _truth(*, value: bool) -> str:
+def _yes_or_no(*, value: bool) -> str:
     return "yes" if value else "no"
 
 

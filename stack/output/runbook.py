@@ -171,14 +171,14 @@ def _selector(node: Node) -> str:
 def _alerts(tenant: Tenant, node: Node) -> Iterator[str]:
     """The names of the alerts that can fire for a node. A store's own alerts begin with its name."""
     for alert in tenant.alerting.objective_alerts:
-        if _concerns(tenant.graph, node, alert):
+        if _can_fire_for(tenant.graph, node, alert):
             yield alert.name
     for alert in tenant.alerting.platform_alerts:
         if alert.name.lower().startswith(node.name.replace("-", "")):
             yield alert.name
 
 
-def _concerns(graph: CallGraph, node: Node, alert: Alert) -> bool:
+def _can_fire_for(graph: CallGraph, node: Node, alert: Alert) -> bool:
     """True if the alert can fire for a node. Alerts on routes or flows concern only services that the gateway calls."""
     labels = {*LABEL.findall(alert.summary)}
     if OF_MODELS.search(alert.expression) and not any(edge.route for edge in graph.edges_from(node)):

@@ -66,8 +66,8 @@ def rule_groups(
         RuleGroup(name="policy-bundles", rules=tuple(_bundles(graph, digests))),
         RuleGroup(name="rates", rules=(_requests_per_replica(), *attempt_bounds(graph))),
         *availability_groups(graph, scraped, probed),
-        *_of_operations(),
-        *_of_routes(graph),
+        *_operation_groups(),
+        *_route_groups(graph),
         RuleGroup(name="service-alerts", rules=(*alerts.OBJECTIVE_ALERTS, *(MESH_ALERTS if mesh else ()))),
         RuleGroup(name="platform-alerts", rules=(*PLATFORM_ALERTS, *_stores(scraped, probed))),
     )
@@ -85,14 +85,14 @@ def _requests_per_replica() -> Recording:
     return Recording(name="job:requests_per_replica:rate5m", expression=f"{rate} / count by (job) (up == 1)")
 
 
-def _of_operations() -> Iterator[RuleGroup]:
+def _operation_groups() -> Iterator[RuleGroup]:
     by = alerts.OPERATION_FAILURES.labels
     requests = _rate(_REQUESTS, by)
     yield from alerts.OPERATION_FAILURES.groups(requests, _rate(_REQUESTS, by, 'kind="failed"'))
     yield from alerts.OPERATION_SLOW.groups(requests, _rate(_SLOW, by))
 
 
-def _of_routes(graph: CallGraph) -> Iterator[RuleGroup]:
+def _route_groups(graph: CallGraph) -> Iterator[RuleGroup]:
     by = alerts.ROUTE_FAILURES.labels
     for indicator, codes in (
         (alerts.ROUTE_FAILURES, 'code=~"5.."'),
@@ -101,12 +101,16 @@ def _of_routes(graph: CallGraph) -> Iterator[RuleGroup]:
     ):
         # A route that has never failed has no series of failures.
         yield from indicator.groups(_rate(_STATUS, by), _rate(_STATUS, by, codes))
-    latencies = {edge.operation.name: edge.operation.latency for edge in _edges(graph) if _ends(edge)}
+    latencies = {
+        edge.operation.name: edge.operation.latency for edge in _route_edges(graph) if _has_single_answer(edge)
+    }
     if latencies:
-        yield from alerts.ROUTE_SLOW.groups(*_beyond(_LATENCY, latencies, UPSTREAM))
-    first_bytes = {edge.operation.name: first_byte_objective(graph, edge.operation.name) for edge in _edges(graph)}
+        yield from alerts.ROUTE_SLOW.groups(*_slow_rates(_LATENCY, latencies, UPSTREAM))
+    first_bytes = {
+        edge.operation.name: first_byte_objective(graph, edge.operation.name) for edge in _route_edges(graph)
+    }
     if declared := {route: objective for route, objective in first_bytes.items() if objective}:
-        yield from alerts.ROUTE_LATE.groups(*_beyond(_FIRST_BYTE, declared))
+        yield from alerts.ROUTE_LATE.groups(*_slow_rates(_FIRST_BYTE, declared))
 
 
 def _rate(metric: str, by: str, *matchers: str) -> Rate:
@@ -114,7 +118,7 @@ def _rate(metric: str, by: str, *matchers: str) -> Rate:
     return lambda window: f"sum by ({by}) (rate({metric}{chosen}[{window}]))"
 
 
-def _beyond(histogram: str, objectives: Mapping[str, Duration], *matchers: str) -> tuple[Rate, Rate]:
+def _slow_rates(histogram: str, objectives: Mapping[str, Duration], *matchers: str) -> tuple[Rate, Rate]:
     """Rates of all requests and of the slow ones. Each route's objective is a bucket boundary of the histogram."""
     routes: dict[int, list[str]] = {}
     for route, latency in objectives.items():
@@ -128,7 +132,7 @@ def _beyond(histogram: str, objectives: Mapping[str, Duration], *matchers: str) 
     return requests, lambda window: f"{requests(window)} - ({' or '.join(each(window) for each in within)})"
 
 
-def _edges(graph: CallGraph) -> Iterator[Edge]:
+def _route_edges(graph: CallGraph) -> Iterator[Edge]:
     """The routes: calls of the gateway to services."""
     services = {service.name for service in graph.services}
     for edge in graph.edges_from(graph.gateway) if graph.gateway else ():
@@ -136,7 +140,7 @@ def _edges(graph: CallGraph) -> Iterator[Edge]:
             yield edge
 
 
-def _ends(edge: Edge) -> bool:
+def _has_single_answer(edge: Edge) -> bool:
     """True if a request of the route ends with its answer. A WebSocket lasts as long as its client stays."""
     return edge.operation.transport != "websocket"
 
@@ -207,14 +211,14 @@ def _routes(graph: CallGraph) -> Iterator[Recording]:
     A WebSocket route has no latency objective, because APISIX measures the whole session from handshake to end.
     """
     tiers = {service.name: service.tier for service in graph.services}
-    for edge in _edges(graph):
+    for edge in _route_edges(graph):
         route = edge.operation.name
         objectives = {
             alerts.ROUTE_FAILURES.budget: float(FAILURE_BUDGET),
             alerts.ROUTE_TIMEOUTS.budget: float(TIMEOUT_BUDGET),
             alerts.ROUTE_RATE_LIMITED.budget: float(RATE_LIMITED_BUDGET),
         }
-        if _ends(edge):
+        if _has_single_answer(edge):
             objectives[alerts.ROUTE_SLOW.budget] = float(SLOW_BUDGET)
             objectives["route:seconds:objective"] = edge.operation.latency.seconds
         if first_byte_objective(graph, route):

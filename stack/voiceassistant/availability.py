@@ -58,13 +58,13 @@ def availability_groups(
     flows = [flow for flow in graph.flows if flow.availability]
     if flows:
         yield from alerts.FLOW_FAILURES.groups(
-            lambda window: " or ".join(_of_flow(flow, _requests(graph, flow), window) for flow in flows),
-            lambda window: " or ".join(_of_flow(flow, _bad_requests(graph, flow), window) for flow in flows),
+            lambda window: " or ".join(_flow_rate(flow, _requests(graph, flow), window) for flow in flows),
+            lambda window: " or ".join(_flow_rate(flow, _bad_requests(graph, flow), window) for flow in flows),
         )
     if external := "|".join(dependency.name for dependency in _external(graph)):
         yield from alerts.DEPENDENCY_FAILURES.groups(
-            lambda window: _of_dependencies(external, "successful|failed", window),
-            lambda window: _of_dependencies(external, "failed", window),
+            lambda window: _dependency_rate(external, "successful|failed", window),
+            lambda window: _dependency_rate(external, "failed", window),
         )
     if any(_streams(graph)):
         yield from alerts.FIRST_MESSAGES.groups(
@@ -104,21 +104,21 @@ def _bad_requests(graph: CallGraph, flow: Flow) -> Iterator[str]:
     yield f'{_STATUS}{{route="{flow.route}",code=~"5.."}}'
     if edge.operation.transport == "websocket":
         yield f'{_REQUESTS}{{job="{edge.callee.name}",operation="{edge.target.name}",kind="failed"}}'
-    for needed in _needed(graph, edge.callee.name, edge.target):
+    for needed in _needed_soft_calls(graph, edge.callee.name, edge.target):
         yield f'{_FALLBACKS}{{job="{needed.caller.name}",name="{needed.call.name}"}}'
 
 
-def _needed(graph: CallGraph, service: str, operation: Operation) -> Iterator[Edge]:
+def _needed_soft_calls(graph: CallGraph, service: str, operation: Operation) -> Iterator[Edge]:
     """The soft calls that a flow through this operation needs."""
     for edge in graph.edges_from(graph.nodes[service]):
         if edge.operation is operation and (not edge.call.soft or edge.call.needed_by_flows):
             if edge.call.soft:
                 yield edge
             if isinstance(edge.callee, Service):
-                yield from _needed(graph, edge.callee.name, edge.target)
+                yield from _needed_soft_calls(graph, edge.callee.name, edge.target)
 
 
-def _of_flow(flow: Flow, selectors: Iterable[str], window: str) -> str:
+def _flow_rate(flow: Flow, selectors: Iterable[str], window: str) -> str:
     rates = " or ".join(f"rate({selector}[{window}])" for selector in selectors)
     return f'label_replace(sum({rates}), "flow", "{flow.name}", "", "")'
 
@@ -131,7 +131,7 @@ def _external(graph: CallGraph) -> Iterator[Dependency]:
             yield node
 
 
-def _of_dependencies(names: str, kinds: str, window: str) -> str:
+def _dependency_rate(names: str, kinds: str, window: str) -> str:
     attempts = f'rate({_ATTEMPTS}{{kind=~"{kinds}",name=~"({names})[.].+"}}[{window}])'
     return f'sum by (dependency) (label_replace({attempts}, "dependency", "$1", "name", "([^.]+)[.].+"))'
 

@@ -103,7 +103,7 @@ class Indicator(ClosedModel):
         return f"{self.subject}:{kind}:increase{window}"
 
     def groups(self, requests: Rate, bad_requests: Rate) -> Iterator[RuleGroup]:
-        """Short windows at every evaluation. Sums over days change slowly, so Prometheus evaluates them less often."""
+        """One group for short windows, and one for sums over days, which Prometheus evaluates less often."""
         name = self.name.replace("_", "-")
         yield RuleGroup(name=f"{self.subject}-{name}", rules=tuple(self._recent(requests, bad_requests)))
         yield RuleGroup(

@@ -140,7 +140,7 @@ MODEL_ALERTS = (
         f" > on (job, candidate) group_left (team, severity) {FULL:g} * {QUOTA}",
         lasting=Duration("10m"),
         summary=f"{_CANDIDATE}: {{{{ $value | humanize }}}} tokens a minute are close to the provider's quota",
-        action="Raise the quota at the provider. Until then the other candidate serves the calls that it refuses",
+        action="Raise the quota at the provider. Until then the other candidate serves the refused calls",
     ),
     Alert(
         name="ModelBudgetRefusing",
@@ -156,14 +156,14 @@ MODEL_ALERTS = (
         expression=_above("sum by (job, budget) (increase(voice_model_budget_without_store_total[10m]))", 0),
         lasting=Duration("10m"),
         summary="{{ $labels.job }}: each replica enforces its own share of the budget {{ $labels.budget }}",
-        action="The store of budgets is down or slow: look at the alerts of the job events",
+        action="The store of budgets is down or slow: look at the alerts of `events`",
     ),
     Alert(
         name="ModelUsageLost",
         expression=_above("sum by (job) (increase(voice_model_usage_events_dropped_total[1h]))", 0),
         lasting=Duration("0s"),
         summary="{{ $labels.job }}: {{ $value | humanize }} usage events are lost, so reports show too little cost",
-        action="The store of events was down or full: look at the alerts of the job events",
+        action="The store of events was down or full: look at the alerts of `events`",
     ),
     Alert(
         name="ModelRetires",

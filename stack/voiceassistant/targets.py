@@ -37,14 +37,14 @@ def _p95(flows: list[Flow], histogram: str, title: str, limit: float) -> Panel:
     return metrics(title, description, {"{{route}}": p95}, "ms", shows="gauge", red_from=limit)
 
 
-def _left(title: str, indicator: Indicator, matcher: str = "") -> Panel:
+def _remaining_budget(title: str, indicator: Indicator, matcher: str = "") -> Panel:
     least = f"min by ({indicator.labels}) ({indicator.remaining}{matcher})"
     description = "Share of the error budget of 30 days that is left. Below 0 the target is missed."
     legend = " ".join(f"{{{{{label}}}}}" for label in indicator.labels.split(", "))
     return metrics(title, description, {legend: least}, "percentunit", shows="gauge", red_below=0.0)
 
 
-def _judged(indicator: Indicator, title: str, target: str, *panels: Panel) -> Target:
+def _indicator_target(indicator: Indicator, title: str, target: str, *panels: Panel) -> Target:
     """A target that an indicator judges, with the alerts that compare with the indicator's budget."""
     return Target(
         title=title,
@@ -64,13 +64,13 @@ def _by_latency() -> list[tuple[float, list[Flow]]]:
 
 
 TARGETS = (
-    _judged(
+    _indicator_target(
         alerts.ROUTE_SLOW,
         "API latency",
         "P95 at the gateway: identity, conversation.list and knowledge.upload below 200 ms, search below 500 ms",
         *(_p95(flows, LATENCY, f"P95, target {limit:g} ms", limit) for limit, flows in _by_latency()),
     ),
-    _judged(
+    _indicator_target(
         alerts.ROUTE_LATE,
         "First frame of a stream",
         "P95 at the gateway below 300 ms",
@@ -81,19 +81,19 @@ TARGETS = (
             300,
         ),
     ),
-    _judged(
+    _indicator_target(
         alerts.FIRST_MESSAGES,
         "First audio",
         "P95 below 300 ms after the first text",
-        _left("Budgets of first messages", alerts.FIRST_MESSAGES),
+        _remaining_budget("Budgets of first messages", alerts.FIRST_MESSAGES),
     ),
-    _judged(
+    _indicator_target(
         alerts.OPERATION_SLOW,
         "Question to whole answer, spoken",
         "P95 of a turn of the voice dialogue below 2.5 s",
-        _left("Budgets of slow turns", alerts.OPERATION_SLOW, '{operation="dialogue"}'),
+        _remaining_budget("Budgets of slow turns", alerts.OPERATION_SLOW, '{operation="dialogue"}'),
     ),
-    _judged(
+    _indicator_target(
         alerts.ROUTE_SLOW,
         "Question to whole answer",
         "P95 below 2.5 s for answers of up to 150 tokens, including retrieval",
@@ -104,43 +104,43 @@ TARGETS = (
             2500,
         ),
     ),
-    _judged(
+    _indicator_target(
         alerts.OPERATION_FAILURES,
         "Own availability of services",
         "core 99.99 %, standard 99.95 %, batch 99.9 %, without dependencies",
-        _left("Budgets of operations", alerts.OPERATION_FAILURES),
+        _remaining_budget("Budgets of operations", alerts.OPERATION_FAILURES),
     ),
-    _judged(
+    _indicator_target(
         alerts.SERVER_OUTAGES,
         "Own availability of servers",
         "PostgreSQL, Redis and gateway 99.99 %, other infrastructure 99.9 %",
-        _left("Budgets of servers", alerts.SERVER_OUTAGES),
+        _remaining_budget("Budgets of servers", alerts.SERVER_OUTAGES),
     ),
-    _judged(
+    _indicator_target(
         alerts.DEPENDENCY_FAILURES,
         "Availability of external dependencies",
         "each provider 99.5 %, other infrastructure 99.9 %",
-        _left("Budgets of external dependencies", alerts.DEPENDENCY_FAILURES),
+        _remaining_budget("Budgets of external dependencies", alerts.DEPENDENCY_FAILURES),
     ),
-    _judged(
+    _indicator_target(
         alerts.FLOW_FAILURES,
         "Flow availability",
         "chat and voice 99.9 %, login and conversation.list 99.95 %, search 99.5 %",
-        _left("Budgets of flows", alerts.FLOW_FAILURES),
+        _remaining_budget("Budgets of flows", alerts.FLOW_FAILURES),
     ),
-    _judged(
+    _indicator_target(
         alerts.ROUTE_FAILURES,
         "Errors",
         "answers with 5xx below 1 %",
         _share("Answers with 5xx", "5..", float(FAILURE_BUDGET)),
     ),
-    _judged(
+    _indicator_target(
         alerts.ROUTE_TIMEOUTS,
         "Timeouts",
         "answers with 504 below 2 %",
         _share("Timeouts", "504", float(TIMEOUT_BUDGET)),
     ),
-    _judged(
+    _indicator_target(
         alerts.ROUTE_RATE_LIMITED,
         "Rate limits",
         "answers with 429 below 0.5 %",

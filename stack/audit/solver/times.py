@@ -156,7 +156,7 @@ class Budgets:
         shorter than that deadline, one attempt of each hard call of the callee must fit instead.
         """
         promised = max(each.latency for each in self._members[policy_of(edge)])
-        if not _is_bounded_apart(edge):
+        if not _may_be_below_deadline(edge):
             return max(promised, self._least_deadline[edge.key] + edge.margin)
         return max([promised, *(self._least[policy_of(inner)] for inner in must_fit(self._graph, edge))])
 
@@ -192,7 +192,7 @@ class Budgets:
             return deadline
         if not declared:
             return FOREVER
-        if not _is_bounded_apart(edge):
+        if not _may_be_below_deadline(edge):
             return max(declared, deadline)
         return max([declared, *(wanted[policy_of(inner)] for inner in must_fit(self._graph, edge))])
 
@@ -202,14 +202,14 @@ class Budgets:
 
     def _left_by_callers(self, run: Run, given: dict[PolicyKey, Duration]) -> Duration:
         """The longest deadline that the callers and the flows of an operation leave."""
-        callers = (edge for edge in self._callers[run.key] if not _is_bounded_apart(edge))
+        callers = (edge for edge in self._callers[run.key] if not _may_be_below_deadline(edge))
         left = (given[policy_of(edge)] - edge.margin for edge in callers)
         targets = (flow.latency for flow in self._graph.flows if run.operation is self._graph.entrance(flow)[1])
         return min([FOREVER, *left, *(target * LONGEST_WAIT for target in targets)])
 
     def _share_out(self, run: Run, deadline: Duration, given: dict[PolicyKey, Duration]) -> None:
         """Give each call of an operation its part of the deadline."""
-        callers = (edge for edge in self._callers[run.key] if _is_bounded_apart(edge))
+        callers = (edge for edge in self._callers[run.key] if _may_be_below_deadline(edge))
         for caller in callers:
             for edge in must_fit(self._graph, caller):
                 given[policy_of(edge)] = min(given[policy_of(edge)], given[policy_of(caller)])
@@ -250,7 +250,7 @@ class Budgets:
         return values
 
 
-def _is_bounded_apart(edge: Edge) -> bool:
+def _may_be_below_deadline(edge: Edge) -> bool:
     """True if the call's own timeout may be shorter than its callee's deadline."""
     return edge.call.timeout is not None and edge.propagates_deadline
 

@@ -35,21 +35,21 @@ def side_of(side: str, tenant: Tenant) -> Side:
     if side in (known := environments()):
         return side_of_platform(load_platform(tenant, side))
     if (Path(side) / INDEX).is_file():
-        return _of_tree(Path(side))
+        return _side_of_tree(Path(side))
     revision, colon, name = side.rpartition(":")
     if colon and revision and name:
-        return _of_revision(revision, name)
+        return _side_of_revision(revision, name)
     accepted = f"{one_of(side, known)}, a directory that `voice render` wrote, or REVISION:ENV"
     raise InvalidInputError("voice diff", [Fault(repr(side), "names nothing to compare", accepted)])
 
 
 def side_of_platform(platform: Platform) -> Side:
     """The resources and measures of a platform."""
-    resources = _identified(resource for component in platform.components for resource in component.resources())
+    resources = _by_identity(resource for component in platform.components for resource in component.resources())
     return Side(resources, measures(platform))
 
 
-def _of_tree(root: Path) -> Side:
+def _side_of_tree(root: Path) -> Side:
     found, faults = [], []
     for path in sorted(root.glob("manifests/**/*.yaml")):
         for number, document in enumerate(read_documents(path)):
@@ -60,7 +60,7 @@ def _of_tree(root: Path) -> Side:
                 faults.append(Fault(f"{path.relative_to(root)}[{number}]", "is not a Kubernetes resource", accepted))
     if faults:
         raise InvalidInputError(str(root), faults)
-    return Side(_identified(found), _measures(root / LEDGER))
+    return Side(_by_identity(found), _measures(root / LEDGER))
 
 
 def _measures(path: Path) -> Measures | None:
@@ -83,14 +83,14 @@ def _is_manifest(document: object) -> bool:
     )
 
 
-def _identified(resources: Iterable[Any]) -> Resources:
+def _by_identity(resources: Iterable[Any]) -> Resources:
     return {Identity.of(resource): resource for resource in resources}
 
 
-def _of_revision(revision: str, name: str) -> Side:
+def _side_of_revision(revision: str, name: str) -> Side:
     with tempfile.TemporaryDirectory(prefix="voice-diff-") as directory:
         render_revision(revision, name, Path(directory))
-        return _of_tree(Path(directory))
+        return _side_of_tree(Path(directory))
 
 
 def render_revision(revision: str, name: str, out: Path) -> None:

@@ -70,10 +70,12 @@ def explain(platform: Platform, caller: str, callee: str) -> Explanation:
     left_out = [name for name in dict.fromkeys(map(_node, (caller, callee))) if name not in deployed.nodes]
     edges = _edges(declared if left_out else deployed, caller, callee)
     if left_out:
-        steps = [_left_out(platform, name) for name in left_out]
+        steps = [_not_deployed(platform, name) for name in left_out]
     else:
         steps = [
-            step for edge in edges[:1] or _supposed(deployed, caller, callee) for step in connection(platform, edge)
+            step
+            for edge in edges[:1] or _hypothetical_call(deployed, caller, callee)
+            for step in connection(platform, edge)
         ]
     return Explanation(
         environment=platform.environment.name,
@@ -81,7 +83,7 @@ def explain(platform: Platform, caller: str, callee: str) -> Explanation:
         callee=callee,
         calls=() if left_out else tuple(_declared_call(platform, edge) for edge in edges),
         connection=tuple(steps),
-        through=() if edges else _through(declared, caller, callee),
+        through=() if edges else _shortest_path(declared, caller, callee),
         permission=None if edges else permission(platform, caller, callee),
     )
 
@@ -99,7 +101,7 @@ def _node(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _is(name: str, node: Node, operation: Operation) -> bool:
+def _is_end(name: str, node: Node, operation: Operation) -> bool:
     return name in {node.name, f"{node.name}.{operation.name}"}
 
 
@@ -107,11 +109,13 @@ def _edges(graph: CallGraph, caller: str, callee: str) -> tuple[Edge, ...]:
     """The declared calls between the two ends."""
     edges = graph.edges_from(graph.nodes[_node(caller)])
     return tuple(
-        edge for edge in edges if _is(caller, edge.caller, edge.operation) and _is(callee, edge.callee, edge.target)
+        edge
+        for edge in edges
+        if _is_end(caller, edge.caller, edge.operation) and _is_end(callee, edge.callee, edge.target)
     )
 
 
-def _supposed(graph: CallGraph, caller: str, callee: str) -> tuple[Edge, ...]:
+def _hypothetical_call(graph: CallGraph, caller: str, callee: str) -> tuple[Edge, ...]:
     """A call that nobody declares, to look up the connection that it would need. Empty if the caller makes no calls."""
     node, target = graph.nodes[_node(caller)], graph.nodes[_node(callee)]
     if not isinstance(node, Caller) or not node.operations or isinstance(target, Gateway) or not target.operations:
@@ -120,7 +124,7 @@ def _supposed(graph: CallGraph, caller: str, callee: str) -> tuple[Edge, ...]:
     return (Edge(node, node.operations[0], call, target, target.operations[0]),)
 
 
-def _left_out(platform: Platform, name: str) -> Step:
+def _not_deployed(platform: Platform, name: str) -> Step:
     file = file_of(platform.environment.name)
     return Step("deployment", f"{name} is not deployed: {path_of('without')} of {file} names it", holds=False)
 
@@ -137,16 +141,16 @@ def _declared_call(platform: Platform, edge: Edge) -> DeclaredCall:
     return DeclaredCall(edge, policy, next(inbound, None))
 
 
-def _through(graph: CallGraph, caller: str, callee: str) -> tuple[str, ...]:
+def _shortest_path(graph: CallGraph, caller: str, callee: str) -> tuple[str, ...]:
     """The shortest path from caller to callee over several calls, by breadth-first search."""
     node = graph.nodes[_node(caller)]
     paths: list[tuple[Edge, ...]] = [
-        (edge,) for edge in graph.edges_from(node) if _is(caller, edge.caller, edge.operation)
+        (edge,) for edge in graph.edges_from(node) if _is_end(caller, edge.caller, edge.operation)
     ]
     seen = {path[-1].key for path in paths}
     for path in paths:
         last = path[-1]
-        if _is(callee, last.callee, last.target):
+        if _is_end(callee, last.callee, last.target):
             first = f"{path[0].caller.name}.{path[0].operation.name}"
             return (first, *(edge.call.target for edge in path))
         for edge in graph.edges_from(last.callee):

@@ -109,13 +109,13 @@ def _policies(platform: Platform, direction: Direction, step: str, caller: str, 
 def _mesh(platform: Platform, caller: Caller, place: Destination) -> Iterator[Step]:
     """The hosts that the caller's proxy knows, and the callers that the callee's proxy admits."""
     found = rendered(platform)
-    sidecars = [each for each in found.of_kind("Sidecar") if _is_of(each, caller.namespace, caller.name)]
+    sidecars = [each for each in found.of_kind("Sidecar") if _has_name(each, caller.namespace, caller.name)]
     known = {host for each in sidecars for rule in each["spec"]["egress"] for host in rule["hosts"]}
     wanted = f"{place.namespace or '*'}/{place.host}"
     knows = "knows" if wanted in known else "does not know"
     yield Step("mesh", f"Sidecar {caller.namespace}/{caller.name} {knows} {wanted}", holds=wanted in known)
     for policy in found.of_kind("AuthorizationPolicy"):
-        if place.beyond is None and _is_of(policy, place.namespace, place.end.rpartition("/")[2]):
+        if place.beyond is None and _has_name(policy, place.namespace, place.end.rpartition("/")[2]):
             name = f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
             identity = f"ns/{caller.namespace}/sa/{caller.name}"
             admits = any(_admits(rule, identity, place.port) for rule in policy["spec"]["rules"])
@@ -123,7 +123,7 @@ def _mesh(platform: Platform, caller: Caller, place: Destination) -> Iterator[St
             yield Step("mesh", f"AuthorizationPolicy {name} {verb} {identity} on port {place.port}", holds=admits)
 
 
-def _is_of(resource: Mapping[str, Any], namespace: str, name: str) -> bool:
+def _has_name(resource: Mapping[str, Any], namespace: str, name: str) -> bool:
     metadata = resource["metadata"]
     return bool(metadata["namespace"] == namespace and metadata["name"] == name)
 

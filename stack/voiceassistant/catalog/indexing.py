@@ -52,12 +52,12 @@ INSERT, DELETE_VECTORS = "vector-store-adapter.insert", "vector-store-adapter.de
 BUILD, DELETE_GRAPH = "knowledge-graph-service.build", "knowledge-graph-service.delete"
 
 
-def _undo(call: str) -> str:
+def _compensation_call(call: str) -> str:
     """The name of a call that a compensation makes."""
     return f"{call}:undo"
 
 
-def _undoing(*calls: str, at_most: int) -> Stage:
+def _compensation_stage(*calls: str, at_most: int) -> Stage:
     """The calls of compensations, which run only after a failure."""
     undoing = (
         soft(call, "the saga repeats the compensation, then waits for a person", purpose="undo") for call in calls
@@ -70,10 +70,12 @@ INDEX = Saga(
     started_by="document.uploaded",
     steps=(
         _step("begin", "1s", ("postgresql.write",), ("mark-failed", "postgresql.write")),
-        _step("split", "20s", (READ, WRITE), ("remove-chunks", _undo(DELETE))),
-        _step("embed", "110s", (EMBED, WRITE), ("remove-embeddings", _undo(DELETE))),
-        _step("insert-vectors", "30s", (READ, INSERT), ("remove-vectors", _undo(DELETE_VECTORS))),
-        _step("build-graph", "10s", (READ, BUILD), ("remove-graph", _undo(DELETE_GRAPH)), with_previous=True),
+        _step("split", "20s", (READ, WRITE), ("remove-chunks", _compensation_call(DELETE))),
+        _step("embed", "110s", (EMBED, WRITE), ("remove-embeddings", _compensation_call(DELETE))),
+        _step("insert-vectors", "30s", (READ, INSERT), ("remove-vectors", _compensation_call(DELETE_VECTORS))),
+        _step(
+            "build-graph", "10s", (READ, BUILD), ("remove-graph", _compensation_call(DELETE_GRAPH)), with_previous=True
+        ),
         _step("mark-indexed", "1s", ("postgresql.write",), (), no_compensation_because=MARKED),
     ),
     timeout=Duration("15m"),
@@ -82,9 +84,20 @@ DELETION = Saga(
     name="document-deletion",
     started_by="document.deleted",
     steps=(
-        _step("delete-vectors", "30s", (DELETE_VECTORS,), ("restore-vectors", _undo(READ), _undo(INSERT))),
-        _step("delete-graph", "10s", (DELETE_GRAPH,), ("restore-graph", _undo(READ), _undo(BUILD)), with_previous=True),
-        _step("delete-objects", "2s", (DELETE,), ("restore-objects", _undo(RESTORE))),
+        _step(
+            "delete-vectors",
+            "30s",
+            (DELETE_VECTORS,),
+            ("restore-vectors", _compensation_call(READ), _compensation_call(INSERT)),
+        ),
+        _step(
+            "delete-graph",
+            "10s",
+            (DELETE_GRAPH,),
+            ("restore-graph", _compensation_call(READ), _compensation_call(BUILD)),
+            with_previous=True,
+        ),
+        _step("delete-objects", "2s", (DELETE,), ("restore-objects", _compensation_call(RESTORE))),
     ),
     timeout=Duration("5m"),
 )
@@ -110,7 +123,7 @@ INDEXING = Service(
             loop(hard(EMBED, "idempotent"), at_most=CHUNKS, typically=50),
             loop(hard(INSERT, "idempotent"), at_most=BATCHES, typically=5),
             stage(soft(BUILD, "the document is indexed without graph, the graph is built later", "idempotent")),
-            _undoing(DELETE, DELETE_VECTORS, DELETE_GRAPH, at_most=4),
+            _compensation_stage(DELETE, DELETE_VECTORS, DELETE_GRAPH, at_most=4),
             p95="60s",
             deadline="150s",
             background=True,
@@ -122,8 +135,8 @@ INDEXING = Service(
             stage(hard("postgresql.write", "with_key", retry=LEAF_RETRY)),
             stage(hard(DELETE_VECTORS, "idempotent"), hard(DELETE_GRAPH, "idempotent")),
             stage(hard(DELETE, "idempotent")),
-            _undoing(INSERT, at_most=BATCHES),
-            _undoing(READ, BUILD, RESTORE, at_most=3),
+            _compensation_stage(INSERT, at_most=BATCHES),
+            _compensation_stage(READ, BUILD, RESTORE, at_most=3),
             p95="1s",
             deadline="60s",
             background=True,

@@ -38,7 +38,7 @@ def _proxy(
         allow_lists=allowed,
         links=links,
         outward=tuple(outward(graph.site, allowed)),
-        longest_request=max(edge.attempt_timeout for edge in graph.edges if _passes(edge, proxy)),
+        longest_request=max(edge.attempt_timeout for edge in graph.edges if _leaves_through(edge, proxy)),
     )
 
 
@@ -48,7 +48,7 @@ def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
         yield scrape_link(graph.site, Peer(namespace=site.EGRESS, name=proxy, ports=()), EgressProxy.scrape)
 
 
-def _passes(edge: Edge, proxy: str) -> bool:
+def _leaves_through(edge: Edge, proxy: str) -> bool:
     return isinstance(edge.callee, Dependency) and any(
         isinstance(address, Host) and address.egress == proxy for address in edge.callee.addresses
     )

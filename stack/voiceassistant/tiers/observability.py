@@ -206,30 +206,30 @@ def probed_hosts(graph: CallGraph, environment: Environment) -> Iterator[ProbedH
         exporter = f"{SITE.host(site.VALKEY_EXPORTER, site.OBSERVABILITY)}:{REDIS.scrape.port}"
         yield ProbedHosts(name=VALKEY, module=VALKEY, hosts=hosts, exporter=exporter, health="redis_up")
     yield ProbedHosts(name=site.CLUSTER_DNS, module=RESOLVES.name, hosts=(CLUSTER_DNS_SERVER,))
-    if certified := tuple(_certified(graph, environment)):
+    if certified := tuple(_tls_servers(graph, environment)):
         yield ProbedHosts(name=CERTIFICATES, module=TLS, hosts=certified)
     if entrance := graph.gateway:
-        yield from _public_way(entrance, environment)
+        yield from _public_endpoints(entrance, environment)
     for dependency, address in external_stores(graph):
-        host, module = f"{address.host}:{address.port}", _question(dependency, address)
+        host, module = f"{address.host}:{address.port}", _probe_module(dependency, address)
         scheme = "https" if address.tls else "http"
         yield ProbedHosts(
             name=dependency.name, module=module.name, hosts=(f"{scheme}://{host}" if module is ANSWERS else host,)
         )
 
 
-def _certified(graph: CallGraph, environment: Environment) -> Iterator[str]:
+def _tls_servers(graph: CallGraph, environment: Environment) -> Iterator[str]:
     """`host:port` of each server with a certificate from the platform's secrets."""
     if entrance := graph.gateway:
         yield f"{SITE.host(entrance.name, entrance.namespace)}:443"
     yield from elasticsearch_nodes(graph, environment)
 
 
-def _public_way(gateway: Gateway, environment: Environment) -> Iterator[ProbedHosts]:
+def _public_endpoints(gateway: Gateway, environment: Environment) -> Iterator[ProbedHosts]:
     """The gateway's host name, and a route that refuses requests without a token. Empty without a load balancer."""
     settings = environment.settings
     if environment.profile.load_balancer and settings.gateway_host:
-        module = _resolves(settings.gateway_host).name
+        module = _dns_module(settings.gateway_host).name
         yield ProbedHosts(name=site.PUBLIC_NAME, module=module, hosts=(CLUSTER_DNS_SERVER,))
         paths = (each.http.path for each in gateway.operations if each.http and each.http.method == "GET")
         if settings.gateway_network and (path := next(paths, None)):
@@ -237,28 +237,28 @@ def _public_way(gateway: Gateway, environment: Environment) -> Iterator[ProbedHo
             yield ProbedHosts(name=site.PUBLIC_ENTRANCE, module=ANSWERS.name, hosts=(url,))
 
 
-def _resolves(name: str) -> BlackboxModule:
+def _dns_module(name: str) -> BlackboxModule:
     """The module that resolves a public name. An answer without an address fails."""
     answered = {"fail_if_none_matches_regexp": [r"\tA\t"]}
     settings = {"query_name": name, "query_type": "A", "validate_answer_rrs": answered}
     return BlackboxModule(name=site.PUBLIC_NAME, prober="dns", settings=settings)
 
 
-def _question(dependency: Dependency, address: External) -> BlackboxModule:
+def _probe_module(dependency: Dependency, address: External) -> BlackboxModule:
     """The module that probes an external store. PostgreSQL's protocol does not begin with TLS."""
     if dependency.protocol == "http":
         return ANSWERS
     return CONNECTS_OVER_TLS if address.tls and dependency.protocol == "redis" else CONNECTS
 
 
-def _web_address(receiver: str) -> SecretKeys:
+def _webhook_secret(receiver: str) -> SecretKeys:
     form = SecretForm(kind="url", owned=True, meaning=f"the URL that receives the alerts of {receiver}")
     return SecretKeys(name=f"alertmanager-{receiver}", keys=(WEBHOOK_KEY,), forms={WEBHOOK_KEY: form})
 
 
 def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
     told = [ON_CALL, PLATFORM_TEAM, WATCHDOG, *alerts.TEAM_SERVICES] if environment.settings.notifications else []
-    receivers = tuple(Receiver(name=name, secret=_web_address(name)) for name in told)
+    receivers = tuple(Receiver(name=name, secret=_webhook_secret(name)) for name in told)
     size = environment.server(ALERTMANAGER.name)
     return Alertmanager(
         name=ALERTMANAGER.name,
@@ -303,9 +303,9 @@ def _state(graph: CallGraph, environment: Environment, links: Links) -> KubeStat
 
 def _blackbox(graph: CallGraph, environment: Environment, links: Links) -> BlackboxExporter:
     modules = [target.scrape.module for target in scraped(graph, environment, links)]
-    modules += [RESOLVES, ANSWERS, *(_question(*store) for store in external_stores(graph))]
+    modules += [RESOLVES, ANSWERS, *(_probe_module(*store) for store in external_stores(graph))]
     if host := environment.settings.gateway_host:
-        modules.append(_resolves(host))
+        modules.append(_dns_module(host))
     return BlackboxExporter(
         name=BLACKBOX.name,
         namespace=site.OBSERVABILITY,

@@ -69,7 +69,7 @@ def test_another_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = faults("dev", {**configured("dev"), IDENTIFIER: "another"}, monkeypatch)
     assert line == (
         f"  config.kubernetes:clusterIdentifier: is 'another', and test is the cluster '{UID}'; "
-        "choose the context of the stack's own cluster; another cluster has another stack"
+        "choose the context of the stack's cluster, or create a new stack for another cluster"
     )
 
 
@@ -99,7 +99,9 @@ def test_a_volume_that_would_shrink_or_cannot_grow_is_refused_before_anything_ch
     if "shrinks" in grown:
         grown, shrunk = shrunk, grown
     assert "PersistentVolumeClaim voice-data/data-consul-0.spec.resources.requests.storage: grows from 1Mi to" in grown
-    assert "its storage class 'fast' does not allow it; set allowVolumeExpansion where its driver can" in grown
+    assert (
+        "its storage class 'fast' does not allow it; set allowVolumeExpansion in the class if its driver can" in grown
+    )
     assert "data-postgresql-0.spec.resources.requests.storage: shrinks from 1Ti to 5Gi; volumes only grow" in shrunk
 
 

@@ -159,7 +159,8 @@ def test_an_accepted_finding_that_no_longer_exists_is_refused(monkeypatch: pytes
     pin_images(monkeypatch)
     assert refusal("prod", configured("prod", accepted_findings=[ACCEPTED]), monkeypatch) == (
         "Pulumi.prod.yaml: 1 fault\n"
-        "  config.voiceassistant:accepted_findings: accepts D02 at 'platform → node_pool'; no such finding: remove it"
+        "  config.voiceassistant:accepted_findings: accepts D02 at 'platform → node_pool'; no such finding:"
+        " remove the acceptance"
     )
 
 
