@@ -117,8 +117,9 @@ class OutboundCall(Policy):
         breaker, attempts = self.circuit_breaker, self.max_attempts
         if breaker and breaker.consecutive_failures is not None and breaker.consecutive_failures <= attempts:
             yield (
-                f"circuit_breaker.consecutive_failures {breaker.consecutive_failures} is within the "
-                f"{attempts} attempts of one request, which alone would open it: raise it or lower retry.max_retries"
+                f"circuit_breaker.consecutive_failures {breaker.consecutive_failures} is not above the "
+                f"{attempts} attempts of one request, so one request could open the breaker: raise it, or "
+                "lower retry.max_retries"
             )
 
 

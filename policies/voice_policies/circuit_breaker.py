@@ -31,13 +31,13 @@ class CircuitBreaker(Policy):
     sampling_duration: PositiveDuration = Duration("30s")
     """Length of the sliding window of both ratios."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Calls in the window below which no ratio opens the breaker. A quiet edge never reaches resilience4j's 100."""
+    """Calls in the window below which no ratio opens the breaker. resilience4j's 100 is too high for rare calls."""
     break_duration: PositiveDuration = Duration("60s")
-    """How long the breaker stays open the first time."""
+    """Time for which the breaker stays open the first time."""
     break_duration_multiplier: Annotated[float, Field(ge=1, le=10)] = 1.5
     """Factor on the open time after each failed round of probes. Closing resets it."""
     max_break_duration: Duration = Duration("5m")
-    """Longest open time to which the factor may grow it."""
+    """Upper bound of the open time after any number of failed rounds."""
     break_duration_jitter: Ratio = Ratio("10%")
     """Random share added to each open time, so that replicas do not probe together."""
     half_open_max_requests: Annotated[int, Field(ge=1, le=1000)] = 3

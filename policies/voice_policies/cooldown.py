@@ -1,4 +1,4 @@
-"""Cooldown: how long a candidate rests after its provider asked for it."""
+"""Cooldown: the time for which a candidate gets no calls after its provider refused a call."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from voice_policies.policy import Policy
 
 
 class Cooldown(Policy):
-    """How long a deployment rests under one credential. Of two overlapping cooldowns the longer one holds."""
+    """Times for which a deployment gets no calls under one credential. The longer of two cooldowns applies."""
 
     default: PositiveDuration = Duration("5s")
-    """Rest after a rate limit whose answer names no time."""
+    """Cooldown after a rate-limit answer without a retry delay."""
     max: PositiveDuration = Duration("60s")
-    """Longest rest that an answer may ask for."""
+    """Upper bound for the retry delay of a rate-limit answer."""
     quota: PositiveDuration = Duration("15m")
-    """Rest of a credential whose quota is spent or whose key is refused, and of a deployment whose model is unknown."""
+    """Cooldown after a spent quota, a refused key or an unknown model."""
 
     @override
     def conflicts(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Degradation: give up features before the core (layer L4)."""
+"""Degradation: switch off features so that the core keeps working (layer L4)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DegradedFeature(Policy):
     """A feature that can be switched off, and the level at which it is off."""
 
     name: Annotated[str, TextPattern(r"^[a-z][a-z0-9-]{0,62}$", "citations")]
-    """The name the service asks for."""
+    """The name with which the service's code asks whether the feature is on."""
     off_at: Literal["partial", "full"]
     """The feature is off at this level and beyond."""
     fallback: Annotated[str, Field(min_length=1, max_length=200)]

@@ -1,4 +1,4 @@
-"""The faults of an input: all faults at once, in words with which the author can mend them."""
+"""The faults of an input: one error lists all faults, each with its place, the value and the accepted values."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class InvalidInputError(ValueError):
 
     @classmethod
     def joined(cls, errors: Iterable[InvalidInputError]) -> InvalidInputError:
-        """One error with every fault of `errors`, each fault once. With several sources each fault names its own."""
+        """One error with every fault of `errors`, without duplicates. With several sources, each fault names one."""
         found = dict.fromkeys((error.source, fault) for error in errors for fault in error.faults)
         sources = list(dict.fromkeys(source for source, _ in found))
         if len(sources) == 1:
@@ -126,7 +126,7 @@ def _faults(found: ErrorDetails, path: str, model: type[BaseModel] | None) -> It
 
 
 def _hint(found: ErrorDetails) -> str:
-    """The nearest of the words that a field accepts, if any is near."""
+    """A suggestion of the nearest accepted word. Empty if no word is near."""
     if found["type"] != "literal_error" or not isinstance(found["input"], str):
         return ""
     return _nearest(found["input"], re.findall(r"'([^']*)'", found["ctx"]["expected"]))
@@ -144,7 +144,7 @@ def _known_keys(model: type[BaseModel], location: Sequence[int | str]) -> str:
 
 
 def one_of(name: str, known: Iterable[str]) -> str:
-    """The names accepted instead of an unknown one: the nearest first, then all."""
+    """The accepted names for an unknown name: the nearest name first, then all names."""
     names = sorted(known)
     return f"{_nearest(name, names)}expected one of {', '.join(names)}"
 
@@ -155,7 +155,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _models_at(model: type[BaseModel], location: Sequence[int | str]) -> list[type[BaseModel]]:
-    """The models that a value at `location` may be of: several only below an untagged union."""
+    """The models that may validate the value at `location`. Only an untagged union has several."""
     models = [model]
     for part in location:
         fields = [found.model_fields[str(part)] for found in models if part in found.model_fields]

@@ -14,7 +14,7 @@ from voice_policies.policy import Policy
 
 
 class HealthCheck(Policy):
-    """One check of something the service needs."""
+    """One check of a dependency or a disk that the service needs."""
 
     name: Annotated[str, TextPattern(r"^[a-z][a-z0-9.-]{0,127}$", "postgresql.read")]
     kind: Literal["postgresql", "redis", "grpc", "http", "tcp", "disk"]

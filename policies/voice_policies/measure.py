@@ -1,7 +1,7 @@
 """Quantities people write with a unit: durations, CPU, bytes, ratios and rates.
 
 Each is a small immutable value. It parses the text that people write (`100ms`, `250m`, `512Mi`, `0.1%`, `400/s`), and
-refuses other text with one sentence. Its one canonical form renders equal values to equal bytes.
+refuses other text with one sentence. Each value has one canonical text, so equal values render to equal bytes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 MAXIMUM_TEXT = 32
-"""Longest accepted spelling, in characters: longer input is refused unread."""
+"""Longest accepted text, in characters. Longer text is refused before it is parsed."""
 MAXIMUM_COUNT = 10**9
 """A rate counts fewer events than this in its unit."""
 
 
 class Text:
-    """A value with one canonical text: how pydantic reads it, writes it and describes it in a JSON Schema."""
+    """A value with one canonical text. Pydantic reads and writes this text, and describes it in a JSON Schema."""
 
     __slots__ = ()
     accepts: ClassVar[str]

@@ -11,7 +11,7 @@ from voice_policies.policy import Policy
 
 
 class ModelFallback(Policy):
-    """How often a call may be attempted before its first content. After the first content there is no other attempt.
+    """Limits of the attempts of one call. Once an attempt has delivered content, no other attempt follows.
 
     No other layer repeats a model call: SDK, gateway and mesh do not retry.
     """

@@ -10,4 +10,4 @@ class OutputLimit(Policy):
     """A bound on the output tokens of one answer. Without it neither cost nor duration has a bound."""
 
     max_tokens: TokenCount
-    """Most output tokens. A request without a limit gets this one, and a larger limit is lowered to it."""
+    """Most output tokens. The runtime sets this limit on a request without a limit, and lowers a larger limit."""

@@ -80,7 +80,7 @@ class Adaptive(Policy):
     increase: Rate = Rate("1/s")
     """Added to the rate after a healthy interval."""
     decrease: Ratio = Ratio("50%")
-    """The rate is multiplied by this after an unhealthy interval."""
+    """Factor on the rate after an unhealthy interval."""
     interval: PositiveDuration = Duration("1s")
     """Shortest time between two changes of the rate, jittered across replicas."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 10
@@ -125,7 +125,7 @@ class RateLimit(Policy):
     scope: Literal["local", "distributed"] = "local"
     """`local`: each replica counts for itself. `distributed`: all replicas share one count in Redis."""
     max_wait: Duration = Duration("0s")
-    """How long a request may wait to be admitted; 0s refuses at once."""
+    """Longest wait of a request for its admission; 0s refuses at once."""
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     """Keys kept in memory. If there are more, the key that has idled longest is removed, but never a limited key."""
     store: CallName | None = None
@@ -133,7 +133,7 @@ class RateLimit(Policy):
     store, and its circuit breaker stops calls to a store that is down."""
     lease: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Admissions that a replica takes from the store in one round trip and then grants locally. Over time the limit is
-    exact. Within one span each replica may admit up to `lease` more, which the span before left over."""
+    exact. Within one window each replica may admit up to `lease` more, left over from the window before."""
     when_store_unavailable: Literal["open", "closed", "local_share"] = "local_share"
     """Behaviour of a distributed limit while its store is down: admit all, refuse all, or let each replica enforce its
     `local_share`."""
@@ -149,7 +149,7 @@ class RateLimit(Policy):
             yield f"lease {self.lease} takes from a store: set scope to distributed"
         if isinstance(self.limit, Adaptive):
             if distributed:
-                yield "an adaptive limit is local: it follows what this replica sees; set scope to local"
+                yield "an adaptive limit is local: it follows the outcomes in one replica; set scope to local"
         elif self.lease > self.limit.capacity:
             yield f"lease {self.lease} is above the capacity of the limit: {self.limit.capacity}"
 

@@ -15,8 +15,8 @@ RetryCondition = Literal["unavailable", "attempt_timeout", "connection_failed", 
 """A transient outcome, with one name for gRPC, HTTP and stores.
 
 `unavailable`: gRPC UNAVAILABLE, HTTP 502 and 503. `attempt_timeout`: the attempt's own timeout fired, gRPC
-DEADLINE_EXCEEDED, HTTP 504. `connection_failed`: the request provably never left. `resource_exhausted`: gRPC
-RESOURCE_EXHAUSTED or HTTP 429, and only if the callee names the time of the retry. `aborted`: gRPC ABORTED, a
+DEADLINE_EXCEEDED, HTTP 504. `connection_failed`: the request was certainly not sent. `resource_exhausted`: gRPC
+RESOURCE_EXHAUSTED or HTTP 429, and only if the callee sends a retry delay. `aborted`: gRPC ABORTED, a
 serialization failure. A permanent error has no name here, so no policy can retry it.
 """
 
@@ -61,7 +61,7 @@ class Retry(Policy):
         return self.max_retries + 1
 
     def longest_wait(self) -> Duration:
-        """Sum of all backoffs at their caps. A timeout around all attempts must hold it."""
+        """Sum of all backoffs at their caps. An overall timeout must leave room for this sum."""
         waits = [
             min(self.base_delay.units * self.multiplier**number, self.max_delay.units)
             for number in range(self.max_retries)

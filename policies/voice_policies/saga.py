@@ -85,7 +85,10 @@ class Saga(Policy):
         names = [step.name for step in self.steps]
         compensations = [step.compensation for step in self.steps if step.compensation]
         yield from (f"step {name} is declared twice" for name in _repeated(names))
-        yield from (f"compensation {name} undoes two steps: give each its own" for name in _repeated(compensations))
+        yield from (
+            f"compensation {name} undoes two steps: give each step its own compensation"
+            for name in _repeated(compensations)
+        )
         yield from (f"{name} names a step and a compensation" for name in sorted({*names} & {*compensations}))
         if self.steps[0].with_previous:
             yield f"step {names[0]} is the first: with_previous has nothing to refer to"

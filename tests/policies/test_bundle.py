@@ -125,7 +125,7 @@ def test_every_fault_is_named_with_its_path_and_what_is_accepted() -> None:
                     enforced_by={"timeout": "runtime", "retry": "runtime", "circuit_breaker": "runtime"},
                 )
             ),
-            "which alone would open it",
+            "one request could open the breaker",
         ),
         (
             lambda call: call.update(
