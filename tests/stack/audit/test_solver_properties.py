@@ -154,14 +154,28 @@ def test_a_bound_is_named_exactly_if_even_the_least_values_exceed_it(declared: P
     assert named(solve(declared, on=DAY)) == exceeded(with_least_values(declared))
 
 
+def behind(whole: Platform, path: str) -> set[str]:
+    """The paths of the calls that the callee of a call makes, and of those behind them."""
+    found: set[str] = set()
+    called = {edge.key for edge in whole.graph.edges if edge.path == path}
+    while called:
+        edges = [each for each in whole.graph.edges if (each.caller.name, each.operation.name) in called]
+        found |= {edge.path for edge in edges}
+        called = {edge.key for edge in edges}
+    return found
+
+
 @PROPERTY
 @given(platforms(), st.data())
 def test_each_named_bound_is_binding(declared: Platform, data: st.DataObject) -> None:
-    """Even if all other bounds are relaxed, no values satisfy the rules."""
+    """Even if all other bounds are relaxed, no values satisfy the rules.
+
+    The bounds behind the call stay: a relaxed one raises the P95 of every call in front of it, and so its bound.
+    """
     bounds = solve(declared, on=DAY).infeasible
     assume(bounds)
     kept = data.draw(st.sampled_from(bounds))
     for bound in bounds:
-        if (bound.rule, bound.path) != (kept.rule, kept.path) and bound.path != kept.path:
+        if bound.path not in {kept.path, *behind(declared, kept.path)}:
             declared = relaxed(declared, bound)
     assert (kept.rule, kept.path) in named(solve(declared, on=DAY))
