@@ -1,4 +1,4 @@
-# Every command of a developer. You need Python 3.11 or later and make; the rest is installed into .venv from hashed locks.
+# The commands for developers. You need Python 3.11 or later and make; the rest is installed into .venv from hashed locks.
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 VENV := .venv
@@ -42,7 +42,7 @@ flows: $(READY) ## Run the platform's flows between reference services on this m
 	$(BIN)/voice render dev
 	$(BIN)/voice-flows build/dev/policies
 
-outages: $(READY) ## Freeze, kill and slow down each of these services, and measure for how long its callers refuse calls afterwards
+outages: $(READY) ## Freeze, kill and slow down each reference service, and measure for how long its callers then refuse calls
 	$(BIN)/voice render dev
 	$(BIN)/voice-outages build/dev/policies
 
@@ -55,10 +55,10 @@ down: $(INSTALLED) ## Remove everything that make up deployed
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and apply every environment to it
 	$(BIN)/pytest -m cluster tests/cluster
 
-engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, to that control plane or to CONTEXT=NAME
+engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, to the control plane of cluster-test or to CONTEXT=NAME
 	ENGINE_CONTEXT=$(CONTEXT) $(BIN)/pytest -m engine -rs -n 2 --dist loadfile tests/cluster/engine
 
-engine-faults: $(READY) ## Interrupt updates of the toy tenant on that engine, change its objects, and offer it other clusters
+engine-faults: $(READY) ## Interrupt updates of the toy tenant by Pulumi's engine, change deployed objects, and switch to other clusters
 	$(BIN)/pytest -m faults -rs -n 2 --dist loadfile tests/cluster/engine
 
 fuzz: $(READY) ## Change 10,000 files of settings and catalogues at random, and count the exit codes of voice check

@@ -25,7 +25,7 @@ class Block:
     language: str
     text: str
     not_run: str | None
-    """The reason for not running it, from the comment above."""
+    """The reason not to run the block, from the comment above it."""
 
     @property
     def is_for_running(self) -> bool:

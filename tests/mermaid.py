@@ -29,7 +29,7 @@ DIGEST = "336df803d87a38b70a01e736e666c8f7601d2ce42f5e47c8fafe5d721074b9a3"
 """SHA-256 of the script in that version's package."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voiceassistant-mermaid"
 SECONDS = 120.0
-"""A generous limit: the machine may be slow."""
+"""Longest wait in seconds on a slow machine."""
 PAGE = """<!doctype html><meta charset="utf-8"><body><pre id="drawn"></pre><script src="mermaid.js"></script><script>
 const draw = async (diagrams) => {
   mermaid.initialize({startOnLoad: false});

@@ -44,7 +44,7 @@ SITE = Site(
 STOCK = Dependency(
     name="stock",
     kind="datastore",
-    purpose="how much of everything is there",
+    purpose="counts the articles in stock",
     protocol="redis",
     addresses=(InCluster(namespace="stores", service="stock", port=PORT),),
     availability=Ratio("99.99%"),

@@ -229,4 +229,5 @@ def first_look(alert: Alert) -> list[str]:
 
 def meaning(alert: Alert) -> str:
     """The summary in words. A word in capitals stands for a label's value, and N for a measured value."""
-    return VALUE.sub("N", LABEL.sub(lambda found: found[1].upper(), alert.summary))
+    summary = alert.summary.replace("}}{{", "}} or {{")  # Only one of two adjacent labels has a value.
+    return VALUE.sub("N", LABEL.sub(lambda found: found[1].upper(), summary))

@@ -175,7 +175,7 @@ OBJECTIVE_ALERTS = (
         name="SagaParked",
         expression=f'max by (job, saga) (voice_saga_unfinished{{state="parked"}}) > {_OF_JOB} 0 * target:declared',
         lasting=Duration("1m"),
-        summary="{{ $labels.job }}: {{ $value | humanize }} parked sagas {{ $labels.saga }} wait for a person",
+        summary="{{ $labels.job }}: {{ $value | humanize }} parked sagas of {{ $labels.saga }} wait for a person",
         action="`voice-saga list --state parked` names the cause; then resume or compensate each saga (docs/sagas.md)",
     ),
     Alert(

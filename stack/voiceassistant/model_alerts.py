@@ -73,14 +73,14 @@ MODEL_ALERTS = (
         name="ModelFirstTokenLate",
         expression=_p95_above("gen_ai_client_operation_time_to_first_chunk_seconds", FIRST_OBJECTIVE),
         lasting=Duration("10m"),
-        summary=f"{_MODEL}: the P95 of the first token is {_TIME}, above its objective",
+        summary=f"{_MODEL}: the P95 of the time to the first token is {_TIME}, above the objective",
         action="Compare the providers on the dashboard of model calls. Put the faster candidate first in the route",
     ),
     Alert(
         name="ModelTokensSlow",
         expression=_p95_above("gen_ai_client_operation_time_per_output_chunk_seconds", EACH_OBJECTIVE),
         lasting=Duration("10m"),
-        summary=f"{_MODEL}: the P95 of a token is {_TIME}, above its objective, so whole answers are late",
+        summary=f"{_MODEL}: the P95 of the time per token is {_TIME}, above the objective",
         action="Put a faster candidate first in the route, or lower its output limit; rule M02 has the arithmetic",
     ),
     Alert(
@@ -171,7 +171,7 @@ MODEL_ALERTS = (
         f" < {NOTICE}) + {_OF_JOB} 0 * target:declared",
         lasting=Duration("1h"),
         summary=f"{_CANDIDATE}: its provider shuts the model down in {_TIME}",
-        action="Replace the model in the catalogue, then run `voice check`: the rules M02 to M12 judge the new model",
+        action="Replace the model in the catalogue, then run `voice check`: the rules M01 to M12 judge the new model",
     ),
 )
 """Alerts on model calls. They compare with objectives and quotas that `stack/voiceassistant/alerting.py` records."""

@@ -298,7 +298,7 @@ def _declared(metric: str) -> Series:
 
 
 def _called(chosen: int) -> Series:
-    """Ten thousand requests a minute of every operation and route, but `chosen` requests of model-router.choose."""
+    """Ten thousand requests a minute of every operation and route, except `chosen` requests of model-router.choose."""
     requests = _requests(failed=0)
     (choice,) = (name for name in requests if 'job="model-router"' in name and 'kind="successful"' in name)
     return requests | {choice: f"0+{chosen}x120"} | _statuses("500", 0)

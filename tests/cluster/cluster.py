@@ -131,7 +131,7 @@ class Cluster:
         )
 
     def dry_run(self, content: Object) -> str:
-        """The API server's refusal of the object in a dry run. Empty if it would create the object."""
+        """The API server's refusal of the object in a dry run. Empty if the API server would create the object."""
         arguments = ("--dry-run=server", "--validate=strict", "--warnings-as-errors", "--filename=-")
         return self.kubectl.attempt("create", *arguments, stdin=json.dumps(content)).stderr
 

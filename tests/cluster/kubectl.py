@@ -22,7 +22,7 @@ class KubectlError(RuntimeError):
 
 
 class Kubectl:
-    """Runs kubectl on one cluster as one user, and ignores the kubectl configuration of whoever runs the tests."""
+    """Runs kubectl on one cluster as one user, and ignores the kubectl configuration of this machine."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig

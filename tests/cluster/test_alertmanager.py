@@ -52,7 +52,7 @@ def told(amtool: Path, file: Path, **labels: str) -> str:
 
 
 @pytest.mark.parametrize("team", [PLATFORM_TEAM, *alerts.TEAM_SERVICES])
-def test_a_team_gets_its_alerts_and_whoever_is_on_call_gets_the_critical_ones(
+def test_a_team_gets_its_alerts_and_the_person_on_call_gets_critical_alerts(
     team: str, amtool: Path, tmp_path: Path
 ) -> None:
     file = written("prod", tmp_path)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cluster
 
 PASSWORD = "a password, with spaces"  # noqa: S105 - the password of a test's own server
 SECONDS = 60.0
-"""A generous limit: the machine may be slow."""
+"""Longest wait in seconds on a slow machine."""
 
 
 def declared(environment: str) -> Collector:

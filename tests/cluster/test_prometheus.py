@@ -27,7 +27,7 @@ from tests.platforms import ENVIRONMENTS, platform
 pytestmark = pytest.mark.cluster
 
 SECONDS = 90.0
-"""A generous limit: the machine may be slow."""
+"""Longest wait in seconds on a slow machine."""
 FREE_FORM = {"external_labels", "labels", "annotations", "params"}
 """Fields whose keys are our own names, so Prometheus cannot refuse a misspelt one."""
 

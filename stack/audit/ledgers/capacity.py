@@ -152,7 +152,7 @@ LIMIT_COLUMNS = (
     Column("place"),
     Column("amount"),
     *(Column(name, ",.2f") for name in ("minimum", "expected", "maximum", "with surge", "with stopping pods", "limit")),
-    Column("used at most", ".0%"),
+    Column("highest use", ".0%"),
 )
 UNITS = {"cpu": "cores", "memory": "GiB"}
 
@@ -160,7 +160,8 @@ UNITS = {"cpu": "cores", "memory": "GiB"}
 def _limits(platform: Platform) -> Table:
     notes = (
         "With surge: a rollout at maximum scale adds a pod to each Deployment. Stopping pods are in their grace period."
-        " The limit of a namespace is its ResourceQuota. The limit of the node pool is its allocatable capacity."
+        " The limit of a namespace is its ResourceQuota, and its highest use includes stopping pods. The limit of the"
+        " node pool is its allocatable capacity, and its highest use includes the surge, but no stopping pods."
     )
     rows = tuple(map(_limit_row, rooms(platform)))
     return Table("requests at each scale, with quotas and nodes", LIMIT_COLUMNS, rows, (notes,))

@@ -129,8 +129,9 @@ def _notes(store: Store) -> Iterator[str]:
         yield "The server is external: its owner sets the limit."
     elif limits.poolers:
         yield (
-            f"The services connect to the poolers. {limits.pool_size} × {len(store.holders)} databases × "
-            f"{limits.poolers} poolers = {store.of_poolers} of {limits.room_text} connections to the server."
+            f"The services connect to the poolers. The poolers hold {limits.poolers} poolers × {len(store.holders)} "
+            f"databases × {limits.pool_size} = {store.of_poolers} connections to the server. "
+            f"The server admits {limits.room_text}."
         )
     else:
         yield (

@@ -145,7 +145,9 @@ def _entrance_name(graph: CallGraph, key: OperationKey) -> str:
 def _spare_pods(platform: Platform, prices: Prices) -> dict[str, float]:
     """The cost of one spare pod of each workload that always runs at least two pods."""
     spare = [demand for demand in rendered(platform).demands if demand.scale.minimum >= N_PLUS_ONE]
-    return {f"N+1: one spare pod of {len(spare)} workloads": sum(_pod(prices, demand.each) for demand in spare)}
+    return {
+        f"N+1: one spare pod for each of {len(spare)} workloads": sum(_pod(prices, demand.each) for demand in spare)
+    }
 
 
 def _retries(platform: Platform, prices: Prices) -> dict[str, float]:
@@ -156,7 +158,7 @@ def _retries(platform: Platform, prices: Prices) -> dict[str, float]:
         load = loads[service.name]
         pods = (load.with_retries - load.offered) / service.capacity.per_second
         extra += pods * each.get((service.namespace, service.name), 0)
-    return {"retries: pods for the sustained retries, while callees fail": extra}
+    return {"retries: pods that serve sustained retries while callees fail": extra}
 
 
 def _streams(platform: Platform, prices: Prices) -> dict[str, float]:
@@ -229,7 +231,7 @@ def _rows(found: dict[str, Cost]) -> tuple[tuple[str, float, float, float], ...]
 
 
 FLOW_COLUMNS = (
-    Column("flow or entrance"),
+    Column("flow or route"),
     Column("million requests a month", ",.3f"),
     Column("USD a month", MONEY),
     Column("model calls, USD a month", MONEY),

@@ -59,7 +59,10 @@ def model_table(platform: Platform) -> Table:
     rows = tuple(
         (name, each.calls / 1e6, each.units / 1e6, each.output / 1e6, each.usd) for name, each in found.items()
     )
-    note = "Each call costs its mean input and output at the preferred candidate; repeated attempts are not counted."
+    note = (
+        "A unit is a token, a character or a second of audio; the price names it. Each call costs its mean input and"
+        " output at the preferred candidate. Repeated attempts are not counted."
+    )
     return Table("model calls, at the mean load", columns, rows, (note, *_prices(platform)))
 
 

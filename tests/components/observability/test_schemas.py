@@ -1,4 +1,4 @@
-"""Files of stores, user interfaces and probers match schemas of the fields that we set. No test runs the programs."""
+"""Configuration files of telemetry programs match schemas that accept only the fields that we set."""
 
 from __future__ import annotations
 

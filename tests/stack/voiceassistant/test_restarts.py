@@ -64,9 +64,9 @@ CHANGES: Mapping[str, Change] = {
     "HTTP port of rag-engine": rag(http_port=8106),
     "gRPC port of rag-engine": rag(grpc_port=9106),
     "a service comes or goes": another("retrieval-service"),
-    "... which uses PostgreSQL and the cache": another("identity-service"),
-    "... which uses PostgreSQL and publishes events": another("knowledge-service"),
-    "... which calls a provider outside": another("model-adapter"),
+    "a service that uses PostgreSQL and the cache comes or goes": another("identity-service"),
+    "a service that uses PostgreSQL and publishes events comes or goes": another("knowledge-service"),
+    "a service that calls an external provider comes or goes": another("model-adapter"),
 }
 
 

@@ -102,8 +102,8 @@ def test_protection_is_spare_pods_and_the_pods_for_retries() -> None:
     """a has a spare pod, b has none. 10 % more calls of 30/s are 3/s at b, which serves 100/s with one pod."""
     found = rows(priced(routes(), caller(retry=TWICE), B), "cost", "cost of protection")
     assert found == {
-        "N+1: one spare pod of 1 workloads": near(POD),
-        "retries: pods for the sustained retries, while callees fail": near(3 / 100 * POD),
+        "N+1: one spare pod for each of 1 workloads": near(POD),
+        "retries: pods that serve sustained retries while callees fail": near(3 / 100 * POD),
     }
 
 
