@@ -109,7 +109,7 @@ class FakeProvider:
         connections: set[asyncio.Task[None]] = set()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.ensure_future(self._converse(reader, writer))
+            task = asyncio.ensure_future(self._serve_connection(reader, writer))
             connections.add(task)
             task.add_done_callback(connections.discard)
 
@@ -122,13 +122,13 @@ class FakeProvider:
                 task.cancel()
             await asyncio.gather(*connections, return_exceptions=True)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection: HTTP/1.1 with chunked answers, one request after the other."""
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 while (request := await _read_request(reader)) is not None and self.accepts:
                     exchange, answer = self.receive(request)
-                    playing = asyncio.ensure_future(self._play_to(writer, exchange, answer))
+                    playing = asyncio.ensure_future(self._send_answer(writer, exchange, answer))
                     gone = asyncio.ensure_future(reader.read(1))  # a client that waits for its answer sends nothing
                     try:
                         await asyncio.wait({playing, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,7 +142,7 @@ class FakeProvider:
         finally:
             writer.close()
 
-    async def _play_to(self, writer: asyncio.StreamWriter, exchange: Exchange, answer: Answer) -> None:
+    async def _send_answer(self, writer: asyncio.StreamWriter, exchange: Exchange, answer: Answer) -> None:
         async def write(content: bytes) -> None:
             writer.write(b"%x\r\n%b\r\n" % (len(content), content))
             await writer.drain()

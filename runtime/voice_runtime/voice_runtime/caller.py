@@ -24,7 +24,7 @@ def _user(caller: Caller) -> str:
     return f"{len(caller.tenant)}:{caller.tenant}{caller.user}"
 
 
-def _nothing(_: Caller) -> str:
+def _shared_key(_: Caller) -> str:
     return ""
 
 
@@ -32,6 +32,6 @@ KEYS: Mapping[str, Callable[[Caller], str]] = {
     "tenant": attrgetter("tenant"),
     "user": _user,
     "api_key": attrgetter("api_key"),
-    "none": _nothing,
+    "none": _shared_key,
 }
 """Reads the caller's key, by the `key` of the limit. All requests without that key share one count."""

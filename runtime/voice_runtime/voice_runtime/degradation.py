@@ -130,14 +130,14 @@ class Degradation:
 
     def _next(self, now: float) -> tuple[DegradationLevel, str]:
         at = LEVELS.index(self._automatic)
-        entered, reason = max(self._met(now), default=(0, ""))
+        entered, reason = max(self._reached_levels(now), default=(0, ""))
         if entered > at:
             return LEVELS[entered], reason
         dwelt = now - self._entered >= self.policy.dwell_duration.seconds
         falls = at > 0 and dwelt and self._may_leave(LEVELS[at], now)
         return (LEVELS[at - 1], "dwell_duration") if falls else (LEVELS[at], "")
 
-    def _met(self, now: float) -> Iterator[tuple[int, str]]:
+    def _reached_levels(self, now: float) -> Iterator[tuple[int, str]]:
         """The levels whose trigger is met, each with the name of the reached threshold in the policy."""
         requests = self._requests.total(now)
         if requests < self.policy.minimum_throughput:

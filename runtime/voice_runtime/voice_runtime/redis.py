@@ -102,12 +102,12 @@ class Connections:
                 self._idle.append(connection)
             else:
                 await connection.disconnect(nowait=True)
-                await self._distrust(error)
+                await self._drop_idle_connections(error)
             raise
         self._idle.append(connection)
         return answer
 
-    async def _distrust(self, error: BaseException) -> None:
+    async def _drop_idle_connections(self, error: BaseException) -> None:
         """Drop the idle connections after an error, because a restart or failover has ended them, too.
 
         Keep them after a cancellation.

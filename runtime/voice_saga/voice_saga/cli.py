@@ -41,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(asyncio.run(_carry_out(options)))  # noqa: T201  # the command prints its result
     except ValueError as error:
-        return _complain(str(error), 2)
+        return _print_error(str(error), 2)
     except (SagaError, OSError) as error:
-        return _complain(str(error), 1)
+        return _print_error(str(error), 1)
     return 0
 
 
-def _complain(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     sys.stderr.write(f"voice-saga: {message}\n")
     return code
 

@@ -89,9 +89,9 @@ class JournalEngine:
         await self.journal.open(worker=True)
         self._stopping = False
         self._loops = [
-            asyncio.create_task(self._again_and_again(self._claim_due, self._until_woken)),
-            asyncio.create_task(self._again_and_again(self._renew, self._until_renewal)),
-            asyncio.create_task(self._again_and_again(self._count, self._until_renewal)),
+            asyncio.create_task(self._repeat(self._claim_due, self._until_woken)),
+            asyncio.create_task(self._repeat(self._renew, self._until_renewal)),
+            asyncio.create_task(self._repeat(self._count, self._until_renewal)),
         ]
         return self
 
@@ -109,7 +109,7 @@ class JournalEngine:
             await self.journal.release(self.owner)
         await self.journal.close()
 
-    async def _again_and_again(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
         """Repeat `work` until the engine stops. Errors do not end the loop, so an unreachable journal ends nothing."""
         while not self._stopping:
             try:

@@ -174,7 +174,7 @@ class PostgresqlJournal:
 
     async def _connect(self, connections: int) -> asyncpg.Pool[Any]:
         return await asyncpg.create_pool(
-            self._dsn, min_size=1, max_size=connections, reset=_leave_as_it_is, command_timeout=30
+            self._dsn, min_size=1, max_size=connections, reset=_skip_reset, command_timeout=30
         )
 
     async def close(self) -> None:
@@ -339,5 +339,5 @@ def _message(row: asyncpg.Record) -> Message:
     return Message(row["id"], row["type"], json.loads(row["payload"]), row["trace"])
 
 
-async def _leave_as_it_is(_: asyncpg.Connection[Any]) -> None:
+async def _skip_reset(_: asyncpg.Connection[Any]) -> None:
     """Skip asyncpg's reset of a session, which costs a round trip. This module never changes a session."""

@@ -94,7 +94,7 @@ class RedisConsumer:
             logger.warning("Redis: %s; the messages of consumer %s are delivered again later", failed, self._name)
 
     async def _leave(self, stream: str) -> None:
-        for row in await self._mine(stream, [entry for of, entry in self._held if of == stream]):
+        for row in await self._still_pending(stream, [entry for of, entry in self._held if of == stream]):
             before = max(row["times_delivered"] - 1, 0)
             await self._claim(stream, [row["message_id"]], idle=self._group.redeliver_after, retrycount=before)
         if not await self._redis.xpending_range(stream, self._group.name, "-", "+", 1, self._name):
@@ -153,7 +153,7 @@ class RedisConsumer:
                 stream, self._group.name, self._name, self._group.redeliver_after, start_id=cursor, count=COUNT
             )
             here = {entry: fields for entry, fields in entries if fields}
-            for row in await self._mine(stream, list(here)):
+            for row in await self._still_pending(stream, list(here)):
                 if row["times_delivered"] > self._group.max_deliveries:
                     await self._give_up(stream, row, here.pop(row["message_id"]))
             found += [(stream, entry, fields) for entry, fields in here.items()]
@@ -189,7 +189,7 @@ class RedisConsumer:
             await asyncio.sleep(self._group.redeliver_after / 3000)
             try:
                 for stream in self._group.streams if self._grouped else ():
-                    held = await self._mine(stream, [entry for of, entry in self._held if of == stream])
+                    held = await self._still_pending(stream, [entry for of, entry in self._held if of == stream])
                     if held:
                         await self._claim(stream, [row["message_id"] for row in held])
                     await self._forget_the_dead(stream)
@@ -203,7 +203,7 @@ class RedisConsumer:
             if silent and not found["pending"] and _text(found["name"]) != self._name:
                 await self._redis.xgroup_delconsumer(stream, self._group.name, found["name"])
 
-    async def _mine(self, stream: str, entries: Sequence[Any]) -> list[Any]:
+    async def _still_pending(self, stream: str, entries: Sequence[Any]) -> list[Any]:
         """The given entries that this consumer holds and has not acknowledged."""
         if not entries:
             return []

@@ -112,7 +112,7 @@ class TemporalEngine:
             self._client,
             task_queue=self._task_queue,
             workflows=[SagaWorkflow],
-            activities=[*activities, self._publish, _not_here],
+            activities=[*activities, self._publish, _unknown_activity],
             max_concurrent_activities=self._concurrency,
             graceful_shutdown_timeout=timedelta(seconds=self._grace),
         )
@@ -331,7 +331,7 @@ class TemporalEngine:
 
 
 @activity.defn(dynamic=True)
-async def _not_here(_: Sequence[RawValue]) -> None:
+async def _unknown_activity(_: Sequence[RawValue]) -> None:
     """Answer for every activity that no definition of this process has: fail with an error that says what to do."""
     name = activity.info().activity_type
     raise ApplicationError(

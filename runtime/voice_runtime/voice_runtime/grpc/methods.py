@@ -84,9 +84,9 @@ class Method:
         self._settings = settings | dict(
             zip(("request_serializer", "response_deserializer"), serializers, strict=False)
         )
-        self._serialize: Serialize = _as_it_is
+        self._serialize: Serialize = _bytes_serializer
         if not self.is_infrastructure:
-            self._serialize = self._settings.pop("request_serializer", None) or _as_it_is
+            self._serialize = self._settings.pop("request_serializer", None) or _bytes_serializer
         self._assembled: Assembled | None = None
         self._connection: Connection | None = None
         self._resolved: Resolved
@@ -124,7 +124,7 @@ class Method:
         return getattr(connection.channel, self._kind)(self._path, **self._settings)
 
 
-def _as_it_is(request: Any) -> bytes:
+def _bytes_serializer(request: Any) -> bytes:
     """The serializer for a stub that has no serializer, because its requests are bytes."""
     serialized: bytes = request
     return serialized
