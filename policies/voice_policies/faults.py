@@ -59,11 +59,14 @@ class InvalidInputError(ValueError):
     def __init__(self, source: str, faults: Iterable[Fault]) -> None:
         self.source = source
         self.faults = tuple(faults)
+        super().__init__(source, self.faults)
+
+    def __str__(self) -> str:
         many = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        lines = [f"{source}: {many}", *(f"  {fault}" for fault in self.faults[:LISTED])]
+        lines = [f"{self.source}: {many}", *(f"  {fault}" for fault in self.faults[:LISTED])]
         if len(self.faults) > LISTED:
             lines.append(f"  and {len(self.faults) - LISTED} more")
-        super().__init__("\n".join(lines))
+        return "\n".join(lines)
 
     @classmethod
     def joined(cls, errors: Iterable[InvalidInputError]) -> InvalidInputError:

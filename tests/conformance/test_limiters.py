@@ -118,6 +118,22 @@ async def test_l3_a_request_that_cannot_pass_before_its_deadline_is_refused_at_o
     await asyncio.gather(*waiters, return_exceptions=True)
 
 
+async def test_l5_a_cost_above_the_burst_is_refused_at_once_behind_a_queue_and_delays_nobody(clock: FakeClock) -> None:
+    limited = gate(clock, TokenBucketPolicy(rate=Rate("10/s"), burst=4), max_wait=Duration("1s"))
+    await limited.admit(Caller(), 4, FOREVER)
+    waiting = asyncio.create_task(limited.admit(Caller(), 1, FOREVER))
+    await settle()
+    begun = clock.monotonic()
+    impossible = asyncio.create_task(limited.admit(Caller(), 8, FOREVER))
+    behind = asyncio.create_task(limited.admit(Caller(), 3, FOREVER))
+    await settle(impossible.done)
+    assert clock.monotonic() == begun
+    refused = impossible.exception()
+    assert isinstance(refused, RateLimitedError)
+    assert refused.retry_after is None
+    await asyncio.gather(waiting, behind)
+
+
 @pytest.mark.parametrize("algorithm", ["token bucket", "sliding window"])
 def test_l4_a_limited_key_is_not_evicted_so_it_gets_no_new_burst(algorithm: str) -> None:
     keyed = keyed_limit(algorithm, 100)

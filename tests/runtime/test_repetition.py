@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +20,7 @@ import httpx
 import pytest
 from voice_policies import Bulkhead, CircuitBreaker, Duration, Ratio, Retry, RetryBudget
 from voice_runtime import BulkheadFullError, CircuitOpenError, Runtime
+from voice_runtime import Retry as RetryAlone
 from voice_runtime.arguments import LARGEST, can_repeat
 from voice_runtime.http import Http
 
@@ -47,7 +50,22 @@ class Upload:
     body: Any
 
 
-READ_ONCE: list[Callable[[], Any]] = [parts, parts_later, lambda: io.BytesIO(b"file"), lambda: map(str, [1])]
+class Received:
+    """A file that a client uploaded, as web frameworks pass it: no iterator."""
+
+    async def read(self) -> None: ...
+
+    async def seek(self, offset: int) -> None: ...
+
+
+READ_ONCE: list[Callable[[], Any]] = [
+    parts,
+    parts_later,
+    lambda: io.BytesIO(b"file"),
+    lambda: map(str, [1]),
+    lambda: NamedTemporaryFile(mode="rb"),  # noqa: SIM115  # it closes with the test
+    Received,
+]
 PLACES: dict[str, Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "positional": lambda body: ((body,), {}),
     "by keyword": lambda body: ((), {"body": body}),
@@ -56,6 +74,7 @@ PLACES: dict[str, Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "in a read-only mapping": lambda body: ((MappingProxyType({"body": body}),), {}),
     "in a dataclass": lambda body: ((Upload("name", body),), {}),
     "as a key": lambda body: (({body: "name"},), {}),
+    "in a partial": lambda body: ((partial(len, body),), {}),
     "in a mapping": lambda body: ((), {"files": {"body": (b"name", body)}}),
 }
 
@@ -88,6 +107,43 @@ async def test_a_call_with_an_argument_that_can_be_read_only_once_is_not_retried
     assert len(sent) == 2
 
 
+@pytest.mark.parametrize("sync", [False, True])
+async def test_a_partial_that_holds_an_iterator_is_not_called_again(tmp_path: Path, sync: bool) -> None:
+    sent: list[bytes] = []
+
+    def put_sync(body: Iterator[bytes], *, more: Iterator[bytes]) -> None:
+        sent.append(b"".join([*body, *more]))
+        raise ConnectionResetError("lost on the way")
+
+    async def put(body: Iterator[bytes], *, more: Iterator[bytes]) -> None:
+        put_sync(body, more=more)
+
+    async def call_it() -> None:
+        if sync:
+            return runtime.call_sync(NAME, partial(partial(put_sync, more=parts()), b""))
+        return await runtime.call(NAME, partial(partial(put, more=parts()), b""))
+
+    runtime = load(tmp_path)
+    with pytest.raises(ConnectionResetError):
+        await call_it()
+    assert sent == [b"all of it"]
+
+
+async def test_a_retry_alone_does_not_send_an_iterator_again() -> None:
+    sent: list[bytes] = []
+
+    async def put(body: Iterator[bytes]) -> None:
+        sent.append(b"".join(body))
+        raise ConnectionResetError("lost on the way")
+
+    retry = RetryAlone("store", AT_ONCE)
+    with pytest.raises(ConnectionResetError):
+        await retry.call(put, parts())
+    with pytest.raises(ConnectionResetError):
+        await retry.call(partial(put, parts()))
+    assert sent == [b"all of it"] * 2
+
+
 def test_large_data_is_repeated_without_searching_it() -> None:
     class Searched(list[Any]):
         def __iter__(self) -> Any:
@@ -95,6 +151,16 @@ def test_large_data_is_repeated_without_searching_it() -> None:
 
     assert can_repeat((Searched([0.5] * (LARGEST + 1)),), {})
     assert can_repeat(("text", b"bytes", 1, None, [1, {"a": (2,)}], {3}), {"by": frozenset({"keyword"})})
+
+
+def test_arguments_may_be_nested_deeply_and_refer_to_each_other() -> None:
+    circle = Upload("circle", [])
+    circle.body.append(circle)
+    deep: Any = parts()
+    for _ in range(10_000):
+        deep = [deep]
+    assert can_repeat((circle,), {"again": circle})
+    assert not can_repeat((deep,), {})
 
 
 async def test_the_rejection_by_a_full_bulkhead_reports_the_earlier_attempt(tmp_path: Path) -> None:

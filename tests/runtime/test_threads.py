@@ -17,6 +17,7 @@ import pytest
 import uvloop
 from voice_policies import Bulkhead, Duration, Rate, RateLimit, Timeout, TokenBucket
 from voice_runtime import Event, Events, RateLimitedError, Runtime
+from voice_runtime.bundle_source import BundleSource
 from voice_runtime.timeout import Timer
 from voice_runtime.window import Window
 
@@ -217,6 +218,28 @@ def test_a_forked_process_makes_synchronous_calls_and_follows_the_bundle(tmp_pat
     with runtime:
         assert runtime.call_sync("rag-engine.context", lambda: 1) == 1
         assert in_child(followed) == 0
+
+
+def test_a_fork_waits_until_the_watcher_has_read_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork in the middle of a reload would leave its lock locked in the child, which then reloads no more."""
+    runtime = Runtime.load(mount(tmp_path, bundle(call("rag-engine.context"))), poll_interval=0.01)
+    reading, go_on = threading.Event(), threading.Event()
+    read = BundleSource.read
+
+    def slow(source: BundleSource) -> bytes:
+        reading.set()
+        go_on.wait(0.2)
+        return read(source)
+
+    def reloads() -> bool:
+        go_on.set()
+        return not runtime.reload()
+
+    monkeypatch.setattr(BundleSource, "read", slow)
+    with runtime:
+        assert reading.wait(PATIENCE)
+        assert in_child(reloads) == 0
+        go_on.set()
 
 
 def test_timeouts_and_slots_work_on_another_event_loop(tmp_path: Path) -> None:

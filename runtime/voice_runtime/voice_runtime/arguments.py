@@ -1,9 +1,10 @@
-"""Arguments that can be sent only once: iterators and open files, also inside containers and dataclasses."""
+"""Arguments that can be sent only once: iterators and open files, also in containers, dataclasses and partials."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 LARGEST = 100
@@ -16,15 +17,36 @@ def can_repeat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     return _all_repeat(args) and (not kwargs or _all_repeat(kwargs.values()))
 
 
+def can_call_again(fn: Callable[..., Any]) -> bool:
+    """True if `fn` can be called again: it is no partial, or the arguments in the partial can be sent again."""
+    return not isinstance(fn, partial) or _all_repeat((fn,))
+
+
 def _all_repeat(arguments: Iterable[Any]) -> bool:
-    return all(type(argument) in _PLAIN or _repeats(argument) for argument in arguments)
+    """Search without recursion, because arguments may be nested deeply, or refer to each other in a circle."""
+    waiting = [argument for argument in arguments if type(argument) not in _PLAIN]
+    seen: dict[int, Any] = {}
+    while waiting:
+        argument = waiting.pop()
+        if id(argument) in seen:
+            continue
+        if isinstance(argument, Iterator | AsyncIterator) or _is_file(argument):
+            return False
+        seen[id(argument)] = argument
+        waiting += [part for part in _parts(argument) if type(part) not in _PLAIN]
+    return True
 
 
-def _repeats(argument: Any) -> bool:
-    if isinstance(argument, Iterator | AsyncIterator):
-        return False
+def _is_file(argument: Any) -> bool:
+    """True for an object with the methods of an open file. Wrappers such as `NamedTemporaryFile` are no iterators."""
+    return hasattr(argument, "read") and any(hasattr(argument, name) for name in ("seek", "__iter__", "__aiter__"))
+
+
+def _parts(argument: Any) -> Iterable[Any]:
+    if isinstance(argument, partial):
+        return (argument.func, *argument.args, *argument.keywords.values())
     if is_dataclass(argument) and not isinstance(argument, type):
-        return _all_repeat(getattr(argument, field.name) for field in fields(argument))
+        return (getattr(argument, field.name) for field in fields(argument))
     if not isinstance(argument, Collection) or len(argument) > LARGEST:
-        return True
-    return _all_repeat(argument) and (not isinstance(argument, Mapping) or _all_repeat(argument.values()))
+        return ()
+    return (*argument, *argument.values()) if isinstance(argument, Mapping) else argument

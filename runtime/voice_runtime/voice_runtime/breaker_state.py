@@ -63,11 +63,12 @@ class HalfOpen(State):
 
     def hangs_at(self, patience: float) -> float:
         """The time at which the oldest probe in flight has taken `patience` seconds; infinity without a probe."""
-        return next((probe.since for probe in self.probes), inf) + patience
+        oldest = [probe.since for probe in list(self.probes)[:1]] or [inf]
+        return oldest[0] + patience
 
     def give_up(self) -> None:
         """Stop waiting for the probes in flight, so that others may follow. A late success still counts."""
-        for probe in self.probes:
+        for probe in list(self.probes):
             probe.given_up = True
         self.probes.clear()
 

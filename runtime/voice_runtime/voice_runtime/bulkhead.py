@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from voice_policies import Bulkhead as Policy
 
@@ -43,7 +44,8 @@ class Bulkhead:
     def __init__(self, target: str, policy: Policy) -> None:
         self.target = target
         self.rejected = self._owed = self.max_concurrent = 0
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may close a dropped generator here, and the generator then calls `leave`.
+        self._lock = threading.RLock()
         self._free: list[None] = []
         self._waiting: deque[_Turn] = deque()
         self.reconfigure(policy)
@@ -92,13 +94,6 @@ class Bulkhead:
             with self._lock:
                 self._settle()
 
-    def forfeit(self) -> None:
-        """Return the slot of a call that did not end properly, such as a generator that was dropped.
-
-        The garbage collector may call this at any point of the code, so it takes no lock.
-        """
-        self._free.append(None)
-
     async def enter(self, remaining: float) -> None:
         """Wait for a slot, at most `remaining` seconds. Raises `BulkheadFullError`."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
@@ -143,24 +138,35 @@ class Bulkhead:
                 return  # a call that did not wait took the slot first
             if self._owed:
                 self._owed -= 1
-                continue
+            elif not self._grant():
+                self._free.append(None)
+
+    def _grant(self) -> bool:
+        """Give a slot to the call that has waited longest. Returns false if that call cannot take it."""
+        try:
             turn = self._waiting.popleft()
-            turn.granted = True
             turn.wake()
+        except (IndexError, RuntimeError):  # a dropped generator left meanwhile; the event loop of the call is closed
+            return False
+        turn.granted = True
+        return True
 
     def _give_up(self, turn: _Turn) -> None:
         """End a wait that timed out. Raises `BulkheadFullError`, unless the call got a slot at the last moment."""
         with self._lock:
+            self._leave_queue(turn)
             if not turn.granted:
-                self._waiting.remove(turn)
                 self.rejected += 1
                 raise BulkheadFullError(self.target)
 
     def _abandon(self, turn: _Turn) -> None:
         """End a wait whose caller was cancelled: leave the queue, or return the slot if the call already got one."""
         with self._lock:
+            self._leave_queue(turn)
             if turn.granted:
                 self._free.append(None)
-            elif turn in self._waiting:
-                self._waiting.remove(turn)
             self._settle()
+
+    def _leave_queue(self, turn: _Turn) -> None:
+        with suppress(ValueError):  # it got a slot, or never was in the queue
+            self._waiting.remove(turn)

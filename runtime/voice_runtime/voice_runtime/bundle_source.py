@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, RLock, Thread
 from weakref import WeakSet
 
 from voice_policies import FILE_NAME, Fault, InvalidInputError
@@ -62,8 +62,13 @@ class Watcher:
     def __init__(self, interval: float, look: Callable[[], object]) -> None:
         self._interval = interval
         self._look = look
-        self._stopped = Event()
         self._thread: Thread | None = None
+        self._set()
+
+    def _set(self) -> None:
+        self._stopped = Event()
+        self.looking = RLock()
+        """Held during `look`. A fork waits for it, so no lock of this process stays locked in the child process."""
 
     def start(self) -> None:
         """Start watching. After a fork the child process starts a watcher of its own."""
@@ -77,18 +82,39 @@ class Watcher:
         if self._thread is not None:
             self._thread.join()
 
+    def restart(self) -> None:
+        """Start again in a forked process, which lacks the thread. Its copies of the locks may be locked for ever."""
+        self._set()
+        self._begin()
+
     def _begin(self) -> None:
         self._thread = Thread(target=self._watch, name="voice-runtime-watch", daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._interval):
-            self._look()
+            with self.looking:
+                self._look()
+
+
+_PAUSED: list[Watcher] = []
+"""Watchers that wait for the end of a fork."""
+
+
+def _pause() -> None:
+    for watcher in list(_WATCHING):
+        watcher.looking.acquire()
+        _PAUSED.append(watcher)
+
+
+def _resume() -> None:
+    while _PAUSED:
+        _PAUSED.pop().looking.release()
 
 
 def _watch_after_fork() -> None:
-    for watcher in list(_WATCHING):
-        watcher._begin()  # noqa: SLF001  # the thread does not exist in the forked process
+    while _PAUSED:
+        _PAUSED.pop().restart()
 
 
-os.register_at_fork(after_in_child=_watch_after_fork)
+os.register_at_fork(before=_pause, after_in_parent=_resume, after_in_child=_watch_after_fork)

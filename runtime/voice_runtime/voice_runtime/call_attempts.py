@@ -70,7 +70,7 @@ class CallAttempts:
 
     def __del__(self) -> None:
         if self._slot is not None:  # if its loop has closed, an asynchronous generator never leaves the `with`
-            self._slot.forfeit()
+            self._slot.leave()
 
     def _begun(self, number: int) -> Attempt:
         self._slot = self._call.bulkhead

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from random import Random
-from threading import Lock
+from threading import RLock
 from typing import ParamSpec, TypeVar
 
 from voice_policies import CircuitBreaker as Policy
@@ -72,7 +72,8 @@ class CircuitBreaker:
         self._random = random or Random()  # noqa: S311  # jitter, not a secret
         self._events = events or Events()
         self._classify = classify
-        self._lock = Lock()
+        # Reentrant: the garbage collector may close a dropped generator here, and the generator then calls `release`.
+        self._lock = RLock()
         self._failed_rounds = 0
         self.successful = self.failed = self.slow = self.ignored = self.not_permitted = 0
         self._configure(policy)

@@ -23,8 +23,9 @@ A cancelled call raises `asyncio.CancelledError` and nothing else. A bundle that
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copyreg import __newobj__  # type: ignore[attr-defined]  # the stubs lack it
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from voice_policies import RetryCondition
 
@@ -46,6 +47,10 @@ class VoiceRuntimeError(Exception):
         """Seconds after which another try makes sense. `None` if unknown."""
         self.attempts = attempts
         """Number of attempts made."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled without `__init__`: `TimeoutError` forgets the arguments, and each class takes its own.
+        return __newobj__, (type(self), *self.args), vars(self)
 
     def __str__(self) -> str:
         text = self._with_attempts(self.sentence.format(self.target))
@@ -220,12 +225,16 @@ class UnknownNameError(LookupError):
     """The bundle does not declare the name, or declares it more than once. The text suggests the most similar name."""
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        self.what = what
         self.name = name
         self.known = tuple(sorted(known))
-        text = f"{name!r} does not name exactly one {what} of the bundle"
-        if nearest := get_close_matches(name, self.known, n=1):
+        super().__init__(what, name, self.known)
+
+    def __str__(self) -> str:
+        text = f"{self.name!r} does not name exactly one {self.what} of the bundle"
+        if nearest := get_close_matches(self.name, self.known, n=1):
             text += f", did you mean {nearest[0]!r}?"
-        super().__init__(f"{text}; declared: {', '.join(self.known) or 'none'}")
+        return f"{text}; declared: {', '.join(self.known) or 'none'}"
 
 
 class UnknownCallError(UnknownNameError):

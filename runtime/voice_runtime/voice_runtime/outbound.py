@@ -18,7 +18,7 @@ from itertools import islice
 from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
 
-from voice_runtime.arguments import can_repeat
+from voice_runtime.arguments import can_call_again, can_repeat
 from voice_runtime.attempt import Attempt
 from voice_runtime.breaker_state import Closed
 from voice_runtime.call_attempts import CallAttempts
@@ -75,7 +75,7 @@ class Outbound(CallPolicies):
                     raise
                 attempt.leave()
             except BaseException as error:
-                delay = attempt.failed(error, repeatable=repeatable)
+                delay = attempt.failed(error, repeatable=repeatable and can_call_again(fn))
                 if delay is None:
                     keep_failure(error, failure)
                     failure = None  # its traceback refers to this frame, a cycle that would keep it alive
@@ -96,7 +96,7 @@ class Outbound(CallPolicies):
 
     def call_sync(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `fn(...)` under every policy except the fallback. With a time limit it runs on a worker thread."""
-        attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
+        attempts = CallAttempts(self, repeatable=can_call_again(fn) and can_repeat(args, kwargs))
         try:
             for attempt in attempts:
                 with attempts:
@@ -118,7 +118,7 @@ class Outbound(CallPolicies):
         The stream is retried only before its first message. An early `aclose` is neutral. The attempt timeout covers
         the wait for the first message; the deadline covers every wait.
         """
-        attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
+        attempts = CallAttempts(self, repeatable=can_call_again(fn) and can_repeat(args, kwargs))
         with self._softened():
             async for attempt in attempts:
                 with attempts:
@@ -132,7 +132,7 @@ class Outbound(CallPolicies):
         A worker thread fetches the first message, so the attempt timeout applies. Nothing interrupts the waits for
         later messages: the result of `fn` must observe the deadline itself.
         """
-        attempts = CallAttempts(self, repeatable=self.retry is None or can_repeat(args, kwargs))
+        attempts = CallAttempts(self, repeatable=can_call_again(fn) and can_repeat(args, kwargs))
         with self._softened():
             for attempt in attempts:
                 with attempts:

@@ -140,6 +140,9 @@ class FailedResultError(Exception):
     """
 
     def __init__(self, result: object, failure: Failure) -> None:
-        super().__init__(f"the result is a failure: {result!r}")
+        super().__init__(result, failure)
         self.result = result
         self.failure = failure
+
+    def __str__(self) -> str:
+        return f"the result is a failure: {self.result!r}"

@@ -7,10 +7,9 @@ The policies of the declared call limit the time of each command, and decide on 
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, Semaphore, get_running_loop
+from asyncio import Semaphore
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from redis.asyncio import ConnectionPool, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
@@ -18,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
 from voice_runtime.attempt import before_sending
-from voice_runtime.shared_store import Script
+from voice_runtime.shared_store import PerLoop, Script
 
 __all__ = ["Connections", "RedisStore", "cluster", "sentinel", "single"]
 
@@ -149,18 +148,14 @@ class RedisStore:
     """Runs scripts by their digest. It calls `connect` once for each event loop, so each has its own connections."""
 
     def __init__(self, connect: Callable[[], Connections | Cluster]) -> None:
-        self._connect = connect
-        self._servers: WeakKeyDictionary[AbstractEventLoop, Connections | Cluster] = WeakKeyDictionary()
+        self._servers = PerLoop(connect)
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
         """The script's answer. Raises `ConnectionError` for any error of the server or the network.
 
         If the server does not know the script, for example after a restart, the store sends it.
         """
-        loop = get_running_loop()
-        servers = self._servers.get(loop)
-        if servers is None:
-            servers = self._servers[loop] = self._connect()
+        servers = self._servers.get()
         try:
             try:
                 return await servers.execute("EVALSHA", script.sha, len(keys), *keys, *arguments)
@@ -171,6 +166,6 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close the running loop's connections."""
-        servers = self._servers.pop(get_running_loop(), None)
+        servers = self._servers.pop()
         if servers is not None:
             await servers.close()

@@ -16,6 +16,7 @@ from typing import Literal, ParamSpec, TypeVar
 from voice_policies import Retry as Policy
 from voice_policies import RetryBudget as BudgetPolicy
 
+from voice_runtime.arguments import can_call_again, can_repeat
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.errors import RetriesExhaustedError
 from voice_runtime.outcome import Classify, Failure, classify
@@ -133,7 +134,11 @@ class Retry:
         return delay if self.budget.spend() else "budget"
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await `fn(...)` with this retry alone. Raises `RetriesExhaustedError`."""
+        """Await `fn(...)` with this retry alone. Raises `RetriesExhaustedError`.
+
+        A call with an argument that can be read only once is not retried.
+        """
+        repeatable = not (args or kwargs) or can_repeat(args, kwargs)
         calls = self.budget.calls
         if (now := self.now()) >= calls.end:
             calls.rotate(now)
@@ -143,7 +148,7 @@ class Retry:
             try:
                 return await (fn(*args, **kwargs) if kwargs else fn(*args))  # type: ignore[call-arg]  # no kwargs
             except Exception as error:
-                delay = self._delay_after(error, number)
+                delay = self._delay_after(error, number) if repeatable and can_call_again(fn) else None
                 if delay is None:
                     raise
             await asyncio.sleep(delay)

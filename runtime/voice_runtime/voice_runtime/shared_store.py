@@ -9,11 +9,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from voice_runtime.errors import NoThreadError
 
-__all__ = ["LoopThread", "Script"]
+__all__ = ["LoopThread", "PerLoop", "Script"]
 
 T = TypeVar("T")
 NAME = "voice-runtime-loop"
@@ -36,6 +36,41 @@ class SharedStore(Protocol):
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
         """The script's answer on `keys`. Raises `ConnectionError` if the store cannot answer."""
         ...
+
+
+class PerLoop(Generic[T]):
+    """One object for each event loop. The first use on another loop drops the objects of closed loops.
+
+    A weak dictionary would keep them: connections and locks refer to their loop.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: dict[asyncio.AbstractEventLoop, T] = {}
+
+    def get(self) -> T:
+        """The object of the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._made:
+            self._made = {kept: made for kept, made in self.items() if not kept.is_closed()}
+            self._made[loop] = self._make()
+        return self._made[loop]
+
+    def pop(self) -> T | None:
+        """Remove and return the object of the running loop."""
+        return self._made.pop(asyncio.get_running_loop(), None)
+
+    def items(self) -> list[tuple[asyncio.AbstractEventLoop, T]]:
+        """All loops with their objects, as a copy: other threads may add loops."""
+        return list(self._made.items())
+
+    def values(self) -> list[T]:
+        """The objects of all loops."""
+        return [made for _, made in self.items()]
+
+    def clear(self) -> None:
+        """Remove all objects."""
+        self._made = {}
 
 
 class LoopThread:

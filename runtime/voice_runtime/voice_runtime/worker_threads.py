@@ -91,9 +91,9 @@ class WorkerThreads:
         if self._pool.process != os.getpid():
             self._begin()  # the threads do not exist in the forked process
         pool = self._pool
-        self._reserve(pool, target)
         future: Future[Any] = Future()
         context = copy_context()
+        self._reserve(pool, target)
         pool.jobs.put((future, lambda: context.run(fn)))
         try:
             return future.result(min(timeout, TIMEOUT_MAX))

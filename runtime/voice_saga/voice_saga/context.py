@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
@@ -51,7 +50,7 @@ class Results(Mapping[str, Any]):
     def __getitem__(self, step: str) -> Any:
         if step in self._hidden:
             raise KeyError(step)
-        return deepcopy(self._results[step])
+        return copied(self._results[step])
 
     def __iter__(self) -> Iterator[str]:
         return (step for step in self._results if step not in self._hidden)
@@ -110,8 +109,13 @@ def to_json(value: Any, what: str) -> str:
     """`value` as JSON. Raises `NotJsonError`, which names `what`."""
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:  # the last for a value that is nested too deeply
         raise NotJsonError(f"{what} is not a JSON value: {error}") from None
+
+
+def copied(value: Any) -> Any:
+    """A copy of a JSON value. `deepcopy` would refuse a nesting that JSON allows."""
+    return json.loads(json.dumps(value))
 
 
 def size_of(value: Any, what: str) -> int:

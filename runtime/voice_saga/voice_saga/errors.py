@@ -25,6 +25,10 @@ class JournalUnavailableError(SagaError, ConnectionError):
     """The journal is unreachable. The last write may have happened or not; only the journal shows it."""
 
 
+class WorkCancelledError(SagaError):
+    """An action waited for a task or a call that was cancelled. The action itself was not cancelled, so it failed."""
+
+
 class BarrierClosedError(SagaError):
     """The compensation of the step ran before its action, so the action is refused."""
 
@@ -38,8 +42,11 @@ class MessagesRefusedError(SagaError):
 
     def __init__(self, reasons: Mapping[int, str]) -> None:
         """Create the error. `reasons` maps the position of each refused message to the reason."""
-        super().__init__(f"{len(reasons)} refused, the first because of: {next(iter(reasons.values()))}")
+        super().__init__(reasons)
         self.reasons = reasons
+
+    def __str__(self) -> str:
+        return f"{len(self.reasons)} refused, the first because of: {next(iter(self.reasons.values()))}"
 
 
 class TooLargeError(SagaError, ValueError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 from voice_runtime import Classify, Outbound, RetriesExhaustedError, Retry, Timeout, classify
 from voice_runtime.attempt_loop import AttemptLoop
 
-from voice_saga.context import Reply, StepContext, checked_size, size_of, storable, to_json
+from voice_saga.context import Reply, StepContext, checked_size, copied, size_of, storable, to_json
 from voice_saga.definition import Definition
+from voice_saga.errors import WorkCancelledError
 from voice_saga.observation import Observation
 
 
@@ -81,17 +81,20 @@ def checked(action: Callable[[StepContext], Any], room: int) -> Callable[[StepCo
 
     The wrapped action returns a copy of the result, as the journal stores it. Result and messages must be JSON of at
     most `room` bytes. If the task is being cancelled, an error of the action becomes the cancellation. So a worker that
-    stops does not record a failed step.
+    stops does not record a failed step. If only work inside the action was cancelled, such as a task or a call, the
+    action has failed: `WorkCancelledError`.
     """
 
     async def run(context: StepContext) -> Any:
-        attempt = replace(context, input=deepcopy(context.input), messages=[])
+        attempt = replace(context, input=copied(context.input), messages=[])
         try:
             result = await action(attempt)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError from None
+            if isinstance(error, asyncio.CancelledError):
+                raise WorkCancelledError(f"{context.step} waited for work that was cancelled") from error
             raise
         text = "" if result is Reply.LATER else to_json(result, f"the result of {context.step}")
         size = len(text) + sum(size_of(message.payload, f"message {message.type}") for message in attempt.messages)

@@ -1,4 +1,7 @@
-"""The metrics of sagas. Label values are names of definitions and words of this package, never an id."""
+"""The metrics of sagas. Label values are names of definitions and words of this package, never an id.
+
+Counters are copied before they are read, because the event loop may add a label while another thread exports.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ __all__ = ["DEAD_LETTER_METRICS", "METRICS", "OUTBOX_METRICS"]
 
 
 def _unfinished(observation: Observation) -> Samples:
-    yield from observation.unfinished.items()
+    yield from observation.unfinished.copy().items()
 
 
 def _transitions(observation: Observation) -> Samples:
-    yield from observation.transitions.items()
+    yield from observation.transitions.copy().items()
 
 
 def _executions(observation: Observation) -> Samples:
-    yield from observation.executions.items()
+    yield from observation.executions.copy().items()
 
 
 def _seconds(observation: Observation) -> Samples:
-    yield from observation.seconds.items()
+    yield from observation.seconds.copy().items()
 
 
 def _leases_lost(observation: Observation) -> Samples:
@@ -43,7 +46,7 @@ def _refused(outbox: Outbox) -> Samples:
 
 
 def _dead_letters(dead_letters: DeadLetters) -> Samples:
-    yield from dead_letters.items()
+    yield from dead_letters.copy().items()
 
 
 _STEP = ("saga", "step", "branch")

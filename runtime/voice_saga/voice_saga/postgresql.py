@@ -164,6 +164,13 @@ class PostgresqlJournal:
     async def open(self, *, worker: bool) -> None:
         """Connect. Raises `JournalUnavailableError` if `migrate` has not created the tables."""
         try:
+            await self._open(worker=worker)
+        except BaseException:
+            await self.close()  # an attempt that failed leaves no connections
+            raise
+
+    async def _open(self, *, worker: bool) -> None:
+        try:
             self._pool = await self._connect(self._connections)
             self._leases = await self._connect(1) if worker else self._pool
             await self._fetch("SELECT 1 FROM saga.sagas LIMIT 0")

@@ -200,7 +200,7 @@ class RedisConsumer:
         """Remove dead consumers. A dead consumer with messages stays until other consumers have taken these."""
         for found in await self._redis.xinfo_consumers(stream, self._group.name):
             silent = found["idle"] > FORGET_AFTER * self._group.redeliver_after
-            if silent and not found["pending"] and _text(found["name"]) != self._name:
+            if silent and not found["pending"] and found["name"] not in {self._name, self._name.encode()}:
                 await self._redis.xgroup_delconsumer(stream, self._group.name, found["name"])
 
     async def _still_pending(self, stream: str, entries: Sequence[Any]) -> list[Any]:

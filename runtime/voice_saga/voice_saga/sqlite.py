@@ -63,7 +63,7 @@ class SqliteJournal:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saga-journal")
+        self._thread = _thread()
         self._lock: TextIOWrapper | None = None
         self._connection: sqlite3.Connection | None = None
         self._pending: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
@@ -72,9 +72,13 @@ class SqliteJournal:
         """Open the file, and create missing tables. A worker also locks `PATH.lock` and takes over all sagas."""
         if worker:
             self._lock = self._only_worker()
-        self._connection = await self._on_thread(self._connect)
-        if worker:
-            await self._write(lambda db: db.execute(TAKE_OVER))
+        try:
+            self._connection = await self._on_thread(self._connect)
+            if worker:
+                await self._write(lambda db: db.execute(TAKE_OVER))
+        except BaseException:
+            await self.close()  # returns the lock to the next attempt
+            raise
 
     def _only_worker(self) -> TextIOWrapper:
         file = Path(f"{self.path}.lock").open("w", encoding="utf-8")  # noqa: SIM115  # stays open, and locked, until the worker ends
@@ -97,12 +101,13 @@ class SqliteJournal:
         return connection
 
     async def close(self) -> None:
-        """Close the file."""
+        """Close the file. It can be opened again."""
         if self._connection is not None:
             await self._on_thread(self._connection.close)
         self._thread.shutdown()
         if self._lock is not None:
             self._lock.close()
+        self._thread, self._connection, self._lock = _thread(), None, None
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         """Run `work` on the journal's thread, so that the disk does not block the event loop."""
@@ -294,6 +299,10 @@ class SqliteJournal:
 
         if rows:
             await self._write(write)
+
+
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="saga-journal")
 
 
 def _apart(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], Any]) -> tuple[Any, Exception | None]:

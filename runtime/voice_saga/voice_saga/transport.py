@@ -121,7 +121,7 @@ async def consume(
             try:
                 with (tracing or NoTracing()).message(message, consumer):
                     await handlers[message.type](message)
-            except Exception:
+            except (Exception, asyncio.CancelledError):  # the latter from work inside the handler
                 end_if_cancelled()
                 logger.exception(
                     "the handler of message %s (%s) failed; the message is delivered again", message.id, message.type

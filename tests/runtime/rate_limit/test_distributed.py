@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from voice_runtime.shared_store import Script
 from voice_runtime.testing import FakeClock, run
 
 from tests.bundles import bundle, call, mount, operation
-from tests.redis_servers import Server
+from tests.redis_servers import Server, until
 from tests.redis_servers import single as single_server
 from tests.runtime.rate_limit.gates import FOREVER, bucket, gate, passes, shared, window
 
@@ -250,6 +251,32 @@ async def test_an_invalid_answer_of_the_store_counts_as_a_lost_connection(server
         await RedisStore(lambda: single(server.url)).run(TOKEN_BUCKET, ("a list",), 1.0, 1, 1, 1)
     with pytest.raises(ConnectionError, match="RedisClusterException"):
         await RedisStore(lambda: cluster("redis://127.0.0.1:1")).run(TOKEN_BUCKET, ("k",), 1.0, 1, 1, 1)
+
+
+@pytest.mark.parametrize("answer", [None, [], "OK", b""])
+async def test_an_answer_that_is_no_number_counts_as_a_failed_store(answer: Any) -> None:
+    class Odd:
+        async def run(self, *_: Any) -> Any:
+            return answer
+
+    limited = gate(Odd(), shared(bucket("10/s", 10)))
+    assert await passes(limited)
+    assert limited.without_store == 1
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a loop that ends does not close the connections of others
+def test_event_loops_that_ended_leave_no_connections(tmp_path: Path, server: Server) -> None:
+    runtime = loaded(tmp_path, server, shared(bucket("1000/s", 1000)))
+
+    def connections() -> int:
+        gc.collect()
+        return len(str(server.ask("CLIENT", "LIST", "TYPE", "normal")).splitlines())
+
+    assert asyncio.run(enters(runtime))
+    before = connections()
+    for _ in range(10):
+        assert asyncio.run(enters(runtime))
+    until(lambda: connections() <= before + 1, "the connections of ended loops are closed")
 
 
 async def test_sentinels_may_have_another_password(tmp_path: Path, server: Server) -> None:

@@ -7,9 +7,7 @@ lease of this process ─▶ circuit breaker ─▶ timeout ─▶ script in the
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, get_running_loop
 from random import Random
-from weakref import WeakKeyDictionary
 
 from voice_policies import Adaptive as AdaptivePolicy
 from voice_policies import RateLimit as Policy
@@ -20,7 +18,7 @@ from voice_runtime.errors import RateLimitedError
 from voice_runtime.rate_limit.adaptive import Adaptive
 from voice_runtime.rate_limit.gate import SHORTEST_RETRY, Gate
 from voice_runtime.rate_limit.shared_count import Connection, SharedCount, StoreUnavailableError
-from voice_runtime.shared_store import LoopThread
+from voice_runtime.shared_store import LoopThread, PerLoop
 
 RETRY_CLOSED = 1.0
 """`retry_after` in seconds while the store is down and the limit refuses all requests."""
@@ -57,7 +55,7 @@ class DistributedGate:
         one_replica = policy.of_one_replica()
         self.local = Gate(target, one_replica, clock, random)
         self._set(policy, one_replica)
-        self._counts: WeakKeyDictionary[AbstractEventLoop, SharedCount] = WeakKeyDictionary()
+        self._counts = PerLoop(lambda: SharedCount(self._prefix, self.policy, clock.monotonic))
 
     def _set(self, policy: Policy, one_replica: Policy) -> None:
         self.policy = policy
@@ -110,7 +108,7 @@ class DistributedGate:
         connection = self.connection
         if connection is None:
             raise StoreUnavailableError
-        wait = await self._count().take_by(latest, KEYS[self.policy.key](caller), cost, connection)
+        wait = await self._counts.get().take_by(latest, KEYS[self.policy.key](caller), cost, connection)
         if wait:
             raise RateLimitedError(self.target, max(wait, SHORTEST_RETRY))
 
@@ -120,13 +118,6 @@ class DistributedGate:
             raise RateLimitedError(self.target, RETRY_CLOSED)
         if mode == "local_share":
             await self.local.admit(caller, cost, latest)
-
-    def _count(self) -> SharedCount:
-        loop = get_running_loop()
-        count = self._counts.get(loop)
-        if count is None:
-            count = self._counts[loop] = SharedCount(self._prefix, self.policy, self._clock.monotonic)
-        return count
 
 
 def _capacity(policy: Policy) -> int:

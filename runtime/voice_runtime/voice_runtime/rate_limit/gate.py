@@ -59,6 +59,7 @@ class Gate:
     """One local limit of one operation: this process counts it alone."""
 
     __slots__ = (
+        "_capacity",
         "_clock",
         "_key",
         "_random",
@@ -90,6 +91,7 @@ class Gate:
         self.policy = policy
         self.max_wait = policy.max_wait.seconds
         self._key = KEYS[policy.key]
+        self._capacity = policy.limit.burst if isinstance(policy.limit, AdaptivePolicy) else policy.limit.capacity
 
     def keys(self) -> int:
         """Number of stored keys."""
@@ -134,7 +136,10 @@ class Gate:
             self.admitted += 1
             return
         turn = self._turns.get((key, asyncio.get_running_loop())) if self._turns else None
-        wait = self.limits.take(key, now, cost) if turn is None else self.limits.wait(key, now, turn.cost + cost)
+        if turn is None or cost > self._capacity:  # no wait makes a cost above the capacity possible
+            wait = self.limits.take(key, now, cost)
+        else:
+            wait = self.limits.wait(key, now, turn.cost + cost)
         if wait or turn is not None:
             latest = min(now + self.max_wait, deadline)
             self._refuse_after(latest, now, wait)

@@ -168,7 +168,7 @@ class SharedCount:
                 return wait
             needed, wanted = cost - share.left, share.waiting - share.left
             try:
-                given = await self._ask(share.name, needed, max(self._policy.lease, wanted), connection)
+                given = int(await self._ask(share.name, needed, max(self._policy.lease, wanted), connection))
             except Exception as error:
                 share.failures += 1
                 raise StoreUnavailableError from error

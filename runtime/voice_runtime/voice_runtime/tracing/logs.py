@@ -39,7 +39,12 @@ class JsonFormatter(logging.Formatter):
             line |= {"trace_id": trace.format_trace_id(span.trace_id), "span_id": trace.format_span_id(span.span_id)}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        try:
+            return json.dumps(line, default=str, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):  # a field of `extra=` that JSON lacks must not cost the line
+            return json.dumps({key: value if type(value) is str else repr(value) for key, value in line.items()})
 
 
 def log_as_json(runtime: Runtime, level: str = "info") -> None:

@@ -1,0 +1,159 @@
+"""Work that is cancelled inside a step fails the step alone, and a journal that cannot open keeps nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from voice_saga import JournalEngine, JournalUnavailableError, Message, NotJsonError, SqliteJournal, StepContext
+from voice_saga.journal import Journal
+from voice_saga.metrics import DEAD_LETTER_METRICS, METRICS
+from voice_saga.observation import Observation
+from voice_saga.postgresql import PostgresqlJournal
+from voice_saga.transport import DeadLetters, consume
+
+from tests.saga.backends import Backend
+from tests.saga.definitions import Log, saga, step
+
+
+async def waits_for_cancelled_work(_: object) -> None:
+    work = asyncio.create_task(asyncio.sleep(60))
+    work.cancel()
+    await work
+
+
+async def test_a_step_whose_own_work_was_cancelled_fails_and_the_saga_is_undone(backend: Backend) -> None:
+    log = Log()
+    log.does("pay", waits_for_cancelled_work)
+    async with backend([log.definition(saga(step("reserve"), step("pay", retries=0)))]) as engine:
+        record = await engine.wait(await engine.start("order"), 60)
+    assert record.state == "compensated"
+    assert record.reason == "pay: WorkCancelledError: pay waited for work that was cancelled"
+
+
+async def test_a_compensation_whose_own_work_was_cancelled_runs_again(backend: Backend) -> None:
+    log = Log()
+    log.fails("pay", lambda: ValueError("no money"))
+    tries: list[int] = []
+
+    async def undo(context: StepContext) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            await waits_for_cancelled_work(context)
+
+    log.does("undo-reserve", undo)
+    async with backend([log.definition(saga(step("reserve"), step("pay", retries=0)))]) as engine:
+        record = await engine.wait(await engine.start("order"), 60)
+    assert (record.state, len(tries)) == ("compensated", 2)
+
+
+class TwoMessages:
+    """A transport that delivers two messages."""
+
+    def __init__(self) -> None:
+        self.acknowledged: list[str] = []
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        raise NotImplementedError
+
+    async def receive(
+        self, types: Sequence[str], consumer: str
+    ) -> AsyncGenerator[tuple[Message, Callable[[], Awaitable[None]]], None]:
+        for number in ("first", "second"):
+
+            async def acknowledge(number: str = number) -> None:
+                self.acknowledged.append(number)
+
+            yield Message(number, types[0], {"consumer": consumer}), acknowledge
+
+
+async def test_a_handler_whose_own_work_was_cancelled_does_not_end_the_consumer() -> None:
+    async def handle(message: Message) -> None:
+        if message.id == "first":
+            await waits_for_cancelled_work(message)
+
+    transport = TwoMessages()
+    await consume(transport, "indexer", {"document.uploaded": handle})
+    assert transport.acknowledged == ["second"]
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+async def test_a_deeply_nested_input_and_result_reach_every_step(journal: Journal) -> None:
+    log = Log()
+
+    async def same(context: StepContext) -> Any:
+        return context.input
+
+    async def compare(context: StepContext) -> bool:
+        return json.dumps(context.results["reserve"]) == json.dumps(context.input)
+
+    log.does("reserve", same)
+    log.does("pay", compare)
+    async with JournalEngine(journal, [log.definition(saga(step("reserve"), step("pay")))]) as engine:
+        record = await engine.wait(await engine.start("order", nested(400)), 60)
+    assert record.state == "completed"
+    assert [entry.data for entry in record.entries if entry.step == "pay" and entry.kind == "succeeded"] == [True]
+
+
+async def test_an_input_that_is_nested_too_deeply_is_refused(journal: Journal) -> None:
+    async with JournalEngine(journal, [Log().definition(saga(step("reserve")))]) as engine:
+        with pytest.raises(NotJsonError, match="the input is not a JSON value"):
+            await engine.start("order", nested(100_000))
+
+
+async def test_a_file_that_could_not_be_opened_can_be_opened_when_it_is_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "sagas.db"
+    path.mkdir()
+    journal = SqliteJournal(path)
+    for _ in range(2):
+        with pytest.raises(JournalUnavailableError, match="unable to open database file"):
+            await journal.open(worker=True)
+    path.rmdir()
+    for _ in range(2):
+        await journal.open(worker=True)
+        await journal.close()
+
+
+async def test_a_database_without_tables_keeps_no_connections(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    await connection.execute("CREATE DATABASE without_tables")
+    try:
+        for _ in range(3):
+            with pytest.raises(JournalUnavailableError, match="run migrate"):
+                await PostgresqlJournal(database.removesuffix("postgres") + "without_tables").open(worker=True)
+        left = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'without_tables'"
+        for _ in range(1000):  # PostgreSQL notices a closed connection a little later
+            if not (open_connections := await connection.fetchval(left)):
+                break
+            await asyncio.sleep(0.01)
+        assert not open_connections
+    finally:
+        await connection.execute("DROP DATABASE without_tables WITH (FORCE)")
+        await connection.close()
+
+
+def test_a_label_that_appears_during_an_export_does_not_break_the_export() -> None:
+    observation, letters = Observation(), DeadLetters({("documents", "indexer"): 1})
+    observation.transitions["order", "started"] = 1
+    observation.executions["order", "pay", "action", "successful"] = 1
+    observation.seconds["order", "pay", "action"] = 1
+    observation.unfinished["order", "running"] = 1
+    for metric in METRICS:
+        for number, _ in enumerate(metric.read(observation)):
+            observation.transitions["order", f"{metric.name} {number}"] = 1
+            observation.executions["order", "pay", "action", f"{metric.name} {number}"] = 1
+            observation.seconds["order", f"{metric.name} {number}", "action"] = 1
+    for dead_letters in DEAD_LETTER_METRICS:
+        for number, _ in enumerate(dead_letters.read(letters)):
+            letters["documents", str(number)] = 1
