@@ -64,6 +64,8 @@ BROKEN = r'"[\\x00\\x{FFFD}\\x{FFFE}]", "�"'
 """Pattern and replacement for NUL and for invalid UTF-8. A receiver that checks UTF-8, such as Elasticsearch, would
 refuse the whole batch. Go's regular expressions match an invalid byte as U+FFFD, but only in a character class: a
 pattern of one character is compared byte by byte."""
+NAMELESS = r'"^[\\s\\p{Z}]*\\z", "_"'
+"""A name of nothing but spaces, and its replacement."""
 LINE_STATEMENTS = (
     # A line without a message has its fields in the body. Setting the fields again leaves one copy of each.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
@@ -77,7 +79,7 @@ LINE_STATEMENTS = (
     f"replace_pattern(log.body, {BROKEN})",
     f'replace_all_patterns(log.attributes, "value", {BROKEN})',
     f'replace_all_patterns(log.attributes, "key", {BROKEN})',
-    r'replace_all_patterns(log.attributes, "key", "^[\\s\\p{Z}]*\\z", "_")',
+    f'replace_all_patterns(log.attributes, "key", {NAMELESS})',
     f'set(log.body, Format("dropped: a message of %d bytes", [Len(log.body)])) where Len(log.body) > {LARGEST_MESSAGE}',
     f'delete_matching_keys(log.attributes, "^(?s:.{{{LONGEST_NAME + 1}}})")',
     f"limit(log.attributes, {MOST_ATTRIBUTES}, {KEPT})",
@@ -103,6 +105,20 @@ LINE_STATEMENTS = (
 
 Source for Elasticsearch's rules: `OTelDocumentBuilder.buildAnyValue` and `TargetIndex.evaluate` in
 x-pack/plugin/otel-data."""
+
+UNNAMED = r'"^[^A-Za-z0-9]*\\z", "unnamed"'
+"""A name from which Prometheus can make none, because it has no ASCII letter and no digit, and its replacement."""
+POINT_STATEMENTS = (
+    f"replace_pattern(metric.name, {BROKEN})",
+    f"replace_pattern(metric.name, {UNNAMED})",
+    *(
+        f'replace_all_patterns({attributes}, "{part}", {pattern})'
+        for attributes in ("resource.attributes", "datapoint.attributes")
+        for part, pattern in (("value", BROKEN), ("key", BROKEN), ("key", UNNAMED))
+    ),
+)
+"""Statements that make names and labels of metrics valid. Prometheus 3.14 refuses a whole batch for one invalid name.
+If a label has invalid UTF-8, its answers to queries are no JSON."""
 
 
 class Backend(ClosedModel):
@@ -186,7 +202,11 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
     queued = tuple(backends)
     guarded = [backend for backend, _ in queued if backend.user]
     sampled = sampling.processors()
-    made = {"traces": (*sampled, "transform/spans"), "logs": ("transform/lines",)}
+    made = {
+        "traces": (*sampled, "transform/spans"),
+        "metrics": ("transform/points",),
+        "logs": ("transform/lines",),
+    }
     return {
         "extensions": {
             "health_check": {"endpoint": f"{POD_ADDRESS}:{HEALTH_PORT}"},
@@ -210,6 +230,7 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
             "memory_limiter": _memory_limiter(memory_limit),
             **sampled,
             "transform/spans": {"trace_statements": [{"statements": list(_masking_statements())}]},
+            "transform/points": {"metric_statements": [{"statements": list(POINT_STATEMENTS)}]},
             "transform/lines": {"log_statements": [{"statements": list(LINE_STATEMENTS)}]},
             "redaction": {
                 "allow_all_keys": True,

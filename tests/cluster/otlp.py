@@ -60,9 +60,10 @@ def trace(service: str, name: str, identity: str | None = None, status: str = ""
     return {"resourceSpans": [{"resource": _resource(service), "scopeSpans": [{"spans": [span]}]}]}
 
 
-def metric(service: str, name: str, value: float) -> dict[str, Any]:
+def metric(service: str, name: str, value: float, attributes: Attributes | None = None) -> dict[str, Any]:
     """One point of one gauge."""
-    gauge = {"name": name, "gauge": {"dataPoints": [{"timeUnixNano": _now(), "asDouble": value}]}}
+    point = {"timeUnixNano": _now(), "asDouble": value, "attributes": _attributes(attributes or {})}
+    gauge = {"name": name, "gauge": {"dataPoints": [point]}}
     return {"resourceMetrics": [{"resource": _resource(service), "scopeMetrics": [{"metrics": [gauge]}]}]}
 
 
