@@ -19,6 +19,8 @@ public class Launch {
             .put("network.host", "127.0.0.1")
             .put("discovery.type", "single-node")
             .put("node.store.allow_mmap", false)
+            // A nearly full disk of the machine must not stop the tests.
+            .put("cluster.routing.allocation.disk.threshold_enabled", false)
             .build();
         LogConfigurator.configureWithoutConfig(settings);
         var environment = InternalSettingsPreparer.prepareEnvironment(settings, Map.of(), null, () -> "node");
