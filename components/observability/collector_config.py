@@ -202,11 +202,7 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
     queued = tuple(backends)
     guarded = [backend for backend, _ in queued if backend.user]
     sampled = sampling.processors()
-    made = {
-        "traces": (*sampled, "transform/spans"),
-        "metrics": ("transform/points",),
-        "logs": ("transform/lines",),
-    }
+    made = {"traces": (*sampled, "transform/spans"), "metrics": ("transform/points",), "logs": ("transform/lines",)}
     return {
         "extensions": {
             "health_check": {"endpoint": f"{POD_ADDRESS}:{HEALTH_PORT}"},
