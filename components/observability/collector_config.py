@@ -201,7 +201,7 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
     """The complete configuration. Each backend comes with the size of its queue."""
     queued = tuple(backends)
     guarded = [backend for backend, _ in queued if backend.user]
-    sampled = sampling.processors()
+    sampled, own_metrics = sampling.processors(), {"host": POD_ADDRESS, "port": METRICS_PORT}
     made = {"traces": (*sampled, "transform/spans"), "metrics": ("transform/points",), "logs": ("transform/lines",)}
     return {
         "extensions": {
@@ -251,10 +251,7 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
             },
             "telemetry": {
                 "logs": {"encoding": "json"},
-                "metrics": {
-                    "level": "normal",
-                    "readers": [{"pull": {"exporter": {"prometheus": {"host": POD_ADDRESS, "port": METRICS_PORT}}}}],
-                },
+                "metrics": {"level": "normal", "readers": [{"pull": {"exporter": {"prometheus": own_metrics}}}]},
             },
         },
     }
