@@ -210,14 +210,14 @@ async def test_an_error_becomes_a_status_without_the_errors_text(
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL])
-@pytest.mark.parametrize("aborts", [True, False], ids=["aborted", "set"])
+@pytest.mark.parametrize("way", ["aborted", "set", "set as a number"])
 async def test_g4_a_status_counts_for_the_operation_if_it_blames_the_service(
-    tmp_path: Path, spans: Spans, code: grpc.StatusCode, *, aborts: bool
+    tmp_path: Path, spans: Spans, code: grpc.StatusCode, way: str
 ) -> None:
     async def act(_: Any, context: Any) -> None:
-        if aborts:
+        if way == "aborted":
             await context.abort(code, "because")
-        context.set_code(code)
+        context.set_code(code if way == "set" else code.value[0])
         context.set_details("because")
 
     async with policed(tmp_path, Acting(act)) as (service, channel):
