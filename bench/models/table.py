@@ -1,4 +1,7 @@
-"""Measure and print the table. Run by `python -m bench.models` inside the environment that holds the peers."""
+"""Measures and prints the table.
+
+`python -m bench.models` runs this module in a virtual environment with the compared libraries.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from tests import redis_servers
 QUESTION: Any = [{"role": "user", "content": "When is high tide?"}]
 BARE, OURS, STORED, ROUTER = "bare SDK", "voice_models", "voice_models, budgets in Valkey", "litellm.Router"
 WARM_UP = 3
-"""Number of first rounds, which do not count."""
+"""Number of rounds at the start whose values are discarded."""
 FIRST_TOKENS, STREAMS, UNARY_ROUNDS, CALLS = 200, 40, 60, 20
 Measures = dict[str, Callable[[], Awaitable[float]]]
 
@@ -28,7 +31,7 @@ Measures = dict[str, Callable[[], Awaitable[float]]]
 async def measure(rows: Measures, rounds: int) -> dict[str, list[float]]:
     """The values of each row, in ascending order.
 
-    Each round runs the rows in random order, so other load hits all alike.
+    Each round runs the rows in random order, so the load of other programs affects all rows equally.
     """
     taken: dict[str, list[float]] = {name: [] for name in rows}
     gc.collect()
@@ -48,7 +51,7 @@ async def first_token(client: Any) -> float:
         async for chunk in stream:
             if chunk.choices and chunk.choices[0].delta.content:
                 return time.perf_counter() - begun
-    raise RuntimeError("a stream without content")
+    raise RuntimeError("the stream ended without content")
 
 
 async def processor_per_chunk(client: Any) -> float:
@@ -58,7 +61,7 @@ async def processor_per_chunk(client: Any) -> float:
     async for chunk in stream:
         chunks += bool(chunk.choices and chunk.choices[0].delta.content)
     if chunks != CHUNKS:
-        raise RuntimeError(f"{chunks} chunks instead of {CHUNKS}")
+        raise RuntimeError(f"the stream had {chunks} chunks instead of {CHUNKS}")
     return (time.process_time() - begun) / chunks
 
 
@@ -76,17 +79,24 @@ async def main(port: int, directory: Path, store: TimedStore) -> None:
     print("| model call | bare SDK | voice_models | ratio | goal |\n|---|---|---|---|---|")
     firsts = await measure({BARE: lambda: first_token(sdk), OURS: lambda: first_token(policed)}, FIRST_TOKENS)
     for label, place, limit in (("p50", 0.5, 1.05), ("p99", 0.99, 1.10)):
-        report(f"time to first token, {label}, ms", at(firsts[BARE], place) * 1e3, at(firsts[OURS], place) * 1e3, limit)
+        report(
+            f"time to first token, {label}, ms",
+            quantile(firsts[BARE], place) * 1e3,
+            quantile(firsts[OURS], place) * 1e3,
+            limit,
+        )
     chunks = await measure(
         {BARE: lambda: processor_per_chunk(sdk), OURS: lambda: processor_per_chunk(policed)}, STREAMS
     )
-    report("CPU per streamed chunk, p50, µs", at(chunks[BARE], 0.5) * 1e6, at(chunks[OURS], 0.5) * 1e6, 1.15)
+    report(
+        "CPU per streamed chunk, p50, µs", quantile(chunks[BARE], 0.5) * 1e6, quantile(chunks[OURS], 0.5) * 1e6, 1.15
+    )
     await unary(sdk, policed, ours(port, directory, store), router(port))
     round_trips(store)
 
 
 async def unary(sdk: Any, policed: Any, stored: Any, routed: Any) -> None:
-    """Measure and print the CPU time of a unary call in this process, without that of the server."""
+    """Measure and print the CPU time that a unary call takes in this process. The server is another process."""
 
     def through(client: Any) -> Callable[[], Awaitable[float]]:
         return lambda: processor_per_call(lambda: client.chat.completions.create(model="m", messages=QUESTION))
@@ -95,7 +105,7 @@ async def unary(sdk: Any, policed: Any, stored: Any, routed: Any) -> None:
         return await processor_per_call(lambda: routed.acompletion(model="m", messages=QUESTION))
 
     rows: Measures = {BARE: through(sdk), OURS: through(policed), STORED: through(stored), ROUTER: through_router}
-    taken = {name: at(values, 0.5) * 1e6 for name, values in (await measure(rows, UNARY_ROUNDS)).items()}
+    taken = {name: quantile(values, 0.5) * 1e6 for name, values in (await measure(rows, UNARY_ROUNDS)).items()}
     print("\n| unary call, CPU, p50 | µs | added to the bare SDK, µs |\n|---|---|---|")
     for name, microseconds in taken.items():
         print(f"| {name} | {microseconds:.0f} | {microseconds - taken[BARE]:.0f} |")
@@ -106,19 +116,23 @@ async def unary(sdk: Any, policed: Any, stored: Any, routed: Any) -> None:
 
 
 def round_trips(store: TimedStore) -> None:
-    """Print the time of the two scripts of a call. Raises `RuntimeError` if a call went on without the store."""
+    """Print the times of the two scripts that each call runs in Valkey.
+
+    Raises `RuntimeError` if Valkey did not answer both scripts of every call.
+    """
     calls = (WARM_UP + UNARY_ROUNDS) * CALLS
     if len(store.seconds) != 2 * calls:
-        raise RuntimeError(f"{len(store.seconds)} scripts were answered instead of {2 * calls}")
+        raise RuntimeError(f"Valkey answered {len(store.seconds)} scripts instead of {2 * calls}")
     reserve, settle = store.seconds[::2], store.seconds[1::2]
     both = sorted(map(sum, zip(reserve, settle, strict=True)))
-    print(f"\nValkey's two round trips: p50 {at(both, 0.5) * 1e6:.0f} µs, p99 {at(both, 0.99) * 1e6:.0f} µs, of which")
+    p50, p99 = quantile(both, 0.5) * 1e6, quantile(both, 0.99) * 1e6
+    print(f"\nValkey's two round trips of a call: p50 {p50:.0f} µs, p99 {p99:.0f} µs. Each round trip alone:")
     for name, values in (("reserve", reserve), ("settle", settle)):
         ordered = sorted(values)
-        print(f"- {name}: p50 {at(ordered, 0.5) * 1e6:.0f} µs, p99 {at(ordered, 0.99) * 1e6:.0f} µs")
+        print(f"- {name}: p50 {quantile(ordered, 0.5) * 1e6:.0f} µs, p99 {quantile(ordered, 0.99) * 1e6:.0f} µs")
 
 
-def at(ordered: list[float], place: float) -> float:
+def quantile(ordered: list[float], place: float) -> float:
     """The quantile `place`, between 0 and 1, of an ordered list."""
     return ordered[min(int(len(ordered) * place), len(ordered) - 1)]
 

@@ -66,7 +66,7 @@ def load(*, own: int) -> float:
     return max(os.getloadavg()[0] - own, 0.0) / (os.cpu_count() or 1)
 
 
-def bytes_a_key(limiter: Callable[[], Callable[[str], Any]], keys: list[str]) -> float:
+def bytes_per_key(limiter: Callable[[], Callable[[str], Any]], keys: list[str]) -> float:
     """Memory of a limiter in bytes per key, without the key itself."""
     gc.collect()
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""The rows of published libraries. Each library does the same task in its simplest way."""
+"""The rows of the compared libraries. Each library does the same task in its simplest way."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def refusing(call: Any) -> Any:
 
 
 async def failing() -> None:
-    """Fail, to open a breaker."""
+    """A callee that always fails. Its failures open a breaker."""
     raise OSError
 
 
@@ -189,7 +189,7 @@ def composed() -> list[Case]:
 
 
 async def cases() -> list[Case]:
-    """Every row of the peers. Call it inside the running loop, because some rows bind to the loop."""
+    """All rows of the compared libraries. Call it in the running loop, because some rows bind to the loop."""
     return [*await breakers(), *await open_breakers(), *retries(), *timeouts(), *limiters(), *composed()]
 
 
@@ -205,7 +205,7 @@ def _limits() -> Any:
     return lambda key: strategy.hit(item, key)
 
 
-def _one_each(make: Any) -> Any:
+def _limiter_per_key(make: Any) -> Any:
     kept: dict[str, Any] = {}
 
     def take(key: str) -> None:
@@ -217,9 +217,9 @@ def _one_each(make: Any) -> Any:
 KEYED = {
     "throttled-py": _throttled,
     "limits (fixed window)": _limits,
-    "aiolimiter (one each)": lambda: _one_each(lambda: aiolimiter.AsyncLimiter(100, 3600)),
-    "hyx (one each)": lambda: _one_each(lambda: hyx.ratelimit.tokenbucket(100, 3600, 100)),
-    "pyresilience (one each)": lambda: _one_each(
+    "aiolimiter (one limiter per key)": lambda: _limiter_per_key(lambda: aiolimiter.AsyncLimiter(100, 3600)),
+    "hyx (one limiter per key)": lambda: _limiter_per_key(lambda: hyx.ratelimit.tokenbucket(100, 3600, 100)),
+    "pyresilience (one limiter per key)": lambda: _limiter_per_key(
         lambda: pyresilience.RateLimiter(pyresilience.RateLimiterConfig(max_calls=100, period=3600))
     ),
 }

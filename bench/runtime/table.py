@@ -1,4 +1,7 @@
-"""Prints the tables. `python -m bench.runtime` runs it in the environment that holds the peers."""
+"""Measures and prints the tables.
+
+`python -m bench.runtime` runs this module in a virtual environment with the compared libraries.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import sys
 
 from bench.runtime import ours, peers
 from bench.runtime.goals import GOALS, OURS, OURS_WINDOW, Costs, Goal
-from bench.runtime.measure import HIGHEST_LOAD, Case, bytes_a_key, load, measure
+from bench.runtime.measure import HIGHEST_LOAD, Case, bytes_per_key, load, measure
 
 IMPORTS = """
 import time
@@ -41,10 +44,10 @@ async def main() -> int:
     sizes = memory()
     costs = {(case.group, case.library): cost for case, cost in results.items()}
     absolute = (
-        Goal("bytes a key of a token bucket, at 100,000 keys", lambda _: sizes[OURS], most=120),
-        Goal("bytes a key of a sliding window, at 100,000 keys", lambda _: sizes[OURS_WINDOW], most=200),
+        Goal("bytes per key of a token bucket, at 100,000 keys", lambda _: sizes[OURS], most=120),
+        Goal("bytes per key of a sliding window, at 100,000 keys", lambda _: sizes[OURS_WINDOW], most=200),
         Goal("milliseconds to load a bundle of ten calls", lambda _: loading, most=20),
-        Goal("milliseconds of CPU to import, beyond asyncio and pydantic", lambda _: importing(), most=60),
+        Goal("milliseconds of CPU to import voice_runtime, after asyncio and pydantic", lambda _: importing(), most=60),
     )
     return judge(costs, (*GOALS, *absolute), max(before, load(own=1)))
 
@@ -61,9 +64,9 @@ def print_group(rows: dict[Case, float], results: dict[Case, float], bare: list[
 def memory() -> dict[str, float]:
     """Print and return the bytes per key at 100,000 keys, by library."""
     keys = [f"tenant-{number}" for number in range(100_000)]
-    sizes = {library: bytes_a_key(make, keys) for library, make in (ours.KEYED | peers.KEYED).items()}
+    sizes = {library: bytes_per_key(make, keys) for library, make in (ours.KEYED | peers.KEYED).items()}
     for library, size in sorted(sizes.items(), key=lambda entry: entry[1]):
-        print(f"| memory a key | {library} | {size:.0f} B | | {size / sizes[OURS]:.1f} |")
+        print(f"| memory per key | {library} | {size:.0f} B | | {size / sizes[OURS]:.1f} |")
     return sizes
 
 
@@ -73,8 +76,8 @@ def judge(costs: Costs, goals: tuple[Goal, ...], busiest: float) -> int:
     rows = [goal.row(costs, judged=judged) for goal in goals]
     print("\n| goal | found | wanted | verdict |\n|---|---|---|---|")
     print("\n".join(rows))
-    verdict = "" if judged else f", above {HIGHEST_LOAD}: not judged"
-    print(f"\nPython {platform.python_version()}; load of other programs {busiest:.2f} a core{verdict}")
+    verdict = "" if judged else f", above {HIGHEST_LOAD}, so the goals are not judged"
+    print(f"\nPython {platform.python_version()}; load of other programs {busiest:.2f} per core{verdict}")
     return (1 if any("| missed |" in row for row in rows) else 0) if judged else 2
 
 

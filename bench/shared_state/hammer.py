@@ -1,7 +1,8 @@
 """One of several processes that send requests to one limit as fast as they can, after a line on standard input.
 
-It prints its admissions, and the times of its first and last request and answer. The store runs on the same machine and
-has the same clock. The store decides each request between the request and its answer, however busy the machine is.
+The process prints how many requests the limit admitted, and the times of the first and last requests and answers. The
+store runs on the same machine and has the same clock. So the store decides each request between the two printed times,
+however busy the machine is.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
                 await asyncio.sleep(pause)
 
     await asyncio.gather(*(ask() for _ in range(TASKS)))
-    left, last = await rest(url, rate, burst, lease)
+    left, last = await take_rest(url, rate, burst, lease)
     asked.append(last)
     answered.append(time.time())
     return {
@@ -64,8 +65,8 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
     }
 
 
-async def rest(url: str, rate: str, burst: int, lease: int) -> tuple[int, float]:
-    """Take all admissions that are left, because a busy machine was too slow to request them.
+async def take_rest(url: str, rate: str, burst: int, lease: int) -> tuple[int, float]:
+    """Take the admissions that are left because a busy machine was too slow to request them.
 
     Returns their number, and the time of the request.
     """

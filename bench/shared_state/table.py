@@ -1,4 +1,7 @@
-"""Prints the tables. `python -m bench.shared_state` runs it in the environment that holds the peers."""
+"""Measures and prints the tables.
+
+`python -m bench.shared_state` runs this module in a virtual environment with the compared libraries.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Writes the same kinds and numbers of objects with cdk8s-plus in Python: python synth.py OBJECTS.json OUT."""
-# ruff: noqa: INP001 - the bench runs it by its path, in an environment of its own
+"""Writes objects with cdk8s-plus: as many of each kind as OBJECTS.json lists.
+
+Usage: python synth.py OBJECTS.json OUT.
+"""
+# ruff: noqa: INP001 - the bench runs this file by its path, in a separate virtual environment
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def deployment(chart: cdk8s.Chart, manifest: Manifest) -> kplus.Deployment:
 
 
 def member(chart: cdk8s.Chart, manifest: Manifest, pods: kplus.Deployment) -> None:
-    """Another object of a service, as a construct of cdk8s-plus if there is one."""
+    """Add another object of a service. Uses the construct of cdk8s-plus if one exists for the kind."""
     metadata, spec = _metadata(manifest), manifest.get("spec", {})
     match manifest["kind"]:
         case "ServiceAccount":
@@ -92,7 +95,7 @@ def member(chart: cdk8s.Chart, manifest: Manifest, pods: kplus.Deployment) -> No
 
 
 def plain(chart: cdk8s.Chart, manifest: Manifest) -> None:
-    """An object for which cdk8s-plus has no construct."""
+    """Add an object from its manifest, without a construct of cdk8s-plus."""
     made = cdk8s.ApiObject(
         chart,
         f"{manifest['kind']}-{manifest['metadata']['name']}",
