@@ -112,7 +112,7 @@ def burn_rates(platform: Platform) -> Iterator[Breach | None]:
             yield Breach(f"{budget} at {rate:g}", text, "the objective") if rate * share >= 1 else None
 
 
-def somebody_acts(platform: Platform) -> Iterator[Breach | None]:
+def alerts_are_complete(platform: Platform) -> Iterator[Breach | None]:
     """Check that each budget has an alert, each alert an action, and each metric an exporter."""
     known = rules(platform)
     alerts = " ".join(alert["expr"] for alert in known.alerts)
@@ -152,7 +152,7 @@ def _panels(platform: Platform) -> Iterator[tuple[str, str]]:
                         yield f"dashboard {name}: {panel.get('title')}", target.get("expr", "")
 
 
-def windows_hold(platform: Platform) -> Iterator[Breach | None]:
+def windows_fit_the_retention(platform: Platform) -> Iterator[Breach | None]:
     """Check that no window is longer than the retention of metrics, and that one failure fires no burn-rate alert."""
     kept = platform.environment.settings.metrics.retention
     known = rules(platform)
@@ -175,7 +175,7 @@ def windows_hold(platform: Platform) -> Iterator[Breach | None]:
             yield None if ENOUGH.search(alert["expr"]) else found
 
 
-def silence_is_noticed(platform: Platform) -> Iterator[Breach | None]:
+def absent_series_are_detected(platform: Platform) -> Iterator[Breach | None]:
     """Check that one alert detects an absent series, and that one alert always fires."""
     alerts = rules(platform).alerts
     if not alerts:
@@ -188,7 +188,7 @@ def silence_is_noticed(platform: Platform) -> Iterator[Breach | None]:
     yield None if always else Breach("dead man's switch", text, "an alert with vector(1)")
 
 
-def duties_are_watched(platform: Platform) -> Iterator[Breach | None]:
+def scheduled_jobs_have_alerts(platform: Platform) -> Iterator[Breach | None]:
     """Check that each kind of duty has alerts on its failure and on its last success."""
     alerts = " ".join(alert["expr"] for alert in rules(platform).alerts)
     for kind, watching in DUTIES.items():
@@ -219,7 +219,7 @@ RULES = (
         source="kubernetes-mixin; Site Reliability Workbook, ch. 5",
         violates="an alert on voise_operation_requests_total",
         holds="an alert on voice_operation_requests_total",
-        check=somebody_acts,
+        check=alerts_are_complete,
     ),
     Rule(
         id="O03",
@@ -229,7 +229,7 @@ RULES = (
         source="pyrra#1925; pyrra#406",
         violates="a window of 3d, with a retention of 1d",
         holds="the same window, with a retention of 3d",
-        check=windows_hold,
+        check=windows_fit_the_retention,
     ),
     Rule(
         id="O04",
@@ -239,7 +239,7 @@ RULES = (
         source="awesome-prometheus-alerts#66",
         violates="a set of alerts in which none always fires",
         holds="the same set with the alert Watchdog: vector(1)",
-        check=silence_is_noticed,
+        check=absent_series_are_detected,
     ),
     Rule(
         id="O05",
@@ -249,6 +249,6 @@ RULES = (
         source="cloudnative-pg#9824",
         violates="a CronJob, and no alert on kube_job_status_failed",
         holds="the same CronJob with alerts on its failure and on its last success",
-        check=duties_are_watched,
+        check=scheduled_jobs_have_alerts,
     ),
 )

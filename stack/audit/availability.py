@@ -33,7 +33,7 @@ def flows_attainable(platform: Platform) -> Iterator[Breach | None]:
         )
 
 
-def one_nine_better(platform: Platform) -> Iterator[Breach | None]:
+def dependencies_are_one_nine_better(platform: Platform) -> Iterator[Breach | None]:
     """Check that each hard dependency of a flow spends at most a tenth of the flow's error budget."""
     for flow in platform.graph.flows:
         if flow.availability is None:
@@ -41,8 +41,8 @@ def one_nine_better(platform: Platform) -> Iterator[Breach | None]:
         least = 1 - (1 - float(flow.availability)) * NINE
         needed = flow_availability(platform.graph, flow)
         weak = {name: value for name, value in needed.each().items() if value < least - ROUNDING}
-        told = ", ".join(f"{name} {100 * value:.6g}%" for name, value in weak.items())
-        text = f"{told} < {least:.4%} = 1 − (1 − {float(flow.availability):.4%}) × {NINE}"
+        weakest = ", ".join(f"{name} {100 * value:.6g}%" for name, value in weak.items())
+        text = f"{weakest} < {least:.4%} = 1 − (1 − {float(flow.availability):.4%}) × {NINE}"
         found = Breach(f"flow {flow.name}", text, "the target of the flow, or a fallback", "", flow.location)
         yield found if weak else None
 
@@ -66,6 +66,6 @@ RULES = (
         source="ACM Queue, Calculus of Service Availability: the rule of the extra 9",
         violates="a flow with a target of 99.9% that needs a store of 99.98%",
         holds="the same flow with a store of 99.99%",
-        check=one_nine_better,
+        check=dependencies_are_one_nine_better,
     ),
 )

@@ -28,7 +28,7 @@ def _breakers(platform: Platform) -> Iterator[tuple[Edge, CircuitBreaker]]:
             yield edge, breaker
 
 
-def survives_a_request(platform: Platform) -> Iterator[Breach | None]:
+def threshold_exceeds_attempts(platform: Platform) -> Iterator[Breach | None]:
     """Compare the threshold of consecutive failures with the attempts of one request."""
     for edge, breaker in _breakers(platform):
         threshold, attempts = breaker.consecutive_failures, edge.call.max_attempts
@@ -46,7 +46,7 @@ def survives_a_request(platform: Platform) -> Iterator[Breach | None]:
         yield Breach(edge.path, text, field, str(SAFE_REQUESTS * attempts + 1), edge.call.location, severity)
 
 
-def can_open(platform: Platform) -> Iterator[Breach | None]:
+def throughput_is_reached(platform: Platform) -> Iterator[Breach | None]:
     """Compare the minimum throughput of a breaker that only has ratios with the calls of one replica."""
     rates = executions(platform.graph)
     for edge, breaker in _breakers(platform):
@@ -83,7 +83,7 @@ def window_holds_attempts(platform: Platform) -> Iterator[Breach | None]:
         yield found if breaker.sampling_duration < least else None
 
 
-def breaks_for_a_restart(platform: Platform) -> Iterator[Breach | None]:
+def break_covers_a_restart(platform: Platform) -> Iterator[Breach | None]:
     """Compare the break duration of each breaker with the restart time of its callee."""
     for edge, breaker in _breakers(platform):
         restart, opened = edge.callee.restart, breaker.break_duration
@@ -135,7 +135,7 @@ RULES = (
         source="resilience4j, order of decorators; Polly, Retry around CircuitBreaker",
         violates="3 attempts, and a breaker that opens after 3 consecutive failures",
         holds="3 attempts, and a breaker that opens after 7 consecutive failures",
-        check=survives_a_request,
+        check=threshold_exceeds_attempts,
     ),
     Rule(
         id="C02",
@@ -145,7 +145,7 @@ RULES = (
         source="resilience4j: minimumNumberOfCalls 100 of slidingWindowSize 100",
         violates="1/s × 30s ÷ 2 replicas = 15 calls, and a minimum throughput of 20",
         holds="the same calls with a minimum throughput of 15",
-        check=can_open,
+        check=throughput_is_reached,
     ),
     Rule(
         id="C03",
@@ -165,7 +165,7 @@ RULES = (
         source="the declared times of restart and failover",
         violates="a break of 14s for a service that restarts in 15s",
         holds="a break of 15s for the same service",
-        check=breaks_for_a_restart,
+        check=break_covers_a_restart,
     ),
     Rule(
         id="C05",

@@ -13,7 +13,7 @@ from stack.model.prices import MAX_AGE_DAYS
 from stack.model.settings import path_of
 
 
-def within_budget(platform: Platform) -> Iterator[Breach | None]:
+def cost_within_budget(platform: Platform) -> Iterator[Breach | None]:
     """Compare the cost at the expected scale with the budget.
 
     The finding also reports the cost at the maximum scale and the cost of the infrastructure.
@@ -49,7 +49,7 @@ RULES = (
         source="the platform's target",
         violates="requests of 2,001 USD a month at the expected scale, with a budget of 2,000",
         holds="requests of 2,000 USD a month with the same budget",
-        check=within_budget,
+        check=cost_within_budget,
         check_on=recent_prices,
     ),
 )

@@ -32,7 +32,7 @@ def _critical(graph: CallGraph) -> set[OperationKey]:
     return found
 
 
-def tiers_hold(platform: Platform) -> Iterator[Breach | None]:
+def no_call_to_a_lower_tier(platform: Platform) -> Iterator[Breach | None]:
     """Check that no hard call on a critical flow goes to a callee of a lower tier than its caller's."""
     critical = _critical(platform.graph)
     for edge in platform.graph.edges:
@@ -45,7 +45,7 @@ def tiers_hold(platform: Platform) -> Iterator[Breach | None]:
             yield found if RANK[edge.callee.tier] > RANK[edge.caller.tier] else None
 
 
-def fallbacks_stand_alone(platform: Platform) -> Iterator[Breach | None]:
+def fallbacks_avoid_the_failed_callee(platform: Platform) -> Iterator[Breach | None]:
     """Check that no fallback needs the failed callee, directly or through the nodes that it uses."""
     needs = _needs(platform.graph)
     for edge in platform.graph.edges:
@@ -69,7 +69,7 @@ def _needs(graph: CallGraph) -> dict[str, set[str]]:
     return of_node
 
 
-def limits_agree(platform: Platform) -> Iterator[Breach | None]:
+def limits_admit_declared_calls(platform: Platform) -> Iterator[Breach | None]:
     """Compare callers' bulkheads with the callee's slots, and the declared load with limits that all callers share."""
     environment, graph = platform.environment, platform.graph
     slots_of = _inbound_slots(platform)
@@ -116,7 +116,7 @@ def _rate(limit: RateLimit) -> float:
     return limit.limit.limit / limit.limit.window.seconds
 
 
-def somebody_calls(platform: Platform) -> Iterator[Breach | None]:
+def services_have_callers(platform: Platform) -> Iterator[Breach | None]:
     """Check that each service has a caller, or an operation that an event, a schedule or load from outside starts."""
     # An environment may leave the gateway out, so the callers come from the tenant's whole graph.
     called = {edge.callee.name for edge in platform.tenant.graph.edges}
@@ -139,7 +139,7 @@ RULES = (
         source="Google CRE, dependency tiers",
         violates="a core service with a hard call to a standard service, on a flow with an availability target",
         holds="the same call with a fallback",
-        check=lambda platform: (*tiers_hold(platform), *fallbacks_stand_alone(platform)),
+        check=lambda platform: (*no_call_to_a_lower_tier(platform), *fallbacks_avoid_the_failed_callee(platform)),
     ),
     Rule(
         id="C08",
@@ -149,7 +149,7 @@ RULES = (
         source="the declared loads, limits and bulkheads",
         violates="callers with bulkheads of 50 × 4 replicas, and a callee with 40 slots × 4 replicas",
         holds="callers with bulkheads of 40 × 4 replicas, and the same callee",
-        check=limits_agree,
+        check=limits_admit_declared_calls,
     ),
     Rule(
         id="E02",
@@ -159,6 +159,6 @@ RULES = (
         source="the declared calls",
         violates="a new service that no operation calls",
         holds="the same service with one declared call of one of its operations",
-        check=somebody_calls,
+        check=services_have_callers,
     ),
 )

@@ -19,7 +19,7 @@ SIDECAR_FIELD = "inboundConnectionPool.http.idleTimeout"
 NGINX_KEEP_ALIVE = re.compile(r"[\"']?keepalive_timeout[\"']?:\s*[\"']?(\d+)s")
 
 
-def upstreams_outlast(platform: Platform) -> Iterator[Breach | None]:
+def servers_outlast_proxies(platform: Platform) -> Iterator[Breach | None]:
     """Compare the idle timeout of each proxy in front of our services with the keep-alive of the services."""
     for path, field, idle in _proxies(platform):
         text = f"the proxy keeps an idle connection for {idle}, and the server closes it after {KEEP_ALIVE}"
@@ -45,7 +45,7 @@ def _sidecars(platform: Platform) -> Iterator[tuple[str, Duration]]:
         yield sidecar["metadata"]["name"], Duration(pool["idleTimeout"]) if "idleTimeout" in pool else ENVOY_IDLE
 
 
-def pings_come_in_time(platform: Platform) -> Iterator[Breach | None]:
+def pings_keep_connections_open(platform: Platform) -> Iterator[Breach | None]:
     """Compare the idle timeout of every hop of each WebSocket route with the interval between two pings."""
     for config in rendered(platform).of_kind("ConfigMap"):
         for route in _gateway_routes(config.get("data", {}).get("apisix.yaml", "")):
@@ -87,7 +87,7 @@ RULES = (
         source="nginx and Envoy on connection resets behind keep-alive; IDLE_TIMEOUT and KEEP_ALIVE of voice_policies",
         violates="a proxy with an idle timeout of 75s in front of servers that close idle connections after 75s",
         holds="a proxy with an idle timeout of 60s in front of the same servers",
-        check=upstreams_outlast,
+        check=servers_outlast_proxies,
     ),
     Rule(
         id="S02",
@@ -97,6 +97,6 @@ RULES = (
         source="apisix#7478",
         violates="a WebSocket route with a read timeout of 20s and a ping every 20s",
         holds="the same route with a read timeout of 60s",
-        check=pings_come_in_time,
+        check=pings_keep_connections_open,
     ),
 )

@@ -21,7 +21,7 @@ KEY = re.compile(r"(?:^|[/=.])(?:sk|key|token)[-_=]|[A-Za-z0-9_-]*(?:[0-9][A-Za-
 """A part of an address that looks like a key: a prefix that providers give to keys, or a long random word."""
 
 
-def candidates_are_apart(platform: Platform) -> Iterator[Breach | None]:
+def candidates_are_independent(platform: Platform) -> Iterator[Breach | None]:
     """Check that interchangeable candidates share no key, host or proxy, and that calls move between them."""
     for edge in platform.graph.edges:
         if isinstance(edge.callee, Dependency) and len(edge.callee.addresses) > 1 and not edge.route:
@@ -56,7 +56,7 @@ def _shared(models: ModelDependency, one: Deployment, other: Deployment) -> Iter
         yield f"proxy {hosts[0].egress}"
 
 
-def one_loop(platform: Platform) -> Iterator[Breach | None]:
+def only_the_route_retries(platform: Platform) -> Iterator[Breach | None]:
     """Check that SDK and mesh make one attempt of each model call. The bundle refuses a retry policy on the call."""
     mesh = {
         host: max(route.get("retries", {}).get("attempts", 0) for route in service["spec"]["http"])
@@ -83,7 +83,7 @@ def one_loop(platform: Platform) -> Iterator[Breach | None]:
             yield None
 
 
-def keys_are_known(platform: Platform) -> Iterator[Breach | None]:
+def providers_recognize_idempotency_keys(platform: Platform) -> Iterator[Breach | None]:
     """Check that a call with an idempotency key goes to providers that recognize it."""
     for demand in model_demands(platform.graph):
         edge, attempts = demand.edge, demand.route.fallback.max_attempts
@@ -98,7 +98,7 @@ def keys_are_known(platform: Platform) -> Iterator[Breach | None]:
         yield found if edge.call.idempotency == "with_key" and unaware else None
 
 
-def fallbacks_are_able(platform: Platform) -> Iterator[Breach | None]:
+def candidates_can_answer(platform: Platform) -> Iterator[Breach | None]:
     """Check that each candidate has the route's capabilities and a context window for the declared calls."""
     for demand in model_demands(platform.graph):
         needed = demand.use.input_p95 + demand.use.output_max
@@ -116,7 +116,7 @@ def fallbacks_are_able(platform: Platform) -> Iterator[Breach | None]:
                 yield None
 
 
-def budgets_hold(platform: Platform) -> Iterator[Breach | None]:
+def budgets_are_durable(platform: Platform) -> Iterator[Breach | None]:
     """Check that budgets are in a durable store with a declared fallback, and that answers have a bound."""
     for edge, route, models in model_edges(platform.graph):
         if "text" in route.capabilities and route.output_limit is None:
@@ -173,7 +173,7 @@ RULES = (
         source="measured: the second attempt went to the same host",
         violates="a route over two deployments behind one egress proxy",
         holds="the same deployments behind two egress proxies, with 2 attempts",
-        check=candidates_are_apart,
+        check=candidates_are_independent,
     ),
     Rule(
         id="M05",
@@ -183,7 +183,7 @@ RULES = (
         source="R09; code_puppy#317",
         violates='Client(library="openai-python"), whose default makes 3 × 2 = 6 attempts of a call with 2 candidates',
         holds='Client(library="openai-python", retries=0)',
-        check=one_loop,
+        check=only_the_route_retries,
     ),
     Rule(
         id="M06",
@@ -193,7 +193,7 @@ RULES = (
         source="llm-exe#797",
         violates='hard("llm.generate", "with_key") to a provider without idempotency_keys',
         holds='hard("llm.generate", "idempotent") to the same provider',
-        check=keys_are_known,
+        check=providers_recognize_idempotency_keys,
     ),
     Rule(
         id="M09",
@@ -203,7 +203,7 @@ RULES = (
         source="dsh-llm-fallbacks#106",
         violates="3,000 tokens in and 150 out, and a candidate with a context window of 3,149 tokens",
         holds="the same calls, and a candidate with a window of 3,150 tokens",
-        check=fallbacks_are_able,
+        check=candidates_can_answer,
     ),
     Rule(
         id="M10",
@@ -213,7 +213,7 @@ RULES = (
         source="ai-gateway#680",
         violates="a budget whose counters are in a cache that evicts",
         holds="the same budget in a store that keeps its entries, with a local share while the store is down",
-        check=budgets_hold,
+        check=budgets_are_durable,
     ),
     Rule(
         id="M11",

@@ -19,7 +19,7 @@ ENVOY_IDLE = Duration("1h")
 """Envoy's default idle timeout of a TCP connection (envoyproxy.io, TcpProxy.idle_timeout)."""
 
 
-def answers_fit(platform: Platform) -> Iterator[Breach | None]:
+def answers_fit_the_timeout(platform: Platform) -> Iterator[Breach | None]:
     """Compare the longest answer of each candidate with the objective of the request and the route's timeout."""
     for demand in model_demands(platform.graph):
         for candidate in demand.candidates:
@@ -44,7 +44,7 @@ def _too_slow(demand: ModelDemand, name: str, latency: StreamLatency) -> Breach 
     )
 
 
-def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
+def attempts_fit_the_deadline(platform: Platform) -> Iterator[Breach | None]:
     """Compare all attempts and the decoding with the deadline, and the idle timeout with the candidates' gaps."""
     for demand in model_demands(platform.graph):
         attempts, route = demand.route.fallback.max_attempts, demand.route
@@ -75,7 +75,7 @@ def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
             yield found if idle < gap else None
 
 
-def hops_outlast(platform: Platform) -> Iterator[Breach | None]:
+def hops_outlast_the_route(platform: Platform) -> Iterator[Breach | None]:
     """Compare the fixed limits of every hop on the way to a model with the route's total timeout."""
     behind, proxies = _routes_behind(platform.graph), dict(_proxy_limits(platform))
     for edge, route, models in model_edges(platform.graph):
@@ -149,7 +149,7 @@ RULES = (
         source="time to first token and time per output token: DistServe (OSDI 2024)",
         violates="250ms + 149 × 20ms = 3.23s for an operation with an objective of 900ms",
         holds="250ms + 149 × 4.3ms = 890.7ms for the same operation",
-        check=answers_fit,
+        check=answers_fit_the_timeout,
     ),
     Rule(
         id="M03",
@@ -159,7 +159,7 @@ RULES = (
         source="T02; infra#2078, tracker#577",
         violates="2 × 700ms + 50ms of backoff + 11 × 4.3ms = 1497.3ms, and the caller waits 1497ms",
         holds="the same attempts, and a caller that waits 1500ms",
-        check=attempts_fit,
+        check=attempts_fit_the_deadline,
     ),
     Rule(
         id="M04",
@@ -169,6 +169,6 @@ RULES = (
         source="infra#2078",
         violates="a gateway that waits 2s before a service whose route allows 3s",
         holds="a gateway that waits 3s",
-        check=hops_outlast,
+        check=hops_outlast_the_route,
     ),
 )

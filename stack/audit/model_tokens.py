@@ -57,7 +57,7 @@ def quotas(platform: Platform) -> Iterator[Quota]:
             yield Quota(demand.name, sum(each.streams for each in sharing) * share, "streams", streams, where)
 
 
-def load_fits(platform: Platform) -> Iterator[Breach | None]:
+def quotas_cover_the_load(platform: Platform) -> Iterator[Breach | None]:
     """Compare the declared load of each route with the quotas of all its candidates."""
     for quota in quotas(platform):
         total = sum(quota.each.values())
@@ -68,7 +68,7 @@ def load_fits(platform: Platform) -> Iterator[Breach | None]:
             yield close and replace(close, severity="warning")
 
 
-def loss_fits(platform: Platform) -> Iterator[Breach | None]:
+def quotas_cover_the_loss_of_a_candidate(platform: Platform) -> Iterator[Breach | None]:
     """Compare the declared load of each route with the quotas that are left without one candidate."""
     for quota in quotas(platform):
         for lost in quota.each:
@@ -76,7 +76,7 @@ def loss_fits(platform: Platform) -> Iterator[Breach | None]:
             yield quota.breach(f"{quota.route} without {lost}", left)
 
 
-def priced(platform: Platform) -> Iterator[Breach | None]:
+def models_have_prices(platform: Platform) -> Iterator[Breach | None]:
     """Check that each candidate has a price and a tokenizer, and compare the monthly cost with the budget."""
     for path, field, where, model in _models(platform):
         lacking = [] if model.price else ["price"]
@@ -122,7 +122,7 @@ RULES = (
         source="the declared loads, and the providers' quotas",
         violates="100/s × (800 + 200) tokens × 60 = 6,000,000 a minute at two candidates of 2,999,999",
         holds="the same load at two candidates of 3,750,000, which it fills to 80%",
-        check=load_fits,
+        check=quotas_cover_the_load,
     ),
     Rule(
         id="M08",
@@ -132,7 +132,7 @@ RULES = (
         source="bifrost#120",
         violates="6,000,000 tokens a minute, and the other candidate admits 5,999,999",
         holds="the same load, and the other candidate admits 6,000,000",
-        check=loss_fits,
+        check=quotas_cover_the_loss_of_a_candidate,
     ),
     Rule(
         id="M12",
@@ -142,7 +142,7 @@ RULES = (
         source="agent-fleet-o#145; D04",
         violates="a model that retires in 30 days, or without a price",
         holds="a model with a price and a tokenizer that retires in 31 days",
-        check=priced,
+        check=models_have_prices,
         check_on=in_service,
     ),
 )

@@ -17,7 +17,7 @@ WHOLE_REQUEST = re.compile(r"_latency_bucket\{[^}]*type=[\"']request[\"']")
 """A histogram that includes the time of the client's own connection (apisix#6029)."""
 
 
-def judged(platform: Platform) -> Iterator[Breach | None]:
+def objectives_are_measurable(platform: Platform) -> Iterator[Breach | None]:
     """Check that objectives are bucket boundaries, and that the metrics exclude the client's time."""
     boundaries = set(_boundaries(platform))
     for edge in platform.graph.edges if boundaries else ():
@@ -29,8 +29,8 @@ def judged(platform: Platform) -> Iterator[Breach | None]:
             found = Breach(
                 f"route {edge.operation.name}", text, "default_buckets", f"{objective:g}", edge.operation.location
             )
-            unjudged = objective not in boundaries and edge.operation.transport != "websocket"
-            yield found if unjudged else None
+            is_unmeasured = objective not in boundaries and edge.operation.transport != "websocket"
+            yield found if is_unmeasured else None
     known = list(rules(platform).expressions)
     for name, expression in known:
         if "_latency_bucket" in expression:
@@ -57,6 +57,6 @@ RULES = (
         source="apisix#9653; apisix#6029",
         violates="an objective of 200 ms, with buckets that end at 100 ms and 500 ms",
         holds="the same objective, with a bucket that ends at 200 ms",
-        check=judged,
+        check=objectives_are_measurable,
     ),
 )

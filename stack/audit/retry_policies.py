@@ -31,7 +31,7 @@ def _layers(platform: Platform) -> Iterator[tuple[Edge, Layer]]:
         yield from ((edge, layer) for layer in layers(edge))
 
 
-def few_attempts(platform: Platform) -> Iterator[Breach | None]:
+def attempts_are_limited(platform: Platform) -> Iterator[Breach | None]:
     """Compare the attempts of every layer that retries an edge with the limit."""
     for edge, layer in _layers(platform):
         severity: Severity = "error" if layer.attempts > MAX_ATTEMPTS else "warning"
@@ -48,7 +48,7 @@ def _field(edge: Edge, layer: Layer) -> str:
     return f"{edge.path}: retry.max_retries" if layer.name in EXPRESSED else f"the retries of {layer.name}"
 
 
-def budgeted(platform: Platform) -> Iterator[Breach | None]:
+def retries_have_a_budget(platform: Platform) -> Iterator[Breach | None]:
     """Check that every layer that retries an edge has a budget."""
     for edge, layer in _layers(platform):
         text = f"{layer.name} makes {layer.attempts} attempts of every call without a retry budget"
@@ -58,7 +58,7 @@ def budgeted(platform: Platform) -> Iterator[Breach | None]:
         yield found if layer.budget is None and layer.name not in {"saga", FALLBACK} else None
 
 
-def repeatable(platform: Platform) -> Iterator[Breach | None]:
+def retries_are_idempotent(platform: Platform) -> Iterator[Breach | None]:
     """Check that no layer repeats a call that is not idempotent, unless the request was never sent."""
     for edge, layer in _layers(platform):
         # Another candidate of a model's route begins a new answer, and rule M06 reports its cost.
@@ -70,7 +70,7 @@ def repeatable(platform: Platform) -> Iterator[Breach | None]:
             yield found if edge.call.idempotency == "never" and unsafe else None
 
 
-def transient(platform: Platform) -> Iterator[Breach | None]:
+def retry_conditions_are_transient(platform: Platform) -> Iterator[Breach | None]:
     """Check that every condition of a retry is a transient outcome."""
     for edge, retry in _retrying(platform):
         permanent = sorted(set(retry.conditions) - TRANSIENT)
@@ -79,7 +79,7 @@ def transient(platform: Platform) -> Iterator[Breach | None]:
         yield found if permanent else None
 
 
-def spread_out(platform: Platform) -> Iterator[Breach | None]:
+def backoffs_have_jitter(platform: Platform) -> Iterator[Breach | None]:
     """Check that backoffs are random."""
     for edge, retry in _retrying(platform):
         if enforcer(edge, "retry") == "gateway":
@@ -106,7 +106,7 @@ RULES = (
         source="SRE book ch. 21; gRPC A6 (clients treat more than 5 attempts as 5)",
         violates="Retry(max_retries=3): 4 attempts > 3",
         holds="Retry(max_retries=2): 3 attempts",
-        check=few_attempts,
+        check=attempts_are_limited,
     ),
     Rule(
         id="R04",
@@ -116,7 +116,7 @@ RULES = (
         source="10% in SRE book ch. 21; 20% in Envoy, Istio and Gateway API",
         violates="the gateway retries a route, and APISIX has no retry budget",
         holds="a service retries, with RetryBudget(ratio=10%)",
-        check=budgeted,
+        check=retries_have_a_budget,
     ),
     Rule(
         id="R06",
@@ -126,7 +126,7 @@ RULES = (
         source="istio#50506 (double payouts); gRPC A6",
         violates='hard("store.write", "never", retry=Retry()) retries on unavailable and attempt_timeout',
         holds='the same call with the condition "connection_failed" alone, or with an idempotency key',
-        check=repeatable,
+        check=retries_are_idempotent,
     ),
     Rule(
         id="R07",
@@ -136,7 +136,7 @@ RULES = (
         source="dapr#4568; AWS REL05-BP03",
         violates="a retry on INVALID_ARGUMENT or HTTP 400, which the typed conditions cannot name",
         holds="a retry on unavailable, attempt_timeout, connection_failed, resource_exhausted or aborted",
-        check=transient,
+        check=retry_conditions_are_transient,
     ),
     Rule(
         id="R08",
@@ -146,6 +146,6 @@ RULES = (
         source="SRE book ch. 22; AWS Architecture Blog, Exponential Backoff and Jitter",
         violates="Retry(base_delay=0s), which retries at once",
         holds="Retry(base_delay=100ms, max_delay=10s), with full jitter",
-        check=spread_out,
+        check=backoffs_have_jitter,
     ),
 )

@@ -23,7 +23,7 @@ PROMISED = 0.999
 """
 
 
-def requests_end(platform: Platform) -> Iterator[Breach | None]:
+def grace_periods_cover_requests(platform: Platform) -> Iterator[Breach | None]:
     """Compare the grace period of each service and of the gateway with their longest request."""
     longest = _longest_requests(platform)
     for workload in rendered(platform).workloads:
@@ -51,7 +51,7 @@ def _longest_requests(platform: Platform) -> dict[tuple[str, str], float]:
     return found
 
 
-def probes_ask_the_right_thing(platform: Platform) -> Iterator[Breach | None]:
+def liveness_checks_only_the_process(platform: Platform) -> Iterator[Breach | None]:
     """Check that no liveness probe depends on dependencies, and that no probe overlaps the next one."""
     depending = {(edge.caller.namespace, edge.caller.name) for edge in platform.graph.edges}
     for workload in rendered(platform).workloads:
@@ -88,7 +88,7 @@ def _replicas(found: Rendered, workload: Workload) -> int:
     return int(scaled.get("minReplicas", 1) if scaled else workload.spec.get("replicas", 1))
 
 
-def one_may_be_lost(platform: Platform) -> Iterator[Breach | None]:
+def one_pod_can_be_evicted(platform: Platform) -> Iterator[Breach | None]:
     """Check that pods with a high target have two replicas, and that disruption budgets allow drains."""
     found, promised = rendered(platform), _availability_targets(platform)
     for workload in found.workloads:
@@ -143,7 +143,7 @@ def _blocks(workload: Workload, replicas: int, budget: Mapping[str, Any]) -> Bre
     return Breach(f"{workload.path}: disruption budget", text, "maxUnavailable", "1") if blocks else None
 
 
-def withdrawn_in_time(platform: Platform) -> Iterator[Breach | None]:
+def pre_stop_outlasts_endpoint_removal(platform: Platform) -> Iterator[Breach | None]:
     """Compare the preStop sleep of every pod behind a Service with the time until proxies have removed the pod."""
     found, ingress = rendered(platform), platform.environment.settings.ingress_grace.seconds
     for workload in found.workloads:
@@ -156,7 +156,7 @@ def withdrawn_in_time(platform: Platform) -> Iterator[Breach | None]:
             yield breach if workload.pre_stop < needed else None
 
 
-def members_catch_up(platform: Platform) -> Iterator[Breach | None]:
+def rollouts_wait_for_members(platform: Platform) -> Iterator[Breach | None]:
     """Check that the readiness of a store's member differs from its liveness.
 
     Only such a readiness probe makes a rollout wait until the member has caught up.
@@ -193,7 +193,7 @@ def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
             yield found if policy == "OrderedReady" else None
 
 
-def ranked(platform: Platform) -> Iterator[Breach | None]:
+def pods_have_a_priority_class(platform: Platform) -> Iterator[Breach | None]:
     """Check that every pod has a priority class."""
     for workload in rendered(platform).workloads:
         text = "no priority class: under node pressure kubelet may evict the pod before a batch job"
@@ -210,7 +210,7 @@ RULES = (
         source="Kubernetes, Termination of Pods",
         violates="a grace period of 30s, a preStop sleep of 5s and a deadline of 26s",
         holds="a grace period of 31s with the same sleep and deadline",
-        check=requests_end,
+        check=grace_periods_cover_requests,
     ),
     Rule(
         id="T07",
@@ -220,7 +220,7 @@ RULES = (
         source="Kubernetes, Configure Liveness, Readiness and Startup Probes",
         violates="liveness and readiness both request /ready",
         holds="liveness requests /health, readiness requests /ready",
-        check=probes_ask_the_right_thing,
+        check=liveness_checks_only_the_process,
     ),
     Rule(
         id="A03",
@@ -230,7 +230,7 @@ RULES = (
         source="Kubernetes, Specifying a Disruption Budget",
         violates="1 replica with a target of 99.9%",
         holds="2 replicas with the same target, and maxUnavailable: 1",
-        check=one_may_be_lost,
+        check=one_pod_can_be_evicted,
     ),
     Rule(
         id="P01",
@@ -240,7 +240,7 @@ RULES = (
         source="kubernetes#85643; envoy#14981",
         violates="a pod behind a Service with a preStop sleep of 4s",
         holds="the same pod with a preStop sleep of 5s",
-        check=withdrawn_in_time,
+        check=pre_stop_outlasts_endpoint_removal,
     ),
     Rule(
         id="P02",
@@ -250,7 +250,7 @@ RULES = (
         source="elastic/helm-charts#917",
         violates="three members with volumes, whose readiness probe equals their liveness probe",
         holds="the same members with a readiness probe that checks the state of their cluster",
-        check=members_catch_up,
+        check=rollouts_wait_for_members,
     ),
     Rule(
         id="P03",
@@ -270,6 +270,6 @@ RULES = (
         source="helm/charts#24429",
         violates="a pod without priorityClassName",
         holds="the same pod with priorityClassName: core",
-        check=ranked,
+        check=pods_have_a_priority_class,
     ),
 )

@@ -78,7 +78,7 @@ def _waits(platform: Platform, workload: Workload, service: Service) -> Breach |
     return Breach(f"{workload.path}: cpu", text, field, "", service.location, "info")
 
 
-def memory_comes_back(platform: Platform) -> Iterator[Breach | None]:
+def memory_metrics_can_scale_in(platform: Platform) -> Iterator[Breach | None]:
     """Check that no autoscaler uses memory that the process keeps after a peak, or that it uses without load."""
     services = {(service.namespace, service.name): service for service in platform.graph.services}
     for workload, spec in _scaled(platform):
@@ -111,7 +111,7 @@ def _threshold(workload: Workload, target: Mapping[str, Any]) -> tuple[Bytes, st
     return request * (percent / 100), f"{percent}% × {request}"
 
 
-def looks_at_one_container(platform: Platform) -> Iterator[Breach | None]:
+def metrics_exclude_sidecars(platform: Platform) -> Iterator[Breach | None]:
     """Check that no autoscaler includes the usage of a sidecar."""
     for workload, spec in _scaled(platform):
         sidecar = len(workload.pod["containers"]) > 1 or workload.labels.get(INJECTED) == "true"
@@ -140,7 +140,7 @@ RULES = (
         source="ingress-nginx#10371",
         violates="a Python service that scales on memory",
         holds="the same service with an autoscaler on CPU only",
-        check=memory_comes_back,
+        check=memory_metrics_can_scale_in,
     ),
     Rule(
         id="H02",
@@ -150,6 +150,6 @@ RULES = (
         source="kubernetes#86349",
         violates="a metric of type Resource in pods with a mesh proxy",
         holds="a metric of type ContainerResource in the same pods",
-        check=looks_at_one_container,
+        check=metrics_exclude_sidecars,
     ),
 )

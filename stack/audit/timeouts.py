@@ -39,7 +39,7 @@ def longest(graph: CallGraph, node: Node, operation: Operation, overall: OfEdge)
     return sum(slowest, ZERO)
 
 
-def callers_outwait(platform: Platform) -> Iterator[Breach | None]:
+def callers_wait_for_callees(platform: Platform) -> Iterator[Breach | None]:
     """Compare each caller's attempt timeout with its callee's worst case."""
     graph = platform.graph
     longest = {run.key: worst_case(graph, run.node, run.operation) for run in graph.bottom_up}
@@ -77,7 +77,7 @@ def _too_short(edge: Edge, needed: Duration, why: str) -> Breach:
     return Breach(edge.path, f"timeout {edge.attempt_timeout} < {needed}, {why}", field, str(needed))
 
 
-def deadlines_hold(platform: Platform) -> Iterator[Breach | None]:
+def deadlines_cover_calls(platform: Platform) -> Iterator[Breach | None]:
     """Compare each operation's own deadline with the worst case of its calls."""
     graph = platform.graph
     for node in graph.nodes.values():
@@ -98,7 +98,7 @@ def deadlines_hold(platform: Platform) -> Iterator[Breach | None]:
             )
 
 
-def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
+def attempts_fit_the_deadline(platform: Platform) -> Iterator[Breach | None]:
     """Compare all attempts and waits of a retrying call with the deadline of its operation."""
     for edge in platform.graph.edges:
         retry, deadline = edge.call.retry, edge.operation.deadline
@@ -113,7 +113,7 @@ def attempts_fit(platform: Platform) -> Iterator[Breach | None]:
         yield found if edge.overall_timeout > deadline else None
 
 
-def bounded(platform: Platform) -> Iterator[Breach | None]:
+def timeouts_are_bounded(platform: Platform) -> Iterator[Breach | None]:
     """Compare each timeout with the callee's objective, and the deadline of each flow's route with its target."""
     for edge in platform.graph.edges:
         timeout, promised = edge.attempt_timeout, edge.latency
@@ -150,7 +150,7 @@ def critical_path(
     return total
 
 
-def budgets(platform: Platform) -> Iterator[Breach | None]:
+def objectives_fit_the_target(platform: Platform) -> Iterator[Breach | None]:
     """Compare each flow's target, and each operation's objective, with the objectives of its calls."""
     graph = platform.graph
     for flow in graph.flows:
@@ -182,7 +182,7 @@ RULES = (
         source="CascadeGuard, for one edge",
         violates="the gateway waits 3s for a call that may take 4s",
         holds="the gateway waits 4s",
-        check=_both(callers_outwait, deadlines_hold),
+        check=_both(callers_wait_for_callees, deadlines_cover_calls),
     ),
     Rule(
         id="T02",
@@ -192,7 +192,7 @@ RULES = (
         source="Envoy, per_try_timeout and timeout",
         violates="2 × 50ms + 10ms of backoff in an operation with a deadline of 100ms",
         holds="the same attempts in an operation with a deadline of 110ms",
-        check=attempts_fit,
+        check=attempts_fit_the_deadline,
     ),
     Rule(
         id="T03",
@@ -202,7 +202,7 @@ RULES = (
         source="AWS Builders' Library, Timeouts; Zalando's timeout guide",
         violates="a timeout of 101ms for a callee with a P95 of 10ms",
         holds="a timeout of 100ms for the same callee",
-        check=bounded,
+        check=timeouts_are_bounded,
     ),
     Rule(
         id="T04",
@@ -212,6 +212,6 @@ RULES = (
         source="Zalando's timeout guide",
         violates="two calls in sequence with a P95 of 10ms each, in an operation with an objective of 15ms",
         holds="the same operation with an objective of 20ms",
-        check=budgets,
+        check=objectives_fit_the_target,
     ),
 )

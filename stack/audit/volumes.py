@@ -12,7 +12,7 @@ from stack.audit.finding import Breach, Rule
 from stack.model.platform import Platform
 
 
-def hold_what_is_written(platform: Platform) -> Iterator[Breach | None]:
+def volumes_fit_their_writes(platform: Platform) -> Iterator[Breach | None]:
     """Compare the declared writes to every volume with its size."""
     for component in platform.components:
         for disk in component.disks():
@@ -34,7 +34,7 @@ def _text(size: Bytes) -> str:
     return f"{-(-size.units // 2**20)}Mi"
 
 
-def start_in_time(platform: Platform) -> Iterator[Breach | None]:
+def startup_probes_wait_for_startup(platform: Platform) -> Iterator[Breach | None]:
     """Compare the work at the start of each server with the budget of its startup probe."""
     for component in platform.components:
         if isinstance(component, Server):
@@ -68,7 +68,7 @@ RULES = (
         source="nginx-proxy#1208, valkey#2008, opentelemetry-collector-contrib#32456",
         violates="a replica receives a dump of 614Mi into an emptyDir of 64Mi",
         holds="the same dump, and an emptyDir of 615Mi",
-        check=hold_what_is_written,
+        check=volumes_fit_their_writes,
     ),
     Rule(
         id="V02",
@@ -78,6 +78,6 @@ RULES = (
         source="opentelemetry-collector-contrib#32863",
         violates="a log of 2Gi replays at 20Mi/s for 103 s, and the startup probe gives up after 60 s",
         holds="the same log, and a startup probe that gives up after 120 s",
-        check=start_in_time,
+        check=startup_probes_wait_for_startup,
     ),
 )

@@ -47,7 +47,7 @@ def _duration(text: str | None) -> Duration | None:
         return None
 
 
-def attempts_stay_few(system: System) -> Iterator[Breach | None]:
+def attempts_are_limited(system: System) -> Iterator[Breach | None]:
     """Compare the attempts of each route that retries with the limit."""
     for route in _retried(system):
         text = f"1 + {route.attempts - 1} retries = {route.attempts} attempts > {WARN_ATTEMPTS}"
@@ -73,6 +73,6 @@ def attempts_fit_the_timeout(system: System) -> Iterator[Breach | None]:
 
 
 RULES = (
-    on_manifests("R03", attempts_stay_few),
+    on_manifests("R03", attempts_are_limited),
     on_manifests("T02", attempts_fit_the_timeout),
 )

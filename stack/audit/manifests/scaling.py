@@ -14,7 +14,7 @@ from stack.model.manifests.resources import Budget, Selector
 from stack.model.manifests.system import Item, System, Workload
 
 
-def drains_go_on(system: System) -> Iterator[Breach | None]:
+def drains_can_proceed(system: System) -> Iterator[Breach | None]:
     """Check that disruption budgets allow drains, and that several replicas have a budget."""
     governed = set()
     for budget in system.budgets:
@@ -73,7 +73,7 @@ def _without_request(workload: Workload, resource: str) -> Breach | None:
     return None
 
 
-def sidecars_are_left_out(system: System) -> Iterator[Breach | None]:
+def metrics_exclude_sidecars(system: System) -> Iterator[Breach | None]:
     """Find autoscalers whose metric is the sum over several containers of a pod."""
     for workload in system.workloads:
         autoscaler = system.autoscaler_of(workload)
@@ -86,7 +86,7 @@ def sidecars_are_left_out(system: System) -> Iterator[Breach | None]:
         yield summed if len(containers) > 1 else None
 
 
-def policies_govern_something(system: System) -> Iterator[Breach | None]:
+def policies_select_pods(system: System) -> Iterator[Breach | None]:
     """Find NetworkPolicies and budgets whose selector selects no pod, and rules that admit no pod."""
     for policy in (each for each in system.network_policies if system.is_complete(each.namespace)):
         idle = "podSelector selects no pod of these manifests: the policy protects nothing"
@@ -107,8 +107,8 @@ def _picks(system: System, policy: Item[Any], selector: Selector | None, idle: s
 
 
 RULES = (
-    on_manifests("A03", drains_go_on),
+    on_manifests("A03", drains_can_proceed),
     on_manifests("D03", autoscalers_can_work),
-    on_manifests("H02", sidecars_are_left_out),
-    on_manifests("E01", policies_govern_something),
+    on_manifests("H02", metrics_exclude_sidecars),
+    on_manifests("E01", policies_select_pods),
 )

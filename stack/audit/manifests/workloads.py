@@ -25,7 +25,7 @@ _NO_SECRET = re.compile(r"|true|false|yes|no|on|off|[01]|/.*|.*[$<{].*", re.IGNO
 """Values that are no secret: switches, file paths and placeholders."""
 
 
-def pods_end_in_time(system: System) -> Iterator[Breach | None]:
+def grace_periods_cover_pre_stop(system: System) -> Iterator[Breach | None]:
     """Compare the preStop sleep with the grace period, which includes the sleep."""
     for workload in system.workloads:
         grace = workload.template.spec.termination_grace_period_seconds
@@ -50,7 +50,7 @@ def _pause(container: Container) -> int:
     return sum(map(int, _SLEEP.findall(command)))
 
 
-def probes_end_in_time(system: System) -> Iterator[Breach | None]:
+def probes_do_not_overlap(system: System) -> Iterator[Breach | None]:
     """Compare the timeout of each probe with its period."""
     for workload in system.workloads:
         for place, index, container in workload.containers:
@@ -119,8 +119,8 @@ def _is_secret(name: str, value: str) -> bool:
 
 
 RULES = (
-    on_manifests("T05", pods_end_in_time),
-    on_manifests("T07", probes_end_in_time),
+    on_manifests("T05", grace_periods_cover_pre_stop),
+    on_manifests("T07", probes_do_not_overlap),
     on_manifests("P03", revisions_can_be_rolled_back),
     on_manifests("S01", files_hold_no_secret),
 )
