@@ -60,7 +60,7 @@ class Platform:
                 for build in tier.components(self.graph, environment, self.links):
                     with refusals.collected():
                         found.append(build())
-        refusals.tell()
+        refusals.raise_collected()
         guards = self._guards({component.namespace for component in found})
         classes = PriorityClasses(name="priority-classes", namespace=CLUSTER)
         return tuple(sorted((classes, *guards, *found), key=attrgetter("folder")))

@@ -1,4 +1,4 @@
-"""Everything that the parts of a platform refuse, collected into one error."""
+"""Collects the refusals of all parts of a platform into one error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Refusals:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """A block that ends at its first refusal. The refusal is stored, and the program continues after the block."""
+        """A block that ends at its first refusal. The refusal is stored, and the code after the block runs."""
         try:
             yield
         except ValidationError as error:
@@ -31,8 +31,8 @@ class Refusals:
         except InvalidInputError as error:
             self._errors.append(error)
 
-    def tell(self) -> None:
-        """Raise `InvalidInputError` with every refusal, if there is any."""
+    def raise_collected(self) -> None:
+        """Raise one `InvalidInputError` with all collected refusals. Does nothing if there are none."""
         if self._errors:
             raise InvalidInputError.joined(self._errors)
 
