@@ -278,7 +278,7 @@ def _step_conflicts(step: SagaStep, calls: Mapping[str, OutboundCall]) -> Iterat
             yield f" names outbound call {name}, which does not exist"
         elif step.attempt_timeout < calls[name].timeout.overall:
             longest = calls[name].timeout.overall
-            yield f": attempt_timeout {step.attempt_timeout} is shorter than its call {name} may take: {longest}"
+            yield f": attempt_timeout {step.attempt_timeout} is shorter than timeout.overall of call {name}: {longest}"
 
 
 def _stores_of(models: Models) -> Iterator[tuple[str, str]]:

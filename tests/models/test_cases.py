@@ -115,7 +115,7 @@ def test_mc5_the_longer_of_two_cooldowns_applies(
     (candidate, *_) = tested.runtime.candidates(tested.runtime.declared("llm.generate")[1], "llm.generate")
     policy = tested.runtime.declared("llm.generate")[1].routes["llm.generate"].cooldown
     for word in order:
-        tested.runtime.cooldowns.note(candidate, "rate_limited", float(word), policy)
+        tested.runtime.cooldowns.record(candidate, "rate_limited", float(word), policy)
     clock.advance(9.9)
     assert driver.ask(tested) == FROM_B
     clock.advance(0.2)
@@ -133,7 +133,7 @@ def test_mc6_an_exhausted_quota_rests_all_deployments_of_the_credential_and_is_l
     assert driver.ask(tested) == FROM_B
     rests = [event for event in tested.events.of("transition") if event.policy == "cooldown"]
     assert [(event.target, event.reason, event.delay) for event in rests] == [("a", "quota_exhausted", 900.0)]
-    assert caplog.text.count("model deployment a rests for 900 s: quota_exhausted") == 1
+    assert caplog.text.count("model deployment a is in cooldown for 900 s: quota_exhausted") == 1
     clock.advance(2)
     driver.ask(tested)
     assert tested.calls == (2, 7)

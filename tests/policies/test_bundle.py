@@ -149,7 +149,7 @@ def test_an_operation_that_names_an_undeclared_call_is_refused() -> None:
     assert "names outbound call nobody.nothing, which does not exist" in refused(changed)
 
 
-def test_a_saga_that_names_an_undeclared_call_or_is_shorter_than_its_calls_is_refused() -> None:
+def test_a_saga_step_that_names_an_undeclared_call_or_is_shorter_than_its_call_is_refused() -> None:
     changed = document()
     (run,) = (call for call in changed["outbound"] if call["name"] == "model-adapter.generate:plan")
     run["timeout"]["overall"] = "4s"
@@ -157,7 +157,7 @@ def test_a_saga_that_names_an_undeclared_call_or_is_shorter_than_its_calls_is_re
     changed["sagas"] = [{"name": "keeping", "timeout": "1m", "steps": [step]}] * 2
     changed["inbound"][0]["saga"] = "losing"
     said = refused(changed)
-    assert f"call {run['name']} may take: 4s" in said
+    assert f"is shorter than timeout.overall of call {run['name']}: 4s" in said
     assert "step store names outbound call nobody.nothing, which does not exist" in said
     assert "saga keeping version 1 is declared twice" in said
     assert "names saga losing, which does not exist" in said

@@ -278,7 +278,7 @@ class ModelAttempt:
         self._usage = self._used() if usage is None else usage
         if isinstance(error, ModelStreamError):
             error.usage = self._usage
-        self._cooldowns.note(self.candidate, found, self._retry_after, self._route.cooldown)
+        self._cooldowns.record(self.candidate, found, self._retry_after, self._route.cooldown)
         self._admission.failed(error)
         self.state = Failed(found)
         return error

@@ -39,7 +39,7 @@ FALL_BACK: frozenset[ErrorClass] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Every candidate rests. Attempt again after `seconds`, when the first candidate may be used."""
+    """No candidate may be attempted now. Attempt again after `seconds`, when the first candidate may be attempted."""
 
     seconds: float
 
@@ -98,7 +98,7 @@ class ModelCall:
             raise self._failure or self._refused("context_exceeded" if self._candidates else "no_candidate")
         earliest = NEVER
         for candidate in usable:
-            wait = self._resting(candidate)
+            wait = self._blocked_for(candidate)
             if not wait:
                 attempt = self._admitted(candidate)
                 if isinstance(attempt, ModelAttempt):
@@ -113,7 +113,7 @@ class ModelCall:
         raise self._refused("no_candidate", None if earliest == NEVER else earliest)
 
     def hedge(self) -> ModelAttempt | None:
-        """An attempt beside the one that runs. `None` if no other candidate may be attempted now."""
+        """A second attempt while the first attempt runs. `None` if no other candidate may be attempted now."""
         if self.attempts >= self.route.fallback.max_attempts:
             return None
         try:
@@ -122,8 +122,8 @@ class ModelCall:
             return None
         return None if isinstance(attempt, Wait) else attempt
 
-    def has_no_budget(self, attempt: ModelAttempt, error: BudgetExceededError) -> None:
-        """Note that a budget refused the attempt.
+    def budget_refused(self, attempt: ModelAttempt, error: BudgetExceededError) -> None:
+        """End the attempt because a budget refused it.
 
         Raises `ModelRefusedError` for a budget of the tenant, because that budget refuses every candidate.
         """
@@ -160,9 +160,10 @@ class ModelCall:
         ]
         return sorted(fitting, key=lambda candidate: self._tried[candidate.name])
 
-    def _resting(self, candidate: Candidate) -> float:
+    def _blocked_for(self, candidate: Candidate) -> float:
+        """Seconds until neither a cooldown nor a full budget blocks the candidate."""
         full = self._full.get(candidate.name, 0.0) - self._clock.monotonic()
-        return max(self._cooldowns.resting(candidate), full, 0.0)
+        return max(self._cooldowns.remaining(candidate), full, 0.0)
 
     def _admitted(self, candidate: Candidate) -> ModelAttempt | float:
         """An attempt at the candidate, or the seconds until its breaker may admit one."""

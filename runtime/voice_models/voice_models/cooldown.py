@@ -1,4 +1,4 @@
-"""Cooldowns: after some errors of its provider, a deployment rests, which means that it is not attempted for a time."""
+"""Cooldowns: after some errors of its provider, the runtime does not attempt a deployment for some time."""
 
 from __future__ import annotations
 
@@ -13,64 +13,64 @@ from voice_models.classification import ErrorClass
 
 
 class _Key(NamedTuple):
-    """The deployment and the credential that rest. An empty field stands for all deployments or all credentials."""
+    """The deployment and the credential in cooldown. An empty field means all deployments or all credentials."""
 
     deployment: str
     credential: str
 
 
-class _Rest(NamedTuple):
+class _Cooldown(NamedTuple):
     until: float
     reason: ErrorClass
 
 
 class Cooldowns:
-    """The resting deployments of one process. A reload of the bundle keeps them."""
+    """The deployments of one process that are in cooldown. A reload of the bundle keeps the cooldowns."""
 
     def __init__(self, clock: Clock, events: Events) -> None:
         self._now = clock.monotonic
         self._events = events
-        self._rests: dict[_Key, _Rest] = {}
+        self._cooldowns: dict[_Key, _Cooldown] = {}
 
-    def resting(self, candidate: Candidate) -> float:
-        """Seconds until the candidate may be attempted; 0 if it does not rest."""
+    def remaining(self, candidate: Candidate) -> float:
+        """Seconds until the candidate may be attempted; 0 if it is not in cooldown."""
         credential = candidate.deployment.credential
         keys = (_Key(candidate.name, credential), _Key("", credential), _Key(candidate.name, ""))
-        until = max((self._rests[key].until for key in keys if key in self._rests), default=0.0)
+        until = max((self._cooldowns[key].until for key in keys if key in self._cooldowns), default=0.0)
         return max(until - self._now(), 0.0)
 
     def reasons(self, candidate: Candidate) -> Iterator[ErrorClass]:
-        """The reasons for which the candidate rests now."""
+        """The error classes that put the candidate into its current cooldowns."""
         credential = candidate.deployment.credential
         for key in (_Key(candidate.name, credential), _Key("", credential), _Key(candidate.name, "")):
-            if key in self._rests and self._rests[key].until > self._now():
-                yield self._rests[key].reason
+            if key in self._cooldowns and self._cooldowns[key].until > self._now():
+                yield self._cooldowns[key].reason
 
-    def note(self, candidate: Candidate, reason: ErrorClass, asked: float | None, policy: Policy) -> None:
-        """Begin a rest if the error class `reason` requires it.
+    def record(self, candidate: Candidate, reason: ErrorClass, retry_after: float | None, policy: Policy) -> None:
+        """Start a cooldown if the error class `reason` requires one.
 
-        `asked` is the wait in seconds that the provider named.
+        `retry_after` is the wait in seconds that the provider named.
         """
         key, seconds = _Key(candidate.name, candidate.deployment.credential), 0.0
         match reason:
             case "rate_limited":
-                seconds = min(asked or policy.default.seconds, policy.max.seconds)
+                seconds = min(retry_after or policy.default.seconds, policy.max.seconds)
             case "overloaded":
-                seconds = min(asked or 0.0, policy.max.seconds)
+                seconds = min(retry_after or 0.0, policy.max.seconds)
             case "quota_exhausted" | "authentication":
                 key, seconds = key._replace(deployment=""), policy.quota.seconds
             case "model_not_found":
                 key, seconds = key._replace(credential=""), policy.quota.seconds
         if seconds:
-            self._rest(key, candidate, reason, seconds)
+            self._start(key, candidate, reason, seconds)
 
-    def _rest(self, key: _Key, candidate: Candidate, reason: ErrorClass, seconds: float) -> None:
+    def _start(self, key: _Key, candidate: Candidate, reason: ErrorClass, seconds: float) -> None:
         now = self._now()
         until = now + seconds
-        before = self._rests.get(key)
+        before = self._cooldowns.get(key)
         if before is None or before.until < until:
-            self._rests[key] = _Rest(until, reason)
-        if before is None or before.until <= now:  # one event for each rest, not for each request in flight
+            self._cooldowns[key] = _Cooldown(until, reason)
+        if before is None or before.until <= now:  # one event for each cooldown, not for each request in flight
             self._events.publish(
-                Event("transition", "cooldown", candidate.name, 0, seconds, "in use", "resting", reason)
+                Event("transition", "cooldown", candidate.name, 0, seconds, "available", "in_cooldown", reason)
             )

@@ -1,4 +1,4 @@
-"""The answers of a fake provider in OpenAI's form, and its faults."""
+"""Answers of the fake provider in OpenAI's wire form: healthy answers and errors."""
 
 from __future__ import annotations
 

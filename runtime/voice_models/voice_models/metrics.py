@@ -1,7 +1,7 @@
-"""The exported metrics of model calls. Those of all other calls are in `voice_runtime.metrics`.
+"""The exported metrics of model calls. The metrics of all other calls are in `voice_runtime.metrics`.
 
-Label values are names in the bundle or words of this package, so the bundle bounds their number. A tenant is never a
-label. The histograms have the names of OpenTelemetry's conventions for generative AI.
+Label values are names in the bundle or constants of this package, so the bundle bounds their number. A tenant is never
+a label. The histograms have the names of OpenTelemetry's conventions for generative AI.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_tokens_total",
         "counter",
-        "Tokens of attempts, or characters or seconds of sound if the provider bills those.",
+        "Tokens of attempts. If the provider bills characters or seconds of audio, their number.",
         (*_CANDIDATE, "direction", "source"),
         _counter(lambda counts: counts.tokens),
     ),
@@ -131,7 +131,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_cooldown",
         "gauge",
-        "1 while a deployment rests, by the error class that began the rest.",
+        "1 while a deployment is in cooldown, by the error class that started the cooldown.",
         ("candidate", "reason"),
         _cooldowns,
     ),
@@ -145,7 +145,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_budget_without_store_total",
         "counter",
-        "Reservations and settlements of a token budget without its store.",
+        "Reservations and settlements that a token budget made without its store.",
         ("budget",),
         _budgets_without_store,
     ),

@@ -1,4 +1,4 @@
-"""One call on the network: makes the attempts on which `ModelCall` decides, and returns the answer for the SDK."""
+"""Makes one model call: sends the attempts that `ModelCall` chooses, and returns the answer to the SDK."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RoutedCall:
         self._call = runtime.begin(declared.name, request)
         self._caller = caller()
         self._cache_key = ""
-        self._is_over = False
+        self._has_ended = False
 
     @property
     def _route(self) -> ModelRoute:
@@ -54,12 +54,12 @@ class RoutedCall:
             _, limit = outbound.begin(outbound.now())
             await outbound.queue(bulkhead, limit, 0, None)
         try:
-            return await self._cached() or await self._answered()
+            return await self._cached() or await self._from_candidates()
         except BaseException as error:
-            self._over("refused" if isinstance(error, ModelRefusedError) else _kind_of(error))
+            self._end_once("refused" if isinstance(error, ModelRefusedError) else _kind_of(error))
             raise
 
-    async def _answered(self) -> httpx.Response:
+    async def _from_candidates(self) -> httpx.Response:
         while True:
             attempt = self._call.next()
             if isinstance(attempt, Wait):
@@ -81,12 +81,12 @@ class RoutedCall:
         if span is None:
             return None
         kept: list[bytes] | None = [] if self._cache_key else None
-        return Exchange(attempt, span, self._send, self._ended, idle=self._runtime.idle(self._call), kept=kept)
+        return Exchange(attempt, span, self._send, self._settle, idle=self._runtime.idle(self._call), kept=kept)
 
     # --- hedging
 
     async def _hedged(self, exchange: Exchange, hedge: ModelHedge) -> httpx.Response:
-        """The first answer of the exchange and of a second one, which starts after the delay. Raises `ModelError`."""
+        """The first answer of two exchanges. The second exchange starts after the delay. Raises `ModelError`."""
         budget = self._runtime.hedges(self._call, hedge)
         budget.calls.add(self._outbound.now())
         running = {asyncio.ensure_future(exchange.open(self._prepared)): exchange}
@@ -101,7 +101,7 @@ class RoutedCall:
             await asyncio.gather(*running, return_exceptions=True)
 
     async def _second(self, budget: RetryBudget) -> Exchange | None:
-        """The exchange with the next candidate. `None` if budget, candidates or tokens do not allow it."""
+        """The exchange with the next candidate. `None` if hedge budget, candidates or token budgets permit none."""
         attempt = self._call.hedge() if budget.spend() else None
         if attempt is None:
             return None
@@ -124,7 +124,7 @@ class RoutedCall:
                     return task.result()
 
     def _prepared(self, attempt: ModelAttempt) -> httpx.Request:
-        """The request for the candidate. Raises `OSError` if the key's file holds no key."""
+        """The request for the candidate. Raises `OSError` if its file holds no API key."""
         candidate, request, timeout = attempt.candidate, attempt.request, self._route.timeout
         address = candidate.provider.address
         key = _key_in(candidate.deployment.credential)
@@ -153,19 +153,19 @@ class RoutedCall:
 
     # --- settlement
 
-    async def _ended(self, exchange: Exchange) -> None:
+    async def _settle(self, exchange: Exchange) -> None:
         """Settle an attempt. If the caller got content of the attempt, also end the call."""
         attempt = exchange.attempt
         await self._runtime.settle(attempt, exchange.span, self._caller.tenant)
         if attempt.is_committed and isinstance(attempt.state, Settled):
             event = attempt.state.event
-            self._over(_kind(event), event)
+            self._end_once(_kind(event), event)
             self._keep(exchange, event)
 
-    def _over(self, kind: CallKind, event: ModelAttempted | None = None) -> None:
-        if self._is_over:
+    def _end_once(self, kind: CallKind, event: ModelAttempted | None = None) -> None:
+        if self._has_ended:
             return
-        self._is_over = True
+        self._has_ended = True
         if self._outbound.bulkhead is not None:
             self._outbound.bulkhead.leave()
         self._runtime.ended(self._call, kind, event)
@@ -183,11 +183,11 @@ class RoutedCall:
         if found is None:
             return None
         self._runtime.statistics.cache_hits[call.route_name] += 1
-        self._over("successful")
+        self._end_once("successful")
         return httpx.Response(200, headers={"content-type": found.content_type}, content=found.content)
 
     def _keep(self, exchange: Exchange, event: ModelAttempted) -> None:
-        """Cache a complete answer of the preferred model. The key names that model, so other answers are not cached."""
+        """Cache a complete answer of the preferred model. The cache key names only that model."""
         policy, preferred = self._route.cache, self._call.preferred
         if policy is None or preferred is None or event.finish_reason != "stop" or exchange.kept is None:
             return
@@ -206,7 +206,7 @@ def _key_in(credential: str) -> str:
 
 @lru_cache(maxsize=256)
 def _url(scheme: str, host: str, port: int, path: str, query: bytes) -> httpx.URL:
-    """The URL of an endpoint. URLs are cached, because httpx takes longer to build one than a call takes to decide."""
+    """The URL of an endpoint. URLs are cached, because httpx takes long to build one."""
     return httpx.URL(scheme=scheme, host=host, port=port, path=path, query=query or None)
 
 

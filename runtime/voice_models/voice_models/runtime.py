@@ -108,7 +108,7 @@ class ModelRuntime:
             total = call.route.timeout.total.seconds
             attempt.reserved(await self.budgets.reserve(claims, call.request.reserved_tokens, total))
         except BudgetExceededError as error:
-            call.has_no_budget(attempt, error)
+            call.budget_refused(attempt, error)
             return None
         except BaseException:
             attempt.cancelled()
@@ -139,7 +139,7 @@ class ModelRuntime:
         event = attempt.settled(tenant)
         if event is None:
             return
-        self.statistics.note(event, attempt.request.form.operation)
+        self.statistics.record(event, attempt.request.form.operation)
         end_span(span, event, attempt.captured_answer)
         for sink in self._sinks:
             sink.on_attempt(event)

@@ -1,6 +1,6 @@
 """An incremental parser of server-sent events, as the WHATWG HTML standard defines them (9.2).
 
-It keeps the bytes of each frame, so that the caller can get them unchanged.
+The parser keeps the bytes of each frame, so that the SDK gets the provider's bytes unchanged.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """Matches the end of a frame. The groups are atomic, so CR LF is one line end and never two."""
 LONGEST_BLANK_LINE = 4
+"""Bytes of the longest end of a frame: CR LF CR LF."""
 ONE_FRAME = re.compile(rb"data: ([^\r\n]*)\n\n")
 """Matches a chunk that is exactly one frame with one line. Most chunks are, so they get a fast path."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -38,7 +39,7 @@ class FrameParser:
 
     @property
     def pending(self) -> int:
-        """Number of bytes of the incomplete last frame. By the standard the end of the stream discards them."""
+        """Number of bytes of the incomplete last frame. The standard discards them at the end of the stream."""
         return len(self._buffer)
 
     def feed(self, chunk: bytes) -> list[Frame]:

@@ -17,7 +17,7 @@ from voice_models.usage import ModelAttempted
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The candidate may be attempted: it does not rest, and its breaker admits the attempt."""
+    """The candidate may be attempted: it is not in cooldown, and its breaker admits the attempt."""
 
 
 @dataclass(frozen=True, slots=True)

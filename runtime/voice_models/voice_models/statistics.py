@@ -60,7 +60,7 @@ class ModelStatistics:
         self.first_content = distributions()
         self.per_output = distributions()
 
-    def note(self, event: ModelAttempted, operation: str) -> None:
+    def record(self, event: ModelAttempted, operation: str) -> None:
         """Count one attempt."""
         of, error = (event.route, event.deployment), event.error_class or ""
         self.attempts[(*of, error or ("successful" if event.ending == "finished" else "cancelled"))] += 1

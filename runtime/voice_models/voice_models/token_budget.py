@@ -1,7 +1,7 @@
 """Token budgets: the runtime reserves tokens before an attempt, and settles the used tokens once after it.
 
 One script decides on all budgets of an attempt in the same store, in one round trip. While the store is unreachable, or
-if no store is connected, each replica enforces its local share or refuses, by `when_store_unavailable`.
+if no store is connected, each replica enforces its local share or refuses, as `when_store_unavailable` says.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Claim(NamedTuple):
 
     @property
     def is_of_deployment(self) -> bool:
-        """True if the budget is the deployment's, so that another candidate may have room."""
+        """True if the budget belongs to a deployment. The budget of another candidate may then have room."""
         return self.policy.key == "deployment"
 
 
@@ -98,11 +98,11 @@ class TokenBudgets:
             for store, of_store in groupby(sorted(claims, key=_store_of), key=_store_of):
                 await self._hold(reservation, tuple(of_store), store, total)
         except BudgetExceededError as error:
-            self._of(error.claim.budget).rejected += 1
+            self._statistics_of(error.claim.budget).rejected += 1
             await self.settle(reservation, 0)
             raise
         for claim in (claim for hold in reservation.holds for claim in hold.claims):
-            self._of(claim.budget).admitted += 1
+            self._statistics_of(claim.budget).admitted += 1
         return reservation
 
     async def settle(self, reservation: Reservation, used: int) -> None:
@@ -141,7 +141,7 @@ class TokenBudgets:
         now = self._now()
         for claim in claims:
             policy = claim.policy
-            self._of(claim.budget).without_store += 1
+            self._statistics_of(claim.budget).without_store += 1
             if policy.when_store_unavailable == "closed":
                 raise BudgetExceededError(claim, RETRY_CLOSED)
             share = max(int(policy.tokens * policy.local_share.fraction), 1)
@@ -157,7 +157,7 @@ class TokenBudgets:
             await self._run(hold.claims, hold.store, ("settle", tokens, hold.expires, used))
         except Exception:  # noqa: BLE001  # the store is unreachable, and its reservation will expire
             for claim in hold.claims:
-                self._of(claim.budget).without_store += 1
+                self._statistics_of(claim.budget).without_store += 1
 
     async def _run(self, claims: tuple[Claim, ...], store: str, operation: tuple[str, int, float, int]) -> list[int]:
         keys = [self._key(claim) for claim in claims]
@@ -181,7 +181,7 @@ class TokenBudgets:
         windows[key] = window  # the most recently used window is last
         return window
 
-    def _of(self, budget: str) -> BudgetStatistics:
+    def _statistics_of(self, budget: str) -> BudgetStatistics:
         return self.statistics.setdefault(budget, BudgetStatistics())
 
     def _now(self) -> float:

@@ -3,8 +3,8 @@
 runtime = ModelRuntime(Runtime.load("/etc/voice/policy"))
 client = AsyncOpenAI(http_client=httpx.AsyncClient(transport=ModelTransport(runtime, "llm.generate")))
 
-The transport sets host, key and model of each attempt, and ignores those of the SDK. The SDK never retries: it gets
-every failure as a `ModelError`, which is neither an httpx error nor a status.
+The transport sets host, API key and model of each attempt, and ignores the SDK's values. The SDK gets every failure as
+a `ModelError`. It never retries after one, because it retries only after httpx errors and HTTP statuses.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class SyncModelTransport(httpx.BaseTransport):
         return httpx.Response(response.status_code, headers=headers, stream=stream, extensions=extensions)
 
     def close(self) -> None:
-        """As `ModelTransport.aclose`."""
+        """Like `ModelTransport.aclose`."""
         self._run(self._transport.aclose())
 
 

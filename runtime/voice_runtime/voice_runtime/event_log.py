@@ -23,7 +23,7 @@ _LEVELS = {
     "open": logging.WARNING,
     "forced_open": logging.WARNING,
     "disabled": logging.WARNING,
-    "resting": logging.WARNING,
+    "in_cooldown": logging.WARNING,
     "partial": logging.WARNING,
     "full": logging.WARNING,
     "rejected": logging.WARNING,
@@ -109,7 +109,7 @@ def _text(event: Event) -> str:
             text += f" for {seconds_of(event.delay)}" if event.delay is not None else ""
             text += f": {event.reason}" if event.reason else ""
         case "transition", "cooldown":
-            text = f"model deployment {target} rests for {seconds_of(event.delay or 0.0)}: {event.reason}"
+            text = f"model deployment {target} is in cooldown for {seconds_of(event.delay or 0.0)}: {event.reason}"
         case "transition", _:
             text = f"degradation level of {target} changed from {event.before} to {event.after}: {event.reason}"
         case "retry", _:

@@ -19,7 +19,7 @@ from voice_saga.observation import Observation
 
 
 class Execution:
-    """Runs the sagas of one definition in one process. They share the retry budgets."""
+    """Runs the actions and compensations of one definition in one process. All its sagas share the retry budgets."""
 
     def __init__(
         self,
@@ -52,7 +52,8 @@ class Execution:
     async def act(self, context: StepContext, remaining: float, room: int) -> Any:
         """Run the action with retries, and return its result. Raises the action's error.
 
-        The action may take its own timeout, but at most `remaining` seconds. Result and messages may take `room` bytes.
+        The action may run until the timeout of its step, but at most `remaining` seconds. Result and messages together
+        may have `room` bytes.
         """
         outbound = self._actions[context.step]
         action = checked(self.definition.actions[context.step], room)
@@ -62,7 +63,7 @@ class Execution:
             return await Timeout(outbound.name, remaining).call(outbound.call, action, context)
 
     async def undo(self, context: StepContext, room: int) -> None:
-        """Run the compensation. Any error is retried, as often as the policy allows. Raises the last error."""
+        """Run the compensation. Retry after any error, as often as the policy allows. Raises the last error."""
         retry, timeout = self._compensations[context.step]
         compensation = checked(self.definition.compensation(context.step), room)
 
