@@ -1,4 +1,4 @@
-"""Sagas for tests: short times, and actions that record their executions."""
+"""Sagas for tests: their retries wait only milliseconds, and their actions record each execution."""
 
 from __future__ import annotations
 

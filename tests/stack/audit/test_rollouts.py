@@ -56,7 +56,7 @@ def test_t07_finds_a_liveness_probe_that_checks_dependencies_and_probes_that_ove
 
 
 @pytest.mark.parametrize(
-    ("check", "asked"),
+    ("check", "requested"),
     [
         ({"exec": {"command": ["ask", "store"]}}, "ask store"),
         ({"grpc": {"port": 9000, "service": "ready"}}, "ready"),
@@ -64,10 +64,10 @@ def test_t07_finds_a_liveness_probe_that_checks_dependencies_and_probes_that_ove
         ({"tcpSocket": {"port": 9000}}, None),
     ],
 )
-def test_t07_compares_every_check_that_may_ask_a_dependency(check: dict[str, Any], asked: str | None) -> None:
+def test_t07_compares_exec_and_grpc_probes_but_not_tcp_probes(check: dict[str, Any], requested: str | None) -> None:
     breaches = found("T07", workload(container={"livenessProbe": check, "readinessProbe": check}))
     assert [each.arithmetic.partition(",")[0] for each in breaches] == (
-        [f"liveness and readiness both request {asked}"] if asked else []
+        [f"liveness and readiness both request {requested}"] if requested else []
     )
 
 
@@ -81,7 +81,9 @@ def test_a03_finds_a_single_replica_a_missing_budget_and_a_budget_that_blocks_dr
     (alone,) = found("A03", workload(spec={"replicas": 1}))
     assert alone.path == "shop/a: replicas"
     batch = CALLER.model_copy(update={"name": "another"})
-    assert found("A03", workload(spec={"replicas": 1}), nodes=(batch, STORE)) == (), "the pods have no target"
+    assert found("A03", workload(spec={"replicas": 1}), nodes=(batch, STORE)) == (), (
+        "no service with an availability target runs in the pods"
+    )
     (without,) = found("A03", two)
     assert without.proposal == "maxUnavailable: 1"
     assert found("A03", two, budget(maxUnavailable=1)) == ()
@@ -104,7 +106,9 @@ def test_a03_finds_a_single_replica_a_missing_budget_and_a_budget_that_blocks_dr
         (1, {"maxUnavailable": 1}, False),
     ],
 )
-def test_a03_counts_the_pods_that_a_budget_lets_go(replicas: int, spec: dict[str, Any], blocks: bool) -> None:
+def test_a03_counts_the_pods_that_a_disruption_budget_lets_a_drain_evict(
+    replicas: int, spec: dict[str, Any], blocks: bool
+) -> None:
     """Kubernetes rounds percentages up: 67 % of 3 pods are all 3."""
     batch = CALLER.model_copy(update={"name": "another"})
     breaches = found("A03", workload(spec={"replicas": replicas}), budget(**spec), nodes=(batch, STORE))
@@ -123,8 +127,8 @@ def test_a03_finds_nothing_in_an_environment_with_one_replica_per_service() -> N
 
 @pytest.mark.parametrize(("sleep", "count"), [(4, 1), (5, 0)])
 def test_p01_finds_a_pod_that_stops_before_its_endpoint_is_withdrawn(sleep: int, count: int) -> None:
-    led_to = {"kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"selector": {"app": "a"}}}
-    assert len(found("P01", workload(container=sleeping(sleep)), led_to)) == count
+    selecting = {"kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"selector": {"app": "a"}}}
+    assert len(found("P01", workload(container=sleeping(sleep)), selecting)) == count
     assert found("P01", workload(container=sleeping(0))) == (), "no Service selects the pods"
 
 
@@ -143,12 +147,12 @@ def test_p02_finds_members_that_are_ready_before_they_have_caught_up() -> None:
         assert found("P02", other, nodes=(store,)) == (), action
     apart = workload("StatefulSet", {"livenessProbe": LIVE, "readinessProbe": READY}, spec=spec)
     assert found("P02", apart, nodes=(store,)) == ()
-    assert found("P02", alike) == (), "its members are independent"
+    assert found("P02", alike) == (), "the members of this StatefulSet are independent"
     required: dict[str, Any] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}
     quorum = workload("StatefulSet", spec={**spec, "volumeClaimTemplates": [{}]}, affinity=required)
     assert len(found("P02", quorum)) == 1
     spread = workload("StatefulSet", spec={**spec, "volumeClaimTemplates": [{}]}, affinity={"nodeAffinity": {}})
-    assert found("P02", spread) == (), "its members may share a host"
+    assert found("P02", spread) == (), "the members of this StatefulSet may share a node"
 
 
 def test_p03_finds_a_statefulset_whose_bad_revision_blocks_its_rollback() -> None:
@@ -167,7 +171,7 @@ def named(document: dict[str, Any], namespace: str, name: str) -> dict[str, Any]
     return {**document, "metadata": {"name": name, "namespace": namespace}}
 
 
-def test_t05_takes_the_longest_deadline_of_the_gateway_and_of_a_service_that_calls_nobody() -> None:
+def test_t05_takes_the_longest_deadline_of_the_gateway_and_of_a_service_without_calls() -> None:
     routes = [
         operation(f"after-{seconds}s", stage(hard("a.read", "idempotent")), p95="20ms", deadline=f"{seconds}s")
         for seconds in (31, 2)
@@ -198,14 +202,16 @@ def test_a03_assumes_one_replica_by_default() -> None:
     }
     for documents in ((workload(),), (workload(spec={"replicas": 2}), scaler)):
         assert [each.path for each in found("A03", *documents)] == ["shop/a: replicas"]
-    assert found("A03", workload("DaemonSet")) == (), "each node runs one"
+    assert found("A03", workload("DaemonSet")) == (), "a DaemonSet runs a pod on each node"
 
 
 @pytest.mark.parametrize(("kind", "sleep", "count"), [("LoadBalancer", 9, 1), ("LoadBalancer", 10, 0), (None, 5, 0)])
-def test_p01_waits_for_the_load_balancer_in_front_of_a_pod(kind: str | None, sleep: int, count: int) -> None:
+def test_p01_requires_a_sleep_of_the_ingress_grace_behind_a_load_balancer(
+    kind: str | None, sleep: int, count: int
+) -> None:
     spec = {"selector": {"app": "a"}, **({"type": kind} if kind else {})}
-    led_to = {"kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": spec}
-    balanced = of_manifests(workload(container=sleeping(sleep)), led_to)
+    balancer = {"kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": spec}
+    balanced = of_manifests(workload(container=sleeping(sleep)), balancer)
     settings = balanced.environment.settings.model_copy(update={"ingress_grace": Duration("10s")})
     balanced.environment = balanced.environment.model_copy(update={"settings": settings})
     assert [each.proposal for each in verdict("P01", balanced).findings] == ["10"] * count

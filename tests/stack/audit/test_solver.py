@@ -1,4 +1,4 @@
-"""The budget solver: its values satisfy the rules, and the constraints that it names are the binding ones."""
+"""The budget solver: its values satisfy the rules, and each constraint that it names is binding."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def solved(*nodes: Node, flows: tuple[Flow, ...] = ()) -> Solution:
     return solve(small_platform(*nodes, flows=flows), on=DAY)
 
 
-def told(solution: Solution) -> dict[tuple[str, str], tuple[str, str]]:
+def changed_values(solution: Solution) -> dict[tuple[str, str], tuple[str, str]]:
     return {(change.path, change.field): (change.old, change.new) for change in solution.changes}
 
 
@@ -55,7 +55,7 @@ def test_retries_in_every_layer_are_reduced_to_one_layer() -> None:
     assert broken_rules(before) >= {"R01", "R02", "R03", "R04", "R09", "T01", "T02", "T03"}
     solution = solve(before, on=DAY)
     assert (broken_rules(solution.platform), solution.infeasible, solution.remaining) == (set(), (), ())
-    retries = {path: values for (path, field), values in told(solution).items() if field.startswith("retr")}
+    retries = {path: values for (path, field), values in changed_values(solution).items() if field.startswith("retr")}
     assert set(retries) == {
         "gateway.ask → hop1.run",
         "hop1.run → hop2.run",
@@ -63,12 +63,12 @@ def test_retries_in_every_layer_are_reduced_to_one_layer() -> None:
         "hop3.run → hop4.run",
         "store by openai-python",
     }
-    assert told(solution)["store by openai-python", "retries"] == ("None", "0")
-    assert told(solution)["gateway.ask → hop1.run", "retry"][1] == "None"
+    assert changed_values(solution)["store by openai-python", "retries"] == ("None", "0")
+    assert changed_values(solution)["gateway.ask → hop1.run", "retry"][1] == "None"
 
 
 def patient(gateway_timeout: str, client: str, adapter: str, sdk: str) -> list[Node]:
-    """A chain of callers that give up long before their callees."""
+    """A chain in which each caller stops waiting long before its callee stops working."""
     provider = datastore("provider", operation("ask", p95="1500ms", deadline=sdk))
     call = hard("provider.ask", "idempotent")
     adapting = service("adapter", operation("ask", stage(call), p95="1600ms", deadline=adapter))
@@ -101,7 +101,7 @@ def test_a_breaker_inside_the_retry_opens_after_two_requests() -> None:
         _ = before.components
     solution = solve(before, on=DAY)
     assert (broken_rules(solution.platform), solution.remaining, solution.refused) == (set(), (), ())
-    changed = told(solution)
+    changed = changed_values(solution)
     assert changed["a.run → store.read", "circuit_breaker.consecutive_failures"] == ("3", "7")
     change = next(each for each in solution.changes if "consecutive" in each.field)
     assert change.where is not None
@@ -135,27 +135,27 @@ def test_a_loop_that_cannot_end_within_ten_objectives_is_infeasible() -> None:
     assert bound.why == "one attempt of each call of the callee takes 200ms > 10 × 10ms = 100ms"
 
 
-def test_an_objective_below_its_calls_is_raised_as_long_as_the_flow_permits() -> None:
+def test_an_objective_below_the_sum_of_its_calls_is_raised_if_the_flow_permits() -> None:
     twice = (stage(hard("store.read", "idempotent")),) * 2
     inner = service("a", operation("run", *twice, p95="15ms", deadline="100ms"))
     route = gateway(
         operation("go", stage(hard("a.run", "idempotent", latency=Duration("30ms"))), p95="50ms", deadline="1s")
     )
     solution = solved(STORE, inner, route, flows=(flow("go", "100ms"),))
-    assert told(solution)["a.run", "latency"] == ("15ms", "20ms")
+    assert changed_values(solution)["a.run", "latency"] == ("15ms", "20ms")
     assert broken_rules(solution.platform) == set()
 
 
-def test_retries_without_room_are_removed_and_the_gateway_times_follow() -> None:
-    """300 ms are enough for one attempt of 10 ms to 50 ms, but not for a wait of 2 s."""
+def test_retries_that_do_not_fit_the_deadline_are_removed_and_the_grace_period_follows() -> None:
+    """A deadline of 300 ms is enough for one attempt of 10 ms to 50 ms, but not for a backoff of 2 s."""
     slow = TWICE.model_copy(update={"base_delay": Duration("2s"), "max_delay": Duration("2s")})
     inner = service(
         "a", operation("run", stage(hard("store.read", "idempotent", retry=slow)), p95="30ms", deadline="9s")
     )
     caller = service("b", operation("run", stage(hard("a.run", "idempotent")), p95="40ms", deadline="9s"))
     solution = solved(STORE, inner, caller)
-    assert told(solution)["a.run → store.read", "retry"][1] == "None"
-    assert told(solution)["a.run", "deadline"] == ("9s", "300ms")
+    assert changed_values(solution)["a.run → store.read", "retry"][1] == "None"
+    assert changed_values(solution)["a.run", "deadline"] == ("9s", "300ms")
     assert broken_rules(solution.platform) == set()
     assert ("shop/a", "terminationGracePeriodSeconds") in {(each.path, each.field) for each in solution.following}
 
@@ -168,13 +168,15 @@ def test_retries_that_would_overload_a_service_are_removed_and_missing_capacity_
         return solve(small_platform(callee, caller, load_share=1), on=DAY)
 
     assert "R10" not in broken_rules(loaded("182/s").platform)
-    assert told(loaded("182/s"))["b.run → a.run", "retry"][1] == "None"
+    assert changed_values(loaded("182/s"))["b.run → a.run", "retry"][1] == "None"
     (bound,) = loaded("201/s").infeasible
     assert (bound.rule, bound.path, bound.bound, bound.needed) == ("R10", "a", "200/s", "a maximum of 3 replicas")
 
 
 @pytest.mark.parametrize("load", ["1/m", "1/s", "50/s"])
-def test_a_breaker_of_ratios_gets_a_window_of_two_attempts_and_a_throughput_that_occurs(load: str) -> None:
+def test_a_ratio_breaker_gets_a_window_of_two_attempts_and_a_minimum_throughput_that_the_load_reaches(
+    load: str,
+) -> None:
     breaker = CircuitBreaker(
         consecutive_failures=None,
         failure_ratio=Ratio("50%"),
@@ -190,7 +192,7 @@ def test_a_breaker_of_ratios_gets_a_window_of_two_attempts_and_a_throughput_that
 
 def test_of_two_interior_hops_the_one_next_to_the_failure_keeps_its_retry() -> None:
     solution = solved(*chain(TWICE, TWICE, None))
-    assert {path for path, field in told(solution) if field == "retry"} == {"hop1.run → hop2.run"}
+    assert {path for path, field in changed_values(solution) if field == "retry"} == {"hop1.run → hop2.run"}
     assert "R02" not in broken_rules(solution.platform)
 
 
@@ -203,13 +205,15 @@ def test_the_longest_retry_is_removed_first_if_time_is_short() -> None:
     solution = solved(
         STORE, inner, service("b", operation("run", stage(hard("a.run", "idempotent")), p95="30ms", deadline="9s"))
     )
-    assert {path for path, field in told(solution) if field == "retry"} == {"a.run → store.read:slow"}
+    assert {path for path, field in changed_values(solution) if field == "retry"} == {"a.run → store.read:slow"}
 
 
-def test_a_caller_that_gives_up_early_waits_longer_instead_of_shortening_its_callee() -> None:
+def test_a_timeout_below_the_callees_deadline_is_raised_and_the_deadline_stays() -> None:
     inner = service("a", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="4s"))
     route = operation("go", stage(hard("a.run", "idempotent", timeout=Duration("20ms"))), p95="1s", deadline="9s")
-    assert told(solved(STORE, inner, gateway(route))) == {("gateway.go → a.run", "timeout"): ("20ms", "4150ms")}
+    assert changed_values(solved(STORE, inner, gateway(route))) == {
+        ("gateway.go → a.run", "timeout"): ("20ms", "4150ms")
+    }
 
 
 def test_the_report_names_each_change_with_its_line_and_the_infeasible_bounds() -> None:
@@ -232,12 +236,15 @@ def test_the_report_names_each_change_with_its_line_and_the_infeasible_bounds() 
     assert REPORTS["text"](solve(platform("prod"), on=DAY)) == "prod: the T, C and R rules hold; nothing to change"
 
 
-def test_grace_periods_and_the_timeouts_of_gateway_and_mesh_follow() -> None:
-    """knowledge-service may take 10 × 500 ms − 150 ms ≥ 2 × 2348 ms + 100 ms of backoff + 52 ms of PostgreSQL."""
+def test_grace_periods_and_the_timeouts_of_gateway_and_mesh_follow_a_lowered_deadline() -> None:
+    """knowledge-service may take 10 × 500 ms − 150 ms = 4850 ms.
+
+    Its two attempts, its backoff and PostgreSQL take 2 × 2348 ms + 100 ms + 52 ms = 4848 ms.
+    """
     late = Values()
     late.operations["retrieval-service", "search"]["deadline"] = Duration("40s")
     solution = solve(with_values(platform("prod"), late), on=DAY)
-    assert told(solution)["retrieval-service.search", "deadline"] == ("40s", "2348ms")
+    assert changed_values(solution)["retrieval-service.search", "deadline"] == ("40s", "2348ms")
     following = {(each.path, each.field): (each.old, each.new) for each in solution.following}
     assert following["VirtualService retrieval-service-grpc, knowledge-service", "timeout"] == ("40s", "2.348s")
     assert following["voice-apps/retrieval-service", "terminationGracePeriodSeconds"] == ("55", "18")

@@ -1,4 +1,4 @@
-"""The platform reports everything in one message: each fault with the setting or line that causes it."""
+"""The platform reports all faults in one message, each with the setting or line that causes it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Odd(Component):
 
 
 def odd(_graph: CallGraph, _environment: Environment, _links: Links) -> Iterator[Builder]:
-    """The same component twice. Then the tier itself raises an error."""
+    """Two components with the same conflicts. Then the tier raises an error."""
     yield partial(Odd, name="one", namespace="shop")
     yield partial(Odd, name="two", namespace="shop")
     raise InvalidInputError("tier.py:1", [Fault("tier", "is incomplete", "expected more")])
@@ -54,7 +54,7 @@ def refused(tenant: Tenant) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_no_component_hides_the_refusals_of_another_and_each_is_reported_once() -> None:
+def test_equal_faults_of_two_components_are_reported_once_and_hide_no_other_fault() -> None:
     decided_by = {"Odd.metrics": "metrics.retention"}
     assert refused(replace(toy.TENANT, tiers=(Tier(odd), *toy.TENANT.tiers), decided_by=decided_by)) == [
         "Pulumi.dev.yaml and 2 other places: 4 faults",
@@ -75,6 +75,6 @@ def test_every_call_whose_policy_cannot_be_enforced_is_named_with_its_line() -> 
     caller = service("a", operation("run", stage(*calls), p95="1s", deadline="2s"))
     with pytest.raises(InvalidInputError) as caught:
         assert small_platform(datastore("store", read, write), caller).components
-    told = {(fault.source, fault.path.partition(":")[0]) for fault in caught.value.faults}
-    assert told >= {(str(call.location), f"a.run → {call.name}") for call in calls}
+    reported = {(fault.source, fault.path.partition(":")[0]) for fault in caught.value.faults}
+    assert reported >= {(str(call.location), f"a.run → {call.name}") for call in calls}
     assert calls[0].location != calls[1].location

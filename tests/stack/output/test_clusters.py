@@ -88,7 +88,7 @@ def test_a_mirror_replaces_its_registry_in_every_image() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_pod_pulls_with_the_secret_and_only_missing_images(environment: str) -> None:
+def test_every_pod_pulls_only_missing_images_and_uses_the_pull_secret(environment: str) -> None:
     for _, pod in pod_specs(list(resources(environment))):
         assert pod["imagePullSecrets"] == [{"name": "registry"}]
         assert {container["imagePullPolicy"] for container in pod["containers"]} == {"IfNotPresent"}
@@ -126,7 +126,7 @@ GO_SERVERS = ("alertmanager", "blackbox-exporter", "consul", "grafana", "jaeger"
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_go_program_gets_its_limits_as_variables(environment: str) -> None:
+def test_every_go_program_gets_its_cpu_and_memory_limits_as_environment_variables(environment: str) -> None:
     own = {node.name for node in TENANT.graph.services if node.language == "go"}
     wanted, found = own | set(GO_SERVERS), set()
     for resource in resources(environment):
@@ -153,7 +153,7 @@ def test_dns_is_permitted_in_each_mode_of_the_node_local_cache(environment: str)
     assert len(policies) == len(namespaces)
 
 
-def test_a_dual_stack_cluster_has_its_dns_service_and_its_clients_in_both_families() -> None:
+def test_a_dual_stack_cluster_permits_dns_and_clients_of_both_address_families() -> None:
     found = with_settings(cluster_dns=("10.96.0.10/32", "fd00:10:96::a/128"))
     policies = {each["metadata"]["name"]: each for each in found if each["kind"] == "NetworkPolicy"}
     assert "fd00:10:96::a/128" in json.dumps(policies["allow-dns"])
