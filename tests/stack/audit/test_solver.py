@@ -135,6 +135,22 @@ def test_a_loop_that_cannot_end_within_ten_objectives_is_infeasible() -> None:
     assert bound.why == "one attempt of each call of the callee takes 200ms > 10 × 10ms = 100ms"
 
 
+def test_raising_the_objective_of_a_call_also_raises_the_bound_of_its_caller() -> None:
+    def bounds(inner_objective: Duration | None) -> set[str]:
+        twenty = loop(hard("store.read", "idempotent"), at_most=20, typically=1)
+        inner = stage(hard("a.run", "idempotent", latency=inner_objective))
+        nodes = (
+            STORE,
+            service("a", operation("run", twenty, p95="10ms", deadline="5s")),
+            service("b", operation("run", inner, p95="10ms", deadline="9s")),
+            service("c", operation("run", stage(hard("b.run", "idempotent")), p95="20ms", deadline="9s")),
+        )
+        return {bound.path for bound in solved(*nodes).infeasible}
+
+    assert bounds(None) == {"b.run → a.run", "c.run → b.run"}
+    assert bounds(Duration("20ms")) == set()
+
+
 def test_an_objective_below_the_sum_of_its_calls_is_raised_if_the_flow_permits() -> None:
     twice = (stage(hard("store.read", "idempotent")),) * 2
     inner = service("a", operation("run", *twice, p95="15ms", deadline="100ms"))
