@@ -63,7 +63,7 @@ def test_a_slow_connection_ends_at_the_connect_timeout(driver: Driver, tested: S
 # --- cooldowns
 
 
-def test_mc2_a_rate_limited_deployment_rests_for_the_time_that_the_provider_names(
+def test_mc2_a_rate_limited_deployment_is_in_cooldown_for_the_time_that_the_provider_names(
     driver: Driver, tested: Service, clock: FakeClock
 ) -> None:
     answers(tested, fake.error(429, headers={"retry-after-ms": "1500"}))
@@ -75,7 +75,7 @@ def test_mc2_a_rate_limited_deployment_rests_for_the_time_that_the_provider_name
     assert breaker(tested).failed == 0
 
 
-def test_mc3_a_rate_limited_deployment_rests_five_seconds_if_the_provider_names_no_time(
+def test_mc3_a_cooldown_lasts_five_seconds_if_the_provider_names_no_time(
     driver: Driver, tested: Service, clock: FakeClock
 ) -> None:
     answers(tested, fake.error(429))
@@ -87,7 +87,7 @@ def test_mc3_a_rate_limited_deployment_rests_five_seconds_if_the_provider_names_
 
 
 @pytest.mark.parametrize(("word", "seconds"), [("0.5", 0.5), ("6m0s", 60.0)], ids=["decimals", "capped"])
-def test_mc4_a_deployment_rests_as_long_as_the_provider_asks_up_to_the_maximum(
+def test_mc4_a_cooldown_lasts_as_long_as_the_provider_asks_up_to_the_maximum(
     driver: Driver, tested: Service, clock: FakeClock, word: str, seconds: float
 ) -> None:
     answers(tested, fake.error(429, headers={"retry-after": word}))
@@ -122,7 +122,7 @@ def test_mc5_the_longer_of_two_cooldowns_applies(
     assert driver.ask(tested) == FROM_A
 
 
-def test_mc6_an_exhausted_quota_rests_all_deployments_of_the_credential_and_is_logged_once(
+def test_mc6_an_exhausted_quota_cools_down_all_deployments_of_the_credential_and_is_logged_once(
     driver: Driver, tested: Service, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers(tested, *[fake.error(429, "insufficient_quota")] * 9)
@@ -131,8 +131,8 @@ def test_mc6_an_exhausted_quota_rests_all_deployments_of_the_credential_and_is_l
     assert tested.calls == (1, 5)
     clock.advance(15 * 60 - 1)
     assert driver.ask(tested) == FROM_B
-    rests = [event for event in tested.events.of("transition") if event.policy == "cooldown"]
-    assert [(event.target, event.reason, event.delay) for event in rests] == [("a", "quota_exhausted", 900.0)]
+    cooldowns = [event for event in tested.events.of("transition") if event.policy == "cooldown"]
+    assert [(event.target, event.reason, event.delay) for event in cooldowns] == [("a", "quota_exhausted", 900.0)]
     assert caplog.text.count("model deployment a is in cooldown for 900 s: quota_exhausted") == 1
     clock.advance(2)
     driver.ask(tested)
@@ -193,7 +193,7 @@ def two_keys(tmp_path: Path, **second: Any) -> dict[str, Any]:
     }
 
 
-def test_mc9_a_refused_key_rests_and_another_key_of_the_same_provider_is_used(
+def test_mc9_a_refused_key_is_in_cooldown_and_another_key_of_the_same_provider_is_used(
     driver: Driver, tmp_path: Path, clock: FakeClock
 ) -> None:
     made = service(tmp_path, clock, **two_keys(tmp_path))
@@ -205,7 +205,9 @@ def test_mc9_a_refused_key_rests_and_another_key_of_the_same_provider_is_used(
     assert made.a.exchanges[-1].request.headers["authorization"] == "Bearer sk-second"
 
 
-def test_deployments_with_the_same_credential_rest_together(driver: Driver, tmp_path: Path, clock: FakeClock) -> None:
+def test_deployments_with_the_same_credential_are_in_cooldown_together(
+    driver: Driver, tmp_path: Path, clock: FakeClock
+) -> None:
     made = service(tmp_path, clock, **two_keys(tmp_path, credential=str(tmp_path / "key-a")))
     answers(made, fake.error(401))
     assert driver.ask(made) == FROM_B
@@ -216,7 +218,7 @@ def test_deployments_with_the_same_credential_rest_together(driver: Driver, tmp_
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_mc10_after_an_unknown_model_only_that_deployment_rests(
+def test_mc10_after_an_unknown_model_only_that_deployment_is_in_cooldown(
     driver: Driver, tmp_path: Path, clock: FakeClock, status: int
 ) -> None:
     made = service(tmp_path, clock, **two_keys(tmp_path, model="other", credential=str(tmp_path / "key-a")))

@@ -63,7 +63,7 @@ async def test_a_request_through_the_egress_proxy_has_the_providers_server_name(
     assert (sent[0].headers["host"], extensions["sni_hostname"]) == ("api.a.example", "api.a.example")
 
 
-async def test_the_key_is_read_for_each_attempt_and_a_missing_one_rests_the_credential(
+async def test_the_key_is_read_for_each_attempt_and_a_missing_key_cools_the_credential_down(
     made: Service, tmp_path: Path
 ) -> None:
     (tmp_path / "key-a").write_text("sk-rotated")
@@ -259,8 +259,8 @@ async def test_mc6_many_requests_in_flight_log_an_exhausted_quota_once(made: Ser
     made.a.script = lambda _: spent
     await asyncio.gather(*(ask(made.sdk()) for _ in range(5)))
     assert made.calls == (5, 5)
-    rests = [event for event in made.events.of("transition") if event.policy == "cooldown"]
-    assert [(event.target, event.reason) for event in rests] == [("a", "quota_exhausted")]
+    cooldowns = [event for event in made.events.of("transition") if event.policy == "cooldown"]
+    assert [(event.target, event.reason) for event in cooldowns] == [("a", "quota_exhausted")]
 
 
 async def test_the_time_of_a_slow_reader_does_not_count_as_idle(made: Service) -> None:

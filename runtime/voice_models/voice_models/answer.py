@@ -139,7 +139,7 @@ class WholeReader(Reader):
         self._parts: list[bytes] = []
 
     def feed(self, chunk: bytes) -> bytes:
-        """Keep the bytes."""
+        """Keep the bytes until the end. Returns no bytes."""
         self._parts.append(chunk)
         return b""
 

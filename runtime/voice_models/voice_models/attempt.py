@@ -155,7 +155,7 @@ class ModelAttempt:
         return max(min(limit, self._deadline) - now, 0.0)
 
     def failed(self, error: Exception) -> ModelError:
-        """End the attempt after an error of the network, the key's file, or a timeout.
+        """End the attempt after an error of the network, a timeout, or an unreadable file of the API key.
 
         Returns the error for the caller.
 
@@ -169,7 +169,7 @@ class ModelAttempt:
             found: ErrorClass = "connection_failed" if isinstance(self.state, Connecting) else "truncated"
             return self._failed(found, NOTHING if isinstance(error, NOT_SENT) else None)
         if isinstance(error, OSError):
-            return self._failed("authentication", NOTHING)  # the key's file cannot be read
+            return self._failed("authentication", NOTHING)  # the file with the API key cannot be read
         if isinstance(error, CalleeError):
             return self._failed("server_error")  # an injected fault
         self.cancelled()

@@ -15,8 +15,10 @@ from voice_models.request import lower_case
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 NOT_HANDED_ON = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection"})
-"""Headers that the caller does not get. They describe the provider's connection, and the caller's body may be shorter
-than the provider's, because it lacks a usage that the caller has not asked for."""
+"""Headers that the caller does not get, because they describe the provider's connection and body.
+
+The caller's body may be shorter: the runtime removes a usage that the caller did not request.
+"""
 
 
 class Exchange(httpx.AsyncByteStream):

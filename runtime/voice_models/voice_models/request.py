@@ -26,7 +26,7 @@ BYTES_PER_SECOND = 32_000
 
 
 class ModelRequest:
-    """One request of an SDK. All candidates get it, so its body is read once."""
+    """One request of an SDK. All candidates get the same body, so the body is read once."""
 
     def __init__(self, request: httpx.Request, content: bytes, output_limit: int | None) -> None:
         """Parse the request. Raises `ValueError` for an unknown endpoint, or a body that is not of its wire form."""

@@ -37,8 +37,8 @@ NOBODY = Caller()
 class ModelRuntime:
     """Cooldowns, budgets, cache and counts that all model calls of a process share. A reload of the bundle keeps them.
 
-    `stores` maps the outbound calls that the bundle names for budgets, caches and usage events to their stores. A
-    budget without its store is counted in this process. `sinks` get one event for each attempt.
+    `stores` maps the outbound calls that the bundle names for budgets, caches and usage events to their stores. If a
+    budget has no store here, this process counts it alone. `sinks` get one event for each attempt.
     """
 
     def __init__(

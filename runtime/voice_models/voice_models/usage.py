@@ -14,7 +14,7 @@ class Usage(NamedTuple):
     """The tokens of one attempt."""
 
     input: int
-    """Input tokens, or characters or seconds of sound if the provider bills those."""
+    """Input tokens. If the provider bills characters or seconds of audio, their number."""
     output: int
     """Output tokens."""
     estimated: bool = False

@@ -1,6 +1,6 @@
 """The OpenAI wire form: the facts that the runtime reads in a request and in each piece of an answer.
 
-Another wire form is another set of `WireForm` classes.
+To support another wire form, write another set of `WireForm` classes.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class Listed(WireForm):
         return False
 
     def piece(self, event: str, document: Any) -> Signal:  # noqa: ARG002  # as above
-        """As `whole`."""
+        """Like `whole`."""
         return self.whole(document)
 
     def whole(self, document: Any) -> Signal:

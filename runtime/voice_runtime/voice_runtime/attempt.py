@@ -23,9 +23,9 @@ from voice_runtime.timeout import TimedScope, current_scope
 
 
 class Attempt(TimedScope):
-    """One attempt. The breaker admits the attempt, and a timer runs inside its `with`.
+    """One attempt of a call. `admit` asks the circuit breaker. The `with` block of the attempt runs its timer.
 
-    The caller reports each attempt once, as succeeded or failed.
+    Code that runs an attempt reports its result once, by `succeeded` or `failed`.
     """
 
     __slots__ = ("answered", "began", "call", "is_unsent", "state")
@@ -36,7 +36,7 @@ class Attempt(TimedScope):
     def __init__(
         self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int
     ) -> None:
-        # Sets the base's attributes, too, because to call the base's constructor would take as long as all assignments.
+        # Sets the attributes of the base class here, because a call of its constructor takes as long as this method.
         self.owner = self.call = call
         self.parent = parent
         self.limit = limit

@@ -24,7 +24,7 @@ class AttemptLoop:
                 result = await work()
         return result
 
-    The hottest code repeats without this class, because an object and two more awaits cost more than that code's work.
+    The fastest paths have separate loops, because an object and two more awaits cost more than their other work.
     """
 
     __slots__ = ("_delay", "_delay_after", "_number", "_sleep")

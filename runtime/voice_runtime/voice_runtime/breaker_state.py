@@ -21,7 +21,7 @@ class State:
 
 
 class Closed(State):
-    """Admits calls, and counts failures. `calls` is `None` if the policy has no ratio, which would need a window."""
+    """Admits calls, and counts failures. The windows are `None` if no ratio of the policy needs them."""
 
     __slots__ = ("calls", "failures", "slow_calls", "streak")
     name = "closed"
@@ -61,7 +61,7 @@ class HalfOpen(State):
         self.probes: dict[Probe, None] = {}
         """Probes in flight, the oldest first."""
 
-    def hangs_at(self, patience: float) -> float:
+    def oldest_probe_expires_at(self, patience: float) -> float:
         """The time at which the oldest probe in flight has taken `patience` seconds; infinity without a probe."""
         oldest = [probe.since for probe in list(self.probes)[:1]] or [inf]
         return oldest[0] + patience

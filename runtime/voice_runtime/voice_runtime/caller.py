@@ -34,4 +34,4 @@ KEYS: Mapping[str, Callable[[Caller], str]] = {
     "api_key": attrgetter("api_key"),
     "none": _shared_key,
 }
-"""Reads the caller's key, by the `key` of the limit. All requests without that key share one count."""
+"""`key` of a rate limit → the function that reads the key of a caller. Requests without a key share one count."""

@@ -128,8 +128,8 @@ class CircuitBreaker:
         state, policy = self.state, self.policy
         if isinstance(state, Open) and now >= state.until:
             return self._enter(state.round or HalfOpen())
-        if isinstance(state, HalfOpen) and now >= state.hangs_at(policy.half_open_max_duration.seconds):
-            state.give_up()
+        if isinstance(state, HalfOpen) and now >= state.oldest_probe_expires_at(policy.half_open_max_duration.seconds):
+            state.abandon_probes()
             return self._open(now, "half_open_max_duration", state)
         return None
 
@@ -150,7 +150,7 @@ class CircuitBreaker:
             case Open(until=until):
                 return max(until - now, 0.001)
             case HalfOpen() as state:
-                return max(state.hangs_at(self.policy.half_open_max_duration.seconds) - now, 0.001)
+                return max(state.oldest_probe_expires_at(self.policy.half_open_max_duration.seconds) - now, 0.001)
         return None
 
     # --- results
@@ -316,7 +316,9 @@ class CircuitBreaker:
             state, now = self.state, self.now()
             if isinstance(state, Open) and now >= state.until:
                 return "half_open"
-            if isinstance(state, HalfOpen) and now >= state.hangs_at(self.policy.half_open_max_duration.seconds):
+            if isinstance(state, HalfOpen) and now >= state.oldest_probe_expires_at(
+                self.policy.half_open_max_duration.seconds
+            ):
                 return "open"
             return state.name
 

@@ -20,7 +20,7 @@ from voice_runtime.window import BUCKETS, Window
 
 LEVELS: tuple[DegradationLevel, ...] = ("normal", "partial", "full")
 SLOW_SHARE = 0.05
-"""The P95 reaches a threshold if at least this share of requests takes that long."""
+"""P95 has reached a latency threshold if at least this share of requests takes as long as the threshold."""
 
 
 class Degradation:

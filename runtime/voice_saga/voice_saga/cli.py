@@ -106,7 +106,7 @@ async def _engine(text: str) -> AsyncIterator[Engine]:
 
 
 async def _opened(text: str) -> Engine:
-    """Open the engine. Raises `ValueError` with a text to follow the name of the option."""
+    """Open the engine. Raises `ValueError` with a text that follows the name of the option in the error message."""
     try:
         url = urlsplit(text)
         match url.scheme:

@@ -1,4 +1,4 @@
-"""The journal. With it a saga survives its process.
+"""The journal stores sagas, so that a saga survives its process.
 
 A saga has one row with its holder and the end of the lease, and one row for each entry. `due` is the time from which
 any worker may claim the saga: the end of the lease while a worker holds it, the next timeout while it waits, and never

@@ -89,7 +89,7 @@ def test_a_service_that_others_cannot_work_without_is_refused_with_its_callers()
     assert "rag-engine.answer → model-adapter.generate" in fault
 
 
-def test_the_document_quotes_a_refusal() -> None:
+def test_the_document_shows_a_refusal_as_it_is_printed() -> None:
     assert refused("agent-engine")[0] in (ROOT / "docs/environments.md").read_text(encoding="utf-8")
 
 
@@ -108,7 +108,7 @@ def test_a_callee_of_a_soft_call_that_a_flow_a_saga_or_an_event_needs_cannot_be_
     assert caller in fault
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_every_fault_is_reported_at_once() -> None:
     faults = refused("voice-engin", "agent-engine", "voice-engine")
     assert [fault.partition(": ")[0].removeprefix("config.voiceassistant:") for fault in faults] == [
         "without[0]",

@@ -33,7 +33,7 @@ def read_back(text: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_a_nasty_string_stays_a_string(text: str) -> None:
+def test_a_string_that_looks_like_another_type_stays_a_string(text: str) -> None:
     value = {"key": text, "list": [text, {"inner": text}], text or "empty": "as a key"}
     assert read_back(documents([value])) == [value]
 

@@ -53,7 +53,7 @@ def test_a_policy_without_rules_denies_only_its_direction() -> None:
     assert Reach("web", "far", 8080) in found
 
 
-def test_policies_add_up() -> None:
+def test_several_policies_permit_the_union_of_their_rules() -> None:
     first = policy(
         {"matchLabels": {"app": "api"}},
         ingress=[{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 8080}]}],

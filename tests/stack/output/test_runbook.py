@@ -71,7 +71,7 @@ def test_the_outage_of_model_adapter_reaches_the_routes_that_need_answers() -> N
     assert chat.flows == ("Chat with retrieval and re-rank",)
 
 
-def test_a_lost_soft_call_is_not_a_failure() -> None:
+def test_a_route_does_not_fail_if_it_loses_only_a_soft_call() -> None:
     lost = impact(toy.TENANT.graph, toy.PRICES)
     assert lost.failing == {("prices", "list")}
     assert [edge.call.fallback for edge in lost.losses["orders", "place"]] == ["the price of yesterday"]
