@@ -43,7 +43,7 @@ async def together(check: Check) -> None:
 
 
 async def costs(url: str) -> dict[str, float]:
-    """Measure and print the microseconds per check, by row. Returns those of checks one after another.
+    """Measure and print the microseconds per check, by row. Returns the values for checks one after another.
 
     Each number is the median of interleaved rounds.
     """
@@ -120,8 +120,8 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 def leases(server: Server, alone: dict[str, float]) -> bool:
     """Print the gain and the error of each lease, from one run. Returns true if the goals are met."""
     admitters = f"admitted by {PROCESSES} processes"
-    numbers = ("not asked for", "limit", "error", "at most leased")
-    head = ("lease", "checks a second", "× lease 1", admitters, *numbers, "goal")
+    numbers = ("not requested in time", "limit", "error", "at most leased")
+    head = ("lease", "checks per second", "× lease 1", admitters, *numbers, "goal")
     print(f"\n| {' | '.join(head)} |\n{'|---' * len(head)}|")
     ends = []
     for lease in LEASES:

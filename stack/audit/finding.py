@@ -40,7 +40,7 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A breach with its rule and its severity. The fields are those of `Breach`."""
+    """A breach with its rule and its severity. `Breach` documents the other fields."""
 
     rule: str
     severity: Severity

@@ -60,7 +60,9 @@ def pings_keep_connections_open(platform: Platform) -> Iterator[Breach | None]:
     callees = {edge.callee.name for edge in platform.graph.edges if edge.operation.transport == "websocket"}
     for name, closed in _sidecars(platform):
         if name in callees:
-            text = f"the mesh closes it after {closed} without a byte, and a ping comes every {PING_INTERVAL}"
+            text = (
+                f"the mesh closes a WebSocket after {closed} without a byte, but pings come only every {PING_INTERVAL}"
+            )
             found = Breach(f"Sidecar {name}", text, SIDECAR_FIELD, f"above {PING_INTERVAL}")
             yield found if closed <= PING_INTERVAL else None
 

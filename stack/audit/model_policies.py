@@ -33,7 +33,9 @@ def candidates_are_independent(platform: Platform) -> Iterator[Breach | None]:
             path = f"{edge.path}: {one.name}, {other.name}"
             shared = ", ".join(_shared(models, one, other))
             yield (
-                Breach(path, f"both need {shared}", f"{edge.callee.name}.deployments", "", edge.call.location)
+                Breach(
+                    path, f"both candidates need {shared}", f"{edge.callee.name}.deployments", "", edge.call.location
+                )
                 if shared
                 else None
             )
@@ -106,7 +108,11 @@ def candidates_can_answer(platform: Platform) -> Iterator[Breach | None]:
             path, model = f"{demand.path}: {candidate.name}", candidate.model
             if lacking := sorted(set(demand.route.capabilities) - set(model.capabilities)):
                 yield Breach(
-                    path, f"lacks {', '.join(lacking)}", f"{demand.name}: candidates", "", demand.edge.target.location
+                    path,
+                    f"the model lacks {', '.join(lacking)}",
+                    f"{demand.name}: candidates",
+                    "",
+                    demand.edge.target.location,
                 )
             elif model.context_window < needed:
                 sizes = f"{demand.use.input_p95:,} tokens in + {demand.use.output_max:,} out"

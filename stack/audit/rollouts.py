@@ -64,7 +64,7 @@ def liveness_checks_only_the_process(platform: Platform) -> Iterator[Breach | No
 
 
 def _alike(place: str, container: Mapping[str, Any]) -> Iterator[Breach | None]:
-    """Compare the check of liveness with that of readiness. A TCP check asks no dependency."""
+    """Compare the liveness check with the readiness check. A TCP check requests no dependency."""
     for action in ("httpGet", "grpc", "exec"):
         liveness, readiness = (container.get(probe, {}).get(action) for probe in PROBES[1:])
         if liveness:
@@ -126,7 +126,7 @@ def _stores(platform: Platform) -> dict[tuple[str, str], float]:
 
 
 def blocks_every_drain(min_available: int | str | None, max_unavailable: int | str | None, pods: int) -> bool:
-    """True if a disruption budget lets no pod go. Kubernetes rounds both percentages up."""
+    """True if a disruption budget permits no eviction. Kubernetes rounds both percentages up."""
     least, most = _pods(min_available, pods), _pods(max_unavailable, pods)
     return most == 0 if most is not None else least is not None and least >= pods
 

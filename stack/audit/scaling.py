@@ -60,7 +60,10 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
                 for each in workload.pod["containers"]
                 if container in {"", each["name"]} and resource not in each["resources"]["requests"]
             ]
-            text = f"the autoscaler needs the {resource} utilization, but no request is in {', '.join(without)}"
+            text = (
+                f"the autoscaler needs the {resource} utilization, but these containers request none: "
+                f"{', '.join(without)}"
+            )
             field = f"resources.requests.{resource}"
             yield Breach(f"{workload.path}: requests", text, field) if without else None
             if resource == "cpu" and (service := services.get((workload.namespace, workload.name))):
@@ -90,7 +93,8 @@ def memory_metrics_can_scale_in(platform: Platform) -> Iterator[Breach | None]:
 def _keeps_memory(workload: Workload, service: Service, targets: list[Mapping[str, Any]]) -> Breach | None:
     if service.language in KEEPS_MEMORY:
         text = (
-            f"the autoscaler uses memory, but a {service.language} process releases none: the replicas never decrease"
+            f"the autoscaler uses memory, but a {service.language} process releases no memory:"
+            " the replicas never decrease"
         )
         return Breach(workload.path, text, "spec.metrics", "cpu")
     if (resident := service.resident_memory) is None:

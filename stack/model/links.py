@@ -21,7 +21,7 @@ Pods = tuple[str, str, str]
 
 
 def scrape_link(site: Site, pods: Peer, scrape: Scrape) -> Link:
-    """The link over which Prometheus, or the prober in its place, reads a server's pods."""
+    """The link from Prometheus to a server's pods. For a server without metrics: the link from the prober."""
     watcher = site.prometheus if scrape.module is None else site.prober
     return Link(_pods(watcher), pods.model_copy(update={"ports": (scrape.port,)}), scrape)
 

@@ -20,7 +20,7 @@ from voice_policies import Fault, InvalidInputError
 __all__ = ["read_documents", "read_yaml"]
 
 DEEPEST = 100
-"""Deepest nesting of mappings and lists: ten times that of a manifest."""
+"""Deepest nesting of mappings and lists: ten times the nesting of a manifest."""
 
 
 def read_yaml(path: Path) -> Any:

@@ -163,7 +163,7 @@ def _line(span: ReceivedSpan, depth: int) -> str:
 
 
 def shrinking(spans: list[ReceivedSpan]) -> None:
-    """Check that the deadline of each hop is shorter than that of its caller. Raises `FlowError` if not."""
+    """Check that the deadline of each hop is shorter than its caller's deadline. Raises `FlowError` if not."""
     by_id = {span.span_id: span for span in spans}
     for span in spans:
         left = span.attributes.get("voice.deadline_seconds")

@@ -1,7 +1,7 @@
 """The exported metrics: one table that every exporter reads at scrape time.
 
-Label values are names in the bundle or words in this file, so the bundle bounds their number. The labels of breakers
-and their values are those of resilience4j (`name`, `state`, `kind`). A tenant, user or key is never a label.
+Label values are names in the bundle or words in this file, so the bundle bounds their number. Breakers have
+the labels and label values of resilience4j (`name`, `state`, `kind`). A tenant, user or key is never a label.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Transport(Protocol):
     ) -> AsyncGenerator[tuple[Message, Callable[[], Awaitable[None]]], None]:
         """Messages of these types for the group `consumer`, each with a function that acknowledges it.
 
-        Messages that were not acknowledged are delivered again, also those of a dead consumer.
+        Messages that were not acknowledged are delivered again, including the messages of a dead consumer.
         """
         ...
 

@@ -227,7 +227,7 @@ class Budgets:
     ) -> float:
         """The share of the difference between wanted and least values that fits into the bound.
 
-        Removes retries, those of the longest call first, until the least values fit.
+        Removes retries until the least values fit. The longest call loses its retries first.
         """
         while (least := total(self._overall(self._attempts, self._least))) > bound:
             costs = self._overall(self._attempts, self._least)

@@ -1,6 +1,6 @@
 """The parts of Kubernetes' and Istio's resources that the audit reads. Other fields are ignored.
 
-Defaults are those of the API server. `None` is the default of a field whose absence differs from every value.
+The defaults are the API server's defaults. `None` is the default of a field whose absence differs from every value.
 """
 
 from __future__ import annotations

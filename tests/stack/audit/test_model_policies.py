@@ -50,10 +50,10 @@ def found(rule: str, dependency: ModelDependency, caller: Service | None = None)
     ("dependency", "said"),
     [
         (models(), []),
-        (models(providers=BEHIND_ONE_PROXY), ["both need proxy egress-proxy-a"]),
+        (models(providers=BEHIND_ONE_PROXY), ["both candidates need proxy egress-proxy-a"]),
         (
             models(ONE, deployment("one-slow", "one"), providers=PROVIDERS[:1]),
-            ["both need the key of one, host api.one.example, proxy egress-proxy-a"],
+            ["both candidates need the key of one, host api.one.example, proxy egress-proxy-a"],
         ),
         (
             models(route_policy={"fallback": ModelFallback(max_attempts=1)}),
@@ -126,8 +126,8 @@ def test_m06_finds_a_key_that_the_provider_ignores() -> None:
     [
         ({"context_window": 3_149}, ["context window 3,149 < 3,150 = 3,000 tokens in + 150 out"]),
         ({"context_window": 3_150}, []),
-        ({"capabilities": ("text",)}, ["lacks streaming"]),
-        ({"capabilities": ("tools",)}, ["lacks streaming, text"]),
+        ({"capabilities": ("text",)}, ["the model lacks streaming"]),
+        ({"capabilities": ("tools",)}, ["the model lacks streaming, text"]),
     ],
 )
 def test_m09_finds_a_fallback_that_cannot_answer(changes: dict[str, Any], said: list[str]) -> None:

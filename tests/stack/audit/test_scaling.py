@@ -50,7 +50,7 @@ def test_d03_finds_an_autoscaler_without_requests_and_replicas_beside_an_autosca
     (found,) = scaled("D03", ON_CPU, replicas=3)
     assert found.path == "shop/a: replicas"
     (missing,) = scaled("D03", {"type": "Resource", "resource": {"name": "ephemeral-storage"}})
-    assert "but no request is in a" in missing.arithmetic
+    assert "but these containers request none: a" in missing.arithmetic
     requests = {**PROGRAM["resources"]["requests"], "ephemeral-storage": "1Gi"}
     program = {**PROGRAM, "resources": {**PROGRAM["resources"], "requests": requests}}
     of_program = {"type": "ContainerResource", "containerResource": {"name": "ephemeral-storage", "container": "a"}}
@@ -70,7 +70,7 @@ def test_d03_reports_a_service_that_waits_more_than_it_computes() -> None:
 
 def test_h01_finds_an_autoscaler_on_memory_that_python_keeps() -> None:
     (found,) = scaled("H01", ON_CPU, ON_MEMORY, nodes=(service("a", READ),))
-    assert "a python process releases none" in found.arithmetic
+    assert "a python process releases no memory" in found.arithmetic
     assert scaled("H01", ON_CPU, nodes=(service("a", READ),)) == ()
     assert scaled("H01", ON_MEMORY, nodes=(service("a", READ, language="go"),)) == ()
 
@@ -124,7 +124,7 @@ def test_d03_names_every_container_without_a_request_and_ignores_an_autoscaler_w
     (missing,) = scaled(
         "D03", {"type": "Resource", "resource": {"name": "ephemeral-storage"}}, containers=(PROGRAM, PROXY)
     )
-    assert "but no request is in a, proxy" in missing.arithmetic
+    assert "but these containers request none: a, proxy" in missing.arithmetic
     template = {"metadata": {"labels": {}}, "spec": {"containers": [PROGRAM]}}
     metadata = {"name": "a", "namespace": "shop"}
     deployment = {"kind": "Deployment", "metadata": metadata, "spec": {"template": template}}

@@ -21,7 +21,7 @@ from voice_runtime.grpc.status import status_of
 
 
 class _Call(grpc.aio.Call):
-    """The base of both kinds of calls. Its status is that of the last attempt, or of the policy that ended the call."""
+    """The base of both kinds of calls. Its status is set by the last attempt, or by the policy that ended it."""
 
     _task: asyncio.Task[Any] | None = None
     """The task that runs a unary call, or a stream up to its first message. `None` if the caller's task runs it."""
@@ -216,7 +216,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
 
 
 async def _messages(attempts: Attempts, request: Any, resolve: Callable[[], Resolved]) -> AsyncGenerator[Any, None]:
-    """The messages of a stream. It holds no reference to the call, so the call closes when nobody else holds it."""
+    """The messages of a stream. The iterator does not keep the call alive: a call without other references closes."""
     error: BaseException | None = None
     try:
         attempts.method = resolve()  # the stream may begin long after its creation, on another connection

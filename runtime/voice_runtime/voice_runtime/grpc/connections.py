@@ -63,7 +63,7 @@ class Target:
     credentials: grpc.ChannelCredentials | None = None
     """The credentials of the channel. `None` means plaintext."""
     server_name: str | None = None
-    """The name in the server's certificate, if `address` is that of a proxy."""
+    """The name in the server's certificate, if `address` is the address of a proxy."""
     settings: Settings = Settings()
 
     def open(self) -> Any:

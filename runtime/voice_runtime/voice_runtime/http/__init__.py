@@ -44,8 +44,8 @@ class Http:
     def client(self, name: str, **settings: Any) -> httpx.AsyncClient:
         """A client for a call, with the call's address as base URL.
 
-        If the call has several addresses, the URL of each request must name the host. The client has no timeouts
-        besides those of the call's policies.
+        If the call has several addresses, the URL of each request must name the host. The client has no
+        timeouts except the timeouts of the call's policies.
         """
         return httpx.AsyncClient(**{"transport": self.transport(name)} | self._settings(name) | settings)
 
