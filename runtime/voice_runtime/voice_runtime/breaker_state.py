@@ -66,8 +66,8 @@ class HalfOpen(State):
         oldest = [probe.since for probe in list(self.probes)[:1]] or [inf]
         return oldest[0] + patience
 
-    def give_up(self) -> None:
-        """Stop waiting for the probes in flight, so that others may follow. A late success still counts."""
+    def abandon_probes(self) -> None:
+        """Stop waiting for the probes in flight, so that new probes may start. A late success still counts."""
         for probe in list(self.probes):
             probe.given_up = True
         self.probes.clear()
