@@ -47,7 +47,7 @@ def test_the_schema_refuses_what_the_model_refuses() -> None:
 
 def test_the_schema_says_what_each_field_means() -> None:
     properties = json.loads(SCHEMA.read_text())["$defs"]["CircuitBreaker"]["properties"]
-    assert properties["break_duration"]["description"].startswith("How long the breaker stays open")
+    assert properties["break_duration"]["description"].startswith("Time for which the breaker stays open")
     assert all("description" in field for field in properties.values())
 
 
