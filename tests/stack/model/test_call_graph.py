@@ -23,9 +23,7 @@ def faults(*nodes: Node, **rules: Any) -> str:
 
 
 def test_the_catalogue_is_accepted() -> None:
-    graph = TENANT.graph
-    assert len(list(graph.services)) == 16
-    assert sum(service.language == "go" for service in graph.services) == 7
+    assert {service.language for service in TENANT.graph.services} == {"go", "python"}
 
 
 def test_a_callee_that_nobody_declares_is_refused() -> None:
