@@ -22,6 +22,7 @@ from voice_runtime.runtime import Runtime
 
 API_KEY = "x-api-key"
 """Metadata key of the API key. Tenant and user arrive in the baggage."""
+_CODES: dict[Any, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 Handle = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
@@ -104,12 +105,18 @@ async def _answer(handle: Handle, request: Any, servicer: Any) -> Any:
     try:
         answer = await handle(request, servicer)
     except grpc.aio.AbortError as error:
-        raise StatusError(servicer.code()) from error
+        raise StatusError(_code(servicer)) from error
     except grpc.RpcError as error:
         raise StatusError(answer_to(error)[0]) from error
-    if servicer.code() not in (None, grpc.StatusCode.OK):
-        raise StatusError(servicer.code())
+    if (code := _code(servicer)) is not grpc.StatusCode.OK:
+        raise StatusError(code)
     return answer
+
+
+def _code(servicer: Any) -> grpc.StatusCode:
+    """The status that the handler set. gRPC also accepts it as a number."""
+    code = servicer.code()
+    return _CODES.get(code, code) or grpc.StatusCode.OK
 
 
 async def _abort(servicer: Any, path: str, error: Exception) -> None:
@@ -122,7 +129,7 @@ async def _abort(servicer: Any, path: str, error: Exception) -> None:
 
 
 def _end(span: trace.Span, servicer: Any, failure: BaseException | None) -> None:
-    code = servicer.code() or grpc.StatusCode.OK
+    code = _code(servicer)
     if span.is_recording():
         span.set_attribute("rpc.grpc.status_code", code.value[0])
     if failure is None and failure_of(code) is not None:
