@@ -1,6 +1,6 @@
 """Horizontal autoscaling on the CPU of one container.
 
-The autoscaler ignores memory: Python and Go give little memory back, so it would never remove a replica again.
+The autoscaler ignores memory. Python and Go give little memory back after a peak, so the replicas would stay forever.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Registers a rendered tree with Pulumi's mocks. It measures the library's part of a deployment, without a cluster.
+"""Registers a rendered tree with Pulumi's mocks, to time Pulumi's SDK without a cluster.
 
 python -m bench.render.pulumi_mocks build/bench/render/16.json
 """
@@ -36,13 +36,13 @@ def register(objects: list[dict[str, Any]]) -> None:
 
 
 def _arguments(document: dict[str, Any]) -> dict[str, Any]:
-    """The top-level fields as arguments of the constructors."""
+    """The top-level fields, named as Pulumi's constructors expect."""
     spelling = {"apiVersion": "api_version", "automountServiceAccountToken": "automount_service_account_token"}
     return {spelling.get(key, key): value for key, value in document.items()}
 
 
 def main() -> None:
-    """Register all objects, and wait for the end."""
+    """Register all objects, and wait until Pulumi has registered them."""
     objects = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

@@ -1,4 +1,4 @@
-"""The rows of the runtime."""
+"""The benchmarks of `voice_runtime`, one case for each row of the table."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def opened() -> Breaker:
 
 
 class Floor:
-    """The least code that can limit the time of calls with one timer of the loop over a dictionary of calls.
+    """The least code for a timeout: a dictionary of the running calls, and one timer that checks all of them.
 
     It ignores enclosing deadlines and cancellations by other code, so it is a lower bound and not usable as a timeout.
     """

@@ -61,7 +61,7 @@ async def costs(url: str) -> dict[str, float]:
 
 
 def _print_costs(alone: dict[str, float], among: dict[str, float]) -> dict[str, float]:
-    head = ("check", "µs", f"× {DEFAULT}", "× without its timeouts", f"µs, {TOGETHER} at once on one key", "goal")
+    head = ("check", "µs", f"× {DEFAULT}", "× without timeouts", f"µs, {TOGETHER} at once on one key", "goal")
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for name, cost in sorted(alone.items(), key=lambda row: row[1]):
         ratio, by_default = alike(alone, name), cost / alone[f"{DEFAULT}, {_part(name)}"]
@@ -71,7 +71,7 @@ def _print_costs(alone: dict[str, float], among: dict[str, float]) -> dict[str, 
 
 
 def alike(alone: dict[str, float], name: str) -> float:
-    """The ratio of a row to the bare script with the same option: no redis-py timer for each command."""
+    """The cost of a row, divided by the cost of the bare script without redis-py's timeouts."""
     return alone[name] / alone[f"{ALIKE}, {_part(name)}"]
 
 
@@ -90,7 +90,7 @@ class Admissions(NamedTuple):
     limit: float
     """The number that the limit admits in this time."""
     unasked: float
-    """Admissions that a busy machine requested too late. They are not an error of the limit."""
+    """Admissions that were left at the end, because a busy machine requested too few. The limit is not at fault."""
 
 
 def accuracy(url: str, lease: int) -> Admissions:
@@ -120,7 +120,7 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 def leases(server: Server, alone: dict[str, float]) -> bool:
     """Print the gain and the error of each lease, from one run. Returns true if the goals are met."""
     admitters = f"admitted by {PROCESSES} processes"
-    numbers = ("not requested in time", "limit", "error", "at most leased")
+    numbers = ("not requested in time", "limit", "error", "largest error by leases")
     head = ("lease", "checks per second", "× lease 1", admitters, *numbers, "goal")
     print(f"\n| {' | '.join(head)} |\n{'|---' * len(head)}|")
     ends = []

@@ -1,7 +1,7 @@
 """Grafana, provisioned from files: data sources that link to each other, and dashboards.
 
-Grafana's database lives in the pod. A restart of the pod loses only the users' sessions, so every environment has one
-replica.
+Every environment has one replica. Grafana's database lives in the pod, so a second replica would not know the sessions
+of the first. A restart of the pod loses only the users' sessions.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Grafana(Server):
 
     @override
     def workloads(self) -> Iterator[Deployment]:
-        """The pod. It is ready when Grafana answers with its database."""
+        """The pod. It is ready when Grafana answers and reaches its database."""
         yield Deployment(
             name=self.name,
             container=Container(
@@ -226,7 +226,7 @@ class Provisioning(Volume):
 
 
 def _text(dashboard: Dashboard) -> str:
-    """The dashboard as JSON. Imports the SDK only here: it takes 70 ms, and many commands need no dashboard."""
+    """The dashboard as JSON. Imports the SDK only here: the import takes 70 ms, and few commands need it."""
     from components.observability.dashboard_json import dashboard_json  # noqa: PLC0415
 
     return dashboard_json(dashboard)

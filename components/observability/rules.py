@@ -33,7 +33,7 @@ class Recording(ClosedModel):
         return self.name, *sorted(self.labels.items())
 
     def document(self, _runbook: str) -> dict[str, Any]:
-        """The rule in a rule file. No page explains a recording rule."""
+        """The rule in a rule file. It has no link to the runbook, which explains only alerts."""
         labels = {"labels": self.labels} if self.labels else {}
         return {"record": self.name, "expr": self.expression, **labels}
 
@@ -41,7 +41,7 @@ class Recording(ClosedModel):
 class Alert(ClosedModel):
     """A condition that needs a person's action.
 
-    `None` as severity or team takes the label of the alerting series, which comes from the objective.
+    If `severity` or `team` is `None`, the alert keeps this label of its series. The objective sets the label there.
     """
 
     name: Annotated[str, TextPattern(r"^([A-Z][a-z]+)+$", "TargetDown", 40)]

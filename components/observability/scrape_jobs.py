@@ -123,14 +123,14 @@ def mesh_proxy_job(namespaces: Iterable[str]) -> dict[str, Any]:
 
 
 class ProbedHosts(ClosedModel):
-    """Addresses that the prober or an exporter connects to, such as the gateway's address for its certificate.
+    """Addresses that the prober or an exporter connects to, such as the gateway, whose certificate the prober checks.
 
     The label `job` holds `name`.
     """
 
     name: Name
     module: Name
-    """Name of the module in the prober's configuration. With an `exporter`: the kind of the hosts."""
+    """Name of the module in the prober's configuration. With an `exporter`: the value of the label `probe`."""
     exporter: str | None = None
     """`host:port` of an exporter that reads the host's metrics at `/scrape`. `None`: the prober probes the host."""
     health: str | None = None
@@ -154,7 +154,7 @@ def probing(module: str) -> dict[str, Any]:
 
 
 def probed(prober: str, module: str, path: str = "") -> list[dict[str, Any]]:
-    """Relabelling that sends the scrape to the prober. If a series has the label `probe`, `up` is about the prober."""
+    """Relabelling that sends the scrape to the prober. So a target's `up` tells only if the prober answers."""
     return [
         {"source_labels": ["__address__"], "target_label": "__param_target", "replacement": f"$1{path}"},
         {"source_labels": ["__address__"], "target_label": "instance"},
@@ -171,7 +171,7 @@ def duplicates(targets: Iterable[ScrapeTarget | ProbedHosts]) -> Iterator[str]:
 
 
 def _bearer(file: str) -> dict[str, str]:
-    """The authorization of a job by a token. Prometheus reads the file at each scrape."""
+    """The authorization of a job with the token in `file`. Prometheus reads the file at each scrape."""
     return {"type": "Bearer", "credentials_file": file}
 
 

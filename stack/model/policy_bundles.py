@@ -44,7 +44,7 @@ __all__ = ["addresses", "bundle_digests", "outbound_call"]
 BULKHEAD_HEADROOM = 4
 """Inbound bulkhead slots, as a multiple of Little's law at capacity (arrivals × P95). It leaves room for bursts."""
 CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
-"""Timeout of a health check. A check has no latency objective at or above it, because it has failed by then."""
+"""Timeout of a health check. A check that lasts longer fails, so only a shorter objective becomes `max_latency`."""
 
 
 def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
@@ -71,7 +71,7 @@ def policy_bundle(graph: CallGraph, service: Service, environment: Environment) 
 
 
 def _degradation(service: Service, environment: Environment) -> Degradation | None:
-    """The service's features, at the level that the settings set by hand; `None` if it has nothing to leave out."""
+    """The service's features, and the level that the settings set by hand. `None` if the service has no features."""
     level = environment.settings.degraded.get(service.name)
     return Degradation(features=service.features, override=level) if service.features else None
 
@@ -141,14 +141,18 @@ def _first_message(graph: CallGraph, call: OutboundCall) -> Duration | None:
 def _conflicting_calls(path: str, call: OutboundCall, known: OutboundCall, method: OutboundCall) -> Iterator[Fault]:
     """Calls of the same name that differ, and calls of one gRPC method that differ in a policy that gRPC enforces."""
     if known != call:
-        yield Fault(path, f"disagrees with another call named {call.name}", "give one of them a purpose")
+        accepted = "give both calls one policy, or set `purpose` on one call to rename it"
+        yield Fault(path, f"disagrees with another call named {call.name}", accepted)
     elif call.enforced_by.timeout == "grpc" and (method.timeout, method.retry) != (call.timeout, call.retry):
         accepted = f"give both the same timeout and retry: gRPC distinguishes calls of {call.callee} only by method"
         yield Fault(path, f"differs from {method.name}", accepted)
 
 
 def outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
-    """The policy of one edge, with the layer that enforces each part. Raises `InvalidInputError` if no layer can."""
+    """The policy of one edge, with the layer that enforces each part.
+
+    Raises `InvalidInputError` if no layer can enforce a part.
+    """
     if faults := [Fault(edge.path, f"{kind} is declared", why) for kind, why in unenforced(edge)]:
         raise InvalidInputError(edge.source, faults)
     try:

@@ -1,4 +1,4 @@
-"""Any JSON document is read as facts or as an error, in every form; nothing else is raised."""
+"""Every wire form reads any JSON document as facts or as an error, and raises no exception."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def is_sane(signal: Any) -> bool:
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @settings(max_examples=60, deadline=None)
 @given(event=st.sampled_from(["message", "error", "x.delta"]), document=documents | chunks)
-def test_any_document_gives_facts_or_an_error(form: Any, event: str, document: Any) -> None:
+def test_every_wire_form_reads_any_document(form: Any, event: str, document: Any) -> None:
     assert is_sane(read(lambda: form.piece(event, document)))
     assert is_sane(read(lambda: form.whole(document)))
 
 
 @pytest.mark.parametrize("depth", [10, 300, 600, 900, 990, 5_000])
 @pytest.mark.parametrize("nested", [b'{"error":', b"[", b'{"innererror":'])
-def test_a_deep_document_has_a_class(nested: bytes, depth: int) -> None:
+def test_a_deeply_nested_error_is_classified_by_its_status(nested: bytes, depth: int) -> None:
     end = b"]" if nested == b"[" else b"}"
     document = parsed(nested * depth + b"1" + end * depth)
     for dialect in (OPENAI, *DIALECTS.values()):

@@ -1,4 +1,4 @@
-"""The examples of docs/models.md run, and its names exist."""
+"""The examples in docs/models.md run, and the errors and classes that it names exist."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.models.routes import PATIENT, routed, served_elsewhere
 TEXT = (DOCUMENTS / "models.md").read_text()
 
 
-def test_the_examples_of_models_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_in_the_document_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_bundle(tmp_path)
     provider = FakeProvider(lambda _: fake.chat_stream("The ", "moon."))
     with served_elsewhere(provider) as addresses:

@@ -62,7 +62,7 @@ async def calls(runtime: Runtime) -> None:
     assert_type(runtime.stream("a.b", words, "tides"), AsyncIterator[str])
     assert_type(runtime.outbound("a.b"), Outbound)
     assert_type(await runtime.outbound("a.b", "target").call(question, "tides"), list[str])
-    runtime.call("a.b", question, 7)  # type: ignore[arg-type]  # the arguments are those of the function
+    runtime.call("a.b", question, 7)  # type: ignore[arg-type]  # `call` takes the parameters of the function
     runtime.call("a.b", question, "tides", limits=2)  # type: ignore[call-arg]  # as above
 
 
@@ -72,12 +72,12 @@ async def protected(runtime: Runtime) -> None:
     assert_type(await asked("tides", limit=2), list[str])
     assert_type(runtime.protect("a.b")(words)("tides"), AsyncIterator[str])
     assert_type(runtime.protect("a.b")(blocking)("tides"), bytes)
-    await asked(7)  # type: ignore[arg-type]  # as of the function itself
+    await asked(7)  # type: ignore[arg-type]  # the decorated function keeps its parameters
     assert_type(traced("name")(blocking)("tides"), bytes)
 
 
 class Service:
-    """A protected method keeps its instance."""
+    """A protected method stays bound to its instance."""
 
     runtime = Runtime.load("/etc/voice/policy")
 
@@ -124,7 +124,7 @@ def wire(runtime: Runtime, app: HealthApp) -> None:
     assert_type(Grpc(runtime).sync_channel("a"), SyncChannel)
     assert_type(Grpc(runtime).server(), Server)
     assert_type(Grpc(runtime).channel("a", options=[("grpc.max_receive_message_length", 1)], interceptors=()), Channel)
-    Grpc(runtime).server(interceptors=[7])  # type: ignore[list-item]  # an interceptor of gRPC's own type
+    Grpc(runtime).server(interceptors=[7])  # type: ignore[list-item]  # an interceptor must have gRPC's type
     assert_type(Http(runtime).client("a.b"), httpx.AsyncClient)
     assert_type(Http(runtime).sync_client("a.b"), httpx.Client)
     assert_type(Http(runtime).transport("a.b"), AsyncTransport)

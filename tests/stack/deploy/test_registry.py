@@ -69,7 +69,7 @@ def test_an_image_of_one_architecture_has_the_digest_of_its_manifest(registry: O
     assert client.digest(f"{registry.host}/voice/agent:1.0") == manifest
 
 
-def test_a_challenge_is_answered_with_a_token_for_anyone(registry: OciRegistry, client: Registry) -> None:
+def test_a_challenge_is_answered_with_an_anonymous_token(registry: OciRegistry, client: Registry) -> None:
     registry.needs_token = True
     pushed = registry.push("voice/agent", "1.0")
     assert client.digest(f"{registry.host}/voice/agent:1.0") == pushed
@@ -92,16 +92,14 @@ def test_an_unknown_kind_of_challenge_is_refused(registry: OciRegistry, client: 
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": 3}', b'{"token": "a\\r\\nb"}'])
-def test_a_token_service_without_a_token_is_a_fault(registry: OciRegistry, client: Registry, body: bytes) -> None:
+def test_an_answer_without_a_token_is_an_error(registry: OciRegistry, client: Registry, body: bytes) -> None:
     registry.needs_token = True
     registry.script("/token", Answer(200, body=body))
     with pytest.raises(RegistryError, match="gives no token"):
         client.digest(f"{registry.host}/voice/agent:1.0")
 
 
-def test_a_refused_token_is_reported_as_an_image_that_is_not_for_everyone(
-    registry: OciRegistry, client: Registry
-) -> None:
+def test_a_refused_token_is_reported_as_an_image_that_is_not_public(registry: OciRegistry, client: Registry) -> None:
     registry.script(PATH, *[Answer(401, {"WWW-Authenticate": registry.challenge(registry.host)})] * 2)
     with pytest.raises(RegistryError, match="is not public"):
         client.digest(f"{registry.host}/voice/agent:1.0")
@@ -123,7 +121,7 @@ def test_a_token_does_not_follow_a_redirect_to_another_host(registry: OciRegistr
     assert f"Bearer {TOKEN}" in [asked.authorization for asked in registry.asked]
 
 
-def test_the_challenge_of_a_redirects_target_is_answered_there(registry: OciRegistry, client: Registry) -> None:
+def test_after_a_redirect_the_new_hosts_challenge_is_answered(registry: OciRegistry, client: Registry) -> None:
     registry.needs_token = True
     pushed = registry.push("mirror/agent", "1.0")
     location = f"https://{registry.other_host}/v2/mirror/agent/manifests/1.0"
@@ -236,7 +234,7 @@ def test_images_lock_writes_a_complete_lock_or_none(
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_registry_that_does_not_answer_is_a_fault(client: Registry) -> None:
+def test_an_unreachable_registry_is_an_error(client: Registry) -> None:
     with pytest.raises(RegistryError, match="cannot be requested"):
         client.digest("127.0.0.1:9/voice/agent:1.0")
 
