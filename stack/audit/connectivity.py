@@ -91,8 +91,8 @@ def names_resolve(platform: Platform) -> Iterator[Breach | None]:
                         selected |= any("podSelector" in peer for peer in peers)
         closed = [*sorted(wanted - blocks), *(() if selected else ("the DNS pods",))]
         text = (
-            f"no NetworkPolicy for all pods of the namespace permits DNS at {', '.join(closed)}:"
-            " names do not resolve in a cluster that uses it"
+            f"no NetworkPolicy permits DNS at {', '.join(closed)} for all pods of the namespace:"
+            " in a cluster that uses this address, names do not resolve"
         )
         yield Breach(namespace, text, "NetworkPolicy allow-dns") if closed else None
 

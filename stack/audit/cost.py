@@ -35,7 +35,7 @@ def recent_prices(platform: Platform, on: date) -> Iterator[Breach | None]:
     """Check that the price table is recent."""
     if (prices := platform.prices) is None:
         return
-    text = f"the prices are of {prices.read_on}: {prices.age(on)} days old > {MAX_AGE_DAYS} days"
+    text = f"the prices were read on {prices.read_on}: {prices.age(on)} days old > {MAX_AGE_DAYS} days"
     found = Breach("prices", text, f"site.prices, or {path_of('prices')}", severity="warning")
     yield found if prices.age(on) > MAX_AGE_DAYS else None
 

@@ -93,7 +93,7 @@ def hops_outlast_the_route(platform: Platform) -> Iterator[Breach | None]:
 
 def _ends_early(path: str, field: str, limit: Duration, total: Duration) -> Breach | None:
     text = f"the hop ends a stream after {limit}, but the route allows {total}"
-    # A limit of 0s is none, in Envoy as in Istio.
+    # In Envoy and in Istio, 0s means no limit.
     return Breach(path, text, field, str(total)) if limit and limit < total else None
 
 

@@ -32,7 +32,7 @@ class Quota:
     where: Location | None
 
     def breach(self, path: str, available: float, share: float = 1.0) -> Breach | None:
-        """A finding if the need is above a share of what is available."""
+        """A finding if the need is above `share` × `available`."""
         if self.needed <= share * available:
             return None
         of = f"{share:.0%} of " if share < 1 else ""

@@ -60,7 +60,7 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
         Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=outside),
         Endpoint(INTERNET, ip="203.0.113.1", ports=outside),
         Endpoint(INTERNET_V6, ip="2001:db8::1", ports=outside),
-        # The last address stands for the network: the object store's block, a part of it, is an endpoint of its own.
+        # The last address represents the network. The object store's block in the same network is a separate endpoint.
         Endpoint(PEERED_NETWORK, ip=str(ip_network(platform.site.peered_network)[-2]), ports=outside),
     ]
     return {endpoint.name: endpoint for endpoint in found}

@@ -12,20 +12,18 @@ from stack.audit.rendered import rendered
 from stack.model.platform import Platform
 
 BUCKETS = re.compile(r"default_buckets:\s*\n((?:\s*- [\d.]+\n)+)")
-"""The boundaries of APISIX's histograms, in milliseconds."""
+"""Finds the bucket boundaries of APISIX's histograms in its configuration, in milliseconds."""
 WHOLE_REQUEST = re.compile(r"_latency_bucket\{[^}]*type=[\"']request[\"']")
-"""A histogram that includes the time of the client's own connection (apisix#6029)."""
+"""Finds an expression over the `request` latency. It includes the time on the client's connection (apisix#6029)."""
 
 
 def objectives_are_measurable(platform: Platform) -> Iterator[Breach | None]:
-    """Check that objectives are bucket boundaries, and that the metrics exclude the client's time."""
+    """Check that objectives are bucket boundaries, and that rules read the right latency and the first byte."""
     boundaries = set(_boundaries(platform))
     for edge in platform.graph.edges if boundaries else ():
         if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service) and edge.operation.http:
             objective = edge.operation.latency.units / 1000
-            text = (
-                f"no bucket of the gateway's histogram ends at {objective:g} ms, so the share below it is an estimate"
-            )
+            text = f"no bucket of the gateway's histogram ends at {objective:g} ms, so Prometheus estimates the ratio"
             found = Breach(
                 f"route {edge.operation.name}", text, "default_buckets", f"{objective:g}", edge.operation.location
             )
@@ -34,12 +32,12 @@ def objectives_are_measurable(platform: Platform) -> Iterator[Breach | None]:
     known = list(rules(platform).expressions)
     for name, expression in known:
         if "_latency_bucket" in expression:
-            text = "the rule's histogram includes the time of the client's own connection"
+            text = "the rule's histogram includes the time on the client's connection"
             yield Breach(f"rule {name}", text, "the expression") if WHOLE_REQUEST.search(expression) else None
     if known and any(milestone.first_stage for flow in platform.graph.flows for milestone in flow.milestones):
         seen = any("first_byte" in expression for _, expression in known)
-        text = "a flow has an objective for its first frame, but no rule reads a series of the first byte"
-        yield None if seen else Breach("first byte", text, "a rule of the first byte")
+        text = "a flow has an objective for its first frame, but no rule reads a first-byte metric"
+        yield None if seen else Breach("first byte", text, "a rule over a first-byte metric")
 
 
 def _boundaries(platform: Platform) -> Iterator[float]:

@@ -157,7 +157,7 @@ def pre_stop_outlasts_endpoint_removal(platform: Platform) -> Iterator[Breach | 
 
 
 def rollouts_wait_for_members(platform: Platform) -> Iterator[Breach | None]:
-    """Check that the readiness of a store's member differs from its liveness.
+    """Check that the readiness probe of each store member differs from its liveness probe.
 
     Only such a readiness probe makes a rollout wait until the member has caught up.
     """

@@ -82,7 +82,7 @@ def _waits(platform: Platform, workload: Workload, service: Service) -> Breach |
 
 
 def memory_metrics_can_scale_in(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no autoscaler uses memory that the process keeps after a peak, or that it uses without load."""
+    """Check that no autoscaler scales on memory that the process keeps after a peak or needs without load."""
     services = {(service.namespace, service.name): service for service in platform.graph.services}
     for workload, spec in _scaled(platform):
         service = services.get((workload.namespace, workload.name))

@@ -1,4 +1,4 @@
-"""Alerts on the base of all services: the cluster, its volumes and certificates, and the telemetry itself."""
+"""Alerts about the parts that all services need: cluster, volumes, certificates and telemetry."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ PLATFORM_ALERTS = (
         'sum by (job, exporter) (rate({__name__=~"otelcol_exporter_(send|enqueue)_failed_.+"}[5m])) > 0',
         "5m",
         "{{ $labels.exporter }} loses {{ $value | humanize }} items a second",
-        "Read the Collector's log: either the queue is full, or the backend rejects the data for good",
+        "Read the Collector's log: either the queue is full, or the backend rejects the data permanently",
     ),
     _platform(
         "RulesFailing",

@@ -57,7 +57,7 @@ def test_d04_finds_prices_older_than_180_days() -> None:
     assert old_prices(DAY + timedelta(days=180)) == ()
     (found,) = old_prices(DAY + timedelta(days=181))
     assert found.severity == "warning"
-    assert found.arithmetic == "the prices are of 2026-11-30: 181 days old > 180 days"
+    assert found.arithmetic == "the prices were read on 2026-11-30: 181 days old > 180 days"
     assert found.field == "site.prices, or config.voiceassistant:prices"
 
 

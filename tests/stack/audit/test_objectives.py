@@ -49,8 +49,8 @@ def test_o02_finds_a_first_frame_that_no_rule_reads() -> None:
         config(rules_json=json.dumps({"groups": [{"name": "all", "rules": [{"record": "a:b", "expr": "up"}]}]}))
     ).components
     (unread,) = verdict("O02", silent).findings
-    text = "a flow has an objective for its first frame, but no rule reads a series of the first byte"
-    assert (unread.path, unread.arithmetic, unread.field) == ("first byte", text, "a rule of the first byte")
+    text = "a flow has an objective for its first frame, but no rule reads a first-byte metric"
+    assert (unread.path, unread.arithmetic, unread.field) == ("first byte", text, "a rule over a first-byte metric")
 
 
 def test_o02_compares_only_the_gateways_http_routes() -> None:
