@@ -91,8 +91,8 @@ def names_resolve(platform: Platform) -> Iterator[Breach | None]:
                         selected |= any("podSelector" in peer for peer in peers)
         closed = [*sorted(wanted - blocks), *(() if selected else ("the DNS pods",))]
         text = (
-            f"no NetworkPolicy permits DNS at {', '.join(closed)} for all pods of the namespace:"
-            " in a cluster that uses this address, names do not resolve"
+            f"no NetworkPolicy permits DNS from all pods of the namespace to {', '.join(closed)}:"
+            " names do not resolve in a cluster with this DNS"
         )
         yield Breach(namespace, text, "NetworkPolicy allow-dns") if closed else None
 
