@@ -204,7 +204,7 @@ def _token_of(body: bytes) -> str:
     except (ValueError, AttributeError):
         token = None
     if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise RegistryError("has a token service that gives no token", "expected JSON with the key token")
+        raise RegistryError("has a token service whose answer contains no token", "expected JSON with the key token")
     return token
 
 

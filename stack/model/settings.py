@@ -245,7 +245,7 @@ def parse_settings(
     try:
         settings = Settings.model_validate({"environment": environment, **values})
     except ValidationError as error:
-        # Without a known profile its defaults are missing, too. That is no fault: the file need not give them.
+        # An unknown profile supplies no defaults. The file may omit these values, so their absence is not reported.
         implied = () if profile else Defaults.model_fields.keys() - given.keys()
         found += [
             replace(fault, path=path_of(fault.path).removesuffix(":"))

@@ -158,4 +158,4 @@ TARGETS = (
         instead="docs/backup.md states how old each backup may be, and alerts fire on late backups.",
     ),
 )
-"""Every target, in the order of the platform's facts."""
+"""Every target. The order is the order of the platform's specification."""

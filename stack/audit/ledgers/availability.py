@@ -49,7 +49,7 @@ class Group:
 
 
 def _group(dependency: Dependency, route: ModelRoute | None) -> Group:
-    """The addresses of a dependency of which a call needs only one, without duplicates."""
+    """The addresses of a dependency, without duplicates. A call needs only one of them."""
     addresses = dependency.addresses
     if route and isinstance(dependency, ModelDependency):
         reached = dependency.candidates(route)[: route.fallback.max_attempts]

@@ -48,7 +48,7 @@ def autoscalers_can_work(system: System) -> Iterator[Breach | None]:
         target = autoscaler.spec.scale_target_ref
         workload = system.scaled(autoscaler)
         if workload is None:
-            text = f"no manifest defines {target.kind} {target.name}, which it must scale"
+            text = f"no manifest defines {target.kind} {target.name}, which the autoscaler must scale"
             yield Breach(autoscaler.title, text, "scaleTargetRef", "", autoscaler.at("scaleTargetRef"), "warning")
             continue
         yield from (_without_request(workload, resource) for resource in autoscaler.spec.utilization_of)

@@ -4,7 +4,7 @@ Steps pass chunks and embeddings through the object storage, next to the documen
 names. A deletion that cannot finish restores the deleted data from the object storage.
 
 The last step deletes the objects with delete markers in a versioned bucket. Removing the markers restores the objects.
-Later the bucket's lifecycle rule deletes marked objects for good.
+Later the bucket's lifecycle rule deletes marked objects permanently.
 """
 
 from __future__ import annotations

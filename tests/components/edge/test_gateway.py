@@ -58,7 +58,7 @@ def test_the_init_container_copies_the_files_into_the_directories_that_apisix_wr
         assert each["securityContext"]["runAsUser"] >= 10001
 
 
-def test_the_secrets_of_the_gateway_are_those_of_its_variables() -> None:
+def test_the_gateway_reads_only_the_secret_of_its_certificate() -> None:
     assert gateway().secrets == (TLS,)
 
 

@@ -95,7 +95,7 @@ def test_an_unknown_kind_of_challenge_is_refused(registry: OciRegistry, client: 
 def test_an_answer_without_a_token_is_an_error(registry: OciRegistry, client: Registry, body: bytes) -> None:
     registry.needs_token = True
     registry.script("/token", Answer(200, body=body))
-    with pytest.raises(RegistryError, match="gives no token"):
+    with pytest.raises(RegistryError, match="contains no token"):
         client.digest(f"{registry.host}/voice/agent:1.0")
 
 

@@ -113,7 +113,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         key('voiceassistant:gateway_host: "a.b\\nc"'),
         f"{ON}gateway_host: is 'a.b\\nc'; ",
     ),
-    "a day that is none": (
+    "a day that does not exist": (
         key("voiceassistant:accepted_findings: [{rule: D02, path: a, reason: none, expires: 2026-02-30}]"),
         f"{ON}accepted_findings[0].expires: is '2026-02-30'; expected a valid date",
     ),
