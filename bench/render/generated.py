@@ -33,7 +33,7 @@ _CALLERS_OF_HOSTS = [
 def tenant(services_wanted: int) -> Tenant:
     """VoiceAssistant's application tier with the given number of services.
 
-    Peers can describe a service's kinds of objects, but not the custom resources of our datastores.
+    Other tiers are left out, because the compared tools cannot describe the custom resources of our datastores.
     """
     nodes = (catalog.GATEWAY, *services(services_wanted), *catalog.DEPENDENCIES)
     catalogue = TENANT.catalogue.model_copy(update={"nodes": nodes, "only_callers": {}, "forbidden": frozenset()})
@@ -55,7 +55,7 @@ def services(wanted: int) -> Iterator[Service]:
 
 
 def _numbers() -> Iterator[int]:
-    """Numbers for copies, without those whose callers would share an egress port, which the model refuses."""
+    """Numbers for copies. It skips a number if two callers would share an egress port: the model refuses that."""
     taken: set[int] = set()
     for number in count():
         ports = {egress_port(_name(caller, number)) for caller in _CALLERS_OF_HOSTS}
@@ -67,7 +67,7 @@ def _numbers() -> Iterator[int]:
 def _operation(operation: Operation, number: int) -> Operation:
     """A copy of an operation.
 
-    It is built with every constructor, so that validation costs as much as for real services.
+    Every constructor runs, so validation costs as much as for real services.
     """
     stages = tuple(
         Stage(**{**dict(stage), "calls": tuple(Call(**_call(call, number)) for call in stage.calls)})

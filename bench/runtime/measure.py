@@ -1,4 +1,4 @@
-"""Measures the CPU time of a call: the median of short slices, in which all cases take turns.
+"""Measures the CPU time of a call. The cases take turns in short slices, and the median slice counts.
 
 The clock counts only the time in which this thread runs, so other programs disturb it only through the CPU's caches.
 Slices are short and interleaved, so a disturbance affects every case alike, and the ratios of one run can be compared.
@@ -17,9 +17,9 @@ from typing import Any
 
 ROUNDS = 60
 CALLS = 400
-"""Number of calls in one slice. For most cases they take less than a millisecond."""
+"""Number of calls in one slice. Most slices take less than a millisecond."""
 HIGHEST_LOAD = 0.5
-"""Load of other programs per core, above which goals are not judged."""
+"""If other programs load a core more than this, the benchmark does not judge its goals."""
 
 
 @dataclass(frozen=True)

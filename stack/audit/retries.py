@@ -68,7 +68,7 @@ def layers(edge: Edge) -> Iterator[Layer]:
     retry, layer = edge.call.retry, enforcer(edge, "retry")
     if retry and retry.max_retries:
         budget = float(retry.budget.ratio) if layer in BUDGETED else None
-        yield Layer(layer or "nobody", retry.max_attempts, retry.conditions, budget)
+        yield Layer(layer or "the policy", retry.max_attempts, retry.conditions, budget)
     if edge.route and edge.route.fallback.max_attempts > 1:
         yield Layer(FALLBACK, edge.route.fallback.max_attempts, tuple(SEEN_BY_CALLERS), None)
     for client in client_retries(edge):

@@ -48,7 +48,7 @@ class Amounts:
         )
 
     def at_least(self, other: Amounts) -> Amounts:
-        """The larger of each amount. Init containers end before the others start, so their amounts do not add up."""
+        """The larger of each amount. Init containers end before the others start, so a pod needs the larger amount."""
         return Amounts(
             max(self.cpu_requests, other.cpu_requests),
             max(self.cpu_limits, other.cpu_limits),
@@ -80,12 +80,12 @@ class Demand:
     surge: int
     """Pods that a rollout adds."""
     stopping: int
-    """Most replaced pods in their grace period at one time. They count against the quota until they are gone."""
+    """Maximum number of replaced pods that are stopping at one time. The quota counts a pod until it is gone."""
     each: Amounts
 
     @property
     def pods(self) -> int:
-        """Most pods that run at one time: the maximum plus a rollout's surge."""
+        """Maximum number of pods at one time, with a rollout's surge."""
         return self.scale.maximum + self.surge
 
 
@@ -116,7 +116,7 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
 
 
 def _overlapping(spec: Mapping[str, Any]) -> int:
-    """Pods that a rollout stops within one grace period. It stops a pod when a new pod has been ready long enough."""
+    """Pods that a rollout stops within one grace period. It stops one pod each time a new pod becomes available."""
     grace: int = spec["template"]["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE)
     ready: int = spec.get("minReadySeconds", 1)
     return math.ceil(grace / ready)
@@ -137,7 +137,7 @@ _PODS: dict[str, Callable[[Mapping[str, Any], int], tuple[Scale, int, Amounts]]]
     "DaemonSet": lambda spec, nodes: (_fixed(nodes), 0, _of_template(spec["template"])),
     "Job": lambda spec, _: (Scale(0, 1), 0, _of_template(spec["template"])),
     "CronJob": lambda spec, _: (Scale(0, 1), 0, _of_template(spec["jobTemplate"]["spec"]["template"])),
-    # The operator temporarily adds a pod that joins or restores.
+    # CloudNativePG adds a pod while an instance joins the cluster or is restored.
     "Cluster": lambda spec, _: (_fixed(spec["instances"]), SURGE, _of_container(spec)),
     "Pooler": lambda spec, _: (_fixed(spec["instances"]), SURGE, _of_template(spec["template"])),
 }

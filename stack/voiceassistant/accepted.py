@@ -31,7 +31,7 @@ BEYOND_DEV = (
     _accepted(
         "A03",
         "voice-data/events: replicas",
-        "events wait in the outbox while the only replica restarts; its budget is 43 minutes a month",
+        "events wait in the outbox while the only replica restarts; its error budget is 43 minutes a month",
     ),
     _accepted(
         "C05",
@@ -44,7 +44,7 @@ IN_PROD = (
     _accepted(
         "S01",
         "images.lock.yaml",
-        "no registry was reachable yet, so the lock has no digests; `pulumi up` refuses images without one",
+        "no registry was reachable yet, so the lock has no digests; `pulumi up` refuses images without a digest",
         NEXT_SPRING,
     ),
 )

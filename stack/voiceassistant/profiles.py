@@ -46,9 +46,9 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 
 
 # Outside dev a datastore's requests equal its limits, because a throttled or evicted datastore takes down its callers.
-# `Elasticsearch.conflicts` compares Elasticsearch's storage with its streams, `Collector.conflicts` the Collector's
-# with the longest outage. Prometheus needs 8 KiB for each declared series, and as much again for queries and for pods
-# that come and go. Egress proxies do not decrypt TLS: one core moves gigabits.
+# `Elasticsearch.conflicts` refuses storage that is too small for the streams. `Collector.conflicts` refuses storage
+# that is too small for the longest outage. Prometheus needs 8 KiB for each declared series, and another 8 KiB for
+# queries and for pods that come and go. Egress proxies do not decrypt TLS, so one core forwards several Gbit/s.
 _DEV_SERVERS = {
     "postgresql": _size(("200m", "2"), ("1Gi", "4Gi"), storage="5Gi"),
     "redis": _size(("50m", "500m"), ("256Mi", "1Gi")),
@@ -87,7 +87,7 @@ _PROD_SERVERS = {
     site.ELASTICSEARCH_EXPORTER: _size(("50m", "200m"), ("64Mi", "128Mi")),
     "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=3, max_replicas=6),
 }
-# Six nodes have no room for more proxies than N+1.
+# Staging has six nodes. They have no room for more than N+1 replicas of a proxy.
 _STAGING_SERVERS = {
     **_PROD_SERVERS,
     site.COLLECTOR: _size(("1", "2"), ("2Gi", "2Gi"), replicas=N_PLUS_ONE, storage="60Gi"),
@@ -142,7 +142,7 @@ _DEV = Profile(
     accepted_findings=accepted.IN_DEV,
     required={},
     refused={
-        "backups": "PostgreSQL dumps to a volume of its own",
+        "backups": "PostgreSQL writes its dumps to a volume",
         "trace_bucket": "Tempo keeps its traces on a volume",
     },
     service_replicas="one",
@@ -151,8 +151,8 @@ _DEV = Profile(
     memory_share=0.25,
     load_share=0.01,
     quotas=_DEV_QUOTAS,
-    # 187 connections suffice for the limits of 8 roles: 8 × 20 = 160. The 8 services with one replica and one surge pod
-    # each open 110 connections, and none of them opens more than 20.
+    # PostgreSQL leaves 187 connections to the 8 roles, and their limits allow 8 × 20 = 160. With one replica and one
+    # surge pod of each service, the 8 services open 110 connections together, and none opens more than 20.
     database=DatabaseLimits(poolers=0, pool_size=20),
     servers=_DEV_SERVERS,
     retentions={LOGS: Duration("3d"), TRACES: Duration("3d"), BLOCKS: Duration("1d")},
@@ -172,7 +172,7 @@ _PROD = Profile(
     service_replicas="declared",
     load_share=1,
     quotas=_PROD_QUOTAS,
-    # 187 connections suffice for 8 databases × 2 poolers × 10 = 160.
+    # PostgreSQL leaves 187 connections to the poolers, and they open 8 databases × 2 poolers × 10 = 160.
     database=DatabaseLimits(poolers=2, pool_size=10, max_client_connections=1000),
     servers=_PROD_SERVERS,
     # Jaeger shows recent problems, Tempo allows comparisons with last week.

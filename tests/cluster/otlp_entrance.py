@@ -1,9 +1,9 @@
-"""Elasticsearch's OTLP entrance for log records, before the core of Elasticsearch.
+"""A stand-in for Elasticsearch's OTLP endpoint for log records. It writes to a real Elasticsearch.
 
-No registry has the plugin `otel-data`. `OtlpEntrance` does the same as its sources `OTLPLogsTransportAction`,
-`LogDocumentBuilder` and `OTelDocumentBuilder`, read on 2026-11-30: it decodes a request, makes a document of each
-record, and sends all documents in one bulk request. It refuses a request that protobuf cannot decode or that has an
-empty value. Elasticsearch itself accepts or refuses each document.
+The endpoint is part of the plugin `otel-data`, and no package registry has that plugin. `OtlpEntrance` does the same as
+the plugin's classes `OTLPLogsTransportAction`, `LogDocumentBuilder` and `OTelDocumentBuilder` (read on 2026-11-30). It
+decodes a request, makes a document of each record, and sends all documents in one bulk request. It refuses a request
+that protobuf cannot decode or that has an empty value. Elasticsearch itself accepts or refuses each document.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ RECORDS = {
     },
 }
 """The documented form of `logs-otel@template`, from Elastic's `logs@settings`, `otel@mappings` and
-`logs-otel@mappings`. `text` stands for `match_only_text`, and `keyword` for `constant_keyword`: no registry has the
-modules that contain them."""
+`logs-otel@mappings`. It has `text` instead of `match_only_text`, and `keyword` instead of
+`constant_keyword`, because no package registry has the modules that contain these types."""
 
 
 def install_templates(url: str, custom: dict[str, Any]) -> None:
-    """The templates that Elasticsearch installs itself, with our `logs@custom` in its place.
+    """Install Elasticsearch's own templates and our `logs@custom`.
 
-    It leaves out the lifecycle and the codec `best_compression`, because no registry has the plugin and the native
-    library that they need. There is one node, so no replicas.
+    The lifecycle and the codec `best_compression` are left out, because no package registry has the plugin and the
+    native library that they need. The number of replicas is 0, because there is only one node.
     """
     settings = {
         name: value
@@ -99,7 +99,7 @@ def ask(url: str, method: str, path: str, body: bytes | dict[str, Any] | None = 
     """Elasticsearch's answer to a request.
 
     Raises:
-        HTTPError: it refused the request.
+        HTTPError: Elasticsearch refused the request.
     """
     data = json.dumps(body).encode() if isinstance(body, dict) else body
     sent = Request(f"{url}{path}", data=data, method=method, headers={"Content-Type": "application/json"})  # noqa: S310 - loopback
@@ -115,7 +115,7 @@ def documents(url: str) -> list[dict[str, Any]]:
 
 
 class OtlpEntrance:
-    """Takes OTLP/HTTP and stores log records.
+    """An HTTP server that receives OTLP requests and stores their log records in Elasticsearch.
 
     Attributes:
         refused: why requests or documents were refused.
@@ -164,11 +164,11 @@ def _records(request: ExportLogsServiceRequest) -> Iterator[LogRecord]:
 
 
 def document(record: LogRecord) -> str:
-    """The document of a record, as JSON. Duplicate keys stay duplicate.
+    """The document of a record, as JSON. Duplicate keys of attributes are kept.
 
     Raises:
-        ValueError: a value is empty or not a text. The entrance takes further kinds of values, but the Collector sends
-            none.
+        ValueError: a value is empty or not a text. The plugin accepts further types of values, but the Collector
+            sends only texts.
     """
     members: dict[str, str] = {
         "@timestamp": json.dumps(record.time_unix_nano // 1_000_000),

@@ -72,7 +72,7 @@ def test_a_failure_degrades_the_answer_or_is_reported(pair: tuple[Platform, Coll
     assert post(agent, "run").json()["fallbacks"] == ["no citations"]
     platform.behave("agent-engine", **{"postgresql.write": BROKEN})
     failed = post(agent, "run")
-    assert (failed.status_code, failed.json()) == (500, {"error": "callee: the callee is unavailable"})
+    assert (failed.status_code, failed.json()) == (500, {"error": "callee: the callee failed: unavailable"})
     assert post(agent, "nothing").status_code == 404
     assert get(agent, "run").status_code == 405
     assert [post(agent, "limited").status_code for _ in range(2)] == [200, 429]

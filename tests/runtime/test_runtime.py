@@ -359,7 +359,7 @@ def test_every_public_error_is_in_the_tree() -> None:
     [
         (CircuitOpenError("rag-engine", 1.5), "circuit breaker of rag-engine is open for another 1.5 s"),
         (DeadlineExceededError("rag-engine", None, 3), "deadline of rag-engine is exceeded after 3 attempts"),
-        (CalleeError("rag-engine", condition="resource_exhausted"), "callee of rag-engine is resource exhausted"),
+        (CalleeError("rag-engine", condition="resource_exhausted"), "callee of rag-engine failed: resource exhausted"),
     ],
 )
 def test_the_text_of_an_error_names_cause_and_target(error: VoiceRuntimeError, text: str) -> None:

@@ -168,5 +168,5 @@ class Bulkhead:
             self._settle()
 
     def _leave_queue(self, turn: _Turn) -> None:
-        with suppress(ValueError):  # it got a slot, or never was in the queue
+        with suppress(ValueError):  # the call got a slot, or never was in the queue
             self._waiting.remove(turn)

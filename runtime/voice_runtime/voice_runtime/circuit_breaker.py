@@ -172,7 +172,7 @@ class CircuitBreaker:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 
     def answered(self, state: State, elapsed: float) -> None:
-        """Report the first message of a stream that `state` admitted. A probe counts from then on, before it ends."""
+        """Report the first message of a stream that `state` admitted. For a probe, this message is the result."""
         if type(state) is Probe:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 
@@ -336,7 +336,7 @@ class CircuitBreaker:
         stopwatch = self._stopwatch
         started = 0.0 if stopwatch is None else stopwatch()
         try:
-            # To pass on an empty dictionary costs a tenth of the call.
+            # Passing on an empty dictionary takes 10 % of the call's time.
             result = await (fn(*args, **kwargs) if kwargs else fn(*args))  # type: ignore[call-arg]  # no kwargs
         except BaseException as error:
             self.report(state, error, self.now() - started)

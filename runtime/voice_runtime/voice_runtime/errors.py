@@ -195,7 +195,8 @@ class CalleeError(VoiceRuntimeError):
     """A transient failure of the callee: `condition` is a `RetryCondition` of the policies.
 
     Transports raise it, or convert their errors into it. `retry_after` is the wait in seconds that the callee asks for.
-    A negative number forbids a retry, and so does NaN, for an unreadable wait (gRPC A6, `grpc-retry-pushback-ms`).
+    A negative number forbids a retry. NaN, for a wait that cannot be parsed, forbids it too (gRPC A6,
+    `grpc-retry-pushback-ms`).
     """
 
     policy = "callee"
@@ -213,12 +214,12 @@ class CalleeError(VoiceRuntimeError):
     @property
     def summary(self) -> str:  # type: ignore[override]  # each condition has its own text
         """The condition of the callee's answer, in words."""
-        return f"the callee is {self.condition.replace('_', ' ')}"
+        return f"the callee failed: {self.condition.replace('_', ' ')}"
 
     @property
     def sentence(self) -> str:  # type: ignore[override]  # as above
         """The condition, with the name of the call."""
-        return f"callee of {{}} is {self.condition.replace('_', ' ')}"
+        return f"callee of {{}} failed: {self.condition.replace('_', ' ')}"
 
 
 class UnknownNameError(LookupError):

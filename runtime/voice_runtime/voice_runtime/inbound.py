@@ -32,7 +32,7 @@ from voice_runtime.statistics import OperationStatistics
 from voice_runtime.timeout import CURRENT, TimedScope, Timer, current_scope
 
 LARGEST_COST = 2**53
-"""The largest cost of a request. No limit admits as much, and floats above it are not exact."""
+"""The largest cost of a request. No limit admits so large a cost, and floats above 2^53 are not exact."""
 
 
 class Inbound:
@@ -212,7 +212,7 @@ class Request(TimedScope):
         return now
 
     def _latest(self) -> float:
-        """The time of the deadline."""
+        """The latest end of the request, by the monotonic clock."""
         return min(self.limit, self._began + self.operation.timer.duration)
 
     def _admitted(self, begin: Callable[[], object], *, waited: bool) -> Self:

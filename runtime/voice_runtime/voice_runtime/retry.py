@@ -30,7 +30,7 @@ GaveUp = Literal["max_retries", "budget", "deadline", "pushback", "nested"]
 class RetryBudget:
     """Bounds the retries for one target to `ratio` of its calls, plus a reserve for callers with few calls.
 
-    A retry counts from its decision on, so retries that wait in their backoff count, too.
+    A retry counts as soon as it is decided, so retries that wait in their backoff count, too.
     """
 
     __slots__ = ("_lock", "_now", "calls", "policy", "retries")

@@ -40,7 +40,7 @@ T = TypeVar("T")
 class Runtime:
     """Enforces the policies of one service.
 
-    Create it with `load`. Inside its `with` it watches the bundle for changes.
+    Create it with `load`. Inside a `with` block the runtime watches the bundle for changes.
     """
 
     def __init__(self, source: BundleSource, bundle: PolicyBundle, surroundings: Surroundings) -> None:

@@ -127,7 +127,7 @@ class TimedScope:
     attempt: int
     """The number of the attempt, from 1; 0 outside an attempt."""
     expired: bool
-    """True if the timer of the scope fired. Then the deadline has cancelled the work, and not the caller."""
+    """True if the timer of the scope fired. Then the deadline cancelled the work; the caller did not."""
     is_over: bool
     """True after the scope was left. Work that goes on in its context then belongs to the enclosing scope."""
     retries_spent: bool
@@ -146,7 +146,7 @@ class TimedScope:
         self.expired = self.retries_spent = self.is_over = False
 
     def enter(self) -> Self:
-        """Start the timer. `leave` must follow. Hot code calls the two, because `with` adds a tenth to their time."""
+        """Start the timer. `leave` must follow. Hot code calls both itself, because `with` takes 10 % longer."""
         timer = self.owner.timer
         sweep = timer.sweep
         # Compare the thread first, because before Python 3.12 finding the running loop costs a system call.
@@ -189,7 +189,7 @@ class TimedScope:
         self._waits_in = get_running_loop().call_later(self.limit - self.started, self.expire)
 
     def leave(self, error: BaseException | None = None) -> None:
-        """Stop the timer. `error` ended the work. Raises `timeout_error` if the timer ended it."""
+        """Stop the timer. Raises `timeout_error` if the timer ended the work. `error` is the exception of the work."""
         self.is_over = True
         try:  # noqa: SIM105  # copied from `restore`, because every call runs this
             CURRENT.reset(self._token)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from voice_saga.errors import NotJsonError, TooLargeError
 
 SAGA_BYTES = 1024 * 1024
-"""Most bytes of a saga's input and results together, as JSON. Each step receives all of them, and Temporal transmits at
-most 2 MiB in one message."""
+"""Maximum size of a saga's input and results together, in bytes of JSON. Each step receives all of them, and Temporal
+transmits at most 2 MiB in one message."""
 
 Branch = Literal["action", "compensation"]
 """The side of a step: its action, or the compensation that undoes it."""
@@ -32,7 +32,7 @@ class Message:
     id: str
     """The id is the same at every delivery. Consumers store it to handle the event only once."""
     type: str
-    """The event type, such as `document.indexed`, and the stream that carries it."""
+    """The event type, such as `document.indexed`. The stream that carries the event has the same name."""
     payload: Any
     trace: str = ""
     """W3C `traceparent` of the sender. Empty without tracing."""
@@ -109,7 +109,7 @@ def to_json(value: Any, what: str) -> str:
     """`value` as JSON. Raises `NotJsonError`, which names `what`."""
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:  # the last for a value that is nested too deeply
+    except (TypeError, ValueError, RecursionError) as error:  # RecursionError: the value is nested too deeply
         raise NotJsonError(f"{what} is not a JSON value: {error}") from None
 
 
@@ -127,6 +127,6 @@ def checked_size(size: int, room: int, what: str) -> None:
     """Raises `TooLargeError` if `size` bytes exceed the remaining `room`."""
     if size > room:
         raise TooLargeError(
-            f"{what} takes {size} bytes of JSON, and {max(room, 0)} of {SAGA_BYTES} are left to this saga; "
+            f"{what} takes {size} bytes of JSON, but this saga has only {max(room, 0)} of {SAGA_BYTES} left; "
             "store the data elsewhere, and let the step return a reference"
         )

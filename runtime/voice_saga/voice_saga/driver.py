@@ -18,7 +18,7 @@ from voice_saga.progress import ENDED, Entry, Progress, ended, following
 
 logger = logging.getLogger("voice_saga")
 HANDOVER = 600.0
-"""Seconds for which a worker leaves a saga of a newer version to newer processes, before it parks the saga."""
+"""Seconds for which a worker leaves a saga of a newer version to newer processes. After them the worker parks it."""
 LOOK_AGAIN = 2.0
 """Seconds after which a worker checks again a saga that it left to newer processes."""
 
@@ -37,7 +37,7 @@ class Driver:
         self._progress = Progress.of(claim.entries)
         self._begun = time.monotonic() - claim.age
         self.released = False
-        """True if this worker has released the saga, so that it must run and write no more of it."""
+        """True after this worker has released the saga. The worker must then neither run nor write the saga."""
         self._state = self._progress.shown
         self._caused_by = ""
         self._input_size = size_of(claim.input, "the input")
@@ -59,13 +59,13 @@ class Driver:
             return
         if claim.claims > self._max_claims:
             doing = ", ".join(self._progress.running) or self._progress.undoing
-            reason = f"workers took it {claim.claims} times without completing {doing or 'its next step'}"
+            reason = f"workers claimed the saga {claim.claims} times without completing {doing or 'its next step'}"
             await self._write([Entry("parked", data=reason)])
             return
         await self._go_on(executions[definition.plan])
 
     def _left_for(self) -> float:
-        """Seconds since a worker left the saga to newer workers; 0 if no worker left it, or one has run it since."""
+        """Seconds since a worker left the saga to newer workers; 0 if no worker left the saga or one has run it."""
         last = self._claim.entries[-1]
         return last.age if last.kind == "left" else 0.0
 
@@ -91,7 +91,7 @@ class Driver:
     ) -> None:
         """Write the entries. With a plan, also write the entries that follow from them.
 
-        Release the saga if there is nothing more to do.
+        Release the saga if it ended, if it is parked, or if the worker stops.
         """
         progress = self._progress
         written = list(entries)

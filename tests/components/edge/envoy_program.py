@@ -1,4 +1,4 @@
-"""Runs Envoy with a rendered configuration. Only its addresses and ports are changed, to loopback."""
+"""Runs Envoy with a rendered configuration. Only its addresses and ports are replaced by local ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def validated(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def on_loopback(bootstrap: dict[str, Any], hosts: Mapping[str, int]) -> dict[int, int]:
-    """Replace every address in `bootstrap` by one of loopback. Returns the old port → the new port of each listener."""
+    """Replace every address in `bootstrap` by a loopback address. Returns configured port → real port."""
     ports: dict[int, int] = {}
     static = bootstrap["static_resources"]
     for place in (bootstrap["admin"], *static["listeners"]):

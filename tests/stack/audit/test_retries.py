@@ -1,4 +1,4 @@
-"""R01, R02, R05, R10: attempts that multiply, in a burst and sustained."""
+"""Rules R01, R02, R05 and R10: retries multiply along a path, in a burst and in a long outage."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_r01_multiplies_attempts_along_a_path(
     assert found.where.file == "tests/stack/audit/test_retries.py"
 
 
-def test_r01_just_holds_at_five_attempts() -> None:
+def test_r01_warns_above_five_attempts_and_fails_above_ten() -> None:
     assert findings("R01", *chain(TWICE.model_copy(update={"max_retries": 4}))) == ()
     (found,) = findings("R01", *chain(TWICE.model_copy(update={"max_retries": 5})))
     assert found.severity == "warning"
@@ -102,7 +102,7 @@ def test_r01_finds_the_worst_path_of_any_tree(attempts: list[Retry | None], widt
 def test_r02_finds_two_interior_hops_that_retry() -> None:
     (found,) = findings("R02", *chain(TWICE, TWICE, None))
     assert "2 interior hops retry: hop1.run → hop2.run; hop2.run → hop3.run" in found.arithmetic
-    assert found.proposal == "None", "the value to write in the catalogue"
+    assert found.proposal == "None", "the value of `retry` to write in the catalogue"
     assert findings("R02", *chain(TWICE, None, TWICE)) == ()
 
 
@@ -133,14 +133,16 @@ def test_r05_reports_burst_and_sustained_attempts() -> None:
     (found,) = findings("R05", *chain(TWICE, THRICE))
     assert found.severity == "info"
     assert "6 (sustained 1.21) when it times out" in found.arithmetic
-    assert verdict("R05", small_platform(*chain(TWICE, THRICE))).text == "holds", "information does not count"
+    assert verdict("R05", small_platform(*chain(TWICE, THRICE))).text == "holds", (
+        "a finding of severity info does not break the rule"
+    )
     assert len(findings("R05", *chain(TWICE))) == 1
     assert findings("R05", *chain(None)) == ()
 
 
 @pytest.mark.parametrize(("load", "found"), [("90/s", 0), ("91/s", 0), ("182/s", 1)])
-def test_r10_compares_the_load_with_sustained_retries_with_the_capacity(load: str, found: int) -> None:
-    """Two replicas of 100/s serve 181/s × 1.1, and no more."""
+def test_r10_fails_if_load_and_sustained_retries_exceed_the_capacity(load: str, found: int) -> None:
+    """Two replicas serve 200/s. With 10 % retries, 91/s fits (100.1/s), and 182/s does not (200.2/s)."""
     fixed = {"replicas": Replicas.exactly(2)}
     callee = service("a", operation("run", p95="1s", deadline="2s"), **fixed)
     call = stage(hard("a.run", "idempotent", retry=TWICE))
@@ -152,13 +154,13 @@ def test_r10_compares_the_load_with_sustained_retries_with_the_capacity(load: st
         assert breaches[0].proposal == "max: 3"
 
 
-def test_load_follows_shares_choices_and_events() -> None:
+def test_load_counts_each_call_by_its_share() -> None:
     calls = stage(hard("store.read", "idempotent", share="10%"), hard("store.read", "idempotent", purpose="always"))
     caller = service("b", operation("run", calls, p95="1s", deadline="60s", load="100/s"))
     assert executions(graph_of(caller, STORE)) == {("b", "run"): 100, ("store", "read"): 110}
 
 
-def test_r01_ends_the_path_at_the_callee_that_fails_itself() -> None:
+def test_r01_ends_the_path_at_the_callee_that_is_down() -> None:
     """No hop retries `unavailable`, so the path with six attempts ends at the second hop."""
     unsent = TWICE.model_copy(update={"max_retries": 5, "conditions": ("connection_failed",)})
     (found,) = findings("R01", *chain(unsent, None))
@@ -173,12 +175,12 @@ def test_r01_names_the_first_of_two_equal_calls() -> None:
     assert found.where == calls[0].location
 
 
-def test_r02_counts_a_policy_that_no_layer_enforces_beside_a_library() -> None:
+def test_r02_counts_a_retry_policy_even_if_no_layer_enforces_it() -> None:
     store = STORE.model_copy(update={"clients": (Client(library="openai-python"),)})
     call = stage(hard("store.read", "idempotent", retry=TWICE))
     caller = service("a", operation("run", call, p95="1s", deadline="60s"), language="go")
     (found,) = findings("R02", caller, store)
-    assert found.arithmetic == "nobody and openai-python retry the same call: 2 × 3 attempts"
+    assert found.arithmetic == "the policy and openai-python retry the same call: 2 × 3 attempts"
 
 
 @pytest.mark.parametrize(("attempts", "count"), [(1, 0), (2, 1)])
@@ -189,7 +191,7 @@ def test_r02_counts_the_candidates_of_a_route_as_a_layer(attempts: int, count: i
     assert len(found) == count
 
 
-def test_r10_counts_the_share_of_the_load_that_an_environment_has() -> None:
+def test_r10_scales_the_load_by_the_load_share_of_the_environment() -> None:
     fixed = {"replicas": Replicas.exactly(1)}
     callee = service("a", operation("run", p95="1s", deadline="2s"), **fixed)
     call = stage(hard("a.run", "idempotent", retry=TWICE))

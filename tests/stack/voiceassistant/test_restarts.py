@@ -41,7 +41,7 @@ def rag(**values: object) -> Change:
 
 
 def nodes(*changed: Node) -> Change:
-    """A catalogue of these nodes, with the flows over them."""
+    """A change to these nodes. `only_callers` is dropped, because it would forbid the calls of a new service."""
     catalogue = TENANT.catalogue.model_copy(update={"nodes": changed, "only_callers": {}})
     return lambda environment: (replace(TENANT, catalogue=catalogue), environment)
 
@@ -71,7 +71,7 @@ CHANGES: Mapping[str, Change] = {
 
 
 def documented() -> Mapping[str, tuple[set[str], set[str]]]:
-    """Change → the workloads whose pods restart, and those whose pods reload."""
+    """Change → the workloads whose pods restart, and the workloads whose pods reload."""
     _, _, below = (ROOT / "docs" / "deploy.md").read_text().partition("## Which change restarts which pods")
     table, *_ = below.partition("\n## ")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
@@ -88,7 +88,7 @@ def tree(tenant: Tenant, environment: Environment) -> Side:
 
 
 def affected(environment: Environment, change: Change) -> tuple[set[str], set[str]]:
-    """The workloads whose pods restart, and those whose pods reload, as `voice diff` says."""
+    """The workloads whose pods restart and the workloads whose pods reload, according to `voice diff`."""
     effects = compare(tree(TENANT, environment), tree(*change(environment))).effects
     restart, reload = ({each.workload.name for each in effects if each.pods == pods} for pods in ("restart", "reload"))
     return restart, reload

@@ -202,7 +202,7 @@ class Attempts:
         return self._requests
 
     def has_sent(self, rpc: Any) -> None:
-        """Note that an attempt was sent as `rpc`."""
+        """Record `rpc`, the RPC of an attempt that was sent."""
         if isinstance(self.state, Stopped):
             self.state.rpc = rpc
             rpc.cancel()  # another thread stopped the call meanwhile
@@ -214,7 +214,7 @@ class Attempts:
     def raise_explained(self, error: BaseException) -> None:
         """Raise a more exact error in place of gRPC's, if there is one.
 
-        It is a fault of this process, a timeout of the runtime, or a `NeverSentError`.
+        The exact error is a fault of this process, a timeout of the runtime, or a `NeverSentError`.
         """
         self.raise_own_fault(error)
         scope = current_scope()
@@ -235,7 +235,7 @@ class Attempts:
             self._mark_own_fault(raised)
             raise raised from None
         if isinstance(error, Exception) and not isinstance(error, grpc.RpcError):
-            self.state.rpc.cancel()  # otherwise gRPC takes the call for running, and waits for it at close
+            self.state.rpc.cancel()  # otherwise gRPC waits for the call when the channel closes
             self._mark_own_fault(error)
 
     def _mark_own_fault(self, error: Exception) -> None:

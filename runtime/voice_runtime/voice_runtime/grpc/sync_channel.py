@@ -1,4 +1,4 @@
-"""Channels for code without an event loop. Each attempt runs on a worker thread, and gRPC's deadline ends its wait."""
+"""Channels for code without an event loop. Each attempt blocks a worker thread, at most until gRPC's deadline."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class SyncChannel(grpc.Channel):
     def stream_stream(self, method: str, *serializers: Any, **settings: Any) -> Any:
         return ManyAnswers(self, "stream_stream", method, serializers, settings)
 
-    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT002  # as grpc has it
+    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT002  # the signature of grpc
         """Report the states of the current connection to a callback."""
         self._present().subscribe(callback, try_to_connect)
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        """Stop the reports."""
+        """Stop the reports to a callback."""
         self._present().unsubscribe(callback)
 
     @override
@@ -184,7 +184,7 @@ def _messages(attempts: Attempts, request: Any) -> Generator[Any, None, None]:
     attempts.enter()
     try:
         for message in attempts.method.outbound.stream_sync(_answers, attempts, request):
-            attempts.leave()  # code between messages belongs to the consumer
+            attempts.leave()  # the consumer's code runs between messages, outside the scope of the attempt
             yield message
     except BaseException as raised:
         error = raised
@@ -196,7 +196,7 @@ def _messages(attempts: Attempts, request: Any) -> Generator[Any, None, None]:
 
 
 def _answers(attempts: Attempts, request: Any) -> Iterator[Any]:
-    """Make one attempt of a call with many answers. The previous attempt has ended, but may still occupy its thread."""
+    """Make one attempt of a call with many answers. Cancel the previous RPC, which may still occupy its thread."""
     if attempts.state.rpc is not None:
         attempts.state.rpc.cancel()
     scope = current_scope()

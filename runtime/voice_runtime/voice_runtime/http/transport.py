@@ -72,7 +72,7 @@ class _Call:
         given = request.extensions.get("timeout", {})
         extensions = {**request.extensions, "timeout": given}
         if (left := remaining()) is not None:
-            # The wait for a free connection must end before the attempt times out, because it has its own error.
+            # The wait for a free connection must end before the attempt times out, so that httpx raises `PoolTimeout`.
             extensions["timeout"] = given | _at_most(left * 0.9, ("pool",), given)
             headers[TIMEOUT] = str(round(next_hop(left) * 1000))
         if (number := attempt_number()) > 1:
@@ -113,7 +113,7 @@ def _own_fault() -> Iterator[None]:
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):
-    """For `httpx.AsyncClient(transport=…)`.
+    """The transport for `httpx.AsyncClient(transport=…)`.
 
     The attempt ends when the body has been read, so the time and the errors of the body count. For server-sent events
     the attempt ends with the headers, and the caller gets the events as they arrive. An error status of the last
@@ -159,7 +159,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
 
 class Transport(httpx.BaseTransport):
-    """For `httpx.Client(transport=…)`; otherwise like `AsyncTransport`.
+    """The transport for `httpx.Client(transport=…)`. It behaves like `AsyncTransport`.
 
     Nothing can interrupt the thread of an attempt, so the timeouts of its sockets end with the attempt.
     """

@@ -1,8 +1,8 @@
 """Adaptive limit: a token bucket whose rate follows the health of the served requests (AIMD).
 
 At the end of an interval, when there are enough samples, the limit judges the samples since its last change. If they
-are unhealthy, it multiplies the rate by `decrease`; otherwise it adds `increase`. Intervals wait for samples, so a key
-with few requests recovers, too.
+are unhealthy, it multiplies the rate by `decrease`; otherwise it adds `increase`. An interval lasts
+until there are enough samples, so the rate of a key with few requests recovers, too.
 
 A decrease begins a new epoch. Samples of requests that were admitted earlier are dropped, because they measure the old
 rate.
@@ -45,7 +45,7 @@ class Adaptive:
         return self.bucket.wait(now, cost)
 
     def is_full(self, now: float) -> bool:
-        """True if the limit can be dropped: it is in its initial state, or its rate is outdated."""
+        """True if the limit can be dropped: it is in its initial state, or unused for so long that it would recover."""
         at_top = self.rate >= self.policy.max_rate.per_second
         return self.bucket.is_full(now if at_top else now - self.policy.longest_recovery)
 
@@ -70,7 +70,7 @@ class Adaptive:
                 self._judge(now)
 
     def reconfigure(self, policy: Policy, now: float) -> None:
-        """Continue under a new policy, at the current rate within its bounds."""
+        """Continue under a new policy. The rate stays within the new bounds, and a maximum rate stays the maximum."""
         with self._lock:
             at_top = self.rate >= self.policy.max_rate.per_second
             self.policy = policy

@@ -117,7 +117,7 @@ class Gate:
                     adapting.reconfigure(adaptive, now)
 
     def try_admit(self, caller: Caller, cost: int, now: float) -> bool:
-        """Admit a request if no other waits and the limit allows it. Returns false if it must wait.
+        """Admit a request if no other request waits and the limit allows it. Returns false if it must wait.
 
         `now` is the present time.
         """
