@@ -33,7 +33,7 @@ class Assembled:
     inbound: dict[str, Inbound]
     degradation: Degradation | None
     calls: dict[str, Outbound]
-    """Every outbound call by its name. A callee with only one call is a name of that call, too."""
+    """Every outbound call by its name. If a callee has only one call, its name also finds that call."""
 
     def call(self, name: str) -> Outbound:
         """The pipeline of an outbound call. Raises `UnknownCallError`."""

@@ -58,7 +58,7 @@ class Attempt(TimedScope):
             self.state = state if type(state) is Closed else breaker.acquire()
 
     def has_first_message(self) -> None:
-        """Note that the first message of a stream has arrived."""
+        """Record the arrival of a stream's first message."""
         self.answered = now = self.call.now()
         statistics = self.call.statistics
         statistics.first_messages += 1
@@ -82,7 +82,7 @@ class Attempt(TimedScope):
     def failed(self, error: BaseException, *, repeatable: bool = True) -> float | None:
         """Report the error of the call. Returns seconds until the next attempt, or `None` to raise `error` unchanged.
 
-        Raises `RetriesExhaustedError` for a transient failure without a further attempt.
+        Raises `RetriesExhaustedError` for a transient failure if no further attempt is allowed.
         """
         failure = self._settle(error)
         if self.retries_spent and self.parent is not None:
@@ -193,7 +193,7 @@ def before_sending() -> Iterator[None]:
     """A block of work before sending. Its errors and timeouts are faults of this process and not of the callee.
 
     Transports use it to serialise a request, or to wait for a connection of their own pool. An error in the block must
-    also leave the attempt. Outside an attempt the block changes nothing.
+    also propagate out of the attempt. Outside an attempt the block changes nothing.
     """
     attempt = current_attempt()
     if attempt is None:

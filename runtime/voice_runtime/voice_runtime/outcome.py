@@ -91,7 +91,7 @@ def classify(error: Exception) -> Failure | None:
 def is_refusal(error: BaseException | None) -> bool:
     """True if a circuit breaker refused, in this process or behind the callee.
 
-    The service that answers with it works.
+    The service that answers with such an error is not down itself.
     """
     match error:
         case CircuitOpenError():
@@ -116,7 +116,7 @@ class DependencyFailure:
 
 @singledispatch
 def dependency_failure(error: BaseException | None) -> DependencyFailure | None:
-    """The failure of a dependency of this process or of a callee that ended a call. `None` for other errors.
+    """The failed dependency, of this process or of a callee, that ended a call. `None` for other errors.
 
     A package registers its own errors.
     """

@@ -171,8 +171,8 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
 class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any]):
     """A call with many answers.
 
-    It begins at the first iteration, `read`, `write` or question about its status, so an unused call costs nothing. It
-    closes when its iteration ends, by `cancel`, or when the last reference to it is gone.
+    The call begins at the first iteration, `read` or `write`, or when its status is read, so an unused call costs
+    nothing. It closes when the iteration ends, by `cancel`, or when the last reference to the call is gone.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ async def _messages(attempts: Attempts, request: Any, resolve: Callable[[], Reso
         attempts.enter()
         async with aclosing(attempts.method.outbound.stream(attempts.stream, request)) as messages:
             async for message in messages:
-                attempts.leave()  # code between messages belongs to the consumer
+                attempts.leave()  # the consumer's code runs between messages, outside the scope of the attempt
                 yield message
     except BaseException as raised:
         error = raised

@@ -77,7 +77,7 @@ class Channel(grpc.aio.Channel):
     ) -> None:
         await self.close()
 
-    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT002  # as grpc.aio has it
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT002  # the signature of grpc.aio
         """The state of the current connection."""
         state: grpc.ChannelConnectivity = self._present().get_state(try_to_connect)
         return state

@@ -1,4 +1,4 @@
-"""Connections: one channel for each target. All code on an event loop shares it, and a new one replaces it with age."""
+"""Connections: one channel for each target and event loop. A new channel replaces it after `CONNECTION_AGE`."""
 
 from __future__ import annotations
 

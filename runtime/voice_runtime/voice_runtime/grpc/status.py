@@ -121,7 +121,7 @@ def _(error: grpc.RpcError) -> Failure | None:
     if _TOO_LARGE.search(details) or (details == _INVALID_METADATA and not getattr(error, "debug_error_string", str)()):
         return OWN_FAULT
     if code is StatusCode.CANCELLED and details not in _CANCELLED_HERE:
-        code = StatusCode.UNAVAILABLE  # a stopping server cancels requests that no handler has got
+        code = StatusCode.UNAVAILABLE  # a stopping server cancels requests that have not reached a handler
     return failure_of(code, error.trailing_metadata())
 
 

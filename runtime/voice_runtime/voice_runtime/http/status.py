@@ -119,7 +119,7 @@ def _(error: StatusError) -> Failure | None:
 def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
     """The status, text and headers with which a server answers for an error.
 
-    The text is a policy's or a fixed one, never the error's, which may contain secrets.
+    The text names the policy or is fixed. It never contains the error's own text, because that may contain secrets.
     """
     if failure := dependency_failure(error):
         again = {SHOULD_RETRY: "false"} if failure.retry_after is None else _retry_after(failure.retry_after)
