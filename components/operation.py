@@ -60,7 +60,7 @@ class ModelUse(ClosedModel):
     input_mean: Annotated[int, Field(ge=0)] = 0
     """Mean input in the units that the provider bills: tokens, characters or seconds of audio."""
     output_max: Annotated[int, Field(ge=0)] = 0
-    """Most output tokens; 0 for models that generate no text."""
+    """Maximum number of output tokens; 0 for models that generate no text."""
     output_mean: Annotated[int, Field(ge=0)] = 0
     """Mean number of output tokens."""
     seconds_mean: Annotated[float, Field(ge=0)] = 0.0

@@ -18,7 +18,7 @@ from voice_policies.names import TEXT_PATTERN
 SHOWN = 80
 """Longest excerpt of a wrong value that a message repeats, in characters."""
 LISTED = 50
-"""Most faults that a message lists; it counts the others."""
+"""Maximum number of faults that a message lists. The message counts the others."""
 EXPECTED = {
     "bool_type": "expected true or false",
     "dict_type": "expected a mapping",

@@ -48,7 +48,7 @@ class Model(Policy):
     """The name in the provider's API."""
     capabilities: Annotated[tuple[Capability, ...], Field(strict=False, min_length=1)]
     context_window: TokenCount
-    """Most tokens of input and output together."""
+    """Maximum number of tokens of input and output together."""
     tokenizer: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     """Name of the tokenizer that the provider counts with. `None` is undeclared (rule M12)."""
     price: ModelPrice | None = None

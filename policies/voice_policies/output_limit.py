@@ -10,4 +10,4 @@ class OutputLimit(Policy):
     """A bound on the output tokens of one answer. Without it neither cost nor duration has a bound."""
 
     max_tokens: TokenCount
-    """Most output tokens. The runtime sets this limit on a request without a limit, and lowers a larger limit."""
+    """Upper limit of output tokens. The runtime adds this limit to a request without one, and lowers a larger limit."""

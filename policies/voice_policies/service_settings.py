@@ -34,7 +34,7 @@ class Connection(ClosedModel):
     """Longest of the service's attempt timeouts on this target."""
     database: str | None = None
     pool: int | None = None
-    """Most connections of one replica."""
+    """Maximum number of connections of one replica."""
     credentials: str | None = None
     """Directory of the secret's files."""
 

@@ -78,19 +78,19 @@ class ModelAttempt:
     # --- events of the attempt
 
     def reserved(self, reservation: Reservation) -> None:
-        """Note that every budget has reserved the attempt's tokens."""
+        """Record that every budget has reserved the attempt's tokens."""
         self._leave(Admitted)
         self.reservation = reservation
         self.state = Reserved()
 
     def connecting(self) -> None:
-        """Note that the request is about to be sent."""
+        """Record that the request is about to be sent."""
         self._leave(Reserved)
         self.started = self._clock.monotonic()
         self.state = Connecting()
 
     def opened(self, status: int, headers: Mapping[str, str]) -> None:
-        """Note that the status and the headers have arrived. The names of `headers` must be lower case."""
+        """Record that the status and the headers have arrived. The names of `headers` must be lower case."""
         self._leave(Connecting)
         self._headers = headers
         reader = reader_of(

@@ -16,7 +16,7 @@ from voice_runtime.events import Event, PromptListener, logger
 __all__ = ["EventLog"]
 
 QUIET = 10.0
-"""Seconds after a line in which equal events write no further line."""
+"""After a line, equal events write no line for this number of seconds."""
 MAX_KEPT = 1_000
 """Number of distinct events that the log remembers. A bundle of the platform has fewer."""
 _LEVELS = {

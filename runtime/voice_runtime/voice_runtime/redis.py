@@ -22,7 +22,7 @@ from voice_runtime.shared_store import PerLoop, Script
 __all__ = ["Connections", "RedisStore", "cluster", "sentinel", "single"]
 
 CONNECTIONS = 32
-"""Most connections of one event loop. Further commands wait for a free connection, within their timeout."""
+"""Maximum number of connections of one event loop. Other commands wait for a connection, within their timeout."""
 CONNECT_TIMEOUT = 1.0
 """Timeout in seconds for connecting to a server or a Sentinel."""
 

@@ -14,7 +14,7 @@ from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.outbound import Outbound
 
 MAX_TARGETS = 256
-"""Most targets that are kept. If there are more, the least recently used target with a closed breaker is dropped."""
+"""Maximum number of kept targets. Above it, the least recently used target with a closed breaker is dropped."""
 
 
 @dataclass(frozen=True, slots=True)

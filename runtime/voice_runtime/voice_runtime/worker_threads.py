@@ -30,7 +30,7 @@ class OutOfTimeError(Exception):
 class _Pool:
     """The state that the threads share.
 
-    It has no reference to `WorkerThreads`, so the threads do not keep that alive.
+    It has no reference to `WorkerThreads`, so the threads do not keep `WorkerThreads` alive.
     """
 
     def __init__(self) -> None:

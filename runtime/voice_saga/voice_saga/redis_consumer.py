@@ -20,7 +20,7 @@ from voice_saga.transport import end_if_cancelled
 
 logger = logging.getLogger("voice_saga")
 COUNT = 10
-"""Most messages of one stream in one read."""
+"""Maximum number of messages of one stream in one read."""
 FORGET_AFTER = 10
 """A consumer that was inactive for this many times `redeliver_after` counts as dead, and is removed from its group."""
 LEAVE_SECONDS = 5.0
@@ -31,7 +31,7 @@ DEAD_LETTERS = ".dead-letters"
 
 
 DEAD_LETTERS_KEPT = 1000
-"""Most entries of a stream of dead letters. There are few, because they take memory from live messages."""
+"""Maximum number of entries of a stream of dead letters. There are few, because they take memory from live messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class Server(grpc.aio.Server):
         """Refuse new requests. Requests in flight get `grace` seconds to end."""
         await self._server.stop(grace)
 
-    async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as grpc.aio has it
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # the signature of grpc.aio
         """Wait until the server has stopped. False if `timeout` expires first."""
         return await self._server.wait_for_termination(timeout)
 

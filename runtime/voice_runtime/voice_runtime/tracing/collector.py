@@ -58,7 +58,7 @@ class ReceivedSpan:
 
 
 class Collector(TraceServiceServicer):
-    """A Collector that listens inside its `with`, on a free port of the loopback interface."""
+    """A Collector that listens inside a `with` block, on a free port of the loopback interface."""
 
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
