@@ -38,7 +38,7 @@ def _blocked(budget: Item[Budget], pods: int) -> Breach | None:
         return None
     name = "minAvailable" if spec.max_unavailable is None else "maxUnavailable"
     value = spec.min_available if spec.max_unavailable is None else spec.max_unavailable
-    text = f"{name} {value} of {pods} pods: no pod may be evicted, so no node that runs one can be drained"
+    text = f"{name} {value} of {pods} pods: no pod may be evicted, so no node that runs such a pod can be drained"
     return Breach(budget.title, text, name, "maxUnavailable: 1", budget.at(name))
 
 

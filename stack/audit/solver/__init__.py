@@ -2,7 +2,7 @@
 
 The solver chooses attempts, P95 objectives, timeouts, deadlines and circuit breakers. Grace periods and the timeouts of
 gateway and mesh follow from these values when the platform is rendered. The solver never changes targets, objectives of
-dependencies, loads and capacities. It keeps each declared value that the rules permit.
+dependencies, loads or capacities. It keeps each declared value that the rules permit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FAMILIES = ("T", "C", "R")
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The values of one environment that differ from the declared ones."""
+    """The values of one environment that differ from the declared values."""
 
     platform: Platform
     """The platform with these values."""
@@ -53,7 +53,7 @@ class Solution:
 
 
 def solve(platform: Platform, *, on: date) -> Solution:
-    """The values with which the T, C and R rules hold, as near to the declared ones as possible.
+    """The values with which the T, C and R rules hold, as near to the declared values as possible.
 
     `on` is the day on which acceptances are judged.
     """

@@ -35,11 +35,11 @@ from stack.model.enforcement import enforcer
 from stack.model.platform import Platform
 
 BACKOFF = Duration("100ms")
-"""First delay of a retry that declares none (the platform's default)."""
+"""First delay of a retry that declares no delay (the platform's default)."""
 ONE_STATUS = frozenset({"unavailable", "connection_failed"})
-"""Conditions that gRPC cannot tell apart, so that a call names both or neither."""
+"""Conditions that gRPC cannot tell apart, so a call must name both or neither."""
 OTHERS_REPEAT: RetryCondition = "unavailable"
-"""Saga steps and the fallbacks of model routes repeat every failure, so any failure shows their attempts."""
+"""Saga steps and the fallbacks of model routes repeat every failure, so this failure stands for all."""
 
 
 def clients(platform: Platform) -> Values:

@@ -8,7 +8,7 @@
 3. From the callers to the callees, compute the budgets. The calls of an operation share at most the deadline that the
    operation's own callers leave. If the wanted values do not fit, the solver first removes retries until the least
    values fit. Then each call gets its least value, plus the same share of the difference to its wanted value. The sum
-   is convex in that share, so it fits.
+   is convex in that share, so the new values fit.
 4. From the callees to the callers, lower each deadline that is now longer than the budgets of its calls need.
 """
 
