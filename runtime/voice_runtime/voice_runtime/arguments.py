@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 LARGEST = 100
-"""Number of elements of the largest container that is searched. A larger container is taken for data."""
+"""Maximum number of elements of a container that is searched. A larger container counts as plain data."""
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
 
@@ -18,7 +18,7 @@ def can_repeat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 def can_call_again(fn: Callable[..., Any]) -> bool:
-    """True if `fn` can be called again: it is no partial, or the arguments in the partial can be sent again."""
+    """True if `fn` can be called again: it is not a `partial`, or the arguments in the partial can be sent again."""
     return not isinstance(fn, partial) or _all_repeat((fn,))
 
 
@@ -38,7 +38,7 @@ def _all_repeat(arguments: Iterable[Any]) -> bool:
 
 
 def _is_file(argument: Any) -> bool:
-    """True for an object with the methods of an open file. Wrappers such as `NamedTemporaryFile` are no iterators."""
+    """True for an object with the methods of an open file. Wrappers such as `NamedTemporaryFile` are not iterators."""
     return hasattr(argument, "read") and any(hasattr(argument, name) for name in ("seek", "__iter__", "__aiter__"))
 
 

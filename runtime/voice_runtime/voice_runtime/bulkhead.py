@@ -53,7 +53,7 @@ class Bulkhead:
     def reconfigure(self, policy: Policy) -> None:
         """Continue under a new policy.
 
-        Calls in flight stay. After a lower bound new calls wait until enough have ended.
+        Calls in flight stay. If the new bound is lower, new calls wait until enough calls have ended.
         """
         with self._lock:
             grown = policy.max_concurrent - self.max_concurrent

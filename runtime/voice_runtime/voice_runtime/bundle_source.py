@@ -71,7 +71,7 @@ class Watcher:
         """Held during `look`. A fork waits for it, so no lock of this process stays locked in the child process."""
 
     def start(self) -> None:
-        """Start watching. After a fork the child process starts a watcher of its own."""
+        """Start watching. After a fork the child process starts its own watcher."""
         self._begin()
         _WATCHING.add(self)
 

@@ -13,7 +13,7 @@ from voice_runtime.errors import keep_failure
 
 
 class CallAttempts:
-    """Yields the attempts of one call. Each attempt holds a slot of the bulkhead until the end of its `with`.
+    """Yields the attempts of one call. Each attempt holds a slot of the bulkhead until the end of the `with` block.
 
         attempts = CallAttempts(policies)
         async for attempt in attempts:  # `for`, where the thread may wait

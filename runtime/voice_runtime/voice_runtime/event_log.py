@@ -61,7 +61,7 @@ class EventLog(PromptListener):
     def on_event(self, event: Event) -> None:
         """Write the event, unless an equal event was written less than `QUIET` seconds ago."""
         if event.policy == "saga":
-            return  # every saga is a target of its own, so every request would write a line
+            return  # every saga is a separate target, so every request would write a line
         key = (event.kind, event.policy, event.target, event.after, event.reason)
         with self._lock:
             now = self._now()

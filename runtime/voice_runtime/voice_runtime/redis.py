@@ -70,7 +70,7 @@ def cluster(url: str, **options: Any) -> Cluster:
 class Connections:
     """Connections to one server, created by redis-py's `pool`.
 
-    A connection is reused only after an answer was read completely, so no command gets the answer of a cancelled one.
+    A connection is reused only after an answer was read completely, so no command gets a cancelled command's answer.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -121,7 +121,7 @@ class Connections:
 
 
 def _packed(command: tuple[str | bytes | float, ...]) -> bytes:
-    """The command as an array of strings, as Redis reads it. redis-py's packing costs a tenth of the round trip."""
+    """The command as an array of strings, as Redis reads it. redis-py's packing takes 10 % of the round trip."""
     parts = [b"*%d\r\n" % len(command)]
     for argument in command:
         text = argument if isinstance(argument, bytes) else str(argument).encode()

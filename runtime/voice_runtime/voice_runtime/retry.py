@@ -122,7 +122,7 @@ class Retry:
     def next_delay(self, failure: Failure, attempt: int, remaining: float) -> float | GaveUp:
         """Seconds to wait before the next attempt, or the reason why no attempt is allowed.
 
-        Takes a retry of the budget.
+        Takes one retry from the budget.
         """
         if attempt > self.max_retries:
             return "max_retries"

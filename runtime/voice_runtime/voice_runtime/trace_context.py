@@ -1,4 +1,4 @@
-"""Trace context and baggage in headers, by OpenTelemetry's propagators. Without an SDK it costs almost nothing.
+"""Trace context and baggage in headers, by OpenTelemetry's propagators. Without an SDK this takes almost no time.
 
 A span stands for one call or one request. Event listeners add the decisions of policies to it.
 """
@@ -20,7 +20,7 @@ _tracer = trace.get_tracer("voice_runtime")
 
 
 def is_recorded() -> bool:
-    """True if an SDK records spans. Do not ask at every call: the answer costs as much as a span."""
+    """True if an SDK records spans. Do not call this function for each call: it takes as long as a span."""
     return not (isinstance(_tracer, ProxyTracer) and isinstance(trace.get_tracer_provider(), ProxyTracerProvider))
 
 

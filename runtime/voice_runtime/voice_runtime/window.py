@@ -33,7 +33,7 @@ class Window:
         """The count at the start of the current bucket."""
 
     def add(self, now: float) -> None:
-        """Count one."""
+        """Count one event."""
         if now >= self.end:
             self.rotate(now)
         self.count += 1

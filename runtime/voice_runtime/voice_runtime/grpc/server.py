@@ -79,7 +79,7 @@ class Server(grpc.aio.Server):
 
         The server reports that it does not serve, waits `health.drain_duration` until callers notice, refuses new
         requests, and waits up to the longest deadline of an operation for the requests in flight. It answers late
-        requests with UNAVAILABLE for a short time, because gRPC would cancel requests that no handler has got.
+        requests with UNAVAILABLE for a short time, because gRPC cancels requests that have not reached a handler.
         """
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)

@@ -35,7 +35,7 @@ class Limit(Protocol):
         ...
 
     def is_full(self, now: float) -> bool:
-        """True if a new limit would behave in the same way, so that this one can be dropped."""
+        """True if a new limit would behave in the same way, so that this limit can be dropped."""
         ...
 
     def inherit(self, other: Self) -> None:
@@ -88,8 +88,8 @@ class KeyedTokenBucket:
     def take(self, key: str, now: float, cost: int = 1) -> float:
         """Like `TokenBucket.take`, for `key`.
 
-        A stored key needs no lock, because the interpreter switches threads only at calls and at the ends of loops, and
-        there is none between the read and the write of its time. A lock would take a quarter of the time.
+        A stored key needs no lock, because the interpreter switches threads only at calls and at the ends of loops. No
+        such point lies between the read and the write of the key's time. A lock would take a quarter of the time.
         """
         if now < self._latest:
             now = self._latest

@@ -38,7 +38,7 @@ class StoreUnavailableError(Exception):
 
 
 class _Share:
-    """One key on one event loop: the admissions left of its lease, and the time until which the store refuses."""
+    """One key on one event loop: the admissions left in its lease, and the time until which the store refuses."""
 
     __slots__ = ("failures", "left", "lock", "name", "refused_cost", "refused_until", "waiting")
 
@@ -51,7 +51,7 @@ class _Share:
         self.refused_until = -NEVER
 
     def refused_for(self, cost: int, now: float) -> float:
-        """Seconds until the store may grant `cost`, by its last answer."""
+        """Seconds until the store may grant `cost`, according to the store's last answer."""
         return self.refused_until - now if cost >= self.refused_cost and now < self.refused_until else 0.0
 
     def is_idle(self, now: float) -> bool:
@@ -95,7 +95,7 @@ class SharedCount:
         """Take `cost` as soon as it is available, and return 0.
 
         If that would be after the time `latest`, return the seconds until `cost` is available. Waiting requests of a
-        key are served in order. A request that cannot pass behind them before `latest` gets its answer at once. Raises
+        key are served in order. A request that cannot be served after them by `latest` is answered at once. Raises
         `StoreUnavailableError`.
         """
         turn = self._turns.get(key)
@@ -127,7 +127,7 @@ class SharedCount:
         return 0.0
 
     def _earliest(self, key: str, cost: int) -> float:
-        """The least wait in seconds for a queue of requests that cost `cost` together.
+        """The shortest wait in seconds for a queue of requests that cost `cost` together.
 
         It is the wait that the store gave for the first request, plus the time that the limit's rate needs for the
         others.

@@ -16,7 +16,7 @@ RESOLUTION = 64
 
 
 class WindowShape:
-    """The numbers and the lock that all keys of a limit share. Sharing them, a key takes 150 bytes instead of 1,100."""
+    """The numbers and the lock that all keys of a limit share. So a key takes 150 bytes instead of 1,100."""
 
     __slots__ = ("grain", "latest", "limit", "lock", "window")
 

@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
             line["stack"] = record.stack_info
         try:
             return json.dumps(line, default=str, allow_nan=False)
-        except (TypeError, ValueError, RecursionError):  # a field of `extra=` that JSON lacks must not cost the line
+        except (TypeError, ValueError, RecursionError):  # a field of `extra=` that is not JSON must not lose the line
             return json.dumps({key: value if type(value) is str else repr(value) for key, value in line.items()})
 
 

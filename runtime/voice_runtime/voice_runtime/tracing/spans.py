@@ -26,7 +26,7 @@ T = TypeVar("T")
 def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, attributes: dict[str, AttributeValue] | None = None
 ) -> Iterator[Span]:
-    """A span around a block. An exception makes the span an error, and is recorded; a cancellation does neither."""
+    """A span around a block. The span records an exception and becomes an error; a cancellation changes nothing."""
     current = TRACER.start_span(name, kind=kind, attributes=attributes)
     token = context.attach(trace.set_span_in_context(current))
     try:
@@ -40,7 +40,7 @@ def span(
 
 
 def record_error(current: Span, error: BaseException) -> None:
-    """Record an exception, with the policy that raised it, if one did."""
+    """Record an exception, and the policy if a policy raised the exception."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         current.set_attribute("voice.cancelled", value=True)
         return
