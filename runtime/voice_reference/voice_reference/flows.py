@@ -1,7 +1,7 @@
 """Runs the platform's flows between reference services on one machine: `voice-flows build/dev/policies`.
 
-It sends a request into each flow, and prints the time of each hop by the received spans. Then it makes a soft
-dependency fail and recover. Exit code 0: all flows behave as expected; 1: a flow does not; 2: bad input.
+It sends a request into each flow, and prints the time of each hop, as the received spans report it. Then it makes a
+soft dependency fail and recover. Exit code 0: all flows behave as expected; 1: a flow does not; 2: bad input.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def show(flow: Flow, platform: Platform, collector: Collector) -> None:
 def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
     """True if a trace is complete: every parent and both ends of every call have arrived.
 
-    A failed call may lack its callee's end, because the request never arrived.
+    A failed call may lack its callee's end, because the request may not have arrived.
     """
     own = [span for span in spans if span.trace_id == sent.trace_id]
     parents = {span.parent_id for span in own}

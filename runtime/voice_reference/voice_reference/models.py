@@ -41,7 +41,7 @@ class ModelCalls:
         self._configuration = configuration
         self._clients: dict[str, AsyncOpenAI] = {}
         if runtime.bundle.models is not None:
-            _sdk()  # now, and not in the first request
+            _sdk()  # import the SDK now, and not during the first request
 
     async def texts(self, call: OutboundCall) -> AsyncGenerator[str, None]:
         """Call the endpoint for the route's kind of model. Yields the parts of a text, and nothing for other kinds.
@@ -85,7 +85,7 @@ class ModelCalls:
 
 
 def _sdk() -> type[AsyncOpenAI]:
-    """The client of the official SDK. Its import takes half a second, which services without model calls save."""
+    """The client of the official SDK. Services without model calls do not spend half a second on its import."""
     from openai import AsyncOpenAI  # noqa: PLC0415
 
     return AsyncOpenAI

@@ -1,7 +1,7 @@
 """Measures how callers recover after outages of reference services: `voice-outages build/dev/policies`.
 
 A steady load runs through every flow. One callee after the other is frozen, killed, slowed down, or frozen repeatedly.
-Two conditions must hold. Circuit breakers stop refusing calls within their longest break and `MARGIN` after the
+Two conditions must hold. Circuit breakers stop refusing calls within their longest break plus `MARGIN` after the
 callee's first good answer. No call is attempted more often than the retries in the bundles allow. Exit code 0: both
 hold; 1: one does not.
 """
@@ -102,7 +102,7 @@ class Recovery:
 
     @property
     def is_in_time(self) -> bool:
-        """True if no caller refused for longer than its break and `MARGIN`."""
+        """True if no caller refused calls for longer than the longest break plus `MARGIN`."""
         return self.seconds <= self.longest_break + MARGIN
 
     def __str__(self) -> str:
@@ -212,7 +212,7 @@ def _answers(platform: Platform, callee: str) -> bool:
 
 
 def bounds(bundles: dict[str, PolicyBundle], entrance: str) -> Counter[tuple[str, str]]:
-    """The most attempts of each call, by caller and name, that one request to the operation `entrance` may cause."""
+    """Maximum number of attempts of each call that one request to `entrance` may cause, by caller and name."""
     found: Counter[tuple[str, str]] = Counter()
     service, _, operation = entrance.partition(".")
     bundle = bundles[service]
@@ -238,7 +238,7 @@ def attempts(platform: Platform) -> Counter[tuple[str, str]]:
 
 
 def refuse_storms(platform: Platform, sent: Counter[str], before: Counter[tuple[str, str]]) -> str:
-    """Compare the attempts with the most that the bundles allow. Returns a text about the call nearest to its bound.
+    """Compare the attempts with the maximum that the bundles allow. Returns a text about the call nearest to its bound.
 
     Raises `FlowError` if a call was attempted more often.
     """

@@ -115,7 +115,7 @@ def _accepts_events(scope: Scope) -> bool:
 
 
 def _fault(error: Exception) -> dict[str, Any]:
-    """An error for the client: the text of the policy, and class and wait of the failure of a dependency."""
+    """The error that the client receives: its text, and the class and `retry_after` of a dependency's failure."""
     text = f"{error.policy}: {error.summary}" if isinstance(error, VoiceRuntimeError) else "the callee failed"
     failure = dependency_failure(error)
     return {"error": text} | ({} if failure is None else asdict(failure))

@@ -77,7 +77,7 @@ class Service:
         return chosen if chosen is not None else self._settings.http_port if self._settings else DEFAULT_HTTP_PORT
 
     def _checkers(self) -> list[tuple[str, Checker]]:
-        """The checkers by check. A check of a simulated dependency fails as often as its behaviour says.
+        """Check → its checker. A check of a simulated dependency fails with the `error_ratio` of the dependency.
 
         Other reference services are checked over gRPC.
         """

@@ -18,7 +18,8 @@ from voice_saga.progress import ENDED, Entry, Progress, ended, following
 
 logger = logging.getLogger("voice_saga")
 HANDOVER = 600.0
-"""Seconds for which a worker leaves a saga of a newer version to newer processes. After them the worker parks it."""
+"""Seconds for which a worker leaves a saga of a newer version to newer processes. Afterwards the worker parks the
+saga."""
 LOOK_AGAIN = 2.0
 """Seconds after which a worker checks again a saga that it left to newer processes."""
 
@@ -65,7 +66,7 @@ class Driver:
         await self._go_on(executions[definition.plan])
 
     def _left_for(self) -> float:
-        """Seconds since a worker left the saga to newer workers; 0 if no worker left the saga or one has run it."""
+        """Seconds since a worker left the saga to newer workers; 0 if none left it, or if a worker has run it since."""
         last = self._claim.entries[-1]
         return last.age if last.kind == "left" else 0.0
 

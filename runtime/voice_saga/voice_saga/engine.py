@@ -38,10 +38,11 @@ class JournalEngine:
     """Runs sagas inside its `async with`. To only show sagas and intervene, use `open` and `close` instead.
 
     `lease`: seconds after which another worker takes over the saga of a worker that died. A worker renews its leases
-    every third of it. `poll_interval`: seconds between two searches for due sagas, so a start or an event in another
-    process is noticed that late. `concurrency`: most sagas that run at once. `grace`: seconds that running steps get to
-    end at the end of the `async with`. `max_claims`: most claims of a saga without a new entry. Above it the saga is
-    parked, because its step seems to kill its workers.
+    after each third of this time. `poll_interval`: seconds between two searches for due sagas. The engine may notice a
+    start or an event in another process this much later. `concurrency`: maximum number of sagas that run at once.
+    `grace`: seconds that running steps get to end at the end of the `async with`. `max_claims`: maximum number of
+    claims of a saga without a new entry. After one more claim the engine parks the saga, because its step seems to kill
+    its workers.
     """
 
     def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
@@ -110,7 +111,7 @@ class JournalEngine:
         await self.journal.close()
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]) -> None:
-        """Repeat `work` until the engine stops. Errors do not end the loop, so an unreachable journal ends nothing."""
+        """Repeat `work` until the engine stops. An error, such as an unreachable journal, does not end the loop."""
         while not self._stopping:
             try:
                 await work()

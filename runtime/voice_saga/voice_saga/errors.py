@@ -38,7 +38,7 @@ class DefinitionMismatchError(SagaError):
 
 
 class MessagesRefusedError(SagaError):
-    """The transport accepted all messages except those in `reasons`. To send them again at once does not help."""
+    """The transport refused the messages in `reasons`, and accepted all others. An immediate retry does not help."""
 
     def __init__(self, reasons: Mapping[int, str]) -> None:
         """Create the error. `reasons` maps the position of each refused message to the reason."""

@@ -101,7 +101,7 @@ class RedisConsumer:
             await self._redis.xgroup_delconsumer(stream, self._group.name, self._name)
 
     async def read(self) -> list[Delivery]:
-        """Read new messages, and messages that other consumers left. Waits up to `block` for new ones.
+        """Read new messages, and messages that other consumers left. Waits up to `block` for new messages.
 
         Empty while Redis is unreachable.
         """
@@ -227,7 +227,10 @@ def _flat(entries: Any) -> Any:
 
 
 def _message(stream: str, entry: Any, fields: Any) -> Message | None:
-    """The message in an entry. `None` for another entry, which stays unacknowledged until it becomes a dead letter."""
+    """The message in an entry. `None` for an entry that is no message.
+
+    Such an entry stays unacknowledged until it becomes a dead letter.
+    """
     try:
         read = {_text(key): _text(value) for key, value in fields.items()}
         return Message(read["id"], stream, json.loads(read["payload"]), read.get("trace", ""))

@@ -80,7 +80,7 @@ class TemporalEngine:
     intervention.
     """
 
-    def __init__(  # noqa: PLR0913  # what a process decides, each with its default
+    def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
         self,
         client: Client,
         definitions: Iterable[Definition] = (),
@@ -283,7 +283,7 @@ class TemporalEngine:
         return await _summary(await self._describe(saga_id))
 
     async def show(self, saga_id: str) -> SagaRecord:
-        """See `Engine.show`. A worker must answer with the journal. Raises `JournalUnavailableError` if none does."""
+        """See `Engine.show`. Raises `JournalUnavailableError` if no worker answers with the journal."""
         summary = await self._summary(saga_id)
         handle = self._client.get_workflow_handle_for(SagaWorkflow.run, saga_id)
         with _reached():

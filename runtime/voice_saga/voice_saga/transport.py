@@ -121,7 +121,7 @@ async def consume(
             try:
                 with (tracing or NoTracing()).message(message, consumer):
                     await handlers[message.type](message)
-            except (Exception, asyncio.CancelledError):  # the latter from work inside the handler
+            except (Exception, asyncio.CancelledError):  # CancelledError: work inside the handler was cancelled
                 end_if_cancelled()
                 logger.exception(
                     "the handler of message %s (%s) failed; the message is delivered again", message.id, message.type
