@@ -114,7 +114,7 @@ def _wanted_volumes(platform: Platform) -> Iterator[tuple[Volume, Bytes]]:
 
 
 def _volume_of(claim: Mapping[str, Any]) -> Volume:
-    """The declared volume of a live claim. For a database of the operator, the field of the database's Cluster."""
+    """The declared volume of a live claim. CloudNativePG's databases declare their volumes in their Cluster."""
     metadata = claim["metadata"]
     labels = metadata.get("labels", {})
     if cluster := labels.get("cnpg.io/cluster"):

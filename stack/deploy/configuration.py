@@ -33,7 +33,7 @@ class Configuration:
 
 def read_configuration(choices: Choices) -> Configuration:
     """The configuration of the running stack; raises `InvalidInputError` with every fault of its settings."""
-    # The language host sets it from PULUMI_CONFIG; the Automation API sets it in this process.
+    # The language host sets CONFIG from PULUMI_CONFIG; the Automation API sets CONFIG in this process.
     given = pulumi.runtime.config.CONFIG.get()
     config = decoded(given)
     encrypted = [key for key in given if pulumi.runtime.is_config_secret(key)]

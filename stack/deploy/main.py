@@ -40,7 +40,10 @@ def deploy(tenant: Tenant) -> None:
 
 @contextmanager
 def short_stacks() -> Iterator[None]:
-    """Limit the call stack that Pulumi stores with each resource. Whole stacks are two fifths of a small state."""
+    """Limit the call stack that Pulumi stores with each resource.
+
+    Whole call stacks would be two fifths of the state of a small stack.
+    """
     sys.tracebacklimit = FRAMES
     try:
         yield

@@ -130,7 +130,7 @@ class ComponentTree(pulumi.ComponentResource):
 
     @property
     def awaited(self) -> list[pulumi.CustomResource]:
-        """The resources that the next tier waits for: those that report readiness, or all if no resource reports it."""
+        """The resources that the next tier waits for: all that report readiness, or every resource if none does."""
         awaited = [made for resource, made in self._made if _is_awaited(resource)]
         return awaited or [made for _, made in self._made]
 
@@ -167,7 +167,7 @@ class ComponentTree(pulumi.ComponentResource):
 
 
 def _is_awaited(resource: Mapping[str, Any]) -> bool:
-    """True if a deployment waits until the resource is ready: Pulumi waits, or the operator of a custom resource."""
+    """True for workloads, load balancers and custom resources, because they become ready after their creation."""
     is_custom = operator_of(resource["apiVersion"]) is not None
     return resource["kind"] in WORKLOADS or _needs_balancer(resource) or is_custom
 

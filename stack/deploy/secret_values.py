@@ -29,7 +29,7 @@ from components.secret_keys import SecretForm, SecretKeys
 __all__ = ["ISSUED", "generated", "refusals"]
 
 ISSUED = frozenset({"certificate", "private-key", "authority"})
-"""Kinds whose values of one secret are generated together."""
+"""Kinds of values that depend on each other. All such values of one secret are generated together."""
 RSA_BITS = 3072
 """Bits of an RSA key. The key is as strong as a symmetric key of 128 bits (NIST SP 800-57 part 1, table 2)."""
 VALIDITY = timedelta(days=730)

@@ -48,7 +48,7 @@ def layers(edge: Edge) -> frozenset[Enforcer]:
 
 
 def enforcer(edge: Edge, policy: PolicyKind) -> Enforcer | None:
-    """The layer that enforces a policy of an edge. `None` if no layer can (rule E01)."""
+    """The layer that enforces a policy of an edge. `None` if no layer can enforce it (rule E01)."""
     seen = layers(edge)
     return next((layer for layer in _ORDER if layer in seen and policy in _EXPRESSES[layer]), None)
 

@@ -61,7 +61,7 @@ def telemetry_links(graph: CallGraph) -> Iterator[Link]:
 
 
 def _targets(edge: Edge, site: Site) -> Iterator[tuple[Pods, int]]:
-    """The pods that an edge connects to, and the port of each. An external store has none."""
+    """The pods that an edge connects to, and the port of each. An external store has no pods."""
     callee = edge.callee
     if isinstance(callee, Service):
         port = callee.http_port if isinstance(edge.caller, Gateway) else callee.grpc_port

@@ -52,7 +52,10 @@ class ModelDemand:
 
     @property
     def deadline(self) -> Duration:
-        """Time that the route has: the shortest of its total timeout, its operation's and a propagated deadline."""
+        """Time that the route has.
+
+        It is the shortest of the route's total timeout, the operation's deadline and a propagated deadline.
+        """
         own = min(self.route.timeout.total, self.edge.operation.deadline)
         if self.arrival is None or not self.arrival.propagates_deadline:
             return own

@@ -51,7 +51,7 @@ class _Candidates:
                 self._by_label[label].append(endpoint)
 
     def of(self, selector: Mapping[str, Any]) -> Sequence[Endpoint]:
-        """Endpoints that a label selector may match: all that it matches, and perhaps others."""
+        """Every endpoint that a label selector matches, and perhaps endpoints that it does not match."""
         label = next(iter(selector.get("matchLabels", {}).items()), None)
         return self.all if label is None else self._by_label.get(label, ())
 
@@ -112,7 +112,10 @@ def decision(
 
 
 def _admitted(policies: Iterable[Mapping[str, Any]], direction: str, candidates: _Candidates) -> dict[str, Ends]:
-    """The union of each endpoint's policies. An endpoint without a policy is missing, because it admits everything."""
+    """Endpoint → the peers and ports that its policies admit.
+
+    An endpoint without a policy is missing, because it admits everything.
+    """
     admitted: dict[str, Ends] = defaultdict(set)
     for policy in policies:
         for own in candidates.of(policy["spec"]["podSelector"]):

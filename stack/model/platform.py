@@ -30,7 +30,7 @@ from stack.model.tenant import Tenant
 __all__ = ["Platform", "beside_catalogue", "load_platform"]
 
 CLUSTER = "cluster"
-"""Used as the namespace of components whose resources have none."""
+"""The namespace of components whose resources have no namespace."""
 Read = TypeVar("Read")
 
 

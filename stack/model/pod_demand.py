@@ -48,7 +48,7 @@ class Amounts:
         )
 
     def at_least(self, other: Amounts) -> Amounts:
-        """The larger of each amount. Init containers end before the others start, so a pod needs the larger amount."""
+        """The larger value of each amount: init containers end before the pod's other containers start."""
         return Amounts(
             max(self.cpu_requests, other.cpu_requests),
             max(self.cpu_limits, other.cpu_limits),

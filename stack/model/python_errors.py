@@ -20,7 +20,7 @@ __all__ = ["refused_with_line"]
 def refused_with_line(folder: Path) -> Iterator[None]:
     """Convert an error whose line is below `folder` into `InvalidInputError`. Other errors pass through.
 
-    `sys.exit` is such an error too: its status would look like the status of the command.
+    `sys.exit` is converted, too: otherwise its status would look like the status of the command.
     """
     try:
         yield

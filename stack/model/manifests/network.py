@@ -1,7 +1,7 @@
 """The connections between pods that the NetworkPolicies of a system certainly deny.
 
 A rule may select namespaces by labels, or pods by an address block. If no manifest shows these labels or addresses, the
-rule counts as one that may admit the connection.
+rule may admit the connection.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def _may_admit_port(rule: PolicyRule, target: Workload, port: int) -> bool:
 
 
 def _may_be_peer(system: System, admitted: PolicyPeer, own: Workload, peer: Workload) -> bool:
-    """True if the rule's peer may be this pod. An address block always may, because manifests show no pod addresses."""
+    """True if the rule's peer may be this pod.
+
+    Any address block may contain the pod, because manifests show no pod addresses.
+    """
     if admitted.ip_block:
         return True
     namespaces = admitted.namespace_selector
@@ -80,7 +83,7 @@ def _may_be_peer(system: System, admitted: PolicyPeer, own: Workload, peer: Work
 
 
 def _may_pick(system: System, selector: Selector, namespace: str) -> bool:
-    """True if the selector may select the namespace. Without a manifest only the label with its name is known."""
+    """True if the selector may select the namespace. A namespace without a manifest has one known label: its name."""
     labels = system.namespace_labels.get(namespace)
     if labels is None and (selector.match_expressions or selector.match_labels.keys() - {NAMESPACE_LABEL}):
         return True

@@ -32,7 +32,7 @@ class PolicyPort(Part):
 
 
 class PolicyRule(Part):
-    """A rule of a NetworkPolicy. It admits its peers on its ports. Without peers or ports it admits all of them."""
+    """A rule of a NetworkPolicy. A rule without peers admits all peers, and a rule without ports admits all ports."""
 
     sources: tuple[PolicyPeer, ...] = Field(default=(), alias="from")
     targets: tuple[PolicyPeer, ...] = Field(default=(), alias="to")

@@ -1,6 +1,7 @@
 """The parts of Kubernetes' and Istio's resources that the audit reads. Other fields are ignored.
 
-The defaults are the API server's defaults. `None` is the default of a field whose absence differs from every value.
+The defaults are the API server's defaults. The default is `None` if an absent field means something that no value
+means.
 """
 
 from __future__ import annotations

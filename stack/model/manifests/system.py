@@ -246,7 +246,7 @@ class System:
         )
 
     def is_complete(self, namespace: str) -> bool:
-        """True if no custom resource is in the namespace. From custom resources operators create pods and Services."""
+        """True if the namespace has no custom resource. Operators create pods and Services from custom resources."""
         return namespace not in self._namespaces_of_operators
 
     @cached_property
@@ -263,7 +263,10 @@ class System:
 
     @cached_property
     def _by_label(self) -> dict[tuple[str, tuple[str, Scalar] | None], list[Workload]]:
-        """Namespace and label → workloads, so that a selector checks only a few. Namespace and `None` → all."""
+        """Namespace and label → workloads, so that a selector checks only a few workloads.
+
+        Namespace and `None` → all workloads of the namespace.
+        """
         found: dict[tuple[str, tuple[str, Scalar] | None], list[Workload]] = defaultdict(list)
         for workload in self.workloads:
             for label in (None, *workload.labels.items()):
