@@ -1,4 +1,4 @@
-"""An adaptive limit recovers: from `longest_recovery` after an outage on, it refuses no request."""
+"""An adaptive limit recovers: `longest_recovery` after the end of an outage it refuses no more requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Circuit breaker, B1 to B23."""
+"""Circuit breaker, cases B1 to B23 of the conformance list."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ async def test_b6_hanging_probes_open_the_breaker_after_half_open_max_duration(c
     await asyncio.gather(*stuck, return_exceptions=True)
 
 
-def test_b7_a_late_success_of_a_call_from_before_the_opening_does_not_close(clock: FakeClock) -> None:
+def test_b7_a_late_success_of_a_call_from_before_the_opening_does_not_close_the_breaker(clock: FakeClock) -> None:
     slow = breaker(clock)
     before = slow.state
     for _ in range(5):
@@ -237,7 +237,7 @@ def test_b8_failures_begun_before_an_outage_do_not_count_after_it(clock: FakeClo
     assert recovering.current() == "closed"
 
 
-def test_b9_a_late_success_of_a_probe_of_a_failed_round_does_not_close(clock: FakeClock) -> None:
+def test_b9_a_late_success_of_a_probe_of_a_failed_round_does_not_close_the_breaker(clock: FakeClock) -> None:
     tripped = half_opened(clock, Policy(success_threshold=1))
     first, second = tripped.acquire(), tripped.acquire()
     tripped.failure(first, FAILURE)

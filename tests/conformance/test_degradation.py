@@ -1,4 +1,4 @@
-"""Degradation, D1 to D4."""
+"""Degradation, cases D1 to D4 of the conformance list."""
 
 from __future__ import annotations
 

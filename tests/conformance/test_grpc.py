@@ -301,7 +301,8 @@ async def test_g2_calls_are_balanced_round_robin_over_all_replicas(tmp_path: Pat
             stub = RagEngineStub(channel)
             async with asyncio.timeout(20):
                 while not all(replica.asked for replica in replicas):
-                    assert await stub.Context(b"x") == b"x"  # until both are connected, one answers all calls
+                    # Until both servers are connected, one server answers all calls.
+                    assert await stub.Context(b"x") == b"x"
             before = [len(replica.asked) for replica in replicas]
             for _ in range(10):
                 assert await stub.Context(b"x") == b"x"
@@ -543,7 +544,7 @@ async def test_r4_the_callees_pushback_decides_whether_a_call_is_retried(
 
 
 def test_r4_an_unreadable_pushback_forbids_another_attempt() -> None:
-    """gRPC's C core reads it as a negative number. Other implementations may pass on the text."""
+    """gRPC's C core reads an unreadable pushback as a negative number. Other implementations may pass on its text."""
     failure = failure_of(grpc.StatusCode.UNAVAILABLE, (("grpc-retry-pushback-ms", "soon"),))
     assert failure is not None
     assert failure.retry_after is not None

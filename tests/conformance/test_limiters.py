@@ -1,4 +1,4 @@
-"""Rate limiters, L1 to L6 and L9 to L11. L7 and L8 are about a shared store."""
+"""Rate limiters, cases L1 to L6 and L9 to L11 of the conformance list. L7 and L8 are about a shared store."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_l4_a_key_that_gets_its_own_count_inherits_the_shared_count(algorithm: s
     keyed.take("b", 0.0)
     now = 0.9 if algorithm == "token bucket" else 4.0
     assert sum(keyed.take("c", now) == 0 for _ in range(10)) == 5
-    now += 1.1  # a and b are full again, so they can make room
+    now += 1.1  # the buckets of a and b are full again, so their keys can be dropped
     admitted = sum(keyed.take("c", now) == 0 for _ in range(10))
     assert (keyed.overflowed, admitted) == ((5, 1) if algorithm == "token bucket" else (10, 0))
 
@@ -213,7 +213,7 @@ def test_l6_no_span_of_the_window_length_contains_more_admissions_than_the_limit
         now += draw.choice([0.0, 0.001, 0.01, 0.3])
         if window.take(now) == 0:
             admitted.append(now)
-        else:  # a slot is free at most one sixty-fourth of the window late
+        else:  # a slot becomes free at most 1/64 of the window too late
             assert sum(now - 1 - 1 / 64 - 1e-9 < at for at in admitted[-20:]) == 20
     for first, last in zip(admitted, admitted[20:], strict=False):
         assert last - first >= 1.0
@@ -244,7 +244,7 @@ def test_l9_tokens_stay_taken_when_the_rate_changes() -> None:
     assert taken(window, 1.0) == 5
 
 
-def test_l9_a_bulkhead_whose_bound_falls_below_the_calls_in_flight_admits_no_call_too_many() -> None:
+def test_l9_a_bulkhead_whose_bound_falls_below_its_calls_in_flight_admits_calls_only_below_its_new_bound() -> None:
     bulkhead = Bulkhead("callee", BulkheadPolicy(max_concurrent=10))
     assert all(bulkhead.try_enter() for _ in range(10))
     bulkhead.reconfigure(BulkheadPolicy(max_concurrent=3))

@@ -1,4 +1,4 @@
-"""Policy reload, P1 to P4, and bad input."""
+"""Policy reload, cases P1 to P4 of the conformance list, and bad input."""
 
 from __future__ import annotations
 

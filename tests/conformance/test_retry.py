@@ -1,4 +1,4 @@
-"""Retry, R1 to R13. R4 and R12 without a transport; `test_grpc` tests them over gRPC."""
+"""Retry, cases R1 to R13 of the conformance list. `test_grpc` also tests R4 and R12, over gRPC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sagas, S1, S2, S5 to S7, S9 and S10. S3, S4 and S8 are in `test_saga_crashes`."""
+"""Sagas, cases S1, S2, S5 to S7, S9 and S10 of the conformance list. `test_saga_crashes` has S3, S4 and S8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sagas under crashes, pauses and restarts, S3, S4 and S8. A real PostgreSQL counts the effects."""
+"""Sagas under crashes, pauses and restarts: cases S3, S4 and S8 of the conformance list, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_s4_a_worker_that_was_paused_beyond_its_lease_cannot_write(databas
         await pool.execute(EFFECTS)
         await pool.execute(DELIVERIES)
         command = [sys.executable, "-c", STOPPABLE, database]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zombie:  # noqa: ASYNC220  # at once
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as zombie:  # noqa: ASYNC220  # the start blocks only briefly
             assert zombie.stdout is not None
             assert await asyncio.to_thread(zombie.stdout.readline) == "stopping\n"
             try:
@@ -154,7 +154,7 @@ async def test_s4_a_worker_that_was_paused_beyond_its_lease_cannot_write(databas
             finally:
                 zombie.send_signal(signal.SIGCONT)
             *_, last = (await asyncio.to_thread(zombie.stdout.read)).splitlines()
-            assert int(last.removeprefix("leases lost: ")) >= 1  # a slow machine may lose another before
+            assert int(last.removeprefix("leases lost: ")) >= 1  # a slow machine may lose another lease before
         assert await pool.fetch("SELECT sequence, epoch FROM saga.entries ORDER BY sequence") == written
         assert {row["epoch"] for row in written} >= {1, 2}
         effects = await pool.fetch("SELECT step, count(*) FROM effects WHERE branch = 'action' GROUP BY step")

@@ -1,4 +1,4 @@
-"""Rate limiters on a shared store: L7, L8, and the parts of L3, L5, L9 and L11 for every limiter. Real servers."""
+"""Limits on a shared, real store: cases L7 and L8, and L3, L5, L9 and L11 where they concern every limiter."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ async def test_l8_a_store_killed_and_restarted_under_load_is_used_again(tmp_path
                 without = limited.without_store
                 await seen(lambda without=without: limited.without_store > without + 50)
                 await asyncio.to_thread(own.start)
-                await seen(lambda: limited.connection and limited.connection.call.breaker.current() == "closed")  # type: ignore[union-attr]  # it has one
+                await seen(lambda: limited.connection and limited.connection.call.breaker.current() == "closed")  # type: ignore[union-attr]  # the call has a breaker
                 settled, before = limited.without_store, ended
                 await seen(lambda before=before: ended > before + 200)
                 assert limited.without_store <= settled + 8  # the checks that were in flight
@@ -223,7 +223,7 @@ async def test_l8_a_store_killed_and_restarted_under_load_is_used_again(tmp_path
 
 
 async def test_l8_a_cancelled_check_never_leaves_its_answer_to_another_check(store: RedisStore) -> None:
-    """Each check must get its own answer. Each check has another lease, so the answer identifies the check."""
+    """Each check must get its own answer. Each check has a different lease, so the answer identifies the check."""
     random = Random(7)  # noqa: S311  # a test
 
     async def ask(number: int) -> bool:
@@ -251,7 +251,8 @@ async def test_l8_a_cancelled_check_never_leaves_its_answer_to_another_check(sto
 
 
 async def test_l3_waiters_of_one_key_pass_in_order_and_a_cancelled_waiter_takes_nothing(store: RedisStore) -> None:
-    # The second waiter would pass after 2 s. Even a busy machine starts the six tasks and cancels it before.
+    # The second waiter would pass after 2 s. Even a busy machine starts the six tasks and cancels the second waiter
+    # before that time.
     limited = gate(store, shared(bucket("1/s", 1), max_wait=Duration("1m")))
     passed: list[int] = []
 

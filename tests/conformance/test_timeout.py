@@ -1,4 +1,4 @@
-"""Timeout and deadline, T1 to T6. T4 without a transport; `test_grpc` tests it over gRPC."""
+"""Timeout and deadline, cases T1 to T6 of the conformance list. `test_grpc` also tests T4, over gRPC."""
 
 from __future__ import annotations
 

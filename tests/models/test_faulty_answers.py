@@ -1,4 +1,4 @@
-"""Answers that break the wire form, one by one: each goes to the next candidate, or ends with a typed error."""
+"""After an answer that breaks the wire form, a call goes to the next candidate or ends with a typed error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tested(tmp_path: Path, clock: FakeClock) -> Service:
 
 
 def first(made: Service, answer: Answer) -> None:
-    """A gives this answer, then healthy ones."""
+    """Provider A gives this answer once, and healthy answers afterwards."""
     left = [answer]
     made.a.script = lambda _: left.pop() if left else fake.chat_stream(ANSWER, "A")
 
@@ -79,7 +79,7 @@ def test_a_stream_is_the_same_however_it_is_cut(driver: Driver, tested: Service,
     ],
     ids=lambda steps: repr(steps[0][:40]),
 )
-def test_a_stream_without_a_sound_beginning_goes_to_the_next_candidate(
+def test_a_call_whose_stream_is_faulty_before_its_first_content_goes_to_the_next_candidate(
     driver: Driver, tested: Service, steps: list[bytes]
 ) -> None:
     first(tested, stream(*steps))
@@ -189,7 +189,7 @@ def test_an_impossible_usage_is_estimated(driver: Driver, tested: Service, spent
         (529, "overloaded"),
     ],
 )
-async def test_the_status_decides_if_the_body_names_no_error(
+async def test_the_status_determines_the_error_class_if_the_body_names_no_error(
     tested: Service, status: int, found: str, body: bytes
 ) -> None:
     first(tested, Answer((body,), status, HTML))
@@ -202,7 +202,9 @@ async def test_the_status_decides_if_the_body_names_no_error(
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "soon", "Mon, 30 Nov 2020 08:00:00 GMT", "9" * 400])
-def test_a_rate_limit_always_rests(driver: Driver, tested: Service, clock: FakeClock, word: str) -> None:
+def test_a_rate_limit_causes_a_cooldown_whatever_retry_after_says(
+    driver: Driver, tested: Service, clock: FakeClock, word: str
+) -> None:
     first(tested, fake.error(429, headers={"retry-after": word, "date": "Mon, 30 Nov 2026 08:00:00 GMT"}))
     assert driver.ask(tested) == FROM_B
     clock.advance(4.9)
@@ -224,7 +226,7 @@ def test_a_rate_limit_always_rests(driver: Driver, tested: Service, clock: FakeC
     ],
     ids=range(8),
 )
-def test_an_answer_that_is_no_stream_goes_to_the_next_candidate(
+def test_a_call_whose_answer_is_no_stream_goes_to_the_next_candidate(
     driver: Driver, tested: Service, answer: Answer
 ) -> None:
     first(tested, answer)
@@ -239,7 +241,7 @@ def test_the_content_type_is_read_in_any_case(driver: Driver, tested: Service, c
     assert driver.ask(tested) == "x"
 
 
-async def test_a_stream_instead_of_a_whole_answer_goes_to_the_next_candidate(tested: Service) -> None:
+async def test_a_call_that_gets_a_stream_instead_of_a_whole_answer_goes_to_the_next_candidate(tested: Service) -> None:
     first(tested, fake.chat_stream("x"))
     tested.b.script = lambda _: fake.chat("whole")
     answer = await tested.sdk().chat.completions.create(model="any", messages=QUESTION)
@@ -261,7 +263,9 @@ async def test_a_compressed_answer_is_read_although_none_was_asked_for(tested: S
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"two\nlines", "schlüssel".encode()])
-async def test_a_key_that_cannot_be_sent_rests_its_credential(tmp_path: Path, tested: Service, content: bytes) -> None:
+async def test_a_key_that_cannot_be_sent_puts_its_credential_in_cooldown(
+    tmp_path: Path, tested: Service, content: bytes
+) -> None:
     (tmp_path / "key-a").write_bytes(content)
     answer = await tested.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True)
     assert len([chunk async for chunk in answer]) > 1

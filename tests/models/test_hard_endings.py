@@ -1,4 +1,4 @@
-"""Calls that end at an unusual moment: in the middle of HTTP, of a state, of a budget or of a key."""
+"""Calls that end in the middle of HTTP, at any await, at the limit of a budget, or while a key rotates."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def sound(*steps: Any, content_type: str = "audio/pcm") -> Answer:
     ],
     ids=range(12),
 )
-async def test_an_answer_of_another_form_without_content_goes_to_the_next_candidate(
+async def test_a_call_of_another_form_whose_answer_has_no_content_goes_to_the_next_candidate(
     tmp_path: Path, clock: FakeClock, ask_form: Callable[[Service], Awaitable[Any]], answer: Answer
 ) -> None:
     made = service(tmp_path, clock)
@@ -134,7 +134,7 @@ async def test_an_answer_of_another_form_without_content_goes_to_the_next_candid
     assert [event.ending for event in made.ledger.events] == ["failed", "finished"]
 
 
-async def test_sound_is_handed_on_under_a_media_type_in_any_case(tmp_path: Path, clock: FakeClock) -> None:
+async def test_sound_is_passed_on_if_its_media_type_has_capital_letters(tmp_path: Path, clock: FakeClock) -> None:
     made = service(tmp_path, clock)
     made.a.script = lambda _: sound(b"ab", b"cd", content_type="Audio/MPEG; rate=16000")
     assert await speech(made) == b"abcd"
@@ -185,7 +185,7 @@ async def test_a_cancellation_at_any_await_settles_every_attempt(tmp_path: Path,
         assert made.is_settled()
         assert all(exchange.ending != "open" for exchange in made.a.exchanges + made.b.exchanges)
         for name in ("a", "b"):
-            made.runtime.runtime.outbound("llm.generate", name).breaker.close()  # type: ignore[union-attr]  # it has one
+            made.runtime.runtime.outbound("llm.generate", name).breaker.close()  # type: ignore[union-attr]  # the call has a breaker
     assert cancelled > 10
     assert sum(made.runtime.statistics.calls.values()) <= 120
 
@@ -218,7 +218,7 @@ async def test_a_budget_admits_exactly_its_tokens(tmp_path: Path, clock: FakeClo
         assert made.calls == (0, 0)
 
 
-async def test_a_key_that_rotates_during_a_stream_holds_for_the_next_call(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_key_that_rotates_during_a_stream_applies_to_the_next_call(tmp_path: Path, clock: FakeClock) -> None:
     made = service(tmp_path, clock)
     made.a.script = lambda _: fake.chat_stream("x", "y", "z", gap=0.1)
     received = 0

@@ -104,9 +104,9 @@ class Simulation:
 def bound(policy: Policy, calls: Calls) -> float:
     """Seconds after which the breaker refuses no call to a healthy callee.
 
-    Calls from the outage end within `PATIENCE`, and may fail the last probe: one break. A probe from the outage that
-    never ends hangs for `half_open_max_duration`: another break. Afterwards each probe succeeds, and
-    `success_threshold` probes close the breaker, at worst one after the other.
+    Calls from the outage end within `PATIENCE`. The last of them may fail a probe, which costs one break. A probe from
+    the outage may never end. It fails after `half_open_max_duration`, which costs another break. Afterwards each probe
+    succeeds, and `success_threshold` probes close the breaker, at worst one after the other.
     """
     longest_break = policy.max_break_duration.seconds * (1 + float(policy.break_duration_jitter))
     probes = policy.success_threshold * (calls.gap + calls.duration)

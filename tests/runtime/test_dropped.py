@@ -38,14 +38,14 @@ def drop_a_stream(call: Outbound) -> None:
 
 
 def ends(work: Callable[[], object]) -> bool:
-    """True if `work` ends on a thread of its own. A lock that its thread holds already would stop it for ever."""
+    """Run `work` on a new thread. False if it has not ended after `PATIENCE`, for example because of a deadlock."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(PATIENCE)
     return not thread.is_alive()
 
 
-def test_a_slot_passes_by_a_waiter_whose_event_loop_is_closed() -> None:
+def test_a_freed_slot_skips_a_waiter_whose_event_loop_is_closed() -> None:
     bulkhead = Bulkhead("callee", QUEUE)
     assert bulkhead.try_enter()
     loop = asyncio.new_event_loop()
@@ -77,7 +77,7 @@ class CollectingQueue(deque[object]):
         gc.collect()
 
 
-def test_a_generator_that_is_collected_while_another_call_joins_the_queue_gives_it_the_slot(
+def test_a_call_gets_the_slot_of_a_generator_that_is_collected_while_the_call_joins_the_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bulkhead = Bulkhead("callee", QUEUE)

@@ -51,7 +51,7 @@ class Upload:
 
 
 class Received:
-    """A file that a client uploaded, as web frameworks pass it: no iterator."""
+    """An uploaded file, as web frameworks pass it to a handler. It is not an iterator."""
 
     async def read(self) -> None: ...
 
@@ -129,7 +129,7 @@ async def test_a_partial_that_holds_an_iterator_is_not_called_again(tmp_path: Pa
     assert sent == [b"all of it"]
 
 
-async def test_a_retry_alone_does_not_send_an_iterator_again() -> None:
+async def test_a_retry_without_a_runtime_does_not_send_an_iterator_again() -> None:
     sent: list[bytes] = []
 
     async def put(body: Iterator[bytes]) -> None:
@@ -247,7 +247,7 @@ class Passing:
 
 @pytest.mark.parametrize("budget", [LIFTED, RetryBudget()], ids=["budgets lifted", "budgets in force"])
 async def test_retries_of_three_http_hops_do_not_multiply(tmp_path: Path, budget: RetryBudget) -> None:
-    """Each of three hops allows four attempts. The leaf gets 4; it would get 64 if hops retried exhausted retries."""
+    """Each of three hops allows four attempts. The leaf gets 4 attempts, and not 4 × 4 × 4 = 64."""
     asked = 0
 
     async def leaf(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it

@@ -182,7 +182,7 @@ def test_a_build_without_the_global_lock_is_refused(tmp_path: Path, monkeypatch:
 
 
 def in_child(work: Callable[[], Any]) -> int:
-    """Run a function in a forked process. The exit code is 0 if it succeeds."""
+    """Run a function in a forked process. The exit code is 0 if the function succeeds."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -221,7 +221,7 @@ def test_a_forked_process_makes_synchronous_calls_and_follows_the_bundle(tmp_pat
 
 
 def test_a_fork_waits_until_the_watcher_has_read_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fork in the middle of a reload would leave its lock locked in the child, which then reloads no more."""
+    """After a fork in the middle of a reload, the child would hold a locked lock and could not reload."""
     runtime = Runtime.load(mount(tmp_path, bundle(call("rag-engine.context"))), poll_interval=0.01)
     reading, go_on = threading.Event(), threading.Event()
     read = BundleSource.read

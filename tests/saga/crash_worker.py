@@ -50,7 +50,7 @@ class Job:
 
     @property
     def renews(self) -> bool:
-        """True if the steps must last until a renewal of leases, because the worker dies in one or counts them."""
+        """True if the worker dies in a renewal or counts renewals: the steps must last until a renewal of leases."""
         return not self.stop and self.kind in {"", "renew"}
 
 

@@ -1,4 +1,4 @@
-"""Work that is cancelled inside a step fails the step alone, and a journal that cannot open keeps nothing."""
+"""Work that is cancelled inside a step fails only that step. A journal that fails to open keeps no resource."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from voice_saga.postgresql import PostgresqlJournal
 from tests.saga.definitions import Log, saga, step
 
 LEASE = 3.0
-"""Lease in seconds. A worker renews it every third of this time, also on a busy machine."""
+"""Lease in seconds. A worker renews the lease after each third of this time, even on a busy machine."""
 
 
 async def test_leases_are_renewed_while_all_connections_are_busy(database: str) -> None:

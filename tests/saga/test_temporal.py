@@ -1,4 +1,4 @@
-"""A saga shows if its workflow was ended or replaced with Temporal's own tools."""
+"""The engine reports a workflow that somebody ended or replaced with Temporal's own tools."""
 
 from __future__ import annotations
 

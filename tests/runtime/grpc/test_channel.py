@@ -45,7 +45,7 @@ async def test_all_four_kinds_of_methods_work_through_an_unchanged_stub(tmp_path
             )
 
 
-async def test_calls_are_written_and_read_by_hand(tmp_path: Path) -> None:
+async def test_streamed_calls_work_through_their_write_and_read_methods(tmp_path: Path) -> None:
     async with connected(tmp_path, RagEngine()) as (client, stub):
         chat = stub.Chat()
         for message in (b"a", b"b"):

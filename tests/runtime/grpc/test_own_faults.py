@@ -125,7 +125,7 @@ async def test_a_request_that_cannot_be_sent_does_not_count_against_the_callee(t
                 assert "secret" not in text
         assert blames_nobody(wire.runtime)
         assert await stub.answer()(b"tides") == b"tides"
-        async with asyncio.timeout(20):  # calls in flight would get a minute
+        async with asyncio.timeout(20):  # `close` would wait a minute for a call in flight
             await wire.close()
     assert [name for name, _, _ in servicer.asked if name != "Upload"] == ["Context"], "only the last call was sent"
 

@@ -311,7 +311,7 @@ async def test_sigterm_under_continuous_load_finishes_every_request_that_had_beg
             while process.returncode is None:
                 answers.append(answer := await ended(stub.Context(b"x")))
                 if not isinstance(answer, bytes):
-                    await asyncio.sleep(2 * REFUSING)  # a caller turns elsewhere; one that insists may meet the end
+                    await asyncio.sleep(2 * REFUSING)  # an immediate repetition could meet the server's exit
 
         loads = [asyncio.create_task(load()) for _ in range(40)]
         await asyncio.sleep(0.5)

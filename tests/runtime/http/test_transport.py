@@ -112,7 +112,7 @@ async def test_r4_retry_after_decides_whether_a_request_is_retried(
     assert len(app.asked) == attempts
 
 
-def test_r4_a_date_in_retry_after_is_read_as_the_time_until_it() -> None:
+def test_r4_a_date_in_retry_after_is_read_as_the_time_until_that_date() -> None:
     failure = failure_of(503, {"retry-after": formatdate(time.time() + 100, usegmt=True)})
     assert failure is not None
     assert failure.retry_after is not None

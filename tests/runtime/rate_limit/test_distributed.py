@@ -59,14 +59,14 @@ async def test_simultaneous_checks_of_one_key_share_a_request_to_the_store(clock
     assert store.asked[1][2] == 99
 
 
-async def test_a_refused_cost_is_requested_again_when_it_is_available(clock: FakeClock) -> None:
+async def test_a_refused_cost_is_requested_again_after_the_wait_that_the_store_returned(clock: FakeClock) -> None:
     store = Kept(0, wait=10)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     for _ in range(5):
         assert not await passes(limited, cost=2)
     assert len(store.asked) == 1
     store.admissions = 1
-    assert await passes(limited, cost=1)  # a smaller cost may be available
+    assert await passes(limited, cost=1)  # the store may admit a smaller cost
     clock.advance(10.001)
     store.admissions = 5
     assert await passes(limited, cost=2)
@@ -264,7 +264,7 @@ async def test_an_answer_that_is_no_number_counts_as_a_failed_store(answer: Any)
     assert limited.without_store == 1
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a loop that ends does not close the connections of others
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a loop that ends does not close the connections of other loops
 def test_event_loops_that_ended_leave_no_connections(tmp_path: Path, server: Server) -> None:
     runtime = loaded(tmp_path, server, shared(bucket("1000/s", 1000)))
 

@@ -128,7 +128,7 @@ def test_a_slot_becomes_free_at_the_last_microsecond_of_its_window(redis: Redis)
     assert take(1_000_000, 1, 1e6, 1, 1) == 1
 
 
-def test_a_slot_becomes_free_late_by_at_most_one_entry(redis: Redis) -> None:
+def test_a_slot_becomes_free_at_most_one_sixty_fourth_of_the_window_too_late(redis: Redis) -> None:
     take = told(redis, SLIDING_WINDOW)
     grain = 1_000_000 // RESOLUTION
     assert take(0, 2, 1e6, 1, 1) == 1

@@ -22,7 +22,7 @@ ENDLESS.append(ENDLESS)
     [{("a", "b"): 1}, float("nan"), ENDLESS, "\ud800\0\n", b"\xff", {1: {2}}],
     ids=lambda value: repr(value)[:20],
 )
-def test_a_field_that_json_lacks_costs_no_line(tmp_path: Path, value: Any) -> None:
+def test_a_log_line_is_written_even_if_json_cannot_represent_a_field(tmp_path: Path, value: Any) -> None:
     runtime = Runtime.load(mount(tmp_path, bundle()))
     record = logging.getLogger("service").makeRecord(
         "service", logging.INFO, "file", 1, "a message", (), None, extra={"field": value}, sinfo="Stack:\n here"
