@@ -58,7 +58,7 @@ class Calls(NamedTuple):
 
 
 class Relation(NamedTuple):
-    """All calls between a node and another one."""
+    """All calls between a node and another node."""
 
     node: str
     """The node at the other end."""

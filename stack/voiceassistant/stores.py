@@ -73,7 +73,7 @@ class DeployedStore(Store):
 
 
 def store(graph: CallGraph, name: str) -> Store | None:
-    """The store of that name. `None` if the graph has none, or reaches it through an egress proxy."""
+    """The store of that name. `None` if the graph has no such store, or reaches the store through an egress proxy."""
     dependency = graph.dependency(name)
     if dependency is None:
         return None

@@ -58,14 +58,14 @@ def gemini(quota: str) -> list[Any]:
         ("api.moonshot.ai", 429, openai("engine_overloaded_error"), "overloaded"),
     ],
 )
-def test_the_error_codes_and_phrases_of_each_provider_decide(
+def test_the_error_codes_and_phrases_of_each_provider_determine_the_class(
     host: str, status: int | None, error: Any, expected: ErrorClass
 ) -> None:
     assert error_class(status, error, dialect_of(host)) == expected
 
 
 @pytest.mark.parametrize(("status", "expected"), [*BY_STATUS.items(), (500, "server_error"), (422, "invalid_request")])
-def test_the_status_decides_without_a_known_code_or_phrase(status: int, expected: ErrorClass) -> None:
+def test_the_status_determines_the_class_without_a_known_code_or_phrase(status: int, expected: ErrorClass) -> None:
     assert error_class(status, None, OPENAI) == expected
 
 

@@ -52,7 +52,7 @@ async def test_two_workers_share_the_sagas_and_run_none_twice(database: str) -> 
             assert (await journal.wait(saga_id, 60)).state == "completed"
     await journal.close()
     taken = [sorted({context.saga_id for context in log.contexts}) for log in logs]
-    assert all(taken), "both worked"
+    assert all(taken), "both workers ran sagas"
     assert sorted(taken[0] + taken[1]) == sorted(ids)
 
 

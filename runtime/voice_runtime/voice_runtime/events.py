@@ -61,7 +61,7 @@ class PromptListener(ABC):
 
 
 class Events:
-    """Passes events to listeners: to prompt listeners at once, to the others in the order of publishing."""
+    """Passes events to listeners: to prompt listeners at once, to other listeners in the order of publishing."""
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self.listeners = tuple(listeners)

@@ -57,7 +57,7 @@ class RetryBudget:
         return self.policy.ratio * self.calls.total(now) + self.policy.reserve - self.retries.total(now)
 
     def spend(self) -> bool:
-        """Take one retry. Returns false if the budget has none."""
+        """Take one retry. Returns false if the budget has no retry left."""
         with self._lock:
             if self.left() < 1:
                 return False
