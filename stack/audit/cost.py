@@ -25,7 +25,7 @@ def cost_within_budget(platform: Platform) -> Iterator[Breach | None]:
     text = (
         f"{expected:,.0f} USD a month at minimum + {EXPECTED:.0%} of the range, {most:,.0f} USD at the maximum,"
         f" and {found.infrastructure.expected:,.0f} USD for the infrastructure;"
-        f" the budget is {budget:,} USD, at prices of {found.prices.source}, read on {found.prices.read_on}"
+        f" the budget is {budget:,} USD; prices: {found.prices.source}, read on {found.prices.read_on}"
     )
     field = f"replicas or sizing of the services, site.monthly_budget, or {path_of('prices')}"
     yield Breach("services → budget", text, field, severity="error" if expected > budget else "info")

@@ -240,7 +240,8 @@ def burst_and_sustained(platform: Platform) -> Iterator[Breach | None]:
         ]
         text = f"attempts at the last hop: {'; '.join(told)}"
         path = f"{root.node.name}.{root.operation.name}"
-        yield Breach(path, text, "retry.budget.ratio of its hops", where=root.operation.location) if told else None
+        field = "retry.budget.ratio of the calls on the path"
+        yield Breach(path, text, field, where=root.operation.location) if told else None
 
 
 class ServiceLoad(NamedTuple):
@@ -300,7 +301,7 @@ RULES = (
         severity="warning",
         rationale="retries at several hops of a path multiply, and each hop repeats the work of all hops behind it",
         source="SRE book ch. 21; AWS REL05-BP03",
-        violates="a → b and b → c are services, and both calls retry",
+        violates="a → b and b → c are calls between services, and both retry",
         holds="a → b makes one attempt, b → c retries",
         check=one_retrying_layer,
     ),

@@ -77,7 +77,7 @@ def _waits(platform: Platform, workload: Workload, service: Service) -> Breach |
     if not shares or min(shares) < WAITING:
         return None
     text = f"the operations spend at least {min(shares):.0%} of their P95 in calls: CPU may stay low at full load"
-    field = f"{service.name}: a metric of requests in flight"
+    field = f"the metric of {service.name}'s autoscaler: requests in flight instead of CPU"
     return Breach(f"{workload.path}: cpu", text, field, "", service.location, "info")
 
 

@@ -23,7 +23,7 @@ def add_to(commands: Commands) -> None:
     subject = check.add_mutually_exclusive_group(required=True)
     subject.add_argument("environment", nargs="?", metavar="ENV", help=ENVIRONMENT)
     subject.add_argument(
-        "--from", type=path, dest="directory", metavar="DIR", help="a directory of Kubernetes manifests"
+        "--from", type=path, dest="directory", metavar="DIR", help="audit the manifests in DIR instead of ENV"
     )
     instead = check.add_mutually_exclusive_group()
     instead.add_argument(

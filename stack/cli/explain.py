@@ -32,7 +32,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print one rule, the list of all, or the explanation of a pair; exit 1 if X may not call Y."""
+    """Print one rule, the list of all rules, or the explanation of a pair; exit 1 if X may not call Y."""
     return _explain_rules(options) if options.callee is None else _explain_pair(options)
 
 

@@ -27,7 +27,7 @@ def add_to(commands: Commands) -> None:
         "--rotate", action="append", default=[], metavar="SECRET", help="also replace every value of this secret"
     )
     secrets.add_argument(
-        "--older-than", metavar="AGE", help="also replace secrets that were last written before this age, such as 90d"
+        "--older-than", metavar="AGE", help="also replace secrets last written longer ago than AGE, such as 90d"
     )
 
 

@@ -14,12 +14,12 @@ def _accepted(rule: str, path: str, reason: str, expires: date = NEXT_YEAR) -> A
 
 
 _OF_TARGETS = tuple(
-    _accepted("A02", f"flow {name}", f"a target of the platform: {reason}; rule A01 checks the flow")
+    _accepted("A02", f"flow {name}", f"the platform's targets set both numbers: {reason}; rule A01 checks the flow")
     for name, reason in (
-        ("voice-dialogue", "voice-engine is standard"),
+        ("voice-dialogue", "voice-engine has the tier standard"),
         ("login", "identity-service, PostgreSQL and the gateway have four nines each"),
         ("conversation-list", "conversation-service, PostgreSQL and the gateway have four nines each"),
-        ("search", "the vector store is infrastructure of three nines"),
+        ("search", "the vector store has three nines, as other infrastructure"),
     )
 )
 IN_DEV = (

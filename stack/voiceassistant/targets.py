@@ -149,8 +149,8 @@ TARGETS = (
     Target(
         title="Cost of the application tier",
         target="below 2,000 USD a month at the expected scale",
-        instead="Rule D04 of the audit compares the declared replicas with the budget before each deployment. The"
-        " dashboard “Cost and capacity” shows the price of the running replicas.",
+        instead="Rule D04 of the audit compares the cost of the declared replicas with the budget before each"
+        " deployment. The dashboard “Cost and capacity” shows the price of the running replicas.",
     ),
     Target(
         title="Loss of a region",

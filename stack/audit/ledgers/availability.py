@@ -91,7 +91,7 @@ class HardDependencies:
             self.egress |= group.proxies
 
     def _name_of(self, node: Node, operation: Operation, group: Group) -> str:
-        """The name of a group. Routes over the same providers share the node's name. Others add the operation's."""
+        """The name of a group. Routes over the same providers share the node's name. Other routes add the operation."""
         return node.name if self.groups.get(node.name, group) == group else f"{node.name}.{operation.name}"
 
     def availability(self) -> float:

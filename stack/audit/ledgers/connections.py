@@ -131,7 +131,7 @@ def _notes(store: Store) -> Iterator[str]:
         yield (
             f"The services connect to the poolers. The poolers hold {limits.poolers} poolers × {len(store.holders)} "
             f"databases × {limits.pool_size} = {store.of_poolers} connections to the server. "
-            f"The server admits {limits.room_text}."
+            f"The server admits {limits.room_text} connections."
         )
     else:
         yield (

@@ -39,7 +39,7 @@ _IMMUTABLE = {
     "RoleBinding": ("roleRef",),
     "Service": ("spec.clusterIP",),
 }
-"""Fields that the API server refuses to change. A difference in one deletes the resource and creates it again."""
+"""Fields that the API server refuses to change. If one of them differs, Pulumi replaces the resource."""
 _TEMPLATE_SIZE = re.compile(r"spec\.volumeClaimTemplates\[\d+\]\.spec\.resources\b")
 """The size in a claim template of a StatefulSet cannot change. The existing claims grow separately."""
 

@@ -50,7 +50,7 @@ def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keyed(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Key the items by identity. Align them if one has no identity, if identities repeat, or if the order differs."""
+    """Key the items by identity. Align them if an item has none, if identities repeat, or if the order differs."""
     left, right = _named(before), _named(after)
     if left is None or right is None or [n for n in left if n in right] != [n for n in right if n in left]:
         return _aligned(before, after)
@@ -114,7 +114,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _embedded(before: Any, after: Any, path: str) -> list[FieldChange]:
-    """The differences between two JSON documents. Empty if one is not JSON, or if they differ only in blanks."""
+    """The differences between two JSON documents. Empty if a side is not JSON, or if they differ only in whitespace."""
     left, right = _document(before), _document(after)
     return [] if left is None or right is None else list(field_changes(left, right, path))
 

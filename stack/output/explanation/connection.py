@@ -36,7 +36,7 @@ class Destination(NamedTuple):
     namespace: str = ""
     """Namespace of its Service. Empty for an address outside the cluster."""
     beyond: Host | None = None
-    """The host behind the egress proxy at this address."""
+    """The host behind the egress proxy at this address. `None` if the address is not an egress proxy."""
 
 
 def connection(platform: Platform, edge: Edge) -> Iterator[Step]:

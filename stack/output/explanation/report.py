@@ -53,7 +53,10 @@ def _step(step: Step) -> Row:
 
 
 def _policies(call: DeclaredCall) -> Iterator[Row]:
-    """The five layers of one call, then the bulkheads. Each policy ends with the layer that enforces it."""
+    """The retry, timeout, deadline, circuit breaker and degradation of one call, then its bulkheads and rate limits.
+
+    Each policy ends with the layer that enforces it.
+    """
     policy, by = call.policy, call.policy.enforced_by
     yield "call", f"{policy.necessity}, {policy.idempotency}"
     yield from route_rows(call.edge)
@@ -97,7 +100,7 @@ def _breaker(breaker: CircuitBreaker) -> str:
     opens = {
         f"{breaker.consecutive_failures} failures in a row": breaker.consecutive_failures,
         f"{breaker.failure_ratio} failures {window}": breaker.failure_ratio,
-        f"{breaker.slow_call_ratio} calls of {breaker.slow_call_duration} {window}": breaker.slow_call_ratio,
+        f"{breaker.slow_call_ratio} slow calls (≥ {breaker.slow_call_duration}) {window}": breaker.slow_call_ratio,
     }
     after = " or ".join(condition for condition, value in opens.items() if value is not None)
     probes = f"{breaker.success_threshold} of {breaker.half_open_max_requests} probes close it"
@@ -127,7 +130,8 @@ def _permission(change: Permission) -> Iterator[str]:
         yield f"one line in {change.into}{where} would permit the call:"
         yield f"  {change.line}"
     for reason in change.refused:
-        yield f"the platform would refuse the line: {reason}" if change.line else f"no line can permit it: {reason}"
+        refusal = "the platform would refuse the line" if change.line else "no line can permit the call"
+        yield f"{refusal}: {reason}"
     for finding in change.found:
         yield f"the audit would then find {finding.rule}: {finding.path}: {finding.arithmetic}"
 

@@ -67,4 +67,4 @@ def test_an_environment_replaces_the_price_table() -> None:
     platform = Platform(priced(168).tenant, toy.ENVIRONMENT.model_copy(update={"settings": settings}))
     (found,) = verdict("D04", platform).findings
     assert found.arithmetic.startswith("336 USD a month")
-    assert "at prices of a contract" in found.arithmetic
+    assert "prices: a contract" in found.arithmetic
