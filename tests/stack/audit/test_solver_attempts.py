@@ -7,12 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from voice_policies import CircuitBreaker, Duration, Fault, InvalidInputError, Ratio, Retry
+from voice_policies import CircuitBreaker, Duration, Fault, InvalidInputError, Ratio, Retry, Saga, SagaStep
 
 from components.node import Client, Node, Replicas
 from components.operation import hard, operation, stage
 from stack.audit import solver
+from stack.audit.retries import layers
 from stack.audit.solver import Solution, solve
+from stack.audit.solver.constraint import Constraint
 from stack.audit.solver.report import REPORTS
 from stack.model.platform import Platform
 from stack.model.profile import AcceptedFinding
@@ -126,6 +128,32 @@ def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
     assert told(small_platform(outer, inner, models()))["retry.max_retries"] == ("2", "1")
 
 
+def saga_platform(attempts: int) -> Platform:
+    step = SagaStep(
+        name="read",
+        no_compensation_because="it only reads",
+        calls=("b.read",),
+        timeout=Duration("60s"),
+        retry=TWICE.model_copy(update={"max_retries": attempts - 1}),
+    )
+    made = stage(hard("b.read", "idempotent"), hard("store.read", "idempotent"))
+    saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
+    caller = service("a", operation("run", made, p95="1s", deadline="100s", saga=saga))
+    return small_platform(caller, service("b", READ), STORE)
+
+
+def test_a_step_of_a_saga_is_a_layer_of_the_calls_that_it_makes() -> None:
+    found = {edge.path: [(each.name, each.attempts) for each in layers(edge)] for edge in saga_platform(2).graph.edges}
+    assert found == {"a.run → b.read": [("saga", 2)], "a.run → store.read": []}
+
+
+@pytest.mark.parametrize(("attempts", "feasible"), [(5, True), (6, False)])
+def test_attempts_of_a_saga_step_that_no_value_reduces_are_named(attempts: int, feasible: bool) -> None:
+    why = f"saga steps and model routes alone make {attempts} attempts"
+    bound = Constraint("R01", "b.read", "5 attempts", f"{attempts} attempts", why, "max_attempts of a step or route")
+    assert solve(saga_platform(attempts), on=DAY).infeasible == (() if feasible else (bound,))
+
+
 def test_capacity_that_no_values_create_is_named_with_its_line() -> None:
     callee = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas.exactly(2))
     caller = service(
@@ -156,7 +184,7 @@ def test_a_go_service_has_one_breaker_for_each_callee_and_a_python_service_one_f
         }
 
     assert calls("python") == {"a.run → b.read:first": ("1", "3")}
-    assert calls("go")["a.run → b.read:first"][1] == calls("go").get("a.run → b.read:second", ("", "3"))[1]
+    assert calls("go") == {"a.run → b.read:first": ("1", "3"), "a.run → b.read:second": ("9", "3")}
 
 
 def test_a_longer_break_raises_its_own_maximum() -> None:
