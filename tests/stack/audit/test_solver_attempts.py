@@ -16,12 +16,13 @@ from stack.audit.retries import layers
 from stack.audit.solver import Solution, solve
 from stack.audit.solver.constraint import Constraint
 from stack.audit.solver.report import REPORTS
+from stack.audit.solver.values import policy_of
 from stack.model.platform import Platform
 from stack.model.profile import AcceptedFinding
 from tests import toy
 from tests.platforms import DAY
-from tests.small import models, service, small_platform
-from tests.stack.audit.rule_findings import READ, STORE, TOLD, TWICE
+from tests.small import gateway, models, service, small_platform
+from tests.stack.audit.rule_findings import READ, STORE, TOLD, TWICE, flow
 from tests.stack.audit.test_retries import chain
 
 BY_RATIO = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
@@ -152,6 +153,40 @@ def test_attempts_of_a_saga_step_that_no_value_reduces_are_named(attempts: int, 
     why = f"saga steps and model routes alone make {attempts} attempts"
     bound = Constraint("R01", "b.read", "5 attempts", f"{attempts} attempts", why, "max_attempts of a step or route")
     assert solve(saga_platform(attempts), on=DAY).infeasible == (() if feasible else (bound,))
+
+
+@pytest.mark.parametrize(("objective", "feasible"), [("3s", True), ("4s", False)])
+def test_a_step_whose_calls_promise_more_than_its_attempt_timeout_is_infeasible(objective: str, feasible: bool) -> None:
+    callee = service("b", operation("read", p95=objective, deadline="9s"))
+    step = SagaStep(name="read", no_compensation_because="it only reads", calls=("b.read",), timeout=Duration("60s"))
+    made = stage(hard("b.read", "idempotent", timeout=Duration("1s")))
+    saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
+    running = operation("run", made, p95="5s", deadline="100s", saga=saga)
+    why = "one attempt of each call of the step takes 4s"
+    bound = Constraint("T01", "a.run: read", "3s", "4s", why, "read.attempt_timeout", running.location)
+    found = solve(small_platform(service("a", running), callee), on=DAY).infeasible
+    assert found == (() if feasible else (bound,))
+
+
+@pytest.mark.parametrize(("latency", "feasible"), [("400ms", True), ("399ms", False)])
+def test_a_flow_waits_at_most_ten_objectives_for_an_attempt_of_each_call(latency: str, feasible: bool) -> None:
+    target = flow("ask", latency)
+    route = operation("ask", stage(hard("b.read", "idempotent")), p95="4s", deadline="20s")
+    callee = service("b", operation("read", p95="3s", deadline="9s"))
+    why = "one attempt of each call takes 4s > 10 × 399ms = 3990ms"
+    bound = Constraint("T03", "flow flow", "399ms", "400ms", why, "flows.flow.latency", target.location)
+    found = solve(small_platform(callee, gateway(route), flows=(target,)), on=DAY).infeasible
+    assert [each for each in found if each.rule == "T03"] == ([] if feasible else [bound])
+
+
+def test_calls_of_one_grpc_method_share_a_policy_in_go_services_alone() -> None:
+    def policies(language: str) -> list[tuple[str, str]]:
+        made = stage(*(hard("b.read", "idempotent", purpose=purpose) for purpose in ("first", "second")))
+        caller = service("a", operation("run", made, p95="1s", deadline="60s"), language=language)
+        return [policy_of(edge) for edge in small_platform(caller, service("b", READ)).graph.edges]
+
+    assert policies("python") == [("a", "b.read:first"), ("a", "b.read:second")]
+    assert policies("go") == [("a", "b.read"), ("a", "b.read")]
 
 
 def test_capacity_that_no_values_create_is_named_with_its_line() -> None:
