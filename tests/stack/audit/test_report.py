@@ -71,7 +71,9 @@ def test_the_schema_refuses_a_log_that_is_wrong() -> None:
 
 def test_json_has_each_finding_with_its_line_and_acceptance() -> None:
     found = outcome(rule("D02", breach()), accepts=(accepted(), accepted("gone")))
-    written = json.loads(REPORTS["json"](found))
+    document = REPORTS["json"](found)
+    assert document == document.strip()
+    written = json.loads(document)
     (finding,) = written["rules"][0]["findings"]
     assert finding["where"] == "stack/catalogue.py:7"
     assert finding["acceptance"]["expires"] == "2026-11-30"
