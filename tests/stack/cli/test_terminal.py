@@ -16,6 +16,7 @@ import pytest
 
 from stack.cli.terminal import progress, table
 from stack.model.settings import ROOT
+from stack.voiceassistant.catalog import SERVICES
 
 COLUMNS = 60
 
@@ -58,7 +59,7 @@ def test_long_lines_are_wrapped_to_the_terminals_width() -> None:
 
 
 def test_a_result_on_the_terminal_ends_with_a_summary_line() -> None:
-    assert seen("graph")[-1] == "16 services with their calls, as mermaid"
+    assert seen("graph")[-1] == f"{len(SERVICES)} services with their calls, as mermaid"
 
 
 class Terminal:
