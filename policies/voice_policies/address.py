@@ -16,6 +16,6 @@ class Address(Policy):
     host: Annotated[str, TextPattern(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "api.example.com", 253)]
     port: Annotated[int, Field(ge=1, le=65_535)]
     via: Annotated[str, TextPattern(r"^[a-z0-9.-]+:\d{1,5}$", "egress-proxy:8443")] | None = None
-    """The egress proxy to an external host, which uses TLS; `None` without a proxy."""
+    """The egress proxy that leads to an external host. The connection uses TLS. `None` without a proxy."""
     tls: Literal[True] | None = None
     """True for a store outside the cluster that uses TLS without a proxy."""

@@ -73,7 +73,8 @@ class OutboundCall(Policy):
     necessity: Literal["hard", "soft"]
     """`hard`: the operation fails without this call. `soft`: the operation continues with the fallback."""
     fallback: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """The behaviour without a soft call, in words. The service registers its handler under the call's name."""
+    """The behaviour of the operation when a soft call fails, in words. The service registers a handler for it under the
+    call's name."""
     streamed: Literal[True] | None = None
     """True if the callee answers with a stream of messages. `timeout.attempt` then limits its first message."""
     timeout: Timeout
@@ -113,7 +114,10 @@ class OutboundCall(Policy):
         if self.retry:
             needed += self.retry.longest_wait()
         if self.timeout.overall < needed:
-            yield f"timeout.overall {self.timeout.overall} cannot hold {self.max_attempts} attempts and waits: {needed}"
+            yield (
+                f"timeout.overall {self.timeout.overall} cannot hold {self.max_attempts} attempts and waits: "
+                f"at least {needed}"
+            )
         breaker, attempts = self.circuit_breaker, self.max_attempts
         if breaker and breaker.consecutive_failures is not None and breaker.consecutive_failures <= attempts:
             yield (
@@ -190,7 +194,7 @@ class PolicyBundle(Policy):
         yield from self._model_conflicts()
         digest = self.metadata.digest
         if digest is not None and digest != (expected := digest_of(self)):
-            yield f"metadata.digest {digest} does not match the content: {expected}"
+            yield f"metadata.digest {digest} does not match the content, which has {expected}"
 
     def _store_conflicts(self) -> Iterator[str]:
         calls = {call.name: call for call in self.outbound}

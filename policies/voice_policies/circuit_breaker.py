@@ -31,7 +31,8 @@ class CircuitBreaker(Policy):
     sampling_duration: PositiveDuration = Duration("30s")
     """Length of the sliding window of both ratios."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Calls in the window below which no ratio opens the breaker. resilience4j's 100 is too high for rare calls."""
+    """Calls in the window below which no ratio opens the breaker. resilience4j's default of 100 is too high for
+    rare calls."""
     break_duration: PositiveDuration = Duration("60s")
     """Time for which the breaker stays open the first time."""
     break_duration_multiplier: Annotated[float, Field(ge=1, le=10)] = 1.5
@@ -45,7 +46,7 @@ class CircuitBreaker(Policy):
     success_threshold: Annotated[int, Field(ge=1, le=1000)] = 2
     """Successful probes that close the breaker."""
     half_open_max_duration: PositiveDuration = Duration("30s")
-    """Time after which a probe without an answer opens the breaker again. A later answer of the probe still counts."""
+    """Time after which a probe without an answer opens the breaker again. A later success of the probe still counts."""
     count_resource_exhausted: bool = False
     """RESOURCE_EXHAUSTED (HTTP 429) counts as a failure. Off by default: an overloaded callee is not down."""
 

@@ -12,4 +12,5 @@ is sent on a connection that the server is closing."""
 PING_INTERVAL = Duration("20s")
 """A server sends a ping this often on a WebSocket, and waits as long for the answer: uvicorn's default."""
 STREAM_IDLE_TIMEOUT = Duration("60s")
-"""A gateway cuts a WebSocket that has carried no byte for this long: two pings and their answers may be late."""
+"""A gateway cuts a WebSocket that has carried no byte for this long: three times `PING_INTERVAL`, so that two pings
+in a row and their answers may be late."""

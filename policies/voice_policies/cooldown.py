@@ -16,7 +16,7 @@ class Cooldown(Policy):
     default: PositiveDuration = Duration("5s")
     """Cooldown after a rate-limit answer without a retry delay."""
     max: PositiveDuration = Duration("60s")
-    """Upper bound for the retry delay of a rate-limit answer."""
+    """Upper bound for the retry delay that a provider sends when it limits the rate or is overloaded."""
     quota: PositiveDuration = Duration("15m")
     """Cooldown after a spent quota, a refused key or an unknown model."""
 

@@ -49,7 +49,7 @@ class DegradedFeature(Policy):
     off_at: Literal["partial", "full"]
     """The feature is off at this level and beyond."""
     fallback: Annotated[str, Field(min_length=1, max_length=200)]
-    """The behaviour without the feature, in words. The service registers its handler under the feature's name."""
+    """The behaviour without the feature, in words. The service's own code implements it."""
 
 
 class Degradation(Policy):

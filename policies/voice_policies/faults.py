@@ -35,7 +35,8 @@ EXPECTED = {
     "too_short": "expected at least {min_length}",
     "tuple_type": "expected a list",
 }
-"""Pydantic's error type → the accepted value in the words of a configuration file, with names of pydantic's context."""
+"""Pydantic's error type → the accepted value in the words of a configuration file. Pydantic's error supplies the values
+in braces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,10 @@ class InvalidInputError(ValueError):
 
     @classmethod
     def joined(cls, errors: Iterable[InvalidInputError]) -> InvalidInputError:
-        """One error with every fault of `errors`, without duplicates. With several sources, each fault names one."""
+        """One error with every fault of `errors`, without duplicates.
+
+        With several sources, each fault names its source.
+        """
         found = dict.fromkeys((error.source, fault) for error in errors for fault in error.faults)
         sources = list(dict.fromkeys(source for source, _ in found))
         if len(sources) == 1:

@@ -163,7 +163,7 @@ class Duration(Measure):
         return self.units / 1_000_000
 
     def whole_seconds(self) -> int:
-        """Length in seconds, rounded up: what Kubernetes fields such as `periodSeconds` take."""
+        """Length in seconds, rounded up, because Kubernetes fields such as `periodSeconds` take whole seconds."""
         return -(-self.units // 1_000_000)
 
 

@@ -15,6 +15,7 @@ class ModelHedge(Policy):
     """
 
     delay: PositiveDuration
-    """Time after which the second request is sent. The P95 of the preferred candidate hedges one call in twenty."""
+    """Time after which the second request is sent. A delay equal to the preferred candidate's P95 hedges one call in
+    twenty."""
     budget: RetryBudget = RetryBudget(ratio=Ratio("5%"))
     """Bound on the second requests of a process, so that a slow provider does not double the load."""

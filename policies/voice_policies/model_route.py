@@ -71,7 +71,7 @@ class ModelRoute(Policy):
         if self.timeout.total < self.max_waiting:
             yield (
                 f"timeout.total {self.timeout.total} cannot hold {attempts} attempts of timeout.first_token "
-                f"{self.timeout.first_token} with backoff: {self.max_waiting}"
+                f"{self.timeout.first_token} with backoff: at least {self.max_waiting}"
             )
 
     def _hedge_conflicts(self) -> Iterator[str]:

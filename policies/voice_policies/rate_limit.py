@@ -90,9 +90,10 @@ class Adaptive(Policy):
     def longest_recovery(self) -> float:
         """Seconds after an outage until the rate is back at `max_rate`, or until it exceeds the demand.
 
-        Each step takes an interval with its jitter, or the time that its samples take at the rate of that step. One
-        more step ends the samples of the outage. The integral of 1 ÷ rate bounds its sum over the steps. Regular
-        requests use only rate ÷ (1 + 1 ÷ burst), because a request that comes just before its token is refused.
+        The result is an upper bound. A step takes an interval with its jitter, plus the time that its samples take at
+        the rate of that step. One step is added, because the first interval may still hold samples of the outage. The
+        integral of 1 ÷ rate is an upper bound for the sum of 1 ÷ rate over the steps. Requests at equal intervals use
+        only rate ÷ (1 + 1 ÷ burst), because a request that comes just before its token is refused.
         """
         lowest, highest, increase = (rate.per_second for rate in (self.min_rate, self.max_rate, self.increase))
         steps = math.ceil((highest - lowest) / increase) + 1
@@ -127,7 +128,8 @@ class RateLimit(Policy):
     max_wait: Duration = Duration("0s")
     """Longest wait of a request for its admission; 0s refuses at once."""
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
-    """Keys kept in memory. If there are more, the key that has idled longest is removed, but never a limited key."""
+    """Maximum number of keys in memory. Unused keys are removed. While all keys are in use, further keys share one
+    count."""
     store: CallName | None = None
     """The outbound call that reaches the count of a distributed limit. The call's timeout bounds the wait for the
     store, and its circuit breaker stops calls to a store that is down."""
@@ -146,7 +148,7 @@ class RateLimit(Policy):
         if distributed != (self.store is not None):
             yield "a distributed limit needs a store, such as redis.access, and a local limit must have none"
         if self.lease > 1 and not distributed:
-            yield f"lease {self.lease} takes from a store: set scope to distributed"
+            yield f"lease {self.lease} needs a store: set scope to distributed"
         if isinstance(self.limit, Adaptive):
             if distributed:
                 yield "an adaptive limit is local: it follows the outcomes in one replica; set scope to local"

@@ -118,7 +118,7 @@ def refused(kind: type[Policy], values: dict[str, Any]) -> str:
     return str(InvalidInputError("policy", faults_of(caught.value, kind)))
 
 
-def test_the_defaults_are_those_of_an_interactive_answer() -> None:
+def test_the_defaults_of_a_route_fit_an_interactive_answer() -> None:
     route = read(models()).routes["llm.generate"]
     assert [str(each) for _, each in route.timeout] == ["250ms", "700ms", "1s", "3s"]
     assert (route.fallback.max_attempts, route.fallback.distinct, str(route.fallback.backoff)) == (2, True, "50ms")
@@ -127,7 +127,7 @@ def test_the_defaults_are_those_of_an_interactive_answer() -> None:
     assert (route.latency_class, route.cache, route.privacy) == ("interactive", None, PromptPrivacy(capture=False))
 
 
-def test_the_reasoning_timeout_is_two_minutes_to_the_first_token_and_one_between_tokens() -> None:
+def test_the_reasoning_timeout_is_two_minutes_to_the_first_token_and_one_minute_between_tokens() -> None:
     timeout = StreamTimeout.reasoning()
     assert (str(timeout.first_token), str(timeout.idle)) == ("2m", "1m")
 
@@ -154,7 +154,7 @@ def test_more_tokens_never_cost_less(given_tokens: int, written: int, more: int)
     assert price.micro_usd(given_tokens + more, written) >= price.micro_usd(given_tokens, written)
 
 
-def test_the_time_of_an_answer_is_the_time_to_the_first_token_plus_that_of_the_others() -> None:
+def test_the_time_of_an_answer_is_the_time_to_the_first_token_plus_the_time_of_the_other_tokens() -> None:
     latency = StreamLatency(first_token=Duration("250ms"), per_token=Duration("4.3ms"))
     assert str(latency.whole(150)) == "890700us"
     assert latency.whole(0) == latency.whole(1) == latency.first_token
@@ -170,7 +170,7 @@ def test_a_bundle_with_models_is_read_back_unchanged() -> None:
     assert PolicyBundle.from_json(json.dumps(sent.to_document()), "policy.json") == sent
 
 
-def test_the_addresses_of_a_model_call_are_those_of_its_providers() -> None:
+def test_the_addresses_of_a_model_call_are_the_addresses_of_its_providers() -> None:
     found = adapter()
     hosts = [address.host for each in found.outbound for address in found.addresses_of(each)]
     assert hosts == ["events", "events", "api.a.example", "api.b.example"]

@@ -243,11 +243,11 @@ def test_one_error_names_all_faults_of_a_saga() -> None:
     assert [fault.path for fault in faults_of(caught.value, Saga)] == ["steps[1]", "steps[2]", "steps[3].retry.retries"]
 
 
-def test_the_steps_of_one_stage_run_in_parallel_and_need_the_time_of_the_longest() -> None:
+def test_the_steps_of_one_stage_run_in_parallel_and_need_the_time_of_the_longest_step() -> None:
     steps = [
         {**STEP, "timeout": "20s"},
         {"name": "index", "compensation": "b", "with_previous": True},
-        {"name": "tell", "no_compensation_because": "told twice is told once"},
+        {"name": "tell", "no_compensation_because": "a sent message cannot be taken back"},
     ]
     saga = Saga.model_validate({"name": "s", "timeout": "30s", "steps": steps})
     assert [[step.name for step in stage] for stage in saga.stages] == [["store", "index"], ["tell"]]
