@@ -14,7 +14,7 @@ from voice_models.usage import Usage
 from voice_models.wire_form import Envelope, Signal, Speech, WireForm, parsed, read
 
 BUFFER_LIMIT = 64 * 1024
-"""Bytes that an answer may at most send before its first content, such as the role, lifecycle frames and pings."""
+"""Maximum number of bytes before the first content of an answer: the role, lifecycle frames and pings."""
 DONE = b"[DONE]"
 ENDED_EARLY = object()
 """The error for a stream that sends `[DONE]` without a finish reason before it."""

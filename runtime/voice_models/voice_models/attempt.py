@@ -243,7 +243,8 @@ class ModelAttempt:
 
     def _leave(self, *expected: type[State]) -> None:
         if not isinstance(self.state, expected):
-            raise RuntimeError(f"an attempt that is {type(self.state).__name__} cannot go on from {expected}")  # noqa: TRY004  # the wrong state, not the type of an argument
+            names = " or ".join(state.__name__ for state in expected)
+            raise RuntimeError(f"the attempt is {type(self.state).__name__}; expected {names}")  # noqa: TRY004  # the wrong state, not the type of an argument
 
     def _advance(self) -> None:
         reader = self._reader()

@@ -34,12 +34,12 @@ FALL_BACK: frozenset[ErrorClass] = frozenset(
         "context_exceeded",
     }
 )
-"""Error classes after which the next candidate is attempted. The caller gets an error of any other class."""
+"""Error classes after which the next candidate is attempted. An error of any other class ends the call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """No candidate may be attempted now. Attempt again after `seconds`, when the first candidate may be attempted."""
+    """No candidate may be attempted now. After `seconds` at least one candidate may be attempted."""
 
     seconds: float
 
@@ -60,7 +60,10 @@ class ModelCall:
         target: str,
         deadline: float,
     ) -> None:
-        """Begin a call. `candidates` holds each candidate with the call policies of its own breaker, by preference."""
+        """Begin a call.
+
+        `candidates` holds the candidates in order of preference, each with call policies that have its own breaker.
+        """
         self.request = request
         self.route_name, self.route = route_name, route
         self.started = clock.monotonic()

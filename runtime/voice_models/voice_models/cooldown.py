@@ -1,4 +1,4 @@
-"""Cooldowns: after some errors of its provider, the runtime does not attempt a deployment for some time."""
+"""Cooldowns: after certain errors of a provider, the runtime does not attempt the deployment for some time."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Exchange:
     """Number of steps whose bytes were written."""
     ending: Literal["open", "complete", "cut", "closed_by_client"] = "open"
     ended_at: float = 0.0
-    """Time of the end, by the event loop's clock. `None` before."""
+    """Time of the end, by the event loop's clock. 0 before the end."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self) -> None:
@@ -87,7 +87,7 @@ Write = Callable[[bytes], Awaitable[None]]
 
 
 class FakeProvider:
-    """Answers each request as `script` decides. Change `script` between requests to change its behaviour."""
+    """Answers each request as `script` decides. Change `script` between requests to change the answers."""
 
     def __init__(self, script: Callable[[FakeRequest], Answer]) -> None:
         self.script = script

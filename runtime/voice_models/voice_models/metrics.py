@@ -110,7 +110,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_tokens_total",
         "counter",
-        "Tokens of attempts. If the provider bills characters or seconds of audio, their number.",
+        "Tokens of attempts; characters or seconds of audio if the provider bills these.",
         (*_CANDIDATE, "direction", "source"),
         _counter(lambda counts: counts.tokens),
     ),

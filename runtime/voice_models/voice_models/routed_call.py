@@ -113,7 +113,7 @@ class RoutedCall:
         return second
 
     async def _first_answer(self, running: dict[asyncio.Task[httpx.Response], Exchange]) -> httpx.Response:
-        """The first answer. A failure waits for the other exchange, unless its class is returned to the caller."""
+        """The first answer. After a failure the other exchange may still answer, unless the failure ends the call."""
         while True:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=lambda task: task.exception() is not None):
@@ -124,7 +124,7 @@ class RoutedCall:
                     return task.result()
 
     def _prepared(self, attempt: ModelAttempt) -> httpx.Request:
-        """The request for the candidate. Raises `OSError` if its file holds no API key."""
+        """The request for the candidate. Raises `OSError` if the credential's file holds no API key."""
         candidate, request, timeout = attempt.candidate, attempt.request, self._route.timeout
         address = candidate.provider.address
         key = _key_in(candidate.deployment.credential)

@@ -14,7 +14,7 @@ class Usage(NamedTuple):
     """The tokens of one attempt."""
 
     input: int
-    """Input tokens. If the provider bills characters or seconds of audio, their number."""
+    """Input in the unit that the provider bills: tokens, characters or seconds of audio."""
     output: int
     """Output tokens."""
     estimated: bool = False
@@ -22,7 +22,7 @@ class Usage(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Input and output together. Budgets count this number."""
+        """Input and output together. If the provider bills tokens, budgets count this number."""
         return self.input + self.output
 
 
