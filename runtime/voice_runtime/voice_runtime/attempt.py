@@ -91,7 +91,7 @@ class Attempt(TimedScope):
         if failure is None or retry is None or not isinstance(error, Exception) or not retry.is_transient(failure):
             return None
         if not repeatable or self.answered is not None:
-            return None  # the arguments are consumed and cannot be sent again
+            return None  # the arguments cannot be sent again, or the caller already has a message of the stream
         remaining = self.limit - self.call.now()
         delay = "nested" if self.retries_spent else retry.next_delay(failure, self.attempt, remaining)
         if not isinstance(delay, str):

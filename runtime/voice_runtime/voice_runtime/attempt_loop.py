@@ -19,7 +19,7 @@ class AttemptLoop:
     """Yields the numbers of attempts, from 1, until an attempt succeeds or fails with a final error.
 
         attempts = AttemptLoop(delay_after)
-        async for number in attempts:  # `for`, where the thread may sleep
+        async for number in attempts:  # or `for`, in code that may block its thread
             with attempts:
                 result = await work()
         return result

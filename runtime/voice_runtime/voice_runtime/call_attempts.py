@@ -16,7 +16,7 @@ class CallAttempts:
     """Yields the attempts of one call. Each attempt holds a slot of the bulkhead until the end of the `with` block.
 
         attempts = CallAttempts(policies)
-        async for attempt in attempts:  # `for`, where the thread may wait
+        async for attempt in attempts:  # or `for`, in code that may block its thread
             with attempts:
                 attempt.admit()
                 ...

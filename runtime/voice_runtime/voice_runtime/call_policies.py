@@ -45,8 +45,8 @@ class CallPolicies:
     breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
     soft: bool = False
-    """True if the request can continue without the call. If the call fails, the caller gets the fallback's result, or a
-    `SoftCallError` without a fallback."""
+    """True if the request can continue without the call. If the call fails, the caller gets the fallback's result. If
+    there is no fallback, the caller gets a `SoftCallError`."""
     fallback: Fallback | None = None
     fault_injection: FaultInjection | None = None
     classify: Classify = classify

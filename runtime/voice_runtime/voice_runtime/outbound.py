@@ -154,7 +154,10 @@ class Outbound(CallPolicies):
                     yield attempt
 
     def unrepeated(self) -> Outbound:
-        """The same call without retries. It shares breaker, bulkhead and counts. For callers that retry themselves."""
+        """The same call without retries, for code that can go on without an answer.
+
+        It shares breaker, bulkhead and counts.
+        """
         unrepeated = copy(self)
         unrepeated.retry = None
         return unrepeated

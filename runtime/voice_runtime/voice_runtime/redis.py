@@ -76,7 +76,7 @@ class Connections:
     def __init__(self, pool: ConnectionPool) -> None:
         self._make: Callable[[], Any] = pool.make_connection
         self._idle: list[Any] = []
-        """The pool of redis-py, whose types are incomplete."""
+        """Open connections that no command uses. They are `Any`, because the types of redis-py are incomplete."""
         self._slots = Semaphore(CONNECTIONS)
 
     async def execute(self, *command: str | bytes | float) -> Any:

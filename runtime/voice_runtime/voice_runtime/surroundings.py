@@ -29,5 +29,5 @@ class Surroundings:
     allow_fault_injection: bool
 
     def breaker(self, name: str, policy: CircuitBreakerPolicy) -> CircuitBreaker:
-        """A new breaker with the clock, randomness, listeners and classifier of this process."""
+        """A new breaker with the clock, randomness and listeners of this process."""
         return CircuitBreaker(name, policy, clock=self.clock, random=self.random, events=self.events)

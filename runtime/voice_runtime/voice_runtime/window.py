@@ -14,7 +14,7 @@ class Window:
 
     Memory is constant, counting takes one comparison and one addition, and old counts leave even without new events.
     Hot code counts inline: `if now >= window.end: window.rotate(now)`, then `window.count += 1`. Threads lose no count:
-    the global lock is not released within the addition, and a rotation never sets `count`.
+    the global interpreter lock is not released within the addition, and a rotation never sets `count`.
     """
 
     __slots__ = ("_begun", "_lock", "_past", "_past_total", "_width", "count", "duration", "end")

@@ -19,7 +19,7 @@ from typing import Any
 from voice_runtime.errors import BulkheadFullError, NoThreadError
 
 WORKER_THREADS = 64
-"""Default bound."""
+"""Default of the maximum number of threads."""
 _Job = tuple[Future[Any], Callable[[], Any]]
 
 

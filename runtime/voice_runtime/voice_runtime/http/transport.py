@@ -161,7 +161,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 class Transport(httpx.BaseTransport):
     """The transport for `httpx.Client(transport=…)`. It behaves like `AsyncTransport`.
 
-    Nothing can interrupt the thread of an attempt, so the timeouts of its sockets end with the attempt.
+    Nothing can interrupt the thread of an attempt, so its sockets time out when the attempt must end.
     """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.BaseTransport) -> None:

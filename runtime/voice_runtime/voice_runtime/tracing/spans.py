@@ -52,7 +52,10 @@ def record_error(current: Span, error: BaseException) -> None:
 
 
 def traced(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A decorator that makes each call of a function a span: a coroutine, asynchronous generator or plain function."""
+    """A decorator that records a span for each call of a function.
+
+    It accepts a coroutine function, an asynchronous generator function, or a synchronous function.
+    """
 
     def decorate(fn: Callable[P, T]) -> Callable[P, T]:
         def plain(*args: Any, **kwargs: Any) -> Any:
@@ -61,7 +64,7 @@ def traced(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
         async def coroutine(*args: Any, **kwargs: Any) -> Any:
             with span(name):
-                return await fn(*args, **kwargs)  # type: ignore[misc]  # checked above
+                return await fn(*args, **kwargs)  # type: ignore[misc]  # checked below
 
         async def generator(*args: Any, **kwargs: Any) -> Any:
             # Not `span`: a generator may be closed in a foreign context, and detaching a span fails there.

@@ -22,7 +22,7 @@ from voice_runtime.tracing.baggage import AllowedBaggage, BaggageAttributes
 from voice_runtime.tracing.export import SpanQueue
 
 LIMITS = SpanLimits(max_span_attribute_length=1024)
-"""Longest value of a span attribute. Without a bound, a caller's text could fill the queue's memory."""
+"""Longest value of a span attribute, in characters. Without a bound, a caller's text could fill the queue's memory."""
 
 
 class PolicySampler(Sampler):
