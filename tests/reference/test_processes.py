@@ -37,7 +37,7 @@ def test_a_process_that_ends_is_reported_at_once_even_if_another_still_starts(mo
     with pytest.raises(InvalidInputError) as caught, running(bundles, "127.0.0.1:1"):
         pass
     assert "rag-engine" in str(caught.value)
-    assert "ended with 3" in str(caught.value)
+    assert "ended with exit code 3" in str(caught.value)
     assert "no module named grpc" in str(caught.value)
 
 

@@ -78,14 +78,15 @@ def trace(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, l
     earlier = {span.trace_id for span in collector.spans}
     sent = send(platform.processes[flow.service], flow.operation)
     if not collector.wait_for(lambda spans: is_whole(spans, sent), PATIENCE):
-        raise FlowError(f"{flow.title}: spans are missing of trace {sent.trace_id}")
+        raise FlowError(f"{flow.title}: spans of trace {sent.trace_id} are missing")
     return sent, [span for span in collector.spans if span.trace_id not in earlier]
 
 
 def answered(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, list[ReceivedSpan]]:
     """Send requests until one is answered, at most `ATTEMPTS`. Returns the request and its spans.
 
-    On a busy machine a simulated store may time out, so a request may fail. The output shows it.
+    On a busy machine a simulated store may time out, so a request may fail. The output names each
+    failed request.
     """
     for _ in range(ATTEMPTS):
         sent, spans = trace(flow, platform, collector)
@@ -258,7 +259,7 @@ def run(directory: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="voice-flows", description="Run the platform's flows on one machine.")
-    parser.add_argument("policies", type=Path, help="rendered bundles, such as build/dev/policies")
+    parser.add_argument("policies", type=Path, help="directory of rendered bundles, such as build/dev/policies")
     try:
         run(parser.parse_args(arguments).policies)
     except InvalidInputError as error:

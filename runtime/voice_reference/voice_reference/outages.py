@@ -40,6 +40,7 @@ FLAPS = 4
 MARGIN = 5.0
 """Seconds that a recovery may take longer than the break: a request must come, and the probes must be answered."""
 LONGEST_BREAK = 180.0
+"""Longest wait in seconds for all circuit breakers to close after an outage."""
 SLOW = Behaviour(median=Duration("20s"), p95=Duration("20s"))
 """The behaviour of a slow callee. It takes longer than any attempt may take."""
 
@@ -286,7 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="voice-outages", description="Cause outages of callees, and measure how their callers recover."
     )
-    parser.add_argument("policies", type=Path, help="rendered bundles, such as build/dev/policies")
+    parser.add_argument("policies", type=Path, help="directory of rendered bundles, such as build/dev/policies")
     parser.add_argument("--callee", action="append", default=[], help="a service that fails (default: every callee)")
     parser.add_argument("--outage", action="append", choices=OUTAGES, help="a kind of outage (default: every kind)")
     chosen = parser.parse_args(arguments)

@@ -78,7 +78,7 @@ class Process:
                 self.grpc_port, self.http_port = entry["grpc_port"], entry["http_port"]
                 return True
         if self.process.poll() is not None:
-            fault = Fault("", f"ended with {self.process.returncode}", self.last_words)
+            fault = Fault("", f"ended with exit code {self.process.returncode}", self.last_words)
             raise InvalidInputError(self.bundle.metadata.service, [fault])
         return False
 
