@@ -54,7 +54,11 @@ def _print_error(message: str, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("voice-saga", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--engine", default=os.environ.get(VARIABLE, ""), help=f"{ACCEPTED}; or {VARIABLE}")
+    parser.add_argument(
+        "--engine",
+        default=os.environ.get(VARIABLE, ""),
+        help=f"{ACCEPTED}\n(default: the environment variable {VARIABLE})",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="list sagas, the newest first")
     listing.add_argument("--state", choices=get_args(State))

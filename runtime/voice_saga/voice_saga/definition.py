@@ -89,7 +89,9 @@ class Definitions:
             versions = self._known.setdefault(definition.plan.name, {})
             if definition.plan.version in versions:
                 fault = Fault(
-                    definition.plan.name, f"has version {definition.plan.version} twice", "expected a version for each"
+                    definition.plan.name,
+                    f"has version {definition.plan.version} twice",
+                    "expected a different version for each definition",
                 )
                 raise InvalidInputError("saga definitions", [fault])
             versions[definition.plan.version] = definition

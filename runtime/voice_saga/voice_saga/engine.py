@@ -26,7 +26,7 @@ from voice_saga.errors import JournalUnavailableError, LeaseLostError, SagaConfl
 from voice_saga.execution import Execution
 from voice_saga.journal import Claim, Journal, Outcome
 from voice_saga.observation import Observation, Tracing
-from voice_saga.progress import Entry, Progress, State, following
+from voice_saga.progress import INTERVENTIONS, Entry, Progress, State, following
 from voice_saga.record import SagaRecord, SagaSummary
 
 logger = logging.getLogger("voice_saga")
@@ -40,7 +40,7 @@ class JournalEngine:
     `lease`: seconds after which another worker takes over the saga of a worker that died. A worker renews its leases
     after each third of this time. `poll_interval`: seconds between two searches for due sagas. The engine may notice a
     start or an event in another process this much later. `concurrency`: maximum number of sagas that run at once.
-    `grace`: seconds that running steps get to end at the end of the `async with`. `max_claims`: maximum number of
+    `grace`: seconds that running steps get to finish when the `async with` ends. `max_claims`: maximum number of
     claims of a saga without a new entry. After one more claim the engine parks the saga, because its step seems to kill
     its workers.
     """
@@ -278,7 +278,4 @@ def _rest(progress: Progress) -> float:
 
 def _refuse(refused: bool, summary: SagaSummary, entry: Entry) -> None:
     if refused:
-        raise SagaConflictError(f"saga {summary.id} is {summary.state}: it cannot be {_ASKED[entry.kind]} now")
-
-
-_ASKED = {"resumed": "resumed", "compensating": "compensated", "abandoned": "abandoned"}
+        raise SagaConflictError(f"saga {summary.id} is {summary.state}: it cannot be {INTERVENTIONS[entry.kind]} now")

@@ -46,7 +46,7 @@ class MessagesRefusedError(SagaError):
         self.reasons = reasons
 
     def __str__(self) -> str:
-        return f"{len(self.reasons)} refused, the first because of: {next(iter(self.reasons.values()))}"
+        return f"{len(self.reasons)} messages refused; the first reason: {next(iter(self.reasons.values()))}"
 
 
 class TooLargeError(SagaError, ValueError):

@@ -175,7 +175,9 @@ class PostgresqlJournal:
             self._leases = await self._connect(1) if worker else self._pool
             await self._fetch("SELECT 1 FROM saga.sagas LIMIT 0")
         except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
-            raise JournalUnavailableError(f"PostgreSQL: {error}; run migrate, and grant the user its tables") from error
+            raise JournalUnavailableError(
+                f"PostgreSQL: {error}; run voice_saga.postgresql.migrate, and grant the user access to its tables"
+            ) from error
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
             raise JournalUnavailableError(f"PostgreSQL: {error}") from error
 

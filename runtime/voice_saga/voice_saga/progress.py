@@ -31,6 +31,12 @@ EntryKind = Literal[
     "abandoned",
 ]
 """`left`: a worker that knows only older versions leaves the saga to a worker with a newer version."""
+INTERVENTIONS: dict[EntryKind, str] = {
+    "resumed": "resumed",
+    "compensating": "compensated",
+    "abandoned": "abandoned",
+}
+"""The entries of interventions, each with its word for an error: "it cannot be compensated"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ class RedisConsumer:
         try:
             await self._redis.xadd(letters, letter, maxlen=DEAD_LETTERS_KEPT, approximate=True)
         except ResponseError as error:
-            logger.error("entry %s of stream %s stays: %s refused it: %s", row["message_id"], stream, letters, error)  # noqa: TRY400  # Redis gives the reason
+            logger.error("entry %s stays in %s, because %s refused it: %s", row["message_id"], stream, letters, error)  # noqa: TRY400  # Redis gives the reason
             return
         self._dead_letters[stream, self._group.name] += 1
         await self._redis.xack(stream, self._group.name, row["message_id"])

@@ -42,7 +42,7 @@ from voice_saga.errors import (
 )
 from voice_saga.execution import checked, reason_of
 from voice_saga.observation import Observation, Tracing
-from voice_saga.progress import Entry, EntryKind, State
+from voice_saga.progress import INTERVENTIONS, Entry, EntryKind, State
 from voice_saga.record import SagaRecord, SagaSummary
 from voice_saga.temporal_workflow import (
     AHEAD,
@@ -75,9 +75,9 @@ _PAUSE, _PAUSE_CAP = 0.02, 0.5
 class TemporalEngine:
     """Runs sagas on the Temporal service of `client`. Inside its `async with` a worker polls `task_queue`.
 
-    `transport` sends the messages that actions publish. `grace`: seconds that running steps get to end at the end of
-    the `async with`. Outside it the engine shows sagas and intervenes; the worker that runs the saga carries out an
-    intervention.
+    `transport` sends the messages that actions publish. `grace`: seconds that running steps get to finish when
+    the `async with` ends. Outside it the engine shows sagas and intervenes; the worker that runs the saga carries out
+    an intervention.
     """
 
     def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
@@ -320,7 +320,7 @@ class TemporalEngine:
     async def _intervene(self, saga_id: str, kind: EntryKind, reason: str) -> None:
         summary = await self._summary(saga_id)
         if summary.ended:
-            raise SagaConflictError(f"saga {saga_id} is {summary.state}: it cannot be {kind} now")
+            raise SagaConflictError(f"saga {saga_id} is {summary.state}: it cannot be {INTERVENTIONS[kind]} now")
         try:
             with _reached():
                 await self._client.get_workflow_handle(saga_id).execute_update(

@@ -18,7 +18,7 @@ from voice_saga.context import SAGA_BYTES, Branch, Results, size_of
 from voice_saga.definition import Definition, Plan
 from voice_saga.driver import HANDOVER, LOOK_AGAIN
 from voice_saga.observation import Observation
-from voice_saga.progress import ENDED, Entry, EntryKind, Progress, State, ended, following
+from voice_saga.progress import ENDED, INTERVENTIONS, Entry, EntryKind, Progress, State, ended, following
 
 WORKFLOW = "voice-saga"
 PUBLISH = "voice-saga.publish"
@@ -171,7 +171,8 @@ class SagaWorkflow:
     def intervene(self, kind: EntryKind, reason: str) -> None:
         """Resume, compensate or abandon the saga. `kind` is the kind of the intervention's entry."""
         if self._progress.shown not in ALLOWED[kind]:
-            raise ApplicationError(f"is {self._progress.shown}: it cannot be {kind} now", type="Conflict")
+            state = self._progress.shown
+            raise ApplicationError(f"is {state}: it cannot be {INTERVENTIONS[kind]} now", type="Conflict")
         self._interrupted = True
         self._write([Entry(kind, data=reason)])
 

@@ -1,5 +1,5 @@
--- The sagas' journal in one process. Times are seconds since 1970, `due` by the machine's monotonic clock. Every
--- statement may run again.
+-- The sagas' journal in one process. Times are seconds since 1970, except `due`: seconds of the machine's monotonic
+-- clock. Every statement may run again.
 CREATE TABLE IF NOT EXISTS sagas (
     id          TEXT PRIMARY KEY,
     name        TEXT NOT NULL,
