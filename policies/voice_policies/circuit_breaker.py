@@ -38,9 +38,9 @@ class CircuitBreaker(Policy):
     break_duration_multiplier: Annotated[float, Field(ge=1, le=10)] = 1.5
     """Factor on the open time after each failed round of probes. Closing resets it."""
     max_break_duration: Duration = Duration("5m")
-    """Upper bound of the open time after any number of failed rounds."""
+    """Upper bound of the open time without its jitter, after any number of failed rounds."""
     break_duration_jitter: Ratio = Ratio("10%")
-    """Random share added to each open time, so that replicas do not probe together."""
+    """Largest random share added to each open time, so that replicas do not probe together."""
     half_open_max_requests: Annotated[int, Field(ge=1, le=1000)] = 3
     """Probes admitted while half-open. The breaker refuses all other calls."""
     success_threshold: Annotated[int, Field(ge=1, le=1000)] = 2

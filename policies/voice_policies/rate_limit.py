@@ -14,7 +14,7 @@ from voice_policies.names import CallName
 from voice_policies.policy import Policy
 
 INTERVAL_JITTER = 0.1
-"""Random share added to each interval of an adaptive limit, so that replicas do not change together."""
+"""Largest random share added to each interval of an adaptive limit, so that replicas do not change together."""
 LONGEST_RECOVERY = 300
 """Seconds that an adaptive limit may take to recover. As long as the longest break of a circuit breaker."""
 
@@ -60,9 +60,9 @@ class SlidingWindow(Policy):
 class Adaptive(Policy):
     """A token bucket whose rate follows the target's health: additive increase, multiplicative decrease (AIMD).
 
-    After each `interval`, and not before `minimum_throughput` samples, the rate is multiplied by `decrease` if the
-    error ratio or the P95 latency is above its threshold, and raised by `increase` otherwise. Idle time does not raise
-    the rate. The limiter forgets a key that is unused for `longest_recovery` after its bucket is full. Such a key
+    The rate changes after `interval`, but not before `minimum_throughput` samples. It is multiplied by `decrease` if
+    the error ratio or the P95 latency is above its threshold. Otherwise it is raised by `increase`. Idle time does not
+    raise the rate. The limiter forgets a key that is unused for `longest_recovery` after its bucket is full. Such a key
     begins again at `max_rate`.
     """
 
