@@ -25,8 +25,8 @@ class Bulkhead:
     """The slots of one target, and the queue of calls that wait for a slot. Tasks and threads share one FIFO queue.
 
     Free slots are entries of a list. `pop` and `append` of a list are atomic, so entering and leaving take no lock
-    while no call waits. A leaving call returns its slot before it checks the queue, and a waiting call joins the queue
-    before it checks for a slot, so one of the two always sees the other.
+    while no call waits. A leaving call returns its slot before it checks the queue. A waiting call joins the queue
+    before it checks for a slot. So one of the two always sees the other.
     """
 
     __slots__ = (

@@ -1,8 +1,11 @@
 """Retry (layer L1): another attempt after a transient failure, without multiplying attempts.
 
-Some errors are never retried, whatever the policy says: a cancellation; a rejection, because the next attempt would be
-rejected, too; a failure whose backoff would end after the deadline; and a failure after a call inside has used its
-retries.
+Some errors are never retried, whatever the policy says:
+
+- a cancellation;
+- a rejection, because the next attempt would be rejected, too;
+- a failure whose backoff would end after the deadline;
+- a failure after a call inside has used its retries.
 """
 
 from __future__ import annotations

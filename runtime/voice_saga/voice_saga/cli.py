@@ -4,8 +4,8 @@
     voice-saga show ID
     voice-saga resume ID | compensate ID | abandon ID --reason WHY
 
-The engine comes from --engine or VOICE_SAGA_ENGINE: sqlite:///PATH, postgresql://HOST/DATABASE (a password belongs in
-PGPASSWORD, where no process list shows it), or temporal://HOST:PORT/NAMESPACE.
+The engine comes from --engine or VOICE_SAGA_ENGINE: sqlite:///PATH, postgresql://HOST/DATABASE or
+temporal://HOST:PORT/NAMESPACE. Set PostgreSQL's password in PGPASSWORD, because a process list shows the arguments.
 Exit code 0: done. 1: the saga's state does not allow it, or the engine is unreachable. 2: bad input.
 """
 

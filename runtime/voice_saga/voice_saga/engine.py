@@ -206,7 +206,9 @@ class JournalEngine:
     async def _refuse_another(self, claim: Claim) -> None:
         there = await self.show(claim.id)
         if (there.name, to_json(there.input, "")) != (claim.name, to_json(claim.input, "")):
-            raise SagaConflictError(f"saga {claim.id} exists already, as a {there.name} with another input or name")
+            raise SagaConflictError(
+                f"saga {claim.id} exists already, with another name or input: its name is {there.name}"
+            )
 
     async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
         """See `Engine.wait`."""

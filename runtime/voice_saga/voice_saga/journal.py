@@ -1,9 +1,9 @@
 """The journal stores sagas, so that a saga survives its process.
 
 A saga has one row with its holder and the end of the lease, and one row for each entry. `due` is the time from which
-any worker may claim the saga: the end of the lease while a worker holds the saga, and the next timeout while the saga
-waits. A saga that has ended or is parked is never due. Each claim raises `epoch`, and each write names the epoch of its
-claim. So a worker that was paused beyond its lease cannot write.
+any worker may claim the saga. While a worker holds the saga, it is due at the end of the lease. While the saga waits,
+it is due at the next timeout. A saga that has ended or is parked is never due. Each claim raises `epoch`, and each write
+names the epoch of its claim. So a worker that was paused beyond its lease cannot write.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The journal in PostgreSQL, for any number of workers. Each write takes one round trip. Needs the extra `postgresql`.
 
-It uses asyncpg and not psycopg, because asyncpg needs about half the processor time for a step: it speaks the binary
-protocol from asyncio, without libpq, and prepares each statement once. PgBouncer supports prepared statements from
-version 1.21 on.
+It uses asyncpg and not psycopg, because asyncpg needs about half of psycopg's processor time for a step. It speaks the
+binary protocol from asyncio, without libpq, and prepares each statement once. PgBouncer supports prepared statements
+from version 1.21 on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Messages over Redis Streams (Redis 6.2 or later, Valkey). Each type has its own stream. Needs the extra `redis`.
 
-The platform's access rules must allow these commands: XADD to publish; XGROUP CREATE and DELCONSUMER, XREADGROUP,
-XCLAIM, XAUTOCLAIM, XPENDING, XINFO CONSUMERS and XACK to consume, and XADD to the stream of dead letters.
+The platform's access rules must allow XADD to publish. To consume, they must allow XGROUP CREATE and DELCONSUMER,
+XREADGROUP, XCLAIM, XAUTOCLAIM, XPENDING, XINFO CONSUMERS and XACK, and XADD to the stream of dead letters.
 """
 
 from __future__ import annotations

@@ -229,7 +229,9 @@ class TemporalEngine:
         except UnknownSagaError as error:
             raise SagaConflictError(str(error)) from None
         if (there["name"], there["input"]) != (memo["name"], memo["input"]):
-            raise SagaConflictError(f"saga {saga_id} exists already, as a {there['name']} with another input or name")
+            raise SagaConflictError(
+                f"saga {saga_id} exists already, with another name or input: its name is {there['name']}"
+            )
 
     async def wait(self, saga_id: str, seconds: float | None = None) -> SagaRecord:
         """See `Engine.wait`."""

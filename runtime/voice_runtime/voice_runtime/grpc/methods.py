@@ -53,8 +53,8 @@ def outbound_of(assembled: Assembled, name: str, path: str) -> Outbound:
     """The call for an RPC on the channel `name`. Raises `UnknownCallError`.
 
     If `name` is a callee, the operation in `path` selects the call. If `name` is a call, every RPC of the channel makes
-    that call: use it for a callee whose methods are not named like the operations, or for one operation with several
-    calls.
+    that call. Use the name of a call for a callee whose methods are not named like the operations, or for one operation
+    with several calls.
     """
     if name in assembled.outbound:
         return assembled.outbound[name]
