@@ -61,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="list sagas, the newest first")
-    listing.add_argument("--state", choices=get_args(State))
-    listing.add_argument("--name")
-    listing.add_argument("--limit", type=_count, default=100)
+    listing.add_argument("--state", choices=get_args(State), help="only sagas in this state")
+    listing.add_argument("--name", help="only sagas with this name")
+    listing.add_argument("--limit", type=_count, default=100, help="maximum number of sagas (default: 100)")
     show = commands.add_parser("show", help="show one saga with its journal")
     for name, does in (
         ("resume", "continue a parked saga"),
@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         ("abandon", "end a saga without doing or undoing anything more"),
     ):
         command = commands.add_parser(name, help=does)
-        command.add_argument("--reason", default="by hand", required=name == "abandon")
+        command.add_argument(
+            "--reason", default="by hand", required=name == "abandon", help="the reason, which the journal records"
+        )
         command.add_argument("id")
     show.add_argument("id")
     return parser

@@ -2,8 +2,8 @@
 
 A saga has one row with its holder and the end of the lease, and one row for each entry. `due` is the time from which
 any worker may claim the saga. While a worker holds the saga, it is due at the end of the lease. While the saga waits,
-it is due at the next timeout. A saga that has ended or is parked is never due. Each claim raises `epoch`, and each write
-names the epoch of its claim. So a worker that was paused beyond its lease cannot write.
+it is due at the next timeout. A saga that has ended or is parked is never due. Each claim raises `epoch`, and each
+write names the epoch of its claim. So a worker that was paused beyond its lease cannot write.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ METRICS: tuple[Metric[Observation], ...] = (
     Metric(
         "voice_saga_leases_lost_total",
         "counter",
-        "Sagas that another worker took while this one ran them.",
+        "Sagas that another worker took while this worker ran them.",
         (),
         _leases_lost,
     ),
