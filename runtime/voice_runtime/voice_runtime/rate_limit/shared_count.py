@@ -95,7 +95,7 @@ class SharedCount:
         """Take `cost` as soon as it is available, and return 0.
 
         If that would be after the time `latest`, return the seconds until `cost` is available. Waiting requests of a
-        key are served in order. A request that cannot be served after them by `latest` is answered at once. Raises
+        key are served in order. If a request cannot get its turn by `latest`, it is answered at once. Raises
         `StoreUnavailableError`.
         """
         turn = self._turns.get(key)
