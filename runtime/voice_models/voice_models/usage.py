@@ -31,7 +31,7 @@ NOTHING = Usage(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ModelAttempted:
-    """The ledger's event of one ended attempt. Each attempt has one event. It contains no prompt, answer or key."""
+    """The ledger's only event of one ended attempt. The event contains no prompt, answer or key."""
 
     route: str
     deployment: str

@@ -52,8 +52,8 @@ class HttpOperations:
     """`POST /<operation>` runs an operation, under the middleware's policies; `GET /metrics` shows the metrics.
 
     A client that accepts `text/event-stream` gets each message of the operation at once, as an event. An answer that
-    breaks off ends with an event `error`. It contains the failure class if a dependency has failed. If the client
-    leaves, the operation is cancelled.
+    breaks off ends with an event `error`. The event contains the failure class if a dependency has failed. If the
+    client leaves, the operation is cancelled.
     """
 
     def __init__(self, runtime: Runtime, operations: Operations, models: ModelCalls) -> None:

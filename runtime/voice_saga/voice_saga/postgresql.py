@@ -232,7 +232,7 @@ class PostgresqlJournal:
         return await self._claims(await self._fetch(CLAIM, owner, lease, limit))
 
     async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
-        """Take the saga from its holder. Its new epoch makes the journal refuse the holder's writes."""
+        """Take the saga from its holder. The saga's new epoch makes the journal refuse the holder's writes."""
         claims = await self._claims(await self._fetch(SEIZE, owner, lease, saga_id))
         return claims[0] if claims else None
 

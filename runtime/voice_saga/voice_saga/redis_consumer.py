@@ -81,7 +81,7 @@ class RedisConsumer:
     ) -> None:
         """Return the held messages, so that other consumers get them at once.
 
-        Their count of deliveries stays, because an orderly end is not a failed delivery.
+        This delivery does not count, because an orderly end is not a failed delivery.
         """
         if self._keeping is not None:
             self._keeping.cancel()

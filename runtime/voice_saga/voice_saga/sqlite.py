@@ -177,7 +177,7 @@ class SqliteJournal:
         return await self._take(owner, lease, "due <= ? ORDER BY due LIMIT ?", time.monotonic(), limit)
 
     async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
-        """Take the saga from its holder. Its new epoch makes the journal refuse the holder's writes."""
+        """Take the saga from its holder. The saga's new epoch makes the journal refuse the holder's writes."""
         claims = await self._take(owner, lease, "id = ?", saga_id)
         return claims[0] if claims else None
 
