@@ -65,8 +65,9 @@ class KeyedTokenBucket:
     def __init__(self, rate: float, burst: int, max_keys: int) -> None:
         self._lock = Lock()
         self._full_at: dict[str, float] = {}
+        """By key: the time at which its bucket is full again."""
         self._queue: deque[str] = deque()
-        """By key: the time at which its bucket is full again. The key that was checked longest ago is first."""
+        """The stored keys. The key that was checked longest ago is first."""
         self._overflow = self._latest = 0.0
         self.overflowed = 0
         self._set(rate, burst, max_keys)
@@ -181,7 +182,7 @@ class Keyed(Generic[L]):
         return self.of(key, now).wait(now, cost)
 
     def every(self) -> list[L]:
-        """Every stored limit."""
+        """Every stored limit, and the limit that further keys share."""
         with self._lock:
             return [*self._limits.values(), self._overflow]
 
