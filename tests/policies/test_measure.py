@@ -105,7 +105,7 @@ def test_any_text_is_parsed_or_refused_with_one_kind_of_error(text: str) -> None
 
 def test_values_of_different_kinds_cannot_be_compared() -> None:
     with pytest.raises(TypeError, match="Duration and Bytes"):
-        _ = Duration("1s") < Bytes("1Ki")  # type: ignore[operator]
+        _ = Duration("1s") < Bytes("1Ki")  # type: ignore[operator]  # the test compares two kinds
     assert Duration("0s") != Bytes("0")
 
 

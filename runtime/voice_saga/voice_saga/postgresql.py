@@ -32,7 +32,7 @@ UNAVAILABLE = (
     TimeoutError,
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # shut down, starting up
+    asyncpg.OperatorInterventionError,  # the server shuts down or starts up
     asyncpg.ReadOnlySQLTransactionError,  # a primary that became a replica
     asyncpg.TooManyConnectionsError,
 )

@@ -136,7 +136,7 @@ class Gate:
             self.admitted += 1
             return
         turn = self._turns.get((key, asyncio.get_running_loop())) if self._turns else None
-        if turn is None or cost > self._capacity:  # no wait makes a cost above the capacity possible
+        if turn is None or cost > self._capacity:  # a cost above the capacity is never admitted
             wait = self.limits.take(key, now, cost)
         else:
             wait = self.limits.wait(key, now, turn.cost + cost)
