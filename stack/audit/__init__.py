@@ -7,7 +7,7 @@ depends on the day of the audit. Some checks read the rendered resources (`stack
 findings.
 
 Each family's module defines `RULES`. To add a rule, append it to `RULES` and add its fixtures to the test of the same
-name. Every check walks the graph once.
+name.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ EXPORTED = re.compile(
     r"(voice|gen_ai|apisix|barman_cloud|cnpg|consul|elasticsearch|envoy|otelcol|probe|prometheus|redis|alertmanager"
     r"|go|process)_|^(up|scrape_\w+|ALERTS)$"
 )
-"""Prefixes of the metrics that the deployed programs export."""
+"""Finds the metrics that the deployed programs export, by their prefixes, and the metrics that Prometheus adds."""
 LISTED = frozenset((*STATE_METRICS, *KUBELET_METRICS, *TRACE_METRICS))
 """All metrics of the programs that export a fixed list of metrics."""
 MATCHERS = re.compile(r'"[^"]*"|\'[^\']*\'')
@@ -43,7 +43,7 @@ NO_METRIC = re.compile(
 """Parts of a PromQL expression that are no metric: matchers, windows, variables, labels, keywords, functions, numbers.
 """
 NAME = re.compile(r"[a-zA-Z_:][\w:]*")
-DUTIES = {
+SCHEDULED = {
     "CronJob": ("kube_cronjob_status_last_successful_time", "kube_job_status_failed"),
     # CloudNativePG's own `cnpg_collector_last_available_backup_timestamp` stays 0 if a plugin makes the backups
     # (plugin-barman-cloud#380).
@@ -53,9 +53,9 @@ DUTIES = {
     ),
     "Cluster": ("cnpg_pg_stat_archiver_last_archived_time", "cnpg_pg_stat_archiver_last_failed_time"),
 }
-"""Kind of resource that has a duty → the metric of its last success and the metric of its failure.
+"""Kind of resource with scheduled work → the metric of its last success and the metric of its failure.
 
-The duty of a CloudNativePG `Cluster` is to archive its write-ahead log.
+A CloudNativePG `Cluster` archives its write-ahead log.
 """
 
 
@@ -108,7 +108,7 @@ def burn_rates(platform: Platform) -> Iterator[Breach | None]:
             missing = ", ".join(f"{rate:g} over {long} and {short}" for rate, (long, short) in wanted.items())
             yield Breach(budget, f"no alert at a burn rate of {missing}", "objective_alerts", missing)
         for rate in sorted({rate for rate, _ in seen[budget]}):
-            text = f"{rate:g} × {share:.4g} = {rate * share:.4g} ≥ 1: the alert cannot fire"
+            text = f"burn rate {rate:g} × budget {share:.4g} = {rate * share:.4g} ≥ 1: the alert cannot fire"
             yield Breach(f"{budget} at {rate:g}", text, "the objective") if rate * share >= 1 else None
 
 
@@ -184,19 +184,19 @@ def absent_series_are_detected(platform: Platform) -> Iterator[Breach | None]:
     always = any(alert["expr"].replace(" ", "") == "vector(1)" for alert in alerts)
     text = "no alert detects a target that Prometheus does not discover: the target's other alerts never fire"
     yield None if absence else Breach("absent targets", text, "an alert with absent() or unless … up")
-    text = "no alert always fires: an outage of Prometheus or Alertmanager goes unnoticed"
+    text = "there is no alert that always fires, so an outage of Prometheus or Alertmanager goes unnoticed"
     yield None if always else Breach("dead man's switch", text, "an alert with vector(1)")
 
 
 def scheduled_jobs_have_alerts(platform: Platform) -> Iterator[Breach | None]:
-    """Check that each kind of duty has alerts on its failure and on its last success."""
+    """Check that scheduled jobs, backups and archives have alerts on their failure and on their last success."""
     alerts = " ".join(alert["expr"] for alert in rules(platform).alerts)
-    for kind, watching in DUTIES.items():
-        duties = [duty for duty in rendered(platform).of_kind(kind) if not duty["spec"].get("suspend")]
-        if duties:
+    for kind, watching in SCHEDULED.items():
+        jobs = [job for job in rendered(platform).of_kind(kind) if not job["spec"].get("suspend")]
+        if jobs:
             unseen = [metric for metric in watching if metric not in alerts]
-            names = ", ".join(sorted(duty["metadata"]["name"] for duty in duties))
-            text = f"{names}: no alert reads {' or '.join(unseen)}, so nobody is alerted when they fail or stop"
+            names = ", ".join(sorted(job["metadata"]["name"] for job in jobs))
+            text = f"{names}: no alert reads {' or '.join(unseen)}, so a failure or a delay goes unnoticed"
             yield Breach(kind, text, "platform_alerts") if unseen else None
 
 
@@ -237,7 +237,7 @@ RULES = (
         severity="error",
         rationale="an alert over an absent series does not fire, and a dead Prometheus fires no alert",
         source="awesome-prometheus-alerts#66",
-        violates="a set of alerts in which none always fires",
+        violates="a set of alerts without an alert that always fires",
         holds="the same set with the alert Watchdog: vector(1)",
         check=absent_series_are_detected,
     ),
@@ -245,7 +245,7 @@ RULES = (
         id="O05",
         title="every scheduled job, backup and archive has alerts",
         severity="error",
-        rationale="without an alert, nobody learns that backups fail until somebody needs one",
+        rationale="without an alert, nobody learns that backups fail until somebody needs a backup",
         source="cloudnative-pg#9824",
         violates="a CronJob, and no alert on kube_job_status_failed",
         holds="the same CronJob with alerts on its failure and on its last success",

@@ -47,7 +47,7 @@ def threshold_exceeds_attempts(platform: Platform) -> Iterator[Breach | None]:
 
 
 def throughput_is_reached(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the minimum throughput of a breaker that only has ratios with the calls of one replica."""
+    """If a breaker has only ratios, compare its minimum throughput with the calls of one replica in its window."""
     rates = executions(platform.graph)
     for edge, breaker in _breakers(platform):
         rate, replicas = call_rate(platform, edge, rates)
@@ -72,7 +72,7 @@ def call_rate(platform: Platform, edge: Edge, rates: Mapping[OperationKey, float
 
 
 def window_holds_attempts(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the sampling window of a breaker that has ratios with the timeout of an attempt."""
+    """If a breaker has a ratio, compare its sampling window with the timeout of an attempt."""
     for edge, breaker in _breakers(platform):
         if breaker.failure_ratio is None and breaker.slow_call_ratio is None:
             continue
@@ -111,7 +111,7 @@ def retries_respect_breakers(platform: Platform) -> Iterator[Breach | None]:
             text = f"{', '.join(strange)} is retried {retry.max_retries} times"
         elif repeats_ejections(edge, retry, mesh=mesh):
             text = (
-                f"grpc repeats UNAVAILABLE {retry.max_retries} times, and the mesh answers UNAVAILABLE"
+                f"grpc retries UNAVAILABLE up to {retry.max_retries} times, and the mesh answers UNAVAILABLE"
                 " when its breaker has ejected every endpoint"
             )
         else:
@@ -121,7 +121,7 @@ def retries_respect_breakers(platform: Platform) -> Iterator[Breach | None]:
 
 
 def repeats_ejections(edge: Edge, retry: Retry, *, mesh: bool) -> bool:
-    """True if gRPC repeats the answer that the mesh gives when its breaker has ejected every endpoint."""
+    """True if gRPC retries after the answer that the mesh gives when its breaker has ejected every endpoint."""
     by_mesh = enforcer(edge, "retry") == "grpc" and in_force(edge, "circuit_breaker", mesh=mesh) == "mesh"
     return by_mesh and "unavailable" in retry.conditions
 
@@ -151,7 +151,7 @@ RULES = (
         id="C03",
         title="a sampling window holds two attempts",
         severity="error",
-        rationale="a call that times out ends after the window in which it began, so the ratio never counts it",
+        rationale="calls count when they end; few timeouts end in a short window, so the breaker may stay closed",
         source=".NET resilience, HttpStandardResilienceOptions validation",
         violates="a window of 1s over attempts of up to 600ms",
         holds="a window of 1200ms over the same attempts",

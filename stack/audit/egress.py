@@ -21,7 +21,7 @@ NO_PROXY = "no proxy"
 
 
 class WayOut(NamedTuple):
-    """A caller, and the host that it reaches through a proxy or the address block that it reaches directly."""
+    """A connection out of the cluster: from a caller through a proxy to a host, or directly to an address block."""
 
     caller: str
     proxy: str
@@ -30,7 +30,7 @@ class WayOut(NamedTuple):
 
 
 def declared_ways_out(platform: Platform) -> set[WayOut]:
-    """The ways out that the declared calls and the declared links to address blocks need."""
+    """The connections out of the cluster that the declared calls and the declared links to address blocks need."""
     called = {
         WayOut(
             title(platform, edge.caller.namespace, edge.caller.name),
@@ -53,7 +53,7 @@ def declared_ways_out(platform: Platform) -> set[WayOut]:
 
 
 def open_ways_out(platform: Platform) -> set[WayOut]:
-    """The open ways out, read only from the rendered resources."""
+    """The connections out of the cluster that the rendered resources permit."""
     ways, everyone, site = reached(platform), endpoints(platform), platform.site
     proxies = {
         title(platform, component.namespace, component.name): component
@@ -104,7 +104,7 @@ def _hosts(read: Mapping[str, Any], listener: Mapping[str, Any]) -> Iterator[tup
 
 
 def ways_out(platform: Platform) -> Iterator[Breach | None]:
-    """Check that exactly the declared ways out are open."""
+    """Check that the rendered resources permit exactly the declared connections out of the cluster."""
     declared, opened = declared_ways_out(platform), open_ways_out(platform)
     for way in sorted(declared | opened):
         path = f"{way.caller} → {way.proxy} → {way.host}:{way.port}"

@@ -30,7 +30,7 @@ PROXIED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable")
 
 @dataclass(frozen=True, slots=True)
 class LibraryDefault:
-    """The retries of a library without configuration. No library in this table has a retry budget."""
+    """The retries of a library without configuration. The audit assumes that the library has no retry budget."""
 
     retries: int
     conditions: tuple[RetryCondition, ...]

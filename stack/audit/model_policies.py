@@ -71,7 +71,7 @@ def only_the_route_retries(platform: Platform) -> Iterator[Breach | None]:
         for candidate in models.candidates(route):
             egress = models.provider(candidate).host.egress
             if retries := mesh.get(platform.site.host(egress, platform.site.egress)):
-                found[f"the mesh before {egress}"] = retries
+                found[f"the mesh in front of {egress}"] = retries
         attempts = route.fallback.max_attempts
         for layer, retries in found.items():
             text = (

@@ -165,10 +165,10 @@ RULES = (
         id="M04",
         title="no hop ends a stream before its route does",
         severity="error",
-        rationale="a proxy that cuts a stream after its own limit looks like a fault of the provider",
+        rationale="a stream that a proxy cuts at its time limit looks like a fault of the provider",
         source="infra#2078",
-        violates="a gateway that waits 2s before a service whose route allows 3s",
-        holds="a gateway that waits 3s",
+        violates="a gateway with a timeout of 2s in front of a service whose route allows 3s",
+        holds="a gateway with a timeout of 3s",
         check=hops_outlast_the_route,
     ),
 )

@@ -127,7 +127,7 @@ def _host_ports(platform: Platform) -> Iterator[int]:
 
 
 def declared(platform: Platform) -> set[Reach]:
-    """The declared ways: along every link, from proxies to their declared hosts, and from our pods to DNS resolvers."""
+    """The declared connections: of every link, from proxies to declared hosts, and from our pods to DNS resolvers."""
     everyone = endpoints(platform)
     # Blocks match only the few endpoints outside. To search all endpoints for each link would take quadratic time.
     outside = {found.name: found for found in everyone.values() if found.ip}
@@ -137,12 +137,12 @@ def declared(platform: Platform) -> set[Reach]:
     for proxy, allowed in allow_lists(platform.graph).items():
         for host in {host for each in allowed for host in each.hosts}:
             ways.update(_proxy_reaches(title(platform, platform.site.egress, proxy), host, platform.site, outside))
-    # If we deploy neither end, no policy of ours governs the way.
+    # If we deploy neither end, no policy of ours governs the connection.
     return {way for way in ways if way.source in governed or way.target in governed}
 
 
 def _proxy_reaches(proxy: str, host: Host, site: Site, outside: Mapping[str, Endpoint]) -> Iterator[Reach]:
-    """The ways from a proxy to every endpoint in a host's network. A policy cannot distinguish hosts of one network."""
+    """Connections from a proxy to each endpoint in a host's network. A policy cannot name one host of a network."""
     block = site.network_of(host).selectors()["ipBlock"]
     for found in outside.values():
         if found.ip and is_within(block, found.ip) and host.port in found.ports:
@@ -172,14 +172,14 @@ def title(platform: Platform, namespace: str, name: str) -> str:
 
 @lru_cache(maxsize=4)
 def reached(platform: Platform) -> frozenset[Reach]:
-    """The ways that the rendered policies permit and that begin or end at one of our pods."""
+    """The connections that the rendered policies permit and that begin or end at one of our pods."""
     everyone = endpoints(platform)
     ways = permitted(rendered(platform).network_policies, everyone.values())
     return frozenset(way for way in ways if everyone[way.source].governed or everyone[way.target].governed)
 
 
 def declared_is_permitted(platform: Platform) -> Iterator[Breach | None]:
-    """Check that every declared way is open."""
+    """Check that the policies permit every declared connection."""
     open_ways = reached(platform)
     for way in sorted(declared(platform), key=_text):
         yield (
@@ -192,7 +192,7 @@ def declared_is_permitted(platform: Platform) -> Iterator[Breach | None]:
 
 
 def permitted_is_declared(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no undeclared way is open."""
+    """Check that the policies permit no undeclared connection."""
     known = declared(platform)
     for way in sorted(reached(platform), key=_text):
         yield (

@@ -200,7 +200,7 @@ def _too_many(found: Amplified) -> Breach:
 
 
 def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
-    """Check that at most one layer retries each edge, and that at most one interior hop of each path retries."""
+    """Check that at most one layer retries each edge, and that a path has at most one retried call to a service."""
     for run in platform.graph.bottom_up:
         for edge in run.edges:
             if names := [layer.name for layer in layers(edge) if layer.name != "saga"]:
@@ -213,7 +213,7 @@ def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
 
 
 def is_interior(edge: Edge) -> bool:
-    """True if the call retries one of our own services, which makes calls itself."""
+    """True for an interior hop that retries: a call to one of our own services. A dependency is the end of a path."""
     return edge.call.max_attempts > 1 and isinstance(edge.callee, Service)
 
 
@@ -225,7 +225,7 @@ def _stacked(edge: Edge, names: list[str]) -> Breach:
 
 
 def _several_hops(path: Path, hops: list[Edge]) -> Breach:
-    text = f"{len(hops)} interior hops retry: {'; '.join(edge.path for edge in hops)}"
+    text = f"{len(hops)} calls to services retry on this path: {'; '.join(edge.path for edge in hops)}"
     return Breach(_text(path), text, f"{hops[0].path}: retry", "None", hops[0].call.location)
 
 
@@ -297,7 +297,7 @@ RULES = (
     ),
     Rule(
         id="R02",
-        title="at most one layer retries each edge, and at most one interior hop of each path retries",
+        title="at most one layer retries each edge, and a path has at most one retried call to a service",
         severity="warning",
         rationale="retries at several hops of a path multiply, and each hop repeats the work of all hops behind it",
         source="SRE book ch. 21; AWS REL05-BP03",
@@ -307,9 +307,9 @@ RULES = (
     ),
     Rule(
         id="R05",
-        title="the amplification by retries, in a burst and sustained",
+        title="the audit reports how much retries multiply calls, in a burst and sustained",
         severity="info",
-        rationale="with a budget B a hop sustains min(A, 1 + B) attempts; it makes A until the budget is spent",
+        rationale="a hop with A attempts and a retry budget B makes A until the budget is spent, then min(A, 1 + B)",
         source="SRE book ch. 21",
         violates="any path that retries, such as 2 attempts in a burst and 1.1 sustained with a budget of 10%",
         holds="a path without retries",

@@ -64,7 +64,7 @@ def liveness_checks_only_the_process(platform: Platform) -> Iterator[Breach | No
 
 
 def _alike(place: str, container: Mapping[str, Any]) -> Iterator[Breach | None]:
-    """Compare the liveness check with the readiness check. A TCP check requests no dependency."""
+    """Compare the liveness check with the readiness check. A TCP check reaches no dependency."""
     for action in ("httpGet", "grpc", "exec"):
         liveness, readiness = (container.get(probe, {}).get(action) for probe in PROBES[1:])
         if liveness:

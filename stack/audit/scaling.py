@@ -71,7 +71,7 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _waits(platform: Platform, workload: Workload, service: Service) -> Breach | None:
-    """The finding for an autoscaler on CPU whose operations all spend their time in calls."""
+    """The finding for a service that scales on CPU, although all its operations spend their time in calls."""
     graph = platform.graph
     shares = [critical_path(graph, service, each) / each.latency for each in service.operations if each.latency]
     if not shares or min(shares) < WAITING:
@@ -138,7 +138,7 @@ RULES = (
     ),
     Rule(
         id="H01",
-        title="no autoscaler uses memory that the process does not release, or that it needs without load",
+        title="no autoscaler scales on memory that the process keeps after a peak or needs without load",
         severity="warning",
         rationale="memory that is in use after a peak, or without any load, keeps the replicas at their maximum",
         source="ingress-nginx#10371",
@@ -150,7 +150,7 @@ RULES = (
         id="H02",
         title="an autoscaler uses only the program's container",
         severity="warning",
-        rationale="an idle sidecar hides a busy program, and a busy sidecar scales an idle one",
+        rationale="an idle sidecar hides a busy program, and a busy sidecar adds replicas of an idle program",
         source="kubernetes#86349",
         violates="a metric of type Resource in pods with a mesh proxy",
         holds="a metric of type ContainerResource in the same pods",

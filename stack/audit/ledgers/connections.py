@@ -129,8 +129,8 @@ def _notes(store: Store) -> Iterator[str]:
         yield "The server is external: its owner sets the limit."
     elif limits.poolers:
         yield (
-            f"The services connect to the poolers. The poolers hold {limits.poolers} poolers × {len(store.holders)} "
-            f"databases × {limits.pool_size} = {store.of_poolers} connections to the server. "
+            f"The services connect to the poolers. The connections of all poolers to the server: "
+            f"{limits.poolers} poolers × {len(store.holders)} databases × {limits.pool_size} = {store.of_poolers}. "
             f"The server admits {limits.room_text} connections."
         )
     else:

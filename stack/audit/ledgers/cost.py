@@ -1,4 +1,7 @@
-"""The monthly cost of resource requests and volumes, by service, team and flow, and of protection (rule D04)."""
+"""The monthly cost of resource requests and volumes, by service, team and flow (rule D04).
+
+One more table has the cost of protection: spare pods, retries and stored telemetry.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +126,10 @@ def _volumes(platform: Platform, prices: Prices) -> dict[str, float]:
 
 
 def _flows(platform: Platform, services: dict[str, Cost]) -> Iterator[FlowCost]:
-    """The cost of each entrance: its share of the executions at every service. Last, services without load."""
+    """The cost of each entrance: its share of the executions at every service.
+
+    The last item is the cost of the services without load.
+    """
     graph = platform.graph
     everything = by_node(executions(graph))
     share = platform.environment.profile.load_share * float(platform.site.mean_load) * HOURS * 3600

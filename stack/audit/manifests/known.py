@@ -1,4 +1,4 @@
-"""Rules of the platform that also check manifests."""
+"""The platform's rules that also check manifests."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from stack.model.platform import Platform
 
 
 def breakers(platform: Platform) -> Values:
-    """The breaker of each call. Calls that share a breaker all get the same one, with which the rules hold for each."""
+    """The breaker of each call. Calls that share a breaker get one breaker that satisfies the rules for all of them."""
     groups: dict[PolicyKey, list[tuple[Edge, CircuitBreaker]]] = defaultdict(list)
     for run in platform.graph.bottom_up:
         for edge in run.edges:
@@ -34,7 +34,7 @@ def breakers(platform: Platform) -> Values:
 
 
 def _breaker_of(edge: Edge) -> PolicyKey:
-    """The breaker of a call. For Go services the mesh breaks circuits, and has one breaker for each callee."""
+    """The key of a call's breaker. For the calls of a Go service the mesh has the breakers, one for each callee."""
     if isinstance(edge.caller, Service) and edge.caller.language == "go":
         return edge.caller.name, edge.callee.name
     return policy_of(edge)

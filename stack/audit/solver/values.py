@@ -16,7 +16,7 @@ from stack.model.call_graph import Edge, OperationKey
 from stack.model.platform import Platform
 
 PolicyKey = tuple[str, str]
-"""Caller, and the name that calls with one policy share."""
+"""Caller, and the name of a call or of a gRPC method. Calls with the same key share one policy."""
 CallKey = tuple[str, str, str]
 """Caller, operation and name of a call."""
 Fields = dict[str, Any]

@@ -1,4 +1,4 @@
-"""A04, O01, O03, O04, O05: objectives and duties without alerts, and alerts that cannot fire or fire too easily."""
+"""A04, O01, O03, O04, O05: objectives and jobs without alerts, and alerts that cannot fire or fire too easily."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a04_finds_a_missing_burn_rate() -> None:
 
 @pytest.mark.parametrize(("share", "count"), [(0.0694, 0), (0.0695, 1)])
 def test_a04_finds_an_alert_that_cannot_fire(share: float, count: int) -> None:
-    """14.4 × 6.945 % is more than all requests."""
+    """14.4 × 6.95 % = 100.08 % is more than all requests."""
     assert len(found("A04", recorded(share), *WORKBOOK)) == count
 
 
@@ -114,7 +114,7 @@ def test_o04_finds_that_no_alert_detects_absent_targets_or_a_dead_prometheus() -
     assert verdict("O04", of_manifests()).text == "does not apply"
 
 
-def test_o05_finds_a_duty_without_alerts_on_its_failure_and_its_last_success() -> None:
+def test_o05_finds_a_job_without_alerts_on_its_failure_and_its_last_success() -> None:
     spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": POD}}}
     job = {"kind": "CronJob", "metadata": {"name": "backup"}, "spec": spec}
     (unseen,) = found("O05", others=(job,))
@@ -184,7 +184,7 @@ def test_o04_reads_an_alert_that_always_fires_with_and_without_spaces() -> None:
     assert found("O04", alert("vector( 1 )", "Watchdog"), alert("absent(up)", "Absent")) == ()
 
 
-def test_o05_joins_the_names_of_duties() -> None:
+def test_o05_joins_the_names_of_jobs() -> None:
     spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": POD}}}
     jobs = [{"kind": "CronJob", "metadata": {"name": name}, "spec": spec} for name in ("purge", "backup")]
     (unseen,) = found("O05", others=tuple(jobs))

@@ -68,7 +68,7 @@ def go_call(*, mesh: bool, conditions: tuple[str, ...] = ("unavailable", "connec
 
 def test_c05_finds_a_retry_of_a_call_that_the_breaker_refused() -> None:
     (found,) = go_call(mesh=True)
-    assert "grpc repeats UNAVAILABLE 1 times" in found.arithmetic
+    assert "grpc retries UNAVAILABLE up to 1 times" in found.arithmetic
     assert go_call(mesh=False) == (), "without the mesh there is no breaker"
     assert go_call(mesh=True, conditions=("aborted",)) == ()
     assert findings("C05", *guarded(TWICE)) == (), "the runtime does not retry a refusal by its own breaker"

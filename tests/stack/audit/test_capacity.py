@@ -36,7 +36,9 @@ def test_d01_finds_pools_that_do_not_fit() -> None:
     (fewer,) = verdict("D01", using_a_database(database=few)).findings
     assert fewer.severity == "error", "30 clients at the minimum just fit"
     full = DatabaseLimits(max_connections=33, poolers=2, pool_size=10, max_client_connections=50)
-    assert verdict("D01", using_a_database(database=full)).text == "holds", "33 − 13 reserved = 20 of the poolers"
+    assert verdict("D01", using_a_database(database=full)).text == "holds", (
+        "33 − 13 reserved = 20, the connections of the poolers"
+    )
     roomy = DatabaseLimits(poolers=2, pool_size=10, max_client_connections=50)
     assert verdict("D01", using_a_database(database=roomy)).text == "holds"
 
@@ -56,7 +58,9 @@ def test_d01_without_a_pooler_checks_the_limits_of_the_role_and_the_server() -> 
     assert (role.severity, server.severity) == ("critical", "error"), "30 connections at the minimum already"
     none = DatabaseLimits(poolers=0, pool_size=49, max_connections=42)
     role, server = verdict("D01", using_a_database(database=none)).findings
-    assert (role.severity, server.severity) == ("error", "critical"), "29 are left for 30 at the minimum"
+    assert (role.severity, server.severity) == ("error", "critical"), (
+        "30 connections at the minimum exceed 42 − 13 reserved = 29"
+    )
     full = DatabaseLimits(poolers=0, pool_size=50, max_connections=63)
     assert verdict("D01", using_a_database(database=full)).text == "holds"
 

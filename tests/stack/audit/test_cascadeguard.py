@@ -44,7 +44,7 @@ def rules(*nodes: Node) -> set[str]:
     return {finding.rule for finding in findings} & FOUND_THERE
 
 
-def test_the_topology_of_cascadeguards_readme() -> None:
+def test_the_audit_finds_the_faults_in_the_topology_of_cascadeguards_readme() -> None:
     first = call("b.run", "3s", 3, circuit_breaker=None)
     with pytest.raises(InvalidInputError, match="a call with idempotency never may retry on connection_failed only"):
         rules(*chain(first, call("c.run", "5s", 2, "never", circuit_breaker=None), entrance=True))
@@ -69,5 +69,7 @@ def test_a_retry_that_is_not_idempotent_is_refused_and_one_attempt_is_not() -> N
         pytest.param(call("b.run", "1m", 2), call("c.run", "1s", 0), set(), id="idempotent"),
     ],
 )
-def test_the_examples_of_cascadeguards_rules(first: Call, second: Call, found: set[str]) -> None:
+def test_the_audit_finds_the_faults_in_the_examples_of_cascadeguards_rules(
+    first: Call, second: Call, found: set[str]
+) -> None:
     assert rules(*chain(first, second)) & {"T01", "R01"} == found

@@ -106,7 +106,7 @@ def test_m05_finds_the_retries_of_the_mesh() -> None:
     route["spec"] = {"hosts": [host], "http": [{"retries": {}}, {"retries": {"attempts": 2}}]}
     (both,) = verdict("M05", of_manifests(route, nodes=(adapter(), models()))).findings
     assert both.arithmetic == one.arithmetic
-    assert "the mesh before egress-proxy-a makes 1 + 2 attempts" in one.arithmetic
+    assert "the mesh in front of egress-proxy-a makes 1 + 2 attempts" in one.arithmetic
 
 
 def test_m06_finds_a_key_that_the_provider_ignores() -> None:

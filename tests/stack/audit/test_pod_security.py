@@ -157,7 +157,7 @@ def test_s01_reads_the_security_context_of_the_pod_if_the_container_has_none() -
         {"seccompProfile": {"type": "Localhost"}},
     ],
 )
-def test_s01_accepts_what_restricted_admits(changed: dict[str, Any]) -> None:
+def test_s01_accepts_the_fields_that_restricted_admits(changed: dict[str, Any]) -> None:
     assert found(workload({**SECURE, **changed})) == ()
 
 

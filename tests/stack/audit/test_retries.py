@@ -99,9 +99,9 @@ def test_r01_finds_the_worst_path_of_any_tree(attempts: list[Retry | None], widt
     assert [f"= {expected} attempts" in each.arithmetic for each in found] == ([True] if expected > 5 else [])
 
 
-def test_r02_finds_two_interior_hops_that_retry() -> None:
+def test_r02_finds_two_calls_to_services_that_retry() -> None:
     (found,) = findings("R02", *chain(TWICE, TWICE, None))
-    assert "2 interior hops retry: hop1.run → hop2.run; hop2.run → hop3.run" in found.arithmetic
+    assert "2 calls to services retry on this path: hop1.run → hop2.run; hop2.run → hop3.run" in found.arithmetic
     assert found.proposal == "None", "the value of `retry` to write in the catalogue"
     assert findings("R02", *chain(TWICE, None, TWICE)) == ()
 

@@ -60,7 +60,7 @@ def test_r06_finds_a_retry_of_a_call_that_is_not_idempotent() -> None:
     assert findings("R06", *calling(TWICE, "with_key")) == ()
 
 
-def test_r06_finds_a_library_that_repeats_what_may_not_be_repeated() -> None:
+def test_r06_finds_a_library_that_retries_a_call_that_is_not_idempotent() -> None:
     caller, (_, store) = calling(None, "never")[0], by_library("openai-python", 1)
     (found,) = findings("R06", caller, store)
     assert found.arithmetic.startswith("openai-python makes 2 attempts on attempt_timeout, resource_exhausted")

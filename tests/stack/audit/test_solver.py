@@ -206,7 +206,7 @@ def test_a_ratio_breaker_gets_a_window_of_two_attempts_and_a_minimum_throughput_
     assert broken_rules(solve(before, on=DAY).platform) == set()
 
 
-def test_of_two_interior_hops_the_one_next_to_the_failure_keeps_its_retry() -> None:
+def test_only_the_interior_hop_next_to_the_failure_keeps_its_retry() -> None:
     solution = solved(*chain(TWICE, TWICE, None))
     assert {path for path, field in changed_values(solution) if field == "retry"} == {"hop1.run → hop2.run"}
     assert "R02" not in broken_rules(solution.platform)
@@ -268,7 +268,7 @@ def test_grace_periods_and_the_timeouts_of_gateway_and_mesh_follow_a_lowered_dea
     assert solution.remaining == ()
 
 
-def test_prod_takes_less_than_two_seconds_of_cpu() -> None:
+def test_solving_and_explaining_prod_takes_less_than_two_seconds_of_cpu() -> None:
     fresh = Platform(platform("prod").tenant, platform("prod").environment)
     begun = time.process_time()
     solve(fresh, on=DAY)

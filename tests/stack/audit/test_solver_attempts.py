@@ -54,7 +54,7 @@ def calling(idempotency: Any = "idempotent", *, language: str = "python", **call
         ({"base_delay": Duration("0s")}, "idempotent", ("retry.base_delay", "0s", "100ms")),
     ],
 )
-def test_a_retry_keeps_what_the_rules_on_one_call_permit(
+def test_a_retry_keeps_the_values_that_the_rules_on_one_call_permit(
     retry: dict[str, Any], idempotency: str, change: tuple[str, str, str] | None
 ) -> None:
     call = calling(idempotency, retry=TWICE.model_copy(update=retry), circuit_breaker="off")
@@ -97,7 +97,7 @@ def acceptance(rule: str = "C05", path: str = "a.run → b.read", days: int = 0)
         (BOTH, True, (acceptance("R05"),), ("retry", "None")),
     ],
 )
-def test_a_go_retry_of_the_meshs_refusals_loses_that_condition_unless_somebody_accepted_it(
+def test_a_go_retry_of_the_meshs_refusals_loses_that_condition_unless_its_finding_is_accepted(
     conditions: tuple[str, ...], mesh: bool, accepted: tuple[AcceptedFinding, ...], kept: tuple[str, str] | None
 ) -> None:
     retry = TWICE.model_copy(update={"conditions": conditions})
@@ -228,7 +228,9 @@ def test_a_longer_break_raises_its_own_maximum() -> None:
     assert found["circuit_breaker.max_break_duration"] == ("2s", "15s")
 
 
-def test_a_platform_that_is_refused_with_the_values_tells_the_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_solution_lists_the_faults_of_a_platform_that_its_values_do_not_repair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fault = Fault("a.run", "is refused", "something else")
 
     def refuse(*_: object, **__: object) -> None:

@@ -169,7 +169,7 @@ def test_a_bound_is_named_exactly_if_even_the_least_values_exceed_it(declared: P
 
 
 def behind(whole: Platform, path: str) -> set[str]:
-    """The paths of the calls that the callee of a call makes, and of those behind them."""
+    """The paths of all calls that the callee of a call makes, directly or through its own callees."""
     found: set[str] = set()
     called = {edge.key for edge in whole.graph.edges if edge.path == path}
     while called:
@@ -182,9 +182,9 @@ def behind(whole: Platform, path: str) -> set[str]:
 @PROPERTY
 @given(platforms(), st.data())
 def test_each_named_bound_is_binding(declared: Platform, data: st.DataObject) -> None:
-    """Even if all other bounds are relaxed, no values satisfy the rules.
+    """Even if other bounds are relaxed, no values satisfy the rules.
 
-    The bounds behind the call stay: a relaxed one raises the P95 of every call in front of it, and so its bound.
+    The test does not relax bounds behind the call. That would raise the P95 of the call, and with it the call's bound.
     """
     bounds = solve(declared, on=DAY).infeasible
     assume(bounds)

@@ -121,7 +121,7 @@ def test_a_dependency_with_two_candidates_is_listed_as_one_of_several() -> None:
 
 
 def test_two_routes_over_the_same_providers_are_one_group_and_others_have_the_name_of_their_route() -> None:
-    """`embed` has the same candidates in another order, and `generate` and `plan` have one order."""
+    """`generate` and `plan` have the same candidates in the same order. `embed` has them in the reverse order."""
     asked = [hard(f"llm.{name}", "never") for name in ("generate", "plan", "embed")]
     caller = runs("a", stage(*asked))
     caller = service("a", caller.operations[0].model_copy(update={"deadline": Duration("60s")}))

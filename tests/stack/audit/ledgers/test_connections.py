@@ -21,7 +21,7 @@ NODES = (caller("a", 10, 2, 4), caller("b", 5, 1, 1), service("c", READ, connect
 
 
 def test_each_service_counts_its_replicas_times_its_pool() -> None:
-    """a: 2, 2.3, 4 and 4 + 1 replicas × 10. b: 1, 1, 1 and 1 + 1 × 5. c calls no database."""
+    """a: 2, 2.3, 4 and (4 + 1) replicas × 10. b: 1, 1, 1 and (1 + 1) replicas × 5. c calls no database."""
     found = rows(small_platform(*NODES), "connections", "connections to store")
     assert found == {
         "a": (10, "2..4", 20, pytest.approx(23), 40, 50, 10),
@@ -35,7 +35,7 @@ def test_a_pooler_takes_the_clients_and_connects_to_the_server() -> None:
     (table,) = ledger(small_platform(*NODES, database=limits), "connections").tables
     assert table.rows[-1][-1] == 300
     assert (
-        "2 poolers × 2 databases × 7 = 28 connections to the server. The server admits 200 − 13 reserved = 187"
+        "to the server: 2 poolers × 2 databases × 7 = 28. The server admits 200 − 13 reserved = 187 connections."
         in table.notes[0]
     )
 

@@ -19,7 +19,7 @@ from tests.stack.audit.rule_findings import READ, STORE, TWICE, flow
 ENTRANCE = gateway(operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="4s", load="1/s"))
 
 
-def test_measures_of_a_small_model() -> None:
+def test_each_measure_of_a_small_model_equals_the_value_computed_by_hand() -> None:
     """`a` has a soft and a hard call to the store. `b` has only a soft call to the store."""
     either = stage(soft("store.read", "without"), hard("store.write", "idempotent", retry=TWICE))
     a = service("a", operation("run", either, stage(hard("b.run", "idempotent")), p95="1s", deadline="2s"))
@@ -38,7 +38,7 @@ def test_measures_of_a_small_model() -> None:
     }
 
 
-def test_measures_of_an_operation_without_a_flow_and_of_the_cost() -> None:
+def test_an_operation_without_a_flow_has_attempts_and_the_cost_has_two_parts() -> None:
     found = measures(priced(caller(), service("b", READ)))
     assert set(found["attempts"]) == {"a.run"}
     assert set(found["cost"]) == {"services", "infrastructure"}
