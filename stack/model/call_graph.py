@@ -318,7 +318,8 @@ class CallGraph:
                 )
                 if step.attempt_timeout < needed:
                     path, value = f"{title}: {step.name}.attempt_timeout", f"is {step.attempt_timeout}"
-                    yield Fault(path, value, f"its calls may take {needed}", str(operation.location))
+                    accepted = f"expected at least {needed}, the longest time of its calls"
+                    yield Fault(path, value, accepted, str(operation.location))
 
     def _cycle_faults(self) -> Iterator[Fault]:
         """Cycles of synchronous calls, found by depth-first search. Each cycle is reported once."""

@@ -32,7 +32,7 @@ class Flow(Declaration):
     latency: Duration
     """P95 target at the gateway."""
     availability: Ratio | None = None
-    """Availability target over all hard dependencies. `None` if the platform has no target."""
+    """Availability target over all hard dependencies. `None` if the flow has no target."""
     diagram: bool = False
     """True if the documents draw a sequence diagram of the flow."""
     continues: str | None = None

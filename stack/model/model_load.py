@@ -68,7 +68,7 @@ class ModelDemand:
 
     @property
     def requests_per_call(self) -> float:
-        """Maximum number of requests for each call while no provider fails: 1 and the hedged share."""
+        """Maximum number of requests for each call while no provider fails: 1 plus the hedged share."""
         return 1.0 + (float(self.route.hedge.budget.ratio.fraction) if self.route.hedge else 0.0)
 
     @property

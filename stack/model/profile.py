@@ -30,7 +30,7 @@ __all__ = [
 
 ProfileName = Literal["dev", "staging", "prod"]
 N_PLUS_ONE = 2
-"""Smallest number of replicas of which one may fail."""
+"""Smallest number of replicas that survives the loss of one replica."""
 
 
 class MetricsStorage(ClosedModel):

@@ -143,7 +143,7 @@ class Settings(Defaults):
     registry_mirrors: Annotated[dict[RegistryName, Repository], Field(default_factory=dict)]
     """Registry of third-party images, such as `docker.io` → the repository prefix of its mirror."""
     image_pull_secret: Name | None = "registry"  # noqa: S105 - the name of a secret
-    """Secret in every namespace with which kubelet pulls images. Its value is `secrets.<name>.dockerconfigjson`. `null`
+    """Secret with which kubelet pulls images, in each namespace. Its value is `secrets.<name>.dockerconfigjson`. `null`
     pulls without credentials."""
     image_repository: Repository = "ghcr.io/voicehelper"
     prices: Prices | None = None
@@ -162,7 +162,7 @@ class Settings(Defaults):
     secrets_changed: Annotated[dict[Name, Annotated[date, Field(strict=False)]], Field(default_factory=dict)]
     """The day on which `voice secrets` last wrote each secret."""
     accepted_findings: Annotated[tuple[AcceptedFinding, ...], Field(strict=False)] = ()
-    """Findings that neither fail `voice check` nor stop the deployment until their last day."""
+    """Accepted findings. Until the day `expires` they neither fail `voice check` nor stop the deployment."""
 
 
 def file_of(environment: str) -> str:

@@ -20,7 +20,7 @@ _HOST_AND_PORT = re.compile(rf"(?P<host>{_HOST}):(?P<port>\d{{1,5}})")
 _BARE_HOST = re.compile(_HOST)
 _NAMES_A_HOST = re.compile(r".*(HOST|HOSTNAME|ADDR|ADDRESS|SERVER|ENDPOINT|URL|URI)", re.IGNORECASE)
 _NAMES_AN_IMAGE = re.compile(r".*(IMAGE|TAG|VERSION)", re.IGNORECASE)
-"""Variables and flags whose `name:7` is no address."""
+"""Names of variables and flags that hold an image or a version. Their `redis:7` is no address."""
 _EXPANSION = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 LOOPBACK = "localhost"
 

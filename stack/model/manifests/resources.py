@@ -1,7 +1,6 @@
 """The parts of Kubernetes' and Istio's resources that the audit reads. Other fields are ignored.
 
-The defaults are the API server's defaults. The default is `None` if an absent field means something that no value
-means.
+The defaults are the API server's defaults. The default is `None` if no value has the meaning of an absent field.
 """
 
 from __future__ import annotations

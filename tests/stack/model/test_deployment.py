@@ -1,4 +1,4 @@
-"""An environment deploys what the catalogue declares, without what its settings leave out."""
+"""An environment deploys the nodes of the catalogue, except the nodes that its settings leave out."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         f"{ON}accepted_findings[0].expires: is '2026-02-30'; expected a valid date",
     ),
     # Networks
-    "a block of no size": (
+    "a prefix longer than 32 bits": (
         key("voiceassistant:gateway_network: 10.0.0.0/33"),
         f"{ON}gateway_network: is '10.0.0.0/",
     ),
@@ -200,11 +200,11 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     # Shapes
     "a list for a word": (GOOD.replace(": dev", ": [dev]"), f"{ON}profile: is refused; expected 'dev', 'staging' or"),
     "a number for prices": (key("voiceassistant:prices: 5"), f"{ON}prices: is 5; expected a mapping"),
-    "fewer than no replicas": (
+    "a negative number of replicas": (
         key("voiceassistant:replicas: {agent-engine: {min: -1, max: 1}}"),
         f"{ON}replicas.agent-engine.min: is -1; expected greater than or equal to 1",
     ),
-    "replicas without end": (
+    "twenty digits of replicas": (
         key(f"voiceassistant:replicas: {{agent-engine: {{min: 1, max: {'9' * 20}}}}}"),
         f"{ON}replicas.agent-engine.max: is {'9' * 20}; expected less than or equal to 1000",
     ),

@@ -232,7 +232,7 @@ def test_a_file_of_another_environment_is_refused() -> None:
     assert "expected 'prod'" in refused({"environment": "staging"})
 
 
-def test_backups_are_in_the_network_of_the_object_store() -> None:
+def test_backups_outside_the_network_of_the_object_store_are_refused() -> None:
     """Backups and services use the same object store, so its address must be in the network of the proxies."""
     settings = load_settings("prod", TENANT)
     assert settings.backups

@@ -1,4 +1,4 @@
-"""Small manifests, as people write them: a shop of two workloads and a store."""
+"""Builders of small manifests, as people write them, and the system of several manifests."""
 
 from __future__ import annotations
 
