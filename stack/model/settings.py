@@ -132,11 +132,11 @@ class Settings(Defaults):
     replicas: Annotated[dict[Name, Replicas], Field(default_factory=dict)]
     """Replicas of single services, if they differ from the profile's rule."""
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()
-    """Services, or the gateway, that are not deployed. Routes and soft calls to them are removed."""
+    """Nodes of the catalogue that are not deployed. Routes and soft calls to them are removed."""
     degraded: Annotated[dict[Name, DegradationLevel], Field(default_factory=dict)]
     """Service → its level of degradation, set by hand. Without an entry the level follows error rate and latency."""
     external: Annotated[dict[Name, External], Field(default_factory=dict)]
-    """Stores that the platform does not deploy, by their names in the catalogue, with their addresses."""
+    """Store of the catalogue → the address of an external server. The environment does not deploy these stores."""
     storage_classes: Annotated[dict[Name, StorageClassName], Field(default_factory=dict)]
     """Storage class for each server's volumes, by the server's name. `any` is for all other servers. Without an entry
     the cluster's default class applies."""
@@ -293,7 +293,7 @@ def _name_faults(given: Mapping[str, Any], choices: Choices) -> Iterator[Fault]:
     for setting, known, refusal in (
         ("replicas", choices.services, "is no service"),
         ("degraded", choices.degradable, "is no service with features to leave out"),
-        ("external", choices.stores, "is no store that is deployed"),
+        ("external", choices.stores, "is no store that the platform deploys"),
     ):
         names = given.get(setting)
         accepted = sorted({*known} - {*without})

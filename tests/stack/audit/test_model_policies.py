@@ -170,7 +170,7 @@ def test_m11_finds_a_cache_that_tenants_share(scope: Any, count: int) -> None:
 
 
 @pytest.mark.parametrize(("strict", "count"), [(True, 1), (False, 0)])
-def test_m11_finds_prompts_in_the_spans_of_prod(*, strict: bool, count: int) -> None:
+def test_m11_finds_prompts_in_the_spans_of_a_strict_profile(*, strict: bool, count: int) -> None:
     capturing = models(route_policy={"privacy": PromptPrivacy(capture=True)})
     assert len(verdict("M11", small_platform(adapter(), capturing, strict=strict)).findings) == count
 

@@ -90,7 +90,7 @@ def test_a_row_of_markdown_keeps_its_cells() -> None:
     )
 
 
-def test_each_report_word_for_word() -> None:
+def test_each_report_equals_its_snapshot() -> None:
     """An accepted finding, one whose acceptance expired, an open one without a line, and an unused acceptance."""
     open_one = Breach("c", "3 > 2", "c.size", severity="warning")
     verdicts = (rule("D02", breach("a"), breach("b"), open_one, None), rule("T01", None), rule("C01"))

@@ -124,6 +124,6 @@ def test_callers_that_are_also_left_out_need_no_callee() -> None:
     assert found.components
 
 
-def test_the_setting_without_lists_the_nodes_that_are_left_out() -> None:
+def test_the_nodes_that_are_left_out_are_in_the_setting_named_without() -> None:
     assert Settings.model_fields["without"].default == ()
     assert real_environment("prod-text").settings.without == ("voice-engine",)

@@ -174,7 +174,7 @@ def test_names_that_the_catalogue_lacks_are_reported_with_all_other_faults() -> 
     said = refused(
         {"mesh": "maybe", "without": ["elasticsearch", "voice-engin"], "external": dict.fromkeys(names, somewhere)}
     )
-    expected = "is no store that is deployed; expected one of events, postgresql, redis"
+    expected = "is no store that the platform deploys; expected one of events, postgresql, redis"
     for line in (
         "mesh: is 'maybe'",
         "without[1]: is 'voice-engin'; did you mean voice-engine?",
@@ -200,7 +200,7 @@ def test_only_a_service_with_features_can_be_degraded_and_only_to_a_known_level(
     assert "degraded.rag-engine: is 'half'; expected" in said
 
 
-def test_a_service_that_is_left_out_has_no_replicas() -> None:
+def test_replicas_of_a_service_that_is_left_out_are_refused() -> None:
     replicas = {"voice-engine": {"min": 1, "max": 1}, "agent-engine": {"min": 1, "max": 1}}
     said = refused({"replicas": replicas, "without": ["voice-engine"]})
     assert "1 fault\n" in said

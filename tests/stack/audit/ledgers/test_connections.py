@@ -40,7 +40,7 @@ def test_a_pooler_takes_the_clients_and_connects_to_the_server() -> None:
     )
 
 
-def test_the_owner_of_an_external_server_sets_its_limit() -> None:
+def test_the_ledger_shows_no_limit_of_an_external_server() -> None:
     address = External(host="db.example.com", port=5432, network="10.9.1.0/28")
     nodes = (*NODES[:-1], STORE.model_copy(update={"addresses": (address,)}))
     (table,) = ledger(small_platform(*nodes), "connections").tables
