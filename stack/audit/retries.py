@@ -213,7 +213,7 @@ def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
 
 
 def is_interior(edge: Edge) -> bool:
-    """True for an interior hop that retries: a call to one of our own services. A dependency is the end of a path."""
+    """True if the call retries and is an interior hop: it goes to a service, not to a dependency at the path's end."""
     return edge.call.max_attempts > 1 and isinstance(edge.callee, Service)
 
 

@@ -54,7 +54,7 @@ def test_o02_finds_a_first_frame_that_no_rule_reads() -> None:
 
 
 def test_o02_compares_only_the_gateways_http_routes() -> None:
-    """The gateway's histogram counts only its own HTTP routes. The rule does not check WebSockets."""
+    """The histogram counts only the HTTP routes of the gateway. The rule does not check WebSockets."""
     uneven = {"p95": "300ms", "deadline": "2s"}
     web = HttpRoute(path="/other", method="GET")
     inner = operation("inner", stage(hard("b.read", "idempotent")), http=web, **uneven)
