@@ -203,7 +203,7 @@ def service(
     stores: Mapping[str, SharedStore] | None = None,
     **overrides: Any,
 ) -> Service:
-    """A healthy service. Change the scripts of `a` and `b`."""
+    """A service with two healthy providers. A test changes the `script` of `a` or `b` to make it fail."""
     mounted = mount(directory / "policy", routed(directory, **overrides))
     events, ledger = Recorder(), Ledger()
     runtime = Runtime.load(mounted, listeners=[events], random=seeded(), clock=clock or time)

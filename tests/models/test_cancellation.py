@@ -44,7 +44,7 @@ def budgeted(tmp_path: Path, clock: FakeClock | None, route: dict[str, Any] | No
     return service(tmp_path, clock, models={"budgets": {"day": budget()}}, route=limits, **more)
 
 
-async def leaves(made: Service, asking: asyncio.Task[Any], clock: FakeClock) -> None:
+async def cancel_and_check(made: Service, asking: asyncio.Task[Any], clock: FakeClock) -> None:
     """Cancel a call after 0.2 s. The provider's connection must close in time, and no other provider may be called."""
     await asyncio.sleep(0.2)
     left_at = clock.monotonic()
@@ -62,7 +62,7 @@ async def test_mc18_the_connection_closes_when_the_caller_leaves_before_the_firs
     made = budgeted(tmp_path, clock)
     made.a.script = lambda _: fake.streamed([fake.role(), stall])
     asking = asyncio.create_task(ask(made.sdk()))
-    await leaves(made, asking, clock)
+    await cancel_and_check(made, asking, clock)
     (event,) = made.ledger.events
     assert (event.ending, event.estimated, event.output_tokens) == ("cancelled", True, 0)
     assert event.input_units > 0
@@ -72,13 +72,15 @@ async def test_mc18_the_connection_closes_when_the_caller_leaves_before_the_firs
     assert (breaker.failed, breaker.ignored) == (0, 1)
 
 
-@pytest.mark.parametrize("phase", ["connecting", "unary"])
-async def test_mc18_the_connection_closes_in_every_phase(tmp_path: Path, clock: FakeClock, phase: str) -> None:
+@pytest.mark.parametrize("moment", ["before the headers", "inside the body"])
+async def test_mc18_the_connection_closes_when_the_caller_of_a_whole_answer_leaves(
+    tmp_path: Path, clock: FakeClock, moment: str
+) -> None:
     made = budgeted(tmp_path, clock)
-    late = fake.chat("late", delay=10) if phase == "connecting" else fake.streamed([b"{", stall])
+    late = fake.chat("late", delay=10) if moment == "before the headers" else fake.streamed([b"{", stall])
     made.a.script = lambda _: late
     asking = asyncio.create_task(made.sdk().chat.completions.create(model="any", messages=QUESTION))
-    await leaves(made, asking, clock)
+    await cancel_and_check(made, asking, clock)
     assert [event.ending for event in made.ledger.events] == ["cancelled"]
     assert made.is_settled()
 
@@ -151,7 +153,7 @@ def test_mc18_an_interrupted_thread_closes_the_connection(tmp_path: Path) -> Non
     assert made.is_settled()
 
 
-def test_mc19_the_provider_stops_when_a_thread_leaves_after_the_tenth_delta(tmp_path: Path) -> None:
+def test_mc19_the_provider_stops_when_a_synchronous_caller_leaves_after_the_tenth_delta(tmp_path: Path) -> None:
     a = FakeProvider(lambda _: fake.chat_stream(*["x"] * 500, gap=0.02))
     with served_elsewhere(a) as addresses:
         made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses)

@@ -160,7 +160,7 @@ def test_mc7_the_error_of_an_invalid_request_is_returned_and_no_breaker_counts_i
 
 
 @pytest.mark.parametrize(("window", "calls"), [(8192, 0), (32_768, 1)], ids=["the same window", "a larger window"])
-def test_mc8_only_a_larger_window_is_attempted_after_context_exceeded(
+def test_mc8_after_context_exceeded_only_a_model_with_a_larger_window_is_called(
     driver: Driver, tmp_path: Path, clock: FakeClock, window: int, calls: int
 ) -> None:
     found = deployments(tmp_path)
@@ -218,7 +218,7 @@ def test_deployments_with_the_same_credential_are_in_cooldown_together(
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_mc10_after_an_unknown_model_only_that_deployment_is_in_cooldown(
+def test_mc10_after_model_not_found_only_the_called_deployment_is_in_cooldown(
     driver: Driver, tmp_path: Path, clock: FakeClock, status: int
 ) -> None:
     made = service(tmp_path, clock, **two_keys(tmp_path, model="other", credential=str(tmp_path / "key-a")))
@@ -442,11 +442,12 @@ def test_mc24_only_probes_call_a_candidate_that_is_down(driver: Driver, tmp_path
     assert 8 <= len(probes) <= 10
 
 
-def test_the_content_is_measured_without_parsing_each_event(driver: Driver, tested: Service) -> None:
-    """If the provider reports no usage, the estimate counts exactly the bytes of the text."""
+def test_the_estimate_of_output_tokens_is_never_too_low(driver: Driver, tested: Service) -> None:
+    """If the provider reports no usage, the estimate is one token for two bytes of content."""
     words = ["a", "four", "it's", "", "“x”", 'finish_reason":"stop"', "x" * 100]
     answers(tested, fake.chat_stream(*words, tokens=None))
     assert driver.ask(tested) == "".join(words)
     exact = len("".join(words).encode())
-    # JSON escapes quotes and characters of other alphabets, so the estimate can be too large, but never too small.
+    # Most events are not parsed, and JSON escapes quotes and characters of other alphabets. So the estimate may count
+    # more bytes than the text has, but never fewer.
     assert exact / 2 <= tested.ledger.events[0].output_tokens <= exact / 2 + 12

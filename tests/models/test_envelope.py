@@ -1,4 +1,7 @@
-"""Events that are not parsed hold only text, however the network or a proxy cut and joined them."""
+"""`Envelope` finds the text of an event without a parser, if only the text differs from an earlier event.
+
+It refuses any event that holds more than text, however the network or a proxy cut and joined the events.
+"""
 
 from __future__ import annotations
 

@@ -101,7 +101,18 @@ def test_a_call_whose_stream_is_faulty_before_its_first_content_goes_to_the_next
         [b"\xef\xbb\xbf: ping\n\n", fake.finish(), DONE],
         [fake.finish(), cut],
     ],
-    ids=range(10),
+    ids=[
+        "no DONE",
+        "two DONE",
+        "an error after DONE",
+        "an error after the finish reason",
+        "a space after DONE",
+        "no space before DONE",
+        "an empty event",
+        "fields without data",
+        "a byte order mark",
+        "a cut connection",
+    ],
 )
 def test_a_complete_answer_is_a_success_whatever_follows(driver: Driver, tested: Service, steps: list[Step]) -> None:
     first(tested, stream(fake.role(), fake.delta("x"), *steps))
@@ -119,7 +130,14 @@ def test_a_complete_answer_is_a_success_whatever_follows(driver: Driver, tested:
         [fake.finish("error")],
         [DONE],
     ],
-    ids=range(6),
+    ids=[
+        "an error event",
+        "a choice that is a number",
+        "a content that is an object",
+        "deeply nested data",
+        "error as the finish reason",
+        "DONE without a finish reason",
+    ],
 )
 def test_a_fault_after_content_ends_the_answer_with_a_typed_error(
     driver: Driver, tested: Service, steps: list[Step]
@@ -136,7 +154,7 @@ def choice(index: int, text: str = "", reason: str | None = None) -> bytes:
     return fake.event({"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [delta]})
 
 
-async def test_an_answer_of_two_choices_is_complete_when_both_are(tested: Service) -> None:
+async def test_an_answer_of_two_choices_is_complete_when_both_choices_are_finished(tested: Service) -> None:
     first(tested, stream(choice(0, "x"), choice(0, reason="stop"), choice(1, "y"), cut))
     received = await tested.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True, n=2)
     with pytest.raises(ModelStreamError):
@@ -156,7 +174,9 @@ async def test_an_answer_of_two_choices_is_complete_when_both_are(tested: Servic
         {"prompt_tokens": 1.5},
     ],
 )
-def test_an_impossible_usage_is_estimated(driver: Driver, tested: Service, spent: Mapping[str, Any]) -> None:
+def test_an_impossible_usage_is_replaced_by_an_estimate(
+    driver: Driver, tested: Service, spent: Mapping[str, Any]
+) -> None:
     first(tested, stream(fake.delta("x"), fake.finish(), fake.event({"choices": [], "usage": dict(spent)}), DONE))
     assert driver.ask(tested) == "x"
     (event,) = tested.ledger.events
@@ -224,7 +244,16 @@ def test_a_rate_limit_causes_a_cooldown_whatever_retry_after_says(
         Answer((b"null",), headers=JSON),
         Answer((), status=204),
     ],
-    ids=range(8),
+    ids=[
+        "a whole answer",
+        "a stream as JSON",
+        "a stream as HTML",
+        "a stream without a content type",
+        "an empty stream",
+        "an empty body",
+        "null",
+        "status 204",
+    ],
 )
 def test_a_call_whose_answer_is_no_stream_goes_to_the_next_candidate(
     driver: Driver, tested: Service, answer: Answer
@@ -236,7 +265,7 @@ def test_a_call_whose_answer_is_no_stream_goes_to_the_next_candidate(
 @pytest.mark.parametrize(
     "content_type", ["Text/Event-Stream", "text/event-stream; charset=utf-8", "TEXT/EVENT-STREAM;charset=UTF-8"]
 )
-def test_the_content_type_is_read_in_any_case(driver: Driver, tested: Service, content_type: str) -> None:
+def test_the_content_type_is_read_in_any_letter_case(driver: Driver, tested: Service, content_type: str) -> None:
     first(tested, Answer(fake.chat_stream("x").steps, headers={"content-type": content_type}))
     assert driver.ask(tested) == "x"
 

@@ -1,4 +1,4 @@
-"""Every endpoint of the official SDK works through a route, and the SDK's own retries have no effect."""
+"""The official SDK works with each endpoint that a route serves, and the SDK's own retries have no effect."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def first(made: Service, *answers: Answer) -> None:
     made.a.script = lambda _: left.pop(0)
 
 
-# --- the request of a candidate
+# --- the request to a candidate
 
 
 async def test_a_request_has_host_path_key_and_model_of_the_candidate(made: Service) -> None:
@@ -95,12 +95,12 @@ async def test_a_request_larger_than_every_context_window_is_refused_before_send
     assert found.calls == (0, 0)
 
 
-async def test_an_unknown_endpoint_is_refused_with_the_known_endpoints(made: Service) -> None:
+async def test_the_error_for_an_unknown_endpoint_names_the_known_endpoints(made: Service) -> None:
     with pytest.raises(ValueError, match="/chat/completions, /responses"):
         await made.sdk().models.list()
 
 
-def test_a_call_without_a_route_is_refused_at_the_start(tmp_path: Path) -> None:
+def test_a_call_without_a_route_is_refused_when_its_transport_is_created(tmp_path: Path) -> None:
     runtime = ModelRuntime(Runtime.load(mount(tmp_path, bundle(call("search.find")))))
     with pytest.raises(UnknownCallError):
         ModelTransport(runtime, "search.find")
@@ -148,7 +148,7 @@ async def test_a_chat_without_streaming_is_answered_and_its_failures_are_classif
     assert classes == [None, "truncated", "server_error", "first_token_timeout"]
 
 
-async def test_mc13_responses_lifecycle_frames_are_not_content(made: Service) -> None:
+async def test_mc13_lifecycle_frames_of_the_responses_api_are_not_content(made: Service) -> None:
     response = {"id": "r", "object": "response", "created_at": 0, "model": "m", "output": []}
     created = fake.event({"type": "response.created", "response": response}, "response.created")
     error = fake.event({"type": "error", "code": "server_error", "message": "x"}, "error")
@@ -254,7 +254,7 @@ async def test_transcriptions_get_the_candidates_model_and_are_billed_by_seconds
 # --- requests in flight, and slow readers
 
 
-async def test_mc6_many_requests_in_flight_log_an_exhausted_quota_once(made: Service) -> None:
+async def test_mc6_many_requests_in_flight_cause_one_event_for_an_exhausted_quota(made: Service) -> None:
     spent = replace(fake.error(429, "insufficient_quota"), delay=0.1)
     made.a.script = lambda _: spent
     await asyncio.gather(*(ask(made.sdk()) for _ in range(5)))

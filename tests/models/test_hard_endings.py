@@ -1,4 +1,4 @@
-"""Calls that end in the middle of HTTP, at any await, at the limit of a budget, or while a key rotates."""
+"""Edge cases: connections that end inside an HTTP answer, cancellations at any await, full budgets, rotated keys."""
 
 from __future__ import annotations
 
@@ -65,7 +65,19 @@ async def raw(written: bytes) -> AsyncIterator[Address]:
         (HEAD + b"content-length: 5\r\n\r\n" + DELTA, "truncated", []),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"\r\n" + DELTA + fake.finish(), None, ["x"]),
     ],
-    ids=range(11),
+    ids=[
+        "no answer",
+        "half a status line",
+        "another protocol",
+        "half the headers",
+        "no body",
+        "a content length without a body",
+        "half a chunk",
+        "an invalid chunk",
+        "fewer bytes than the content length",
+        "more bytes than the content length",
+        "a complete answer after 100 Continue",
+    ],
 )
 async def test_a_connection_that_ends_in_the_middle_of_http_is_a_failed_attempt(
     tmp_path: Path, written: bytes, found: str | None, contents: list[str]
@@ -86,7 +98,7 @@ async def test_a_connection_that_ends_in_the_middle_of_http_is_a_failed_attempt(
     assert made.ledger.events[0].error_class == found
 
 
-# --- other forms
+# --- other wire forms
 
 
 async def responses(made: Service) -> list[str]:
@@ -122,9 +134,22 @@ def sound(*steps: Any, content_type: str = "audio/pcm") -> Answer:
         (speech, sound(b"{}", content_type="application/json")),
         (speech, sound(b"<html>", content_type="text/html")),
     ],
-    ids=range(12),
+    ids=[
+        "responses: failed without a response",
+        "responses: failed with an error",
+        "responses: completed without a response",
+        "responses: cancelled",
+        "responses: incomplete_details is a number",
+        "responses: only DONE",
+        "speech: nothing",
+        "speech: no bytes",
+        "speech: a cut connection",
+        "speech: an error as JSON",
+        "speech: an empty object as JSON",
+        "speech: HTML",
+    ],
 )
-async def test_a_call_of_another_form_whose_answer_has_no_content_goes_to_the_next_candidate(
+async def test_a_call_whose_response_or_speech_has_no_content_goes_to_the_next_candidate(
     tmp_path: Path, clock: FakeClock, ask_form: Callable[[Service], Awaitable[Any]], answer: Answer
 ) -> None:
     made = service(tmp_path, clock)

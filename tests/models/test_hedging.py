@@ -1,4 +1,4 @@
-"""A second request beside a slow first one: the first answer wins, and the other request is cancelled."""
+"""Hedging sends a second request if the first one is slow. The earlier answer wins; the other request is cancelled."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def answers(made: Service, *, a: float, b: float) -> None:
 
 
 async def embed(made: Service) -> int:
-    """The number of embeddings, which names the candidate that answered."""
+    """The number of embeddings in the answer: 1 from A, 2 from B."""
     answer = await made.sdk().embeddings.create(model="any", input="tides", encoding_format="float")
     await made.runtime.drain()
     assert made.is_settled()
@@ -70,7 +70,9 @@ async def test_an_answer_before_the_delay_sends_no_second_request(tmp_path: Path
     assert not made.runtime.statistics.hedges
 
 
-async def test_the_second_request_wins_and_the_first_is_cancelled_and_neutral(tmp_path: Path, clock: FakeClock) -> None:
+async def test_the_second_request_wins_and_no_breaker_counts_the_cancelled_first_request(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     made = hedged(tmp_path, clock)
     answers(made, a=0.6, b=0.05)
     began = clock.monotonic()
@@ -92,7 +94,9 @@ async def test_the_first_request_can_still_win(tmp_path: Path, clock: FakeClock)
     assert made.b.exchanges[0].ending == "closed_by_client"
 
 
-async def test_two_answers_at_once_are_one_answer_and_both_are_settled(tmp_path: Path, clock: FakeClock) -> None:
+async def test_two_answers_at_once_give_the_caller_one_answer_and_settle_both_requests(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     made = hedged(tmp_path, clock)
     answers(made, a=0.2, b=0.1)
     assert await embed(made) in {1, 2}
@@ -126,7 +130,7 @@ async def test_a_failed_first_request_leaves_the_second_one_running(tmp_path: Pa
     assert made.calls == (1, 1)
 
 
-async def test_two_failures_end_the_call_with_the_attempts_of_both(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_call_fails_if_both_requests_fail(tmp_path: Path, clock: FakeClock) -> None:
     made = hedged(tmp_path, clock)
     made.a.script = made.b.script = lambda _: fake.streamed([b"busy"], first=0.2)
     with pytest.raises(ModelAttemptError) as error:
@@ -136,7 +140,7 @@ async def test_two_failures_end_the_call_with_the_attempts_of_both(tmp_path: Pat
     assert (failed(made, "a"), failed(made, "b")) == (1, 1)
 
 
-async def test_the_budget_bounds_the_second_requests(tmp_path: Path, clock: FakeClock) -> None:
+async def test_the_hedging_budget_bounds_the_second_requests(tmp_path: Path, clock: FakeClock) -> None:
     made = hedged(tmp_path, clock, bound=RetryBudget(ratio=Ratio("10%"), reserve=0))
     answers(made, a=0.2, b=0.0)
     answered = [await embed(made) for _ in range(30)]

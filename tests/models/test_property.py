@@ -52,7 +52,7 @@ def answers(letter: str) -> st.SearchStrategy[Answer]:
 
 @dataclass
 class Asked:
-    """One call: the answers of A and B, and the time after which the caller leaves."""
+    """One call: the answers of A and B, and the seconds after which the caller leaves."""
 
     a: Answer
     b: Answer

@@ -1,4 +1,4 @@
-"""The exact cache of answers, case MC25, on a real Valkey."""
+"""The cache of answers to equal requests, case MC25, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_mc25_another_tenant_user_or_prompt_version_misses_the_cache(made:
     assert made.calls == (4, 0)
 
 
-async def test_incomplete_answers_and_answers_of_other_models_are_not_cached(made: Service) -> None:
+async def test_an_incomplete_answer_is_not_cached(made: Service) -> None:
     made.a.script = lambda _: fake.streamed([fake.delta("x"), fake.finish("length")])
     await asked(made)
     await asked(made)

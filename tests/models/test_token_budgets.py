@@ -48,7 +48,7 @@ def runtime(tmp_path: Path) -> Runtime:
 
 @pytest.fixture(params=["in the process", "on valkey"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """A function that makes the budgets of a replica, which count in the process or in a store."""
+    """Makes the token budgets of one replica. They count in the process or in a Valkey store."""
     loaded = runtime(tmp_path)
     if request.param == "in the process":
         return lambda: TokenBudgets(loaded, {})
@@ -270,7 +270,7 @@ steps = st.lists(st.tuples(st.integers(0, 30_000), st.integers(1, 60), st.boolea
 
 @given(steps=steps, limit=st.integers(40, 120))
 @settings(max_examples=50, deadline=None)
-def test_no_span_of_the_window_contains_more_tokens_than_the_limit(
+def test_no_period_of_the_windows_length_contains_more_tokens_than_the_limit(
     steps: list[tuple[int, int, bool, int]], limit: int
 ) -> None:
     window, now, counted = TokenWindow(), 1000.0, []
@@ -284,7 +284,7 @@ def test_no_span_of_the_window_contains_more_tokens_than_the_limit(
             assert sum(tokens for at, tokens in counted if end - 60.0 < at <= end) <= limit
 
 
-def told(server: Server) -> Callable[..., list[int]]:
+def script_with_given_time(server: Server) -> Callable[..., list[int]]:
     """The script, changed so that its last argument is the server's time in milliseconds."""
     text = TOKEN_BUDGET.text
     found = "local time = redis.call('TIME')\nlocal now = tonumber(time[1]) + time[2] / 1e6"
@@ -301,7 +301,7 @@ def test_the_script_in_the_store_counts_exactly_like_the_process(
     running: Server, steps: list[tuple[int, int, bool, int]], limit: int
 ) -> None:
     running.ask("FLUSHALL")
-    script, window, now = told(running), TokenWindow(), 1_800_000_000_000
+    script, window, now = script_with_given_time(running), TokenWindow(), 1_800_000_000_000
     for milliseconds, cost, settles, used in steps:
         now += milliseconds
         wait = window.reserve(cost, limit, 64.0, now / 1000, now / 1000 + 40.0) if cost <= limit else None
