@@ -104,9 +104,9 @@ class Simulation:
 def bound(policy: Policy, calls: Calls) -> float:
     """Seconds after which the breaker refuses no call to a healthy callee.
 
-    Calls from the outage end within `PATIENCE`. The last of them may fail a probe, which costs one break. A probe from
-    the outage may never end. It fails after `half_open_max_duration`, which costs another break. Afterwards each probe
-    succeeds, and `success_threshold` probes close the breaker, at worst one after the other.
+    Calls from the outage end within `PATIENCE`. The last of them may be a probe that fails, which adds one break.
+    Another probe from the outage may never end. It fails after `half_open_max_duration`, which adds another break.
+    Afterwards each probe succeeds, and `success_threshold` probes close the breaker, at worst one after the other.
     """
     longest_break = policy.max_break_duration.seconds * (1 + float(policy.break_duration_jitter))
     probes = policy.success_threshold * (calls.gap + calls.duration)
@@ -169,13 +169,13 @@ def opened(clock: FakeClock, *listeners: Recorder) -> CircuitBreaker:
 
 def test_reading_the_state_does_not_change_it() -> None:
     breaker = opened(clock := FakeClock(), recorder := Recorder())
-    told = len(recorder.events)
+    published = len(recorder.events)
     for _ in range(1000):
         clock.advance(1)
         before = breaker.state
         assert breaker.current() in ("open", "half_open")
         assert breaker.state is before
-    assert len(recorder.events) == told
+    assert len(recorder.events) == published
     breaker.acquire()
     clock.advance(1000)
     assert breaker.current() == "open"  # the probe hangs
@@ -214,7 +214,7 @@ def test_the_late_success_of_a_hanging_probe_resumes_its_round() -> None:
 
 
 def test_a_round_continues_when_a_reload_lowers_half_open_max_requests() -> None:
-    """Even if a reload lowers the number of probes below those that have succeeded, the round admits one more probe."""
+    """Even if as many probes have succeeded as the lowered limit allows, the round admits one more probe."""
     breaker = opened(clock := FakeClock())
     clock.advance(120)
     breaker.success(breaker.acquire())

@@ -1,4 +1,4 @@
-"""The examples of the documents run."""
+"""The examples in docs/runtime.md, docs/health.md and docs/tracing.md run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.runtime.tracing.telemetry import tracing
 POLICY = "/etc/voice/policy"
 
 
-def test_the_examples_of_runtime_run(tmp_path: Path) -> None:
+def test_the_examples_in_runtime_md_run(tmp_path: Path) -> None:
     citations = DegradedFeature(name="citations", off_at="partial", fallback="answer without citations")
     timeout = Timeout(attempt=Duration("700ms"), overall=Duration("700ms"))
     mounted = mount(
@@ -45,19 +45,19 @@ def test_the_examples_of_runtime_run(tmp_path: Path) -> None:
                 REGISTRY.unregister(collector)
 
 
-def test_the_documentation_names_only_existing_names() -> None:
+def test_the_errors_in_runtime_md_exist() -> None:
     text = (DOCUMENTS / "runtime.md").read_text()
     for name in re.findall(r"`(\w+Error)`", text):
         assert hasattr(voice_runtime, name) or hasattr(builtins, name), name
 
 
-def test_the_examples_of_health_run(tmp_path: Path) -> None:
+def test_the_examples_in_health_md_run(tmp_path: Path) -> None:
     check = HealthCheck(name="rag-engine", kind="grpc", target="rag-engine.context", critical=False)
     mounted = mount(tmp_path, bundle(call("rag-engine.context"), health=HealthPolicy(checks=(check,))))
     assert run_examples("health.md", {POLICY: mounted}) == 2
 
 
-def test_the_examples_of_tracing_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_in_tracing_md_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     monkeypatch.setattr(spans, "TRACER", trace.ProxyTracer("voice_runtime"))
@@ -75,7 +75,7 @@ def test_the_examples_of_tracing_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         logging.getLogger().setLevel(level)
 
 
-def test_the_table_of_policies_names_metrics_that_exist() -> None:
+def test_the_metrics_in_the_table_of_policies_exist() -> None:
     text = (DOCUMENTS / "runtime.md").read_text()
     table = text.partition("## What each policy does to a call")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(voice_[a-z_]+)", table))

@@ -1,4 +1,5 @@
-"""Waiters of closed event loops, and generators that the garbage collector closes inside a lock, cost no slot."""
+"""Waiters of closed event loops keep no slot. A generator that the garbage collector closes inside a lock does not
+deadlock."""
 
 from __future__ import annotations
 

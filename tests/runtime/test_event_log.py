@@ -234,7 +234,9 @@ async def test_a_fallback_that_answers_is_logged(
     assert value(runtime, "voice_call_fallbacks_total", "memory.recall") == 1
 
 
-def test_a_level_that_changes_is_logged(tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_of_the_degradation_level_is_logged(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
     runtime = loaded(tmp_path, clock)
     policy = runtime.bundle.degradation
     assert policy is not None

@@ -96,7 +96,7 @@ def laptop(tmp_path: Path) -> Iterator[Laptop]:
             process.wait(PATIENCE)
 
 
-def test_the_document_is_a_tutorial_of_sixty_lines() -> None:
+def test_the_files_of_the_tutorial_have_at_most_sixty_lines() -> None:
     assert sum(len(text.splitlines()) for text in FILES.values()) <= 60
 
 

@@ -1,4 +1,4 @@
-"""Exported metrics are well formed and bounded."""
+"""Exported metrics are valid, and the number of their time series is bounded."""
 
 from __future__ import annotations
 
@@ -170,5 +170,5 @@ async def test_opentelemetry_exports_the_same_values_as_prometheus(runtime: Runt
 def test_importing_the_runtime_imports_no_extra() -> None:
     extras = {"prometheus_client", "opentelemetry", "grpc", "redis", "asyncpg"}
     code = f"import sys, voice_runtime; print([m for m in sys.modules if m.split('.')[0] in {extras}])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # our own
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

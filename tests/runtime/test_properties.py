@@ -32,8 +32,8 @@ POLICY = Policy(
 class Admitted:
     """A call in the model."""
 
-    def __init__(self, stay: int, since: float) -> None:
-        self.stay, self.since = stay, since
+    def __init__(self, generation: int, since: float) -> None:
+        self.generation, self.since = generation, since
         self.awaited = True
 
 
@@ -41,13 +41,13 @@ class BreakerModel:
     """A simple model of a breaker: every call remembers the state, or the round of probes, that admitted it."""
 
     def __init__(self) -> None:
-        self.state, self.stay, self.until = "closed", 0, 0.0
+        self.state, self.generation, self.until = "closed", 0, 0.0
         self.streak = self.successes = 0
         self.probes: list[Admitted] = []
 
     def enter(self, state: str, until: float = 0.0) -> None:
         self.state, self.until = state, until
-        self.stay += 1
+        self.generation += 1
         self.streak = self.successes = 0
         self.probes = []
 
@@ -70,7 +70,7 @@ class BreakerModel:
             self.state, self.until, self.probes = "interrupted", now + 10, []
         if self.state in ("open", "interrupted"):
             return None
-        admitted = Admitted(self.stay, now)
+        admitted = Admitted(self.generation, now)
         if self.state == "half_open":
             if self.probes and len(self.probes) + self.successes >= 3:
                 return None
@@ -78,7 +78,7 @@ class BreakerModel:
         return admitted
 
     def end(self, call: Admitted, outcome: str, now: float) -> None:
-        if call.stay != self.stay:
+        if call.generation != self.generation:
             return
         self.probes = [probe for probe in self.probes if probe is not call]
         if self.state == "closed":
@@ -117,10 +117,10 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule(call=calls, outcome=st.sampled_from(["success", "failure", "neutral"]))
     def end(self, call: Any, outcome: str) -> None:
-        admitted, stay = call
+        admitted, modelled = call
         if not self.ends_once(call):
             return
-        self.model.end(stay, outcome, self.clock.monotonic())
+        self.model.end(modelled, outcome, self.clock.monotonic())
         if outcome == "success":
             self.breaker.success(admitted)
         elif outcome == "failure":

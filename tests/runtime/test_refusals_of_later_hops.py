@@ -1,4 +1,5 @@
-"""A breaker does not count the refusal of a breaker behind its callee, so an outage opens only the nearest breakers."""
+"""A breaker does not count the refusal of a breaker behind its callee, so an outage opens only
+the breakers of the callers next to it."""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ async def fails(stub: RagEngineStub) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 async def test_a_breakers_refusal_opens_no_breaker_of_earlier_hops(tmp_path: Path, *, soft: bool) -> None:
     async def refuse() -> None:
         if soft:
@@ -137,7 +138,7 @@ async def test_the_class_of_a_dependencys_failure_is_passed_on_over_http(tmp_pat
         ((("grpc-retry-pushback-ms", "10"),), None),
     ],
 )
-def test_a_failure_class_must_be_one_word_and_a_negative_wait_forbids_a_retry(
+def test_a_failure_class_must_be_one_word_and_a_negative_pushback_names_no_wait(
     trailing: Any, expected: DependencyFailure | None
 ) -> None:
     error = grpc.aio.AioRpcError(

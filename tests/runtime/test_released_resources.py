@@ -76,7 +76,7 @@ def test_a_wait_for_a_slot_that_a_signal_interrupts_leaves_the_queue(
 
 
 @ENDS
-def test_a_slot_that_is_granted_as_the_wait_ends_is_returned(
+def test_a_slot_that_is_granted_while_a_signal_interrupts_the_wait_is_returned(
     monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
 ) -> None:
     bulkhead = Bulkhead("callee", QUEUE)

@@ -28,8 +28,8 @@ from tests.bundles import bundle, call, mount, operation
 from tests.runtime.http.servers import serving
 
 NAME = "store.put"
-LIFTED = RetryBudget(ratio=Ratio("100%"), reserve=1000)
-AT_ONCE = Retry(base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=LIFTED)
+GENEROUS = RetryBudget(ratio=Ratio("100%"), reserve=1000)
+AT_ONCE = Retry(base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=GENEROUS)
 
 
 def load(directory: Path, **policies: Any) -> Runtime:
@@ -107,7 +107,7 @@ async def test_a_call_with_an_argument_that_can_be_read_only_once_is_not_retried
     assert len(sent) == 2
 
 
-@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
 async def test_a_partial_that_holds_an_iterator_is_not_called_again(tmp_path: Path, sync: bool) -> None:
     sent: list[bytes] = []
 
@@ -181,7 +181,7 @@ async def test_the_rejection_by_a_full_bulkhead_reports_the_earlier_attempt(tmp_
     assert isinstance(refused.value.__cause__, ConnectionResetError)
 
 
-@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
 async def test_the_rejection_by_an_open_breaker_reports_the_earlier_attempt(tmp_path: Path, sync: bool) -> None:
     runtime = load(tmp_path, circuit_breaker=CircuitBreaker())
     breaker = runtime.outbound(NAME).breaker
@@ -245,7 +245,7 @@ class Passing:
         await send({"type": "http.response.body", "body": b""})
 
 
-@pytest.mark.parametrize("budget", [LIFTED, RetryBudget()], ids=["budgets lifted", "budgets in force"])
+@pytest.mark.parametrize("budget", [GENEROUS, RetryBudget()], ids=["generous budget", "default budget"])
 async def test_retries_of_three_http_hops_do_not_multiply(tmp_path: Path, budget: RetryBudget) -> None:
     """Each of three hops allows four attempts. The leaf gets 4 attempts, and neither 4 × 4 nor 4 × 4 × 4.
 

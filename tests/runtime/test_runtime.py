@@ -81,7 +81,7 @@ async def test_the_runtime_does_not_enforce_a_policy_of_another_layer(clock: Fak
     runtime = Runtime.load(mount(tmp_path, bundle(elsewhere)), clock=clock)
     outbound = runtime.outbound("postgresql")
     assert (outbound.retry, outbound.breaker, outbound.bulkhead) == (None, None, None)
-    await runtime.call("postgresql", asyncio.sleep, 3600)  # and has no timeout
+    await runtime.call("postgresql", asyncio.sleep, 3600)  # no timeout ends the call
     assert await runtime.call("postgresql", _remaining) is None
 
 
@@ -273,7 +273,7 @@ def test_a_request_can_be_served_synchronously(tmp_path: Path, clock: FakeClock)
     assert runtime.inbound("run").statistics.in_flight == 0
 
 
-@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("allowed", [True, False], ids=["allowed", "not allowed"])
 async def test_faults_are_injected_only_if_policy_and_process_allow_it(
     clock: FakeClock, tmp_path: Path, *, allowed: bool
 ) -> None:
@@ -314,7 +314,7 @@ async def test_no_faults_are_injected_without_the_policy(clock: FakeClock, tmp_p
     assert runtime.outbound("rag-engine").fault_injection is None
 
 
-async def test_a_seed_repeats_all_random_decisions(tmp_path: Path) -> None:
+async def test_the_same_seed_gives_the_same_backoffs(tmp_path: Path) -> None:
     mount(tmp_path, bundle(call(retry=Retry())))
     waits = []
     for _ in range(2):

@@ -105,7 +105,7 @@ async def test_a_neutral_error_of_a_soft_call_is_raised_unchanged(tmp_path: Path
         await runtime.call(NAME, down)
 
 
-@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
 async def test_the_fallback_answers_a_result_that_means_failure(tmp_path: Path, sync: bool) -> None:
     def no_answer(result: object) -> Failure | None:
         return Failure() if result is None else None

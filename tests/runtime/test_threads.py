@@ -1,4 +1,4 @@
-"""Threads, event loops and forked processes work as the documents promise."""
+"""Threads, event loops and forked processes work as docs/runtime.md promises."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from voice_runtime.window import Window
 from tests.bundles import bundle, call, mount, operation
 
 PATIENCE = 60.0
+"""Seconds after which a thread or process counts as stuck."""
 
 
 @pytest.fixture(params=[1e-6, sys.getswitchinterval()])
@@ -242,7 +243,7 @@ def test_a_fork_waits_until_the_watcher_has_read_the_bundle(tmp_path: Path, monk
         go_on.set()
 
 
-def test_timeouts_and_slots_work_on_another_event_loop(tmp_path: Path) -> None:
+def test_timeouts_and_slots_work_on_uvloop(tmp_path: Path) -> None:
     short = Timeout(attempt=Duration("50ms"), overall=Duration("50ms"))
     slow = call("rag-engine.context", timeout=short, bulkhead=Bulkhead(max_concurrent=1))
     runtime = Runtime.load(mount(tmp_path, bundle(slow, inbound=(operation("run"),))))

@@ -58,9 +58,7 @@ def limited(directory: Path, *limits: RateLimit, **settings: Any) -> Runtime:
 # --- costs
 
 
-@pytest.mark.parametrize(
-    "algorithm", [TokenBucket(rate=Rate("1/h"), burst=2), SlidingWindow(limit=2, window=Duration("1h"))]
-)
+@pytest.mark.parametrize("algorithm", TWO_AN_HOUR, ids=["token bucket", "sliding window"])
 @pytest.mark.parametrize("cost", [0, -1, -(10**400), 0.5, NAN, "1"])
 async def test_a_cost_that_is_not_a_whole_number_from_1_is_refused_and_takes_no_admission(
     tmp_path: Path, algorithm: Any, cost: Any
@@ -77,9 +75,7 @@ async def test_a_cost_that_is_not_a_whole_number_from_1_is_refused_and_takes_no_
             pass
 
 
-@pytest.mark.parametrize(
-    "algorithm", [TokenBucket(rate=Rate("1/h"), burst=2), SlidingWindow(limit=2, window=Duration("1h"))]
-)
+@pytest.mark.parametrize("algorithm", TWO_AN_HOUR, ids=["token bucket", "sliding window"])
 async def test_a_cost_above_every_limit_is_refused_at_once_without_retry_after(tmp_path: Path, algorithm: Any) -> None:
     runtime = limited(tmp_path, RateLimit(limit=algorithm, max_wait=Duration("1h")))
     with pytest.raises(RateLimitedError) as refused:
@@ -144,7 +140,7 @@ def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch, zone: str
 
 
 @given(st.one_of(ANY_TEXT, st.text("0123456789-+._ :,", max_size=400), st.dates().map(str)))
-def test_any_retry_after_is_a_wait_or_a_refusal(text: str) -> None:
+def test_any_retry_after_names_a_wait_or_forbids_a_retry(text: str) -> None:
     failure = http_status.failure_of(503, {"retry-after": text})
     assert failure is not None
     assert failure.retry_after is not None
@@ -152,7 +148,7 @@ def test_any_retry_after_is_a_wait_or_a_refusal(text: str) -> None:
 
 
 @given(st.one_of(ANY_TEXT, st.text("0123456789-+._ ", max_size=400)))
-def test_any_pushback_is_a_wait_or_a_refusal(text: str) -> None:
+def test_any_pushback_names_a_wait_or_forbids_a_retry(text: str) -> None:
     failure = grpc_status.failure_of(grpc.StatusCode.UNAVAILABLE, ((grpc_status.PUSHBACK, text),))
     assert failure is not None
     assert failure.retry_after is not None

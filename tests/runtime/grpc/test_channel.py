@@ -184,7 +184,7 @@ async def test_a_closed_channel_refuses_calls(tmp_path: Path) -> None:
         assert await stub.Context(b"x") == b"x"
 
 
-async def test_the_attempt_timeout_of_a_stream_ends_with_its_first_message(tmp_path: Path) -> None:
+async def test_the_attempt_timeout_of_a_stream_applies_only_until_its_first_message(tmp_path: Path) -> None:
     class Slow(RagEngine):
         async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto
             await self._asked("ListSources", request, context)

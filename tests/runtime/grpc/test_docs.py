@@ -1,4 +1,4 @@
-"""The examples of docs/grpc.md run, and its names exist."""
+"""The examples in docs/grpc.md run, and the errors that it names exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.examples import DOCUMENTS, run_examples
 PROVIDERS = tuple(Address(host=host, port=443) for host in ("api.example.com", "api.example.org"))
 
 
-def test_the_examples_of_grpc_run(tmp_path: Path) -> None:
+def test_the_examples_in_the_document_run(tmp_path: Path) -> None:
     citations = DegradedFeature(name="citations", off_at="partial", fallback="answer without citations")
     callee = bundle(
         service="rag-engine",

@@ -113,7 +113,8 @@ async def test_a_callee_that_resets_every_connection_leaves_no_task_slot_or_open
     wire = Grpc(runtime(tmp_path, *calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4))))
     target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with wire.channel("rag-engine", target=target) as channel:
-        await one_of_each(RagEngineStub(channel))  # opens what gRPC opens once per process
+        # gRPC opens some sockets once per process. These calls open them before the sockets are counted.
+        await one_of_each(RagEngineStub(channel))
         async with leaving_nothing(wire, spans):
             for _ in range(3):
                 errors = await one_of_each(RagEngineStub(channel))
@@ -289,7 +290,7 @@ async def test_sigterm_under_load_finishes_every_accepted_request(tmp_path: Path
         accepted = [asyncio.ensure_future(ended(stub.Context(b"%d" % number))) for number in range(20)]
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(30):
-            while await is_serving():  # first readiness fails, while the server still serves
+            while await is_serving():  # readiness fails first, while the server still accepts requests
                 accepted.append(asyncio.ensure_future(ended(stub.Context(b"late"))))
         accepted += [asyncio.ensure_future(ended(stub.Context(b"while draining"))) for _ in range(20)]
         answers = await asyncio.gather(*accepted)
@@ -311,7 +312,7 @@ async def test_sigterm_under_continuous_load_finishes_every_request_that_had_beg
             while process.returncode is None:
                 answers.append(answer := await ended(stub.Context(b"x")))
                 if not isinstance(answer, bytes):
-                    await asyncio.sleep(2 * REFUSING)  # an immediate repetition could meet the server's exit
+                    await asyncio.sleep(2 * REFUSING)  # an immediate retry could reach the server while it exits
 
         loads = [asyncio.create_task(load()) for _ in range(40)]
         await asyncio.sleep(0.5)

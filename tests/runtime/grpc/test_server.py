@@ -52,7 +52,7 @@ def operations(**policies: Any) -> tuple[InboundOperation, ...]:
 async def policed(
     directory: Path, servicer: RagEngine, *, inbound: tuple[InboundOperation, ...] | None = None, **parts: Any
 ) -> AsyncIterator[tuple[Runtime, grpc.aio.Channel]]:
-    """A server with policies, and a channel without policies to it."""
+    """A server with policies, and a plain gRPC channel to this server."""
     content = bundle(inbound=inbound or operations(), service="rag-engine", **{"health": HEALTH} | parts)
     service = Runtime.load(mount(directory, content))
     server = Grpc(service).server()
@@ -88,7 +88,7 @@ async def test_baggage_in_several_metadata_entries_is_joined(tmp_path: Path) -> 
     assert found[2].code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_all_four_kinds_are_served_and_counted(tmp_path: Path) -> None:
+async def test_all_four_kinds_of_methods_are_served_and_counted(tmp_path: Path) -> None:
     async with policed(tmp_path, RagEngine()) as (service, channel):
         stub = RagEngineStub(channel)
         assert await stub.Context(b"x") == b"x"
@@ -211,7 +211,7 @@ async def test_an_error_becomes_a_status_without_the_errors_text(
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL])
 @pytest.mark.parametrize("way", ["aborted", "set", "set as a number"])
-async def test_g4_a_status_counts_for_the_operation_if_it_blames_the_service(
+async def test_g4_a_status_counts_as_a_failure_of_the_operation_if_it_blames_the_service(
     tmp_path: Path, spans: Spans, code: grpc.StatusCode, way: str
 ) -> None:
     async def act(_: Any, context: Any) -> None:

@@ -15,7 +15,7 @@ from voice_runtime.grpc import Grpc
 from tests.bundles import bundle, call, mount, operation
 from tests.runtime.grpc.rag_engine import RagEngine, RagEngineStub, add_to_server, ended, serving
 
-LIFTED = RetryBudget(ratio=Ratio("100%"), reserve=1000)
+GENEROUS = RetryBudget(ratio=Ratio("100%"), reserve=1000)
 REQUESTS = 20
 HOPS = 3
 
@@ -41,7 +41,7 @@ class Passing(RagEngine):
 
 
 async def policed(stack: AsyncExitStack, directory: Path, target: str, budget: RetryBudget) -> tuple[Grpc, Any]:
-    """The gRPC side of a service, and a stub for the next hop with four attempts."""
+    """The gRPC side of a service, and a stub that makes up to four attempts at the next hop."""
     retry = Retry(max_retries=3, base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=budget)
     content = bundle(
         call("rag-engine.context", retry=retry),
@@ -57,11 +57,13 @@ BUDGETED = RetryBudget()
 WITHIN_BUDGET = round(REQUESTS * (1 + BUDGETED.ratio.fraction)) + BUDGETED.reserve
 
 
-@pytest.mark.parametrize(("budget", "most"), [(LIFTED, 4 * REQUESTS), (BUDGETED, WITHIN_BUDGET)])
+@pytest.mark.parametrize(
+    ("budget", "most"), [(GENEROUS, 4 * REQUESTS), (BUDGETED, WITHIN_BUDGET)], ids=["generous budget", "default budget"]
+)
 async def test_retries_of_three_hops_do_not_multiply_the_attempts_at_the_leaf(
     tmp_path: Path, budget: RetryBudget, most: int
 ) -> None:
-    """If a hop retried after its callee's retries were exhausted, the leaf would get 4 × 4 × 4 = 64 attempts."""
+    """If each hop retried after the retries of its callee, the leaf would get 4 × 4 × 4 = 64 attempts a request."""
     leaf = Leaf()
     async with AsyncExitStack() as stack:
         target = await stack.enter_async_context(serving(leaf))

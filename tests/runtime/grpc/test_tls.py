@@ -1,4 +1,4 @@
-"""TLS, mutual TLS, and a callee behind a proxy that does not end TLS."""
+"""TLS, mutual TLS, and a callee behind a proxy that does not terminate TLS."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 
 @asynccontextmanager
 async def passing_on(authority: Authority, directory: Path, host: str) -> AsyncIterator[str]:
-    """A server in place of the egress proxy: HTTPS with a certificate for `host`. Yields its address."""
+    """An HTTPS server in place of the egress proxy, with a certificate for `host`. Yields the server's address."""
     key, certificate = authority.issue(host)
     (directory / "host.pem").write_bytes(key + certificate)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -185,7 +185,7 @@ async def passing_on(authority: Authority, directory: Path, host: str) -> AsyncI
 
 @asynccontextmanager
 async def over_tls(authority: Authority, directory: Path, port: int, *, negotiated: bool) -> AsyncIterator[int]:
-    """A port that ends TLS as `localhost` in front of a server.
+    """A port that terminates TLS with a certificate for `localhost`, in front of a server.
 
     If `negotiated`, TLS begins after the eight bytes with which a PostgreSQL client requests it.
     """

@@ -158,7 +158,7 @@ async def test_an_error_becomes_a_status_without_the_errors_text(  # noqa: PLR09
 
 
 @pytest.mark.parametrize(("status", "failed"), [(404, 0), (429, 1), (500, 1), (503, 1)])
-async def test_an_error_status_of_the_application_counts_if_it_blames_the_service(
+async def test_an_error_status_of_the_application_counts_as_a_failure_if_it_blames_the_service(
     tmp_path: Path, spans: InMemorySpanExporter, status: int, failed: int
 ) -> None:
     async with policed(tmp_path, Agent(status=status)) as (service, client):

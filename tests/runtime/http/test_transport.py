@@ -101,7 +101,7 @@ async def test_a_status_that_is_not_transient_is_returned_without_a_retry(
 @pytest.mark.parametrize(
     ("retry_after", "attempts"),
     [("0", 2), ("600", 1), ("soon", 1), (None, 1)],
-    ids=["now", "too late", "unreadable", "unsaid"],
+    ids=["now", "too late", "unreadable", "missing"],
 )
 async def test_r4_retry_after_decides_whether_a_request_is_retried(
     tmp_path: Path, retry_after: str | None, attempts: int
@@ -179,7 +179,7 @@ async def test_server_sent_events_are_passed_on_as_they_arrive(tmp_path: Path) -
         assert [line async for line in lines if line] == ["data: 2"]
 
 
-async def test_r5_a_refused_connection_proves_that_the_request_was_never_sent(tmp_path: Path) -> None:
+async def test_r5_a_refused_connection_is_retried_even_if_the_call_may_not_be_repeated(tmp_path: Path) -> None:
     retry = AT_ONCE.model_copy(update={"conditions": ("connection_failed",)})
     client_runtime = runtime(tmp_path, retry=retry, idempotency="never")
     async with Http(client_runtime).client(NAME, base_url="http://127.0.0.1:1") as client:
@@ -210,7 +210,7 @@ def test_a_request_that_httpx_never_sent_does_not_count_against_the_callee(error
     assert classify(error("")) == Failure(blames_callee=False)
 
 
-async def test_a_header_that_cannot_be_sent_is_the_callers_own_fault(tmp_path: Path) -> None:
+async def test_a_header_that_cannot_be_sent_does_not_count_against_the_callee(tmp_path: Path) -> None:
     app = Elasticsearch()
     client_runtime = runtime(tmp_path, circuit_breaker=CircuitBreaker(consecutive_failures=5))
     async with serving(app) as url, Http(client_runtime).client(NAME, base_url=url) as client:
@@ -445,8 +445,9 @@ class Answering(httpx.MockTransport):
 
 
 @pytest.mark.usefixtures("often_interrupted")
-async def test_an_http_request_uses_address_and_timeout_of_the_same_bundle(tmp_path: Path) -> None:
-    """Address and timeout of a request come from the same bundle."""
+async def test_an_http_request_uses_address_and_timeout_of_the_same_bundle_while_bundles_are_swapped(
+    tmp_path: Path,
+) -> None:
     inside = bundle(search(timeout=Timeout(attempt=Duration("20s"), overall=Duration("1h"))))
     outside = search(timeout=Timeout(attempt=Duration("5m"), overall=Duration("1h")), addresses=(OUTSIDE,))
     bundles = [inside, bundle(outside)]

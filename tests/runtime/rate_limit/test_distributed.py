@@ -29,7 +29,7 @@ from tests.runtime.rate_limit.gates import FOREVER, bucket, gate, passes, shared
 
 
 class Kept:
-    """A store with the given number of admissions. Each answer takes a turn of the loop."""
+    """A store with the given number of admissions. It answers after one turn of the event loop."""
 
     def __init__(self, admissions: int, wait: float = 3600) -> None:
         self.admissions = admissions
@@ -51,11 +51,8 @@ async def test_simultaneous_checks_of_one_key_share_a_request_to_the_store(clock
     store = Kept(60)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     assert sum(await asyncio.gather(*(passes(limited) for _ in range(100)))) == 60
-    assert [cost for _, cost, _ in store.asked] == [
-        1,
-        1,
-        1,
-    ]  # the first check, the 59 that the store admits, and a refusal
+    # One request for the first check, one for the other 99 checks, of which the store admits 59, and a refused request.
+    assert [cost for _, cost, _ in store.asked] == [1, 1, 1]
     assert store.asked[1][2] == 99
 
 
@@ -102,7 +99,7 @@ def test_leases_never_admit_more_than_the_store_gave(
     assert admissions - store.admissions - admitted <= 4 * (lease + 12)
 
 
-async def test_the_number_of_keys_is_bounded_and_a_refused_key_stays_refused(clock: FakeClock) -> None:
+async def test_the_number_of_keys_is_bounded(clock: FakeClock) -> None:
     store = Kept(0)
     limited = gate(store, shared(bucket("1/h", 100), key="tenant", max_keys=100), clock=clock)
     for number in range(1000):
@@ -206,7 +203,7 @@ async def test_a_request_that_cannot_pass_in_time_behind_others_is_refused_at_on
     refused = [error.retry_after for task in done if isinstance(error := task.exception(), RateLimitedError)]
     assert (len(done), len(refused), len(waiting)) == (3, 2, 2)
     assert all(2.2 < (after or 0) <= 3 for after in refused), (
-        "the time at which this request could pass, and not the next admission"
+        "the wait until this request could pass, and not the wait until the next admission"
     )
 
 

@@ -27,15 +27,15 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
         yield client
 
 
-def told(redis: Redis, script: Script) -> Take:
+def with_given_time(redis: Redis, script: Script) -> Take:
     """The script with two changes for tests: its first two arguments are the time, and keys live an hour longer."""
     redis.flushall()
     text = script.text
     for number in (4, 3, 2, 1):
         text = text.replace(f"ARGV[{number}]", f"ARGV[{number + 2}]")
-    for found, told in (("redis.call('TIME')", "{ARGV[1], ARGV[2]}"), ("'PX', ", f"'PX', {HOUR} + ")):
+    for found, replacement in (("redis.call('TIME')", "{ARGV[1], ARGV[2]}"), ("'PX', ", f"'PX', {HOUR} + ")):
         assert text.count(found) == 1
-        text = text.replace(found, told)
+        text = text.replace(found, replacement)
     run = redis.register_script(text)
 
     def take(microseconds: int, *arguments: float) -> int:
@@ -57,7 +57,7 @@ exact_steps = st.lists(st.tuples(ticks, st.integers(1, 12)), max_size=60)
 def test_the_script_of_the_bucket_decides_exactly_like_the_local_bucket(
     redis: Redis, steps: list[tuple[int, int]], rate: int, burst: int
 ) -> None:
-    take, local, now = told(redis, TOKEN_BUCKET), TokenBucket(rate, burst, 0.0), 0
+    take, local, now = with_given_time(redis, TOKEN_BUCKET), TokenBucket(rate, burst, 0.0), 0
     for elapsed, cost in steps:
         now += elapsed
         if cost > burst:
@@ -77,7 +77,7 @@ def test_the_script_of_the_bucket_decides_exactly_like_the_local_bucket(
 def test_the_script_of_the_window_decides_exactly_like_the_local_window(
     redis: Redis, steps: list[tuple[int, int]], limit: int, window: int
 ) -> None:
-    take, local, now = told(redis, SLIDING_WINDOW), SlidingWindow(WindowShape(limit, window)), 0
+    take, local, now = with_given_time(redis, SLIDING_WINDOW), SlidingWindow(WindowShape(limit, window)), 0
     for elapsed, cost in steps:
         now += elapsed
         if cost > limit:
@@ -93,7 +93,7 @@ def test_the_script_of_the_window_decides_exactly_like_the_local_window(
 def test_no_window_contains_more_admissions_than_its_limit_with_any_leases(
     redis: Redis, steps: list[tuple[int, int]], limit: int, lease: int
 ) -> None:
-    take, now = told(redis, SLIDING_WINDOW), 0
+    take, now = with_given_time(redis, SLIDING_WINDOW), 0
     given_at: list[tuple[int, int]] = []
     for elapsed, cost in steps:
         now += elapsed
@@ -111,7 +111,7 @@ def test_no_window_contains_more_admissions_than_its_limit_with_any_leases(
 def test_a_clock_that_runs_backwards_frees_no_admissions(
     redis: Redis, script: Script, arguments: tuple[float, ...]
 ) -> None:
-    take = told(redis, script)
+    take = with_given_time(redis, script)
     assert take(60_000_000, *arguments, 10, 1) == 10
     wait = -take(60_000_000, *arguments, 1, 1)
     assert wait > 0
@@ -122,14 +122,14 @@ def test_a_clock_that_runs_backwards_frees_no_admissions(
 
 
 def test_a_slot_becomes_free_at_the_last_microsecond_of_its_window(redis: Redis) -> None:
-    take = told(redis, SLIDING_WINDOW)
+    take = with_given_time(redis, SLIDING_WINDOW)
     assert take(0, 1, 1e6, 1, 1) == 1
     assert take(999_999, 1, 1e6, 1, 1) == -1
     assert take(1_000_000, 1, 1e6, 1, 1) == 1
 
 
 def test_a_slot_becomes_free_at_most_one_sixty_fourth_of_the_window_too_late(redis: Redis) -> None:
-    take = told(redis, SLIDING_WINDOW)
+    take = with_given_time(redis, SLIDING_WINDOW)
     grain = 1_000_000 // RESOLUTION
     assert take(0, 2, 1e6, 1, 1) == 1
     assert take(grain // 2, 2, 1e6, 1, 1) == 1
@@ -145,7 +145,7 @@ def test_a_slot_becomes_free_at_most_one_sixty_fourth_of_the_window_too_late(red
 def test_a_key_is_small_and_expires_when_its_count_is_empty(
     redis: Redis, script: Script, arguments: tuple[float, ...]
 ) -> None:
-    take = told(redis, script)
+    take = with_given_time(redis, script)
     for millisecond in range(1000):
         assert take(millisecond * 1000, *arguments, 1, 1) == 1
         assert HOUR - PATIENCE * 1000 < redis.pttl("k") <= HOUR + 1000
