@@ -1,5 +1,5 @@
 """A breaker does not count the refusal of a breaker behind its callee, so an outage opens only
-the breakers of the callers next to it."""
+the breakers in the direct callers of the failed service."""
 
 from __future__ import annotations
 
