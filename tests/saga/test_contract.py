@@ -24,7 +24,7 @@ from tests.saga.definitions import QUICK, Log, eventually, saga, step
 WAIT = 60
 
 
-def told(record: SagaRecord) -> list[str]:
+def history(record: SagaRecord) -> list[str]:
     return [f"{entry.step} {entry.kind}".strip() for entry in record.entries]
 
 
@@ -39,7 +39,7 @@ async def test_steps_run_in_order_and_get_the_results_of_earlier_steps(backend: 
     assert [context.input for context in log.contexts] == [{"item": 7}] * 3
     assert log.contexts[2].results == {"reserve": {"of": "reserve"}, "pay": {"of": "pay"}}
     assert log.contexts[1].idempotency_key == f"{saga_id}/pay/action"
-    assert told(record) == [
+    assert history(record) == [
         "started",
         "reserve began",
         "reserve succeeded",
@@ -135,7 +135,14 @@ async def test_a_failing_compensation_is_retried_then_parked_and_can_be_resumed_
         record = await engine.wait(saga_id, WAIT)
     assert record.state == "compensated"
     assert log.done[-2:] == ["undo-pay", "undo-reserve"]
-    assert told(record)[-6:] == ["parked", "resumed", "pay undone", "reserve undoing", "reserve undone", "compensated"]
+    assert history(record)[-6:] == [
+        "parked",
+        "resumed",
+        "pay undone",
+        "reserve undoing",
+        "reserve undone",
+        "compensated",
+    ]
 
 
 async def parked(engine: Any) -> Any:
@@ -289,7 +296,7 @@ async def test_compensating_by_hand_also_compensates_the_running_step(backend: B
             await engine.resume(saga_id)
         await engine.compensate(saga_id)
         record = await engine.wait(saga_id, WAIT)
-    assert told(record)[2:] == ["compensating", "pay undoing", "pay undone", "compensated"]
+    assert history(record)[2:] == ["compensating", "pay undoing", "pay undone", "compensated"]
     assert log.done == ["pay", "undo-pay"]
 
 
@@ -360,7 +367,7 @@ async def test_every_transition_is_an_event_and_counted(backend: Backend) -> Non
         saga_id = await engine.start("order")
         record = await engine.wait(saga_id, WAIT)
     assert {event.target for event in recorder.events} == {f"order/{saga_id}"}
-    assert [event.after.partition(":")[0] for event in recorder.events] == told(record)
+    assert [event.after.partition(":")[0] for event in recorder.events] == history(record)
     assert recorder.events[0].before == ""
     assert [event.before for event in recorder.events if event.after == "compensated"] == ["compensating"]
     assert "ship failed: ValueError: no" in [event.after for event in recorder.events]

@@ -50,7 +50,7 @@ async def _finish(example: Awaitable[Any]) -> None:
     await asyncio.wait_for(example, 60)
 
 
-def test_the_documentation_names_only_existing_names() -> None:
+def test_the_errors_and_metrics_in_the_document_exist() -> None:
     text = DOCUMENT.read_text()
     for name in re.findall(r"`(\w+Error)`", text):
         assert hasattr(voice_saga, name), name

@@ -125,7 +125,7 @@ async def test_a_file_that_could_not_be_opened_can_be_opened_when_it_is_repaired
         await journal.close()
 
 
-async def test_a_database_without_tables_keeps_no_connections(database: str) -> None:
+async def test_a_journal_that_finds_no_tables_closes_its_connections(database: str) -> None:
     connection = await asyncpg.connect(database)
     await connection.execute("CREATE DATABASE without_tables")
     try:

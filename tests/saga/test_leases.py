@@ -15,7 +15,7 @@ LEASE = 3.0
 
 
 async def test_leases_are_renewed_while_all_connections_are_busy(database: str) -> None:
-    """Senders hold all connections of the journal for three leases, as they would with a slow Redis."""
+    """Senders hold all connections of the journal for three times the lease, as they would with a slow Redis."""
     log, journal = Log(), PostgresqlJournal(database, connections=2)
 
     async def send(_: StepContext) -> None:

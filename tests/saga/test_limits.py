@@ -171,7 +171,7 @@ def processor_seconds(count: int, *, fails: bool) -> float:
     return time.process_time() - begun
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("fails", [False, True], ids=["completed", "compensated"])
 def test_the_cost_of_a_step_does_not_grow_with_the_length_of_the_saga(fails: bool) -> None:
     """If each step looked at all other steps, sixteen times the steps would take 256 times as long."""
     short = min(processor_seconds(1000, fails=fails) for _ in range(3))

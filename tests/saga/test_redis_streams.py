@@ -152,7 +152,7 @@ async def test_stopped_consumers_leave_their_group(redis_port: int, stream: str)
 
 
 async def test_a_message_is_handled_once_while_the_message_before_it_takes_long(redis_port: int, stream: str) -> None:
-    """Another consumer is free, and would take over the messages of a silent consumer before the slow handler ends."""
+    """A second consumer is free. It would get the messages if the first one seemed dead during its slow handler."""
     handled: list[int] = []
     go_on = asyncio.Event()
 
@@ -245,7 +245,7 @@ async def test_a_delivery_that_a_deploy_interrupts_does_not_count_as_failed(redi
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            raise ConnectionError("the driver's word for it") from None
+            raise ConnectionError("an error of the driver instead of a cancellation") from None
 
     async def handle(message: Message) -> None:
         begun.append(-message.payload)

@@ -39,7 +39,7 @@ class Interrupted:
 
 
 async def stopped_again_and_again(backend: Backend, log: Log, policy: Any, action: Interrupted, times: int) -> Any:
-    """Run a saga whose worker is stopped `times` times during one of its steps. Returns the final state."""
+    """Run a saga whose worker is stopped `times` times during one of its steps. Returns the saga's final record."""
     options = {"grace": 0.05}
     async with backend([log.definition(policy)], **options) as engine:
         saga_id = await engine.start("order")
@@ -74,7 +74,7 @@ async def test_a_compensation_that_deploys_interrupt_runs_again_and_succeeds(bac
     assert record.state == "compensated"
 
 
-async def test_attempts_that_failed_before_a_stop_still_count(backend: Backend) -> None:
+async def test_failed_attempts_before_a_stop_count_only_in_temporal(backend: Backend) -> None:
     """Temporal stores the number of attempts. A journal engine counts from zero at each claim."""
     log, failed, begun = Log(), [0], asyncio.Event()
 
@@ -98,7 +98,7 @@ async def test_attempts_that_failed_before_a_stop_still_count(backend: Backend) 
 
 
 @pytest.mark.parametrize("backend", JOURNALS, indirect=True)
-async def test_a_saga_is_not_parked_after_a_hundred_deploys(backend: Backend) -> None:
+async def test_a_saga_is_not_parked_after_thirty_deploys(backend: Backend) -> None:
     log, action = Log(), Interrupted(30)
     log.does("pay", action)
     record = await stopped_again_and_again(backend, log, saga(step("pay")), action, 30)

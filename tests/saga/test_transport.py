@@ -64,7 +64,7 @@ async def test_a_published_message_is_sent_after_its_step_is_recorded_and_then_d
     assert sent == [(f"{saga_id}/pay/action/0", "order.paid", 7), (f"{saga_id}/pay/action/1", "order.paid", 8)]
 
 
-async def test_a_message_that_redis_refuses_is_retried_with_growing_waits_and_delays_no_other(
+async def test_a_message_that_redis_refuses_is_retried_with_growing_waits_and_delays_no_other_message(
     journal: Journal, redis_port: int
 ) -> None:
     log, name = Log(), uuid.uuid4().hex

@@ -64,14 +64,14 @@ async def test_a_sqlite_worker_takes_over_the_sagas_of_a_dead_process_and_a_seco
     policy = saga(step("pay"), step("ship"))
     dead = JournalEngine(SqliteJournal(path), [log.definition(policy)])
     await dead.__aenter__()
-    claim_of_the_dead = await dead.start("order", saga_id="held")
+    saga_id = await dead.start("order", saga_id="held")
     for task in (*dead._loops, *(task for *_, task in dead._driving.values())):  # noqa: SLF001  # a crash would end them in the same way
         task.cancel()
     with pytest.raises(JournalUnavailableError, match="another process runs its sagas"):
         await JournalEngine(SqliteJournal(path), [log.definition(policy)]).__aenter__()
     await dead.journal.close()
     async with JournalEngine(SqliteJournal(path), [log.definition(policy)], lease=1000) as alive:
-        assert (await alive.wait(claim_of_the_dead, 20)).state == "completed"
+        assert (await alive.wait(saga_id, 20)).state == "completed"
 
 
 async def test_a_saga_whose_step_kills_its_workers_is_parked(database: str) -> None:
@@ -169,7 +169,7 @@ async def test_a_saga_outlives_the_deadline_of_the_request_that_starts_it(journa
     assert log.done == ["pay", "ship", "undo-ship", "undo-pay"]
 
 
-async def test_a_worker_ends_after_an_intervention_before_its_next_step_begins(journal: Journal) -> None:
+async def test_an_intervention_ends_the_running_action_before_a_compensation_begins(journal: Journal) -> None:
     log = Log()
 
     async def hang(_: StepContext) -> None:
@@ -202,10 +202,10 @@ async def test_a_held_saga_cannot_be_claimed_and_a_renewal_keeps_it(journal: Jou
 
 
 @pytest.mark.parametrize("write", ["start", "claim", "append"])
-async def test_a_saga_is_run_after_the_answer_to_its_write_was_lost(
+async def test_a_saga_runs_even_if_the_answer_to_a_write_in_the_journal_was_lost(
     journal: Journal, write: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the journal the worker holds the saga, but the worker does not know it."""
+    """The journal says that the worker holds the saga, but the worker does not know it."""
     log, lost = Log(), 0
     whole = getattr(journal, write)
 
@@ -263,7 +263,7 @@ async def _is_claimed_no_more(journal: Journal) -> bool:
     return await journal.claim("nobody", 1, 0.01) == []
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("fails", [False, True], ids=["completed", "compensated"])
 async def test_a_step_needs_at_most_two_writes(database: str, fails: bool) -> None:
     """A saga of steps in sequence needs one write for each step and each compensation, and one more."""
     log = Log()
@@ -327,7 +327,7 @@ async def _has_begun(log: Log) -> bool:
 
 
 def _again(journal: Journal) -> Journal:
-    """A new journal on the same store, as in the next process."""
+    """A journal on the same store, for the next worker."""
     if isinstance(journal, SqliteJournal):
         return SqliteJournal(journal.path)
     assert isinstance(journal, PostgresqlJournal)
