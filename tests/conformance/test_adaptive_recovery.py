@@ -20,6 +20,7 @@ from stack.voiceassistant import TENANT
 from tests.driver import seeded
 
 OUTAGE = 60.0
+"""Duration of the outage in seconds."""
 CATALOGUE = {
     f"{service.name}.{operation.name}": limit.limit
     for service in TENANT.graph.services
@@ -35,6 +36,7 @@ class Simulation:
 
     policy: Policy
     demand: float
+    """Requests per second."""
     refused: list[float] = field(default_factory=list)
     lowest: float = float("inf")
 
@@ -58,7 +60,9 @@ def is_over(simulation: Simulation) -> bool:
 
 @pytest.mark.parametrize("name", CATALOGUE)
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 1.0])
-def test_the_platforms_limits_recover_within_half_a_minute_for_busy_and_for_slow_keys(name: str, share: float) -> None:
+def test_the_platforms_limits_recover_within_half_a_minute_for_keys_with_many_or_few_requests(
+    name: str, share: float
+) -> None:
     policy = CATALOGUE[name]
     assert policy.longest_recovery <= 30
     simulation = Simulation(policy, demand=share * policy.max_rate.per_second)

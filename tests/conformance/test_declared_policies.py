@@ -1,4 +1,4 @@
-"""Real requests under the policies that the platform declares: limits by tenant and user, adaptive, degradation."""
+"""Real requests under the policies that the platform declares: rate limits, adaptive limits and degradation."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from stack.voiceassistant import TENANT
 from tests.loopback import NO_TLS
 
 PATIENCE = 180.0
+"""Longest wait for an answer or a metric on a busy machine, in seconds."""
 BROKEN = Behaviour(error_ratio=Ratio("100%"))
 LIMITED = 429
 
@@ -71,7 +72,7 @@ def test_a_token_bucket_limits_one_tenant_and_no_other(platform: Platform) -> No
     assert refused(platform, "agent-engine.run", 20, tenant="umbrella") == 0
 
 
-def test_failures_of_the_providers_lower_the_adaptive_limit_and_the_level(platform: Platform) -> None:
+def test_failures_of_the_providers_lower_the_adaptive_limit_and_raise_the_degradation_level(platform: Platform) -> None:
     """The burst is 150 at the highest rate. `test_adaptive_recovery` tests the recovery of the rate on a fake clock."""
     platform.behave("model-adapter", **{"llm.embed": BROKEN})
     wait_until(lambda: refused(platform, "model-adapter.embed", 50) > 0, PATIENCE, "the rate has fallen")

@@ -59,7 +59,7 @@ def test_d1_a_level_rises_at_once_and_falls_one_step_after_dwell_duration(clock:
     assert seen == ["full", "partial", "normal"]
 
 
-def test_d1_the_level_stays_between_the_enter_and_exit_thresholds(clock: FakeClock) -> None:
+def test_d1_the_level_does_not_change_while_the_error_ratio_is_between_the_thresholds(clock: FakeClock) -> None:
     level = degradation(clock)
     serve(level, clock, failures=12)
     assert serve(level, clock, failures=12) == "partial"
@@ -143,7 +143,7 @@ def test_d4_without_traffic_the_level_returns_to_normal(clock: FakeClock) -> Non
     assert current(level) == "normal"
 
 
-async def test_served_requests_count_for_the_level_and_rejections_do_not(clock: FakeClock, tmp_path: Any) -> None:
+async def test_failures_of_the_runtimes_requests_raise_the_level(clock: FakeClock, tmp_path: Any) -> None:
     mounted = mount(tmp_path, bundle(inbound=(operation("run"),), degradation=Policy(features=FEATURES)))
     runtime = Runtime.load(mounted, clock=clock, listeners=[recorder := Recorder()])
     for _ in range(20):

@@ -1,4 +1,7 @@
-"""The gRPC client: G1 to G5, and T4, R4, R5, R11, R12 and O3 over the network, against real servers on loopback."""
+"""The gRPC client: cases G1 to G5 of the conformance list, and T4, R4, R5, R11, R12 and O3 over gRPC.
+
+The servers are real, on loopback.
+"""
 
 from __future__ import annotations
 
@@ -102,14 +105,14 @@ async def test_g1_a_call_that_is_not_awaited_begins_and_can_be_cancelled(tmp_pat
     servicer = Hanging()
     async with connected(tmp_path, servicer) as (_, stub):
         made = stub.Context(b"x")
-        told: list[object] = []
-        made.add_done_callback(told.append)
+        finished: list[object] = []
+        made.add_done_callback(finished.append)
         await eventually(lambda: len(servicer.asked) == 1)
         assert not made.done()
         assert made.time_remaining() <= 1
         assert made.cancel()
         assert not made.cancel()
-        await eventually(lambda: told == [made])
+        await eventually(lambda: finished == [made])
         unsent = stub.Context(b"y")
         unsent.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -376,11 +379,13 @@ async def test_g2_calls_reach_a_callee_that_moves_to_its_other_address(tmp_path:
 # --- G3
 
 
-def in_milliseconds(options: Any, shrunk_by: int) -> list[tuple[str, Any]]:
-    return [(key, value // shrunk_by if key == "grpc.keepalive_time_ms" else value) for key, value in options]
+def with_shorter_keepalive(options: Any, divisor: int) -> list[tuple[str, Any]]:
+    return [(key, value // divisor if key == "grpc.keepalive_time_ms" else value) for key, value in options]
 
 
-@pytest.mark.parametrize(("interval", "tolerated"), [(None, True), (200_000, False)], ids=["ours", "too eager"])
+@pytest.mark.parametrize(
+    ("interval", "tolerated"), [(None, True), (200_000, False)], ids=["the default interval", "a shorter interval"]
+)
 async def test_g3_a_server_with_default_settings_accepts_the_keepalive_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int | None, *, tolerated: bool
 ) -> None:
@@ -388,7 +393,7 @@ async def test_g3_a_server_with_default_settings_accepts_the_keepalive_interval(
     if interval is not None:
         options["grpc.keepalive_time_ms"] = interval
     monkeypatch.setattr(
-        connections, "CHANNEL_OPTIONS", tuple(in_milliseconds(options.items(), 200))
+        connections, "CHANNEL_OPTIONS", tuple(with_shorter_keepalive(options.items(), 200))
     )  # gRPC's smallest interval is a second
     default = (("grpc.http2.min_ping_interval_without_data_ms", 300_000 // 200),)
     servicer = Hanging()
@@ -527,11 +532,11 @@ async def test_t4_a_timeout_raises_the_runtimes_error_and_cancels_the_rpc_at_the
 async def test_r4_the_callees_pushback_decides_whether_a_call_is_retried(
     tmp_path: Path, pushback: str, attempts: int
 ) -> None:
-    never = Retry(base_delay=Duration("9s"), max_delay=Duration("9s"), max_retries=1, budget=GENEROUS)
+    slow = Retry(base_delay=Duration("9s"), max_delay=Duration("9s"), max_retries=1, budget=GENEROUS)
     servicer = Failing(trailing=(("grpc-retry-pushback-ms", pushback),))
     patient = Timeout(attempt=Duration("5s"), overall=Duration("30s"))
     begun = asyncio.get_running_loop().time()
-    async with connected(tmp_path, servicer, *calls(retry=never, timeout=patient)) as (_, stub):
+    async with connected(tmp_path, servicer, *calls(retry=slow, timeout=patient)) as (_, stub):
         answer = await ended(stub.Context(b"x"))
     waited = asyncio.get_running_loop().time() - begun
     assert len(servicer.asked) == attempts
@@ -571,7 +576,7 @@ def once_only(**fields: Any) -> tuple[OutboundCall, ...]:
     ["", "connections to all backends failing; last error: UNKNOWN: ipv4:10.0.0.1:9000: Connection refused"],
     ids=["plain", "relayed from its own callee"],
 )
-async def test_r5_unavailable_alone_does_not_prove_that_the_request_was_never_sent(
+async def test_r5_a_call_that_may_not_be_repeated_is_not_retried_after_unavailable(
     tmp_path: Path, details: str
 ) -> None:
     servicer = Failing(details=details)

@@ -228,7 +228,7 @@ async def test_h2_on_sigterm_readiness_fails_first_and_work_is_still_accepted(tm
             await ending
             await all_accepted.wait()
             asyncio.get_running_loop().call_later(0.2, release.set)
-        # The server has stopped, and has answered the request that it had accepted.
+        # The server has stopped, and has answered all requests that it had accepted.
         assert release.is_set()
         assert {answer.text for answer in await asyncio.gather(*answers)} == {"done"}
         with pytest.raises(httpx.ConnectError):

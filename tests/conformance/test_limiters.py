@@ -206,7 +206,7 @@ async def test_l5_a_request_that_costs_more_than_the_burst_is_refused_at_once(cl
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_l6_no_span_of_the_window_length_contains_more_admissions_than_the_limit(seed: int) -> None:
+def test_l6_no_period_of_the_windows_length_contains_more_admissions_than_the_limit(seed: int) -> None:
     draw, window, now = seeded(seed), SlidingWindow(WindowShape(20, 1.0)), 0.0
     admitted: list[float] = []
     for _ in range(5_000):

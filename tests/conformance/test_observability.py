@@ -125,7 +125,7 @@ def test_o3_every_forked_process_traces_and_makes_calls(tmp_path: Path) -> None:
     with Collector() as collector:
         mounted = mount(tmp_path, bundle(call(), tracing=tracing(collector.endpoint)))
         command = [sys.executable, "-c", PREFORK, str(mounted)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # our own
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         assert {each.name for each in collector.spans} == {
             "before the fork",
@@ -136,7 +136,9 @@ def test_o3_every_forked_process_traces_and_makes_calls(tmp_path: Path) -> None:
         }
 
 
-@pytest.mark.parametrize(("in_policy", "in_process"), [(True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("in_policy", "in_process"), [(True, False), (False, True)], ids=["only the policy", "only the process"]
+)
 async def test_o4_faults_are_injected_only_if_policy_and_process_allow_it(
     tmp_path: Path, clock: FakeClock, *, in_policy: bool, in_process: bool
 ) -> None:

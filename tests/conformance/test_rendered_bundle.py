@@ -21,7 +21,7 @@ from tests.platforms import ENVIRONMENTS, platform
 def rendered_bundle(service: str, environment: str, directory: Path) -> Path:
     """The directory that `service` mounts in `environment`, rendered by the command line."""
     command = [sys.executable, "-m", "stack.cli", "render", environment, "-o", str(directory)]
-    rendered = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # our own
+    rendered = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert rendered.returncode == 0, f"{' '.join(command)} failed:\n{rendered.stderr}"
     mounted = directory / "policies" / service
     assert (mounted / FILE_NAME).is_file(), f"no {FILE_NAME} was rendered for {service} in {mounted}"
@@ -48,14 +48,14 @@ def test_the_check_of_a_grpc_callee_is_degraded_beyond_the_callees_objective(age
     assert {check.kind for check in checks.values() if check.max_latency is not None} == {"grpc"}
 
 
-def test_agent_engine_calls_all_its_callees(agent_engine: Path) -> None:
+def test_the_bundle_of_agent_engine_has_the_calls_to_its_callees(agent_engine: Path) -> None:
     bundle = Runtime.load(agent_engine).bundle
     assert {"model-adapter", "rag-engine", "retrieval-service"} <= {call.callee for call in bundle.outbound}
     assert bundle.metadata.service == "agent-engine"
     assert "run" in {operation.operation for operation in bundle.inbound}
 
 
-async def test_every_call_is_made_and_times_out(agent_engine: Path, clock: FakeClock) -> None:
+async def test_every_call_returns_its_answer_or_times_out(agent_engine: Path, clock: FakeClock) -> None:
     runtime = Runtime.load(agent_engine, clock=clock)
     calls = enforced_here(runtime.bundle)
     assert calls

@@ -1,4 +1,5 @@
-"""Retry, cases R1 to R13 of the conformance list. `test_grpc` also tests R4 and R12, over gRPC."""
+"""Retry, cases R1 to R13 of the conformance list. `test_grpc` also tests R4, R5, R11 and R12, over
+gRPC."""
 
 from __future__ import annotations
 
@@ -259,7 +260,7 @@ async def test_r10_a_classifier_that_raises_fails_the_call_and_keeps_the_origina
     assert isinstance(failed.value.__context__, OSError)
 
 
-async def test_r10_a_result_can_be_a_failure_and_the_last_one_is_returned(clock: FakeClock) -> None:
+async def test_r10_a_result_can_be_a_failure_and_the_last_result_is_returned(clock: FakeClock) -> None:
     pipeline = Outbound(
         "callee",
         retry=retry(clock, max_retries=2),

@@ -43,12 +43,17 @@ class Ledger:
     completed: int = 0
     compensated: int = 0
     lost: int = 0
+    """Sagas whose effects do not match their state."""
     doubled: int = 0
+    """Effects beyond the first of a step."""
     boundaries: int = 0
+    """Writes around which workers are killed."""
     published: int = 0
     delivered: int = 0
     undelivered: int = 0
+    """Published messages that were never delivered."""
     unpublished: int = 0
+    """Delivered messages that no saga published."""
 
 
 async def test_s3_a_worker_killed_at_any_journal_write_loses_and_doubles_no_effect(
@@ -119,7 +124,7 @@ async def _nothing_unfinished(engine: JournalEngine) -> bool:
 
 
 async def _settle(pool: Any, ledger: Ledger) -> None:
-    """Check the effects of all sagas: they must match the saga's state, and no effect may exist twice."""
+    """Count, over all sagas, the effects and messages that are lost or doubled."""
     sagas = {row["id"]: row["state"] for row in await pool.fetch("SELECT id, state FROM saga.sagas")}
     effects = await pool.fetch("SELECT saga_id, step, branch, count(*) FROM effects GROUP BY 1, 2, 3")
     ledger.doubled = sum(row["count"] - 1 for row in effects)
@@ -214,7 +219,7 @@ async def _some_ended(engine: JournalEngine) -> bool:
     return engine.observation.transitions["completes", "completed"] >= 3
 
 
-@pytest.mark.parametrize("claimed_by_another", [True, False])
+@pytest.mark.parametrize("claimed_by_another", [True, False], ids=["claimed by another", "not claimed"])
 async def test_s4_a_write_under_an_expired_lease_is_refused(journal: Journal, claimed_by_another: bool) -> None:
     await journal.open(worker=True)
     claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started"), Entry("began", "pay")])

@@ -1,4 +1,4 @@
-"""Limits on a shared, real store: cases L7 and L8, and L3, L5, L9 and L11 where they concern every limiter."""
+"""Limits on a shared, real store: cases L7 and L8 of the conformance list, and L3, L5, L9 and L11 with such a store."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ async def test_l8_a_store_killed_and_restarted_under_load_is_used_again(tmp_path
 
 async def test_l8_a_cancelled_check_never_leaves_its_answer_to_another_check(store: RedisStore) -> None:
     """Each check must get its own answer. Each check has a different lease, so the answer identifies the check."""
-    random = Random(7)  # noqa: S311  # a test
+    random = Random(7)  # noqa: S311  # not a secret
 
     async def ask(number: int) -> bool:
         return bool(await store.run(TOKEN_BUCKET, (f"k:{number}",), 1.0, 1_000_000, 1, number) == number)

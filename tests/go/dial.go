@@ -8,7 +8,7 @@ import (
 	_ "google.golang.org/grpc/health" // without it, gRPC does not check the health of callees
 )
 
-// channel is the entry of one callee in the file.
+// channel is the entry of one callee in grpc-service-config.json.
 type channel struct {
 	Target        string          `json:"target"`
 	ServiceConfig json.RawMessage `json:"serviceConfig"`

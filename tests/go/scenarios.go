@@ -71,7 +71,7 @@ func spendBudget(c channel, method string, good int) (observation, error) {
 }
 
 // twoServers observes a batch of calls after both servers have got calls. If withdrawn, the first server reports NOT_SERVING, and the
-// batch is the first one without calls to it.
+// observed batch is the first one in which that server gets no call.
 func twoServers(c channel, method string, withdrawn bool) (observation, error) {
 	return with(c, 2, answer, func(client *grpc.ClientConn, servers []*server) (observation, error) {
 		for until := time.Now().Add(patience / 2); time.Now().Before(until); {
@@ -110,7 +110,7 @@ func observe(client *grpc.ClientConn, method string, calls int, servers []*serve
 	return seen
 }
 
-// call makes one call. It repeats the call if its time was over before it reached a server, because only a busy machine causes that.
+// call makes one call. If the timeout passed before the call reached a server, it calls again: only a busy machine causes that.
 func call(client *grpc.ClientConn, method string, servers []*server) string {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

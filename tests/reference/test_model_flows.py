@@ -41,7 +41,7 @@ REQUESTS = 200
 AT_ONCE = 8
 """Number of requests in flight."""
 PATIENCE = 180.0
-"""Seconds that a busy machine may take for an answer."""
+"""Longest wait for an answer on a busy machine, in seconds."""
 PATIENT: dict[str, Any] = {
     "timeout": Timeout(attempt=Duration("3m"), overall=Duration("3m")),
     "circuit_breaker": CircuitBreaker(consecutive_failures=2, break_duration=Duration("1s")),

@@ -59,7 +59,7 @@ type Contract struct {
 	fallbacks     *prometheus.CounterVec
 }
 
-// NewContract reads the bundle of a mounted directory. Every operation and every soft call has its series at once.
+// NewContract reads the bundle of a mounted directory. The series of every operation and soft call exist from the start.
 func NewContract(directory string) (*Contract, error) {
 	found, err := readPolicy(directory)
 	if err != nil {
@@ -105,7 +105,7 @@ func (c *Contract) softCalls() (names []string) {
 	return names
 }
 
-// FellBack counts a soft call that failed, so that the service used its fallback.
+// FellBack counts a soft call that failed and that the service's fallback answered.
 func (c *Contract) FellBack(call string) {
 	c.fallbacks.WithLabelValues(call).Inc()
 }
@@ -255,7 +255,7 @@ func (t traced) WithAttrs(attributes []slog.Attr) slog.Handler {
 	return traced{t.Handler.WithAttrs(attributes)}
 }
 
-// Drain fails /ready and gRPC health, and accepts work for drain_duration more. Then stop the servers.
+// Drain fails /ready and gRPC health, and accepts work for another drain_duration. Stop the servers afterwards.
 func (c *Contract) Drain() {
 	c.draining.Store(true)
 	c.health.Shutdown()
