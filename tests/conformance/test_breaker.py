@@ -470,7 +470,7 @@ WINDOWED = Policy(
 )
 
 
-def test_b19_a_failure_ratio_opens_only_above_minimum_throughput(clock: FakeClock) -> None:
+def test_b19_a_failure_ratio_opens_the_breaker_only_after_minimum_throughput_calls(clock: FakeClock) -> None:
     windowed = breaker(clock, WINDOWED)
     for number in range(9):
         windowed.failure(windowed.state, FAILURE)

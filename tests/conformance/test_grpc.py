@@ -549,7 +549,7 @@ async def test_r4_the_callees_pushback_decides_whether_a_call_is_retried(
 
 
 def test_r4_an_unreadable_pushback_forbids_another_attempt() -> None:
-    """gRPC's C core reads an unreadable pushback as a negative number. Other implementations may pass on its text."""
+    """gRPC's C core reads an unreadable pushback as a negative number. Other implementations may pass on the text."""
     failure = failure_of(grpc.StatusCode.UNAVAILABLE, (("grpc-retry-pushback-ms", "soon"),))
     assert failure is not None
     assert failure.retry_after is not None

@@ -1,4 +1,4 @@
-"""Rate limiters, cases L1 to L6 and L9 to L11 of the conformance list. L7 and L8 are about a shared store."""
+"""Rate limiters, cases L1 to L6 and L9 to L11 of the conformance list. `test_shared_limits` has L7, L8."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ async def test_l3_a_request_that_cannot_pass_before_its_deadline_is_refused_at_o
     await asyncio.gather(*waiters, return_exceptions=True)
 
 
-async def test_l5_a_cost_above_the_burst_is_refused_at_once_behind_a_queue_and_delays_nobody(clock: FakeClock) -> None:
+async def test_l5_a_cost_above_the_burst_is_refused_at_once_even_behind_a_queue_and_delays_nobody(
+    clock: FakeClock,
+) -> None:
     limited = gate(clock, TokenBucketPolicy(rate=Rate("10/s"), burst=4), max_wait=Duration("1s"))
     await limited.admit(Caller(), 4, FOREVER)
     waiting = asyncio.create_task(limited.admit(Caller(), 1, FOREVER))

@@ -15,10 +15,10 @@ HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 
 
 def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
-    """Returns the admissions of all processes together, and the limit for the shortest and the longest possible time.
+    """Let the processes use up one limit. Returns the admissions, and the limit for the shortest and longest time.
 
-    At the end each process takes all admissions that are left, because a busy machine may request them too late. The
-    server decides each request between the request and its answer, however busy the machine is.
+    The store decides each request at an unknown time between the request and its answer. At the end each process takes
+    the admissions that are left, because a busy machine may have been too slow to request them.
     """
     with single_server(directory) as server:
         command = [*HAMMER, server.url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]

@@ -273,7 +273,7 @@ async def test_l3_waiters_of_one_key_pass_in_order_and_a_cancelled_waiter_takes_
     await store.close()
 
 
-async def test_l3_a_shared_limit_refuses_a_request_that_cannot_pass_in_time_at_once(store: RedisStore) -> None:
+async def test_l3_a_shared_limit_refuses_at_once_a_request_that_cannot_pass_in_time(store: RedisStore) -> None:
     limited = gate(store, shared(bucket("1/h", 1), max_wait=Duration("1m")))
     assert await passes(limited)
     assert not await passes(limited)

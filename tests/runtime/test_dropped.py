@@ -67,7 +67,8 @@ def test_a_freed_slot_skips_a_waiter_whose_event_loop_is_closed() -> None:
     bulkhead.leave()
     assert entered.wait(PATIENCE)
     assert (bulkhead.waiting, bulkhead.in_flight) == (0, 1)
-    waiting.get_loop().set_exception_handler(lambda *_: None)  # asyncio reports a task that can never end
+    # Otherwise asyncio would report a task that can never end.
+    waiting.get_loop().set_exception_handler(lambda *_: None)
 
 
 class CollectingQueue(deque[object]):

@@ -70,7 +70,7 @@ func NewContract(directory string) (*Contract, error) {
 		health: health.NewServer(), registry: prometheus.NewRegistry(),
 		mounted:   gauge("voice_policy_mounted_info", "The bundle in the mounted file.", "digest"),
 		requests:  counter("voice_operation_requests_total", "Requests served.", "operation", "kind"),
-		slow:      counter("voice_operation_slow_requests_total", "Requests beyond the objective.", "operation"),
+		slow:      counter("voice_operation_slow_requests_total", "Requests that took longer than the operation's objective for its P95.", "operation"),
 		seconds:   counter("voice_operation_seconds_total", "Duration of requests, summed.", "operation"),
 		inFlight:  gauge("voice_operation_in_flight_requests", "Requests in flight.", "operation"),
 		fallbacks: counter("voice_call_fallbacks_total", "Failed soft calls that the fallback answered.", "name"),

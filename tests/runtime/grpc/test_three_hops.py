@@ -63,7 +63,7 @@ WITHIN_BUDGET = round(REQUESTS * (1 + BUDGETED.ratio.fraction)) + BUDGETED.reser
 async def test_retries_of_three_hops_do_not_multiply_the_attempts_at_the_leaf(
     tmp_path: Path, budget: RetryBudget, most: int
 ) -> None:
-    """If each hop retried after the retries of its callee, the leaf would get 4 × 4 × 4 = 64 attempts a request."""
+    """Each hop allows four attempts. If these multiplied, the leaf would get 4 × 4 × 4 = 64 attempts a request."""
     leaf = Leaf()
     async with AsyncExitStack() as stack:
         target = await stack.enter_async_context(serving(leaf))

@@ -1,4 +1,4 @@
-"""Distributed gates for tests, with a real store."""
+"""Gates for tests. A gate enforces one distributed rate limit."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ def test_event_loops_that_ended_leave_no_connections(tmp_path: Path, server: Ser
     until(lambda: connections() <= before + 1, "the connections of ended loops are closed")
 
 
-async def test_sentinels_may_have_another_password(tmp_path: Path, server: Server) -> None:
+async def test_sentinels_may_have_another_password_than_the_store(tmp_path: Path, server: Server) -> None:
     file = tmp_path / "sentinel.conf"
     file.write_text(f"sentinel monitor cache 127.0.0.1 {server.port} 1\n")
     asked = Server(tmp_path, str(file), "--sentinel")

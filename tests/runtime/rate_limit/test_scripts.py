@@ -121,7 +121,7 @@ def test_a_clock_that_runs_backwards_frees_no_admissions(
     assert take(61_100_000, *arguments, 10, 1) == 10
 
 
-def test_a_slot_becomes_free_at_the_last_microsecond_of_its_window(redis: Redis) -> None:
+def test_a_slot_becomes_free_exactly_at_the_end_of_its_window(redis: Redis) -> None:
     take = with_given_time(redis, SLIDING_WINDOW)
     assert take(0, 1, 1e6, 1, 1) == 1
     assert take(999_999, 1, 1e6, 1, 1) == -1
