@@ -223,14 +223,14 @@ async def test_mc21_the_reservation_of_a_killed_process_frees_its_tokens_at_its_
 # --- in a call
 
 
-def tenanted(tmp_path: Path, clock: FakeClock, tokens: int, **more: Any) -> Service:
+def with_tenant_budget(tmp_path: Path, clock: FakeClock, tokens: int, **more: Any) -> Service:
     models = {"budgets": {"minute": budget(tokens, **more)}}
     inbound = (operation("chat", deadline=Duration("1h")),)
     return service(tmp_path, clock, models=models, route={"budgets": ("minute",)}, inbound=inbound)
 
 
 async def test_a_tenant_with_an_exhausted_budget_is_refused_before_sending(tmp_path: Path, clock: FakeClock) -> None:
-    made = tenanted(tmp_path, clock, 120)
+    made = with_tenant_budget(tmp_path, clock, 120)
     made.a.script = lambda _: fake.streamed([stall])
 
     async def asked(tenant: str) -> str:

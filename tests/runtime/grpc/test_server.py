@@ -49,7 +49,7 @@ def operations(**policies: Any) -> tuple[InboundOperation, ...]:
 
 
 @asynccontextmanager
-async def policed(
+async def serving_with_policies(
     directory: Path, servicer: RagEngine, *, inbound: tuple[InboundOperation, ...] | None = None, **parts: Any
 ) -> AsyncIterator[tuple[Runtime, grpc.aio.Channel]]:
     """A server with policies, and a plain gRPC channel to this server."""
@@ -79,7 +79,7 @@ class Acting(RagEngine):
 
 async def test_baggage_in_several_metadata_entries_is_joined(tmp_path: Path) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/h"), burst=1), key="tenant")
-    async with policed(tmp_path, RagEngine(), inbound=operations(rate_limits=(limit,))) as (_, channel):
+    async with serving_with_policies(tmp_path, RagEngine(), inbound=operations(rate_limits=(limit,))) as (_, channel):
         stub, found = RagEngineStub(channel), []
         for tenant in ("acme", "umbrella", "acme"):
             metadata = (("baggage", f"tenant.id={tenant}"), ("baggage", "session=1"))
@@ -89,7 +89,7 @@ async def test_baggage_in_several_metadata_entries_is_joined(tmp_path: Path) -> 
 
 
 async def test_all_four_kinds_of_methods_are_served_and_counted(tmp_path: Path) -> None:
-    async with policed(tmp_path, RagEngine()) as (service, channel):
+    async with serving_with_policies(tmp_path, RagEngine()) as (service, channel):
         stub = RagEngineStub(channel)
         assert await stub.Context(b"x") == b"x"
         assert [message async for message in stub.ListSources(b"2")] == [b"0", b"1"]
@@ -102,7 +102,7 @@ async def test_all_four_kinds_of_methods_are_served_and_counted(tmp_path: Path) 
 
 async def test_a_request_above_the_rate_limit_gets_a_retry_after(tmp_path: Path) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/s"), burst=1), key="tenant")
-    async with policed(tmp_path, RagEngine(), inbound=operations(rate_limits=(limit,))) as (_, channel):
+    async with serving_with_policies(tmp_path, RagEngine(), inbound=operations(rate_limits=(limit,))) as (_, channel):
         stub = RagEngineStub(channel)
         carrier: dict[str, str] = {}
         propagate.inject(carrier, baggage.set_baggage("tenant.id", "acme"))
@@ -119,7 +119,7 @@ async def test_a_full_bulkhead_refuses_a_request(tmp_path: Path) -> None:
     free = asyncio.Event()
     servicer = Acting(lambda *_: free.wait())
     full = Bulkhead(max_concurrent=1, max_queue=0)
-    async with policed(tmp_path, servicer, inbound=operations(bulkhead=full)) as (_, channel):
+    async with serving_with_policies(tmp_path, servicer, inbound=operations(bulkhead=full)) as (_, channel):
         stub = RagEngineStub(channel)
         first = stub.Context(b"1")
         await eventually(lambda: len(servicer.asked) == 1)
@@ -131,7 +131,7 @@ async def test_a_full_bulkhead_refuses_a_request(tmp_path: Path) -> None:
 
 async def test_t4_the_callers_deadline_becomes_the_deadline_of_the_request(tmp_path: Path) -> None:
     seen: list[float | None] = []
-    async with policed(tmp_path, Acting(lambda *_: seen.append(remaining()))) as (_, channel):
+    async with serving_with_policies(tmp_path, Acting(lambda *_: seen.append(remaining()))) as (_, channel):
         stub = RagEngineStub(channel)
         await stub.Context(b"x", timeout=0.5)
         await stub.Context(b"x")
@@ -147,7 +147,7 @@ async def test_t4_the_callers_deadline_becomes_the_deadline_of_the_request(tmp_p
 async def test_a_handler_is_cancelled_at_the_operations_deadline(tmp_path: Path, *, streams: bool) -> None:
     servicer = Acting(lambda *_: asyncio.sleep(3600))
     short = operations(deadline=Duration("100ms"))
-    async with policed(tmp_path, servicer, inbound=short) as (service, channel):
+    async with serving_with_policies(tmp_path, servicer, inbound=short) as (service, channel):
         stub = RagEngineStub(channel)
         with pytest.raises(grpc.aio.AioRpcError, match="deadline: the deadline is exceeded") as ended_by:
             await (stub.ListSources(b"1").read() if streams else stub.Context(b"x"))
@@ -167,7 +167,7 @@ async def test_a_handler_can_read_the_features_of_its_request(tmp_path: Path) ->
         seen.append(request.feature("citations"))
 
     degradation = Degradation(features=(feature,))
-    async with policed(tmp_path, Acting(act), degradation=degradation) as (service, channel):
+    async with serving_with_policies(tmp_path, Acting(act), degradation=degradation) as (service, channel):
         assert service.degradation is not None
         await RagEngineStub(channel).Context(b"x")
         service.degradation.override("partial")
@@ -200,7 +200,7 @@ def raising(error: Exception) -> Any:
 async def test_an_error_becomes_a_status_without_the_errors_text(
     tmp_path: Path, error: Exception, code: grpc.StatusCode, pushback: str | None
 ) -> None:
-    async with policed(tmp_path, Acting(raising(error))) as (service, channel):
+    async with serving_with_policies(tmp_path, Acting(raising(error))) as (service, channel):
         answered = await ended(RagEngineStub(channel).Context(b"x"))
         assert answered.code() is code
         assert dict(answered.trailing_metadata()).get("grpc-retry-pushback-ms") == pushback
@@ -220,7 +220,7 @@ async def test_g4_a_status_counts_as_a_failure_of_the_operation_if_it_blames_the
         context.set_code(code if way == "set" else code.value[0])
         context.set_details("because")
 
-    async with policed(tmp_path, Acting(act)) as (service, channel):
+    async with serving_with_policies(tmp_path, Acting(act)) as (service, channel):
         with pytest.raises(grpc.aio.AioRpcError) as answered:
             await RagEngineStub(channel).Context(b"x")
         assert (answered.value.code(), answered.value.details()) == (code, "because")
@@ -235,7 +235,7 @@ async def test_g4_a_status_counts_as_a_failure_of_the_operation_if_it_blames_the
 
 
 async def test_an_operation_that_the_bundle_does_not_declare_is_refused(tmp_path: Path) -> None:
-    async with policed(tmp_path, RagEngine(), inbound=(operation("context"),)) as (service, channel):
+    async with serving_with_policies(tmp_path, RagEngine(), inbound=(operation("context"),)) as (service, channel):
         with pytest.raises(
             grpc.aio.AioRpcError, match="'upload' does not name exactly one inbound operation"
         ) as refused:
@@ -261,7 +261,10 @@ async def test_requests_that_a_draining_server_refuses_are_counted(tmp_path: Pat
 
 async def test_a_request_whose_caller_leaves_does_not_count_as_a_failure(tmp_path: Path) -> None:
     servicer = Acting(lambda *_: asyncio.sleep(3600))
-    async with policed(tmp_path, servicer, inbound=operations(deadline=Duration("1h"))) as (service, channel):
+    async with serving_with_policies(tmp_path, servicer, inbound=operations(deadline=Duration("1h"))) as (
+        service,
+        channel,
+    ):
         call = RagEngineStub(channel).Context(b"x")
         await eventually(lambda: len(servicer.asked) == 1)
         call.cancel()
@@ -271,7 +274,7 @@ async def test_a_request_whose_caller_leaves_does_not_count_as_a_failure(tmp_pat
 
 
 async def test_the_standard_health_service_and_reflection_answer(tmp_path: Path) -> None:
-    async with policed(tmp_path, RagEngine()) as (_, channel):
+    async with serving_with_policies(tmp_path, RagEngine()) as (_, channel):
         health: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", SERVICE):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
@@ -286,7 +289,10 @@ async def test_the_standard_health_service_and_reflection_answer(tmp_path: Path)
 
 async def test_the_trace_and_the_baggage_reach_the_handler(tmp_path: Path) -> None:
     seen: list[object] = []
-    async with policed(tmp_path, Acting(lambda *_: seen.append(baggage.get_baggage("tenant.id")))) as (_, channel):
+    async with serving_with_policies(tmp_path, Acting(lambda *_: seen.append(baggage.get_baggage("tenant.id")))) as (
+        _,
+        channel,
+    ):
         carrier: dict[str, str] = {}
         propagate.inject(carrier, baggage.set_baggage("tenant.id", "acme", context.Context()))
         await RagEngineStub(channel).Context(b"x", metadata=tuple(carrier.items()))

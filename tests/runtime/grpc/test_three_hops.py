@@ -40,7 +40,7 @@ class Passing(RagEngine):
         await self.next_hop.Context(request)
 
 
-async def policed(stack: AsyncExitStack, directory: Path, target: str, budget: RetryBudget) -> tuple[Grpc, Any]:
+async def with_policies(stack: AsyncExitStack, directory: Path, target: str, budget: RetryBudget) -> tuple[Grpc, Any]:
     """The gRPC side of a service, and a stub that makes up to four attempts at the next hop."""
     retry = Retry(max_retries=3, base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=budget)
     content = bundle(
@@ -68,13 +68,13 @@ async def test_retries_of_three_hops_do_not_multiply_the_attempts_at_the_leaf(
     async with AsyncExitStack() as stack:
         target = await stack.enter_async_context(serving(leaf))
         for number in range(HOPS - 1):
-            wire, stub = await policed(stack, tmp_path / str(number), target, budget)
+            wire, stub = await with_policies(stack, tmp_path / str(number), target, budget)
             server = wire.server()
             add_to_server(Passing(stub), server)
             target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
             await server.start()
             stack.push_async_callback(server.stop, None)
-        _, entry = await policed(stack, tmp_path / "entry", target, budget)
+        _, entry = await with_policies(stack, tmp_path / "entry", target, budget)
         for _ in range(REQUESTS):
             assert isinstance(await ended(entry.Context(b"x")), RetriesExhaustedError)
     assert REQUESTS < len(leaf.asked) <= most

@@ -49,7 +49,7 @@ class Agent:
 
 
 @asynccontextmanager
-async def policed(
+async def serving_with_policies(
     directory: Path, app: Any, *inbound: InboundOperation, **parts: Any
 ) -> AsyncIterator[tuple[Runtime, httpx.AsyncClient]]:
     service = Runtime.load(mount(directory, bundle(inbound=inbound or (operation("run"),), **parts)))
@@ -58,7 +58,7 @@ async def policed(
 
 
 async def test_a_request_is_served_and_counted(tmp_path: Path) -> None:
-    async with policed(tmp_path, Agent()) as (service, client):
+    async with serving_with_policies(tmp_path, Agent()) as (service, client):
         answer = await client.post("/v1/agents/run")
         assert (answer.status_code, answer.text) == (200, "done")
         statistics = service.inbound("run").statistics
@@ -67,13 +67,13 @@ async def test_a_request_is_served_and_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
 async def test_no_policy_applies_to_health_ready_and_metrics(tmp_path: Path, path: str) -> None:
-    async with policed(tmp_path, Agent()) as (_, client):
+    async with serving_with_policies(tmp_path, Agent()) as (_, client):
         assert (await client.get(path)).text == "done"
 
 
 async def test_an_operation_that_the_bundle_does_not_declare_is_refused(tmp_path: Path) -> None:
     app = Agent()
-    async with policed(tmp_path, app) as (service, client):
+    async with serving_with_policies(tmp_path, app) as (service, client):
         answer = await client.post("/v1/agents/walk")
         assert answer.status_code == 404
         assert service.refused_requests == {"unknown_operation": 1, "draining": 0}
@@ -85,7 +85,7 @@ async def test_an_operation_that_the_bundle_does_not_declare_is_refused(tmp_path
 
 async def test_a_request_above_the_rate_limit_gets_a_retry_after(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/m"), burst=1), key="tenant")
-    async with policed(tmp_path, Agent(), operation("run", rate_limits=(limit,))) as (_, client):
+    async with serving_with_policies(tmp_path, Agent(), operation("run", rate_limits=(limit,))) as (_, client):
         acme = {"baggage": "tenant.id=acme"}
         assert (await client.post("/run", headers=acme)).status_code == 200
         refused = await client.post("/run", headers=acme)
@@ -100,7 +100,7 @@ async def test_a_full_bulkhead_refuses_a_request(tmp_path: Path) -> None:
     free = asyncio.Event()
     app = Agent(free.wait)
     full = operation("run", bulkhead=Bulkhead(max_concurrent=1, max_queue=0))
-    async with policed(tmp_path, app, full) as (_, client):
+    async with serving_with_policies(tmp_path, app, full) as (_, client):
         first = asyncio.create_task(client.post("/run"))
         await eventually(lambda: app.asked == 1)
         assert (await client.post("/run")).status_code == 503
@@ -110,7 +110,7 @@ async def test_a_full_bulkhead_refuses_a_request(tmp_path: Path) -> None:
 
 async def test_t4_the_timeout_header_becomes_the_deadline_of_the_request(tmp_path: Path) -> None:
     seen: list[float | None] = []
-    async with policed(tmp_path, Agent(lambda: seen.append(remaining()))) as (_, client):
+    async with serving_with_policies(tmp_path, Agent(lambda: seen.append(remaining()))) as (_, client):
         await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": "500"})
         for unusable in ("never", "-1", "9" * 400, "9" * 5_000):
             assert (await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": unusable})).status_code == 200
@@ -122,7 +122,7 @@ async def test_t4_the_timeout_header_becomes_the_deadline_of_the_request(tmp_pat
 
 async def test_an_http_handler_is_cancelled_at_its_deadline(tmp_path: Path) -> None:
     short = operation("run", deadline=Duration("100ms"))
-    async with policed(tmp_path, Agent(lambda: asyncio.sleep(3600)), short) as (service, client):
+    async with serving_with_policies(tmp_path, Agent(lambda: asyncio.sleep(3600)), short) as (service, client):
         answer = await client.post("/run")
         assert (answer.status_code, answer.json()) == (504, {"error": "deadline: the deadline is exceeded"})
         assert service.inbound("run").statistics.deadlines_exceeded == 1
@@ -147,7 +147,7 @@ def raising(error: Exception) -> Any:
 async def test_an_error_becomes_a_status_without_the_errors_text(  # noqa: PLR0913, PLR0917  # the parts of an answer
     tmp_path: Path, spans: InMemorySpanExporter, error: Exception, status: int, text: str, retry_after: str | None
 ) -> None:
-    async with policed(tmp_path, Agent(raising(error))) as (service, client):
+    async with serving_with_policies(tmp_path, Agent(raising(error))) as (service, client):
         answer = await client.post("/run")
         assert (answer.status_code, answer.json()) == (status, {"error": text})
         assert answer.headers.get("retry-after") == retry_after
@@ -161,7 +161,7 @@ async def test_an_error_becomes_a_status_without_the_errors_text(  # noqa: PLR09
 async def test_an_error_status_of_the_application_counts_as_a_failure_if_it_blames_the_service(
     tmp_path: Path, spans: InMemorySpanExporter, status: int, failed: int
 ) -> None:
-    async with policed(tmp_path, Agent(status=status)) as (service, client):
+    async with serving_with_policies(tmp_path, Agent(status=status)) as (service, client):
         assert (await client.post("/run")).status_code == status
         assert service.inbound("run").statistics.failed == failed
     (span,) = spans.get_finished_spans()
@@ -174,7 +174,7 @@ async def test_an_answer_that_breaks_off_closes_the_connection(tmp_path: Path) -
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise ValueError("gone")
 
-    async with policed(tmp_path, breaking) as (service, client):
+    async with serving_with_policies(tmp_path, breaking) as (service, client):
         with pytest.raises(httpx.RemoteProtocolError):
             await client.post("/run")
         assert service.inbound("run").statistics.failed == 1
@@ -189,6 +189,9 @@ async def test_the_application_can_read_features_and_baggage(tmp_path: Path) -> 
         seen.extend((request.feature("citations"), baggage.get_baggage("tenant.id")))
 
     citations = DegradedFeature(name="citations", off_at="partial", fallback="no citations")
-    async with policed(tmp_path, Agent(act), degradation=Degradation(features=(citations,))) as (_, client):
+    async with serving_with_policies(tmp_path, Agent(act), degradation=Degradation(features=(citations,))) as (
+        _,
+        client,
+    ):
         await client.post("/run", headers={"baggage": "tenant.id=acme"})
     assert seen == [True, "acme"]
