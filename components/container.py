@@ -72,7 +72,7 @@ class Container:
     """One program of a pod. Its file system is read-only, except for `/tmp` and writable mounts."""
 
     name: str | None = None
-    """`None` takes the default of the workload, for this field and the fields below."""
+    """`None` takes the workload's default. The same holds for `image` and `sizing`."""
     image: Image | None = None
     sizing: Sizing | None = None
     command: Sequence[str] = ()

@@ -103,7 +103,10 @@ class Declaration(ClosedModel):
 
 
 def _location() -> Location | None:
-    """The line in the file that declares: the line of the outermost frame in that file."""
+    """The line of the declaration.
+
+    The first frame outside the folders of constructors gives the file. The outermost frame in that file gives the line.
+    """
     frame = currentframe()
     while frame and frame.f_code.co_filename.startswith(_CONSTRUCTORS):
         frame = frame.f_back

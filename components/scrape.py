@@ -61,8 +61,8 @@ class Scrape(ClosedModel):
     health: str | None = None
     """A metric that is 1 while the server works. `None`: the server works while Prometheus can scrape or probe it."""
     honor_labels: bool = False
-    """Keep the labels `pod` and `namespace` of the series: they name the object that a series describes, not the
-    server."""
+    """True: Prometheus keeps the labels `pod` and `namespace` of the series. They name the object that a series
+    describes, not the server."""
     token: SecretKeys | None = None
     """The secret whose only key is the bearer token that Prometheus sends. `None` sends none."""
     module: BlackboxModule | None = None

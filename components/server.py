@@ -141,7 +141,10 @@ class Workload(ABC):
         yield from self.controllers(own, self._pod_template(server))
 
     def _pod_template(self, server: Server) -> PodTemplateSpec:
-        """The pod template. Its digest annotation restarts the pods when a file changes that is read only at start."""
+        """The pod template. Its digest annotation covers the files that a program reads only at its start.
+
+        A change of such a file changes the annotation, so the controller replaces the pods.
+        """
         more = self.pod_metadata or {}
         files = {name: text for volume in self.volumes.values() for name, text in volume.read_at_start.items()}
         digest = {CONFIG_DIGEST_ANNOTATION: digest_of(files)} if files else {}

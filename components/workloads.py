@@ -26,7 +26,7 @@ MIN_READY_SECONDS = 5
 REVISIONS = 5
 """Old templates that a controller keeps for a rollback."""
 LONGEST_STARTS = 3
-"""A rollout fails after this multiple of the longest start time without progress."""
+"""A rollout fails if it makes no progress for this multiple of the longest start time."""
 ONE = Replicas.exactly(1)
 DATA_VOLUME = "data"
 NIGHTLY = "0 2 * * *"
@@ -71,8 +71,8 @@ class StatefulSet(Workload):
     StatefulSet keeps the volumes, so that nobody deletes data by accident.
 
     All pods start at once, because no member of a quorum is ready before it has found the others. An update still
-    replaces one pod at a time, each after the last one is ready. With `OrderedReady` a bad revision would block its own
-    rollback: Kubernetes waits until the broken pod is ready (kubernetes#67250).
+    replaces one pod at a time, and waits until the new pod is ready. With `OrderedReady` a bad revision would block its
+    own rollback: Kubernetes waits until the broken pod is ready (kubernetes#67250).
     """
 
     replicas: int = 1

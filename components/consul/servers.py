@@ -96,7 +96,7 @@ class Consul(Server):
             "client_addr": "0.0.0.0",  # noqa: S104 - the NetworkPolicy admits only declared callers
             "leave_on_terminate": False,
             "disable_update_check": True,
-            # The declared services come and go without a restart.
+            # Consul reads a changed list of declared services without a restart.
             "auto_reload_config": True,
             "ports": {
                 "http": HTTP_PORT,
@@ -106,7 +106,7 @@ class Consul(Server):
                 "dns": -1,
                 "grpc_tls": -1,
             },
-            # A server sets its gauges every ten seconds, and drops a gauge that it has not set for this time.
+            # A server sets its gauges every ten seconds. It drops a gauge that it has not set for 60 s.
             "telemetry": {"prometheus_retention_time": "60s", "disable_hostname": True},
             "acl": {"enabled": True, "default_policy": "deny", "enable_token_persistence": True},
         }

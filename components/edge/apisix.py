@@ -4,7 +4,7 @@ Each route translates policies of the model into plugins. One rate limit becomes
 Redis for all replicas, and lets requests pass while Redis is down. `limit-req` counts in each replica, so a limit
 remains while Redis is down. `limit-count` needs a window: a bucket of `burst` tokens with a refill of `rate` becomes at
 most `burst` requests in `burst / rate` seconds. APISIX's breaker first opens for 2 s, and doubles this time up to
-`max_breaker_sec`, the model's `break_duration`.
+`max_breaker_sec`, the model's `max_break_duration`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ BROWSER_CACHE_SECONDS = 600
 HSTS_SECONDS = 365 * 24 * 3600
 """Seconds for which a browser that has visited the gateway uses only TLS."""
 FIRST = 20_000
-"""Priority above every plugin of APISIX. The highest of them is 12009, for `opentelemetry`."""
+"""Priority above every other global plugin. The next highest is 12015, for `request-id`; `opentelemetry` has 12009.
+APISIX runs global plugins before the plugins of a route."""
 ACCESS_LOG = {
     "time": "$time_iso8601",
     "message": "$request_method $uri $status",
@@ -343,7 +344,10 @@ def _limits(entrance: Entrance, route: GatewayRoute, bucket: TokenBucket) -> Ite
 
 
 def _concurrency(most: int) -> dict[str, Any]:
-    """Admit at most `most` requests, because the disk holds only their bodies. Refuse others before reading a body."""
+    """Admit at most `most` requests at once, because the disk has room for that many bodies.
+
+    The plugin refuses further requests before it reads their bodies.
+    """
     return {
         "conn": most,
         "burst": 0,

@@ -35,7 +35,7 @@ WRITABLE = {
     "conf": (Scratch(Bytes("16Mi")), f"{PREFIX}/conf"),
     "logs": (Scratch(Bytes("16Mi")), f"{PREFIX}/logs"),
 }
-"""Directories that APISIX writes: nginx's configuration, sockets, and large bodies. Logs go to stdout."""
+"""Volumes for nginx's configuration and sockets. Logs go to stdout. Large bodies have a separate volume."""
 
 
 class ApisixGateway(Server):
@@ -100,7 +100,7 @@ class ApisixGateway(Server):
                 "bodies": Scratch(self.bodies),
             },
             writes=(
-                Write("conf", Bytes("4Mi"), "the image's files and ours"),
+                Write("conf", Bytes("4Mi"), "the image's files and the rendered files"),
                 Write("logs", Bytes("1Mi"), "sockets: the logs go to the console"),
                 Write("bodies", self.bodies, "bodies of the requests that limit-conn admits"),
             ),

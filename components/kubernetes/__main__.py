@@ -38,7 +38,7 @@ KINDS = (
     "api.rbac.v1.RoleBinding",
     "api.scheduling.v1.PriorityClass",
 )
-"""The kinds that we render. The types that they use are included."""
+"""The kinds that we render. `types.py` also has the types that these kinds use."""
 IDENTITY = ("apiVersion", "kind", "metadata")
 """Fields that the schema leaves optional and that every rendered object must have."""
 TYPES = Path(__file__).with_name("types.py")
@@ -77,7 +77,7 @@ def _short(name: str) -> str:
 
 
 def _plain(node: Any) -> Any:
-    """A definition without descriptions and nulls, with short references."""
+    """A definition without descriptions, formats and nulls, with short references."""
     if isinstance(node, list):
         return [_plain(value) for value in node if value != "null"]
     if not isinstance(node, dict):

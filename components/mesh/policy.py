@@ -201,7 +201,10 @@ class MeshPolicy(Component):
         }
 
     def _sidecar(self) -> Sidecar:
-        """Close idle connections before their server closes them. By default Envoy keeps them for 1 h."""
+        """The hosts that the workload may call, and a limit on idle connections to the workload.
+
+        The proxy closes an idle connection before the server closes it. Envoy's default is 1 h.
+        """
         hosts = sorted(f"{destination.namespace}/{destination.host}" for destination in self.destinations)
         spec: SidecarSpec = {
             "workloadSelector": {"labels": self.selector},
@@ -244,7 +247,7 @@ class MeshDefaults(Component):
 
     @override
     def resources(self) -> Iterator[Resource]:
-        """Mutual TLS in strict mode for every workload."""
+        """Mutual TLS in strict mode for every workload, and a ServiceEntry for each external host."""
         yield {
             "apiVersion": SECURITY_VERSION,
             "kind": "PeerAuthentication",

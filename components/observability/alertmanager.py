@@ -30,7 +30,7 @@ CONFIG_PATH = "/etc/alertmanager"
 DATA_PATH = "/alertmanager"
 SHUTDOWN = Duration("10s")
 STATE = Bytes("64Mi")
-"""Assumed size of silences and notification log, which hold some 1 KiB of each alert for five days."""
+"""Assumed size of silences and notification log. The log holds some 1 KiB for each alert, for five days."""
 NOBODY = "nobody"
 """A receiver without a webhook: its alerts are visible only in Alertmanager."""
 WEBHOOK_KEY = "webhook-url"
@@ -59,7 +59,7 @@ class AlertRoute(ClosedModel):
     repeat: Duration
     """Time after which Alertmanager sends an alert again, if it still fires."""
     continue_: bool = False
-    """Alertmanager also evaluates the routes after this one."""
+    """True: Alertmanager also evaluates the routes after this one."""
 
     def document(self) -> dict[str, Any]:
         """The route in Alertmanager's configuration."""

@@ -57,8 +57,9 @@ LARGEST_ATTRIBUTE = 16_384
 LONGEST_NAME = 400
 """Characters of an attribute's name, at most 1,600 bytes. A longer one is dropped and counted."""
 MOST_ATTRIBUTES = 64
-"""Limits of a log record: 800,000 + 64 × (1,600 + 16,384) + 16,384 for the level is below `LARGEST_BATCH_BYTES`. An
-exporter drops a larger record, and the rest of its batch with it."""
+"""Limits of a log record: a message of 800,000 bytes, and 64 attributes of 16,384 bytes. With the names and the level
+the largest record has 800,000 + 64 × (1,600 + 16,384) + 16,384 bytes, less than `LARGEST_BATCH_BYTES`. An exporter
+drops a larger record, and the rest of its batch with it."""
 KEPT = '["kubernetes.namespace_name", "kubernetes.pod_name", "kubernetes.container_name"]'
 BROKEN = r'"[\\x00\\x{FFFD}\\x{FFFE}]", "�"'
 """Pattern and replacement for NUL and for invalid UTF-8. A receiver that checks UTF-8, such as Elasticsearch, would
@@ -107,7 +108,7 @@ Source for Elasticsearch's rules: `OTelDocumentBuilder.buildAnyValue` and `Targe
 x-pack/plugin/otel-data."""
 
 UNNAMED = r'"^[^A-Za-z0-9]*\\z", "unnamed"'
-"""A name from which Prometheus can make none, because it has no ASCII letter and no digit, and its replacement."""
+"""Pattern and replacement for a name without an ASCII letter or digit. Prometheus cannot make a valid name from it."""
 POINT_STATEMENTS = (
     f"replace_pattern(metric.name, {BROKEN})",
     f"replace_pattern(metric.name, {UNNAMED})",
@@ -118,7 +119,7 @@ POINT_STATEMENTS = (
     ),
 )
 """Statements that make names and labels of metrics valid. Prometheus 3.14 refuses a whole batch for one invalid name.
-If a label has invalid UTF-8, its answers to queries are no JSON."""
+If a label has invalid UTF-8, Prometheus's answers to queries are not valid JSON."""
 
 
 class Backend(ClosedModel):
@@ -209,7 +210,7 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
             "file_storage/queues": {
                 "directory": QUEUE_PATH,
                 # A queue's file never shrinks by itself, so the Collector compacts it when nearly all of it is empty.
-                # There is none at the start, because it would copy all queued data before the health check answers.
+                # It does not compact at its start: it would copy all queued data before the health check answers.
                 "compaction": {
                     "on_start": False,
                     "on_rebound": True,
@@ -273,6 +274,9 @@ def _entrance() -> dict[str, Any]:
 
 
 def _memory_limiter(limit: Bytes) -> dict[str, Any]:
-    """A limiter that refuses data above 80 % of the container's memory, and collects garbage above 60 %."""
+    """A limiter that refuses data above 60 % of the container's memory limit.
+
+    Above 80 % (`limit_mib`) it also collects garbage at every check.
+    """
     mebibytes = limit.units >> 20
     return {"check_interval": "1s", "limit_mib": mebibytes * 8 // 10, "spike_limit_mib": mebibytes * 2 // 10}

@@ -53,7 +53,7 @@ class IndexUser(ClosedModel):
     kibana: tuple[str, ...] = ()
     """Privileges in Kibana's default space."""
     reserved: bool = False
-    """A user that Elasticsearch creates itself. The request sets only its password."""
+    """True for a user that Elasticsearch creates itself. The request sets only its password."""
 
 
 def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[Request]:
@@ -88,7 +88,7 @@ def _lifecycle(stream: Stream) -> dict[str, Any]:
 
 
 def _settings(stream: Stream) -> dict[str, Any]:
-    """Elasticsearch's log templates read `logs@custom`, the place for an operator's settings."""
+    """Settings of the log indices. They go to `logs@custom`, the template that Elasticsearch leaves to its operator."""
     return {
         "index.lifecycle.name": stream.name,
         "index.number_of_shards": 1,

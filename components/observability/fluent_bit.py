@@ -37,6 +37,7 @@ RETRY_LIMIT = 60
 """Attempts to send one chunk. They last about an hour: the pause between two attempts is random between 5 seconds and
 `BACKOFF_CAP`, on average half of it (`backoff_full_jitter` in src/flb_scheduler.c)."""
 BACKOFF_CAP = 120
+"""Longest pause between two attempts, in seconds."""
 BATCH_RECORDS = 50_000
 """More records than a chunk of 2 MB holds, so that one request carries a whole chunk. Fluent Bit would count a split
 chunk as sent even if only its last part was sent (`otel_process_logs` in

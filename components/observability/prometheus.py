@@ -120,7 +120,11 @@ class Prometheus(Server):
         kept = self.stream.kept
         return (
             Write(DATA_VOLUME, kept, f"blocks of {self.retention} and the current day"),
-            Write(DATA_VOLUME, kept * LARGEST_BLOCK, f"the block that a compaction writes, {LARGEST_BLOCK:.0%} of all"),
+            Write(
+                DATA_VOLUME,
+                kept * LARGEST_BLOCK,
+                f"the block that a compaction writes, {LARGEST_BLOCK:.0%} of all blocks",
+            ),
             Write(DATA_VOLUME, self._log, "write-ahead log of three hours"),
         )
 

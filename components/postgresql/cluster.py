@@ -81,7 +81,7 @@ class PostgresqlCluster(Component):
     sizing: Sizing
     storage: Bytes
     storage_class: Name | None = None
-    """Class of its volumes; `None` is the cluster's default."""
+    """Class of its volumes; `None` is the default of the Kubernetes cluster."""
     limits: ServerLimits
     databases: tuple[ServiceDatabase, ...]
     poolers: int

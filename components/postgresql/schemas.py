@@ -41,7 +41,7 @@ class DatabaseSchemas(Server):
     """Host of the databases."""
     port: int = LIBPQ_PORT
     tls: bool = False
-    """The jobs refuse a server without TLS. They verify no certificate, because the image holds no certificate
+    """True: the jobs refuse a server without TLS. They verify no certificate, because the image holds no certificate
     authorities."""
     sizing: Sizing = SIZING
     databases: tuple[ServiceDatabase, ...]

@@ -67,8 +67,9 @@ PROBES = Probes(
 
 
 class PostgresqlServer(Server):
-    """One server. Service and pod label are the pooler's of other environments, so clients use the same address.
+    """One server.
 
+    Its Service and pod label have the names that the pooler has in other environments, so clients use the same address.
     A Job creates roles and databases. A new service creates a new Job, and the server does not restart.
     """
 

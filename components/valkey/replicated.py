@@ -61,7 +61,7 @@ PROXY_SIZING = Sizing.of(cpu=("100m", "500m"), memory=("64Mi", "128Mi"))
 SENTINEL_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 PROXIES = 2
 CONNECTS = Probes.tcp(readiness=Probe.tcp("tcp", **READY), port="tcp", startup=Duration("60s"))
-"""Probes of the proxies, which are ready as soon as their port is open. Sentinels replace the readiness probe."""
+"""Probes of the proxies, which are ready as soon as their port is open. Sentinels have another readiness probe."""
 
 
 class ReplicatedValkey(Server):
@@ -97,8 +97,8 @@ class ReplicatedValkey(Server):
             yield f"sentinels is {self.sentinels}: expected an odd number from 3, so that a majority outlives a loss"
         if not self.sentinels // 2 < self.quorum <= self.sentinels:
             yield (
-                f"quorum is {self.quorum}: of {self.sentinels} sentinels expected "
-                f"{self.sentinels // 2 + 1} to {self.sentinels}"
+                f"quorum is {self.quorum}: expected {self.sentinels // 2 + 1} to {self.sentinels}, "
+                f"a majority of the {self.sentinels} sentinels"
             )
 
     def named(self, part: str) -> Name:

@@ -24,7 +24,9 @@ SECRET = SecretKeys(name="redis-replication", keys=("password",))
 QUOTED_PASSWORD = f"""\
 password=$(sed 's/["\\\\]/\\\\&/g' {SECRET.path}/password)
 """
-"""Sentinel rewrites its file without quotes, so a password with spaces is lost when the container restarts."""
+"""A line for `sh` that reads the password and escapes it for double quotes.
+
+Sentinel rewrites its file without quotes, so a password with spaces is lost when the container restarts."""
 REPLICATION_RULES = "+psync +replconf +ping"
 SENTINEL_RULES = (
     "allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info "
@@ -148,7 +150,7 @@ sleep 3
 
 
 def configure_sentinel(members: Members, quorum: int) -> str:
-    """Script of a Sentinel's init container. Sentinel itself keeps the file up to date."""
+    """Script of a Sentinel's init container. It writes `sentinel.conf`, and Sentinel later updates this file itself."""
     return f"""\
 set -eu
 umask 077

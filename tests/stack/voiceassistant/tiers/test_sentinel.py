@@ -73,9 +73,9 @@ def replicated() -> ReplicatedValkey:
     ("sentinels", "quorum", "sentences"),
     [
         (2, 2, ["sentinels is 2: expected an odd number from 3"]),
-        (4, 2, ["sentinels is 4: expected an odd number from 3", "quorum is 2: of 4 sentinels expected 3 to 4"]),
-        (3, 1, ["quorum is 1: of 3 sentinels expected 2 to 3"]),
-        (3, 4, ["quorum is 4: of 3 sentinels expected 2 to 3"]),
+        (4, 2, ["sentinels is 4: expected an odd number from 3", "quorum is 2: expected 3 to 4, a majority of the 4"]),
+        (3, 1, ["quorum is 1: expected 2 to 3, a majority of the 3 sentinels"]),
+        (3, 4, ["quorum is 4: expected 2 to 3, a majority of the 3 sentinels"]),
     ],
 )
 def test_sentinels_that_cannot_form_a_quorum_are_refused(sentinels: int, quorum: int, sentences: list[str]) -> None:
