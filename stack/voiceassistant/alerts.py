@@ -95,7 +95,7 @@ OBJECTIVE_ALERTS = (
     ),
     *SERVER_OUTAGES.alerts(
         "ServerUnavailable",
-        f"{{{{ $labels.job }}}}: no pod answered {_SHARE} of the scrapes",
+        f"{{{{ $labels.job }}}}: {_SHARE} of the scrapes found no pod that works",
         "Look at the server's pods with `kubectl get pods`. Usual causes: the last rollout, a lost node, a full volume",
     ),
     *FLOW_FAILURES.alerts(
@@ -125,7 +125,7 @@ OBJECTIVE_ALERTS = (
     ),
     *ROUTE_LATE.alerts(
         "RouteFirstByteLate",
-        f"{_ROUTE}: the first byte of {_SHARE} of its answers exceeds the P95 objective",
+        f"{_ROUTE}: the first byte of {_SHARE} of its answers arrives later than the P95 objective",
         "The service sends the first byte in its first stage: find the slow call of this stage in a trace",
     ),
     *ROUTE_TIMEOUTS.alerts(
@@ -154,7 +154,7 @@ OBJECTIVE_ALERTS = (
     ),
     Alert(
         name="AttemptsAboveBound",
-        # If there are fewer than a hundred requests in half an hour, a few at the window's edge raise a false alarm.
+        # With fewer than a hundred requests in half an hour, a few at the window's edge could raise a false alarm.
         expression="(operation:requests:rate30m > on (job, operation) 1.05 * operation:requests:allowed_rate30m"
         " and operation:requests:rate30m * 1800 > 100)"
         " + on (job, operation) group_left (team, severity) 0 * operation:failures:budget",

@@ -1,7 +1,7 @@
-"""Measured requests of each operation, compared with the most that the declared calls of its callers can make.
+"""Measured requests of each operation, compared with the largest number that the declared calls can make.
 
-The audit bounds the attempts of each call, and the product along a path. If a callee receives more
-than its callers' requests times their bounds, an undeclared layer retries: a client library, a proxy, a script.
+The audit bounds the attempts of each call, and the product along a path. If a callee receives more requests than its
+callers' requests times their bounds, an undeclared layer retries: a client library, a proxy, a script.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """VoiceAssistant's profiles: sizes of servers, retention of telemetry, required and refused settings.
 
-dev fits a laptop: one replica of everything and a fraction of the requests. staging is prod at half the size. prod
-follows the catalogue, with N+1 replicas everywhere.
+dev fits a laptop: one replica of everything and a fraction of the CPU and memory requests. staging is prod at half the
+size. prod follows the catalogue, with N+1 replicas everywhere.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ _STAGING_QUOTAS = {
 }
 
 _REQUIRED = {
-    "backups": "PostgreSQL and Consul keep their data in a bucket",
+    "backups": "PostgreSQL and Consul write their backups to a bucket",
     "trace_bucket": "Tempo keeps its traces in an object store",
 }
 _WITHDRAWAL = Duration("30s")

@@ -53,7 +53,9 @@ DECIDED_BY = {
     "Prometheus.retention": "metrics.retention",
     "Tempo.stream": "trace_sample_ratio",
 }
-"""The profiles give the disks, and these settings decide how much data the disks must hold."""
+"""Field that is too large for a disk → the setting that decides how much data the disk must hold.
+
+The profile gives the size of the disk."""
 TENANT = Tenant(
     name="VoiceAssistant",
     catalogue=CATALOGUE,

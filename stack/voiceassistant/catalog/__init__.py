@@ -1,4 +1,4 @@
-"""The catalogue of VoiceAssistant: services, dependencies, gateway and flows as data. Other calls are forbidden."""
+"""The catalogue of VoiceAssistant: services, dependencies, gateway and flows as data. It permits only declared calls."""
 
 from stack.voiceassistant.catalog import conversations, dependencies, intelligence, knowledge, models
 from stack.voiceassistant.catalog.flows import FLOWS

@@ -1,4 +1,4 @@
-"""The flows that users see, with their targets: sequence diagrams, load scenarios and latency budgets."""
+"""The flows that users see, with their targets. Diagrams, load scenarios and latency budgets are computed from them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ def route(
 ) -> Operation:
     """A route to one operation, with the load of all callers and the limit of one tenant as rate and burst.
 
-    The gateway queries Redis while the callee works, so Redis adds no latency.
+    The gateway queries Redis before it calls the callee. The model counts both as parallel, because Redis answers
+    within 3 ms (P95).
     """
     return operation(
         target.replace(".", "-"),
@@ -43,7 +44,7 @@ def route(
 
 
 MESSAGE = Bytes("1Mi")
-"""Largest body of a message with descriptions of attachments, of a task, or of a webhook."""
+"""Largest body of a task, of a webhook, or of a message with the descriptions of its attachments."""
 TOKEN = Bytes("16Ki")
 """Largest body with a token or with credentials."""
 DOCUMENT = Bytes("25Mi")

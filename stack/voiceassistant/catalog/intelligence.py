@@ -88,8 +88,8 @@ AGENT = Service(
     operations=(
         operation(
             "run",
-            # A plan is short. If the question needs no tool, this call streams the answer at once. Half of the time of
-            # a whole answer suffices for one attempt at a provider (1.4 s).
+            # A plan is short. If the question needs no tool, this call streams the answer at once. Its timeout is half
+            # of the 3 s of a whole answer: room for an attempt at each provider, 700 ms each until the first token.
             stage(
                 hard(
                     "model-adapter.generate",
@@ -150,8 +150,9 @@ MODEL_ADAPTER = Service(
             transport="streamed" if name == "generate" else "unary",
             rate_limits=following_health(rate),
         )
-        # A replica serves 150 requests a second of all kinds together. The slots at the provider are this rate × P95,
-        # as if all requests were of one kind. More than 64 long requests are refused, not queued.
+        # A replica serves 150 requests a second of all kinds together. The slots at the provider are at least this rate
+        # × P95, as if all requests were of one kind. `generate` would need 135 slots and has 64: the replica refuses
+        # further requests, and does not queue them.
         for name, latency, concurrent, rate in (
             ("generate", "900ms", 64, "64/s"),
             ("rewrite", "150ms", 32, "150/s"),

@@ -68,7 +68,7 @@ def _total(graph: CallGraph, price: Prices) -> Panel:
     parts = " + ".join(f"({_monthly(each, price)} or vector(0))" for each in graph.services)
     return metrics(
         "Application tier, a month",
-        f"Price of the requests of all running replicas ({price.source}). Red from the budget.",
+        f"Price of the CPU and memory that all running replicas request ({price.source}). Red from the budget.",
         {"a month": parts},
         "currencyUSD",
         shows="gauge",
@@ -79,7 +79,7 @@ def _total(graph: CallGraph, price: Prices) -> Panel:
 def _by_service(graph: CallGraph, price: Prices) -> Panel:
     return metrics(
         "By service, a month",
-        f"Price of the requests of the running replicas ({price.source}).",
+        f"Price of the CPU and memory that the running replicas request ({price.source}).",
         {each.name: _monthly(each, price) for each in graph.services},
         "currencyUSD",
     )

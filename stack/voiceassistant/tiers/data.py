@@ -39,7 +39,7 @@ from stack.voiceassistant.stores import (
 )
 
 CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@dangerous"
-"""Commands of distributed limits. They use the server's time; Valkey counts TIME neither as a read nor as dangerous."""
+"""Commands of the cache's callers. Distributed limits need `time`, which is neither in `@read` nor in `@dangerous`."""
 GATEWAY_KEYS = "plugin-limit-count*"
 """Keys of the gateway's rate-limit counters. APISIX's plugin chooses the prefix."""
 PUBLISH = "+xadd"
@@ -68,9 +68,9 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     servers = Peer(namespace=site.DATA, name="consul", ports=())
     gossip = servers.model_copy(update={"ports": (RPC_PORT, GOSSIP_PORT), "udp_ports": (GOSSIP_PORT,)})
     yield Link(servers, gossip)
-    # The prober probes Valkey, which serves no metrics.
     yield scrape_link(graph.site, servers, Consul.scrape)
     cache, events = (deployed_store(graph, each.name) for each in (dependencies.REDIS, dependencies.EVENTS))
+    # The prober probes Valkey, which serves no metrics.
     for found in filter(None, (cache, events)):
         yield scrape_link(graph.site, found.pods, Valkey.scrape)
     if cache and environment.server(cache.dependency.name).replicas > 1:

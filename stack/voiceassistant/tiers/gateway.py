@@ -131,7 +131,7 @@ def _entrance(gateway: Gateway, redis: Store, timeout: Duration, environment: En
         raise InvalidInputError(file_of(environment.name), [fault])
     return Entrance(
         host=host,
-        # The application's pages have the same host name with `app`.
+        # The host name of the application's pages begins with `app.` instead of `api.`.
         origins=(f"https://{host.replace('api.', 'app.', 1)}",),
         redis_host=redis.host,
         redis_port=redis.address.port,
