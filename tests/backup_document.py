@@ -11,7 +11,7 @@ from stack.model.settings import ROOT
 TEXT = (ROOT / "docs" / "backup.md").read_text()
 _WORDS = r"(?:kubectl|pulumi|aws) [^\s`]+ \S[^`\n]*"
 COMMAND = re.compile(rf"^({_WORDS}?)(?: +#.*)?$|`({_WORDS})`", re.MULTILINE)
-"""Has an argument after the subcommand. Without one the text only mentions the subcommand."""
+"""Pattern of a command with an argument after the subcommand. A text without the argument only mentions the command."""
 STOP = "the cluster stage scales every service: tests/cluster/test_runbook.py"
 OPERATOR = "it needs the operator and an object store, which no registry has"
 NOT_RUN = {

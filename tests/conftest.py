@@ -24,7 +24,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Exempts from garbage collection what lives until the end: modules and tests."""
+    """Exempt modules and tests from garbage collection, because they live until the end of the run."""
     gc.freeze()
 
 
@@ -67,7 +67,7 @@ class Progress:
 
 def pytest_configure(config: pytest.Config) -> None:
     """End the run with one sentence if a required program is missing. Worker processes inherit the found programs."""
-    # By default Python looks for garbage after 700 new objects: half of the time where platforms are rendered.
+    # By default Python collects garbage after 700 new objects, which takes half of the time of a rendering test.
     gc.set_threshold(20_000, 20, 20)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config))

@@ -146,7 +146,7 @@ def run(*arguments: str | Path) -> None:
 
 
 def say(text: str) -> None:
-    print(f"distributions: {text}", flush=True)  # noqa: T201  # a long run shows where it is
+    print(f"distributions: {text}", flush=True)  # noqa: T201  # a long run prints its progress
 
 
 if __name__ == "__main__":

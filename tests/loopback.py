@@ -17,8 +17,9 @@ START_SECONDS = 180.0
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For httpx on plain HTTP: without it each client would read all certificate authorities, which takes 15 ms."""
 PORTS = range(12_000, 22_000)
-"""Ports below those that a system assigns to connections and to port 0 (Linux from 32768, others from 49152). So no
-other program takes a free port a moment later. A Valkey cluster's bus port, 10,000 higher, is below them too."""
+"""Ports below the ephemeral ports, which a system assigns to connections and to port 0 (from 32768 on Linux, from 49152
+elsewhere). So no other program takes a free port before a test uses it. The bus port of a Valkey cluster is 10,000
+higher, and still below the ephemeral ports."""
 BLOCK = 250
 """Number of ports of one test process."""
 

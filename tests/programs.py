@@ -92,8 +92,10 @@ def temporary_folder() -> Path:
         if len(os.fsencode(folder)) + SOCKET_OWN_PART <= SOCKET_PATH and _admits(folder):
             return Path(folder)
     who = "the user nobody (PostgreSQL refuses root)" if unprivileged() else "this user"
+    longest = SOCKET_PATH - SOCKET_OWN_PART
     raise MissingError(
-        f"In none of the folders {', '.join(folders)} can {who} start a program: set TMPDIR to a folder that allows it."
+        f"The tests need a temporary folder in which {who} can start programs, with a path of at most {longest} bytes. "
+        f"{', '.join(folders)} are no such folders: set TMPDIR to one."
     )
 
 

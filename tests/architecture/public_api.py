@@ -21,8 +21,8 @@ HEAD = """# Public API
 
 <!-- Written by `make docs`. -->
 
-A name is public if its module lists it in `__all__`, and is imported from that module. Every other name is private: it
-may change in any version. Extras are named where a module needs one.
+A name is public if its module lists it in `__all__`. Import it from that module. Every other name is private: it may
+change in any version. If a module needs an extra, its text names the extra.
 """
 
 

@@ -47,7 +47,7 @@ def prepare(variant: str, folder: Path) -> dict[str, Any]:
             SECRETS_PATH: folder / "secrets",
         }
         for old, new in moved.items():
-            text = text.replace(old, str(new))  # noqa: PLW2901 - the text is moved step by step
+            text = text.replace(old, str(new))  # noqa: PLW2901 - each round replaces one path
         (folder / "config" / name).write_text(text)
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     subprocess.run(["sh", folder / "config" / "prepare.sh"], check=True, env={**os.environ, "PATH": path})

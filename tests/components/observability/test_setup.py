@@ -46,7 +46,7 @@ def run(files: dict[str, str], server: str, recorder: Recorder, folder: Path) ->
     }
     for name, text in files.items():
         for old, new in moved.items():
-            text = text.replace(old, new)  # noqa: PLW2901 - the text is moved step by step
+            text = text.replace(old, new)  # noqa: PLW2901 - each round replaces one path
         (folder / "requests" / name).write_text(text)
     subprocess.run(["sh", folder / "requests" / SCRIPT], check=True, timeout=120, stdout=subprocess.DEVNULL)
 
