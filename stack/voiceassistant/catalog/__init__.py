@@ -1,4 +1,7 @@
-"""The catalogue of VoiceAssistant: services, dependencies, gateway and flows as data. It permits only declared calls."""
+"""The catalogue of VoiceAssistant as data: services, dependencies, gateway and flows.
+
+It permits only the declared calls.
+"""
 
 from stack.voiceassistant.catalog import conversations, dependencies, intelligence, knowledge, models
 from stack.voiceassistant.catalog.flows import FLOWS
