@@ -39,7 +39,7 @@ class Microservice(Server):
     bundle: PolicyBundle
     settings: ServiceSettings
     credentials: tuple[SecretKeys, ...] = ()
-    """Secrets for the stores that the service calls."""
+    """Secrets for the dependencies that the service calls."""
     longest_request: Duration
     """The longest deadline of the service's operations. A shutdown may have to wait for this time."""
     restart_on_policy_change: bool = False

@@ -53,7 +53,7 @@ Sentence = Annotated[str, Field(min_length=3, max_length=200)]
 
 
 class ModelUse(ClosedModel):
-    """The size of one call to a model, in tokens. The audit computes load, duration and cost from it."""
+    """The size of one call to a model. The audit computes load, duration and cost from it."""
 
     input_p95: Annotated[int, Field(ge=0)] = 0
     """Input tokens at P95."""
@@ -179,7 +179,7 @@ class Operation(Declaration):
     model_use: ModelUse | None = None
     """Size of one call of a route, unless the calls declare it."""
     default_route: RouteName | None = None
-    """For an operation that chooses a model route: the route that callers use if it does not answer."""
+    """For an operation that chooses a model route: the route that callers use if the operation does not answer."""
     saga: Saga | None = None
     """The saga that carries out the operation, if it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()

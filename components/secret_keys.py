@@ -32,8 +32,8 @@ class SecretForm(ClosedModel):
         "private-key",
         "authority",
     ]
-    """The kind decides how `voice secrets` generates and checks a value. It generates certificate, private key and
-    authority of one secret together."""
+    """The kind decides how `voice secrets` generates and checks a value. `voice secrets` generates certificate, private
+    key and authority of one secret together."""
     meaning: Sentence
     """Description of the value, shown if the value is missing or must be entered."""
     owned: bool = False

@@ -39,8 +39,8 @@ def carry_out(
 ) -> dict[str, str]:
     """Carries out a section's commands in their order, and loses the data before the first restore.
 
-    `kubectl create job` runs the command of the CronJob's pod by `run`. `kubectl wait` and `kubectl logs` need a job
-    that has succeeded.
+    For `kubectl create job` it calls `run` with the CronJob's name. `kubectl wait` and `kubectl logs` need a job that
+    has succeeded.
 
     Returns:
         The output of each job by the job's name.

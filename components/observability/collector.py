@@ -75,7 +75,7 @@ class Collector(Server):
         if needed > room.units:
             yield Conflict(
                 "backends",
-                f"the data of {self.outage} needs {needed / 2**30:.1f} GiB in each of {self.replicas} "
+                f"the data of an outage of {self.outage} needs {needed / 2**30:.1f} GiB in each of {self.replicas} "
                 f"replicas, and {FILL_LIMIT:.0%} of the disk ({self.storage}) is {room.gibibytes:.1f} GiB",
             )
 

@@ -55,7 +55,7 @@ TEXT_OF_SPANS = ("span.name", "span.status.message")
 LARGEST_MESSAGE = 800_000
 LARGEST_ATTRIBUTE = 16_384
 LONGEST_NAME = 400
-"""Characters of an attribute's name, at most 1,600 bytes. A longer one is dropped and counted."""
+"""Characters of an attribute's name, at most 1,600 bytes. The Collector drops and counts a longer one."""
 MOST_ATTRIBUTES = 64
 """Limits of a log record: a message of 800,000 bytes, and 64 attributes of 16,384 bytes. With the names and the level
 the largest record has 800,000 + 64 × (1,600 + 16,384) + 16,384 bytes, less than `LARGEST_BATCH_BYTES`. An exporter

@@ -1,8 +1,8 @@
 """Fluent Bit: reads our containers' output on every node and sends it to the Collector.
 
-A line is JSON: its message becomes the body of a log record, its other fields become attributes. The Collector removes
-duplicates and masks secrets. Namespace, pod and container come from the name of the log file, so Fluent Bit needs no
-API server and no token. While the Collector is down, lines wait on the node's disk up to a limit.
+The message of a JSON line becomes the body of a log record, and the line's other fields become attributes. The
+Collector removes duplicates and masks secrets. Namespace, pod and container come from the name of the log file, so
+Fluent Bit needs no API server and no token. While the Collector is down, lines wait on the node's disk up to a limit.
 """
 
 from __future__ import annotations

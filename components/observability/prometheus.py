@@ -47,7 +47,7 @@ LOGGED_SAMPLE_BYTES = 16
 LARGEST_BLOCK = 0.1
 """Largest share of the retention that one compacted block spans. Source: Prometheus's documentation of its storage."""
 REPLAY_RATE = Bytes("20Mi")
-"""Assumed rate of the replay: one core decodes the log and builds the head's index."""
+"""Assumed bytes per second of the replay: one core decodes the log and builds the head's index."""
 LOCAL_SERIES = 20_000
 """Room for series that arrive over OTLP and remote write, and for recorded series: as many as ten services expose."""
 

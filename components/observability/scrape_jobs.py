@@ -154,7 +154,7 @@ def probing(module: str) -> dict[str, Any]:
 
 
 def probed(prober: str, module: str, path: str = "") -> list[dict[str, Any]]:
-    """Relabelling that sends the scrape to the prober. So a target's `up` tells only if the prober answers."""
+    """Relabelling that sends the scrape to the prober. So a target's `up` shows only that the prober answers."""
     return [
         {"source_labels": ["__address__"], "target_label": "__param_target", "replacement": f"$1{path}"},
         {"source_labels": ["__address__"], "target_label": "instance"},

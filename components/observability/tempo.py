@@ -46,7 +46,7 @@ RAW_SHARE = 10
 GENERATOR_LOG = Bytes("256Mi")
 """Assumed size of the log with two hours of the metrics of sixteen services."""
 REPLAY_RATE = Bytes("50Mi")
-"""Assumed rate of the replay."""
+"""Assumed bytes per second of the replay of spans at a start."""
 PROCESSORS = ("service-graphs", "span-metrics")
 METRICS = (
     "traces_spanmetrics_calls_total",
@@ -62,7 +62,7 @@ METRICS = (
 SPAN_LABELS = ("service", "span_name", "span_kind", "status_code")
 EDGE_LABELS = ("client", "server", "connection_type")
 EXEMPLAR_LABEL = "traceID"
-"""Label of an exemplar that holds the trace's id. Over OTLP it is `trace_id`."""
+"""Label of an exemplar that holds the trace's id. Exemplars that arrive over OTLP have `trace_id` instead."""
 
 
 class Bucket(ClosedModel):

@@ -42,7 +42,8 @@ DOWN_AFTER = Duration("5s")
 FAILOVER_TIMEOUT = Duration("30s")
 """Sentinel starts a second failover after twice this time."""
 DECISION_SECONDS = (DOWN_AFTER + FAILOVER_TIMEOUT * 2).whole_seconds()
-"""Longest wait for the Sentinels at a start: two attempts. Then the server starts empty, to end the deadlock."""
+"""Longest wait for the Sentinels at a start, in seconds: until they begin a second failover. Then the server starts
+empty, to end the deadlock."""
 HANDOVER = Duration("20s")
 """Longest time of a coordinated failover, until the proxies have noticed the new primary."""
 _ASK = f"valkey-cli -e -p {PORT} --user {HEALTH_USER} --pass '' --no-auth-warning"

@@ -108,7 +108,7 @@ PLATFORM_ALERTS = (
         " > kube_horizontalpodautoscaler_spec_min_replicas",
         "15m",
         "{{ $labels.namespace }}/{{ $labels.horizontalpodautoscaler }} runs at its maximum number of replicas",
-        "If the load is real, raise the maximum in the catalogue; `voice check` tells if quota and nodes suffice",
+        "If the load is real, raise the maximum in the catalogue; `voice check` says whether quota and nodes suffice",
     ),
     _platform(
         "VolumeFilling",

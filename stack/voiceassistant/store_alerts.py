@@ -188,7 +188,7 @@ _CONSUL_ALERTS = (
         "critical",
         f"sum by (job) (consul_server_isLeader) == 0 or {_absent('consul_server_isLeader', 'consul')}",
         "2m",
-        "No Consul server is the leader, or Prometheus may not read the servers: registrations and writes fail",
+        "No Consul server is the leader, so registrations and writes fail; or Prometheus may not read the servers",
         "`consul operator raft list-peers` names the servers. If they have a leader, permit the metrics: docs/edges.md",
     ),
     platform_alert(

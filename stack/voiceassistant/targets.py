@@ -1,4 +1,4 @@
-"""The platform's targets. Each has a series, an objective, alerts and panels that judge it.
+"""The platform's targets. Each names a series, an objective, alerts and panels that judge it, or another check.
 
 `docs/targets.md` lists them, and the overview dashboard shows their panels. Tests check that each named series, alert
 and panel exists.

@@ -49,7 +49,7 @@ def trace_bytes(graph: CallGraph, environment: Environment) -> Bytes:
 
 
 def log_bytes(graph: CallGraph, environment: Environment) -> Bytes:
-    """Bytes of log lines per second: one for each execution of an operation, and one for each request at the gateway.
+    """Bytes of log lines per second: one line for each execution of an operation and for each request at the gateway.
 
     The estimate leaves out other lines of services, and all lines of stores and of the platform's own servers.
     """

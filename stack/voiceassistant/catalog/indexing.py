@@ -3,7 +3,7 @@
 Steps pass chunks and embeddings through the object storage, next to the document. The saga's journal holds only their
 names. A deletion that cannot finish restores the deleted data from the object storage.
 
-The last step deletes the objects with delete markers in a versioned bucket. Removing the markers restores the objects.
+The last step sets delete markers on the objects, in a versioned bucket. Removing the markers restores the objects.
 Later the bucket's lifecycle rule deletes marked objects permanently.
 """
 

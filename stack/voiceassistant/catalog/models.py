@@ -196,8 +196,8 @@ LLM = ModelDependency.of(
         ModelUse(input_p95=400, input_mean=200, output_max=16, output_mean=12),
         DEPLOYMENTS,
     ),
-    # Re-ranking and embeddings answer as a whole, so their first token is the whole answer. A second request follows at
-    # the P95 of their latency.
+    # Re-ranking and embeddings answer as a whole, so their first token is the whole answer. The hedge starts a second
+    # request at the P95 of their latency.
     route(
         "rerank",
         ModelRoute(

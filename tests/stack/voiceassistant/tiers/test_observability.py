@@ -474,7 +474,7 @@ def test_one_error_names_every_setting_that_needs_a_larger_disk(environment: str
     ratio, retention = "config.voiceassistant:trace_sample_ratio", "config.voiceassistant:metrics.retention"
     expected = [
         f"  {ratio}: is '100%'; Elasticsearch.streams.voice-traces: 3d of ",
-        f"  {ratio}: is '100%'; Collector.backends: the data of 30m needs ",
+        f"  {ratio}: is '100%'; Collector.backends: the data of an outage of 30m needs ",
         f"  {retention}: is '400d'; Prometheus.retention: 400d of ",
     ]
     for line, beginning in zip(said[1:], expected[-refusing:], strict=True):
