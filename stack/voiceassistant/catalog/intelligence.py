@@ -89,7 +89,7 @@ AGENT = Service(
         operation(
             "run",
             # A plan is short. If the question needs no tool, this call streams the answer at once. Its timeout is half
-            # of the 3 s of a whole answer: room for an attempt at each provider, 700 ms each until the first token.
+            # of the 3 s that a model call may take: room for 700 ms until the first token at each of two providers.
             stage(
                 hard(
                     "model-adapter.generate",
