@@ -67,7 +67,7 @@ class Exemption(ClosedModel):
 PLAIN_TEXT = Exemption(
     rule="tls",
     reason="plain text inside the cluster: network policies admit only declared callers, each with a password; "
-    "the platform does not require a certificate issuer in the cluster (decided 2026-11-30, due 2027-05-31)",
+    "the platform requires no certificate issuer (decided 2026-11-30, due 2027-05-31)",
 )
 """Exemption of a store that its callers reach without TLS."""
 
