@@ -53,7 +53,7 @@ def voice(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] =
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """Escape a character that the terminal's encoding lacks as JSON does, so that output for programs stays valid."""
+    """Replace a character that the terminal's encoding lacks by its JSON escape. JSON output stays valid."""
     import json  # noqa: PLC0415
 
     if not isinstance(error, UnicodeEncodeError):

@@ -1,4 +1,4 @@
-"""`voice explain`: a rule of the audit, or the reasons why one node may or may not call another."""
+"""`voice explain`: explains a rule of the audit, or the reasons why one service may or may not call another."""
 
 from __future__ import annotations
 

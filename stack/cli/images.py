@@ -12,7 +12,7 @@ from stack.cli.status import CLEAN, FINDINGS
 def add_to(commands: Commands) -> None:
     """Adds the commands."""
     text = "Pin every image by digest."
-    images = commands.add_parser("images", help=text, description=text).add_subparsers(required=True, metavar="DO")
+    images = commands.add_parser("images", help=text, description=text).add_subparsers(required=True, metavar="COMMAND")
     add_command(images, "lock", _lock, "Ask the registries for every digest and write images.lock.yaml.")
     add_command(images, "check", _check, "Compare images.lock.yaml with the platform; exit 1 if they differ.")
 

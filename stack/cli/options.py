@@ -25,7 +25,7 @@ def add_command(
 
 
 def path(text: str) -> Path:
-    """A path. An empty one, as of an unset variable of a shell, would be the current directory."""
+    """A path. Refuses an empty text, such as an unset shell variable, because it would mean the current directory."""
     if not text:
         raise argparse.ArgumentTypeError("is ''; expected a path")
     return Path(text)

@@ -22,7 +22,9 @@ def add_to(commands: Commands) -> None:
     text = "Generate an environment's missing secrets, ask for the values that only their owner knows, and encrypt all."
     secrets = add_command(commands, "secrets", run, text)
     secrets.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
-    secrets.add_argument("--check", action="store_true", help="write nothing; exit 1 if a secret is missing or too old")
+    secrets.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if a secret is missing, unread or too old"
+    )
     secrets.add_argument(
         "--rotate", action="append", default=[], metavar="SECRET", help="also replace every value of this secret"
     )

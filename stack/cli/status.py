@@ -3,7 +3,7 @@
 CLEAN = 0
 """All is well."""
 FINDINGS = 1
-"""The command found a breach, a difference, a missing or old secret, a broken contract, or got no answer."""
+"""The command found a breach, a difference, a missing, unread or old secret, a broken contract, or got no answer."""
 BAD_INPUT = 2
 """The command line, settings, catalogue or another input is invalid, or a file cannot be read or written."""
 DATA_AT_RISK = 3

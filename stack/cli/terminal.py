@@ -1,4 +1,4 @@
-"""Progress, colour and tables for people. A pipe gets plain text; a terminal gets colour, its width and progress."""
+"""Progress, colour and tables for people. A terminal gets colour, progress and wrapped lines, a pipe plain text."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stack.deploy.workstation import Workstation
     from stack.model.platform import Platform
 
-CONTEXT = "a context of the kubeconfig (default: a new cluster of kind)"
+CONTEXT = "a context of the kubeconfig (default: the kind cluster that `voice up` creates)"
 
 
 def add_to(commands: Commands) -> None:

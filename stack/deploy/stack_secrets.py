@@ -87,7 +87,7 @@ def write(environment: str, values: Mapping[SecretKey, str], today: date, root: 
     sys.stdout.flush()
     done = subprocess.run(command, env={**os.environ, **options}, stdout=sys.stderr, check=False)  # noqa: S603 - the user's own Pulumi
     if done.returncode or not values.keys() <= stored(environment, root):
-        accepted = f"see its message above; `pulumi stack init {environment}` creates a missing stack"
+        accepted = f"see Pulumi's message above; `pulumi stack init {environment}` creates a missing stack"
         raise InvalidInputError("pulumi config set-all", [Fault(file_of(environment), "is unchanged", accepted)])
 
 

@@ -112,7 +112,7 @@ def test_render_defaults_to_build(tmp_path: Path) -> None:
         (("conform", "file:///etc/passwd"), "URL: is 'file:///etc/passwd'; expected the address of a service's HTTP"),
         (("conform", "http://[::1"), "URL: is 'http://[::1'; expected the address of a service's HTTP port"),
         (("up", "nowhere"), "ENV: is 'nowhere'; expected one of dev, "),
-        (("images", "lok"), "DO: is 'lok'; did you mean lock? expected one of lock, check"),
+        (("images", "lok"), "COMMAND: is 'lok'; did you mean lock? expected one of lock, check"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(arguments: tuple[str, ...], said: str) -> None:

@@ -135,7 +135,7 @@ def test_an_error_of_pulumi_is_reported(project: Project) -> None:
     done = project.voice("dev")
     assert done.returncode == 2
     assert "error: no stack named 'dev' found" in done.stderr
-    assert "Pulumi.dev.yaml: is unchanged; see its message above; `pulumi stack init dev`" in done.stderr
+    assert "Pulumi.dev.yaml: is unchanged; see Pulumi's message above; `pulumi stack init dev`" in done.stderr
     assert "Traceback" not in done.stderr
 
 

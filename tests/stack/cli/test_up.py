@@ -137,7 +137,7 @@ def test_up_reports_why_the_gateway_gave_no_answer(machine: Machine) -> None:
     assert "voice: no answer to POST https://api.voicehelper.localhost/v1/login: error: no pod" in done.stderr
 
 
-def test_a_step_that_fails_ends_up_with_exit_code_2(machine: Machine) -> None:
+def test_up_stops_at_a_failed_step_with_exit_code_2(machine: Machine) -> None:
     done = machine.voice_up("up", "dev", UP="255")
     assert done.returncode == 2
     assert "pulumi up --yes --skip-preview --stack dev: ended with exit code 255; see its message above" in done.stderr
@@ -159,7 +159,7 @@ def test_down_removes_what_up_created(machine: Machine, context: list[str], last
     assert machine.log == last
 
 
-def test_every_missing_program_is_named_with_its_command(
+def test_every_missing_program_is_named_with_its_install_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")
