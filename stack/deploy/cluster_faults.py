@@ -61,7 +61,7 @@ def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator
 def _identity_faults(cluster: Cluster, stack: str, configured: str | None) -> Iterator[Fault]:
     """Refuse another cluster, because Pulumi would replace everything, volumes included.
 
-    An address does not identify a cluster.
+    The check compares the uid of `kube-system`, because another cluster can have the same address.
     """
     identifier = cluster.identifier
     if not configured:
@@ -87,7 +87,7 @@ def _operator_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
 
 
 def _growth_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
-    """A volume never shrinks, and grows only if its class allows it. Otherwise the update would fail halfway."""
+    """Refuse a volume that shrinks, or grows although its class forbids it: the update would fail halfway."""
     wanted = dict(_wanted_volumes(platform))
     growing: dict[str, list[Fault]] = {}
     for namespace in sorted({volume.namespace for volume in wanted}):

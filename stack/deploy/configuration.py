@@ -44,7 +44,7 @@ def read_configuration(choices: Choices) -> Configuration:
     faults = _secret_faults(secrets, encrypted=SECRETS in encrypted)
     return Configuration(
         source=source,
-        # No setting may be encrypted. The mask lets the parser refuse an encrypted setting without its value.
+        # No setting may be encrypted. The parser refuses an encrypted setting, and shows the mask, not the value.
         settings=parse_settings({**config, **dict.fromkeys(encrypted, "[secret]")}, stack, choices, faults),
         secrets=secrets,
         kubeconfig=cluster.get("kubeconfig"),

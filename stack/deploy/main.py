@@ -21,7 +21,7 @@ from stack.model.tenant import Tenant
 __all__ = ["deploy"]
 
 FRAMES = 10
-"""Frames of a stored stack: six belong to Pulumi, down to the class of the resource, and four to the program."""
+"""Frames of a stored call stack: six belong to Pulumi, down to the class of the resource, and four to the program."""
 
 
 def deploy(tenant: Tenant) -> None:
@@ -42,7 +42,7 @@ def deploy(tenant: Tenant) -> None:
 def short_stacks() -> Iterator[None]:
     """Limit the call stack that Pulumi stores with each resource.
 
-    Whole call stacks would be two fifths of the state of a small stack.
+    Without this limit, call stacks would fill two fifths of the state of a small Pulumi stack.
     """
     sys.tracebacklimit = FRAMES
     try:

@@ -39,8 +39,8 @@ class Operator(ClosedModel):
 
 ISTIO_INSTALL = (
     "istioctl install --set profile=minimal --set components.cni.enabled=true"
-    # Callers reach gRPC services by headless names. Without this setting the mesh applies no policy to these names, so
-    # their breakers would be missing.
+    # Callers reach a gRPC service by the name of its headless Service. Without this setting the mesh applies no policy
+    # to these names, so the breakers on such calls would be missing.
     " --set values.pilot.env.PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES=true"
 )
 OPERATORS = (

@@ -24,7 +24,7 @@ DAEMON_SETS = "/apis/apps/v1/namespaces/{}/daemonsets"
 IDLE_NETWORK = ("kube-flannel", "kube-flannel-ds")
 """Namespace and DaemonSet of flannel, which enforces no NetworkPolicy."""
 ENFORCING = ("calico-node", "canal", "cilium", "kube-router")
-"""DaemonSets that enforce NetworkPolicies in addition to flannel, in `kube-system` or in a separate namespace."""
+"""DaemonSets that enforce NetworkPolicies, alone or next to flannel, in `kube-system` or in flannel's namespace."""
 
 
 def prerequisite_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
@@ -78,6 +78,7 @@ def _priority_faults(cluster: Cluster) -> Iterator[Fault]:
         if each.get("globalDefault") and each["value"] >= LOWEST:
             name = each["metadata"]["name"]
             value = (
-                f"is the default of all pods, with the value {each['value']}: such pods displace our jobs ({LOWEST})"
+                f"is the default of all pods, with the value {each['value']}:"
+                f" pods of this class would displace our jobs, which have the value {LOWEST}"
             )
             yield Fault(f"PriorityClass {name}", value, f"expected a default below {LOWEST}")

@@ -64,10 +64,10 @@ class Target:
 def register(platform: Platform, configuration: Configuration) -> list[ComponentTree]:
     """Register every component, each tier after the tier that it depends on.
 
-    Each tier has one Pulumi resource that means "the whole tier is ready", with the name of its folder. Otherwise each
-    resource would depend on every resource of the tiers below: 10,000 dependencies in prod, and Pulumi searches each
-    for cycles. If the profile protects data, Pulumi protects and retains resources that hold data, and refuses
-    `pulumi destroy` before the first deletion.
+    Each tier has one Pulumi resource that means "the whole tier is ready". It has the name of the tier's folder.
+    Without it, each resource would depend on every resource of the tiers below: 10,000 dependencies in prod, and Pulumi
+    searches each for cycles. If the profile protects data, Pulumi protects and retains resources that hold data, and
+    refuses `pulumi destroy` before the first deletion.
     """
     provider = pulumi_kubernetes.Provider(
         "cluster",

@@ -1,4 +1,4 @@
-"""A client that asks a container registry for the digest of a tag (OCI distribution API, pull, no credentials).
+"""A client that asks a container registry for the digest of a tag (OCI distribution API, read only).
 
 It computes the digest from the manifest's bytes, so it notices a registry or proxy that claims another digest.
 """

@@ -172,7 +172,8 @@ def _check_credentials_file(_: SecretForm, value: str) -> str | None:
     file = ConfigParser(interpolation=None, default_section="")
     file.read_string(value)
     needed = {"aws_access_key_id", "aws_secret_access_key"}
-    return None if file.has_section("default") and needed <= set(file["default"]) else "lacks a key of [default]"
+    is_complete = file.has_section("default") and needed <= set(file["default"])
+    return None if is_complete else "lacks aws_access_key_id or aws_secret_access_key in [default]"
 
 
 def _check_docker_config(_: SecretForm, value: str) -> str | None:

@@ -49,9 +49,9 @@ def test_a_missing_context_is_refused_with_the_command_that_sets_it(monkeypatch:
 
 
 def test_an_unknown_context_is_refused_once_with_the_list_of_known_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert faults("prod", {**configured("prod"), CONTEXT: "absent"}, monkeypatch)[0] == (
+    assert faults("prod", {**configured("prod"), CONTEXT: "absent"}, monkeypatch) == [
         "  config.kubernetes:context: is 'absent'; expected one of test, other"
-    )
+    ]
 
 
 def test_a_stack_without_a_cluster_identifier_is_refused_with_the_command_that_sets_it(

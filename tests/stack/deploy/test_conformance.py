@@ -219,7 +219,7 @@ def line(**changes: object) -> str:
         (line(trace_id="7"), "log line 1: has a malformed trace_id"),
     ],
 )
-def test_log_lines_have_the_fields_of_the_contract(
+def test_each_field_that_a_log_line_lacks_is_named(
     text: str, said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "log").write_text(text, encoding="utf-8")

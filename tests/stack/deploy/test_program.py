@@ -325,11 +325,11 @@ def test_outputs_match_the_registered_resources(environment: str) -> None:
 
 SERVICES = tuple(service.name for service in offline("staging").microservices)
 CHANGES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
-    "the count of a fixed service": (
+    "the replicas of a service without autoscaler": (
         {"replicas": {"notification-service": {"min": 3, "max": 3}}},
         {("Deployment", "notification-service")},
     ),
-    "the least count of a scaled service": (
+    "the minimum of an autoscaler": (
         {"replicas": {"identity-service": {"min": 3, "max": 5}}},
         {("HorizontalPodAutoscaler", "identity-service")},
     ),

@@ -140,7 +140,7 @@ def test_prod_refuses_errors_of_the_audit_and_staging_does_not(monkeypatch: pyte
     assert text.startswith("Pulumi.prod.yaml: 2 faults\n")
     assert "platform → node_pool: D02 (error): " in text
     change = "change config.voiceassistant:node_pool.nodes or config.voiceassistant:node_pool.cpu"
-    assert f"{change}, or accept it in accepted_findings with a reason and a day" in text
+    assert f"{change}, or accept it in accepted_findings with a reason and an expiry day" in text
     admitted("staging", configured("staging", node_pool=SMALL_POOL), monkeypatch)
 
 

@@ -46,7 +46,7 @@ def test_consuls_key_and_tokens_have_the_formats_that_consul_expects() -> None:
     assert UUID(values["management-token"]) != UUID(values["registration-token"])
 
 
-def test_the_key_of_tokens_is_a_public_rsa_key() -> None:
+def test_the_generated_key_that_verifies_tokens_is_a_public_rsa_key() -> None:
     value = generated(secret("dev", "gateway-jwt"))["public-key"]
     key = load_pem_public_key(value.encode())
     assert isinstance(key, rsa.RSAPublicKey)
@@ -108,7 +108,11 @@ OTHER = generated(TLS.model_copy(update={"forms": FORMS}))
         ("gateway-jwt", {"public-key": GIVEN["private-key"]}, "public-key: is not the public RSA key"),
         ("alertmanager-on-call", {"webhook-url": "hidden"}, "webhook-url: is no http or https address"),
         ("tempo-object-storage", {"credentials": "hidden"}, "credentials: is not a credentials file"),
-        ("tempo-object-storage", {"credentials": "[default]\na = hidden\n"}, "credentials: lacks a key of [default]"),
+        (
+            "tempo-object-storage",
+            {"credentials": "[default]\na = hidden\n"},
+            "credentials: lacks aws_access_key_id or ",
+        ),
         (
             "notification-service-sms-provider",
             {"api-key": "hidden\t"},
