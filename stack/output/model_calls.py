@@ -30,7 +30,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _needed_speed(demand: ModelDemand) -> str:
-    """Tokens a second after the first token that the longest answer needs to meet the objective."""
+    """The speed that the longest answer needs to meet the objective, in tokens a second after the first token."""
     tokens = demand.use.output_max - 1
     if tokens < 1:
         return "–"

@@ -69,7 +69,7 @@ class Index:
 
 
 def manifest_path(component: Component) -> str:
-    """Path of a component's manifest below the output directory. Components with one name share the file."""
+    """Path of a component's manifest below the output directory. Components of the same name share one file."""
     return f"manifests/{component.folder}/{component.name}.yaml"
 
 

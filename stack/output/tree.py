@@ -33,7 +33,8 @@ def write_tree(out: Path, files: Mapping[str, str]) -> tuple[str, ...]:
     """Write `files`, including the index. Delete the files of the earlier run that are not in `files`.
 
     Returns the files and directories of somebody else. They stay. Raises `InvalidInputError` if `out` belongs to
-    somebody else, or if a file of somebody else is in the place of one of `files`. Then nothing has changed.
+    somebody else, or if a file of somebody else is in the place of one of `files`. After such an error nothing has
+    changed.
     """
     if out.exists() and not out.is_dir():
         raise _refusal(out, "is a file", "name a directory")
@@ -47,7 +48,7 @@ def write_tree(out: Path, files: Mapping[str, str]) -> tuple[str, ...]:
             return tuple(_others(out, PurePosixPath(), {*files, STAGING}))
     except BaseException:
         if is_new:
-            with suppress(OSError):  # the directory is not empty: the next run completes it
+            with suppress(OSError):  # the directory is not empty: the next run completes the tree
                 out.rmdir()
         raise
 
@@ -87,7 +88,7 @@ def _earlier_files(out: Path) -> set[str]:
     """The files of the earlier run. A directory without an index must be empty."""
     try:
         return _listed_files((out / INDEX).read_text(encoding="utf-8"))
-    except (FileNotFoundError, RecursionError, ValueError):  # a hundred thousand brackets are no index either
+    except (FileNotFoundError, RecursionError, ValueError):  # too deeply nested JSON raises RecursionError
         found = sorted(entry.name for entry in out.iterdir() if entry.name != STAGING)
     if found:
         names = ", ".join(found[:NAMED]) + (", …" if len(found) > NAMED else "")
@@ -102,7 +103,7 @@ def _refuse_occupied(out: Path, files: Mapping[str, str], earlier: set[str]) -> 
     faults = [
         Fault(str(out / path), "was not written by `voice render`, which needs this path", "move the file away")
         for path, text in files.items()
-        if (path not in earlier and _differs(out / path, text)) or _leaves(out, path)
+        if (path not in earlier and _differs(out / path, text)) or _is_obstructed(out, path)
     ]
     if faults:
         raise InvalidInputError("-o DIR", faults)
@@ -114,8 +115,8 @@ def _differs(place: Path, text: str) -> bool:
     return place.is_symlink() or not place.is_file() or place.read_bytes() != text.encode()
 
 
-def _leaves(out: Path, path: str) -> bool:
-    """True if a link or a file in the place of a directory leads out of the tree."""
+def _is_obstructed(out: Path, path: str) -> bool:
+    """True if a directory of `path` is a link, which can lead out of the tree, or is a file."""
     parents = [out / parent for parent in PurePosixPath(path).parents[:-1]]
     return any(parent.is_symlink() or (parent.exists() and not parent.is_dir()) for parent in parents)
 

@@ -72,7 +72,7 @@ class Side:
 
     resources: Resources
     measures: Measures | None
-    """`None` for a tree without `ledger.json`, which an earlier version of `voice` wrote."""
+    """`None` for a tree without `ledger.json`. Earlier versions of `voice` did not write this file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ def render_revision(revision: str, name: str, out: Path) -> None:
 
 
 def _run(revision: str, command: list[str], source: Path | None = None) -> bytes:
-    """The output of a command. With `source`, the command runs in that directory and imports only from it."""
+    """The output of a command. With `source`, the command runs in that directory, with the platform's code from it."""
     variables = dict(os.environ)
     if source:
         variables["PYTHONPATH"] = os.pathsep.join(str(source / part) for part in ("", "policies"))

@@ -37,7 +37,7 @@ def test_every_bundle_satisfies_the_published_schema() -> None:
             assert list(validator.iter_errors(service.bundle.to_document())) == []
 
 
-def test_the_schema_refuses_what_the_model_refuses() -> None:
+def test_the_schema_refuses_an_invalid_duration_and_an_unknown_key() -> None:
     validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
     document = platform("prod").microservices[0].bundle.to_document()
     document["outbound"][0]["timeout"]["attempt"] = "5"

@@ -1,4 +1,4 @@
-"""`voice explain X Y` shows the policies that permit a call, the policy that blocks it, or the line that it needs."""
+"""`voice explain X Y` shows the policies of a call, the policy that blocks it, or the line that would permit it."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_a_node_that_the_environment_leaves_out_fails_the_connection() -> None:
     )
 
 
-def test_unknown_names_are_refused_together_with_the_nearest() -> None:
+def test_unknown_names_are_refused_in_one_error_with_suggestions() -> None:
     with pytest.raises(InvalidInputError) as refusal:
         explain(platform("prod"), "rag-engin", "model-adapter.generat")
     assert "X: is 'rag-engin'; did you mean rag-engine? expected one of " in str(refusal.value)

@@ -28,7 +28,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_runbook_has_no_other_pages() -> None:
+def test_the_folder_has_only_the_pages_of_the_runbook() -> None:
     assert {path.name for path in PAGES} == {path.name for path in FOLDER.iterdir()}
 
 
@@ -94,6 +94,6 @@ def test_every_query_in_a_command_is_promql(path: Path) -> None:
     assert all(block.language in {"sh", "promql"} for block in blocks(path))
 
 
-def test_a_tenant_without_written_parts_has_its_pages() -> None:
+def test_a_tenant_without_handwritten_parts_gets_the_generated_pages() -> None:
     pages = {path.name for path, _ in runbook(toy.TENANT, [])}
     assert pages == {"alerts.md", "index.md", "orders.md", "prices.md", "stock.md"}

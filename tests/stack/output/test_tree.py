@@ -52,7 +52,7 @@ def test_files_of_somebody_else_stay_and_are_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "index",
     [
-        pytest.param("[" * 100_000, id="a hundred thousand lists"),
+        pytest.param("[" * 100_000, id="too deeply nested"),
         None,
         "",
         "[]",
@@ -181,7 +181,7 @@ def test_a_terminated_run_leaves_nothing_behind(tmp_path: Path) -> None:
         ("ascii", ("check", "prod", "--format", "json")),
     ],
 )
-def test_output_encodes_on_a_terminal_of_any_code_page(
+def test_output_is_written_in_any_encoding_of_the_terminal(
     tmp_path: Path, encoding: str, arguments: tuple[str, ...]
 ) -> None:
     (tmp_path / "build" / "dev").mkdir(parents=True)

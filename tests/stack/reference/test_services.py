@@ -23,7 +23,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Dev's bundles, as the command line renders them: a directory for each service."""
     root = tmp_path_factory.mktemp("rendered")
     command = [sys.executable, "-m", "stack.cli", "render", "dev", "-o", str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # our own
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return root / "policies"
 

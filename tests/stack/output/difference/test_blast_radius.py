@@ -108,7 +108,8 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         ),
         ["worst-case attempts on the chat flow 1 → 6"],
     ),
-    # 1 replica × a pool of 10; 0.1 cores and 64 MiB = 0.0625 GiB; 15 % of a pod of 73 USD = 10.95 USD.
+    # 1 replica × a pool of 10; 0.1 cores and 64 MiB = 0.0625 GiB. The expected scale is the minimum plus 15 % of the
+    # range, so it grows by 0.15 pods, and 0.15 × 73 USD = 10.95 USD.
     # Before: (4 + 1) × 10 connections; 2 services × 5 pods × 0.1 cores; (2.3 + 2.3) pods × 73 USD = 335.80 USD.
     "a replica": (
         WORLD,
@@ -184,7 +185,7 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         replace(WORLD, a_calls=(loop(B_CALL, at_most=3, typically=1), stage(STORE_CALL))),
         [],
     ),
-    "another name of the flow": (
+    "a renamed flow": (
         WORLD,
         replace(WORLD, flow="talk"),
         [
@@ -205,13 +206,13 @@ def test_each_change_has_exactly_its_sentences(change: str) -> None:
 
 
 def test_the_infrastructure_has_a_cost_of_its_own() -> None:
-    """The toy's store is one pod of 0.1 cores. One more costs 73 USD a month."""
+    """The toy's store is one pod that requests 0.1 cores. Each 0.1 cores cost 73 USD a month."""
 
-    def priced(pods: int) -> Platform:
+    def priced(tenths: int) -> Platform:
         site = toy.TENANT.catalogue.site.model_copy(update={"prices": PRICES})
         catalogue = toy.TENANT.catalogue.model_copy(update={"site": site})
         server = toy.PROFILE.servers["stock"]
-        sizing = server.sizing.model_copy(update={"cpu_request": Cpu(f"{pods}00m"), "cpu_limit": Cpu("1")})
+        sizing = server.sizing.model_copy(update={"cpu_request": Cpu(f"{tenths}00m"), "cpu_limit": Cpu("1")})
         servers = {"stock": server.model_copy(update={"sizing": sizing})}
         return Platform(replace(toy.TENANT, catalogue=catalogue), with_profile(toy.ENVIRONMENT, servers=servers))
 

@@ -120,13 +120,15 @@ def test_a_changed_pod_template_restarts_pods(path: str) -> None:
         (POOLER, "spec.pgbouncer.parameters.default_pool_size", "spec.pgbouncer.parameters"),
     ],
 )
-def test_fields_of_an_operators_pods_restart_them(resource: dict[str, Any], path: str, field: str) -> None:
+def test_a_changed_pod_field_of_an_operators_resource_restarts_its_pods(
+    resource: dict[str, Any], path: str, field: str
+) -> None:
     found = difference([resource], [with_field(resource, path, "other")])
     assert found.effects == (Effect(Identity.of(resource), "restart", f"its {field} changes"),)
 
 
 @pytest.mark.parametrize("name", ["agent-policy", "shared"])
-def test_changed_content_of_a_mounted_config_map_reloads(name: str) -> None:
+def test_changed_content_of_a_mounted_config_map_reloads_pods(name: str) -> None:
     found = difference([DEPLOYMENT, config_map(name, "1")], [DEPLOYMENT, config_map(name, "2")])
     assert found.effects == (Effect(AGENT, "reload", f"the content of {name} changes"),)
 
@@ -209,7 +211,7 @@ def test_removed_data_is_at_risk(resource: dict[str, Any]) -> None:
     assert difference([resource], []).data_at_risk == (Risk(Identity.of(resource), "removed"),)
 
 
-def test_a_namespace_is_removed_with_all_its_data() -> None:
+def test_a_removed_namespace_puts_its_data_at_risk() -> None:
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "data"}}
     found = difference([namespace, CLAIM], [CLAIM])
     assert found.data_at_risk == (Risk(Identity.of(namespace), "removed"),)
