@@ -1,4 +1,4 @@
-"""The metrics that deployed programs export. The names come from the programs, or from their sources with a date."""
+"""The metrics that deployed programs export. The names come from the programs, or from sources read on a stated day."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_envoy_exports_the_metrics_that_the_dashboards_name(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_sdk_reads_every_field_of_every_dashboard(environment: str) -> None:
+def test_the_sdk_of_grafana_reads_every_field_of_every_dashboard(environment: str) -> None:
     for board in boards(environment).values():
         assert decoded(board) == board
 
@@ -144,7 +144,7 @@ def test_the_panels_of_a_dashboard_do_not_overlap(environment: str) -> None:
         assert board["panels"][0]["type"] == "row"
 
 
-def test_there_is_a_dashboard_for_each_question_of_an_operator() -> None:
+def test_exactly_the_listed_dashboards_exist() -> None:
     assert {*boards()} == {
         "overview", "objectives", "service", "dependency", "gateway", "datastores", "mesh", "sagas", "models",
         "capacity",

@@ -30,7 +30,7 @@ def test_every_core_service_declares_its_features_or_the_reason_for_none() -> No
         assert bool(each.features) != bool(each.without_features), each.name
 
 
-def test_a_service_has_features_or_a_reason_for_none() -> None:
+def test_a_service_with_both_features_and_a_reason_for_none_is_refused() -> None:
     adapter = TENANT.graph.nodes["model-adapter"]
     assert isinstance(adapter, Service)
     both = service(

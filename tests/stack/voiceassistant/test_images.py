@@ -1,4 +1,4 @@
-"""Third-party images: each names a release and is used, and none comes from an abandoned catalogue."""
+"""Third-party images: each names a release and is used, and none comes from an abandoned project."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_exactly_the_listed_images_are_deployed() -> None:
     assert others == {image.reference for image in KNOWN}
 
 
-def test_every_image_names_a_release_and_none_comes_from_an_abandoned_catalogue() -> None:
+def test_every_image_names_a_release_and_none_comes_from_an_abandoned_project() -> None:
     for image in KNOWN:
         repository, _, tag = image.reference.rpartition(":")
         assert re.search(r"\d+\.\d+", tag)

@@ -41,7 +41,7 @@ def rag(**values: object) -> Change:
 
 
 def nodes(*changed: Node) -> Change:
-    """A change to these nodes. `only_callers` is dropped, because it would forbid the calls of a new service."""
+    """Replace the catalogue's nodes by these. Drop `only_callers`, which would forbid the calls of a new service."""
     catalogue = TENANT.catalogue.model_copy(update={"nodes": changed, "only_callers": {}})
     return lambda environment: (replace(TENANT, catalogue=catalogue), environment)
 

@@ -1,4 +1,4 @@
-"""The name of a store and its address decide that the platform deploys it. No other field of the declaration does."""
+"""Only the name and the address of a store decide if the platform deploys it."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Member:
     """The directory, the port and the process of one pod."""
 
     def __init__(self, root: Path, name: str, ports: dict[str, int], *changes: str) -> None:
-        """Start the process. `changes` follow the rendered lines: Valkey uses the last of two equal settings."""
+        """Start the process. `changes` follow the rendered lines: Valkey uses the last line of a repeated key."""
         self.name, self.port, self.ports, self.changes = name, ports[name], ports, changes
         self.part = name.rsplit("-", 1)[0].removeprefix("redis-")
         self.place = Place(root / name, VALKEY_PATHS)

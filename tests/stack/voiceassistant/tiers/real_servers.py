@@ -73,7 +73,7 @@ def running_valkey(
     """Run the init container's script and then Valkey, on the rendered files."""
     place = Place(root, VALKEY_PATHS)
     for file, text in files(environment, f"{name}-config").items():
-        # Valkey uses the last of two equal settings.
+        # Valkey uses the last line of a repeated key.
         moved = "\n".join((f"port {port}", "bind 127.0.0.1", *changes)) if file == "valkey.conf" else ""
         place.write(f"/etc/valkey/{file}", f"{text}{moved}\n" if moved else text)
     place.mount_secrets(name, environment, rotated)
@@ -90,7 +90,7 @@ def running_valkey(
 
 
 def refused_by_valkey(file: Path, lines: list[str], key: str, *arguments: str) -> bool:
-    """True if the server does not start on a configuration whose one key is misspelt."""
+    """True if the server does not start on a configuration with one misspelt key."""
     file.write_text(
         "\n".join(f"{key}x{line.removeprefix(key)}" if line.startswith(f"{key} ") else line for line in lines)
     )

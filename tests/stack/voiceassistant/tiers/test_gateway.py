@@ -120,7 +120,7 @@ def test_the_bodies_of_admitted_requests_fit_the_volume(environment: str) -> Non
 
 def test_two_of_three_replicas_take_the_uploads_of_slow_clients() -> None:
     plugins = {route["id"]: route["plugins"] for route in resources()["routes"]}["knowledge-service-upload"]
-    # 5/s × (25 MiB at 10 Mbit/s = 20.97 s, and 1.65 s for the answer) over the other two of three replicas.
+    # One of three replicas is missing: 5/s × (20.97 s for 25 MiB at 10 Mbit/s + 1.65 s for the answer) / 2 replicas.
     assert plugins["limit-conn"]["conn"] == 57
 
 

@@ -80,7 +80,7 @@ def test_each_breaker_that_a_bundle_assigns_to_the_mesh_has_a_destination_rule(e
 
 
 @pytest.mark.parametrize("environment", MESHED)
-def test_the_mesh_does_not_retry_calls_of_services(environment: str) -> None:
+def test_the_mesh_does_not_retry_calls_to_services(environment: str) -> None:
     silent = {
         host
         for found in of_kind(environment, "VirtualService")
@@ -172,7 +172,7 @@ def test_a_breaker_that_the_mesh_cannot_express_is_refused() -> None:
         MeshDestination(host="a.b.svc.cluster.local", http=True, circuit_breaker=breaker)
 
 
-def test_a_bulkhead_of_a_go_service_limits_requests_and_for_a_store_connections() -> None:
+def test_a_bulkhead_of_a_go_service_limits_requests_to_a_service_and_connections_to_a_store() -> None:
     read = operation("read", p95="10ms", deadline="50ms")
     calls = stage(
         hard("b.read", "idempotent", circuit_breaker="off", bulkhead=Bulkhead(max_concurrent=7)),
@@ -192,7 +192,9 @@ def test_a_bulkhead_of_a_go_service_limits_requests_and_for_a_store_connections(
     }
 
 
-def test_two_calls_of_one_host_that_disagree_are_refused_with_both_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_calls_to_one_host_with_different_policies_are_refused_with_both_paths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def other(edge: Any, site: Site, *, mesh: bool) -> Any:
         call = outbound_call(edge, site, mesh=mesh)
         if edge.call.name == "postgresql.write" and call.circuit_breaker:

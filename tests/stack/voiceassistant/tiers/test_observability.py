@@ -66,7 +66,7 @@ PROBED_IF_REPLICATED = {
     "redis-sentinel": ("voice-data", "sentinel", ""),
     "kibana": ("voice-observability", "http", "/api/status"),
 }
-"""Servers without metrics: their address, their probe module, and their HTTP path."""
+"""Server without metrics → its namespace, its probe module, and its HTTP path."""
 
 
 def prometheus(environment: str) -> Prometheus:
@@ -385,7 +385,7 @@ def test_a_label_distinguishes_replicas_and_alerts_drop_it() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_memory_is_limited_first_and_every_queue_is_bounded_and_on_disk(environment: str) -> None:
+def test_the_collector_limits_memory_first_and_every_queue_is_bounded_and_on_disk(environment: str) -> None:
     found = document(collector(environment), "collector.json")
     for pipeline in found["service"]["pipelines"].values():
         assert pipeline["processors"][0] == "memory_limiter"
@@ -412,7 +412,7 @@ def test_the_sampler_has_the_ratio_of_the_bundles_and_skips_their_services(envir
         assert told in container["env"]
 
 
-def test_queues_hold_the_longest_outage_with_a_replica_missing() -> None:
+def test_the_collectors_queues_hold_the_longest_outage_with_a_replica_missing() -> None:
     found = collector("prod")
     for backend in found.backends:
         held = found.queue(backend).units * (found.replicas - 1)

@@ -35,7 +35,7 @@ def test_sentinels_replace_a_lost_primary_which_returns_as_a_replica(tmp_path: P
 
 
 def test_all_members_restart_with_a_rotated_password_of_the_replication(tmp_path: Path) -> None:
-    """The step of docs/deploy.md: no pod is left before the first one starts with the new password."""
+    """The step of docs/deploy.md: all pods are stopped before the first pod starts with the new password."""
     with running_cache(tmp_path) as (nodes, sentinels):
         members = (*nodes, *sentinels)
         for member in members:

@@ -137,7 +137,7 @@ def test_every_user_of_elasticsearch_has_the_same_secret_at_both_ends(environmen
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_views_of_telemetry_have_their_replicas_and_disruption_budgets(environment: str) -> None:
+def test_the_user_interfaces_of_telemetry_have_their_replicas_and_disruption_budgets(environment: str) -> None:
     replicas = {Jaeger: 2, Kibana: 2, Grafana: 1}
     for kind, count in replicas.items():
         if environment == "dev" and kind is Kibana:

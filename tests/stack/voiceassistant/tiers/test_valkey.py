@@ -196,7 +196,7 @@ SCALE = 25
 
 
 async def publish(port: int, max_length: int) -> None:
-    """Publish twice as many messages as each declared stream holds, with payloads of the stated size."""
+    """Publish twice as many messages as each declared stream holds, with payloads of `PAYLOAD` bytes."""
     for event, service in PUBLISHERS.items():
         url = f"redis://{service}:{quote(password_of(f'{service}-events'))}@127.0.0.1:{port}"
         async with AsyncRedis.from_url(url) as redis:
