@@ -47,7 +47,11 @@ def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator
     with Cluster.connected(context, configuration.kubeconfig) as cluster:
         try:
             if context not in cluster.contexts:
-                yield Fault(CONTEXT, f"is {context!r}", f"expected one of {', '.join(cluster.contexts) or 'none'}")
+                yield Fault(
+                    CONTEXT,
+                    f"is {context!r}",
+                    f"expected a context of the kubeconfig: {', '.join(cluster.contexts) or 'it has none'}",
+                )
             elif faults := [*_identity_faults(cluster, stack, configuration.cluster_identifier)]:
                 yield from faults
             else:

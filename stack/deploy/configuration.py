@@ -20,15 +20,15 @@ class Configuration:
     """The settings of the stack's environment, and two things that no rendered file holds: secrets and cluster."""
 
     source: str
-    """The file, for messages."""
+    """Name of the settings file, for messages."""
     settings: Settings
     secrets: SecretValues = field(repr=False)
     kubeconfig: str | None = field(repr=False)
     """Path or text. `None` means kubectl's default."""
     context: str | None
-    """The context of the kubeconfig that names the cluster."""
+    """Name of the kubeconfig's context for the cluster. `None` if the setting is missing."""
     cluster_identifier: str | None
-    """The uid of the namespace `kube-system`, which identifies the stack's cluster."""
+    """The uid of the namespace `kube-system` in the stack's cluster. `None` if the setting is missing."""
 
 
 def read_configuration(choices: Choices) -> Configuration:

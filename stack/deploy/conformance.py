@@ -29,7 +29,7 @@ TIMEOUT = 5
 POLL = 0.1
 """Seconds between two requests to `/ready` during a drain."""
 NOTICED = 30
-"""Seconds from SIGTERM within which `/ready` must fail. A service fails it at once; a busy machine may take longer."""
+"""Seconds from SIGTERM within which `/ready` must fail. A service fails it immediately; a busy machine is slower."""
 OK, UNAVAILABLE, FAILED = 200, 503, 500
 STATUSES = {OK: ("healthy", "degraded"), UNAVAILABLE: ("unhealthy", "draining")}
 """Status code of `/ready` → the words in `status` that agree with it."""

@@ -25,7 +25,7 @@ from stack.model.platform import Platform
 __all__ = ["resource_type"]
 
 WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
-"""Kinds whose pods Pulumi waits for. If they started before their dependencies, the wait would time out."""
+"""Kinds whose pods Pulumi waits for. If the pods started before their dependencies, the wait would time out."""
 FORCE = {"pulumi.com/patchForce": "true"}
 """Overwrite declared fields that somebody changed by hand. Without this annotation the update would fail."""
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
@@ -51,7 +51,7 @@ class Target:
     """Registered namespaces by name."""
 
     def keeps(self, resource: Mapping[str, Any]) -> bool | None:
-        """True if Pulumi must not replace or delete the resource, and must leave it in place on removal.
+        """True if Pulumi must not replace or delete the resource, even after the program no longer declares it.
 
         `None` means no.
         """

@@ -68,7 +68,7 @@ def overdue(platform: Platform, age: Duration, today: date) -> Iterator[str]:
 
 
 def write(environment: str, values: Mapping[SecretKey, str], today: date, root: Path = ROOT) -> None:
-    """Let Pulumi encrypt all values into the environment's file at once, and record the day for each secret.
+    """Let Pulumi encrypt all values into the environment's file in one step, and record the day for each secret.
 
     The values are passed in environment variables, which only the same user can read. Every user can read arguments.
     Raises `InvalidInputError` if Pulumi is missing or fails.

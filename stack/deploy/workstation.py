@@ -42,7 +42,10 @@ class Workstation:
         self.context = context or f"kind-{KIND_CLUSTER}"
 
     def require(self, *, builds_image: bool) -> None:
-        """Raise `InvalidInputError` with every program that is missing and a command that installs it."""
+        """Set Pulumi's environment variables that the user has not set, if this machine has all that is needed.
+
+        Raises `InvalidInputError` with every missing program and its install command, or for a missing `--image`.
+        """
         needed = ["pulumi", "kubectl"]
         needed += ["kind", "docker"] if self.owns_cluster else ["docker"] if builds_image else []
         faults = [

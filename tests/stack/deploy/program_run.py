@@ -171,7 +171,7 @@ def run_program(
 def admitted(
     stack: str, config: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, *, cluster: Mapping[str, Any] = CLUSTER
 ) -> Platform:
-    """The platform that the program would register. `test_program.py` registers platforms, which takes seconds each."""
+    """The platform that the program would register. The run registers nothing, because that takes seconds."""
     platforms: list[Platform] = []
 
     def register(platform: Platform, _: object) -> list[object]:

@@ -50,7 +50,7 @@ def test_a_missing_context_is_refused_with_the_command_that_sets_it(monkeypatch:
 
 def test_an_unknown_context_is_refused_once_with_the_list_of_known_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert faults("prod", {**configured("prod"), CONTEXT: "absent"}, monkeypatch) == [
-        "  config.kubernetes:context: is 'absent'; expected one of test, other"
+        "  config.kubernetes:context: is 'absent'; expected a context of the kubeconfig: test, other"
     ]
 
 

@@ -169,7 +169,7 @@ def test_claims_are_created_before_their_stateful_set(environment: str) -> None:
     assert looked_for > 0
 
 
-def test_the_state_keeps_a_short_stack_of_each_resource() -> None:
+def test_the_state_keeps_a_short_call_stack_of_each_resource() -> None:
     assert {found.frames for found in deployed("dev").kubernetes} <= set(range(1, FRAMES))
     assert not hasattr(sys, "tracebacklimit")
 
