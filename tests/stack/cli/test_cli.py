@@ -43,7 +43,7 @@ def test_render_prints_a_table_and_one_closing_line(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_render_lists_exemptions_and_images_when_asked() -> None:
+def test_verbose_render_lists_exemptions_and_images_without_a_digest() -> None:
     exemptions = [(found.name, each) for found in platform("prod").components for each in found.exemptions]
     lines = voice("render", "prod", "-v").stdout.splitlines()
     for name, exemption in exemptions:

@@ -59,7 +59,7 @@ def test_one_page_answers_who_calls_a_node_and_what_happens_without_it(node: obj
     assert "## Who is notified" in text
 
 
-def test_the_outage_of_model_adapter_reaches_the_routes_that_need_answers() -> None:
+def test_an_outage_of_model_adapter_fails_only_the_routes_without_a_fallback() -> None:
     found = {each.route: each for each in impact(TENANT.graph, TENANT.graph.nodes["model-adapter"]).routes}
     assert {name for name, each in found.items() if each.fails} == {
         "ai-orchestrator-task",

@@ -15,7 +15,7 @@ from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, run
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
 ITERATIONS = "-iter 600000"
-"""openssl's slow derivation of a key: it costs each of some sixty calls 0.2 s, so the tests use one iteration."""
+"""openssl derives a key slowly: 0.2 s in each of about sixty calls. So the tests use one iteration."""
 DUMPS = "/var/backups/postgresql"
 COUNT = "SELECT count(*), coalesce(sum(id), 0) FROM kept"
 
@@ -60,7 +60,7 @@ def test_a_dump_is_restored_after_a_wipe(server: Postgresql) -> None:
     assert {service: server.sql(COUNT, role=service) for service in SERVICES} == before
 
 
-def test_the_commands_of_the_document_restore_what_was_lost(server: Postgresql) -> None:
+def test_the_commands_of_the_document_restore_lost_rows(server: Postgresql) -> None:
     before = fill(server)
 
     def lose() -> None:

@@ -252,7 +252,7 @@ def built(*routes: Operation) -> list[ApisixGateway]:
     return [component for component in components if isinstance(component, ApisixGateway)]
 
 
-def test_policies_that_the_gateway_cannot_express_are_refused_for_all_routes_at_once() -> None:
+def test_policies_that_the_gateway_cannot_express_are_refused_for_all_routes_in_one_error() -> None:
     adaptive = RateLimit(limit=Adaptive(min_rate=Rate("1/s"), max_rate=Rate("9/s"), burst=9))
     redis = soft("redis.read", "limits then per node", circuit_breaker="off")
     calls = (redis, hard("a.read", "idempotent"))

@@ -141,7 +141,7 @@ def test_events_survive_a_killed_server(tmp_path: Path) -> None:
         assert consumer.xack("message.created", "analytics-service", event) == 1
 
 
-def test_publishers_append_and_consumers_read_their_declared_events(tmp_path: Path) -> None:
+def test_publishers_and_consumers_have_only_the_rights_for_their_declared_events(tmp_path: Path) -> None:
     port = free_port()
     with running_valkey("prod", "events", tmp_path, port):
         publisher = connected(port, "conversation-service", "events")
