@@ -1,4 +1,4 @@
-"""`python -m bench.failover`: longest gap between two acknowledged writes through HAProxy, for each end of a primary.
+"""`python -m bench.failover`: longest gap between two acknowledged writes through HAProxy when a primary stops.
 
 Real Valkey servers, Sentinels and HAProxy run with the rendered files, on loopback. The goal is Sentinel's `down-after`
 and 5 s more. The bench also counts acknowledged writes that were lost: an orderly restart may lose none.
@@ -41,7 +41,7 @@ def main() -> int:
         print("haproxy is not on PATH: install the system's package", file=sys.stderr)
         return 2
     found = {name: [_measure(Path(haproxy), end) for _ in range(rounds)] for name, end in ENDS.items()}
-    print(f"| end of the primary | gaps in seconds | lost writes | goal: {GOAL:.0f} s |\n|---|---|---|---|")
+    print(f"| how the primary stops | gaps in seconds | lost writes | goal: {GOAL:.0f} s |\n|---|---|---|---|")
     for name, measured in found.items():
         gaps = ", ".join(f"{each.gap:.1f}" for each in measured)
         met = "met" if max(each.gap for each in measured) <= GOAL else "missed"

@@ -65,7 +65,10 @@ class TimedStore:
 
 
 def ours(port: int, directory: Path, store: TimedStore | None = None) -> AsyncOpenAI:
-    """The SDK over `ModelTransport`, with cooldowns, a breaker, and both budgets in this process or in `store`."""
+    """The SDK over `ModelTransport`, with cooldowns, a breaker, and two token budgets.
+
+    `store` counts the tokens of the budgets. Without `store` this process counts them.
+    """
     (directory / FILE_NAME).write_text(json.dumps(_bundle(port, directory).to_document()))
     models = ModelRuntime(Runtime.load(directory), stores={STORE: store} if store else None)
     http = httpx.AsyncClient(transport=ModelTransport(models, ROUTE))

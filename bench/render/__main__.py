@@ -25,7 +25,9 @@ COUNTS = (16, 160, 1600)
 def main() -> None:
     """Prepare the inputs, measure, print the table, and compare the outputs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="rounds with 16 services; more services get a third")
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="rounds with 16 services; more services: a third, at least 3"
+    )
     rounds: int = parser.parse_args().rounds
     peers.install()
     memory = Path("/dev/shm")  # noqa: S108 - the bench creates a directory in it

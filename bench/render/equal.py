@@ -2,7 +2,7 @@
 
     python -m bench.render.equal OUT...
 
-OUT is a directory of YAML files. If there is a file `OUT.stdout`, that file is read instead.
+OUT is a directory of YAML files. If there is no such directory, the file `OUT.stdout` is read.
 """
 
 from __future__ import annotations

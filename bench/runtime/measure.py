@@ -19,7 +19,7 @@ ROUNDS = 60
 CALLS = 400
 """Number of calls in one slice. Most slices take less than a millisecond."""
 HIGHEST_LOAD = 0.5
-"""If other programs load a core more than this, the benchmark does not judge its goals."""
+"""If the load average of other programs exceeds this value per core, the benchmark does not judge its goals."""
 
 
 @dataclass(frozen=True)

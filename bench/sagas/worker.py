@@ -1,4 +1,4 @@
-"""One process of the bench: runs sagas of four steps that do nothing, as many at once as the engine allows.
+"""One process of the bench: runs `AT_ONCE` sagas at a time, each with four steps that do nothing.
 
     python -m bench.sagas.worker sqlite|postgresql|temporal ADDRESS SECONDS
 

@@ -1,8 +1,8 @@
-"""One of several processes that send requests to one limit as fast as they can, after a line on standard input.
+"""One of several processes that send requests to one limit as fast as they can. Each waits for a line on stdin first.
 
-The process prints how many requests the limit admitted, and the times of the first and last requests and answers. The
-store runs on the same machine and has the same clock. So the store decides each request between the two printed times,
-however busy the machine is.
+The process prints how many requests the limit admitted. It also prints the times of its start, its first answer, its
+last request and its last answer. The store runs on the same machine and has the same clock. So the store decides each
+request after the printed start and before the printed last answer, however busy the machine is.
 """
 
 from __future__ import annotations

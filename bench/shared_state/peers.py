@@ -10,8 +10,8 @@ from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimite
 from bench.shared_state.ours import LIMIT, Check
 
 EXACT = 100
-"""Admissions per minute of the moving window of the library limits. It is exact, and its cost grows with its
-entries."""
+"""Limit of the moving window of the library `limits`, in admissions per minute. The limit is small, because this window
+stores each admission, so the cost of a check grows with the limit."""
 
 
 def cases(url: str) -> dict[str, Check]:
