@@ -436,7 +436,7 @@ def _of_valkey(severity: str = "warning", host: str = "redis-node-0") -> list[La
 
 
 def _primary(replicas: int) -> Series:
-    """A primary of the cache with `replicas` replicas, one replica, and the server of `events` without a replica."""
+    """Three servers: the cache's primary with `replicas` replicas, one of its replicas, and `events` with none."""
     return (
         _valkey("redis_connected_slaves", f"{replicas}x30")
         | _valkey("redis_instance_info", "1x30", role="master")
@@ -459,7 +459,7 @@ def _memory(used: int) -> Series:
 
 
 def _consul(metric: str, *values: str, **labels: str) -> Series:
-    """The servers' series, in their order."""
+    """One series for each of `values`: the first is of the server consul-0."""
     return _joined(
         *(
             _series(metric, value, job="consul", namespace="voice-data", pod=f"consul-{index}", **labels)
@@ -559,7 +559,10 @@ def _chunks(part: str, objective: str, within: int) -> Series:
 
 
 def _model_calls(**of_a_thousand: int) -> Series:
-    """A thousand successful calls a minute of one route. `cut` adds cut calls; other keywords count some calls."""
+    """A thousand successful calls a minute of one route, and further counts a minute.
+
+    `cut` adds calls of the kind `cut`. Any other keyword `NAME` is the counter `voice_model_NAME_total`.
+    """
     calls = _adapter("voice_model_calls_total", "0+1000x60", **GENERATE, kind="successful")
     for name, count in of_a_thousand.items():
         if name == "cut":
@@ -920,4 +923,6 @@ CASES: dict[tuple[str, str | None], Case] = {
         _platform("critical", **NOTIFIER),
     ),
 }
-"""Alert and its own severity → its case. The silent series differ only slightly from the firing ones."""
+"""Name and severity of an alert → its case. The severity is `None` if it depends on the service of the alert.
+
+The silent series differ only slightly from the firing ones."""

@@ -116,7 +116,8 @@ class Cluster:
     def apply(self, tree: Path, over: Sequence[Document] = ()) -> Applied:
         """Applies every object below `tree`, server-side, with strict field validation.
 
-        A StatefulSet that is also in `over` keeps its volume templates from there, because nothing can change these.
+        If a StatefulSet is also in `over`, its volume templates come from `over`, because the API server refuses to
+        change them.
         """
         objects = manifests.with_volume_templates(manifests.read(tree), over)
         with tempfile.TemporaryDirectory(prefix="manifests-") as folder:

@@ -1,4 +1,4 @@
-"""kubectl, with which users apply manifests, as the client of the control plane."""
+"""Runs kubectl, the client with which users apply manifests, on the control plane."""
 
 import json
 import os
@@ -64,7 +64,7 @@ class Kubectl:
 
     @contextmanager
     def watching(self, kind: str) -> Iterator[list[Object]]:
-        """Records every state of the objects of a kind within the context. The list has the states after its end.
+        """Records every state of the objects of a kind within the context. The list is filled when the context ends.
 
         Raises:
             KubectlError: the watch ended before the context.

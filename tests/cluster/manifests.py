@@ -43,7 +43,7 @@ def read(tree: Path) -> list[Document]:
 
 
 def with_volume_templates(documents: Sequence[Document], deployed: Iterable[Document]) -> list[Document]:
-    """`documents` with the volume templates of deployed StatefulSets, because nothing can change these templates."""
+    """`documents` with the volume templates of deployed StatefulSets, which the API server refuses to change."""
     sets = {identity(each.content): each.content for each in deployed if each.content["kind"] == "StatefulSet"}
     return [_with_templates(each, sets.get(identity(each.content))) for each in documents]
 

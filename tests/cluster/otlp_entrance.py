@@ -118,7 +118,7 @@ class OtlpEntrance:
     """An HTTP server that receives OTLP requests and stores their log records in Elasticsearch.
 
     Attributes:
-        refused: why requests or documents were refused.
+        refused: the error of each refused request or document.
     """
 
     def __init__(self, port: int, url: str) -> None:

@@ -33,7 +33,7 @@ def test_alertmanager_accepts_the_configuration(environment: str, amtool: Path, 
     assert check(amtool, written(environment, tmp_path)) == 0
 
 
-def test_every_key_misspelt_is_refused(amtool: Path, tmp_path: Path) -> None:
+def test_each_key_is_refused_when_it_is_misspelt(amtool: Path, tmp_path: Path) -> None:
     file = written("prod", tmp_path)
     document = json.loads(file.read_text())
     accepted = []

@@ -93,7 +93,7 @@ def test_the_collector_accepts_the_configuration(environment: str, collector: Pa
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_every_key_misspelt_is_refused(collector: Path, tmp_path: Path) -> None:
+def test_each_key_is_refused_when_it_is_misspelt(collector: Path, tmp_path: Path) -> None:
     place = moved("dev", tmp_path / "place")
     document = json.loads(place.config.read_text())
     accepted = []
@@ -183,7 +183,7 @@ def _place(tmp_path: Path) -> Place:
     return moved("prod", tmp_path / "place")
 
 
-def test_accepted_data_reaches_the_backends_after_they_and_the_collector_stopped(
+def test_accepted_data_survives_a_restart_of_the_backends_and_of_the_collector(
     collector: Path, place: Place, tmp_path: Path
 ) -> None:
     sent: dict[str, set[str]] = {signal: set() for signal in otlp.SIGNALS}

@@ -115,7 +115,7 @@ def test_every_workload_becomes_ready(ready: Deployed) -> None:
     assert unready(live) == []
 
 
-def test_every_pod_is_admitted_under_restricted(ready: Deployed) -> None:
+def test_every_pod_except_node_agents_is_admitted_under_restricted(ready: Deployed) -> None:
     levels = {
         namespace["metadata"]["name"]: namespace["metadata"]["labels"].get("pod-security.kubernetes.io/enforce")
         for namespace in ready.cluster.kubectl.objects("namespaces")

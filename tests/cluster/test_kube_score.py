@@ -62,7 +62,7 @@ def test_kube_score_finds_nothing_in_our_services(kube_score: Path, rendered: Ca
     services = "\n---\n".join(document.text for document in documents)
     assert "kube-score/" not in services, "no check may be ignored"
     assert {found.check for found in score(kube_score, services)} == DECIDED.keys(), (
-        "a finding, or a decision without one"
+        "an undecided finding, or a decision without a finding"
     )
 
 

@@ -52,7 +52,7 @@ def schemas(start_cluster: StartCluster, tmp_path_factory: pytest.TempPathFactor
 
 
 def strict(schema: Schema) -> Schema:
-    """The schema without fields that it does not name. A text with the format `int-or-string` may be a number."""
+    """The schema, which then refuses every field that it does not name. A text of `int-or-string` may be a number."""
     if schema.get("format") == "int-or-string":
         return ANY_TEXT_OR_NUMBER
     found = {key: value for key, value in schema.items() if not key.startswith("x-")}
@@ -91,7 +91,7 @@ def references(node: Any) -> Iterator[str]:
 
 
 def faults(kubeconform: Path, schemas: Path, *arguments: str | Path, text: str = "") -> tuple[int, list[str]]:
-    """How many resources are valid, and the message of each other one."""
+    """The number of valid resources, and the message about each invalid resource."""
     location = f"{schemas}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
     command = [kubeconform, "-strict", "-summary", "-output=json", f"-schema-location={location}", *arguments]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
@@ -100,7 +100,7 @@ def faults(kubeconform: Path, schemas: Path, *arguments: str | Path, text: str =
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_it_accepts_every_manifest(
+def test_kubeconform_accepts_every_manifest(
     environment: str,
     kubeconform: Path,
     schemas: Path,
@@ -114,7 +114,9 @@ def test_it_accepts_every_manifest(
     report(f"kubeconform: {valid} manifests of {environment} are valid")
 
 
-def test_it_refuses_a_misspelt_field(kubeconform: Path, schemas: Path, rendered: Callable[[str], Path]) -> None:
+def test_kubeconform_refuses_a_misspelt_field(
+    kubeconform: Path, schemas: Path, rendered: Callable[[str], Path]
+) -> None:
     (disruption,) = (
         each.content
         for each in read(rendered("prod"))

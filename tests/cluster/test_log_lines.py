@@ -105,7 +105,7 @@ KINDS: dict[str, Kind] = {
         "dots",
         {"a.b.c": "1", "a.b": "2", ".x.": "3", "a..b": "4"},
     ),
-    "a name of nothing": Kind('{"message": "nameless", "": 1}', "nameless", {"_": "1"}),
+    "an empty name": Kind('{"message": "nameless", "": 1}', "nameless", {"_": "1"}),
     "a name of spaces": Kind('{"message": "blank", "\u2003 ": 1}', "blank", {"_": "1"}),
     "a name above the limit": Kind(
         json.dumps({"message": "long", "n" * 401: 1, "n" * 400: 2}), "long", {"n" * 400: "2"}, 1
@@ -125,7 +125,7 @@ KINDS: dict[str, Kind] = {
         for line in range(25)
     },
 }
-"""More names of fields than the thousand that an index maps are among them."""
+"""The lines have more than 1,000 names of fields: an index maps 1,000 fields, by Elasticsearch's default."""
 
 
 def request_of(lines: list[str]) -> bytes:
@@ -181,7 +181,10 @@ def test_each_line_arrives_whole_or_is_counted_as_dropped(collector: Path, elast
 
 
 def record(document: dict[str, Any]) -> Record:
-    """Message, attributes and count of a document, without the pod's attributes and those above the limit."""
+    """Message, attributes besides the pod's, and count of dropped attributes of a document.
+
+    If the document has the greatest number of attributes, this function checks them and returns none.
+    """
     attributes, dropped = document["attributes"], document.get("dropped_attributes_count", 0)
     pod, own = attributes.items() & POD.items(), attributes.items() - POD.items()
     if len(attributes) == MOST_ATTRIBUTES:

@@ -64,7 +64,7 @@ def test_promtool_accepts_configuration_and_rules(environment: str, promtool: Pa
 
 
 @pytest.mark.parametrize(("kind", "name"), [("config", "prometheus.json"), ("rules", "rules.json")])
-def test_every_key_misspelt_is_refused(kind: str, name: str, promtool: Path, tmp_path: Path) -> None:
+def test_each_key_is_refused_when_it_is_misspelt(kind: str, name: str, promtool: Path, tmp_path: Path) -> None:
     written("prod", tmp_path)
     file = tmp_path / name
     document = json.loads(file.read_text())
@@ -99,7 +99,8 @@ def test_an_alert_fires_for_one_case_and_stays_silent_for_the_other(
     written("prod", tmp_path)
     document = {
         "rule_files": [str(tmp_path / "rules.json")],
-        # Without an order an alert could read a series that its rule recorded one interval, up to ten minutes, before.
+        # Without this order promtool could evaluate an alert before the recording rule that the alert reads. The alert
+        # would then read a value of the previous interval, which is up to ten minutes old.
         "group_eval_order": [group.name for group in declared("prod").groups],
         # promtool evaluates every rule at every step, so a test of hours needs long steps.
         "evaluation_interval": "10m" if "h" in case.at else "1m",

@@ -92,7 +92,7 @@ class Writer:
             self.acknowledged[key] = time.monotonic()
 
     def written_after(self, moment: float) -> bool:
-        """True if a write has been acknowledged since then."""
+        """True if a write was acknowledged after `moment`, a time of `time.monotonic`."""
         return max(self.acknowledged.values(), default=0) > moment
 
     def lost(self) -> dict[str, float]:

@@ -90,7 +90,7 @@ class Server:
         (folder / "..data_tmp").replace(folder / "..data")
 
     def permit(self) -> None:
-        """Run the operator's command in the container."""
+        """Run `permit.sh`, which an operator runs in the container."""
         variables = {"CONSUL_HTTP_ADDR": self.url, "PATH": f"{self.program.parent}:{os.environ['PATH']}"}
         script = self.place.inside(f"{SERVICES_PATH}/permit.sh")
         subprocess.run(["/bin/sh", str(script)], check=True, capture_output=True, env=variables)

@@ -118,7 +118,7 @@ def answer(server: Server, path: str, token: str) -> Any:
 
 
 def catalogue(server: Server, token: str) -> dict[str, Any]:
-    """Each service with its gRPC and HTTP address, Consul itself included."""
+    """Each service with its gRPC and HTTP address, without Consul itself."""
     found = {}
     for name in answer(server, "catalog/services", token).keys() - {"consul"}:
         (entry,) = answer(server, f"catalog/service/{name}", token)
@@ -260,7 +260,7 @@ def test_a_server_with_another_gossip_key_cannot_join(consul: Path, servers: lis
     assert {member["Addr"] for member in members} == {server.address for server in servers}
 
 
-def test_two_of_three_servers_continue(servers: list[Server], keys: Keys) -> None:
+def test_two_of_three_servers_accept_writes_after_the_loss_of_the_leader(servers: list[Server], keys: Keys) -> None:
     leader = servers[0].ask("status/leader")[1].partition(":")[0]
     (lost,) = (server for server in servers if server.address == leader)
     left = [server for server in servers if server is not lost]

@@ -32,7 +32,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def send(url: str, method: str, path: str, body: object = None) -> tuple[bool, int]:
-    """True if `curl --fail` succeeds, as the scripts call it, and the status of the answer."""
+    """Send a request with `curl --fail`, as the scripts do. Returns true if curl succeeds, and the answer's status."""
     command = [
         "curl",
         "--silent",

@@ -1,4 +1,6 @@
-"""A replacement of Pulumi's Python language host, which no package registry has. It uses the Automation API's server.
+"""Replaces Pulumi's Python language host, because no package registry has that program.
+
+This program uses the server of the Automation API.
 
 The engine starts this program as `pulumi-language-python`, reads the printed port, and lets it run the project.
 """

@@ -64,7 +64,7 @@ def test_a_second_update_changes_nothing(deployed: Deployed) -> None:
     assert deployed.stack.run("up") == []
 
 
-def test_a_refresh_finds_nothing(deployed: Deployed) -> None:
+def test_a_refresh_finds_no_difference(deployed: Deployed) -> None:
     assert deployed.stack.run("refresh") == []
     assert deployed.stack.run("up") == []
 
