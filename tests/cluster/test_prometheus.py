@@ -150,7 +150,7 @@ kube_pod_container_status_restarts_total{{namespace="voice-apps",pod="rag-engine
 
 @contextmanager
 def target() -> Iterator[int]:
-    """Metrics of agent-engine, half of whose requests fail, and of kube-state-metrics, which reports on another pod."""
+    """Serves metrics of agent-engine, where half of the requests fail, and a series that kube-state-metrics exports."""
     asked = [0]
 
     class Handler(BaseHTTPRequestHandler):
