@@ -5,10 +5,10 @@ from __future__ import annotations
 from voice_policies.measure import Duration
 
 IDLE_TIMEOUT = Duration("60s")
-"""A gateway, a proxy or a client closes a connection to a server that has carried no request for this long."""
+"""The time without a request after which a gateway, a proxy or a client closes a connection to a server."""
 KEEP_ALIVE = Duration("75s")
-"""A server closes a connection that has carried no request for this long: later than `IDLE_TIMEOUT`, so that no request
-is sent on a connection that the server is closing."""
+"""The time without a request after which a server closes a connection. It is longer than `IDLE_TIMEOUT`, so that no
+client sends a request on a connection that the server is closing."""
 PING_INTERVAL = Duration("20s")
 """A server sends a ping this often on a WebSocket, and waits as long for the answer: uvicorn's default."""
 STREAM_IDLE_TIMEOUT = Duration("60s")

@@ -13,7 +13,7 @@ from voice_policies.names import TextPattern
 from voice_policies.policy import Policy
 
 DegradationLevel = Literal["normal", "partial", "full"]
-"""`normal`: every feature. `partial`: costly features off. `full`: the core alone."""
+"""How many features a service leaves out. `normal`: none. `partial`: the costly ones. `full`: all but the core."""
 
 
 class DegradationTrigger(Policy):

@@ -90,7 +90,8 @@ OBJECTIVE_ALERTS = (
         expression="operation:failures:budget unless on (job, operation) voice_operation_requests_total"
         " and on (job) up == 1",
         lasting=Duration("15m"),
-        summary=f"{_OPERATION} is declared, but its service does not count the requests, so no alert can fire",
+        summary=f"{_OPERATION} is declared, but its service does not count the requests,"
+        " so no alert on this operation can fire",
         action="Compare the service's /metrics with docs/metrics.md: a renamed label or operation is the usual cause",
     ),
     *SERVER_OUTAGES.alerts(

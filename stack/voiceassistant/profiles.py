@@ -15,7 +15,7 @@ from components.observability.jaeger import TRACES
 from stack.model.profile import N_PLUS_ONE, DatabaseLimits, Defaults, MetricsStorage, Profile, ProfileName, ServerSize
 from stack.voiceassistant import accepted, site
 
-BLOCKS = "blocks"
+BLOCKS = "tempo-blocks"
 """Tempo's stream of traces, for comparisons with last week."""
 
 

@@ -188,7 +188,7 @@ _CONSUL_ALERTS = (
         "critical",
         f"sum by (job) (consul_server_isLeader) == 0 or {_absent('consul_server_isLeader', 'consul')}",
         "2m",
-        "No Consul server is the leader, so registrations and writes fail; or Prometheus may not read the servers",
+        "Consul has no leader, so registrations and writes fail; or Prometheus is not permitted to read its metrics",
         "`consul operator raft list-peers` names the servers. If they have a leader, permit the metrics: docs/edges.md",
     ),
     platform_alert(

@@ -49,6 +49,12 @@ def summary(documented: griffe.Object | griffe.Alias) -> str:
     return re.split(r"(?<=\.)\s", _paragraph(documented), maxsplit=1)[0]
 
 
+def _public_object(module: griffe.Module, name: str) -> griffe.Object | griffe.Alias:
+    """The object of a public name. In griffe a submodule of the same name hides the name that its package imports."""
+    found: griffe.Object | griffe.Alias = module[name]
+    return found[name] if found.is_module and name in found.members else found
+
+
 def document() -> str:
     """The content of docs/api.md."""
     return "\n".join(_lines())
@@ -63,7 +69,7 @@ def _lines() -> Iterator[str]:
             yield "| name | meaning |"
             yield "|---|---|"
             for name in sorted(map(str, module.exports or ())):
-                yield f"| `{name}` | {summary(module[name]).replace('|', '&#124;')} |"
+                yield f"| `{name}` | {summary(_public_object(module, name)).replace('|', '&#124;')} |"
             yield ""
 
 

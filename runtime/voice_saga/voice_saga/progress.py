@@ -11,8 +11,8 @@ from voice_saga.definition import Plan
 from voice_saga.errors import TooLargeError
 
 State = Literal["running", "waiting", "compensating", "parked", "completed", "compensated", "abandoned"]
-"""`waiting`: the saga waits for an event. `parked`: the saga stops until an operator resumes, compensates or abandons
-it."""
+"""The state of a saga. `waiting`: the saga waits for an event. `parked`: the saga stops until an operator resumes,
+compensates or abandons it."""
 ENDED: frozenset[State] = frozenset({"completed", "compensated", "abandoned"})
 EntryKind = Literal[
     "started",
@@ -30,7 +30,8 @@ EntryKind = Literal[
     "compensated",
     "abandoned",
 ]
-"""`left`: a worker that knows only older versions leaves the saga to a worker with a newer version."""
+"""The kind of a transition. `left`: a worker that knows only older versions leaves the saga to a worker with a newer
+version."""
 INTERVENTIONS: dict[EntryKind, str] = {
     "resumed": "resumed",
     "compensating": "compensated",
