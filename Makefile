@@ -64,7 +64,7 @@ engine-faults: $(READY) ## Interrupt updates of the toy tenant by Pulumi's engin
 fuzz: $(READY) ## Change 10,000 files of settings and catalogues at random, and count the exit codes of voice check
 	$(BIN)/python -m tests.fuzz 10000
 
-bench: $(READY) ## Measure rendering, the audit, the runtime, a gRPC call, a model call, distributed limits, sagas, and comparable tools
+bench: $(READY) ## Measure rendering, the audit, the runtime, a gRPC call, a model call, distributed limits, sagas and the cache's failover, beside comparable tools
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.audit
 	$(BIN)/python -m bench.runtime

@@ -72,7 +72,7 @@ def retries(call: OutboundCall) -> int:
     return call.max_attempts - 1 if call.enforced_by.retry == "grpc" else 0
 
 
-def test_the_real_services_have_calls_of_both_kinds() -> None:
+def test_the_real_services_have_calls_with_and_without_a_retry() -> None:
     assert {retries(call) for _, call in CALLS} == {0, 1}
 
 

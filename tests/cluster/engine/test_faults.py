@@ -88,7 +88,7 @@ def test_a_cluster_that_does_not_answer_is_refused(deployed: Deployed) -> None:
         assert "config.kubernetes:context: is 'test', and its cluster does not answer" in deployed.refusal()
 
 
-def test_adding_and_removing_a_service_restarts_no_other_service(deployed: Deployed) -> None:
+def test_adding_and_removing_a_service_restarts_only_its_store(deployed: Deployed) -> None:
     project, stack = deployed.site.project, deployed.stack
     project.replace("toy.py", "NODES = (toy.ORDERS, toy.PRICES, toy.STOCK)\n", PARCELS)
     stack.configure({}, {"parcels-stock": {"password": "new"}})
