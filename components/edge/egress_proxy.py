@@ -9,7 +9,17 @@ from typing_extensions import override
 from voice_policies import Duration
 
 from components.container import Container
-from components.edge.envoy import LIVE_PATH, METRICS_PATH, READY_PATH, STATUS_PORT, AllowList, configuration
+from components.edge.envoy import (
+    ALLOW_LISTS_PATH,
+    FILE_NAME,
+    LIVE_PATH,
+    METRICS_PATH,
+    READY_PATH,
+    STATUS_PORT,
+    AllowList,
+    allow_list_files,
+    bootstrap,
+)
 from components.files import file_text
 from components.network_policy import AddressBlock
 from components.node import Replicas
@@ -24,10 +34,9 @@ from components.workloads import Deployment
 if TYPE_CHECKING:
     from components.kubernetes.types import ServicePort
 
-__all__ = ["FILE_NAME", "EgressProxy"]
+__all__ = ["EgressProxy"]
 
 CONFIGURATION_PATH = "/etc/envoy"
-FILE_NAME = "envoy.json"
 LOG_INTERVAL_MILLISECONDS = 1000
 """Interval at which Envoy writes its log. With the default of 10 s, a refusal would appear after the call's timeout."""
 
@@ -48,9 +57,11 @@ class EgressProxy(Server):
 
     @override
     def workloads(self) -> Iterator[Deployment]:
-        tls = {f"tls-{allowed.port}": allowed.port for allowed in self.allow_lists}
-        ports: list[ServicePort] = [{"name": name, "port": port} for name, port in tls.items()]
-        files = {FILE_NAME: file_text(configuration(self.allow_lists))}
+        """The proxy. Only its Service names the callers' ports, because a changed pod restarts."""
+        ports: list[ServicePort] = [
+            {"name": f"tls-{allowed.port}", "port": allowed.port} for allowed in self.allow_lists
+        ]
+        lists = {name: file_text(document) for name, document in allow_list_files(self.allow_lists).items()}
         yield Deployment(
             name=self.name,
             container=Container(
@@ -60,12 +71,19 @@ class EgressProxy(Server):
                     *("--concurrency", str(max(1, round(self.sizing.cpu_limit.cores)))),
                     *("--file-flush-interval-msec", str(LOG_INTERVAL_MILLISECONDS)),
                     "--disable-hot-restart",
+                    # Otherwise Envoy ignores a misspelt `server_names` in a reloaded file, and admits every host.
+                    "--reject-unknown-dynamic-fields",
                 ),
-                ports={**tls, "status": STATUS_PORT},
-                mounts={"configuration": CONFIGURATION_PATH},
+                ports={"status": STATUS_PORT},
+                mounts={"configuration": CONFIGURATION_PATH, "allow-lists": ALLOW_LISTS_PATH},
                 probes=Probes.http(LIVE_PATH, READY_PATH, port="status"),
             ),
-            volumes={"configuration": ConfigFiles(f"{self.name}-configuration", files)},
+            volumes={
+                "configuration": ConfigFiles(
+                    f"{self.name}-configuration", {FILE_NAME: file_text(bootstrap(self.name))}
+                ),
+                "allow-lists": ConfigFiles(f"{self.name}-allow-lists", lists, reloaded=True),
+            },
             replicas=self.replicas,
             outward=self.outward,
             pre_stop=PRE_STOP + self.longest_request,

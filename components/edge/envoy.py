@@ -4,6 +4,9 @@ Each caller has its own listener. Each host of a caller has a filter chain that 
 handshake (SNI). If a connection matches no chain (another host, no host name, no TLS), Envoy closes the connection,
 counts it as `listener.<caller>.no_filter_chain_match` and logs it. Envoy resolves the host name itself, so the address
 that the caller dialled does not matter.
+
+Listeners and clusters of the callers are in files that Envoy reads again when kubelet replaces them, so a new caller or
+host restarts no proxy. An open connection lasts as long as its listener and its host stay in the files.
 """
 
 from __future__ import annotations
@@ -16,13 +19,18 @@ from voice_policies import ClosedModel
 from components.node import Host, Port
 from components.operation import Name
 
-__all__ = ["AllowList"]
+__all__ = ["CLUSTERS", "FILE_NAME", "LISTENERS", "AllowList"]
 
 ADMIN_PORT = 9901
 STATUS_PORT = 9902
 LIVE_PATH = "/live"
 READY_PATH = "/ready"
 METRICS_PATH = "/stats/prometheus"
+FILE_NAME = "envoy.json"
+"""The bootstrap file, which Envoy reads only at its start."""
+LISTENERS, CLUSTERS = "listeners.json", "clusters.json"
+"""The files of the allow-lists, which Envoy reloads."""
+ALLOW_LISTS_PATH = "/etc/envoy-allow-lists"
 CONNECT_TIMEOUT = "1s"
 """Longest time to connect to a host: three round trips across an ocean. Callers with shorter timeouts end earlier."""
 HELLO_TIMEOUT = "2s"
@@ -40,11 +48,11 @@ class AllowList(ClosedModel):
     hosts: tuple[Host, ...]
 
 
-def configuration(allow_lists: Iterable[AllowList]) -> dict[str, Any]:
-    """The complete bootstrap file. The admin interface listens on localhost only."""
-    lists = list(allow_lists)
-    hosts = {cluster_name(host): host for allowed in lists for host in allowed.hosts}
+def bootstrap(node: str) -> dict[str, Any]:
+    """The bootstrap file of the proxy with the name `node`. The admin interface listens on localhost only."""
     return {
+        # Envoy requires both names if it reads resources from files.
+        "node": {"id": node, "cluster": node},
         "admin": {"address": _address("127.0.0.1", ADMIN_PORT)},
         "overload_manager": {
             "resource_monitors": [
@@ -55,11 +63,29 @@ def configuration(allow_lists: Iterable[AllowList]) -> dict[str, Any]:
                 )
             ]
         },
-        "static_resources": {
-            "listeners": [_status_listener(), *(_listener(allowed) for allowed in lists)],
-            "clusters": [_admin_cluster(), *(_cluster(name, hosts[name]) for name in sorted(hosts))],
-        },
+        "static_resources": {"listeners": [_status_listener()], "clusters": [_admin_cluster()]},
+        "dynamic_resources": {"lds_config": _reloaded(LISTENERS), "cds_config": _reloaded(CLUSTERS)},
     }
+
+
+def allow_list_files(allow_lists: Iterable[AllowList]) -> dict[str, dict[str, Any]]:
+    """File name → the listeners of the callers, or the clusters of their hosts."""
+    lists = list(allow_lists)
+    hosts = {cluster_name(host): host for allowed in lists for host in allowed.hosts}
+    return {
+        LISTENERS: _resources("listener.v3.Listener", map(_listener, lists)),
+        CLUSTERS: _resources("cluster.v3.Cluster", (_cluster(name, hosts[name]) for name in sorted(hosts))),
+    }
+
+
+def _reloaded(file: str) -> dict[str, Any]:
+    """A source that Envoy reads again when kubelet swaps the directory's symbolic link."""
+    source = {"path": f"{ALLOW_LISTS_PATH}/{file}", "watched_directory": {"path": ALLOW_LISTS_PATH}}
+    return {"resource_api_version": "V3", "path_config_source": source}
+
+
+def _resources(message: str, resources: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {"resources": [{"@type": f"type.googleapis.com/envoy.config.{message}", **each} for each in resources]}
 
 
 def cluster_name(host: Host) -> str:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from components.edge.egress_proxy import FILE_NAME, EgressProxy
+from components.edge.egress_proxy import EgressProxy
+from components.edge.envoy import CLUSTERS, FILE_NAME, LISTENERS
 from components.network_policy import DNS_PORT, AddressBlock, Peer
 from components.node import Dependency, Host
 from stack.audit.finding import Breach, Rule
@@ -27,6 +28,13 @@ class WayOut(NamedTuple):
     proxy: str
     host: str
     port: int
+
+
+class EnvoyResources(NamedTuple):
+    """The listeners and clusters of an egress proxy, from all of its files."""
+
+    listeners: list[dict[str, Any]]
+    clusters: list[dict[str, Any]]
 
 
 def declared_ways_out(platform: Platform) -> set[WayOut]:
@@ -63,8 +71,8 @@ def open_ways_out(platform: Platform) -> set[WayOut]:
     listeners = {
         (name, listener["address"]["socket_address"]["port_value"]): dict(_hosts(read, listener))
         for name, component in proxies.items()
-        for read in [bootstrap(component)]
-        for listener in read["static_resources"]["listeners"]
+        for read in [envoy_resources(component)]
+        for listener in read.listeners
     }
     through = {
         WayOut(way.source, way.target, name, host.port)
@@ -81,18 +89,22 @@ def open_ways_out(platform: Platform) -> set[WayOut]:
     return through | {WayOut(way.source, NO_PROXY, way.target, way.port) for way in outside}
 
 
-def bootstrap(proxy: EgressProxy) -> dict[str, Any]:
-    """Envoy's configuration, read back from the rendered ConfigMap."""
-    (text,) = (resource["data"][FILE_NAME] for resource in proxy.resources() if resource["kind"] == "ConfigMap")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+def envoy_resources(proxy: EgressProxy) -> EnvoyResources:
+    """Envoy's listeners and clusters, read back from the rendered ConfigMaps."""
+    maps = (resource["data"] for resource in proxy.resources() if resource["kind"] == "ConfigMap")
+    files = {name: json.loads(text) for data in maps for name, text in data.items()}
+    static = files[FILE_NAME]["static_resources"]
+    return EnvoyResources(
+        listeners=[*static["listeners"], *files[LISTENERS]["resources"]],
+        clusters=[*static["clusters"], *files[CLUSTERS]["resources"]],
+    )
 
 
-def _hosts(read: Mapping[str, Any], listener: Mapping[str, Any]) -> Iterator[tuple[str, Host]]:
+def _hosts(read: EnvoyResources, listener: Mapping[str, Any]) -> Iterator[tuple[str, Host]]:
     """Each name that a listener admits, with the host that it leads to. A chain without names admits any host."""
     addresses = {
         cluster["name"]: cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
-        for cluster in read["static_resources"]["clusters"]
+        for cluster in read.clusters
     }
     for chain in listener["filter_chains"]:
         cluster = chain["filters"][-1]["typed_config"].get("cluster")

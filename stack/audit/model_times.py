@@ -8,7 +8,7 @@ from voice_policies import Duration, StreamLatency
 
 from components.edge.egress_proxy import EgressProxy
 from components.node import Gateway
-from stack.audit.egress import bootstrap
+from stack.audit.egress import envoy_resources
 from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import rendered
 from stack.model.call_graph import CallGraph, OperationKey
@@ -112,7 +112,7 @@ def _proxy_limits(platform: Platform) -> Iterator[tuple[tuple[str, str], list[tu
     """Egress proxy and caller → the fixed limits of the caller's connections, each with its field."""
     for proxy in platform.components:
         if isinstance(proxy, EgressProxy):
-            for listener in bootstrap(proxy)["static_resources"]["listeners"]:
+            for listener in envoy_resources(proxy).listeners:
                 settings = [chain["filters"][-1]["typed_config"] for chain in listener["filter_chains"]]
                 limits = [("idle_timeout", Duration(each.get("idle_timeout", str(ENVOY_IDLE)))) for each in settings]
                 limits += [

@@ -175,6 +175,18 @@ PLATFORM_ALERTS = (
         "The pod's log names the line; `promtool check config` finds the same error before a deployment",
     ),
     _platform(
+        "AllowListRefused",
+        "warning",
+        # Envoy counts a file that it cannot parse as a failure, and another file that it refuses as a rejection.
+        "increase(envoy_listener_manager_lds_update_attempt[15m])"
+        " > increase(envoy_listener_manager_lds_update_success[15m])"
+        " or increase(envoy_cluster_manager_cds_update_attempt[15m])"
+        " > increase(envoy_cluster_manager_cds_update_success[15m])",
+        "0s",
+        "{{ $labels.pod }} keeps its old list of callers and hosts: Envoy refuses the new one",
+        "The pod's log names the field. Until the list is corrected, new callers and hosts stay unreachable",
+    ),
+    _platform(
         "NotificationsFailing",
         "critical",
         "sum by (job, pod, integration) (rate(alertmanager_notifications_failed_total[5m])) > 0",

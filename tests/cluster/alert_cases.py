@@ -380,6 +380,16 @@ def _counting(metric: str, step: int, /, **labels: str) -> Series:
     return _series(metric, f"0+{step}x120", **labels)
 
 
+def _reloads(applied: int) -> Series:
+    """An egress proxy that applies so many of each two lists of callers, and every list of hosts."""
+    return (
+        _counting("envoy_listener_manager_lds_update_attempt", 2, **EGRESS)
+        | _counting("envoy_listener_manager_lds_update_success", applied, **EGRESS)
+        | _counting("envoy_cluster_manager_cds_update_attempt", 2, **EGRESS)
+        | _counting("envoy_cluster_manager_cds_update_success", 2, **EGRESS)
+    )
+
+
 def _redundancy(deployed: int, ready: int, replicas: int) -> Series:
     """A Deployment with `deployed` of 2 pods, and a StatefulSet with `ready` of `replicas` pods."""
     return (
@@ -536,6 +546,7 @@ OF_EXTERNAL = [{"dependency": name, "team": "platform", "severity": "warning"} f
 LOST = {"job": "otel-collector", "exporter": "otlp_grpc/jaeger"}
 NOTIFIER = {"job": "alertmanager", "pod": "alertmanager-0", "integration": "webhook"}
 RULES = {"job": "prometheus", "pod": "prometheus-0", "rule_group": "rates"}
+EGRESS = {"job": "egress-proxy-a", "pod": "egress-proxy-a-x"}
 
 ADAPTER, GENERATE = "model-adapter", {"route": "llm.generate"}
 CANDIDATE = {"candidate": "openai-generate"}
@@ -916,6 +927,7 @@ CASES: dict[tuple[str, str | None], Case] = {
         "10m",
         _platform(job="prometheus", pod="prometheus-0"),
     ),
+    ("AllowListRefused", "warning"): Case(_reloads(1), _reloads(2), "20m", _platform(**EGRESS)),
     ("NotificationsFailing", "critical"): Case(
         _counting("alertmanager_notifications_failed_total", 1, **NOTIFIER),
         _counting("alertmanager_notifications_failed_total", 0, **NOTIFIER),

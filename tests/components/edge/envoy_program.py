@@ -5,28 +5,86 @@ from __future__ import annotations
 import json
 import subprocess
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPConnection
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from components.edge.egress_proxy import CONFIGURATION_PATH, FILE_NAME, EgressProxy
-from components.edge.envoy import METRICS_PATH, READY_PATH, STATUS_PORT
+from components.edge.egress_proxy import CONFIGURATION_PATH, EgressProxy
+from components.edge.envoy import (
+    ALLOW_LISTS_PATH,
+    CLUSTERS,
+    FILE_NAME,
+    LISTENERS,
+    METRICS_PATH,
+    READY_PATH,
+    STATUS_PORT,
+)
 from tests.cluster.processes import Processes
 from tests.loopback import START_SECONDS, free_port
 
 ENVOY = Path(sysconfig.get_path("scripts"), "envoy")
 
 
+Files = Mapping[str, str]
+"""Text of each file of a proxy, by name."""
+DISCOVERED = {LISTENERS: "listeners", CLUSTERS: "clusters"}
+"""The files that Envoy reloads, and their kind of resources."""
+_versions = count()
+
+
 @dataclass(frozen=True)
 class Proxy:
-    """A running proxy: its log, and the mapping from configured ports to real ports."""
+    """A running proxy.
 
-    ports: Mapping[int, int]
-    log: Path
+    Attributes:
+        folder: the folder of its files and of its log.
+        hosts: the local port of each external host.
+        ports: configured port → real port.
+    """
+
+    folder: Path
+    hosts: Mapping[str, int]
+    ports: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        """Envoy's log."""
+        return self.folder / "envoy.log"
+
+    def mount(self, files: Files) -> None:
+        """Replace the allow-lists as kubelet does: a new directory, then one renamed symbolic link."""
+        mounted = self.folder / "allow-lists"
+        version = mounted / f"..version_{next(_versions)}"
+        version.mkdir(parents=True)
+        documents = {name: json.loads(files[name]) for name in DISCOVERED}
+        self.move_to_loopback(**{kind: documents[name]["resources"] for name, kind in DISCOVERED.items()})
+        for name, document in documents.items():
+            (version / name).write_text(json.dumps(document))
+            if not (mounted / name).is_symlink():
+                (mounted / name).symlink_to(Path("..data") / name)
+        (mounted / "..data_tmp").symlink_to(version.name)
+        (mounted / "..data_tmp").rename(mounted / "..data")
+
+    def move_to_loopback(self, listeners: Iterable[dict[str, Any]], clusters: Iterable[dict[str, Any]]) -> None:
+        """Replace the addresses of listeners and of clusters."""
+        for listener in listeners:
+            self.listen_on_loopback(listener)
+        for cluster in clusters:
+            endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+            declared = endpoint["address"]["socket_address"]
+            outside = self.hosts.get(declared["address"])
+            declared |= {"address": "127.0.0.1", "port_value": outside or self.ports[declared["port_value"]]}
+
+    def listen_on_loopback(self, place: dict[str, Any]) -> None:
+        """Replace the address of a listener or of the admin interface."""
+        declared = place["address"]["socket_address"]
+        port = self.ports.setdefault(declared["port_value"], free_port())
+        declared |= {"address": "127.0.0.1", "port_value": port}
 
     def ask(self, method: str, path: str) -> tuple[int, str]:
         """Status and body of an answer on the status port."""
@@ -45,46 +103,41 @@ class Proxy:
         return int(value)
 
 
-def rendered(proxy: EgressProxy) -> str:
-    """The configuration that the proxy mounts."""
-    (text,) = (str(found["data"][FILE_NAME]) for found in proxy.resources() if found["kind"] == "ConfigMap")
-    return text
+def rendered(proxy: EgressProxy) -> Files:
+    """The files that the proxy mounts."""
+    maps = (resource["data"] for resource in proxy.resources() if resource["kind"] == "ConfigMap")
+    return {name: text for data in maps for name, text in data.items()}
 
 
-def validated(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Envoy's verdict on a configuration."""
+def static_resources(files: Files) -> dict[str, list[dict[str, Any]]]:
+    """Every listener and cluster in the files, in the form of a bootstrap file."""
+    static: dict[str, list[dict[str, Any]]] = json.loads(files[FILE_NAME])["static_resources"]
+    for name, kind in DISCOVERED.items():
+        for resource in json.loads(files[name])["resources"]:
+            static[kind].append({key: value for key, value in resource.items() if key != "@type"})
+    return static
+
+
+def validated(files: Files, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Envoy's verdict on a configuration. Envoy validates only static resources, so the allow-lists become static."""
+    document = {**json.loads(files[FILE_NAME]), "static_resources": static_resources(files)}
+    del document["dynamic_resources"]
     path = folder / FILE_NAME
-    path.write_text(text)
+    path.write_text(json.dumps(document))
     command = [str(ENVOY), "--mode", "validate", "--config-path", str(path), "--disable-hot-restart", "-l", "warning"]
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
-def on_loopback(bootstrap: dict[str, Any], hosts: Mapping[str, int]) -> dict[int, int]:
-    """Replace every address in `bootstrap` by a loopback address. Returns configured port → real port."""
-    ports: dict[int, int] = {}
-    static = bootstrap["static_resources"]
-    for place in (bootstrap["admin"], *static["listeners"]):
-        declared = place["address"]["socket_address"]
-        ports[declared["port_value"]] = free_port()
-        declared |= {"address": "127.0.0.1", "port_value": ports[declared["port_value"]]}
-    for cluster in static["clusters"]:
-        endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
-        declared = endpoint["address"]["socket_address"]
-        outside = hosts.get(declared["address"])
-        declared |= {"address": "127.0.0.1", "port_value": outside or ports[declared["port_value"]]}
-    return ports
-
-
 @contextmanager
-def running(text: str, arguments: list[str], hosts: Mapping[str, int], folder: Path) -> Iterator[Proxy]:
-    """Run Envoy with the configuration `text` and the container's `arguments`. `hosts` maps each host to its port."""
-    folder.mkdir()
-    bootstrap = json.loads(text)
-    ports = on_loopback(bootstrap, hosts)
-    path = folder / FILE_NAME
-    path.write_text(json.dumps(bootstrap))
+def running(files: Files, arguments: list[str], hosts: Mapping[str, int], folder: Path) -> Iterator[Proxy]:
+    """Run Envoy with the `files` and the container's `arguments`. `hosts` maps each host to its port."""
+    proxy = Proxy(folder, hosts)
+    bootstrap = json.loads(files[FILE_NAME].replace(ALLOW_LISTS_PATH, str(folder / "allow-lists")))
+    proxy.listen_on_loopback(bootstrap["admin"])
+    proxy.move_to_loopback(**bootstrap["static_resources"])
+    proxy.mount(files)
+    (folder / FILE_NAME).write_text(json.dumps(bootstrap))
     local = [argument.replace(CONFIGURATION_PATH, str(folder)) for argument in arguments]
-    proxy = Proxy(ports, folder / "envoy.log")
     with Processes(folder) as processes:
         processes.start(ENVOY, *local)
         processes.wait_until(lambda: _is_ready(proxy), "the proxy", START_SECONDS)

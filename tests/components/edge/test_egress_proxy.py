@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +16,12 @@ from voice_policies import Duration
 
 from components.container import Image
 from components.edge.egress_proxy import EgressProxy
-from components.edge.envoy import HELLO_TIMEOUT, AllowList
+from components.edge.envoy import HELLO_TIMEOUT, LISTENERS, AllowList
 from components.links import Link, Links, peer
 from components.network_policy import Peer
 from components.node import Host, Replicas
-from tests.components.edge.envoy_program import Proxy, rendered, running, validated
-from tests.components.edge.tls_hosts import PATIENCE, certificate, hosts, reached
+from tests.components.edge.envoy_program import Proxy, rendered, running, static_resources, validated
+from tests.components.edge.tls_hosts import PATIENCE, certificate, hello, hosts, reached
 from tests.toy import SIZING
 
 STRANGER = "example.org"
@@ -124,6 +123,14 @@ def test_refused_connections_are_counted_and_logged_by_caller(started: dict[str,
     assert eventually(lambda: line in proxy.log.read_text())
 
 
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def closed(connection: socket.socket) -> bool:
     try:
         return connection.recv(1024) == b""
@@ -168,22 +175,59 @@ def test_envoy_accepts_every_rendered_file_without_a_warning(tmp_path: Path) -> 
 
 
 def test_envoy_refuses_a_misspelt_key(tmp_path: Path) -> None:
-    text = rendered(proxies()["egress-proxy-b"])
-    done = validated(text.replace("server_names", "server_name"), tmp_path)
+    files = rendered(proxies()["egress-proxy-b"])
+    done = validated({name: text.replace("server_names", "server_name") for name, text in files.items()}, tmp_path)
     assert done.returncode != 0
     assert "server_name" in done.stderr
 
 
-def test_a_changed_allow_list_rolls_the_pods() -> None:
+def test_a_changed_allow_list_changes_no_pod() -> None:
     proxy = proxies()["egress-proxy-a"]
     fewer = proxy.model_copy(update={"allow_lists": proxy.allow_lists[1:]})
+    assert of_kind(fewer, "Deployment") == of_kind(proxy, "Deployment")
+    assert rendered(fewer) != rendered(proxy)
 
-    def annotations(of: EgressProxy) -> dict[str, str]:
-        found: dict[str, str] = of_kind(of, "Deployment")["spec"]["template"]["metadata"]["annotations"]
-        return found
 
-    assert annotations(proxy) == annotations(proxy.model_copy())
-    assert annotations(proxy) != annotations(fewer)
+def test_envoy_applies_a_changed_allow_list_and_keeps_open_connections(pem: Path, tmp_path: Path) -> None:
+    orders = AllowList(caller="orders", port=10_001, hosts=(API,))
+    prices = AllowList(caller="prices", port=10_002, hosts=(FILES,))
+    before, after = (
+        rendered(proxy_of("proxy", *lists))
+        for lists in ((orders,), (orders.model_copy(update={"hosts": (API, PAYMENTS)}), prices))
+    )
+    with ExitStack() as stack:
+        api = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        ports = {**stack.enter_context(hosts(HOSTS, pem)), API.host: api.getsockname()[1]}
+        container = arguments(proxy_of("proxy", orders))
+        proxy = stack.enter_context(running(before, container, ports, tmp_path / "envoy"))
+        of_orders = proxy.ports[orders.port]
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", of_orders), timeout=PATIENCE))
+        client.sendall(hello(API.host))
+        server = stack.enter_context(api.accept()[0])
+        assert reached(of_orders, PAYMENTS.host, pem) is None
+        proxy.mount(after)
+        assert eventually(lambda: reached(of_orders, PAYMENTS.host, pem) == PAYMENTS.host)
+        assert eventually(lambda: listens(proxy.ports[prices.port]))
+        assert reached(proxy.ports[prices.port], FILES.host, pem) == FILES.host
+        assert reached(proxy.ports[prices.port], PAYMENTS.host, pem) is None
+        proxy.mount(before)
+        assert eventually(lambda: reached(of_orders, PAYMENTS.host, pem) is None)
+        assert eventually(lambda: not listens(proxy.ports[prices.port]))
+        server.sendall(b"still open")
+        assert client.recv(1024) == b"still open"
+
+
+@pytest.mark.parametrize("key", ["server_names", "stat_prefix", "filter_chains"])
+def test_envoy_keeps_the_last_good_allow_list(key: str, pem: Path, tmp_path: Path) -> None:
+    orders = AllowList(caller="orders", port=10_001, hosts=(FILES,))
+    proxy = proxy_of("proxy", orders)
+    files = rendered(proxy)
+    with hosts(HOSTS, pem) as ports, running(files, arguments(proxy), ports, tmp_path / "envoy") as started:
+        started.mount({**files, LISTENERS: files[LISTENERS].replace(f'"{key}"', f'"mis{key}"')})
+        assert eventually(lambda: started.statistic("envoy_listener_manager_lds_update_attempt{}") == 2)
+        assert started.statistic("envoy_listener_manager_lds_update_success{}") == 1
+        assert reached(started.ports[orders.port], FILES.host, pem) == FILES.host
+        assert reached(started.ports[orders.port], STRANGER, pem) is None
 
 
 def test_the_pre_stop_sleep_lets_the_longest_request_end() -> None:
@@ -194,12 +238,11 @@ def test_the_pre_stop_sleep_lets_the_longest_request_end() -> None:
         assert pod["terminationGracePeriodSeconds"] >= sleep
 
 
-def test_pod_service_and_network_policy_have_the_ports_of_the_configuration() -> None:
+def test_service_and_network_policy_have_the_ports_of_the_configuration() -> None:
     for proxy in proxies().values():
-        listeners = json.loads(rendered(proxy))["static_resources"]["listeners"]
-        listening = {each["address"]["socket_address"]["port_value"] for each in listeners}
-        (container,) = of_kind(proxy, "Deployment")["spec"]["template"]["spec"]["containers"]
+        listening = {
+            each["address"]["socket_address"]["port_value"] for each in static_resources(rendered(proxy))["listeners"]
+        }
         policy = of_kind(proxy, "NetworkPolicy")["spec"]["ingress"]
-        assert {port["containerPort"] for port in container["ports"]} == listening
         assert {port["port"] for port in of_kind(proxy, "Service")["spec"]["ports"]} == listening
         assert {port["port"] for rule in policy for port in rule["ports"]} == listening

@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -67,6 +67,15 @@ def _serve(listener: socket.socket, context: ssl.SSLContext, name: str) -> None:
                 opened.sendall(name.encode())
         except OSError:
             continue
+
+
+def hello(name: str) -> bytes:
+    """The first message of a TLS client that asks for the server `name`."""
+    sent = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name)
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return sent.read()
 
 
 def reached(port: int, name: str | None, pem: Path) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.edge.egress_proxy import FILE_NAME, EgressProxy
+from components.edge.egress_proxy import EgressProxy
+from components.edge.envoy import LISTENERS
 from components.links import Link, Links, peer
 from components.network_policy import AddressBlock, Peer
 from components.operation import hard, operation, stage
@@ -116,14 +117,14 @@ class Rewritten(EgressProxy):
 
     def resources(self) -> Iterator[Any]:
         for resource in super().resources():
-            if resource["kind"] == "ConfigMap":
-                read: dict[str, Any] = json.loads(resource["data"][FILE_NAME])
-                for listener in read["static_resources"]["listeners"]:
+            if resource["kind"] == "ConfigMap" and LISTENERS in resource["data"]:
+                read: dict[str, Any] = json.loads(resource["data"][LISTENERS])
+                for listener in read["resources"]:
                     for chain in listener["filter_chains"]:
                         chain["filter_chain_match"] = {"server_names": list(self.names or ())}
                         if self.names is None:
                             del chain["filter_chain_match"]
-                resource["data"][FILE_NAME] = json.dumps(read)
+                resource["data"][LISTENERS] = json.dumps(read)
             yield resource
 
 

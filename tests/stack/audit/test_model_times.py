@@ -12,6 +12,7 @@ from components.models import ModelDependency
 from components.node import Node, Service
 from components.operation import ModelUse, hard, operation, stage
 from stack.audit import model_times
+from stack.audit.egress import EnvoyResources
 from stack.audit.finding import Finding
 from stack.audit.rendered import rendered
 from tests.small import CANDIDATES, PROVIDERS, deployment, gateway, models, service
@@ -157,8 +158,8 @@ def test_m04_finds_an_egress_proxy_that_ends_the_stream(
         {"name": name, "filter_chains": [{"filters": [{}, {"typed_config": config}]}]}
         for name, config in (("adapter", limits), ("other", {"idle_timeout": "1s"}))
     ]
-    written = {"static_resources": {"listeners": listeners}}
-    monkeypatch.setattr(model_times, "bootstrap", lambda _: written)
+    written = EnvoyResources(listeners, clusters=[])
+    monkeypatch.setattr(model_times, "envoy_resources", lambda _: written)
     looked_at = of_manifests(nodes=(agent(), ADAPTER, models()))
     proxy = EgressProxy.model_construct(name="egress-proxy-a")
     proxies = {**looked_at.__dict__, "components": (*looked_at.components, proxy)}

@@ -61,6 +61,10 @@ ENVOY = {
     "envoy_cluster_upstream_cx_connect_fail": {"envoy_cluster_name"},
     "envoy_cluster_upstream_cx_rx_bytes_total": {"envoy_cluster_name"},
     "envoy_cluster_upstream_cx_tx_bytes_total": {"envoy_cluster_name"},
+    "envoy_cluster_manager_cds_update_attempt": set(),
+    "envoy_cluster_manager_cds_update_success": set(),
+    "envoy_listener_manager_lds_update_attempt": set(),
+    "envoy_listener_manager_lds_update_success": set(),
     "envoy_listener_no_filter_chain_match": {"envoy_listener_address"},
 }
 """A test reads these metrics from a running Envoy."""
