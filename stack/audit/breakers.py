@@ -50,8 +50,11 @@ def throughput_is_reached(platform: Platform) -> Iterator[Breach | None]:
     """If a breaker has only ratios, compare its minimum throughput with the calls of one replica in its window."""
     rates = executions(platform.graph)
     for edge, breaker in _breakers(platform):
+        # The calls of events have the default breaker, which has this threshold.
+        if breaker.consecutive_failures is not None:
+            continue
         rate, replicas = call_rate(platform, edge, rates)
-        if breaker.consecutive_failures is not None or not rate:
+        if not rate:
             continue
         calls = rate * breaker.sampling_duration.seconds / replicas
         text = (
@@ -66,7 +69,7 @@ def throughput_is_reached(platform: Platform) -> Iterator[Breach | None]:
 def call_rate(platform: Platform, edge: Edge, rates: Mapping[OperationKey, float]) -> tuple[float, int]:
     """The rate of a call over all replicas of its caller, and the number of replicas."""
     load = rates[edge.caller.name, edge.operation.name] * platform.environment.profile.load_share
-    each = dict(calls_per_run(edge.operation)).get(edge.call, 1.0)
+    each = dict(calls_per_run(edge.operation))[edge.call]
     replicas = platform.environment.replicas(edge.caller).min if isinstance(edge.caller, Service) else 1
     return load * each, replicas
 

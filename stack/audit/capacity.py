@@ -57,7 +57,7 @@ def _over_role(holder: Holder, limits: DatabaseLimits) -> Breach:
 
 def _pooled(store: Store, limits: DatabaseLimits) -> Iterator[Breach | None]:
     """Compare the pooler's server connections with PostgreSQL's limit, and its clients with the pooler's limit."""
-    databases, servers = len(store.holders), store.of_poolers or 0
+    databases, servers = len(store.holders), store.of_poolers
     sum_text = f"{limits.pool_size} × {databases} databases × {limits.poolers} poolers = {servers}"
     text, fitting = f"{sum_text} > {limits.room_text}", str(limits.room // (databases * limits.poolers))
     yield None if servers <= limits.room else Breach("pooler → postgresql", text, "database.pool_size", fitting)

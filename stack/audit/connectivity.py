@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -57,7 +56,7 @@ def served_ports(platform: Platform) -> dict[str, set[int]]:
     found, ports = rendered(platform), defaultdict[str, set[int]](set)
     for service in found.of_kind("Service"):
         metadata = service["metadata"]
-        ports[f"{metadata['name']}.{metadata['namespace']}"] |= {port["port"] for port in service["spec"]["ports"]}
+        ports[f"{metadata['name']}.{metadata['namespace']}"] = {port["port"] for port in service["spec"]["ports"]}
     for kind, endings in (("Pooler", ("",)), ("Cluster", ("-rw", "-ro", "-r"))):
         for made in found.of_kind(kind):
             for ending in endings:
@@ -70,10 +69,8 @@ def _used(platform: Platform) -> Iterator[tuple[str, str, int]]:
     for service in platform.microservices:
         for call in service.bundle.outbound:
             yield from ((service.name, each.host, each.port) for each in service.bundle.addresses_of(call))
-    for config in rendered(platform).of_kind("ConfigMap"):
-        if text := config.get("data", {}).get("apisix.yaml"):
-            for route in json.loads(text.removesuffix("#END\n"))["routes"]:
-                yield from (("gateway", node["host"], node["port"]) for node in route["upstream"]["nodes"])
+    for route in rendered(platform).gateway_routes:
+        yield from (("gateway", node["host"], node["port"]) for node in route["upstream"]["nodes"])
 
 
 def names_resolve(platform: Platform) -> Iterator[Breach | None]:

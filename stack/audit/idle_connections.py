@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from voice_policies import KEEP_ALIVE, PING_INTERVAL, Duration
 
@@ -47,16 +45,15 @@ def _sidecars(platform: Platform) -> Iterator[tuple[str, Duration]]:
 
 def pings_keep_connections_open(platform: Platform) -> Iterator[Breach | None]:
     """Compare the idle timeout of every hop of each WebSocket route with the interval between two pings."""
-    for config in rendered(platform).of_kind("ConfigMap"):
-        for route in _gateway_routes(config.get("data", {}).get("apisix.yaml", "")):
-            if route.get("enable_websocket"):
-                idle = float(route["upstream"]["timeout"]["read"])
-                text = (
-                    f"the gateway closes a WebSocket after {idle:g}s without a byte,"
-                    f" but pings come only every {PING_INTERVAL}"
-                )
-                found = Breach(f"route {route['id']}", text, "upstream.timeout.read", f"above {PING_INTERVAL}")
-                yield found if idle <= PING_INTERVAL.seconds else None
+    for route in rendered(platform).gateway_routes:
+        if route.get("enable_websocket"):
+            idle = float(route["upstream"]["timeout"]["read"])
+            text = (
+                f"the gateway closes a WebSocket after {idle:g}s without a byte,"
+                f" but pings come only every {PING_INTERVAL}"
+            )
+            found = Breach(f"route {route['id']}", text, "upstream.timeout.read", f"above {PING_INTERVAL}")
+            yield found if idle <= PING_INTERVAL.seconds else None
     callees = {edge.callee.name for edge in platform.graph.edges if edge.operation.transport == "websocket"}
     for name, closed in _sidecars(platform):
         if name in callees:
@@ -69,15 +66,8 @@ def pings_keep_connections_open(platform: Platform) -> Iterator[Breach | None]:
 
 def gateway_timeouts(platform: Platform) -> Iterator[tuple[str, str]]:
     """Each route of the gateway with its timeouts."""
-    for config in rendered(platform).of_kind("ConfigMap"):
-        for route in _gateway_routes(config.get("data", {}).get("apisix.yaml", "")):
-            yield route["id"], ", ".join(f"{name} {value:g}s" for name, value in route["upstream"]["timeout"].items())
-
-
-def _gateway_routes(text: str) -> list[Mapping[str, Any]]:
-    """The routes of APISIX's file. The file is JSON except for its last line, `#END`."""
-    routes: list[Mapping[str, Any]] = json.loads(text.removesuffix("#END\n"))["routes"] if text else []
-    return routes
+    for route in rendered(platform).gateway_routes:
+        yield route["id"], ", ".join(f"{name} {value:g}s" for name, value in route["upstream"]["timeout"].items())
 
 
 RULES = (

@@ -49,13 +49,13 @@ def _named(edge: Edge) -> str:
 
 
 def _shared(models: ModelDependency, one: Deployment, other: Deployment) -> Iterator[str]:
-    hosts = [models.provider(each).host for each in (one, other)]
+    first, second = (models.provider(each).host for each in (one, other))
     if one.provider == other.provider:
         yield f"the key of {one.provider}"
-    if hosts[0].host == hosts[1].host:
-        yield f"host {hosts[0].host}"
-    if hosts[0].egress == hosts[1].egress:
-        yield f"proxy {hosts[0].egress}"
+    if first.host == second.host:
+        yield f"host {first.host}"
+    if first.egress == second.egress:
+        yield f"proxy {first.egress}"
 
 
 def only_the_route_retries(platform: Platform) -> Iterator[Breach | None]:

@@ -71,7 +71,7 @@ def resolvers(platform: Platform) -> Iterator[Endpoint]:
     for name in DNS_PODS:
         yield Endpoint(name, DNS_NAMESPACE, {DNS_LABEL: name}, (DNS_PORT,))
     for cidr in (NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns):
-        yield Endpoint(f"DNS at {cidr}", ip=str(ip_network(cidr)[0]), ports=(DNS_PORT,))
+        yield Endpoint(f"DNS at {cidr}", ip=str(ip_network(cidr).network_address), ports=(DNS_PORT,))
 
 
 @lru_cache(maxsize=4)
@@ -118,7 +118,7 @@ def _listening(platform: Platform) -> defaultdict[Place, set[int]]:
 def _blocks(platform: Platform) -> Iterator[Endpoint]:
     targeted = (link.target for link in platform.links if isinstance(link.target, AddressBlock))
     for block in {block.name: block for block in targeted}.values():
-        yield Endpoint(block.name, ip=str(ip_network(block.cidr)[0]), ports=block.ports)
+        yield Endpoint(block.name, ip=str(ip_network(block.cidr).network_address), ports=block.ports)
 
 
 def _host_ports(platform: Platform) -> Iterator[int]:

@@ -42,8 +42,9 @@ def objectives_are_measurable(platform: Platform) -> Iterator[Breach | None]:
 
 def _boundaries(platform: Platform) -> Iterator[float]:
     for config in rendered(platform).of_kind("ConfigMap"):
-        for listed in BUCKETS.findall(config.get("data", {}).get("config.yaml", "")):
-            yield from (float(number) for number in re.findall(r"[\d.]+", listed))
+        if text := config.get("data", {}).get("config.yaml"):
+            for listed in BUCKETS.findall(text):
+                yield from (float(number) for number in re.findall(r"[\d.]+", listed))
 
 
 RULES = (

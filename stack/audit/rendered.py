@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,13 @@ class Rendered:
                     namespace = found["metadata"].get("namespace", "default")
                     by_label[kind, namespace, next(iter(chosen.items()))].append((found, chosen))
         return by_label
+
+    @property
+    def gateway_routes(self) -> Iterator[Mapping[str, Any]]:
+        """The routes of the gateway. APISIX's file is JSON except for its last line, `#END`."""
+        for config in self.of_kind("ConfigMap"):
+            if text := config.get("data", {}).get("apisix.yaml"):
+                yield from json.loads(text.removesuffix("#END\n"))["routes"]
 
     @property
     def network_policies(self) -> Sequence[Resource]:

@@ -54,7 +54,7 @@ def json(outcome: Outcome) -> str:
     """Every rule with its findings, and every acceptance that matches no finding."""
     accepted = {id(judged.finding): judged for judged in outcome.judged}
     rules = [_rule_document(verdict, accepted) for verdict in outcome.verdicts]
-    unused = [entry.model_dump(mode="json") for entry in outcome.unused]
+    unused = [entry.model_dump() for entry in outcome.unused]
     return _text({"source": outcome.source, "rules": rules, "unused_acceptances": unused})
 
 
@@ -70,7 +70,7 @@ def _rule_document(verdict: Verdict, judged: Mapping[int, Judged]) -> dict[str, 
 
 
 def _finding_document(judged: Judged) -> dict[str, Any]:
-    acceptance = judged.acceptance.model_dump(mode="json") if judged.acceptance else None
+    acceptance = judged.acceptance.model_dump() if judged.acceptance else None
     where = str(judged.finding.where) if judged.finding.where else None
     return {**asdict(judged.finding), "where": where, "acceptance": acceptance, "expired": judged.expired}
 

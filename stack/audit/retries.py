@@ -59,6 +59,8 @@ class Layer:
 FALLBACK = "model fallback"
 """Layer that tries the candidates of a model route in turn. It has no retry budget: each candidate has its own quota.
 """
+SAGA = "saga"
+"""Layer that repeats a step of a saga."""
 BUDGETED = {"runtime", "grpc"}
 """Layers that enforce a retry budget. The gateway and the client libraries do not."""
 
@@ -76,7 +78,7 @@ def layers(edge: Edge) -> Iterator[Layer]:
     # Compensations do not count, because the wait between their attempts grows.
     steps = [step for saga in edge.operation.sagas for step in saga.steps if edge.call.name in step.calls]
     if (again := max((step.retry.max_attempts for step in steps), default=1)) > 1:
-        yield Layer("saga", again, tuple(SEEN_BY_CALLERS), None)
+        yield Layer(SAGA, again, tuple(SEEN_BY_CALLERS), None)
 
 
 def attempts(edge: Edge, failure: RetryCondition) -> int:
@@ -110,11 +112,11 @@ Weigh = Callable[[Edge, float], tuple[float, bool]]
 """Takes an edge and the weight of the path behind it. Returns their joint weight, and True if the path ends there."""
 
 
-def heaviest(graph: CallGraph, weigh: Weigh, nothing: float = 1) -> dict[OperationKey, Worst]:
-    """Operation → its heaviest path."""
+def heaviest(graph: CallGraph, weigh: Weigh) -> dict[OperationKey, Worst]:
+    """Operation → its heaviest path. An operation without calls weighs 1."""
     found: dict[OperationKey, Worst] = {}
     for run in graph.bottom_up:
-        worst = Worst(nothing, None)
+        worst = Worst(1, None)
         for edge in run.edges:
             weight, ends = weigh(edge, found[edge.key].weight)
             if worst.first is None or weight > worst.weight:
@@ -160,8 +162,8 @@ def _text(path: Path) -> str:
 
 
 def _factors(path: Path, failure: RetryCondition, each: Callable[[Edge, RetryCondition], float]) -> str:
-    seen = [SEEN_BY_CALLERS[failure]] * (len(path) - 1) + [failure]
-    factors = [each(edge, outcome) for edge, outcome in zip(path, seen, strict=True)]
+    *earlier, last = path
+    factors = [*(each(edge, SEEN_BY_CALLERS[failure]) for edge in earlier), each(last, failure)]
     return " × ".join(f"{factor:g}" for factor in factors if factor > 1)
 
 
@@ -203,9 +205,9 @@ def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
     """Check that at most one layer retries each edge, and that a path has at most one retried call to a service."""
     for run in platform.graph.bottom_up:
         for edge in run.edges:
-            if names := [layer.name for layer in layers(edge) if layer.name != "saga"]:
+            if names := [layer.name for layer in layers(edge) if layer.name != SAGA]:
                 yield _stacked(edge, names) if len(names) > 1 else None
-    found = heaviest(platform.graph, lambda edge, behind: (is_interior(edge) + behind, False), 0)
+    found = heaviest(platform.graph, lambda edge, behind: (is_interior(edge) + behind, False))
     for root in platform.graph.roots:
         path = path_of(found, root.key)
         hops = [edge for edge in path if is_interior(edge)]

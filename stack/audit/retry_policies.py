@@ -9,7 +9,7 @@ from voice_policies import Retry, RetryCondition
 
 from stack.audit.finding import Breach, Rule, Severity
 from stack.audit.library_defaults import client_retries
-from stack.audit.retries import BUDGETED, FALLBACK, Layer, layers
+from stack.audit.retries import BUDGETED, FALLBACK, SAGA, Layer, layers
 from stack.model.call_graph import Edge
 from stack.model.enforcement import enforcer
 from stack.model.platform import Platform
@@ -55,7 +55,7 @@ def retries_have_a_budget(platform: Platform) -> Iterator[Breach | None]:
         field = f"{edge.path}: retry, enforced by a layer with a budget"
         found = Breach(edge.path, text, field, "", edge.call.location)
         # A saga needs no budget: one process makes its attempts, and the wait between them grows.
-        yield found if layer.budget is None and layer.name not in {"saga", FALLBACK} else None
+        yield found if layer.budget is None and layer.name not in {SAGA, FALLBACK} else None
 
 
 def retries_are_idempotent(platform: Platform) -> Iterator[Breach | None]:

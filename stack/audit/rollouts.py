@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.node import Dependency, InCluster
+from components.node import Caller, Dependency, InCluster
 from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import Rendered, Workload, rendered
 from stack.model.platform import Platform
@@ -40,15 +40,11 @@ def grace_periods_cover_requests(platform: Platform) -> Iterator[Breach | None]:
 
 def _longest_requests(platform: Platform) -> dict[tuple[str, str], float]:
     """Namespace and name of pods → their longest deadline in seconds."""
-    found: dict[tuple[str, str], float] = {}
-    for edge in platform.graph.edges:
-        place = edge.caller.namespace, edge.caller.name
-        found[place] = max(found.get(place, 0), edge.operation.deadline.seconds)
-    for service in platform.graph.services:
-        deadlines = [operation.deadline.seconds for operation in service.operations]
-        place = service.namespace, service.name
-        found[place] = max(found.get(place, 0), *deadlines)
-    return found
+    return {
+        (node.namespace, node.name): max(operation.deadline.seconds for operation in node.operations)
+        for node in platform.graph.nodes.values()
+        if isinstance(node, Caller) and node.operations
+    }
 
 
 def liveness_checks_only_the_process(platform: Platform) -> Iterator[Breach | None]:
@@ -91,9 +87,7 @@ def _replicas(found: Rendered, workload: Workload) -> int:
 def one_pod_can_be_evicted(platform: Platform) -> Iterator[Breach | None]:
     """Check that pods with a high target have two replicas, and that disruption budgets allow drains."""
     found, promised = rendered(platform), _availability_targets(platform)
-    for workload in found.workloads:
-        if workload.kind == "DaemonSet":
-            continue
+    for workload in (each for each in found.workloads if each.kind != "DaemonSet"):
         replicas, budgets = _replicas(found, workload), list(found.selecting("PodDisruptionBudget", workload))
         if replicas == 1:
             target = promised.get((workload.namespace, workload.name), 0)

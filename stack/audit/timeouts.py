@@ -169,10 +169,6 @@ def _over(path: str, needed: Duration, target: Duration, field: str) -> Breach |
     return Breach(path, f"P95 objectives along the critical path: {needed} > {target}", field, str(needed))
 
 
-def _both(*checks: Callable[[Platform], Iterator[Breach | None]]) -> Callable[[Platform], Iterator[Breach | None]]:
-    return lambda platform: (finding for check in checks for finding in check(platform))
-
-
 RULES = (
     Rule(
         id="T01",
@@ -182,7 +178,7 @@ RULES = (
         source="CascadeGuard, for one edge",
         violates="the gateway waits 3s for a call that may take 4s",
         holds="the gateway waits 4s",
-        check=_both(callers_wait_for_callees, deadlines_cover_calls),
+        check=lambda platform: (*callers_wait_for_callees(platform), *deadlines_cover_calls(platform)),
     ),
     Rule(
         id="T02",

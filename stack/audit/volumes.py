@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
 
 from voice_policies import Bytes, Duration
 
-from components.server import Server, Workload
+from components.server import Server
 from components.writes import FILL_LIMIT, Disk
 from stack.audit.finding import Breach, Rule
 from stack.model.platform import Platform
@@ -36,27 +37,19 @@ def _text(size: Bytes) -> str:
 
 def startup_probes_wait_for_startup(platform: Platform) -> Iterator[Breach | None]:
     """Compare the work at the start of each server with the budget of its startup probe."""
-    for component in platform.components:
-        if isinstance(component, Server):
-            for workload in component.workloads():
-                if workload.start_work and workload.container.probes:
-                    yield _too_slow(component, workload)
-
-
-def _too_slow(server: Server, workload: Workload) -> Breach | None:
-    work, probes = workload.start_work, workload.container.probes
-    if work is None or probes is None:
-        return None
-    budget = probes.startup.period * probes.startup.failures
-    if work.duration <= budget:
-        return None
-    arithmetic = f"{_text(work.size)} ({work.reason}) ÷ {_text(work.rate)}/s = {_seconds(work.duration)} > {budget}"
-    path = f"{server.namespace}/{workload.name}"
-    return Breach(path, arithmetic, "the startup probe's period × failures", _seconds(work.duration))
+    servers = (component for component in platform.components if isinstance(component, Server))
+    for server, workload in ((each, workload) for each in servers for workload in each.workloads()):
+        work, probes = workload.start_work, workload.container.probes
+        if work and probes:
+            budget, needed = probes.startup.period * probes.startup.failures, _seconds(work.duration)
+            arithmetic = f"{_text(work.size)} ({work.reason}) ÷ {_text(work.rate)}/s = {needed} > {budget}"
+            path = f"{server.namespace}/{workload.name}"
+            found = Breach(path, arithmetic, "the startup probe's period × failures", needed)
+            yield found if work.duration > budget else None
 
 
 def _seconds(duration: Duration) -> str:
-    return f"{-(-duration.units // 1_000_000)}s"
+    return f"{ceil(duration.seconds)}s"
 
 
 RULES = (

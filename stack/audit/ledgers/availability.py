@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import compress, product
 from math import prod
 
 from voice_policies import ModelRoute
@@ -105,7 +105,7 @@ class HardDependencies:
         each = self.site.egress_availability
         total = 0.0
         for state in product((True, False), repeat=len(proxies)):
-            up = {proxy for proxy, is_up in zip(proxies, state, strict=True) if is_up}
+            up = set(compress(proxies, state))
             if self.egress <= up:
                 chance = prod(each if proxy in up else 1 - each for proxy in proxies)
                 total += chance * prod(group.any_up(up) for group in self.groups.values())

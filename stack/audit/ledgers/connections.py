@@ -70,11 +70,9 @@ class Store:
         return self.limits.max_client_connections if self.limits.poolers else self.limits.room
 
     @property
-    def of_poolers(self) -> int | None:
-        """Maximum connections of the poolers to the server. `None` without a pooler."""
-        if self.limits is None or not self.limits.poolers:
-            return None
-        return self.limits.pool_size * len(self.holders) * self.limits.poolers
+    def of_poolers(self) -> int:
+        """Maximum connections of the poolers to the server. 0 without a pooler."""
+        return self.limits.pool_size * len(self.holders) * self.limits.poolers if self.limits else 0
 
 
 def stores(platform: Platform) -> Iterator[Store]:
@@ -109,12 +107,18 @@ COLUMNS = (
 
 def _table(store: Store) -> Table:
     role_limit = store.limits.role_limit if store.limits and not store.limits.poolers else None
-    held = [_held(holder) for holder in store.holders]
     rows: list[tuple[Cell, ...]] = [
-        (holder.service.name, holder.pool, f"{holder.scale.minimum}..{holder.scale.maximum}", *counts, role_limit)
-        for holder, counts in zip(store.holders, held, strict=True)
+        (
+            holder.service.name,
+            holder.pool,
+            f"{holder.scale.minimum}..{holder.scale.maximum}",
+            *_held(holder),
+            role_limit,
+        )
+        for holder in store.holders
     ]
-    rows.append(("total", None, "", *map(sum, zip(*held, strict=True)), store.room))
+    sums = map(sum, zip(*map(_held, store.holders), strict=True))
+    rows.append(("total", None, "", *sums, store.room))
     return Table(f"connections to {store.name}", COLUMNS, tuple(rows), tuple(_notes(store)))
 
 

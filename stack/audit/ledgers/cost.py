@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import add
 from typing import NamedTuple
 
 from stack.audit.ledgers.model_cost import HOURS, model_table, model_total
@@ -32,7 +33,7 @@ class Cost(NamedTuple):
 
     def plus(self, other: Cost) -> Cost:
         """The sum at each scale."""
-        return Cost(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Cost(*map(add, self, other))
 
 
 def total(parts: Iterable[Cost]) -> Cost:
@@ -136,7 +137,7 @@ def _flows(platform: Platform, services: dict[str, Cost]) -> Iterator[FlowCost]:
     for key, rate in entrances(graph).items():
         own = by_node(executions(graph, arrivals={key: rate}))
         compute = sum(
-            cost.expected * own.get(name, 0) / everything[name] for name, cost in services.items() if everything[name]
+            cost.expected * own[name] / everything[name] for name, cost in services.items() if everything[name]
         )
         yield FlowCost(_entrance_name(graph, key), rate * share, compute, model_total(platform, {key: rate}))
     idle = sum(cost.expected for name, cost in services.items() if not everything[name])
@@ -158,12 +159,13 @@ def _spare_pods(platform: Platform, prices: Prices) -> dict[str, float]:
 
 def _retries(platform: Platform, prices: Prices) -> dict[str, float]:
     """The cost of the pods that serve retries while callees fail."""
-    each = {(demand.namespace, demand.name): _pod(prices, demand.each) for demand in rendered(platform).demands}
+    services = {(service.namespace, service.name): service for service in platform.graph.services}
     loads, extra = service_loads(platform), 0.0
-    for service in platform.graph.services:
-        load = loads[service.name]
-        pods = (load.with_retries - load.offered) / service.capacity.per_second
-        extra += pods * each.get((service.namespace, service.name), 0)
+    for demand in rendered(platform).demands:
+        if service := services.get((demand.namespace, demand.name)):
+            load = loads[service.name]
+            pods = (load.with_retries - load.offered) / service.capacity.per_second
+            extra += pods * _pod(prices, demand.each)
     return {"retries: pods that serve sustained retries while callees fail": extra}
 
 

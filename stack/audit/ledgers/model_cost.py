@@ -44,15 +44,17 @@ def model_total(platform: Platform, entering: Mapping[OperationKey, float] | Non
     return sum(cost.usd for cost in model_costs(platform, entering).values())
 
 
+COLUMNS = (
+    Column("route"),
+    Column("million calls a month", ",.3f"),
+    Column("million units in", ",.1f"),
+    Column("million tokens out", ",.1f"),
+    Column("USD a month", ",.2f"),
+)
+
+
 def model_table(platform: Platform) -> Table:
     """The cost by route. Empty if the platform calls no model."""
-    columns = (
-        Column("route"),
-        Column("million calls a month", ",.3f"),
-        Column("million units in", ",.1f"),
-        Column("million tokens out", ",.1f"),
-        Column("USD a month", ",.2f"),
-    )
     found = model_costs(platform)
     if found:
         found["total"] = _total(found.values())
@@ -63,7 +65,7 @@ def model_table(platform: Platform) -> Table:
         "A unit is a token, a character or a second of audio; the price names it. Each call costs its mean input and"
         " output at the preferred candidate. Repeated attempts are not counted."
     )
-    return Table("model calls, at the mean load", columns, rows, (note, *_prices(platform)))
+    return Table("model calls, at the mean load", COLUMNS, rows, (note, *_prices(platform)))
 
 
 def _total(costs: Iterable[RouteCost]) -> RouteCost:

@@ -17,13 +17,11 @@ class Column:
 
     name: str
     form: str = ""
-    """Format specification of its numbers, such as `,.2f`."""
+    """Format specification of its values, such as `,.2f`."""
 
     def text(self, value: Cell) -> str:
         """A value as text. A row without a value has `–`."""
-        if value is None:
-            return "–"
-        return value if isinstance(value, str) else format(value, self.form)
+        return "–" if value is None else format(value, self.form)
 
 
 @dataclass(frozen=True, slots=True)

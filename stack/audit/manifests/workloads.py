@@ -46,8 +46,8 @@ def _pause(container: Container) -> int:
         return 0
     if handler.sleep:
         return handler.sleep.seconds
-    command = " ".join(handler.exec.command) if handler.exec else ""
-    return sum(map(int, _SLEEP.findall(command)))
+    command = handler.exec.command if handler.exec else ()
+    return sum(map(int, _SLEEP.findall(" ".join(command))))
 
 
 def probes_do_not_overlap(system: System) -> Iterator[Breach | None]:

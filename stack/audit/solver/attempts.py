@@ -56,7 +56,7 @@ def retries(platform: Platform, *, on: date) -> Values:
     """The retry of each call. Calls that share a policy all get the fewest attempts that one of them may make."""
     graph, above = platform.graph, _repeated_by_others(platform)
     weights: dict[RetryCondition, dict[OperationKey, float]] = {failure: {} for failure in SPOKEN}
-    interior: dict[OperationKey, int] = {}
+    interior: dict[OperationKey, bool] = {}
     fewest: dict[PolicyKey, Retry | None] = {}
     edges = [edge for run in graph.bottom_up for edge in run.edges]
     for run in graph.bottom_up:
@@ -70,7 +70,7 @@ def retries(platform: Platform, *, on: date) -> Values:
             fewest[policy_of(edge)] = min((known, kept.call.retry), key=_attempts)
         for failure, found in weights.items():
             found[run.key] = max((_weight(edge, failure, found[edge.key]) for edge in chosen), default=1)
-        interior[run.key] = max((is_interior(edge) + interior[edge.key] for edge in chosen), default=0)
+        interior[run.key] = any(is_interior(edge) or interior[edge.key] for edge in chosen)
     values = Values()
     for edge in edges:
         if edge.call.retry != fewest[policy_of(edge)]:
@@ -121,7 +121,7 @@ def _attempts(retry: Retry | None) -> int:
 
 
 def _with_retry(edge: Edge, retry: Retry | None) -> Edge:
-    return edge if edge.call.retry == retry else replace(edge, call=edge.call.model_copy(update={"retry": retry}))
+    return replace(edge, call=edge.call.model_copy(update={"retry": retry}))
 
 
 def _repeated_by_others(platform: Platform) -> dict[OperationKey, float]:
@@ -159,11 +159,12 @@ def _accepted(platform: Platform, rule: str, edge: Edge, on: date) -> bool:
 
 def _kept(edge: Edge, retry: Retry | None, behind: dict[RetryCondition, float], most: float, *, alone: bool) -> Edge:
     """The call with as many attempts as fit. An interior hop retries only if no hop behind it does."""
-    for number in range(retry.max_retries if retry else 0, 0, -1):
-        tried = _with_retry(edge, retry.model_copy(update={"max_retries": number}) if retry else None)
-        fits = all(_weight(tried, failure, weight) <= most for failure, weight in behind.items())
-        if fits and (alone or not is_interior(tried)):
-            return tried
+    if retry:
+        for number in range(retry.max_retries, 0, -1):
+            tried = _with_retry(edge, retry.model_copy(update={"max_retries": number}))
+            fits = all(_weight(tried, failure, weight) <= most for failure, weight in behind.items())
+            if fits and (alone or not is_interior(tried)):
+                return tried
     return _with_retry(edge, None)
 
 

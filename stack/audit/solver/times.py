@@ -16,9 +16,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from voice_policies import Duration, SagaStep
 
+from components.node import Node
+from components.operation import Operation
 from stack.audit.solver.constraint import Constraint
 from stack.audit.solver.values import PolicyKey, Values, policy_of
 from stack.audit.timeouts import LONGEST_WAIT, ZERO, OfEdge, critical_path, longest, must_fit
@@ -28,55 +31,47 @@ FOREVER = Duration("365d")
 """The bound of an operation that nobody calls."""
 WHOLE = Duration("1ms")
 """The solver rounds a reduced budget down to a multiple of this unit."""
+LATENCY: OfEdge = attrgetter("latency")
 
 
 def objectives(graph: CallGraph) -> Values:
     """Raise each P95 objective that is lower than the sum of the objectives along its critical path (rule T04)."""
-    needed, values = _needed_objectives(graph), Values()
+    values = Values()
     for run in graph.bottom_up:
-        if run.operation.latency < needed[run.key]:
-            values.operations[run.key]["latency"] = needed[run.key]
+        path = critical_path(graph, run.node, run.operation, _latency(values))
+        values.operations[run.key]["latency"] = max(run.operation.latency, path)
     return values
 
 
+def _latency(values: Values) -> OfEdge:
+    return lambda edge: edge.call.latency or values.operations[edge.key]["latency"]
+
+
 def missed_targets(graph: CallGraph) -> Iterator[Constraint]:
-    """The flows whose target is below the sum of the objectives along their critical path."""
-    needed = _needed_objectives(graph)
-    latency = _latency(needed)
+    """The flows whose target is below the sum of the objectives along their critical path.
+
+    The graph must have the values of `objectives`.
+    """
     for flow in graph.flows:
         gateway, route = graph.entrance(flow)
-        least = critical_path(graph, gateway, route, latency)
+        least = critical_path(graph, gateway, route)
         if least > flow.latency:
-            why = "; ".join(_critical_calls(graph, Run(gateway, route, ()), latency))
+            why = "; ".join(_critical_calls(graph, gateway, route))
             field = f"flows.{flow.name}.latency"
             yield Constraint("T04", f"flow {flow.name}", str(flow.latency), str(least), why, field, flow.location)
 
 
-def _needed_objectives(graph: CallGraph) -> dict[OperationKey, Duration]:
-    """Operation → its P95 objective, or the sum of the objectives along its critical path if the sum is longer."""
-    found: dict[OperationKey, Duration] = {}
-    for run in graph.bottom_up:
-        path = critical_path(graph, run.node, run.operation, _latency(found))
-        found[run.key] = max(run.operation.latency, path)
-    return found
-
-
-def _latency(objective: dict[OperationKey, Duration]) -> OfEdge:
-    return lambda edge: edge.call.latency or objective[edge.key]
-
-
-def _critical_calls(graph: CallGraph, run: Run, latency: OfEdge) -> Iterator[str]:
+def _critical_calls(graph: CallGraph, node: Node, operation: Operation) -> Iterator[str]:
     """The sum of each operation on the critical path, from the route to the last service."""
-    node, operation = run.node, run.operation
     while operation.stages:
         slowest = [
-            max((graph.edge(node, operation, call) for call in stage.calls), key=latency)
+            max((graph.edge(node, operation, call) for call in stage.calls), key=LATENCY)
             for stage in operation.stages
             if not stage.overlaps
         ]
-        terms = " + ".join(f"{latency(edge)} {edge.call.target}" for edge in slowest)
+        terms = " + ".join(f"{edge.latency} {edge.call.target}" for edge in slowest)
         yield f"{node.name}.{operation.name} = {terms}"
-        longest_call = max(slowest, key=latency)
+        longest_call = max(slowest, key=LATENCY)
         node, operation = longest_call.callee, longest_call.target
 
 
@@ -113,7 +108,7 @@ class Budgets:
         """The bounds that the least values exceed."""
         for policy, least in self._least.items():
             if least > self._most[policy]:
-                yield _too_close(min(self._members[policy], key=lambda edge: edge.latency), least)
+                yield _too_close(min(self._members[policy], key=LATENCY), least)
         for flow in self._graph.flows:
             gateway, route = self._graph.entrance(flow)
             least, most = self._least_deadline[gateway.name, route.name], flow.latency * LONGEST_WAIT

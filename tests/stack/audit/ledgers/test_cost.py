@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any, ClassVar
 
 import pytest
-from voice_policies import Bytes, Duration, ModelPrice, Ratio
+from voice_policies import Bytes, Duration, ModelHedge, ModelPrice, Ratio
 
 from components.component import Component
 from components.node import Node, Replicas, Service
@@ -56,7 +56,7 @@ def priced(*nodes: Node, flows: tuple[Flow, ...] = (), environment: Any = toy.EN
 
 
 def near(*values: float) -> tuple[Any, ...]:
-    return tuple(map(pytest.approx, values))
+    return tuple(pytest.approx(value, rel=1e-9) for value in values)
 
 
 def test_a_service_costs_its_pods_at_each_scale() -> None:
@@ -114,6 +114,7 @@ class Keeping(Component):
 
     def streams_kept(self) -> Iterator[Stream]:
         yield Stream(name="logs", daily=Bytes("3Gi"), retention=Duration("7d"), copies=2, sampled=Ratio("10%"))
+        yield Stream(name="metrics", daily=Bytes("1Gi"), retention=Duration("3d"))
 
     def resources(self) -> Iterator[Any]:
         claim = {"kind": "PersistentVolumeClaim", "metadata": {"namespace": "stores", "name": "data-keeper-0"}}
@@ -126,14 +127,15 @@ class Keeping(Component):
 
 
 def test_telemetry_costs_its_retention_and_a_volume_counts_once() -> None:
-    """3 GiB × (7 + 1 days) × 2 copies × 0.50 USD = 24 USD. Two volumes of 60 GiB cost 60 USD.
+    """3 GiB × (7 + 1 days) × 2 copies × 0.50 USD = 24 USD. 1 GiB × (3 + 1 days) × 0.50 USD = 2 USD.
 
-    One volume is rendered twice: as a claim, and in the StatefulSet's template.
+    Two volumes of 60 GiB cost 60 USD. One volume is rendered twice: as a claim, and in the StatefulSet's template.
     """
     platform = priced(B)
     platform.__dict__["components"] = (*platform.components, Keeping(name="keeper", namespace="stores"))
     protection = rows(platform, "cost", "cost of protection")
     assert protection["telemetry: logs in keeper, 7d kept, 10% sampled"] == near(24)
+    assert protection["telemetry: metrics in keeper, 3d kept"] == near(2)
     assert rows(platform, "cost", "infrastructure")["volumes in stores"] == near(60, 60, 60)
 
 
@@ -199,3 +201,21 @@ def test_each_route_costs_its_mean_units_at_the_price_of_the_preferred_candidate
     assert found["total"] == near(3 * 65.7, 960 * 65.7, 200 * 65.7, 94_608)
     assert found["voice.generate"][-1] == 0
     assert not [each for each in ledger(priced(caller(), B), "cost").tables if each.title.startswith("model calls")]
+
+
+def test_a_hedge_adds_its_share_of_requests_and_a_note_names_the_priced_unit() -> None:
+    """65.7 million calls a month make 1.05 requests each. A request costs 80 seconds × 2 micro-USD."""
+    price = ModelPrice(unit="audio_second", input=2, as_of=date(2026, 11, 1), source="a contract")
+    candidates = [
+        deployment(f"{name}-fast", name, price=price, capabilities=("embeddings",), tokenizer=None)
+        for name in ("one", "two")
+    ]
+    hedged = {"capabilities": ("embeddings",), "output_limit": None, "hedge": ModelHedge(delay=Duration("100ms"))}
+    llm = models(*candidates, use=ModelUse(input_p95=90, input_mean=80), route_policy=hedged)
+    call = stage(hard("llm.generate", "idempotent"))
+    caller = service("a", operation("run", call, p95="9s", deadline="60s", load="100/s"))
+    platform = priced(caller, llm)
+    requests = 65.7 * 1.05
+    assert rows(platform, "cost", "model calls")["llm.generate"] == near(65.7, 80 * requests, 0, 160 * requests)
+    (table,) = (each for each in ledger(platform, "cost").tables if each.title.startswith("model calls"))
+    assert table.notes[1:] == ("llm.generate: 2 USD a million audio seconds in (one-fast; a contract, 2026-11-01).",)
