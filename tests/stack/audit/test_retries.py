@@ -7,7 +7,7 @@ from math import prod
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voice_policies import ModelFallback, Retry
+from voice_policies import Duration, ModelFallback, Retry, Saga, SagaStep
 
 from components.node import Client, Node, Replicas
 from components.operation import hard, operation, stage
@@ -168,6 +168,11 @@ def test_r01_ends_the_path_at_the_callee_that_is_down() -> None:
     assert found.arithmetic == "6 attempts > 5 when hop2.run cannot be reached"
 
 
+def test_r01_follows_the_path_to_the_last_call_that_causes_as_many_attempts() -> None:
+    (found,) = findings("R01", *chain(TWICE.model_copy(update={"max_retries": 5}), None))
+    assert found.path == "hop1.run → hop2.run → store.read"
+
+
 def test_r01_names_the_first_of_two_equal_calls() -> None:
     six = TWICE.model_copy(update={"max_retries": 5})
     calls = [hard("store.read", "idempotent", retry=six, purpose=purpose) for purpose in ("first", "second")]
@@ -181,6 +186,28 @@ def test_r02_counts_a_retry_policy_even_if_no_layer_enforces_it() -> None:
     caller = service("a", operation("run", call, p95="1s", deadline="60s"), language="go")
     (found,) = findings("R02", caller, store)
     assert found.arithmetic == "the policy and openai-python retry the same call: 2 × 3 attempts"
+
+
+def test_r01_multiplies_the_candidates_of_a_route() -> None:
+    caller = service("a", operation("run", stage(hard("llm.generate", "idempotent")), p95="9s", deadline="60s"))
+    outer = service("b", operation("run", stage(hard("a.run", "idempotent", retry=THRICE)), p95="9s", deadline="200s"))
+    (found,) = findings("R01", outer, caller, models())
+    assert "3 × 2 = 6 attempts" in found.arithmetic
+
+
+def test_r02_follows_the_calls_behind_which_most_hops_retry() -> None:
+    calls = (hard("store.read", "idempotent", purpose="side"), hard("hop1.run", "idempotent"))
+    root = service("root", operation("run", stage(*calls), p95="1s", deadline="60s"))
+    (found,) = findings("R02", *chain(TWICE, TWICE, None), root)
+    assert found.path == "root.run → hop1.run → hop2.run → hop3.run → store.read"
+
+
+def test_r02_does_not_count_the_step_of_a_saga_as_a_layer() -> None:
+    step = SagaStep(name="read", no_compensation_because="it only reads", calls=("store.read",))
+    saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
+    call = stage(hard("store.read", "idempotent", retry=TWICE))
+    caller = service("a", operation("run", call, p95="1s", deadline="60s", saga=saga))
+    assert findings("R02", caller, STORE) == ()
 
 
 @pytest.mark.parametrize(("attempts", "count"), [(1, 0), (2, 1)])

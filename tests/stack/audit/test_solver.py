@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from voice_policies import CircuitBreaker, Duration, InvalidInputError, Rate, Ratio, Retry
+from voice_policies import CircuitBreaker, Duration, InvalidInputError, Rate, Ratio, Retry, RetryBudget
 
 from components.node import Node, Replicas
 from components.operation import hard, loop, operation, stage
@@ -162,6 +162,28 @@ def test_an_objective_below_the_sum_of_its_calls_is_raised_if_the_flow_permits()
     assert broken_rules(solution.platform) == set()
 
 
+def test_an_objective_that_is_raised_raises_the_objectives_of_its_callers() -> None:
+    twice = (stage(hard("store.read", "idempotent")),) * 2
+    inner = service("a", operation("run", *twice, p95="15ms", deadline="100ms"))
+    outer = service("b", operation("run", stage(hard("a.run", "idempotent")), p95="15ms", deadline="200ms"))
+    assert changed_values(solved(STORE, inner, outer)) == {
+        ("a.run", "latency"): ("15ms", "20ms"),
+        ("b.run", "latency"): ("15ms", "20ms"),
+    }
+
+
+def test_an_infeasible_target_names_the_slowest_call_of_each_stage() -> None:
+    quick, slow = (
+        service(name, operation("run", p95=p95, deadline="1s")) for name, p95 in (("quick", "20ms"), ("slow", "30ms"))
+    )
+    parallel = stage(hard("quick.run", "idempotent"), hard("slow.run", "idempotent"))
+    calls = (parallel, stage(hard("store.read", "idempotent")))
+    outer = service("a", operation("run", *calls, p95="40ms", deadline="2s"))
+    route = operation("go", stage(hard("a.run", "idempotent")), p95="40ms", deadline="3s")
+    (missed,) = solved(STORE, quick, slow, outer, gateway(route), flows=(flow("go", "39ms"),)).infeasible
+    assert missed.why == "gateway.go = 40ms a.run; a.run = 30ms slow.run + 10ms store.read"
+
+
 def test_retries_that_do_not_fit_the_deadline_are_removed_and_the_grace_period_follows() -> None:
     """A deadline of 300 ms is enough for one attempt of 10 ms to 50 ms, but not for a backoff of 2 s."""
     slow = TWICE.model_copy(update={"base_delay": Duration("2s"), "max_delay": Duration("2s")})
@@ -187,6 +209,16 @@ def test_retries_that_would_overload_a_service_are_removed_and_missing_capacity_
     assert changed_values(loaded("182/s"))["b.run → a.run", "retry"][1] == "None"
     (bound,) = loaded("201/s").infeasible
     assert (bound.rule, bound.path, bound.bound, bound.needed) == ("R10", "a", "200/s", "a maximum of 3 replicas")
+
+
+def test_retries_that_just_fit_the_capacity_are_kept() -> None:
+    """A budget of 100 % doubles 100/s. Two replicas serve 200/s."""
+    callee = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas.exactly(2))
+    doubling = TWICE.model_copy(update={"budget": RetryBudget(ratio=Ratio("100%"))})
+    call = stage(hard("a.run", "idempotent", retry=doubling))
+    caller = service("b", operation("run", call, p95="1s", deadline="9s", load="100/s"))
+    solution = solve(small_platform(callee, caller, load_share=1), on=DAY)
+    assert "retry" not in {change.field for change in solution.changes}
 
 
 @pytest.mark.parametrize("load", ["1/m", "1/s", "50/s"])

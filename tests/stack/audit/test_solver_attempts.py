@@ -22,7 +22,7 @@ from stack.model.profile import AcceptedFinding
 from tests import toy
 from tests.platforms import DAY
 from tests.small import gateway, models, service, small_platform
-from tests.stack.audit.rule_findings import READ, STORE, TOLD, TWICE, flow
+from tests.stack.audit.rule_findings import READ, STORE, THRICE, TOLD, TWICE, flow
 from tests.stack.audit.test_retries import chain
 
 BY_RATIO = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
@@ -52,6 +52,7 @@ def calling(idempotency: Any = "idempotent", *, language: str = "python", **call
         ({}, "never", ("retry", "Retry(max_retries=1, base_delay=10ms, max_delay=10ms)", "None")),
         ({"conditions": ("connection_failed",)}, "never", None),
         ({"base_delay": Duration("0s")}, "idempotent", ("retry.base_delay", "0s", "100ms")),
+        ({"base_delay": Duration("0s"), "max_retries": 3}, "idempotent", ("retry.max_retries", "3", "2")),
     ],
 )
 def test_a_retry_keeps_the_values_that_the_rules_on_one_call_permit(
@@ -129,6 +130,38 @@ def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
     assert told(small_platform(outer, inner, models()))["retry.max_retries"] == ("2", "1")
 
 
+def test_attempts_count_for_the_failure_that_the_last_hop_itself_repeats() -> None:
+    """The store cannot be reached: hop2 makes 3 attempts, and hop1 sees that hop2 is unavailable. 2 × 3 is too many."""
+    unsent = THRICE.model_copy(update={"conditions": ("connection_failed",)})
+    solution = solution_of(small_platform(*chain(TWICE, unsent)))
+    assert {change.path for change in solution.changes if change.field == "retry"} == {"hop1.run → hop2.run"}
+
+
+def test_a_hop_makes_one_attempt_if_one_of_several_paths_behind_it_has_a_hop_that_repeats() -> None:
+    calls = stage(hard("hop1.run", "idempotent"), hard("store.read", "idempotent", purpose="side"))
+    middle = service("middle", operation("run", calls, p95="1s", deadline="60s"))
+    repeated = stage(hard("middle.run", "idempotent", retry=TWICE))
+    first = service("first", operation("run", repeated, p95="1s", deadline="200s"))
+    solution = solution_of(small_platform(first, middle, *chain(TWICE, None)))
+    assert {change.path for change in solution.changes if change.field == "retry"} == {"first.run → middle.run"}
+    assert not [each for each in solution.remaining if each.rule == "R02"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "kept"), [((THRICE, TWICE), TWICE), ((TWICE, THRICE), TWICE), ((TWICE, None), None)]
+)
+def test_calls_that_share_a_policy_all_make_the_fewest_attempts(
+    declared: tuple[Retry | None, ...], kept: Retry | None
+) -> None:
+    made = [
+        hard("b.read", "idempotent", purpose=purpose, retry=retry)
+        for purpose, retry in zip(("first", "second"), declared, strict=True)
+    ]
+    caller = service("a", operation("run", stage(*made), p95="1s", deadline="60s"), language="go")
+    graph = solution_of(small_platform(caller, service("b", READ))).platform.graph
+    assert [edge.call.retry for edge in graph.edges] == [kept, kept]
+
+
 def saga_platform(attempts: int) -> Platform:
     step = SagaStep(
         name="read",
@@ -146,6 +179,16 @@ def saga_platform(attempts: int) -> Platform:
 def test_a_step_of_a_saga_is_a_layer_of_the_calls_that_it_makes() -> None:
     found = {edge.path: [(each.name, each.attempts) for each in layers(edge)] for edge in saga_platform(2).graph.edges}
     assert found == {"a.run → b.read": [("saga", 2)], "a.run → store.read": []}
+
+
+def test_the_attempts_of_a_saga_step_count_for_the_calls_behind_it() -> None:
+    """Two attempts of the step with 3 attempts of its callee are 6 > 5, so the callee keeps two attempts."""
+    step = SagaStep(name="read", no_compensation_because="it only reads", calls=("b.run",))
+    saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
+    outer = service("a", operation("run", stage(hard("b.run", "idempotent")), p95="1s", deadline="60s", saga=saga))
+    inner = stage(hard("store.read", "idempotent", retry=THRICE))
+    callee = service("b", operation("run", inner, p95="100ms", deadline="2s"))
+    assert told(small_platform(outer, callee, STORE))["retry.max_retries"] == ("2", "1")
 
 
 @pytest.mark.parametrize(("attempts", "feasible"), [(5, True), (6, False)])
@@ -179,6 +222,19 @@ def test_a_flow_waits_at_most_ten_objectives_for_an_attempt_of_each_call(latency
     assert [each for each in found if each.rule == "T03"] == ([] if feasible else [bound])
 
 
+def test_calls_that_share_a_policy_are_bounded_by_the_lowest_objective_among_them() -> None:
+    made = stage(
+        *(
+            hard("b.read", "idempotent", purpose=purpose, latency=latency)
+            for purpose, latency in (("first", None), ("second", Duration("10ms")))
+        )
+    )
+    caller = service("a", operation("run", made, p95="1s", deadline="60s"), language="go")
+    callee = service("b", operation("read", p95="200ms", deadline="1s"))
+    (bound,) = solution_of(small_platform(caller, callee)).infeasible
+    assert (bound.path, bound.bound, bound.needed) == ("a.run → b.read:second", "10ms", "20ms")
+
+
 def test_calls_of_one_grpc_method_share_a_policy_in_go_services_alone() -> None:
     def policies(language: str) -> list[tuple[str, str]]:
         made = stage(*(hard("b.read", "idempotent", purpose=purpose) for purpose in ("first", "second")))
@@ -207,19 +263,31 @@ def test_the_window_of_a_breaker_holds_a_call_of_the_slowest_caller(load: str) -
     solution_of(small_platform(caller, STORE, load_share=1))
 
 
+@pytest.mark.parametrize(
+    ("window", "found"), [("500ms", "500ms"), ("750ms", "750ms"), ("499ms", "1s"), ("100ms", "1s")]
+)
+def test_a_window_that_holds_one_call_stays(window: str, found: str) -> None:
+    """Each of the two replicas makes 2 calls a second, so a window of 500 ms holds one call."""
+    by_ratio = BY_RATIO.model_copy(update={"sampling_duration": Duration(window)})
+    made = stage(hard("store.read", "idempotent", circuit_breaker=by_ratio))
+    caller = service("a", operation("run", made, p95="1s", deadline="9s", load="4/s"))
+    (edge,) = solution_of(small_platform(caller, STORE, load_share=1)).platform.graph.edges
+    assert edge.circuit_breaker
+    assert edge.circuit_breaker.sampling_duration == Duration(found)
+
+
 def test_a_go_service_has_one_breaker_for_each_callee_and_a_python_service_one_for_each_call() -> None:
     def calls(language: str) -> dict[str, tuple[str, str]]:
         made = [
-            hard("b.read", "idempotent", purpose=name, circuit_breaker=CircuitBreaker(consecutive_failures=failures))
-            for name, failures in (("first", 1), ("second", 9))
+            hard(target, "idempotent", circuit_breaker=CircuitBreaker(consecutive_failures=failures))
+            for target, failures in (("b.read", 1), ("b.list", 9))
         ]
         caller = service("a", operation("run", stage(*made), p95="1s", deadline="60s"), language=language)
-        return {
-            each.path: (each.old, each.new) for each in solution_of(small_platform(caller, service("b", READ))).changes
-        }
+        callee = service("b", READ, operation("list", p95="10ms", deadline="50ms"))
+        return {each.path: (each.old, each.new) for each in solution_of(small_platform(caller, callee)).changes}
 
-    assert calls("python") == {"a.run → b.read:first": ("1", "3")}
-    assert calls("go") == {"a.run → b.read:first": ("1", "3"), "a.run → b.read:second": ("9", "3")}
+    assert calls("python") == {"a.run → b.read": ("1", "3")}
+    assert calls("go") == {"a.run → b.read": ("1", "3"), "a.run → b.list": ("9", "3")}
 
 
 def test_a_longer_break_raises_its_own_maximum() -> None:

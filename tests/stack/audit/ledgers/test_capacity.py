@@ -7,7 +7,7 @@ import pytest
 from components.node import Replicas
 from tests.small import service, small_platform
 from tests.stack.audit.ledgers.rows import ledger, rows
-from tests.stack.audit.rule_findings import READ
+from tests.stack.audit.rule_findings import READ, of_manifests
 
 PLATFORM = small_platform(
     service("a", READ, replicas=Replicas(min=2, max=4)), service("b", READ, replicas=Replicas(min=1, max=1))
@@ -20,6 +20,14 @@ def test_each_workload_counts_its_pods_times_its_requests() -> None:
     found = rows(PLATFORM, "capacity", "requests of the workloads")
     assert found["shop/a"] == ("2..4", 0.1, 0.0625, *map(pytest.approx, (0.2, 0.23, 0.4, 0.125, 0.14375, 0.25)))
     assert found["total"] == ("", None, None, *map(pytest.approx, (0.3, 0.33, 0.5, 0.1875, 0.20625, 0.3125)))
+
+
+def test_a_job_requests_nothing_while_it_does_not_run() -> None:
+    amounts = {"cpu": "100m", "memory": "64Mi"}
+    pod = {"spec": {"containers": [{"resources": {"requests": amounts, "limits": amounts}}]}}
+    job = {"kind": "Job", "metadata": {"namespace": "shop", "name": "load"}, "spec": {"template": pod}}
+    found = rows(of_manifests(job), "capacity", "requests of the workloads")
+    assert found["total"] == ("", None, None, *map(pytest.approx, (0, 0.015, 0.1, 0, 0.009375, 0.0625)))
 
 
 def test_a_namespace_is_compared_with_its_quota_and_all_workloads_with_the_nodes() -> None:

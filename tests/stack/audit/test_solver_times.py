@@ -1,0 +1,152 @@
+"""The solver's timeouts and deadlines, each computed by hand.
+
+A call of `store.read` takes at least 10 ms, its P95, and at most 50 ms, the deadline of the operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from voice_policies import Duration, Saga, SagaStep
+
+from components.node import Node
+from components.operation import Call, Operation, Stage, hard, loop, operation, soft, stage
+from stack.model.flow import Flow
+from tests.small import datastore, gateway, service, small_platform
+from tests.stack.audit.rule_findings import STORE, THRICE, TWICE, flow
+from tests.stack.audit.test_solver import changed_values
+from tests.stack.audit.test_solver_attempts import solution_of
+
+Changes = dict[tuple[str, str], tuple[str, str]]
+
+
+def times(*nodes: Node, flows: tuple[Flow, ...] = ()) -> Changes:
+    """The changes of a small platform, whose report is compared with the test's snapshot."""
+    return changed_values(solution_of(small_platform(*nodes, flows=flows)))
+
+
+def running(*stages: Stage, p95: str = "20ms", deadline: str = "2s", **options: Any) -> Operation:
+    return operation("run", *stages, p95=p95, deadline=deadline, **options)
+
+
+def read(**options: Any) -> Call:
+    return hard("store.read", "idempotent", **options)
+
+
+def calling(name: str, target: str = "b.run", *, p95: str = "1s", **options: Any) -> Node:
+    """A service with one call to `target`."""
+    return service(name, running(stage(hard(target, "idempotent", **options)), p95=p95, deadline="9s"))
+
+
+@pytest.mark.parametrize("timeout", [None, "50ms"])
+def test_calls_share_the_time_that_their_caller_leaves(timeout: str | None) -> None:
+    """a waits 10 × 20 ms for b, which makes 1 + 5 calls. They take 60 ms at least, and b wants 300 ms for them.
+
+    So each call gets 140 ÷ 240 of the difference between 10 ms and 50 ms: 33.3 ms, rounded down.
+    """
+    own = {"timeout": Duration(timeout)} if timeout else {}
+    stages = stage(read(**own)), loop(read(**own, purpose="again"), at_most=5, typically=1)
+    assert times(calling("a"), service("b", running(*stages)), STORE) == {
+        ("store.read", "deadline"): ("50ms", "33ms"),
+        ("b.run", "deadline"): ("2s", "200ms"),
+        **({(f"b.run → store.read{each}", "timeout"): ("50ms", "33ms") for each in ("", ":again")} if timeout else {}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("timeout", "latency", "changes"),
+    [
+        ("5ms", None, {("a.run → b.run", "timeout"): ("5ms", "50ms")}),
+        ("60ms", None, {}),
+        ("300ms", None, {("a.run → b.run", "timeout"): ("300ms", "200ms")}),
+        (
+            "5ms",
+            "3ms",
+            {("a.run → b.run", "timeout"): ("5ms", "30ms"), ("store.read", "deadline"): ("50ms", "30ms")},
+        ),
+    ],
+)
+def test_a_timeout_below_the_callees_deadline_still_permits_one_attempt_of_each_hard_call(
+    timeout: str, latency: str | None, changes: Changes
+) -> None:
+    """The deadline propagates, so b stops in time. A timeout is at most ten times the P95 of its call."""
+    callee = service("b", running(stage(read()), stage(soft("slow.read", "without"), overlaps=True)))
+    slow = datastore("slow", operation("read", p95="20ms", deadline="150ms"))
+    own = {"timeout": Duration(timeout), "latency": Duration(latency) if latency else None}
+    assert times(calling("a", **own), callee, STORE, slow) == changes
+
+
+@pytest.mark.parametrize(
+    ("latencies", "deadline"), [(("20ms", "15ms"), "150ms"), (("15ms", "20ms"), "150ms"), (("20ms", "20ms"), "200ms")]
+)
+def test_the_caller_that_waits_least_determines_the_deadline(latencies: tuple[str, str], deadline: str) -> None:
+    callers = (
+        calling(name, latency=Duration(latency)) for name, latency in zip(("first", "second"), latencies, strict=True)
+    )
+    assert times(*callers, service("b", running())) == {("b.run", "deadline"): ("2s", deadline)}
+
+
+def test_a_flow_leaves_ten_times_its_target_and_the_gateway_leaves_time_for_the_answer() -> None:
+    """The route may take 10 × 30 ms. The gateway waits 150 ms longer than the deadline of its callee."""
+    route = operation("go", stage(hard("b.run", "idempotent")), p95="30ms", deadline="9s")
+    assert times(gateway(route), service("b", running(p95="30ms")), flows=(flow("go", "30ms"),)) == {
+        ("gateway.go", "deadline"): ("9s", "300ms"),
+        ("b.run", "deadline"): ("2s", "150ms"),
+    }
+
+
+def test_a_call_without_end_gets_ten_times_the_objective_of_its_callee() -> None:
+    route = operation("go", stage(hard("b.run", "idempotent", timeout=Duration("0s"))), p95="1s", deadline="9s")
+    assert times(gateway(route), service("b", running(p95="30ms"))) == {
+        ("gateway.go → b.run", "timeout"): ("0s", "300ms"),
+        ("b.run", "deadline"): ("2s", "150ms"),
+    }
+
+
+@pytest.mark.parametrize("compensates", [True, False])
+def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> None:
+    """The step lasts 3 s. Its three rounds take 3 × 200 ms at least, and want 3 × 2 s.
+
+    So a call gets 2400 ÷ 5400 of the difference between 200 ms and 2 s: 1 s, and so does the call behind it.
+    """
+    called = "compensation_calls" if compensates else "calls"
+    undone = {"compensation": "undo"} if compensates else {"no_compensation_because": "it only reads"}
+    step = SagaStep.model_validate({"name": "read", "timeout": Duration("60s"), called: ("b.run",), **undone})
+    saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
+    made = loop(hard("b.run", "idempotent", timeout=Duration("1s")), at_most=3, typically=1)
+    slow = datastore("slow", operation("read", p95="200ms", deadline="2s"))
+    callee = service("b", running(stage(hard("slow.read", "idempotent")), p95="200ms", deadline="60s"))
+    caller = service("a", running(made, p95="1s", deadline="100s", saga=saga))
+    assert times(caller, callee, slow) == {("slow.read", "deadline"): ("2s", "1s")}
+
+
+@pytest.mark.parametrize(
+    ("wait", "removed"),
+    [("120ms", ()), ("70ms", ("second",)), ("30ms", ("first", "second"))],
+)
+def test_the_longest_retries_are_removed_until_the_least_attempts_fit(wait: str, removed: tuple[str, ...]) -> None:
+    """With one attempt the two calls take 20 ms. The second attempt adds 20 ms to the first call, and 50 ms to the
+    second call, because it waits 40 ms.
+    """
+    waiting = TWICE.model_copy(update={"base_delay": Duration("40ms"), "max_delay": Duration("40ms")})
+    calls = (read(purpose=name, retry=retry) for name, retry in (("first", TWICE), ("second", waiting)))
+    callee = service("b", running(*map(stage, calls)))
+    latency = Duration.of_units(Duration(wait).units // 10)
+    changed = times(calling("a", latency=latency), callee, STORE)
+    assert {path for path, field in changed if field == "retry"} == {f"b.run → store.read:{each}" for each in removed}
+
+
+def test_retries_that_fit_are_kept_and_count_in_the_deadline() -> None:
+    """Three attempts of 50 ms and two waits of 10 ms take 170 ms, so the deadline of 100 ms is too short."""
+    callee = service("b", running(stage(read(retry=THRICE, circuit_breaker="off")), deadline="100ms"))
+    assert times(calling("a"), callee, STORE) == {("b.run", "deadline"): ("100ms", "170ms")}
+
+
+def test_a_deadline_is_raised_no_higher_than_its_calls_need() -> None:
+    """b wants 50 ms for its call, and gets the time that its caller a waits: 10 × 4 ms."""
+    callee = service("b", running(stage(read()), deadline="20ms"))
+    assert times(calling("a", latency=Duration("4ms")), callee, STORE) == {
+        ("store.read", "deadline"): ("50ms", "40ms"),
+        ("b.run", "deadline"): ("20ms", "40ms"),
+    }
