@@ -94,8 +94,7 @@ def sustained(edge: Edge, failure: RetryCondition) -> float:
 def _sustained_at_worst(edge: Edge) -> float:
     """Attempts per call while the failure that causes most attempts lasts."""
     found = tuple(layers(edge))
-    weights = (prod(layer.sustained() for layer in found if failure in layer.conditions) for failure in SPOKEN)
-    return max(weights) if found else 1
+    return max(prod(layer.sustained() for layer in found if failure in layer.conditions) for failure in SPOKEN)
 
 
 class Worst(NamedTuple):

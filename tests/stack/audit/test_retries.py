@@ -154,6 +154,15 @@ def test_r10_fails_if_load_and_sustained_retries_exceed_the_capacity(load: str, 
         assert breaches[0].proposal == "max: 3"
 
 
+def test_r10_counts_a_retry_of_every_failure() -> None:
+    every = ("unavailable", "attempt_timeout", "connection_failed", "resource_exhausted")
+    callee = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas.exactly(2))
+    call = stage(hard("a.run", "idempotent", retry=TWICE.model_copy(update={"conditions": every})))
+    caller = service("b", operation("run", call, p95="1s", deadline="60s", load="182/s"))
+    (found,) = (each for each in findings("R10", caller, callee) if each.path == "a")
+    assert "200.2/s with sustained retries" in found.arithmetic
+
+
 def test_load_counts_each_call_by_its_share() -> None:
     calls = stage(hard("store.read", "idempotent", share="10%"), hard("store.read", "idempotent", purpose="always"))
     caller = service("b", operation("run", calls, p95="1s", deadline="60s", load="100/s"))

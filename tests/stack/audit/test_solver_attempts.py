@@ -230,9 +230,9 @@ def test_calls_that_share_a_policy_are_bounded_by_the_lowest_objective_among_the
         )
     )
     caller = service("a", operation("run", made, p95="1s", deadline="60s"), language="go")
-    callee = service("b", operation("read", p95="200ms", deadline="1s"))
+    callee = service("b", operation("read", p95="200005us", deadline="1s"))
     (bound,) = solution_of(small_platform(caller, callee)).infeasible
-    assert (bound.path, bound.bound, bound.needed) == ("a.run → b.read:second", "10ms", "20ms")
+    assert (bound.path, bound.bound, bound.needed) == ("a.run → b.read:second", "10ms", "20001us")
 
 
 def test_calls_of_one_grpc_method_share_a_policy_in_go_services_alone() -> None:
@@ -261,6 +261,12 @@ def test_the_window_of_a_breaker_holds_a_call_of_the_slowest_caller(load: str) -
     made = stage(hard("store.read", "idempotent", circuit_breaker=BY_RATIO))
     caller = service("a", operation("run", made, p95="1s", deadline="9s", load=load))
     solution_of(small_platform(caller, STORE, load_share=1))
+
+
+def test_the_breaker_of_a_call_without_load_keeps_its_minimum_throughput() -> None:
+    made = stage(hard("store.read", "idempotent", circuit_breaker=BY_RATIO))
+    caller = service("a", operation("run", made, p95="1s", deadline="9s"))
+    assert "circuit_breaker.minimum_throughput" not in told(small_platform(caller, STORE))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_timeout_below_the_callees_deadline_still_permits_one_attempt_of_each_
     """The deadline propagates, so b stops in time. A timeout is at most ten times the P95 of its call."""
     callee = service("b", running(stage(read()), stage(soft("slow.read", "without"), overlaps=True)))
     slow = datastore("slow", operation("read", p95="20ms", deadline="150ms"))
-    own = {"timeout": Duration(timeout), "latency": Duration(latency) if latency else None}
+    own: dict[str, Any] = {"timeout": Duration(timeout), "latency": Duration(latency) if latency else None}
     assert times(calling("a", **own), callee, STORE, slow) == changes
 
 
@@ -150,3 +150,12 @@ def test_a_deadline_is_raised_no_higher_than_its_calls_need() -> None:
         ("store.read", "deadline"): ("50ms", "40ms"),
         ("b.run", "deadline"): ("20ms", "40ms"),
     }
+
+
+def test_a_deadline_below_the_objective_is_raised_to_the_objective() -> None:
+    callee = service("b", running(p95="30ms", deadline="20ms"))
+    assert times(calling("a"), callee) == {("b.run", "deadline"): ("20ms", "30ms")}
+
+
+def test_a_timeout_that_fits_keeps_its_microseconds() -> None:
+    assert times(service("a", running(stage(read(timeout=Duration("50500us"))))), STORE) == {}
