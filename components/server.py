@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         ServiceSpec,
     )
 
-__all__ = ["Server", "Workload"]
+__all__ = ["Server"]
 
 PRE_STOP = Duration("5s")
 """Sleep before SIGTERM. Kube-proxy and gateways need a few seconds to withdraw the endpoint."""

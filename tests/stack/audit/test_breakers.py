@@ -126,6 +126,15 @@ def test_c02_counts_the_calls_of_one_replica(load: str, share: float, rounds: in
     assert f"÷ 2 replicas = {calls} calls" in found.arithmetic
 
 
+def test_c02_checks_a_call_after_one_without_load() -> None:
+    call = hard("store.read", "idempotent", circuit_breaker=RATIO.model_copy(update={"minimum_throughput": 1_000}))
+    idle, busy = (
+        service(name, operation("run", stage(call), p95="1s", deadline="60s", load=load))
+        for name, load in (("idle", None), ("busy", "1/s"))
+    )
+    assert [each.path for each in findings("C02", idle, busy, STORE)] == ["busy.run → store.read"]
+
+
 @pytest.mark.parametrize(("load", "proposal"), [("4/m", "1"), ("6/m", "1"), ("8/m", "2")])
 def test_c02_proposes_a_throughput_of_at_least_one_call(load: str, proposal: str) -> None:
     (found,) = verdict("C02", small_platform(*guarded(load=load, minimum_throughput=16), load_share=1)).findings
