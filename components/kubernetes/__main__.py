@@ -48,22 +48,28 @@ def schema() -> dict[str, Any]:
     """The part of the API's schema that `KINDS` use, with short type names."""
     folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{VERSION}-local"
     definitions = json.loads((folder / "_definitions.json").read_text())["$defs"]
-    reached: dict[str, Any] = {}
-    pending = [PREFIX + kind for kind in KINDS]
-    while pending:
-        name = pending.pop()
-        if name not in reached:
-            reached[name] = definitions[name]
-            pending.extend(_references(definitions[name]))
-    types = {_short(name): _plain(reached[name]) for name in sorted(reached)}
+    used = reachable(definitions, *(PREFIX + kind for kind in KINDS))
+    types = {_short(name): _plain(used[name]) for name in sorted(used)}
     for kind in KINDS:
         types[_short(kind)]["required"] = sorted({*types[_short(kind)].get("required", ()), *IDENTITY})
     return {"$defs": types}
 
 
+def reachable(definitions: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The definitions with these names, and all definitions to which they refer."""
+    reached: dict[str, Any] = {}
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in reached:
+            reached[name] = definitions[name]
+            pending.extend(_references(definitions[name]))
+    return reached
+
+
 def _references(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
-        if "$ref" in node:
+        if isinstance(node.get("$ref"), str):  # a property may have this name
             yield node["$ref"].rpartition("/")[2]
         for value in node.values():
             yield from _references(value)

@@ -5,12 +5,13 @@ The schemas include those of the operators' resources. Nothing is downloaded.
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.kubernetes.__main__ import reachable
 from tests.cluster import toolchain
 from tests.cluster.build_or_skip import build_or_skip
 from tests.cluster.conftest import StartCluster
@@ -43,10 +44,7 @@ def schemas(start_cluster: StartCluster, tmp_path_factory: pytest.TempPathFactor
         for kind in schema.get(NAMED, ()):
             group = f"{kind['group'].partition('.')[0]}-" if kind["group"] else ""
             file = folder / f"{kind['kind'].lower()}-{group}{kind['version']}.json"
-            own = {
-                "$ref": f"#/definitions/{name}",
-                "definitions": {each: closed[each] for each in reached(name, closed)},
-            }
+            own = {"$ref": f"#/definitions/{name}", "definitions": reachable(closed, name)}
             file.write_text(json.dumps(own))
     return folder
 
@@ -64,30 +62,6 @@ def strict(schema: Schema) -> Schema:
         if isinstance(found.get(key), dict):
             found[key] = strict(found[key])
     return found
-
-
-def reached(name: str, schemas: dict[str, Schema]) -> set[str]:
-    """The names of a schema and of all schemas that it refers to."""
-    found: set[str] = set()
-    pending = [name]
-    while pending:
-        each = pending.pop()
-        if each not in found:
-            found.add(each)
-            pending += references(schemas[each])
-    return found
-
-
-def references(node: Any) -> Iterator[str]:
-    """The names of the schemas that a part of a schema refers to."""
-    if isinstance(node, dict):
-        if isinstance(node.get("$ref"), str):
-            yield node["$ref"].rpartition("/")[2]
-        for value in node.values():
-            yield from references(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from references(value)
 
 
 def faults(kubeconform: Path, schemas: Path, *arguments: str | Path, text: str = "") -> tuple[int, list[str]]:

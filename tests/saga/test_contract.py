@@ -9,6 +9,7 @@ import pytest
 from voice_policies import Duration, Retry
 from voice_runtime import CalleeError
 from voice_saga import (
+    InvalidSagaIdError,
     NotJsonError,
     Reply,
     SagaConflictError,
@@ -228,6 +229,37 @@ async def test_an_outcome_for_an_unknown_saga_is_reported(backend: Backend) -> N
             await engine.start("ordr")
         with pytest.raises(NotJsonError, match="the input is not a JSON value"):
             await engine.start("order", {1, 2})
+
+
+@pytest.mark.parametrize("saga_id", ["a\0b", "half a pair \ud800", "x" * 201], ids=["NUL", "surrogate", "too long"])
+async def test_an_id_that_no_journal_can_store_is_refused(backend: Backend, saga_id: str) -> None:
+    async with backend([Log().definition(saga(step("pay")))]) as engine:
+        for refused in (
+            engine.start("order", saga_id=saga_id),
+            engine.show(saga_id),
+            engine.wait(saga_id, WAIT),
+            engine.resume(saga_id),
+            engine.deliver(saga_id, "pay"),
+        ):
+            with pytest.raises(InvalidSagaIdError, match="use at most 200 characters"):
+                await refused
+
+
+async def test_the_longest_id_is_accepted(backend: Backend) -> None:
+    longest = "\N{GRINNING FACE}" * 200
+    async with backend([Log().definition(saga(step("pay")))]) as engine:
+        assert await engine.start("order", saga_id=longest) == longest
+        assert (await engine.wait(longest, WAIT)).state == "completed"
+
+
+async def test_an_outcome_for_a_step_with_an_impossible_name_changes_nothing(backend: Backend) -> None:
+    log = Log()
+    log.does("pay", _later)
+    async with backend([log.definition(saga(step("pay")))]) as engine:
+        saga_id = await engine.start("order")
+        assert await engine.deliver(saga_id, "p\0y\ud800")
+        await engine.deliver(saga_id, "pay")
+        assert (await engine.wait(saga_id, WAIT)).state == "completed"
 
 
 async def test_starting_twice_under_one_id_starts_one_saga(backend: Backend) -> None:

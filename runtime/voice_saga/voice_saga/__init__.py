@@ -11,6 +11,7 @@ from voice_saga.engine import JournalEngine
 from voice_saga.errors import (
     BarrierClosedError,
     DefinitionMismatchError,
+    InvalidSagaIdError,
     JournalUnavailableError,
     LeaseLostError,
     MessagesRefusedError,
@@ -34,6 +35,7 @@ __all__ = [
     "Engine",
     "Entry",
     "EntryKind",
+    "InvalidSagaIdError",
     "Journal",
     "JournalEngine",
     "JournalUnavailableError",

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-from voice_saga.errors import NotJsonError, TooLargeError
+from voice_saga.errors import InvalidSagaIdError, NotJsonError, TooLargeError
 
 SAGA_BYTES = 1024 * 1024
 """Maximum size of a saga's input and results together, in bytes of JSON. Each step receives all of them, and Temporal
 transmits at most 2 MiB in one message."""
+ID_LENGTH = 200
+"""Maximum length of a saga's id in characters. Temporal stores at most 1,000 bytes, and a character takes up to four."""
 
 Branch = Literal["action", "compensation"]
 """The side of a step: its action, or the compensation that undoes it."""
@@ -103,6 +105,16 @@ the effect, or a callee that honours `idempotency_key`."""
 def storable(text: str) -> str:
     """`text` with U+2400 in place of NUL, and an escape for each lone surrogate. A journal can store neither."""
     return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="backslashreplace").decode()
+
+
+def checked_id(saga_id: str) -> str:
+    """`saga_id`. Raises `InvalidSagaIdError` if no journal can store it."""
+    if len(saga_id) > ID_LENGTH or storable(saga_id) != saga_id:
+        shown = storable(saga_id[:ID_LENGTH])
+        raise InvalidSagaIdError(
+            f"no saga can have the id {shown!r}: use at most {ID_LENGTH} characters without NUL and lone surrogates"
+        )
+    return saga_id
 
 
 def to_json(value: Any, what: str) -> str:

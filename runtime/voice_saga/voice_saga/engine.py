@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from voice_runtime import Classify, Events, Listener, classify
 
-from voice_saga.context import SAGA_BYTES, checked_size, size_of, storable, to_json
+from voice_saga.context import SAGA_BYTES, checked_id, checked_size, size_of, storable, to_json
 from voice_saga.definition import Definition, Definitions
 from voice_saga.driver import Driver
 from voice_saga.errors import JournalUnavailableError, LeaseLostError, SagaConflictError, UnknownSagaError
@@ -186,7 +186,7 @@ class JournalEngine:
         checked_size(len(text), SAGA_BYTES, "the input")
         running = bool(self._loops) and not self._stopping and len(self._driving) < self._concurrency
         claim = Claim(
-            id=saga_id or uuid.uuid4().hex,
+            id=checked_id(saga_id or uuid.uuid4().hex),
             name=name,
             version=plan.version,
             fingerprint=plan.fingerprint,
@@ -220,7 +220,7 @@ class JournalEngine:
         return await self.show(saga_id)
 
     async def _summary(self, saga_id: str) -> SagaSummary:
-        if (summary := await self.journal.summary(saga_id)) is None:
+        if (summary := await self.journal.summary(checked_id(saga_id))) is None:
             raise UnknownSagaError(f"no saga {saga_id}")
         return summary
 
@@ -228,13 +228,14 @@ class JournalEngine:
         """See `Engine.deliver`."""
         error = None if error is None else storable(error)
         checked_size(size_of(result, f"the outcome of {step}"), SAGA_BYTES, f"the outcome of {step}")
-        known = await self.journal.deliver(saga_id, Outcome(step, result, error, self.observation.tracing.current()))
+        outcome = Outcome(storable(step), result, error, self.observation.tracing.current())
+        known = await self.journal.deliver(checked_id(saga_id), outcome)
         self._wake.set()
         return known
 
     async def show(self, saga_id: str) -> SagaRecord:
         """See `Engine.show`."""
-        if (record := await self.journal.show(saga_id)) is None:
+        if (record := await self.journal.show(checked_id(saga_id))) is None:
             raise UnknownSagaError(f"no saga {saga_id}")
         return record
 

@@ -13,6 +13,10 @@ class UnknownSagaError(SagaError, LookupError):
     """There is no saga with this id, or no definition with this name."""
 
 
+class InvalidSagaIdError(UnknownSagaError, ValueError):
+    """The id of a saga is too long, or it contains NUL or half a surrogate pair. No engine can store it."""
+
+
 class SagaConflictError(SagaError):
     """The state of the saga does not allow the request, or the id belongs to a saga with another name or input."""
 

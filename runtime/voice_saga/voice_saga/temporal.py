@@ -32,7 +32,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 from voice_runtime import Classify, Events, Listener, Retry, Timeout, classify
 
-from voice_saga.context import SAGA_BYTES, Message, Reply, StepContext, checked_size, size_of, storable, to_json
+from voice_saga.context import SAGA_BYTES, Message, Reply, StepContext, checked_id, checked_size, size_of, storable, to_json
 from voice_saga.definition import Definition, Definitions
 from voice_saga.errors import (
     DefinitionMismatchError,
@@ -200,7 +200,7 @@ class TemporalEngine:
         definition = self._definitions.newest(name)
         text = to_json(argument, "the input")
         checked_size(len(text), SAGA_BYTES, "the input")
-        saga_id = saga_id or uuid.uuid4().hex
+        saga_id = checked_id(saga_id or uuid.uuid4().hex)
         begun = beginning(definition, json.loads(text), self.observation.tracing.current())
         memo = {
             "name": name,
@@ -246,9 +246,9 @@ class TemporalEngine:
         """See `Engine.deliver`."""
         text = to_json(result, f"the outcome of {step}")
         checked_size(len(text), SAGA_BYTES, f"the outcome of {step}")
-        handle = self._client.get_workflow_handle(saga_id)
+        handle = self._client.get_workflow_handle(checked_id(saga_id))
         arguments = [
-            step,
+            storable(step),
             json.loads(text),
             None if error is None else storable(error),
             self.observation.tracing.current(),
@@ -272,7 +272,7 @@ class TemporalEngine:
     async def _describe(self, saga_id: str) -> WorkflowExecution:
         try:
             with _reached():
-                execution = await self._client.get_workflow_handle(saga_id).describe()
+                execution = await self._client.get_workflow_handle(checked_id(saga_id)).describe()
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
