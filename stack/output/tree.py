@@ -86,11 +86,11 @@ def _is_inside(path: str) -> bool:
 
 def _earlier_files(out: Path) -> set[str]:
     """The files of the earlier run. A directory without an index must be empty."""
-    try:
-        return _listed_files((out / INDEX).read_text(encoding="utf-8"))
-    except (FileNotFoundError, RecursionError, ValueError):  # too deeply nested JSON raises RecursionError
-        found = sorted(entry.name for entry in out.iterdir() if entry.name != STAGING)
-    if found:
+    index = out / INDEX
+    if index.is_file():  # to read a pipe would block
+        with suppress(RecursionError, ValueError):  # too deeply nested JSON raises RecursionError
+            return _listed_files(index.read_text(encoding="utf-8"))
+    if found := sorted(entry.name for entry in out.iterdir() if entry.name != STAGING):
         names = ", ".join(found[:NAMED]) + (", …" if len(found) > NAMED else "")
         raise _refusal(
             out, f"contains files that `voice render` did not write: {names}", "name a new or empty directory"

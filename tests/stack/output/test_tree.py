@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,13 @@ def test_a_directory_without_a_valid_index_is_refused_untouched(tmp_path: Path, 
     with pytest.raises(InvalidInputError, match=r"contains files that `voice render` did not write: .*thesis\.txt"):
         write_tree(out, tree_of("a/one.yaml"))
     assert found(tmp_path) == before
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_an_index_that_is_no_file_is_refused_without_a_wait(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / INDEX)
+    with pytest.raises(InvalidInputError, match=f"contains files that `voice render` did not write: {INDEX}"):
+        write_tree(tmp_path, tree_of("a/one.yaml"))
 
 
 def test_a_file_of_somebody_else_in_the_place_of_a_rendered_file_is_refused_unless_equal(tmp_path: Path) -> None:
