@@ -12,6 +12,9 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $$($(NO_CACHE))
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--python-version 3.11 --no-emit-package voice-models --no-emit-package voice-policies \
 	--no-emit-package voice-runtime
+# Builds the programs before pytest's two workers start: each worker would build all of them. Exit code 77 means that Go
+# is missing; pytest then skips the tests.
+BUILD_ENGINE = @$(BIN)/python -m tests.cluster.toolchain control-plane operators pulumi pulumi-kubernetes || test $$? = 77
 # Python before 3.13 decodes paths by the locale's encoding, and the C locale has no letters outside ASCII.
 ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
@@ -56,9 +59,11 @@ cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and a
 	$(BIN)/pytest -m cluster tests/cluster
 
 engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, to the control plane of cluster-test or to CONTEXT=NAME
+	$(BUILD_ENGINE)
 	ENGINE_CONTEXT=$(CONTEXT) $(BIN)/pytest -m engine -rs -n 2 --dist loadfile tests/cluster/engine
 
 engine-faults: $(READY) ## Interrupt updates of the toy tenant by Pulumi's engine, change deployed objects, and switch to other clusters
+	$(BUILD_ENGINE)
 	$(BIN)/pytest -m faults -rs -n 2 --dist loadfile tests/cluster/engine
 
 fuzz: $(READY) ## Change 10,000 files of settings and catalogues at random, and count the exit codes of voice check
