@@ -32,7 +32,17 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 from voice_runtime import Classify, Events, Listener, Retry, Timeout, classify
 
-from voice_saga.context import SAGA_BYTES, Message, Reply, StepContext, checked_id, checked_size, size_of, storable, to_json
+from voice_saga.context import (
+    SAGA_BYTES,
+    Message,
+    Reply,
+    StepContext,
+    checked_id,
+    checked_size,
+    size_of,
+    storable,
+    to_json,
+)
 from voice_saga.definition import Definition, Definitions
 from voice_saga.errors import (
     DefinitionMismatchError,
