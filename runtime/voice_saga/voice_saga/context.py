@@ -14,7 +14,7 @@ SAGA_BYTES = 1024 * 1024
 """Maximum size of a saga's input and results together, in bytes of JSON. Each step receives all of them, and Temporal
 transmits at most 2 MiB in one message."""
 ID_LENGTH = 200
-"""Maximum length of a saga's id in characters. Temporal stores at most 1,000 bytes, and a character takes up to four."""
+"""Maximum length of a saga's id in characters. Temporal stores 1,000 bytes, and a character takes at most four."""
 
 Branch = Literal["action", "compensation"]
 """The side of a step: its action, or the compensation that undoes it."""
