@@ -207,8 +207,8 @@ def test_r01_multiplies_the_candidates_of_a_route() -> None:
 def test_r02_follows_the_calls_behind_which_most_hops_retry() -> None:
     calls = (hard("store.read", "idempotent", purpose="side"), hard("hop1.run", "idempotent"))
     root = service("root", operation("run", stage(*calls), p95="1s", deadline="60s"))
-    (found,) = findings("R02", *chain(TWICE, TWICE, None), root)
-    assert found.path == "root.run → hop1.run → hop2.run → hop3.run → store.read"
+    (found,) = findings("R02", *chain(TWICE, TWICE, TWICE, None), root)
+    assert found.path == "root.run → hop1.run → hop2.run → hop3.run → hop4.run → store.read"
 
 
 def test_r02_does_not_count_the_step_of_a_saga_as_a_layer() -> None:
