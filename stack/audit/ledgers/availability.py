@@ -199,17 +199,19 @@ def availability_ledger(platform: Platform) -> Ledger:
     return Ledger("availability", (_flows(graph), _dependencies(graph), _softenings(graph)))
 
 
+FLOW_COLUMNS = (
+    Column("flow"),
+    Column("target", ".4%"),
+    Column("product of dependencies", ".4%"),
+    Column("minutes down a month", ",.1f"),
+    Column("hard dependencies", ",d"),
+    Column("soft dependencies", ",d"),
+    Column("soften to reach the target"),
+)
+
+
 def _flows(graph: CallGraph) -> Table:
-    columns = (
-        Column("flow"),
-        Column("target", ".4%"),
-        Column("product of dependencies", ".4%"),
-        Column("minutes down a month", ",.1f"),
-        Column("hard dependencies", ",d"),
-        Column("soft dependencies", ",d"),
-        Column("soften to reach the target"),
-    )
-    return Table("availability of the flows", columns, tuple(_flow_row(graph, flow) for flow in graph.flows))
+    return Table("availability of the flows", FLOW_COLUMNS, tuple(_flow_row(graph, flow) for flow in graph.flows))
 
 
 MINUTES = 730 * 60

@@ -12,7 +12,7 @@ from components.operation import hard, operation, soft, stage
 from stack.audit.ledgers.measures import measures
 from stack.model.platform import Platform
 from stack.model.tenant import Tier
-from tests.small import datastore, gateway, service, small_platform
+from tests.small import datastore, gateway, models, service, small_platform
 from tests.stack.audit.ledgers.test_cost import caller, priced
 from tests.stack.audit.rule_findings import READ, STORE, TWICE, flow
 
@@ -44,6 +44,13 @@ def test_an_operation_without_a_flow_has_attempts_and_the_cost_has_two_parts() -
     assert set(found["cost"]) == {"services", "infrastructure"}
     assert found["cost"]["services"] == pytest.approx(4.6 * 73)
     assert found["cost"]["infrastructure"] == 0
+
+
+def test_the_calls_to_models_have_a_cost_for_each_entrance() -> None:
+    """100/s at the mean load of 25 % are 65.7 million calls a month. A call costs 285 micro-USD."""
+    asking = stage(hard("llm.generate", "idempotent"))
+    a = service("a", operation("run", asking, p95="9s", deadline="60s", load="100/s"))
+    assert measures(priced(a, models()))["model_cost"] == {"a.run": pytest.approx(65.7 * 285)}
 
 
 def test_measures_list_the_links_of_the_tiers() -> None:
