@@ -9,6 +9,7 @@ import pytest
 
 from components.operation import hard, operation, stage
 from stack.audit.finding import Finding
+from stack.audit.idle_connections import gateway_timeouts
 from tests.small import gateway, service
 from tests.stack.audit.rule_findings import READ, of_manifests, verdict
 
@@ -39,6 +40,12 @@ def test_s02_finds_a_route_that_ends_a_silent_websocket(read: float, *, websocke
     route = {"id": "talk", "enable_websocket": websocket, "upstream": {"timeout": {"read": read}}}
     breaches = found("S02", config("apisix.yaml", json.dumps({"routes": [route]}) + "\n#END\n"))
     assert [each.path for each in breaches] == ["route talk"] * count
+
+
+def test_the_timeouts_of_a_route_are_one_text() -> None:
+    route = {"id": "list", "upstream": {"timeout": {"connect": 1, "read": 2.5}}}
+    platform = of_manifests(config("apisix.yaml", json.dumps({"routes": [route]}) + "\n#END\n"))
+    assert list(gateway_timeouts(platform)) == [("list", "connect 1s, read 2.5s")]
 
 
 @pytest.mark.parametrize(
