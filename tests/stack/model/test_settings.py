@@ -85,7 +85,7 @@ def test_the_profile_supplies_missing_settings() -> None:
 def test_settings_that_the_profile_requires_or_refuses_are_reported_with_all_other_faults() -> None:
     said = refused({"backups": None, "notifications": None, "reference_image": "voice-reference:1", "nodes": "here"})
     assert said.startswith("Pulumi.prod.yaml: 4 faults\n")
-    assert "config.voiceassistant:backups: is missing; profile prod requires it: PostgreSQL and Consul keep" in said
+    assert "config.voiceassistant:backups: is missing; profile prod requires it: PostgreSQL and Consul write" in said
     assert "config.voiceassistant:notifications: is missing; profile prod requires it: Alertmanager needs" in said
     assert "config.voiceassistant:reference_image: is 'voice-reference:1'; profile prod refuses it: each" in said
     assert "config.voiceassistant:nodes: is 'here'; expected" in said
