@@ -29,7 +29,7 @@ def pytest_collection_finish() -> None:
 
 
 MANY = 20
-"""Least number of tests whose progress is printed. Fewer tests end within seconds."""
+"""Least number of tests in a run that prints a line for each tenth. Fewer tests end within seconds."""
 
 
 QUIET_SECONDS = 30
@@ -42,7 +42,7 @@ class Progress:
     def __init__(self, config: pytest.Config) -> None:
         self._plugins = config.pluginmanager
         self._ended = 0
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """Print no letter for a test that passed or was skipped, because thousands of letters fill several screens."""
@@ -60,14 +60,14 @@ class Progress:
             self._ended += 1
             tests = terminal._session.testscollected  # noqa: SLF001 - pytest's own progress reads it there
             tenth = self._ended * 10 // tests > (self._ended - 1) * 10 // tests
-            if (tests >= MANY and tenth) or time.monotonic() - self._told > QUIET_SECONDS:
-                self._told = time.monotonic()
+            if (tests >= MANY and tenth) or time.monotonic() - self._printed > QUIET_SECONDS:
+                self._printed = time.monotonic()
                 terminal.write(f"{self._ended * 100 // tests:3} % of {tests} tests\n")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """End the run with one sentence if a required program is missing. Worker processes inherit the found programs."""
-    # By default Python collects garbage after 700 new objects, which takes half of the time of a rendering test.
+    # By default Python collects garbage after every 700 new objects. That takes half of the time of a rendering test.
     gc.set_threshold(20_000, 20, 20)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config))

@@ -133,6 +133,6 @@ def _catalogue(chance: random.Random, result: Result) -> Callable[[], Tenant]:
 
 if __name__ == "__main__":
     found = fuzz(int(sys.argv[1]))
-    answers = ", ".join(f"{count} with {status}" for status, count in sorted(found.statuses.items()))
-    sys.stdout.write(f"{found.statuses.total()} inputs ended {answers}; {found.validated} reached validation\n")
+    ends = ", ".join(f"{count} with exit code {status}" for status, count in sorted(found.statuses.items()))
+    sys.stdout.write(f"{found.statuses.total()} inputs ended: {ends}; {found.validated} reached validation\n")
     sys.exit(not set(found.statuses) <= set(STATUSES))

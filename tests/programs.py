@@ -58,7 +58,7 @@ def unprivileged() -> dict[str, Any]:
     try:
         user = pwd.getpwnam("nobody")
     except KeyError:
-        raise MissingError("PostgreSQL refuses root, and there is no user nobody: run as a plain user.") from None
+        raise MissingError("PostgreSQL refuses root, and there is no user nobody: run as another user.") from None
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 

@@ -1,9 +1,10 @@
-"""The README's example, its links and the index of documents are correct."""
+"""The README's output, its example, its links and the index of documents are correct."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from voice_policies import Rate, Retry
 
 from components.node import Replicas, Service, Sizing
 from components.operation import hard, operation, stage
+from stack.cli import main
 from stack.model.platform import Platform
 from stack.model.settings import ROOT
 from tests import toy
@@ -54,6 +56,18 @@ def test_the_bundle_names_the_layer_of_each_policy_of_the_call(resources: dict[t
     assert (call.name, call.max_attempts) == ("prices.list", 2)
     assert (call.enforced_by.timeout, call.enforced_by.retry, call.enforced_by.circuit_breaker) == ("runtime",) * 3
     assert [check.target for check in resources["bundle", "orders"].health.checks] == ["prices.list"]
+
+
+def test_the_readme_shows_the_output_of_make_render(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["render"])
+    assert without_times(capsys.readouterr().out) in without_times(README)
+
+
+def without_times(text: str) -> str:
+    return re.sub(r" +\d+\.\d s ", " ", text)
 
 
 def test_every_document_is_in_the_index() -> None:

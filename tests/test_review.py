@@ -14,8 +14,8 @@ from tests.documents import Block, blocks
 BLOCKS = [block for block in blocks(ROOT / "docs/review.md") if block.language == "console" and not block.not_run]
 
 
-def without_lines(text: str) -> list[str]:
-    """The lines of the text without line numbers, because every edit of the catalogue changes these."""
+def without_line_numbers(text: str) -> list[str]:
+    """The lines of a text without the line numbers of files, because every edit of the catalogue changes them."""
     return re.sub(r"\.py:\d+", ".py", text).splitlines()
 
 
@@ -23,4 +23,4 @@ def without_lines(text: str) -> list[str]:
 def test_a_command_prints_what_the_document_shows(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     (command,) = block.commands
     main(shlex.split(command)[1:])
-    assert without_lines(capsys.readouterr().out) == without_lines(block.text)[1:]
+    assert without_line_numbers(capsys.readouterr().out) == without_line_numbers(block.text)[1:]

@@ -1,7 +1,7 @@
 """`python -m bench.failover`: longest gap between two acknowledged writes through HAProxy when a primary stops.
 
 Real Valkey servers, Sentinels and HAProxy run with the rendered files, on loopback. The goal is Sentinel's `down-after`
-and 5 s more. The bench also counts acknowledged writes that were lost: an orderly restart may lose none.
+and 5 s more. The bench also counts acknowledged writes that were lost: an orderly stop must lose none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Measured(NamedTuple):
 def main() -> int:
     """Measure and print. Returns 1 if the goal is missed, 2 without HAProxy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each way to stop; default: 3")
     rounds: int = parser.parse_args().rounds
     haproxy = shutil.which("haproxy")
     if haproxy is None:
@@ -63,15 +63,15 @@ def _measure(haproxy: Path, end: Callable[[Member], None]) -> Measured:
         return Measured(writer.gap, len(writer.lost()))
 
 
-def _restart_at_once(node: Member) -> None:
+def _restart_immediately(node: Member) -> None:
     node.stop()
     node.restart()
 
 
 ENDS: dict[str, Callable[[Member], None]] = {
     "killed": Member.stop,
-    "killed, and restarted at once": _restart_at_once,
-    "restarted in order": Member.stop_in_order,
+    "killed, and restarted immediately": _restart_immediately,
+    "stopped in an orderly way": Member.stop_in_order,
 }
 
 

@@ -26,7 +26,7 @@ def main() -> None:
     """Prepare the inputs, measure, print the table, and compare the outputs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--rounds", type=int, default=9, help="rounds with 16 services; more services: a third, at least 3"
+        "--rounds", type=int, default=9, help="rounds with 16 services; with more services a third, but at least 3"
     )
     rounds: int = parser.parse_args().rounds
     peers.install()

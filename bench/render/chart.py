@@ -53,7 +53,7 @@ class Template:
 
     @property
     def text(self) -> str:
-        """The file below `templates/`."""
+        """The content of the file below `templates/`."""
         return "\n".join(self._lines) + "\n"
 
     def _node(self, parts: list[Part], indent: str, key: str | None = None) -> None:

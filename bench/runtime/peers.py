@@ -99,7 +99,7 @@ async def open_breakers() -> list[Case]:
 
 
 def retries() -> list[Case]:
-    """Retries around a call that succeeds at once."""
+    """Retries around a call that succeeds at its first attempt."""
     group = "retry, success path, async"
     return [
         Case(group, "hyx", hyx.retry.retry(attempts=4)(callee)),

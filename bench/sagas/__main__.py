@@ -31,7 +31,7 @@ GOAL = 0.25
 def main() -> int:
     """Measure and print. Returns 1 if the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each contestant; default: 3")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each contestant in each round")
     options = parser.parse_args()
     with running_postgresql() as server, running_temporal() as temporal, tempfile.TemporaryDirectory() as directory:

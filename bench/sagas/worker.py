@@ -1,4 +1,4 @@
-"""One process of the bench: runs `AT_ONCE` sagas at a time, each with four steps that do nothing.
+"""One process of the bench: runs `CONCURRENCY` sagas at a time, each with four steps that do nothing.
 
     python -m bench.sagas.worker sqlite|postgresql|temporal ADDRESS SECONDS
 
@@ -20,11 +20,11 @@ from voice_saga.postgresql import PostgresqlJournal
 from voice_saga.temporal import TemporalEngine
 
 STEPS = ("parse", "embed", "store", "link")
-AT_ONCE = 32
+CONCURRENCY = 32
 
 
 class Ended:
-    """Tells the caller of a saga that it has ended, without a query to the journal."""
+    """Tells callers that their sagas have ended, without queries to the journal."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Event] = {}
@@ -55,9 +55,9 @@ async def engine_of(kind: str, address: str, ended: Ended) -> Any:
     """The engine for a kind of journal, not yet running."""
     if kind == "temporal":
         client = await Client.connect(address)
-        return TemporalEngine(client, [definition()], listeners=[ended], concurrency=AT_ONCE)
+        return TemporalEngine(client, [definition()], listeners=[ended], concurrency=CONCURRENCY)
     journal = SqliteJournal(address) if kind == "sqlite" else PostgresqlJournal(address, connections=8)
-    return JournalEngine(journal, [definition()], listeners=[ended], concurrency=2 * AT_ONCE)
+    return JournalEngine(journal, [definition()], listeners=[ended], concurrency=2 * CONCURRENCY)
 
 
 async def main(kind: str, address: str, seconds: float) -> None:
@@ -76,7 +76,7 @@ async def main(kind: str, address: str, seconds: float) -> None:
                 sagas += 1
             return sagas
 
-        sagas = sum(await asyncio.gather(*(caller() for _ in range(AT_ONCE))))
+        sagas = sum(await asyncio.gather(*(caller() for _ in range(CONCURRENCY))))
         print(sagas * len(STEPS), time.perf_counter() - begun, flush=True)
 
 

@@ -66,7 +66,7 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
 
 
 async def take_rest(url: str, rate: str, burst: int, lease: int) -> tuple[int, float]:
-    """Take the admissions that are left because a busy machine was too slow to request them.
+    """Take the admissions that remain because a busy machine was too slow to request them.
 
     Returns their number, and the time of the request.
     """

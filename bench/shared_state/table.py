@@ -20,8 +20,8 @@ from bench.shared_state.ours import ALIKE, DEFAULT, LEASES, Check
 from tests.redis_servers import Server, single
 
 ROUNDS, CHECKS, TOGETHER = 150, 32, 64
-"""Number of rounds, of checks one after another, and of checks at once. Rounds are short and alternate, so that other
-load affects every row alike."""
+"""Number of rounds, of checks one after another, and of simultaneous checks. Rounds are short and alternate, so that
+other load affects every row alike."""
 PROCESSES, RATE, BURST, SECONDS = 8, 5000, 10_000, 4
 HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 ROW = "voice_runtime, token bucket"
@@ -38,7 +38,7 @@ async def one_after_another(check: Check) -> None:
 
 
 async def together(check: Check) -> None:
-    """Make several checks at once."""
+    """Make several checks simultaneously."""
     await asyncio.gather(*(check() for _ in range(TOGETHER)))
 
 
@@ -51,17 +51,17 @@ async def costs(url: str) -> dict[str, float]:
     alone: dict[str, list[float]] = {name: [] for name in checks}
     among: dict[str, list[float]] = {name: [] for name in checks}
     for _ in range(ROUNDS):
-        for taken, way, count in ((alone, one_after_another, CHECKS), (among, together, TOGETHER)):
+        for taken, run, count in ((alone, one_after_another, CHECKS), (among, together, TOGETHER)):
             for name, check in checks.items():
                 await check()  # fills the caches after the previous row
                 begun = time.perf_counter()
-                await way(check)
+                await run(check)
                 taken[name].append((time.perf_counter() - begun) / count * 1e6)
     return _print_costs(*({name: median(rounds) for name, rounds in found.items()} for found in (alone, among)))
 
 
 def _print_costs(alone: dict[str, float], among: dict[str, float]) -> dict[str, float]:
-    head = ("check", "µs", f"× {DEFAULT}", "× without timeouts", f"µs, {TOGETHER} at once on one key", "goal")
+    head = ("check", "µs", f"× {DEFAULT}", "× without timeouts", f"µs, {TOGETHER} together on one key", "goal")
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for name, cost in sorted(alone.items(), key=lambda row: row[1]):
         ratio, by_default = alike(alone, name), cost / alone[f"{DEFAULT}, {_part(name)}"]
@@ -90,11 +90,11 @@ class Admissions(NamedTuple):
     limit: float
     """The number that the limit admits in this time."""
     unasked: float
-    """Admissions that were left at the end, because a busy machine requested too few. The limit is not at fault."""
+    """Admissions that remained at the end, because a busy machine requested too few. The limit is not at fault."""
 
 
 def accuracy(url: str, lease: int) -> Admissions:
-    """Run the processes. At the end each process takes all admissions that are left."""
+    """Run the processes. At the end each process takes all remaining admissions."""
     command = [*HAMMER, url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  # this program's own command

@@ -1,4 +1,4 @@
-"""The distributions export the names in docs/api.md, and nobody imports other names from another distribution."""
+"""The distributions export the names in docs/api.md. Other packages and the documents import only these names."""
 
 from __future__ import annotations
 

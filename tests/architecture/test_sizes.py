@@ -1,4 +1,4 @@
-"""Functions and files are small enough to read at once."""
+"""No function and no file exceeds its limit of lines."""
 
 from __future__ import annotations
 

@@ -26,15 +26,15 @@ class Case:
     labels: list[Labels] = field(default_factory=list)
 
 
-def _whose(job: str, **labels: str) -> Labels:
-    """Labels of an alert about a job, from the catalogue."""
+def _labels(job: str, **labels: str) -> Labels:
+    """The labels of an alert about a job. Team and severity come from the catalogue."""
     services = {service.name: service for service in platform("prod").graph.services}
     spaces = {target.name: target.namespace for target in _targets()}
     if job in services:
         severity = "critical" if services[job].tier == "core" else "warning"
     else:
         watching = (site.OBSERVABILITY, site.NODE_AGENTS)
-        watched = job not in {*WAYS, "valkey"} and spaces.get(job, site.OBSERVABILITY) in watching
+        watched = job not in {*PATH_PROBES, "valkey"} and spaces.get(job, site.OBSERVABILITY) in watching
         severity = "warning" if watched else "critical"
     return {"job": job, **labels, "team": alerts.TEAMS.get(job, "platform"), "severity": severity}
 
@@ -166,10 +166,10 @@ def _each(jobs: list[str], make: Callable[[str], Series]) -> Series:
 
 
 def _up(value: int) -> Series:
-    return _each(_everyone(), lambda job: _series("up", f"{value}x30", job=job, instance="a"))
+    return _each(_scrape_jobs(), lambda job: _series("up", f"{value}x30", job=job, instance="a"))
 
 
-def _everyone() -> list[str]:
+def _scrape_jobs() -> list[str]:
     """The names of all scrape jobs."""
     return [*(target.name for target in _targets()), "kubelet", "mesh-proxy", "valkey", *PROBED_HOSTS]
 
@@ -182,7 +182,7 @@ def _servers(*, failed: int, after: int = 0) -> Series:
         return own.get(job) or ("probe_success" if job in PROBED else "up")
 
     values = f"1x{after} 0x{failed - 1} 1x{600 - after}"
-    return _each(_everyone(), lambda job: _series(metric(job), values, job=job, instance="a"))
+    return _each(_scrape_jobs(), lambda job: _series(metric(job), values, job=job, instance="a"))
 
 
 def _flows(share: float) -> Series:
@@ -274,7 +274,7 @@ def _bundles(*digests: str) -> Series:
 
 def _of_jobs(**labels: str) -> list[Labels]:
     """The labels of an alert of every service."""
-    return [_whose(job, **labels) for job in _jobs()]
+    return [_labels(job, **labels) for job in _jobs()]
 
 
 def _dead_letters(values: str) -> Series:
@@ -381,7 +381,7 @@ def _counting(metric: str, step: int, /, **labels: str) -> Series:
 
 
 def _reloads(applied: int) -> Series:
-    """An egress proxy that applies so many of each two lists of callers, and every list of hosts."""
+    """An egress proxy that applies `applied` of every two lists of callers, and every list of hosts."""
     return (
         _counting("envoy_listener_manager_lds_update_attempt", 2, **EGRESS)
         | _counting("envoy_listener_manager_lds_update_success", applied, **EGRESS)
@@ -518,16 +518,16 @@ JOB = {"namespace": "voice-data", "job_name": "postgresql-dump-1"}
 CRON_JOB = {"namespace": "voice-data", "cronjob": "postgresql-dump"}
 SUSPENDED = {"namespace": "voice-data", "cronjob": "postgresql-restore"}
 SAGA = {"job": "indexing-service", "saga": "document-deletion"}
-OF_OPERATIONS = [_whose(job, operation=operation) for job, operation in _operations()]
-OF_ROUTES = [_whose(job, route=route) for route, job, _ in _routes()]
+OF_OPERATIONS = [_labels(job, operation=operation) for job, operation in _operations()]
+OF_ROUTES = [_labels(job, route=route) for route, job, _ in _routes()]
 OF_MEASURED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] not in _sessions()]
 OF_STREAMED_ROUTES = [labels for labels in OF_ROUTES if labels["route"] == "conversation-service-send"]
 DESTINATION = {"cluster_name": "outbound|9000||rag-engine-grpc.voice-apps.svc.cluster.local"}
 INDEX = {"job": "elasticsearch-exporter", "cluster": "elasticsearch"}
-WAYS = {"cluster-dns", "public-name", "public-entrance"}
+PATH_PROBES = {"cluster-dns", "public-name", "public-entrance"}
 PROBED_HOSTS = ["cluster-dns", "public-name", "public-entrance", "certificates"]
 PROBED = ["redis", "redis-node", "redis-sentinel", "events", "elasticsearch", "kibana", *PROBED_HOSTS]
-EVERYWHERE = [_whose(job) for job in _everyone()]
+EVERYWHERE = [_labels(job) for job in _scrape_jobs()]
 SPEECH = {"job": "voice-engine", "name": "speech.synthesize"}
 FLOWS = {
     "voice-dialogue": "voice-engine",
@@ -536,7 +536,7 @@ FLOWS = {
     "conversation-list": "conversation-service",
     "search": "knowledge-service",
 }
-OF_FLOWS = [_whose(job, flow=flow) for flow, job in FLOWS.items()]
+OF_FLOWS = [_labels(job, flow=flow) for flow, job in FLOWS.items()]
 EXTERNAL = [
     node.name
     for node in platform("prod").graph.nodes.values()
@@ -583,7 +583,7 @@ def _model_calls(**of_a_thousand: int) -> Series:
     return calls
 
 
-def _rests(reason: str) -> Series:
+def _cooldown(reason: str) -> Series:
     return _adapter("voice_model_cooldown", "1x60", **CANDIDATE, reason=reason)
 
 
@@ -605,64 +605,70 @@ MODEL_CASES: dict[tuple[str, str | None], Case] = {
         _chunks("time_to_first_chunk", "0.25", 20),
         _chunks("time_to_first_chunk", "0.25", 96),
         "30m",
-        [_whose(ADAPTER, **MODEL)],
+        [_labels(ADAPTER, **MODEL)],
     ),
     ("ModelTokensSlow", None): Case(
         _chunks("time_per_output_chunk", "0.0043", 20),
         _chunks("time_per_output_chunk", "0.0043", 96),
         "30m",
-        [_whose(ADAPTER, **MODEL)],
+        [_labels(ADAPTER, **MODEL)],
     ),
     ("ModelGoodputLow", None): Case(
-        _model_calls(good_calls=890), _model_calls(good_calls=910), "50m", [_whose(ADAPTER, **GENERATE)]
+        _model_calls(good_calls=890), _model_calls(good_calls=910), "50m", [_labels(ADAPTER, **GENERATE)]
     ),
     ("ModelFallingBack", None): Case(
-        _model_calls(fallbacks=110), _model_calls(fallbacks=90), "30m", [_whose(ADAPTER, **GENERATE)]
+        _model_calls(fallbacks=110), _model_calls(fallbacks=90), "30m", [_labels(ADAPTER, **GENERATE)]
     ),
-    ("ModelStreamsCut", None): Case(_model_calls(cut=12), _model_calls(cut=8), "50m", [_whose(ADAPTER, **GENERATE)]),
+    ("ModelStreamsCut", None): Case(_model_calls(cut=12), _model_calls(cut=8), "50m", [_labels(ADAPTER, **GENERATE)]),
     ("ModelResting", None): Case(
-        _rests("rate_limited"), _rests("quota_exhausted"), "30m", [_whose(ADAPTER, **CANDIDATE, reason="rate_limited")]
+        _cooldown("rate_limited"),
+        _cooldown("quota_exhausted"),
+        "30m",
+        [_labels(ADAPTER, **CANDIDATE, reason="rate_limited")],
     ),
     ("ModelCredentialRefused", None): Case(
-        _rests("authentication"), _rests("rate_limited"), "30m", [_whose(ADAPTER, **CANDIDATE, reason="authentication")]
+        _cooldown("authentication"),
+        _cooldown("rate_limited"),
+        "30m",
+        [_labels(ADAPTER, **CANDIDATE, reason="authentication")],
     ),
-    ("ModelUsageEstimated", None): Case(_tokens(30), _tokens(20), "50m", [_whose(ADAPTER, **CANDIDATE)]),
+    ("ModelUsageEstimated", None): Case(_tokens(30), _tokens(20), "50m", [_labels(ADAPTER, **CANDIDATE)]),
     ("ModelQuotaBurning", None): Case(
-        _tokens(0, 17_000_000), _tokens(0, 15_000_000), "30m", [_whose(ADAPTER, **CANDIDATE)]
+        _tokens(0, 17_000_000), _tokens(0, 15_000_000), "30m", [_labels(ADAPTER, **CANDIDATE)]
     ),
     ("ModelBudgetRefusing", None): Case(
         _adapter("voice_model_budget_requests_total", "0+1x60", **BUDGET, kind="rejected"),
         _adapter("voice_model_budget_requests_total", "0+1x60", **BUDGET, kind="admitted"),
         "30m",
-        [_whose(ADAPTER, **BUDGET)],
+        [_labels(ADAPTER, **BUDGET)],
     ),
     ("ModelBudgetAlone", None): Case(
         _adapter("voice_model_budget_without_store_total", "0+1x60", **BUDGET),
         _adapter("voice_model_budget_without_store_total", "1x60", **BUDGET),
         "30m",
-        [_whose(ADAPTER, **BUDGET)],
+        [_labels(ADAPTER, **BUDGET)],
     ),
     ("ModelUsageLost", None): Case(
         _adapter("voice_model_usage_events_dropped_total", "0+1x60"),
         _adapter("voice_model_usage_events_dropped_total", "1x60"),
         "30m",
-        [_whose(ADAPTER)],
+        [_labels(ADAPTER)],
     ),
-    ("ModelRetires", None): Case(_retires(29), _retires(31), "90m", [_whose(ADAPTER, **CANDIDATE)]),
+    ("ModelRetires", None): Case(_retires(29), _retires(31), "90m", [_labels(ADAPTER, **CANDIDATE)]),
 }
 
 CASES: dict[tuple[str, str | None], Case] = {
     ("TargetDown", None): Case(
         _up(0), _up(1) | _series("up", "0x30", job="redis", instance="b", probe="valkey"), "10m", EVERYWHERE
     ),
-    ("ProbeFailing", None): Case(_probes(0), _probes(1), "5m", [_whose(job) for job in PROBED]),
+    ("ProbeFailing", None): Case(_probes(0), _probes(1), "5m", [_labels(job) for job in PROBED]),
     ("TargetMissing", None): Case(_series("other", "1x30"), _up(0), "15m", EVERYWHERE),
     ("OperationFailing", None): Case(_requests(200), _requests(5), "90m", OF_OPERATIONS),
     ("OperationSlow", None): Case(_slow(80), _slow(4), "50m", OF_OPERATIONS),
     ("OperationUncounted", None): Case(_up(1), _up(1) | _requests(0), "20m", OF_OPERATIONS),
     ("ServerUnavailable", None): Case(_series("other", "1x60"), _servers(failed=3, after=20), "30m", EVERYWHERE),
     ("FlowFailing", None): Case(_flows(0.2), _flows(0.0004), "50m", OF_FLOWS),
-    ("FirstMessageLate", None): Case(_first_messages(80), _first_messages(4), "50m", [_whose(**SPEECH)]),
+    ("FirstMessageLate", None): Case(_first_messages(80), _first_messages(4), "50m", [_labels(**SPEECH)]),
     ("DependencyFailing", None): Case(_attempts(2_000), _attempts(9), "50m", OF_EXTERNAL),
     ("RouteFailing", None): Case(_statuses("502", 0.2), _statuses("502", 0.0004), "50m", OF_ROUTES),
     ("RouteSlow", None): Case(
@@ -673,9 +679,9 @@ CASES: dict[tuple[str, str | None], Case] = {
     ),
     ("RouteTimingOut", None): Case(_statuses("504", 0.4), _statuses("504", 0.01), "50m", OF_ROUTES),
     ("RouteLimiting", None): Case(_statuses("429", 0.2), _statuses("429", 0.004), "50m", OF_ROUTES),
-    ("GatewayUncounted", None): Case(_series("other", "1x30"), _statuses("502", 0), "20m", [_whose("gateway")]),
-    ("ServiceSaturated", None): Case(_load(0.95), _load(0.8), "30m", [_whose(job) for job in _jobs()]),
-    ("BulkheadSaturated", None): Case(_slots(10), _slots(9), "20m", [_whose(job) for job in _jobs()]),
+    ("GatewayUncounted", None): Case(_series("other", "1x30"), _statuses("502", 0), "20m", [_labels("gateway")]),
+    ("ServiceSaturated", None): Case(_load(0.95), _load(0.8), "30m", [_labels(job) for job in _jobs()]),
+    ("BulkheadSaturated", None): Case(_slots(10), _slots(9), "20m", [_labels(job) for job in _jobs()]),
     ("BreakerOpen", None): Case(_breakers("open"), _breakers("half_open"), "20m", _of_jobs(**CALL)),
     ("BreakerHalfOpen", None): Case(_breakers("half_open"), _breakers("closed"), "20m", _of_jobs(**CALL)),
     ("RetryBudgetSpent", None): Case(
@@ -712,7 +718,7 @@ CASES: dict[tuple[str, str | None], Case] = {
     ("BundleNotMounted", None): Case(_mounted("one"), _declared("voice_policy_mounted_info"), "30m", _of_jobs()),
     ("BundleNotEnforced", None): Case(_bundles("one"), _declared("voice_policy_info"), "30m", _of_jobs()),
     ("AttemptsAboveBound", None): Case(
-        _called(25_000), _called(20_000), "60m", [_whose("model-router", operation="choose")]
+        _called(25_000), _called(20_000), "60m", [_labels("model-router", operation="choose")]
     ),
     ("MeshBreakerOpen", None): Case(
         _proxies("envoy_cluster_outlier_detection_ejections_active", "1x60"),
@@ -727,18 +733,18 @@ CASES: dict[tuple[str, str | None], Case] = {
         _of_jobs(**DESTINATION),
     ),
     **MODEL_CASES,
-    ("SagaParked", None): Case(_sagas(2), _sagas(0), "10m", [_whose(**SAGA)]),
-    ("DeadLetters", None): Case(_dead_letters("0x10 2x50"), _dead_letters("2x60"), "30m", [_whose(**LETTERS)]),
+    ("SagaParked", None): Case(_sagas(2), _sagas(0), "10m", [_labels(**SAGA)]),
+    ("DeadLetters", None): Case(_dead_letters("0x10 2x50"), _dead_letters("2x60"), "30m", [_labels(**LETTERS)]),
     **{
         (f"{name}ForDays", "warning"): Case(
-            _for_days(firing), _for_days(silent), "7h1m", [_as_warning(each) for each in whose]
+            _for_days(firing), _for_days(silent), "7h1m", [_as_warning(each) for each in expected]
         )
-        for name, firing, silent, whose in (
+        for name, firing, silent, expected in (
             ("OperationFailing", _requests(50), _requests(0), OF_OPERATIONS),
             ("OperationSlow", _slow(20), _slow(4), OF_OPERATIONS),
             ("ServerUnavailable", _series("other", "1x60"), _servers(failed=1, after=60), EVERYWHERE),
             ("FlowFailing", _flows(0.02), _flows(0.0004), OF_FLOWS),
-            ("FirstMessageLate", _first_messages(20), _first_messages(4), [_whose(**SPEECH)]),
+            ("FirstMessageLate", _first_messages(20), _first_messages(4), [_labels(**SPEECH)]),
             ("DependencyFailing", _attempts(200), _attempts(9), OF_EXTERNAL),
             ("RouteFailing", _statuses("502", 0.05), _statuses("502", 0.0004), OF_ROUTES),
             ("RouteSlow", _latencies(80, type="upstream"), _latencies(96, type="upstream"), OF_MEASURED_ROUTES),

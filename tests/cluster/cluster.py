@@ -152,7 +152,7 @@ class Cluster:
             self.kubectl.run("scale", workload, f"--replicas={autoscaler['spec'][bound]}", f"--namespace={namespace}")
 
     def surge(self) -> list[str]:
-        """Starts a rollout of every Deployment at once, and undoes the rollouts when each Deployment has a new Pod.
+        """Starts the rollouts of all Deployments together, and undoes them when each Deployment has a new Pod.
 
         Returns:
             The messages of all refusals by quotas since the cluster started.
@@ -198,7 +198,7 @@ class Cluster:
         return [answer == "true" for answer in answers.split()]
 
     def drain(self, node: str) -> set[str]:
-        """Evicts every Pod of the node as an operator would, and makes the node schedulable again.
+        """Evicts every Pod of the node with `kubectl drain`, and makes the node schedulable again.
 
         Returns:
             Every breach of a disruption budget during the drain.

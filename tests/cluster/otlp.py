@@ -102,15 +102,15 @@ def send(port: int, signal: str, document: dict[str, Any]) -> bool:
     return send_to(f"http://127.0.0.1:{port}", signal, document)
 
 
-def send_to(entrance: str, signal: str, document: dict[str, Any]) -> bool:
+def send_to(endpoint: str, signal: str, document: dict[str, Any]) -> bool:
     """True if the server at this OTLP endpoint accepted the data."""
-    return status(entrance, signal, document) == HTTPStatus.OK
+    return status(endpoint, signal, document) == HTTPStatus.OK
 
 
-def status(entrance: str, signal: str, document: dict[str, Any]) -> int:
+def status(endpoint: str, signal: str, document: dict[str, Any]) -> int:
     """The status that the OTLP endpoint answers; 0 without an answer."""
     request = Request(  # noqa: S310 - loopback
-        f"{entrance}/v1/{signal}",
+        f"{endpoint}/v1/{signal}",
         data=json.dumps(document).encode(),
         headers={"Content-Type": "application/json"},
     )

@@ -44,7 +44,7 @@ def test_each_key_is_refused_when_it_is_misspelt(amtool: Path, tmp_path: Path) -
     assert accepted == []
 
 
-def told(amtool: Path, file: Path, **labels: str) -> str:
+def receivers_of(amtool: Path, file: Path, **labels: str) -> str:
     """The receivers that amtool finds for an alert with these labels."""
     words = [f"{name}={value}" for name, value in labels.items()]
     command = [str(amtool), "config", "routes", "test", f"--config.file={file}", *words]
@@ -56,13 +56,13 @@ def test_a_team_gets_its_alerts_and_the_person_on_call_gets_critical_alerts(
     team: str, amtool: Path, tmp_path: Path
 ) -> None:
     file = written("prod", tmp_path)
-    assert told(amtool, file, team=team, severity="warning") == team
-    assert told(amtool, file, team=team, severity="critical") == f"on-call,{team}"
+    assert receivers_of(amtool, file, team=team, severity="warning") == team
+    assert receivers_of(amtool, file, team=team, severity="critical") == f"on-call,{team}"
 
 
 def test_alerts_without_a_team_go_to_the_platform_team_and_dev_sends_none(amtool: Path, tmp_path: Path) -> None:
-    assert told(amtool, written("prod", tmp_path), severity="warning") == PLATFORM_TEAM
-    assert told(amtool, written("dev", tmp_path), severity="critical", team="platform") == "nobody"
+    assert receivers_of(amtool, written("prod", tmp_path), severity="warning") == PLATFORM_TEAM
+    assert receivers_of(amtool, written("dev", tmp_path), severity="critical", team="platform") == "nobody"
 
 
 def test_every_pair_of_team_and_severity_of_an_alert_has_its_receiver(amtool: Path, tmp_path: Path) -> None:
@@ -74,4 +74,4 @@ def test_every_pair_of_team_and_severity_of_an_alert_has_its_receiver(amtool: Pa
     pairs |= {(team, "warning") for team, _ in pairs}
     file = written("prod", tmp_path)
     for team, severity in sorted(pairs):
-        assert team in told(amtool, file, team=team, severity=severity).split(",")
+        assert team in receivers_of(amtool, file, team=team, severity=severity).split(",")

@@ -40,7 +40,7 @@ class Place:
     """A rendered configuration on loopback: its folder, its ports, and the ports of its backends."""
 
     folder: Path
-    entrance: int
+    http_port: int
     backends: dict[str, int]
     health: int
     metrics: int
@@ -68,7 +68,7 @@ def moved(environment: str, folder: Path) -> Place:
             text = text.replace(f"{backend.secret.path}/", f"{folder}/secrets/")
     for port, other in (
         (collector_config.GRPC_PORT, free_port()),
-        (collector_config.HTTP_PORT, place.entrance),
+        (collector_config.HTTP_PORT, place.http_port),
         (collector_config.HEALTH_PORT, place.health),
     ):
         text = text.replace(f"{collector_config.POD_ADDRESS}:{port}", f"127.0.0.1:{other}")
@@ -191,9 +191,9 @@ def test_accepted_data_survives_a_restart_of_the_backends_and_of_the_collector(
     def offer(label: str) -> None:
         for number in range(20):
             name = f"{label}-{number}"
-            assert otlp.send(place.entrance, "traces", otlp.trace("agent-engine", name))
-            assert otlp.send(place.entrance, "metrics", otlp.metric("agent-engine", name, 1))
-            assert otlp.send(place.entrance, "logs", otlp.log("agent-engine", name))
+            assert otlp.send(place.http_port, "traces", otlp.trace("agent-engine", name))
+            assert otlp.send(place.http_port, "metrics", otlp.metric("agent-engine", name, 1))
+            assert otlp.send(place.http_port, "logs", otlp.log("agent-engine", name))
             for signal in otlp.SIGNALS:
                 sent[signal].add(name)
 
@@ -237,21 +237,21 @@ def test_a_full_queue_refuses_data_and_drops_no_accepted_data(collector: Path, p
         with running(collector, place):
             refused = 0
             for number in range(200):
-                if otlp.send(place.entrance, "logs", otlp.log("agent-engine", f"line {number}")):
+                if otlp.send(place.http_port, "logs", otlp.log("agent-engine", f"line {number}")):
                     taken.add(f"line {number}")
                 else:
                     refused += 1
             assert refused
             assert taken
             # After one of these statuses a sender such as Fluent Bit retries. After any other status it drops the data.
-            entrance = f"http://127.0.0.1:{place.entrance}"
-            assert otlp.status(entrance, "logs", otlp.log("agent-engine", "one more")) in {429, 502, 503, 504}
+            endpoint = f"http://127.0.0.1:{place.http_port}"
+            assert otlp.status(endpoint, "logs", otlp.log("agent-engine", "one more")) in {429, 502, 503, 504}
             # The alerts use these series: the size of a queue in the unit of its limit, and the refused records.
-            told = own_metrics(place)
+            exported = own_metrics(place)
             exporter = 'exporter="otlp_http/elasticsearch"'
-            assert told[f"otelcol_exporter_enqueue_failed_log_records{{{exporter}}}"] > 0
-            assert told[f'otelcol_exporter_queue_capacity{{data_type="logs",{exporter}}}'] == 4_000
-            assert 2_000 < told[f'otelcol_exporter_queue_size{{data_type="logs",{exporter}}}'] <= 4_000
+            assert exported[f"otelcol_exporter_enqueue_failed_log_records{{{exporter}}}"] > 0
+            assert exported[f'otelcol_exporter_queue_capacity{{data_type="logs",{exporter}}}'] == 4_000
+            assert 2_000 < exported[f'otelcol_exporter_queue_size{{data_type="logs",{exporter}}}'] <= 4_000
             with running(collector, backends):
                 otlp.eventually(
                     lambda: {record["body"]["stringValue"] for record in sink.logs("elasticsearch")} >= taken,
@@ -268,9 +268,9 @@ def test_the_collector_keeps_traces_of_services_and_samples_whole_traces_of_othe
         with running(collector, place), running(collector, backends):
             for identity in traces:
                 for service, name in (("agent-engine", "own"), (otlp.STRANGER, "first"), (otlp.STRANGER, "second")):
-                    assert otlp.send(place.entrance, "traces", otlp.trace(service, name, identity))
+                    assert otlp.send(place.http_port, "traces", otlp.trace(service, name, identity))
             otlp.eventually(lambda: kept(sink, "own") == set(traces), SECONDS)
-            assert otlp.send(place.entrance, "traces", otlp.trace("agent-engine", "last"))
+            assert otlp.send(place.http_port, "traces", otlp.trace("agent-engine", "last"))
             otlp.eventually(lambda: bool(kept(sink, "last")), SECONDS)
         assert kept(sink, "first") == kept(sink, "second")
         ratio = declared("prod").sampling.others
@@ -311,8 +311,8 @@ def test_only_secrets_are_masked_in_spans_and_log_lines(collector: Path, place: 
         backends = backends_place("prod", place, sink, tmp_path / "backends")
         with running(collector, place), running(collector, backends):
             sent = otlp.trace("agent-engine", "for person@example.com", status=line, **SECRETS, **HARMLESS, **NUMBERS)
-            assert otlp.send(place.entrance, "traces", sent)
-            assert otlp.send(place.entrance, "logs", otlp.log("agent-engine", line, {**SECRETS, **HARMLESS}))
+            assert otlp.send(place.http_port, "traces", sent)
+            assert otlp.send(place.http_port, "logs", otlp.log("agent-engine", line, {**SECRETS, **HARMLESS}))
             otlp.eventually(lambda: bool(sink.spans("tempo") and sink.logs("elasticsearch")), SECONDS)
         (span,), (record,) = sink.spans("tempo"), sink.logs("elasticsearch")
     for item in (span, record):
@@ -353,7 +353,7 @@ def test_a_printed_line_arrives_once_and_masked_with_each_key_once(
         backends = backends_place("prod", place, sink, tmp_path / "backends")
         with running(collector, place), running(collector, backends):
             sent = [*(shipped(pipeline, line) for line in lines), doubled]
-            assert otlp.send(place.entrance, "logs", otlp.records(*sent))
+            assert otlp.send(place.http_port, "logs", otlp.records(*sent))
             otlp.eventually(lambda: bool(sink.logs("elasticsearch")), SECONDS)
         arrived = sink.logs("elasticsearch")
     assert [record["body"]["stringValue"] for record in arrived] == [

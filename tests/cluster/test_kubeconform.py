@@ -50,7 +50,7 @@ def schemas(start_cluster: StartCluster, tmp_path_factory: pytest.TempPathFactor
 
 
 def strict(schema: Schema) -> Schema:
-    """The schema, which then refuses every field that it does not name. A text of `int-or-string` may be a number."""
+    """A copy of the schema that refuses every unknown field. A text of the format `int-or-string` may be a number."""
     if schema.get("format") == "int-or-string":
         return ANY_TEXT_OR_NUMBER
     found = {key: value for key, value in schema.items() if not key.startswith("x-")}

@@ -1,7 +1,7 @@
 """Malformed log lines pass the shipper's rules and a real Collector. The test reads each one back from Elasticsearch.
 
-No package registry has two of the programs. `tests/fluent_bit.py` emulates Fluent Bit. `tests/cluster/otlp_entrance.py`
-emulates Elasticsearch's OTLP entrance, and replaces the templates that Elasticsearch installs itself. The Collector and
+No package registry has two of the programs. `tests/fluent_bit.py` emulates Fluent Bit. `tests/cluster/otlp_endpoint.py`
+emulates Elasticsearch's OTLP endpoint, and replaces the templates that Elasticsearch installs itself. The Collector and
 the core of Elasticsearch 9.5 are real. They have the rendered configuration.
 """
 
@@ -22,7 +22,7 @@ from components.observability.collector_config import MOST_ATTRIBUTES
 from components.observability.elasticsearch import Elasticsearch
 from components.observability.fluent_bit import FluentBit
 from tests.cluster import otlp
-from tests.cluster.otlp_entrance import documents, install_templates, receiving
+from tests.cluster.otlp_endpoint import documents, install_templates, receiving
 from tests.cluster.test_collector import SECONDS, moved, running
 from tests.fluent_bit import KUBERNETES, joined, shipped
 from tests.integration.elasticsearch_core import ElasticsearchMissingError, running_elasticsearch
@@ -59,7 +59,7 @@ NAMES = {f"kubernetes.{key}_name" for key in ("namespace", "pod", "container")}
 
 
 class Kind(NamedTuple):
-    """A line that a container prints, and what must arrive of it besides the pod's attributes."""
+    """A line that a container prints, and the message and attributes that must arrive besides the pod's attributes."""
 
     printed: str
     message: str
@@ -162,18 +162,18 @@ def test_each_line_arrives_whole_or_is_counted_as_dropped(collector: Path, elast
     )
 
     def arrived() -> Counter[Record]:
-        return Counter(record(each) for each in documents(elasticsearch)) if entrance.stored else Counter()
+        return Counter(record(each) for each in documents(elasticsearch)) if endpoint.stored else Counter()
 
-    with receiving(place.backends["elasticsearch"], elasticsearch) as entrance, running(collector, place):
+    with receiving(place.backends["elasticsearch"], elasticsearch) as endpoint, running(collector, place):
         sent = Request(
-            f"http://127.0.0.1:{place.entrance}/v1/logs",
+            f"http://127.0.0.1:{place.http_port}/v1/logs",
             data=request_of(lines),
             headers={"Content-Type": "application/x-protobuf"},
         )
         with urlopen(sent, timeout=30) as answer:  # noqa: S310 - loopback
             assert answer.status == HTTPStatus.OK
-        otlp.eventually(lambda: bool(entrance.refused) or entrance.stored >= expected.total(), SECONDS)
-    assert entrance.refused == []
+        otlp.eventually(lambda: bool(endpoint.refused) or endpoint.stored >= expected.total(), SECONDS)
+    assert endpoint.refused == []
     # Cut, because pytest would compare megabytes.
     assert [repr(each)[:300] for each in expected - arrived()] == []
     # On a busy machine the exporter waits too long for an answer, and sends records a second time.

@@ -43,7 +43,7 @@ def test_a_malformed_label_does_not_affect_other_points(collector: Path, prometh
     with Processes(tmp_path) as processes, running(collector, place):
         processes.start(prometheus, *arguments, f"--web.listen-address=127.0.0.1:{port}", "--web.enable-otlp-receiver")
         sent = Request(
-            f"http://127.0.0.1:{place.entrance}/v1/metrics",
+            f"http://127.0.0.1:{place.http_port}/v1/metrics",
             data=request(),
             headers={"Content-Type": "application/x-protobuf"},
         )

@@ -268,12 +268,12 @@ def test_prometheus_discovers_and_scrapes_pods_evaluates_rules_and_accepts_pushe
         (restarts,) = query(server, 'kube_pod_container_status_restarts_total{job="kube-state-metrics"}')
         assert 'namespace="voice-apps", node="node-1", pod="rag-engine-1"' in restarts
         assert "exported_" not in restarts
-        told = (answer(f"{server}/metrics") or b"").decode()
-        assert "\nprometheus_rule_evaluation_failures_total{" in told
-        assert "\nprometheus_config_last_reload_successful 1\n" in told
+        exported = (answer(f"{server}/metrics") or b"").decode()
+        assert "\nprometheus_rule_evaluation_failures_total{" in exported
+        assert "\nprometheus_config_last_reload_successful 1\n" in exported
         pushed = otlp.metric("model-router", "queue_depth", 7)
-        entrance = f"{server}/api/v1/otlp"
-        otlp.eventually(lambda: otlp.send_to(entrance, "metrics", pushed), SECONDS)
+        endpoint = f"{server}/api/v1/otlp"
+        otlp.eventually(lambda: otlp.send_to(endpoint, "metrics", pushed), SECONDS)
         otlp.eventually(
             lambda: list(query(server, 'queue_depth{job="voiceassistant/model-router"}').values()) == [7.0], SECONDS
         )

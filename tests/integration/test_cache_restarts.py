@@ -30,13 +30,13 @@ def killed(node: Member) -> None:
     node.stop()
 
 
-def killed_and_restarted_at_once(node: Member) -> None:
+def killed_and_restarted_immediately(node: Member) -> None:
     """Kill and restart, as when the kernel kills the process for lack of memory and kubelet restarts the container."""
     node.stop()
     node.restart()
 
 
-@pytest.mark.parametrize("end", [killed, killed_and_restarted_at_once])
+@pytest.mark.parametrize("end", [killed, killed_and_restarted_immediately])
 def test_a_killed_primary_loses_only_writes_that_no_replica_had(
     haproxy: Path, tmp_path: Path, end: Callable[[Member], None]
 ) -> None:
@@ -51,7 +51,7 @@ def test_a_killed_primary_loses_only_writes_that_no_replica_had(
         assert all(moment - REPLICATED_WITHIN < acknowledged < elected for acknowledged in lost.values()), lost
 
 
-def test_a_primary_that_stops_in_order_hands_over_and_loses_no_write(haproxy: Path, tmp_path: Path) -> None:
+def test_an_orderly_stop_of_the_primary_hands_over_and_loses_no_write(haproxy: Path, tmp_path: Path) -> None:
     with running_cache(tmp_path) as (nodes, _), running_proxy(haproxy, tmp_path / "haproxy.cfg", nodes) as port:
         with writing(port) as writer:
             nodes[0].stop_in_order()
@@ -71,7 +71,7 @@ def test_a_first_start_elects_the_first_server(tmp_path: Path) -> None:
         assert [node.role for node in nodes] == ["master", "slave", "slave"]
 
 
-def test_a_synchronisation_of_512_mb_fits_the_volume_even_after_an_interrupted_one(
+def test_a_synchronisation_of_512_mib_fits_the_volume_even_after_an_interrupted_one(
     haproxy: Path, tmp_path: Path
 ) -> None:
     limit = data_volume()

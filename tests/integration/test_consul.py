@@ -165,7 +165,7 @@ def test_consul_reloads_added_and_removed_services_without_a_restart(consul: Pat
         wait_until(lambda: catalogue(server, keys.token) == DECLARED, server)
 
 
-def test_consul_accepts_rotated_tokens_after_a_restart_and_old_ones_until_deleted(consul: Path) -> None:
+def test_consul_accepts_rotated_tokens_after_a_restart_and_old_tokens_until_they_are_deleted(consul: Path) -> None:
     old = Keys()
     with running_servers(consul, "dev", 1, old) as (server,):
         server.permit()
@@ -263,17 +263,17 @@ def test_a_server_with_another_gossip_key_cannot_join(consul: Path, servers: lis
 def test_two_of_three_servers_accept_writes_after_the_loss_of_the_leader(servers: list[Server], keys: Keys) -> None:
     leader = servers[0].ask("status/leader")[1].partition(":")[0]
     (lost,) = (server for server in servers if server.address == leader)
-    left = [server for server in servers if server is not lost]
+    first, second = (server for server in servers if server is not lost)
     lost.stop()
     try:
-        wait_until(lambda: left[0].ask("kv/after", keys.token, "loss") == (200, True), left[0])
-        assert left[1].ask("kv/after", keys.token)[0] == 200
+        wait_until(lambda: first.ask("kv/after", keys.token, "loss") == (200, True), first)
+        assert second.ask("kv/after", keys.token)[0] == 200
     finally:
         lost.start()
         wait_until(lost.ready, lost)
 
 
-@pytest.mark.parametrize("misspelt", [{"bootstrap_expct": 1}, {"acl": {"default_polcy": "deny"}}])
+@pytest.mark.parametrize("misspelt", [{"bootstrap_expct": 1}, {"acl": {"default_polcy": "deny"}}], ids=str)
 def test_a_misspelt_key_is_refused(consul: Path, misspelt: dict[str, object], keys: Keys) -> None:
     with prepared_servers(consul, "dev", 1) as (server,):
         server.prepare(keys, **misspelt)

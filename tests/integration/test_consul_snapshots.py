@@ -61,7 +61,8 @@ def jobs(consul: Path) -> Iterator[Jobs]:
         yield Jobs(place, server, keys, bucket, consul)
 
 
-def value(jobs: Jobs) -> int:
+def status_of_key(jobs: Jobs) -> int:
+    """The HTTP status of a read of the key `kept`: 200, or 404 after a wipe."""
     return jobs.server.ask("kv/kept", jobs.keys.token)[0]
 
 
@@ -73,10 +74,10 @@ def test_a_snapshot_is_restored_after_a_wipe(jobs: Jobs) -> None:
     assert path == f"/consul/{saved.stdout.splitlines()[-1]}.snap"
     assert jobs.bucket.encryption[path] == "AES256"
     assert jobs.server.ask("kv/?recurse", jobs.keys.token, method="DELETE") == (200, True)
-    assert value(jobs) == 404
+    assert status_of_key(jobs) == 404
     restored = jobs.run("consul-restore")
     assert restored.returncode == 0, restored.stderr
-    wait_until(lambda: value(jobs) == 200, jobs.server)
+    wait_until(lambda: status_of_key(jobs) == 200, jobs.server)
 
 
 def test_the_commands_of_the_document_restore_what_was_lost(jobs: Jobs) -> None:
@@ -84,12 +85,12 @@ def test_the_commands_of_the_document_restore_what_was_lost(jobs: Jobs) -> None:
 
     def lose() -> None:
         assert jobs.server.ask("kv/?recurse", jobs.keys.token, method="DELETE") == (200, True)
-        assert value(jobs) == 404
+        assert status_of_key(jobs) == 404
 
     finished = carry_out("## Consul", jobs.run, lose)
     (path,) = jobs.bucket.objects
     assert {output.splitlines()[-1] for output in finished.values()} == {Path(path).stem}
-    wait_until(lambda: value(jobs) == 200, jobs.server)
+    wait_until(lambda: status_of_key(jobs) == 200, jobs.server)
 
 
 def test_the_snapshot_of_an_older_day_is_restored_by_its_name(jobs: Jobs) -> None:
@@ -107,7 +108,7 @@ def test_a_damaged_snapshot_restores_nothing(jobs: Jobs) -> None:
     (path,) = jobs.bucket.objects
     jobs.bucket.objects[path] = jobs.bucket.objects[path][:-20]
     assert jobs.run("consul-restore").returncode != 0
-    assert value(jobs) == 200
+    assert status_of_key(jobs) == 200
 
 
 def test_a_wrong_token_or_key_fails_the_job_without_being_printed(jobs: Jobs) -> None:

@@ -93,17 +93,17 @@ def test_a_permanent_error_is_never_retried(seen: Observations) -> None:
 
 def test_a_call_to_a_callee_that_hangs_ends_after_the_declared_time(call: OutboundCall, seen: Observations) -> None:
     overall, hung = call.timeout.overall.seconds, seen["hang"]
-    (left,) = [attempt["seconds_left"] for attempts in hung["attempts"] for attempt in attempts]
-    assert overall - SLOW < left <= overall + 0.01
+    (remaining,) = [attempt["seconds_left"] for attempts in hung["attempts"] for attempt in attempts]
+    assert overall - SLOW < remaining <= overall + 0.01
     assert hung["statuses"] == ["DeadlineExceeded"]
     assert hung["seconds"] > overall * 0.99
 
 
 def test_retries_share_the_deadline_of_the_whole_call(call: OutboundCall, seen: Observations) -> None:
     (attempts,) = seen["unavailable"]["attempts"]
-    left = [attempt["seconds_left"] for attempt in attempts]
-    assert left == sorted(left, reverse=True)
-    assert max(left) <= call.timeout.overall.seconds + 0.01
+    remaining = [attempt["seconds_left"] for attempt in attempts]
+    assert remaining == sorted(remaining, reverse=True)
+    assert max(remaining) <= call.timeout.overall.seconds + 0.01
 
 
 def test_failed_calls_use_up_the_retry_budget(call: OutboundCall, seen: Observations) -> None:

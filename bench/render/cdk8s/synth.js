@@ -1,4 +1,4 @@
-// Writes the same kinds and numbers of objects with cdk8s-plus: node synth.js OBJECTS.json OUT
+// Writes objects with cdk8s-plus, as many of each kind as OBJECTS.json lists: node synth.js OBJECTS.json OUT
 const { readFileSync } = require('fs');
 const { ApiObject, App, Chart, Size } = require('cdk8s');
 const kplus = require('cdk8s-plus-34');

@@ -1,8 +1,7 @@
 """Replaces Pulumi's Python language host, because no package registry has that program.
 
-This program uses the server of the Automation API.
-
-The engine starts this program as `pulumi-language-python`, reads the printed port, and lets it run the project.
+The engine starts this program as `pulumi-language-python`, reads the port that the program prints, and asks it over
+gRPC to run the project. The gRPC server is that of the Automation API.
 """
 
 import os

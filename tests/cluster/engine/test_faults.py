@@ -92,15 +92,15 @@ def test_adding_and_removing_a_service_restarts_only_its_store(deployed: Deploye
     project, stack = deployed.site.project, deployed.stack
     project.replace("toy.py", "NODES = (toy.ORDERS, toy.PRICES, toy.STOCK)\n", PARCELS)
     stack.configure({}, {"parcels-stock": {"password": "new"}})
-    came = deployed.changes()
-    assert restarted(came) == ["StatefulSet stores/stock"]
+    added = deployed.changes()
+    assert restarted(added) == ["StatefulSet stores/stock"]
     project.replace("toy.py", PARCELS, "NODES = (toy.ORDERS, toy.PRICES, toy.STOCK)\n")
     (command,) = re.findall(r"run `(pulumi config rm [^`]*)`", deployed.refusal())[:1]
     project.run(command)
-    went = deployed.changes()
-    assert restarted(went) == ["StatefulSet stores/stock"]
-    assert [each.split()[1:3] for each in went if each.startswith("delete")] == [
-        each.split()[1:3] for each in came if each.startswith("create")
+    removed = deployed.changes()
+    assert restarted(removed) == ["StatefulSet stores/stock"]
+    assert [each.split()[1:3] for each in removed if each.startswith("delete")] == [
+        each.split()[1:3] for each in added if each.startswith("create")
     ]
 
 

@@ -39,7 +39,7 @@ def test_a_volume_has_its_declared_size_and_grows_without_other_changes(
         assert deployed.changes() == []
 
 
-@pytest.mark.parametrize("creations", [5, 15, 30])
+@pytest.mark.parametrize("creations", [5, 15, 30], ids=lambda creations: f"after {creations} creations")
 def test_the_documented_commands_repair_a_killed_update(prepare_site: PrepareSite, creations: int) -> None:
     with prepare_site(TOY, "dev") as site:
         stack = site.stack()

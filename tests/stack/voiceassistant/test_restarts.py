@@ -63,10 +63,10 @@ CHANGES: Mapping[str, Change] = {
     "replicas of rag-engine": rag(replicas=RAG.replicas.model_copy(update={"max": 14})),
     "HTTP port of rag-engine": rag(http_port=8106),
     "gRPC port of rag-engine": rag(grpc_port=9106),
-    "a service comes or goes": another("retrieval-service"),
-    "a service that uses PostgreSQL and the cache comes or goes": another("identity-service"),
-    "a service that uses PostgreSQL and publishes events comes or goes": another("knowledge-service"),
-    "a service that calls an external provider comes or goes": another("model-adapter"),
+    "a service is added or removed": another("retrieval-service"),
+    "a service that uses PostgreSQL and the cache is added or removed": another("identity-service"),
+    "a service that uses PostgreSQL and publishes events is added or removed": another("knowledge-service"),
+    "a service that calls an external provider is added or removed": another("model-adapter"),
 }
 
 

@@ -1,6 +1,6 @@
 """A stand-in for Elasticsearch's OTLP endpoint for log records. It writes to a real Elasticsearch.
 
-The endpoint is part of the plugin `otel-data`, and no package registry has that plugin. `OtlpEntrance` does the same as
+The endpoint is part of the plugin `otel-data`, and no package registry has that plugin. `OtlpEndpoint` does the same as
 the plugin's classes `OTLPLogsTransportAction`, `LogDocumentBuilder` and `OTelDocumentBuilder` (read on 2026-11-30). It
 decodes a request, makes a document of each record, and sends all documents in one bulk request. It refuses a request
 that protobuf cannot decode or that has an empty value. Elasticsearch itself accepts or refuses each document.
@@ -114,7 +114,7 @@ def documents(url: str) -> list[dict[str, Any]]:
     return [hit["_source"] for hit in found["hits"]["hits"]]
 
 
-class OtlpEntrance:
+class OtlpEndpoint:
     """An HTTP server that receives OTLP requests and stores their log records in Elasticsearch.
 
     Attributes:
@@ -200,12 +200,12 @@ def _object(members: Iterable[tuple[str, str]]) -> str:
 
 
 @contextmanager
-def receiving(port: int, url: str) -> Iterator[OtlpEntrance]:
-    """The entrance, until the end of the block."""
-    entrance = OtlpEntrance(port, url)
-    threading.Thread(target=entrance.server.serve_forever, daemon=True).start()
+def receiving(port: int, url: str) -> Iterator[OtlpEndpoint]:
+    """The endpoint, until the end of the block."""
+    endpoint = OtlpEndpoint(port, url)
+    threading.Thread(target=endpoint.server.serve_forever, daemon=True).start()
     try:
-        yield entrance
+        yield endpoint
     finally:
-        entrance.server.shutdown()
-        entrance.server.server_close()
+        endpoint.server.shutdown()
+        endpoint.server.server_close()
