@@ -6,8 +6,8 @@ depends on the day of the audit. Some checks read the rendered resources (`stack
 `None` for each item that passes and a `Breach` for each item that fails. `Rule.verdict` turns the breaches into
 findings.
 
-Each family's module defines `RULES`. To add a rule, append it to `RULES` and add its fixtures to the test of the same
-name.
+Each family's module defines `RULES`. To add a rule, append it to `RULES` and add its fixtures to the
+module's test file.
 """
 
 from __future__ import annotations

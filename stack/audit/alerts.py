@@ -176,13 +176,13 @@ def windows_fit_the_retention(platform: Platform) -> Iterator[Breach | None]:
 
 
 def absent_series_are_detected(platform: Platform) -> Iterator[Breach | None]:
-    """Check that one alert detects an absent series, and that one alert always fires."""
+    """Check that at least one alert detects an absent series, and that at least one alert always fires."""
     alerts = rules(platform).alerts
     if not alerts:
         return
     absence = any("absent(" in alert["expr"] or re.search(r"unless\b.*\bup\b", alert["expr"]) for alert in alerts)
     always = any(alert["expr"].replace(" ", "") == "vector(1)" for alert in alerts)
-    text = "no alert detects a target that Prometheus does not discover: the target's other alerts never fire"
+    text = "no alert detects a target that Prometheus does not discover: the alerts on that target never fire"
     yield None if absence else Breach("absent targets", text, "an alert with absent() or unless … up")
     text = "there is no alert that always fires, so an outage of Prometheus or Alertmanager goes unnoticed"
     yield None if always else Breach("dead man's switch", text, "an alert with vector(1)")

@@ -1,4 +1,4 @@
-"""A01, A02: a flow is at most as available as the product over its hard dependencies."""
+"""A01, A02: a flow's availability is at most the product of the availabilities of its hard dependencies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROUNDING = 1e-12
 
 
 def flows_attainable(platform: Platform) -> Iterator[Breach | None]:
-    """Compare each flow's target with the product over its hard dependencies."""
+    """Compare each flow's target with the product of the availabilities of its hard dependencies."""
     for flow in platform.graph.flows:
         if flow.availability is None:
             continue

@@ -47,10 +47,10 @@ def threshold_exceeds_attempts(platform: Platform) -> Iterator[Breach | None]:
 
 
 def throughput_is_reached(platform: Platform) -> Iterator[Breach | None]:
-    """If a breaker has only ratios, compare its minimum throughput with the calls of one replica in its window."""
+    """If a breaker has only ratios, compare its minimum throughput with one replica's calls in the window."""
     rates = executions(platform.graph)
     for edge, breaker in _breakers(platform):
-        # The calls of events have the default breaker, which has this threshold.
+        # A threshold of consecutive failures needs no minimum throughput. Every default breaker has such a threshold.
         if breaker.consecutive_failures is not None:
             continue
         rate, replicas = call_rate(platform, edge, rates)
@@ -67,7 +67,7 @@ def throughput_is_reached(platform: Platform) -> Iterator[Breach | None]:
 
 
 def call_rate(platform: Platform, edge: Edge, rates: Mapping[OperationKey, float]) -> tuple[float, int]:
-    """The rate of a call over all replicas of its caller, and the number of replicas."""
+    """Calls per second over all replicas of the caller, and the caller's minimum number of replicas."""
     load = rates[edge.caller.name, edge.operation.name] * platform.environment.profile.load_share
     each = dict(calls_per_run(edge.operation))[edge.call]
     replicas = platform.environment.replicas(edge.caller).min if isinstance(edge.caller, Service) else 1
@@ -132,7 +132,7 @@ def repeats_ejections(edge: Edge, retry: Retry, *, mesh: bool) -> bool:
 RULES = (
     Rule(
         id="C01",
-        title="no single request opens a circuit breaker",
+        title="one or two failed requests do not open a circuit breaker",
         severity="error",
         rationale="a breaker inside the retry counts every attempt, so one bad request can open it for all requests",
         source="resilience4j, order of decorators; Polly, Retry around CircuitBreaker",

@@ -49,8 +49,8 @@ def _severity(at_minimum: int, most: int) -> Severity:
 
 def _over_role(holder: Holder, limits: DatabaseLimits) -> Breach:
     name, wanted = holder.service.name, holder.at_maximum
-    text = f"({AT_MOST}) × pool = {wanted} > {limits.role_limit} connections of its role"
-    field = f"replicas.{name}, its connection_pool, or database.pool_size"
+    text = f"({AT_MOST}) × pool = {wanted} > {limits.role_limit} connections of the service's role"
+    field = f"replicas.{name}, {name}.connection_pool, or database.pool_size"
     severity = _severity(holder.at_minimum, limits.role_limit)
     return Breach(f"{name} → postgresql", text, field, str(wanted), severity=severity)
 
@@ -69,7 +69,7 @@ def _pooled(store: Store, limits: DatabaseLimits) -> Iterator[Breach | None]:
 
 
 def compute(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the CPU, memory and pods of all workloads at maximum plus surge with the quotas and the node pool."""
+    """Compare the CPU, memory and pods of all workloads, at the maximum with surge, with quotas and node pool."""
     for room in rooms(platform):
         if room.fits(room.asked.with_surge):
             yield None

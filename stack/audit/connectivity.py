@@ -40,7 +40,7 @@ def entrances_open(platform: Platform) -> Iterator[Breach | None]:
 
 
 def names_are_served(platform: Platform) -> Iterator[Breach | None]:
-    """Check that every cluster address in a bundle or a route is a Service with that port."""
+    """Check that every cluster address in a bundle or a route names a Service that has the address's port."""
     served, domain = served_ports(platform), f".{platform.site.cluster_domain}"
     for caller, host, port in sorted(set(_used(platform))):
         if host.endswith(domain):

@@ -78,7 +78,7 @@ def limits_admit_declared_calls(platform: Platform) -> Iterator[Breach | None]:
         if edge.call.bulkhead and inbound and isinstance(edge.caller, Service) and isinstance(edge.callee, Service):
             callers, callees = environment.replicas(edge.caller).max, environment.replicas(edge.callee).max
             wanted, slots = edge.call.bulkhead.max_concurrent * callers, inbound * callees
-            text = f"{edge.call.bulkhead.max_concurrent} × {callers} replicas = {wanted} calls at once"
+            text = f"{edge.call.bulkhead.max_concurrent} × {callers} replicas = {wanted} concurrent calls"
             fitting = str(slots // callers)
             field = f"{edge.path}: bulkhead.max_concurrent"
             text = f"{text} > {inbound} × {callees} replicas = {slots} slots of the callee"

@@ -91,7 +91,7 @@ class ClientRetry:
 def client_retries(edge: Edge) -> Iterator[ClientRetry]:
     """The client libraries of a call that make several attempts.
 
-    A library that is not in `DEFAULTS` retries only if the catalogue declares it.
+    A library that is not in `DEFAULTS` retries only if the catalogue declares its retries.
     """
     for client in edge.callee.clients if isinstance(edge.callee, Dependency) else ():
         default = DEFAULTS.get(client.library)

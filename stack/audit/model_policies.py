@@ -76,7 +76,7 @@ def only_the_route_retries(platform: Platform) -> Iterator[Breach | None]:
         for layer, retries in found.items():
             text = (
                 f"{layer} makes 1 + {retries} attempts for each of the route's {attempts} attempts:"
-                f" {(1 + retries) * attempts} together"
+                f" {(1 + retries) * attempts} in total"
             )
             yield Breach(
                 edge.path, text, f"{edge.callee.name}.clients, or retries of the mesh", "0", edge.call.location
@@ -175,7 +175,7 @@ RULES = (
         id="M01",
         title="candidates of a route fail independently, and calls move between them",
         severity="error",
-        rationale="availability counts either candidate as sufficient; a shared host or proxy takes both down at once",
+        rationale="availability counts either candidate as sufficient; a shared host or proxy takes both down",
         source="measured: the second attempt went to the same host",
         violates="a route over two deployments behind one egress proxy",
         holds="the same deployments behind two egress proxies, with 2 attempts",

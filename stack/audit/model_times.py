@@ -36,9 +36,9 @@ def _too_slow(demand: ModelDemand, name: str, latency: StreamLatency) -> Breach 
     text = f"first token {latency.first_token} + {decoding} = {whole} > {limit}, {what}"
     proposal = ""
     if latency.first_token < limit:
-        left = limit - latency.first_token
-        held = 1 + int(left / latency.per_token)
-        proposal = f"at most {held} tokens, or {(tokens - 1) / left.seconds:.0f} tokens a second"
+        remaining = limit - latency.first_token
+        fitting = 1 + int(remaining / latency.per_token)
+        proposal = f"at most {fitting} tokens, or {(tokens - 1) / remaining.seconds:.0f} tokens a second"
     return Breach(
         f"{demand.path}: {name}", text, f"{demand.name}: candidates or output", proposal, demand.edge.target.location
     )

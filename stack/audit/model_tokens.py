@@ -69,7 +69,7 @@ def quotas_cover_the_load(platform: Platform) -> Iterator[Breach | None]:
 
 
 def quotas_cover_the_loss_of_a_candidate(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the declared load of each route with the quotas that are left without one candidate."""
+    """Compare the declared load of each route with the other candidates' quotas, for the loss of each candidate."""
     for quota in quotas(platform):
         for lost in quota.each:
             left = sum(value for name, value in quota.each.items() if name != lost)
@@ -126,7 +126,7 @@ RULES = (
     ),
     Rule(
         id="M08",
-        title="the declared load fits without any one candidate",
+        title="the declared load fits the quotas of the other candidates if any one candidate fails",
         severity="error",
         rationale="a fallback with too few tokens for the whole load answers 429 as soon as the first provider fails",
         source="bifrost#120",

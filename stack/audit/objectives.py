@@ -14,11 +14,11 @@ from stack.model.platform import Platform
 BUCKETS = re.compile(r"default_buckets:\s*\n((?:\s*- [\d.]+\n)+)")
 """Finds the bucket boundaries of APISIX's histograms in its configuration, in milliseconds."""
 WHOLE_REQUEST = re.compile(r"_latency_bucket\{[^}]*type=[\"']request[\"']")
-"""Finds an expression over the `request` latency. It includes the time on the client's connection (apisix#6029)."""
+"""Finds an expression over the `request` latency, which includes the time on the client's connection (apisix#6029)."""
 
 
 def objectives_are_measurable(platform: Platform) -> Iterator[Breach | None]:
-    """Check that objectives are bucket boundaries, and that rules read the right latency and the first byte."""
+    """Check that objectives are bucket boundaries, and that rules exclude the client's time and read the first byte."""
     boundaries = set(_boundaries(platform))
     for edge in platform.graph.edges if boundaries else ():
         if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service) and edge.operation.http:

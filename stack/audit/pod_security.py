@@ -79,7 +79,7 @@ def pinned(platform: Platform) -> Iterator[Breach | None]:
 
 
 def restricted(platform: Platform) -> Iterator[Breach | None]:
-    """Check that the Pod Security Standard `restricted` admits every pod, unless its namespace enforces another one."""
+    """Check that the standard `restricted` admits every pod, except in namespaces that enforce another standard."""
     found = rendered(platform)
     freed = {
         namespace["metadata"]["name"]
@@ -115,10 +115,10 @@ def _of_containers(workload: Workload) -> Iterator[str]:
         if context.get("runAsUser") == 0:
             yield "runAsUser is 0"
         if "ALL" not in capabilities.get("drop", ()):
-            yield "capabilities are not dropped"
+            yield "capabilities.drop lacks ALL"
         yield from (f"the capability {each}" for each in capabilities.get("add", ()) if each != "NET_BIND_SERVICE")
         if context.get("seccompProfile", {}).get("type") not in {"RuntimeDefault", "Localhost"}:
-            yield "seccompProfile is not RuntimeDefault"
+            yield "seccompProfile is neither RuntimeDefault nor Localhost"
         yield from (f"hostPort {port['hostPort']}" for port in container.get("ports", ()) if port.get("hostPort"))
 
 

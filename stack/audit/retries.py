@@ -234,15 +234,15 @@ def burst_and_sustained(platform: Platform) -> Iterator[Breach | None]:
     """Report the amplification of each operation without callers: in a burst, and sustained."""
     burst, lasting = _by_failure(platform.graph, attempts), _by_failure(platform.graph, sustained)
     for root in platform.graph.roots:
-        told = [
+        products = [
             f"{burst[failure][root.key].weight:g} (sustained {lasting[failure][root.key].weight:.3g}) when it {spoken}"
             for failure, spoken in SPOKEN.items()
             if burst[failure][root.key].weight > 1
         ]
-        text = f"attempts at the last hop: {'; '.join(told)}"
+        text = f"attempts at the last hop: {'; '.join(products)}"
         path = f"{root.node.name}.{root.operation.name}"
         field = "retry.budget.ratio of the calls on the path"
-        yield Breach(path, text, field, where=root.operation.location) if told else None
+        yield Breach(path, text, field, where=root.operation.location) if products else None
 
 
 class ServiceLoad(NamedTuple):

@@ -51,7 +51,7 @@ def _field(edge: Edge, layer: Layer) -> str:
 def retries_have_a_budget(platform: Platform) -> Iterator[Breach | None]:
     """Check that every layer that retries an edge has a budget."""
     for edge, layer in _layers(platform):
-        text = f"{layer.name} makes {layer.attempts} attempts of every call without a retry budget"
+        text = f"{layer.name} makes {layer.attempts} attempts of every call and has no retry budget"
         field = f"{edge.path}: retry, enforced by a layer with a budget"
         found = Breach(edge.path, text, field, "", edge.call.location)
         # A saga needs no budget: one process makes its attempts, and the wait between them grows.
@@ -83,7 +83,7 @@ def backoffs_have_jitter(platform: Platform) -> Iterator[Breach | None]:
     """Check that backoffs are random."""
     for edge, retry in _retrying(platform):
         if enforcer(edge, "retry") == "gateway":
-            why = "the gateway retries at once, without a backoff"
+            why = "the gateway retries immediately, without a backoff"
         elif not retry.base_delay:
             why = f"base_delay {retry.base_delay}: every client retries at the same moment"
         else:
@@ -144,7 +144,7 @@ RULES = (
         severity="warning",
         rationale="clients that wait equally long all retry at the same moment, and overload the callee again",
         source="SRE book ch. 22; AWS Architecture Blog, Exponential Backoff and Jitter",
-        violates="Retry(base_delay=0s), which retries at once",
+        violates="Retry(base_delay=0s), which retries immediately",
         holds="Retry(base_delay=100ms, max_delay=10s), with full jitter",
         check=backoffs_have_jitter,
     ),

@@ -94,7 +94,7 @@ def one_pod_can_be_evicted(platform: Platform) -> Iterator[Breach | None]:
             text = f"1 replica with a target of {target:.3%} ≥ {PROMISED:.1%}: nothing serves while its pod is replaced"
             yield Breach(f"{workload.path}: replicas", text, "replicas", "2") if target >= PROMISED else None
         elif not budgets:
-            text = f"{replicas} replicas without a PodDisruptionBudget: drains may evict all of them at once"
+            text = f"{replicas} replicas without a PodDisruptionBudget: drains may evict all of them together"
             yield Breach(f"{workload.path}: disruption budget", text, "PodDisruptionBudget", "maxUnavailable: 1")
         yield from (_blocks(workload, replicas, budget["spec"]) for budget in budgets)
 
@@ -220,7 +220,7 @@ RULES = (
         id="A03",
         title="the loss of one pod breaks no availability target",
         severity="error",
-        rationale="a single replica is down during every drain; without a budget drains evict all replicas at once",
+        rationale="a single replica is down during every drain; without a budget drains evict all replicas together",
         source="Kubernetes, Specifying a Disruption Budget",
         violates="1 replica with a target of 99.9%",
         holds="2 replicas with the same target, and maxUnavailable: 1",
@@ -240,7 +240,7 @@ RULES = (
         id="P02",
         title="a rollout waits until a member of a store has caught up",
         severity="error",
-        rationale="if two members are behind at once, the store loses its quorum or the latest writes",
+        rationale="if two members are behind at the same time, the store loses its quorum or the latest writes",
         source="elastic/helm-charts#917",
         violates="three members with volumes, whose readiness probe equals their liveness probe",
         holds="the same members with a readiness probe that checks the state of their cluster",

@@ -120,7 +120,7 @@ def metrics_exclude_sidecars(platform: Platform) -> Iterator[Breach | None]:
     for workload, spec in _scaled(platform):
         sidecar = len(workload.pod["containers"]) > 1 or workload.labels.get(INJECTED) == "true"
         whole = [resource for kind, resource, *_ in _metrics(spec) if kind == "Resource"]
-        text = f"Resource {', '.join(whole)} adds the sidecar's usage and requests to the program's"
+        text = f"type Resource ({', '.join(whole)}) adds the sidecar's usage and requests to the program's"
         found = Breach(workload.path, text, "spec.metrics[].type", "ContainerResource")
         yield found if sidecar and whole else None
 

@@ -1,4 +1,4 @@
-"""T01 to T04: callers wait as long as callees may take, and objectives add up to the targets of flows."""
+"""T01 to T04: callers wait as long as callees may take, and objectives add up to at most the targets of flows."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["critical_path"]
 
 ZERO = Duration("0s")
 LONGEST_WAIT = 10
-"""Longest useful wait, as a multiple of the callee's P95 objective. After it an answer is unlikely."""
+"""Longest useful wait, as a multiple of the callee's P95 objective. After this time an answer is unlikely."""
 
 
 OfEdge = Callable[[Edge], Duration]
 
 
 def worst_case(graph: CallGraph, node: Node, operation: Operation) -> Duration:
-    """Longest time of an operation's calls with all attempts."""
+    """Longest time of an operation's calls with all attempts. For a dependency: the deadline of its operation."""
     if isinstance(node, Dependency):
         return operation.deadline
     return longest(graph, node, operation, attrgetter("overall_timeout"))
@@ -194,7 +194,7 @@ RULES = (
         id="T03",
         title="every call has a timeout close to its callee's objective, and every flow a deadline close to its target",
         severity="error",
-        rationale="a call without a timeout holds its slot for ever; a long timeout holds it after users have left",
+        rationale="a call without a timeout holds its slot for ever; a long timeout outlasts the user's patience",
         source="AWS Builders' Library, Timeouts; Zalando's timeout guide",
         violates="a timeout of 101ms for a callee with a P95 of 10ms",
         holds="a timeout of 100ms for the same callee",
@@ -202,7 +202,7 @@ RULES = (
     ),
     Rule(
         id="T04",
-        title="objectives add up to the flow's target",
+        title="objectives along the critical path add up to at most the objective of the operation or flow",
         severity="error",
         rationale="if every callee just meets its objective, the caller cannot meet an objective below their sum",
         source="Zalando's timeout guide",

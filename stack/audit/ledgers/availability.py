@@ -27,7 +27,7 @@ GAIN = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Addresses of a dependency. A call succeeds if one of them is up.
+    """Addresses of a dependency. A call succeeds if at least one of them is up.
 
     The group of a model call has only the candidates that the call's attempts can reach.
     """
@@ -38,7 +38,7 @@ class Group:
     """Address and egress proxy of each member."""
 
     def any_up(self, up: Collection[str]) -> float:
-        """Probability that a member can be reached while only the proxies in `up` are up."""
+        """Probability that at least one member can be reached while only the proxies in `up` are up."""
         down = [1 - self.availability if proxy is None or proxy in up else 1.0 for _, proxy in self.members]
         return 1 - prod(down)
 
@@ -72,7 +72,7 @@ class HardDependencies:
     groups: dict[str, Group] = field(default_factory=dict)
     """Name → the addresses of a dependency that has several. A call needs only one of them."""
     egress: set[str] = field(default_factory=set)
-    """Egress proxies that calls to dependencies with one address need."""
+    """Egress proxies of the dependencies that have only one address."""
     calls: dict[str, list[Edge]] = field(default_factory=lambda: defaultdict(list))
     """Callee → the hard calls to it."""
     soft: dict[str, list[Edge]] = field(default_factory=lambda: defaultdict(list))
@@ -97,9 +97,9 @@ class HardDependencies:
     def availability(self) -> float:
         """Probability that every dependency is up. An egress proxy that several dependencies share counts once.
 
-        The result is exact. A proxy is up or down for all its callers at once, so the sum runs over every combination
-        of proxies that are up. Within one combination, a group is up if one of its members and that member's proxy are
-        up.
+        The result is exact. A proxy that is down is down for all its callers, so the sum runs over every combination of
+        proxies that are up. Within one combination, a group is up if at least one member and the proxy of that member
+        are up.
         """
         proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in group.proxies})
         each = self.site.egress_availability
@@ -272,7 +272,7 @@ def _callers(edges: Iterable[Edge]) -> str:
 
 
 def _softenings(graph: CallGraph) -> Table:
-    columns = (Column("flow"), Column("would be", ".4%"), Column("gain", ".4%"), Column("if these calls were soft"))
+    columns = (Column("flow"), Column("new availability", ".4%"), Column("gain", ".4%"), Column("calls to soften"))
     rows = []
     for flow in graph.flows:
         reached = flow_availability(graph, flow).availability()

@@ -224,7 +224,7 @@ def _teams(platform: Platform, found: Costs) -> Table:
     others = total(cost for name, cost in found.services.items() if name not in owned)
     platform_team = others.plus(found.infrastructure)
     rows = {**teams, alerting.platform_team: platform_team, "total": found.application.plus(found.infrastructure)}
-    note = f"Team {alerting.platform_team} owns the infrastructure."
+    note = f"Team {alerting.platform_team} owns the infrastructure, and every service that has no other team."
     return Table("teams, USD a month", (Column("team"), *SCALES), _rows(rows), (note,))
 
 

@@ -17,7 +17,7 @@ HOURS = 730
 
 @dataclass(slots=True)
 class RouteCost:
-    """The calls of one route in a month, their units, and their cost in USD."""
+    """The calls of one route in a month, their input units, their output tokens, and their cost in USD."""
 
     calls: float = 0
     units: float = 0

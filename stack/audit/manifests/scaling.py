@@ -15,7 +15,7 @@ from stack.model.manifests.system import Item, System, Workload
 
 
 def drains_can_proceed(system: System) -> Iterator[Breach | None]:
-    """Check that disruption budgets allow drains, and that several replicas have a budget."""
+    """Check that disruption budgets allow drains, and that workloads with several replicas have a budget."""
     governed = set()
     for budget in system.budgets:
         selected = system.selected(budget.spec.selector, budget.namespace)
@@ -27,7 +27,7 @@ def drains_can_proceed(system: System) -> Iterator[Breach | None]:
     for identity, workload in served.items():
         count = system.count(workload) or 0
         if count > 1 and identity not in governed:
-            text = f"{count} replicas and no PodDisruptionBudget: drains may evict all of them at once"
+            text = f"{count} replicas and no PodDisruptionBudget: drains may evict all of them together"
             where = workload.manifest.at("spec", "replicas")
             yield Breach(workload.title, text, "PodDisruptionBudget", "maxUnavailable: 1", where, "warning")
 

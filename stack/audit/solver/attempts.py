@@ -53,7 +53,7 @@ def clients(platform: Platform) -> Values:
 
 
 def retries(platform: Platform, *, on: date) -> Values:
-    """The retry of each call. Calls that share a policy all get the fewest attempts that one of them may make."""
+    """The retry of each call. Calls that share a policy all get the fewest attempts that any of them may make."""
     graph, above = platform.graph, _repeated_by_others(platform)
     weights: dict[RetryCondition, dict[OperationKey, float]] = {failure: {} for failure in SPOKEN}
     interior: dict[OperationKey, bool] = {}

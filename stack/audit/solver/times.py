@@ -6,7 +6,7 @@
 2. From the callees to the callers, compute the wanted values: the values of the catalogue, raised where the callees
    need more time.
 3. From the callers to the callees, compute the budgets. The calls of an operation share at most the deadline that the
-   operation's own callers leave. If the wanted values do not fit, the solver first removes retries until the least
+   operation's own callers allow. If the wanted values do not fit, the solver first removes retries until the least
    values fit. Then each call gets its least value, plus the same share of the difference to its wanted value. The sum
    is convex in that share, so the new values fit.
 4. From the callees to the callers, lower each deadline that is now longer than the budgets of its calls need.
@@ -28,7 +28,7 @@ from stack.audit.timeouts import LONGEST_WAIT, ZERO, OfEdge, critical_path, long
 from stack.model.call_graph import CallGraph, Edge, OperationKey, Run
 
 FOREVER = Duration("365d")
-"""The bound of an operation that nobody calls."""
+"""Stands for no limit: the deadline of an operation that nobody calls, or a timeout of `0s`."""
 WHOLE = Duration("1ms")
 """The solver rounds a reduced budget down to a multiple of this unit."""
 LATENCY: OfEdge = attrgetter("latency")
@@ -130,7 +130,7 @@ class Budgets:
         wanted, wanted_deadline = self._wanted()
         given, deadlines = dict(wanted), {}
         for run in reversed(self._graph.bottom_up):
-            deadlines[run.key] = min(wanted_deadline[run.key], self._left_by_callers(run, given))
+            deadlines[run.key] = min(wanted_deadline[run.key], self._allowed_by_callers(run, given))
             self._share_out(run, deadlines[run.key], given)
         self._lower(deadlines, given)
         return self._changed(given, deadlines)
@@ -195,12 +195,12 @@ class Budgets:
         policy = policy_of(edge)
         return min(max(timeout, self._least[policy]), self._most[policy])
 
-    def _left_by_callers(self, run: Run, given: dict[PolicyKey, Duration]) -> Duration:
-        """The longest deadline that the callers and the flows of an operation leave."""
+    def _allowed_by_callers(self, run: Run, given: dict[PolicyKey, Duration]) -> Duration:
+        """The longest deadline that the callers and the flows of an operation allow."""
         callers = (edge for edge in self._callers[run.key] if not _may_be_below_deadline(edge))
-        left = (given[policy_of(edge)] - edge.margin for edge in callers)
+        limits = (given[policy_of(edge)] - edge.margin for edge in callers)
         targets = (flow.latency for flow in self._graph.flows if run.operation is self._graph.entrance(flow)[1])
-        return min([FOREVER, *left, *(target * LONGEST_WAIT for target in targets)])
+        return min([FOREVER, *limits, *(target * LONGEST_WAIT for target in targets)])
 
     def _share_out(self, run: Run, deadline: Duration, given: dict[PolicyKey, Duration]) -> None:
         """Give each call of an operation its part of the deadline."""

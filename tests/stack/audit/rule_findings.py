@@ -32,7 +32,7 @@ TWICE = Retry(max_retries=1, base_delay=Duration("10ms"), max_delay=Duration("10
 THRICE = TWICE.model_copy(update={"max_retries": 2})
 
 
-TOLD: list[str] = []
+SNAPSHOT_LINES: list[str] = []
 """The lines that the running test compares with its snapshot."""
 
 
@@ -40,10 +40,10 @@ def verdict(rule: str, looked_at: Platform, on: date = DAY) -> Verdict:
     found = next(known for known in RULES if known.id == rule).verdict(looked_at, on)
     if looked_at.tenant.name == TENANT.name:
         # The findings on our own platform would change too often.
-        TOLD.append(f"{rule}: {'finds' if found.findings else 'holds'} on {TENANT.name}")
+        SNAPSHOT_LINES.append(f"{rule}: {'finds' if found.findings else 'holds'} on {TENANT.name}")
         return found
-    TOLD.append(f"{rule}: {found.checked} checked, {found.text}")
-    TOLD.extend(
+    SNAPSHOT_LINES.append(f"{rule}: {found.checked} checked, {found.text}")
+    SNAPSHOT_LINES.extend(
         f"  {each.severity}: {each.path}: {each.arithmetic} [{each.field}] [{each.proposal}]"
         + (" with its line" if each.where else "")
         for each in found.findings

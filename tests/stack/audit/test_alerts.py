@@ -24,8 +24,8 @@ def alert(expression: str, name: str = "Failing", annotations: dict[str, str] | 
 
 
 def burning(rate: float, *windows: str, enough: bool = True) -> dict[str, Any]:
-    held = " and ".join(f"operation:failures:ratio_rate{each} > on (job) {rate} * {BUDGET}" for each in windows)
-    return alert(f"{held} and operation:failed_requests:increase1h > 4" if enough else held)
+    burns = " and ".join(f"operation:failures:ratio_rate{each} > on (job) {rate} * {BUDGET}" for each in windows)
+    return alert(f"{burns} and operation:failed_requests:increase1h > 4" if enough else burns)
 
 
 WORKBOOK = (burning(14.4, "1h", "5m"), burning(6, "6h", "30m"), burning(3, "1d", "2h"), burning(1, "3d", "6h"))
@@ -97,7 +97,7 @@ def test_o03_finds_a_window_beyond_the_retention(window: str, count: int) -> Non
     assert len(found("O03", alert(f"increase(voice_x_total[{window}]) > 0"))) == count
 
 
-def test_o03_finds_a_burn_rate_that_one_failure_fires() -> None:
+def test_o03_finds_a_burn_rate_alert_that_one_failure_fires() -> None:
     (nervous,) = found("O03", burning(14.4, "1h", "5m", enough=False))
     assert nervous.severity == "warning"
     assert found("O03", burning(14.4, "1h", "5m")) == ()
@@ -140,7 +140,7 @@ def test_a04_compares_each_budget_with_its_own_alerts_and_its_largest_value() ->
     ]
 
 
-def test_o01_accepts_a_runbook_for_an_action_and_an_alert_that_begins_with_its_budget() -> None:
+def test_o01_accepts_a_runbook_instead_of_an_action_and_an_alert_that_begins_with_its_budget() -> None:
     assert found("O01", recorded(0.1), alert("up == 0"), alert(f"{BUDGET} > 0", "Spent")) == ()
     assert found("O01", alert("up == 0", annotations={"runbook_url": "docs/runbook.md"})) == ()
     without = {"alert": "Failing", "expr": "up == 0"}

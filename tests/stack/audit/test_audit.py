@@ -1,4 +1,4 @@
-"""Every rule holds on the real platform, and names the source of its threshold."""
+"""Every rule holds on the real platform and names a source."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_rule_that_checks_nothing_does_not_apply() -> None:
     }
 
 
-def test_rule_names_are_unique_and_every_threshold_has_a_source() -> None:
+def test_rule_ids_are_unique_and_every_rule_names_a_source() -> None:
     assert len({rule.id for rule in RULES}) == len(RULES)
     assert all(rule.source for rule in RULES)
 

@@ -47,7 +47,7 @@ def test_d01_without_a_pooler_checks_the_limits_of_the_role_and_the_server() -> 
     (role,) = verdict("D01", using_a_database(database=DatabaseLimits(poolers=0, pool_size=20))).findings
     assert (role.path, role.arithmetic) == (
         "a → postgresql",
-        "(max replicas + 1) × pool = 50 > 20 connections of its role",
+        "(max replicas + 1) × pool = 50 > 20 connections of the service's role",
     )
     few = DatabaseLimits(poolers=0, pool_size=50, max_connections=60)
     (server,) = verdict("D01", using_a_database(database=few)).findings

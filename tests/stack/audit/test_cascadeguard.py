@@ -51,7 +51,7 @@ def test_the_audit_finds_the_faults_in_the_topology_of_cascadeguards_readme() ->
     assert rules(*chain(first, call("c.run", "5s", 2, circuit_breaker=None), entrance=True)) == FOUND_THERE
 
 
-def test_a_retry_that_is_not_idempotent_is_refused_and_one_attempt_is_not() -> None:
+def test_a_call_that_is_not_idempotent_may_make_one_attempt_but_no_retry() -> None:
     with pytest.raises(InvalidInputError, match="idempotency never"):
         rules(*chain(call("b.run", "1m", 2, "never"), call("c.run", "1s", 0)))
     assert rules(*chain(call("b.run", "1m", 0, "never"), call("c.run", "1s", 0))) == set()

@@ -48,7 +48,7 @@ def test_c08_compares_bulkheads_with_the_slots_of_the_callee(slots: int, count: 
     nodes = [service("a", operation("run", call, p95="1s", deadline="2s")), service("b", READ)]
     found = findings("C08", *nodes)
     assert [each.arithmetic for each in found] == [
-        "9 × 4 replicas = 36 calls at once > 8 × 4 replicas = 32 slots of the callee"
+        "9 × 4 replicas = 36 concurrent calls > 8 × 4 replicas = 32 slots of the callee"
     ] * count
 
 

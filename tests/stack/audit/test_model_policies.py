@@ -84,7 +84,7 @@ def test_m01_finds_attempts_that_all_go_to_one_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retries", "said"), [(None, ["1 + 2 attempts for each of the route's 2 attempts: 6 together"]), (0, [])]
+    ("retries", "said"), [(None, ["1 + 2 attempts for each of the route's 2 attempts: 6 in total"]), (0, [])]
 )
 def test_m05_finds_the_retries_of_an_sdk(retries: int | None, said: list[str]) -> None:
     client = Client(library="openai-python", retries=retries)

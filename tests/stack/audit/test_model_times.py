@@ -88,7 +88,7 @@ def test_m02_finds_an_answer_that_the_routes_own_timeout_cuts() -> None:
 
 
 @pytest.mark.parametrize(("waits", "count"), [("1497ms", 1), ("1500ms", 0)])
-def test_m03_finds_a_caller_that_leaves_before_the_second_attempt(waits: str, count: int) -> None:
+def test_m03_finds_a_caller_that_stops_waiting_before_the_second_attempt_ends(waits: str, count: int) -> None:
     breaches = found("M03", agent(timeout=Duration(waits), model_use=PLAN))
     assert [each.arithmetic for each in breaches] == [
         "2 first tokens × 700ms + 50ms of backoff + 11 tokens × 4300us = 1497300us > 1497ms, the deadline"
@@ -127,7 +127,7 @@ def test_m04_finds_a_mesh_that_ends_the_stream(timeout: str, count: int) -> None
     assert len(verdict("M04", of_manifests(route, nodes=(agent(), ADAPTER, models()))).findings) == count
 
 
-def test_m04_passes_over_a_virtual_service_without_routes() -> None:
+def test_m04_ignores_a_virtual_service_without_routes() -> None:
     route = {
         "kind": "VirtualService",
         "metadata": {"name": "a"},

@@ -86,7 +86,7 @@ def test_m12_finds_a_model_without_price_or_tokenizer(changes: dict[str, Any], s
         (date(2027, 2, 1), ["error"]),
     ],
 )
-def test_m12_finds_a_model_that_retires(on: date, severity: list[str]) -> None:
+def test_m12_finds_a_model_that_has_retired_or_retires_within_30_days(on: date, severity: list[str]) -> None:
     retiring = models(ONE, deployment("two-fast", "two", retires=date(2027, 2, 1)))
     assert [each.severity for each in verdict("M12", small_platform(ADAPTER, retiring), on).findings] == severity
 

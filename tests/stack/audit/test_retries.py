@@ -177,7 +177,7 @@ def test_r01_ends_the_path_at_the_callee_that_is_down() -> None:
     assert found.arithmetic == "6 attempts > 5 when hop2.run cannot be reached"
 
 
-def test_r01_follows_the_path_to_the_last_call_that_causes_as_many_attempts() -> None:
+def test_r01_follows_the_path_to_its_end_if_the_last_calls_add_no_attempts() -> None:
     (found,) = findings("R01", *chain(TWICE.model_copy(update={"max_retries": 5}), None))
     assert found.path == "hop1.run → hop2.run → store.read"
 

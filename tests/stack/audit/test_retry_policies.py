@@ -14,7 +14,7 @@ NO_WAIT = TWICE.model_copy(update={"base_delay": Duration("0s")})
 
 
 def calling(retry: Retry | None, idempotency: str = "idempotent") -> list[Node]:
-    call = hard("store.read", idempotency, retry=retry)  # type: ignore[arg-type]  # the parameters are spelt out
+    call = hard("store.read", idempotency, retry=retry)  # type: ignore[arg-type]  # every test passes a valid idempotency
     return [service("a", operation("run", stage(call), p95="1s", deadline="60s")), STORE]
 
 
@@ -46,7 +46,7 @@ def test_r03_finds_more_than_three_attempts(nodes: list[Node], severity: str | N
 
 def test_r04_finds_a_layer_without_a_budget() -> None:
     (found,) = findings("R04", *at_the_gateway(TWICE))
-    assert found.arithmetic == "gateway makes 2 attempts of every call without a retry budget"
+    assert found.arithmetic == "gateway makes 2 attempts of every call and has no retry budget"
     assert findings("R04", *calling(TWICE)) == ()
     assert findings("R04", *by_library("openai-python", None))
     assert findings("R04", *by_library("openai-python", 0)) == ()
@@ -79,8 +79,8 @@ def test_r07_finds_a_retry_on_a_permanent_outcome() -> None:
 
 
 def test_r08_finds_clients_that_retry_at_the_same_moment() -> None:
-    (at_once,) = findings("R08", *at_the_gateway(TWICE))
-    assert at_once.arithmetic == "the gateway retries at once, without a backoff"
+    (immediate,) = findings("R08", *at_the_gateway(TWICE))
+    assert immediate.arithmetic == "the gateway retries immediately, without a backoff"
     (found,) = findings("R08", *calling(NO_WAIT))
     assert found.arithmetic == "base_delay 0s: every client retries at the same moment"
     assert findings("R08", *calling(NO_WAIT.model_copy(update={"base_delay": Duration("1ms")}))) == ()
@@ -91,7 +91,7 @@ def test_r08_finds_clients_that_retry_at_the_same_moment() -> None:
 def test_r08_checks_a_call_after_one_that_waits_for_a_random_time() -> None:
     calls = [stage(hard("store.read", "idempotent", purpose=name, retry=retry)) for name, retry in WAITS.items()]
     (found,) = findings("R08", service("a", operation("run", *calls, p95="1s", deadline="60s")), STORE)
-    assert found.path == "a.run → store.read:at-once"
+    assert found.path == "a.run → store.read:together"
 
 
-WAITS = {"apart": TWICE, "at-once": NO_WAIT}
+WAITS = {"apart": TWICE, "together": NO_WAIT}

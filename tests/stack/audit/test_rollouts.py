@@ -180,10 +180,10 @@ def test_t05_takes_the_longest_deadline_of_the_gateway_and_of_a_service_without_
     (cut,) = found("T05", named(workload(), "edge", "gateway"), nodes=nodes)
     assert cut.arithmetic == "grace period 30s < 0s of pre-stop sleep + 31s, the longest deadline"
     brief = operation("brief", stage(hard("a.read", "idempotent")), p95="20ms", deadline="500ms")
-    at_once = workload(container=sleeping(1), terminationGracePeriodSeconds=1)
+    only_sleep = workload(container=sleeping(1), terminationGracePeriodSeconds=1)
     nodes = (gateway(brief), service("a", READ, operation("write", p95="10ms", deadline="40ms")))
     for place, text in ((("edge", "gateway"), "0.5s"), (("shop", "a"), "0.05s")):
-        (cut,) = found("T05", named(at_once, *place), nodes=nodes)
+        (cut,) = found("T05", named(only_sleep, *place), nodes=nodes)
         assert cut.arithmetic == f"grace period 1s < 1s of pre-stop sleep + {text}, the longest deadline"
 
 

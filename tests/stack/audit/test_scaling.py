@@ -59,7 +59,7 @@ def test_d03_finds_an_autoscaler_without_requests_and_replicas_beside_an_autosca
     assert len(scaled("D03", of_pod, containers=(program, PROXY))) == 1
 
 
-def test_d03_reports_a_service_that_waits_more_than_it_computes() -> None:
+def test_d03_reports_a_service_that_spends_80_percent_of_its_p95_in_calls() -> None:
     def waiting(p95: str) -> Node:
         return service("a", operation("run", stage(hard("store.read", "idempotent")), p95=p95, deadline="1s"))
 
@@ -111,7 +111,7 @@ def test_h02_finds_a_metric_that_counts_a_sidecar() -> None:
     assert scaled("H02", ON_CPU) == ()
     both = scaled("H02", ON_CPU, ON_MEMORY, containers=(PROGRAM, PROXY))
     assert [each.arithmetic for each in both] == [
-        "Resource cpu, memory adds the sidecar's usage and requests to the program's"
+        "type Resource (cpu, memory) adds the sidecar's usage and requests to the program's"
     ]
 
 

@@ -79,7 +79,7 @@ def patient(gateway_timeout: str, client: str, adapter: str, sdk: str) -> list[N
     return [provider, adapting, clients, gateway(operation("ask", route, p95="2s", deadline=gateway_timeout))]
 
 
-def test_callers_wait_longer_than_their_callees() -> None:
+def test_callers_wait_at_least_as_long_as_their_callees() -> None:
     before = small_platform(*patient("30s", "120s", "180s", "600s"), flows=(flow("ask", "2s"),))
     assert broken_rules(before) >= {"T01", "T02", "T03"}
     solution = solve(before, on=DAY)
@@ -92,7 +92,7 @@ def test_callers_wait_longer_than_their_callees() -> None:
         assert edge.overall_timeout <= edge.operation.deadline
 
 
-def test_a_breaker_inside_the_retry_opens_after_two_requests() -> None:
+def test_a_breaker_inside_the_retry_stays_closed_after_two_failed_requests() -> None:
     """Before the solver the threshold is 3, and a request makes 3 attempts."""
     call = hard("store.read", "idempotent", retry=THRICE, circuit_breaker=CircuitBreaker(consecutive_failures=3))
     before = small_platform(service("a", operation("run", stage(call), p95="1s", deadline="9s")), STORE)

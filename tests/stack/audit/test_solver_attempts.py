@@ -22,7 +22,7 @@ from stack.model.profile import AcceptedFinding
 from tests import toy
 from tests.platforms import DAY
 from tests.small import gateway, models, service, small_platform
-from tests.stack.audit.rule_findings import READ, STORE, THRICE, TOLD, TWICE, flow
+from tests.stack.audit.rule_findings import READ, SNAPSHOT_LINES, STORE, THRICE, TWICE, flow
 from tests.stack.audit.test_retries import chain
 
 BY_RATIO = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
@@ -31,11 +31,11 @@ BY_RATIO = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
 def solution_of(looked_at: Platform) -> Solution:
     """The solution, whose report is compared with the test's snapshot word for word."""
     found = solve(looked_at, on=DAY)
-    TOLD.extend(re.sub(r"\.py:\d+", ".py", line) for line in REPORTS["text"](found).splitlines())
+    SNAPSHOT_LINES.extend(re.sub(r"\.py:\d+", ".py", line) for line in REPORTS["text"](found).splitlines())
     return found
 
 
-def told(looked_at: Platform) -> dict[str, tuple[str, str]]:
+def changed_fields(looked_at: Platform) -> dict[str, tuple[str, str]]:
     return {change.field: (change.old, change.new) for change in solution_of(looked_at).changes}
 
 
@@ -59,7 +59,7 @@ def test_a_retry_keeps_the_values_that_the_rules_on_one_call_permit(
     retry: dict[str, Any], idempotency: str, change: tuple[str, str, str] | None
 ) -> None:
     call = calling(idempotency, retry=TWICE.model_copy(update=retry), circuit_breaker="off")
-    found = told(small_platform(call, STORE))
+    found = changed_fields(small_platform(call, STORE))
     assert found.get("retry.max_retries", found.get("retry", found.get("retry.base_delay"))) == (
         change[1:] if change else None
     )
@@ -67,7 +67,7 @@ def test_a_retry_keeps_the_values_that_the_rules_on_one_call_permit(
 
 def test_a_backoff_without_a_base_keeps_a_longer_maximum() -> None:
     late = TWICE.model_copy(update={"base_delay": Duration("0s"), "max_delay": Duration("2s")})
-    assert told(small_platform(calling(retry=late, circuit_breaker="off"), STORE)) == {
+    assert changed_fields(small_platform(calling(retry=late, circuit_breaker="off"), STORE)) == {
         "retry.base_delay": ("0s", "100ms")
     }
 
@@ -98,7 +98,7 @@ def acceptance(rule: str = "C05", path: str = "a.run → b.read", days: int = 0)
         (BOTH, True, (acceptance("R05"),), ("retry", "None")),
     ],
 )
-def test_a_go_retry_of_the_meshs_refusals_loses_that_condition_unless_its_finding_is_accepted(
+def test_a_go_service_does_not_retry_the_meshs_refusals_unless_the_finding_is_accepted(
     conditions: tuple[str, ...], mesh: bool, accepted: tuple[AcceptedFinding, ...], kept: tuple[str, str] | None
 ) -> None:
     retry = TWICE.model_copy(update={"conditions": conditions})
@@ -112,7 +112,7 @@ def test_a_go_retry_of_the_meshs_refusals_loses_that_condition_unless_its_findin
 @pytest.mark.parametrize(("library", "retries", "changed"), [("unknown", None, False), ("unknown", 1, True)])
 def test_a_client_library_is_changed_only_if_it_retries(library: str, retries: int | None, changed: bool) -> None:
     store = STORE.model_copy(update={"clients": (Client(library=library, retries=retries),)})
-    assert ("retries" in told(small_platform(calling(), store))) == changed
+    assert ("retries" in changed_fields(small_platform(calling(), store))) == changed
 
 
 @pytest.mark.parametrize("attempts", [(2, 1, 1), (5, 1, 1), (1, 2, 2), (3, 3, 1), (2, 2, 2), (3, 1, 3)])
@@ -127,7 +127,7 @@ def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
     inner = service("b", operation("run", asking, p95="9s", deadline="60s"), capacity="1000/s")
     thrice = TWICE.model_copy(update={"max_retries": 2})
     outer = service("a", operation("run", stage(hard("b.run", "idempotent", retry=thrice)), p95="9s", deadline="200s"))
-    assert told(small_platform(outer, inner, models()))["retry.max_retries"] == ("2", "1")
+    assert changed_fields(small_platform(outer, inner, models()))["retry.max_retries"] == ("2", "1")
 
 
 def test_attempts_count_for_the_failure_that_the_last_hop_itself_repeats() -> None:
@@ -188,7 +188,7 @@ def test_the_attempts_of_a_saga_step_count_for_the_calls_behind_it() -> None:
     outer = service("a", operation("run", stage(hard("b.run", "idempotent")), p95="1s", deadline="60s", saga=saga))
     inner = stage(hard("store.read", "idempotent", retry=THRICE))
     callee = service("b", operation("run", inner, p95="100ms", deadline="2s"))
-    assert told(small_platform(outer, callee, STORE))["retry.max_retries"] == ("2", "1")
+    assert changed_fields(small_platform(outer, callee, STORE))["retry.max_retries"] == ("2", "1")
 
 
 @pytest.mark.parametrize(("attempts", "feasible"), [(5, True), (6, False)])
@@ -266,13 +266,13 @@ def test_the_window_of_a_breaker_holds_a_call_of_the_slowest_caller(load: str) -
 def test_the_breaker_of_a_call_without_load_keeps_its_minimum_throughput() -> None:
     made = stage(hard("store.read", "idempotent", circuit_breaker=BY_RATIO))
     caller = service("a", operation("run", made, p95="1s", deadline="9s"))
-    assert "circuit_breaker.minimum_throughput" not in told(small_platform(caller, STORE))
+    assert "circuit_breaker.minimum_throughput" not in changed_fields(small_platform(caller, STORE))
 
 
 @pytest.mark.parametrize(
     ("window", "found"), [("500ms", "500ms"), ("750ms", "750ms"), ("499ms", "1s"), ("100ms", "1s")]
 )
-def test_a_window_that_holds_one_call_stays(window: str, found: str) -> None:
+def test_a_window_that_holds_one_call_stays_and_a_shorter_window_is_raised(window: str, found: str) -> None:
     """Each of the two replicas makes 2 calls a second, so a window of 500 ms holds one call."""
     by_ratio = BY_RATIO.model_copy(update={"sampling_duration": Duration(window)})
     made = stage(hard("store.read", "idempotent", circuit_breaker=by_ratio))
@@ -298,7 +298,7 @@ def test_a_go_service_has_one_breaker_for_each_callee_and_a_python_service_one_f
 
 def test_a_longer_break_raises_its_own_maximum() -> None:
     brief = CircuitBreaker(consecutive_failures=3, break_duration=Duration("1s"), max_break_duration=Duration("2s"))
-    found = told(small_platform(calling(circuit_breaker=brief), STORE))
+    found = changed_fields(small_platform(calling(circuit_breaker=brief), STORE))
     assert found["circuit_breaker.max_break_duration"] == ("2s", "15s")
 
 

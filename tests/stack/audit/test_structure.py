@@ -9,7 +9,7 @@ from components.node import Service
 from components.operation import hard, operation, stage
 from tests import toy
 from tests.small import service, small_platform
-from tests.stack.audit.rule_findings import READ, STORE, TOLD, TWICE, findings, verdict
+from tests.stack.audit.rule_findings import READ, SNAPSHOT_LINES, STORE, TWICE, findings, verdict
 
 
 def test_c07_holds_for_services_that_call_each_other_because_the_graph_refuses_cycles() -> None:
@@ -18,8 +18,8 @@ def test_c07_holds_for_services_that_call_each_other_because_the_graph_refuses_c
 
     with pytest.raises(InvalidInputError) as refused:
         findings("C07", calling("a", "b.run"), calling("b", "a.run"))
-    TOLD.append(f"C07: refused: {refused.value.faults[0]}")
-    assert "a.run → b.run → a.run: is a cycle" in TOLD[-1]
+    SNAPSHOT_LINES.append(f"C07: refused: {refused.value.faults[0]}")
+    assert "a.run → b.run → a.run: is a cycle" in SNAPSHOT_LINES[-1]
     assert verdict("C07", small_platform(calling("a", "b.read"), calling("b", "a.read"))).text == "holds"
 
 

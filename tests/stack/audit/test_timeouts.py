@@ -1,4 +1,4 @@
-"""T01 to T04: callers that give up too early, and objectives that do not add up."""
+"""T01 to T04: callers that give up too early, and objectives below the sum of their calls' objectives."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def test_t01_finds_a_deadline_below_the_worst_case() -> None:
     (found,) = findings("T01", service("a", slow), STORE)
     assert found.arithmetic == "deadline 100ms < 110ms, the worst case of its calls"
     assert found.proposal == "110ms"
-    held = slow.model_copy(update={"deadline": Duration("110ms")})
-    assert findings("T01", service("a", held), STORE) == ()
+    longer = slow.model_copy(update={"deadline": Duration("110ms")})
+    assert findings("T01", service("a", longer), STORE) == ()
 
 
 def test_t01_finds_a_gateway_that_gives_up_before_its_callee() -> None:
@@ -48,7 +48,7 @@ def test_t01_lets_a_propagated_deadline_be_shorter_as_long_as_one_attempt_fits()
     assert found.arithmetic == "timeout 40ms < 50ms, one attempt of a.run → store.read"
 
 
-def test_t04_finds_objectives_that_do_not_add_up() -> None:
+def test_t04_finds_objectives_below_the_sum_of_their_calls_objectives() -> None:
     slow = operation(
         "run",
         stage(hard("store.read", "idempotent")),
@@ -62,8 +62,8 @@ def test_t04_finds_objectives_that_do_not_add_up() -> None:
         ("flow flow", "P95 objectives along the critical path: 15ms > 10ms"),
         ("a.run", "P95 objectives along the critical path: 20ms > 15ms"),
     ]
-    held = service("a", slow.model_copy(update={"latency": Duration("20ms")}))
-    assert findings("T04", gateway(route), held, STORE, flows=(flow("a-run", "20ms"),)) == ()
+    higher = service("a", slow.model_copy(update={"latency": Duration("20ms")}))
+    assert findings("T04", gateway(route), higher, STORE, flows=(flow("a-run", "20ms"),)) == ()
 
 
 def run(*stages: object) -> tuple[CallGraph, Node, Operation]:

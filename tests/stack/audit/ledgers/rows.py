@@ -6,13 +6,13 @@ from stack.audit.ledgers import LEDGERS
 from stack.audit.ledgers.report import markdown
 from stack.audit.ledgers.table import Cell, Ledger
 from stack.model.platform import Platform
-from tests.stack.audit.rule_findings import TOLD
+from tests.stack.audit.rule_findings import SNAPSHOT_LINES
 
 
 def ledger(platform: Platform, name: str) -> Ledger:
     """A ledger of a small model. The running test compares its text with the snapshot."""
     found = LEDGERS[name](platform)
-    TOLD.extend((found.name, *markdown(found).splitlines()))
+    SNAPSHOT_LINES.extend((found.name, *markdown(found).splitlines()))
     return found
 
 

@@ -27,7 +27,7 @@ def with_target(target: str | None, *nodes: Node) -> Platform:
 
 
 @pytest.mark.parametrize(
-    ("target", "way"),
+    ("target", "softened"),
     [
         ("99.93%", "already reached"),
         ("99.94%", "a.run → store.read"),
@@ -35,11 +35,11 @@ def with_target(target: str | None, *nodes: Node) -> Platform:
         (None, "no target"),
     ],
 )
-def test_a_flow_names_the_call_whose_softening_reaches_its_target(target: str | None, way: str) -> None:
+def test_a_flow_names_the_call_whose_softening_reaches_its_target(target: str | None, softened: str) -> None:
     """Gateway 99.99 % × a 99.95 % × store 99.99 % = 99.93 %. Without the store: 99.94 %."""
     found = rows(with_target(target, runs("a", stage(STORE_CALL))), "availability", "availability of the flows")["flow"]
     assert found[1] == pytest.approx(0.9999 * 0.9995 * 0.9999)
-    assert found[3:] == (3, 0, way)
+    assert found[3:] == (3, 0, softened)
 
 
 def test_a_flow_names_several_calls_if_one_is_not_enough() -> None:

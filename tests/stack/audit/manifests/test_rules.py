@@ -11,7 +11,7 @@ import pytest
 from stack.audit.finding import Finding
 from stack.audit.manifests import RULES, audit_manifests
 from stack.model.manifests.system import load_system
-from tests.stack.audit.rule_findings import TOLD
+from tests.stack.audit.rule_findings import SNAPSHOT_LINES
 from tests.stack.model.manifests.small_system import (
     Content,
     resource,
@@ -31,7 +31,7 @@ def findings(directory: Path, *contents: Content) -> list[Finding]:
         old.unlink()
     outcome = audit_manifests(load_system(write(directory, *contents)), on=date(2026, 11, 30))
     found = [each.finding for each in outcome.judged]
-    TOLD.extend(
+    SNAPSHOT_LINES.extend(
         f"{each.rule} {each.severity}: {each.path}: {each.arithmetic} [{each.field}] [{each.proposal}]"
         f" in line {each.where.line if each.where else None}"
         for each in found
