@@ -266,7 +266,7 @@ class CallGraph:
             return
         if callee is None or isinstance(callee, Gateway):
             known = {name for name, node in self.nodes.items() if not isinstance(node, Gateway)} | self._faulty
-            value = f"calls {call.callee!r}, which nobody declares"
+            value = f"calls {call.callee!r}, which is no declared service or dependency"
             yield Fault(path, value, one_of(call.callee, known), source)
         elif not callee.offers(call.operation):
             value = f"calls operation {call.operation!r}, which {call.callee} does not offer"

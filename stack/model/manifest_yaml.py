@@ -95,7 +95,10 @@ def _scalar(text: str) -> str:
 
 
 def _fits_block(text: str) -> bool:
-    """True if a literal block keeps the text. It loses trailing blanks, and reads a leading blank as indentation."""
+    """True if a literal block keeps the text.
+
+    A block loses trailing blanks, and a reader takes a leading blank for indentation.
+    """
     if text[0] in " \n" or text[-1] == " " or " \n" in text or "\t" in text:
         return False
     return text.replace("\n", "").isprintable() or not re.search(_UNSAFE, text)

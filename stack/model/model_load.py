@@ -83,7 +83,7 @@ class ModelDemand:
 
     @property
     def micro_usd(self) -> int:
-        """Mean cost of a request to the preferred candidate. 0 without a price."""
+        """Mean cost of a request to the preferred candidate, in millionths of a US dollar. 0 without a price."""
         price = self.candidates[0].model.price
         return price.micro_usd(self.use.input_mean, self.use.output_mean) if price else 0
 

@@ -80,7 +80,7 @@ class Demand:
     surge: int
     """Pods that a rollout adds."""
     stopping: int
-    """Maximum number of replaced pods that are stopping at one time. The quota counts a pod until it is gone."""
+    """Maximum number of replaced pods that are stopping at one time. The quota counts a pod until it has stopped."""
     each: Amounts
 
     @property

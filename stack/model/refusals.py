@@ -14,7 +14,7 @@ from stack.model.settings import Settings, file_of, path_of
 
 
 class Refusals:
-    """Collects refusals, to raise all of them at once."""
+    """Collects refusals, to raise all of them in one error."""
 
     def __init__(self, source: str) -> None:
         """`source` is the place of faults that no setting causes: the catalogue."""

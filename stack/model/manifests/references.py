@@ -1,4 +1,4 @@
-"""The Services that a container's variables and arguments name. They show which workload calls which Service.
+"""The Services that a container's variables and arguments name. These names show which Services a workload calls.
 
 A value counts as an address only if its form or the variable's name shows it: `orders` may be a host or a topic.
 """

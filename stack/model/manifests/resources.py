@@ -81,14 +81,14 @@ class SleepAction(Part):
 
 
 class Handler(Part):
-    """An action of kubelet before it stops a container."""
+    """An action of kubelet: a command in the container, or a sleep."""
 
     exec: ExecAction | None = None
     sleep: SleepAction | None = None
 
 
 class Lifecycle(Part):
-    """Handlers of a container's start and end."""
+    """The handler that kubelet runs before it stops a container."""
 
     pre_stop: Handler | None = None
 

@@ -1,4 +1,4 @@
-"""A catalogue that contradicts itself is refused, with every fault at once."""
+"""A catalogue that contradicts itself is refused, with every fault in one message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_catalogue_is_accepted() -> None:
 
 def test_a_callee_that_nobody_declares_is_refused() -> None:
     said = faults(service("a", operation("run", stage(hard("nobody.run", "idempotent")), p95="1s", deadline="2s")))
-    assert "a.run → nobody.run: calls 'nobody', which nobody declares; expected one of a" in said
+    assert "a.run → nobody.run: calls 'nobody', which is no declared service or dependency; expected one of a" in said
 
 
 def test_an_operation_that_nobody_offers_is_refused() -> None:
@@ -79,7 +79,7 @@ def test_a_dependency_with_calls_is_refused() -> None:
     assert "expected a dependency without calls" in faults(service("a", READ), store)
 
 
-def test_all_faults_are_named_at_once() -> None:
+def test_all_faults_are_named_in_one_message() -> None:
     said = faults(
         service(
             "a",

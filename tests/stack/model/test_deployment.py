@@ -41,11 +41,11 @@ def text(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "gone"), [("prod-text", ("voice-engine", "speech")), ("dev-internal", ("voice-gateway",))]
+    ("name", "left_out"), [("prod-text", ("voice-engine", "speech")), ("dev-internal", ("voice-gateway",))]
 )
-def test_no_rendered_resource_names_a_node_that_is_left_out(name: str, gone: tuple[str, ...]) -> None:
-    assert [word for word in gone if word in text(name)] == []
-    assert [word for word in gone if word not in text(name.partition("-")[0])] == []
+def test_no_rendered_resource_names_a_node_that_is_left_out(name: str, left_out: tuple[str, ...]) -> None:
+    assert [word for word in left_out if word in text(name)] == []
+    assert [word for word in left_out if word not in text(name.partition("-")[0])] == []
 
 
 def test_a_route_and_the_flows_over_it_are_left_out_with_their_service() -> None:
@@ -109,7 +109,7 @@ def test_a_callee_of_a_soft_call_that_a_flow_a_saga_or_an_event_needs_cannot_be_
     assert caller in fault
 
 
-def test_every_fault_is_reported_at_once() -> None:
+def test_all_faults_are_reported_in_one_message() -> None:
     faults = refused("voice-engin", "agent-engine", "voice-engine")
     assert [fault.partition(": ")[0].removeprefix("config.voiceassistant:") for fault in faults] == [
         "without[0]",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from pydantic import ValidationError
 from voice_policies import InvalidInputError, Ratio
@@ -60,7 +58,7 @@ def test_a_caller_may_reach_its_declared_hosts_through_the_proxy_of_each_host() 
     }
 
 
-def test_ambiguous_hosts_are_refused_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_ambiguous_hosts_are_refused_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stack.model.egress.PORTS", range(20_000, 20_001))
     first, second = outside("first", host("a.example.com")), outside("second", host("a.example.com", 8443))
     graph = graph_of(calling("one", "first", "second"), calling("two", "first"), first, second)
@@ -77,13 +75,19 @@ def test_ambiguous_hosts_are_refused_all_at_once(monkeypatch: pytest.MonkeyPatch
     ]
 
 
-@pytest.mark.parametrize("name", ["*.example.com", "*", "example", "a.example.com:443", "203.0.113.1/24", ""])
-def test_a_wildcard_is_refused_as_a_host(name: str) -> None:
-    with pytest.raises(ValidationError, match=re.escape("host")):
-        host(name)
-
-
-@pytest.mark.parametrize("host", ["*.example.com", "*", "example", "https://api.example.com", "api.example.com."])
-def test_a_host_that_is_no_complete_host_name_is_refused(host: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "*.example.com",
+        "*",
+        "example",
+        "a.example.com:443",
+        "203.0.113.1/24",
+        "https://api.example.com",
+        "api.example.com.",
+        pytest.param("", id="empty"),
+    ],
+)
+def test_a_host_that_is_no_complete_host_name_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="host"):
-        Host(host=host, port=443, egress="egress-proxy-a")
+        host(name)

@@ -1,4 +1,4 @@
-"""Every model is rendered or refused. No other error reaches a user."""
+"""Every model is rendered, or refused with `InvalidInputError`. No other error reaches a user."""
 
 from __future__ import annotations
 

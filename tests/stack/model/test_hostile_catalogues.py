@@ -57,7 +57,7 @@ HOSTILE: dict[str, tuple[tuple[str | int, ...], object, str]] = {
         "a.run: dedline: is '1s'; not a known key: did you mean deadline?",
     ),
     "an empty stage": (CALLS, (), "a.run: calls: is refused; expected at least 1"),
-    "an unknown callee": ((*CALL, "callee"), "nowhere", "a.run → nowhere.read: calls 'nowhere', which nobody declares"),
+    "an unknown callee": ((*CALL, "callee"), "nowhere", "nowhere.read: calls 'nowhere', which is no declared service"),
     "an unknown operation": ((*CALL, "operation"), "write", "calls operation 'write', which store does not offer"),
     "a call to itself": (
         ("services", 1, "operations", 0, "stages", 0, "calls", 0, "callee"),

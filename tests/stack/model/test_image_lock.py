@@ -59,7 +59,7 @@ def test_a_lock_that_cannot_be_replaced_stays_and_no_temporary_file_remains(tmp_
     assert [entry.name for entry in tmp_path.iterdir()] == ["images.lock.yaml"]
 
 
-def test_every_fault_of_a_lock_is_reported_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_a_lock_are_reported_in_one_message(tmp_path: Path) -> None:
     path = tmp_path / "images.lock.yaml"
     path.write_text(f"digests:\n  'no tag': {DIGEST}\n  'a/b:1': sha256:12\nversion: 2\n", encoding="utf-8")
     with pytest.raises(InvalidInputError) as raised:
@@ -81,10 +81,10 @@ def test_a_missing_lock_file_is_reported(tmp_path: Path) -> None:
 
 
 def test_missing_stale_and_extra_entries_are_reported() -> None:
-    lock = ImageLock(digests={"a/kept:1": DIGEST, "a/moved:1": DIGEST, "a/gone:1": DIGEST})
+    lock = ImageLock(digests={"a/kept:1": DIGEST, "a/moved:1": DIGEST, "a/unused:1": DIGEST})
     assert list(lock.differences(["a/kept:1", "a/moved:2"])) == [
         "missing: a/moved:2 has no digest",
-        "extra: a/gone:1 is locked, but nothing runs it",
+        "extra: a/unused:1 is locked, but nothing runs it",
         "stale: a/moved:1 is locked, but the platform runs another tag",
     ]
     assert not list(lock.differences(lock.digests))

@@ -35,7 +35,7 @@ def keeping(*steps: dict[str, Any], retries: int = 0, **fields: Any) -> Service:
 
 
 def test_a_saga_with_an_undeclared_call_or_an_event_that_nobody_consumes_is_refused() -> None:
-    stranger = {"name": "tell", "calls": ["nobody.listens"], "no_compensation_because": "told"}
+    stranger = {"name": "tell", "calls": ["nobody.listens"], "no_compensation_because": "nothing to undo"}
     said = faults(STORE, keeping(READS, stranger, started_by="document.uploaded"))
     assert "keeper.keep: is refused; saga keeping version 1 makes call nobody.listens, which is not declared" in said
     assert "is started by document.uploaded, which the operation does not consume" in said
@@ -75,7 +75,7 @@ def test_retired_versions_are_deployed_with_the_newest_one() -> None:
 
 
 @pytest.mark.parametrize(("versions", "name"), [((3,), "keeping"), ((2, 1), "keeping"), ((1,), "losing")])
-def test_a_retired_version_that_is_not_older_or_of_another_saga_is_refused(
+def test_a_retired_version_of_another_saga_or_without_a_newer_version_is_refused(
     versions: tuple[int, ...], name: str
 ) -> None:
     said = faults(STORE, with_retired(*versions, name=name))

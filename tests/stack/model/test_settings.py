@@ -107,7 +107,7 @@ def test_each_environment_has_settings(environment: str) -> None:
     assert load_settings(environment, TENANT).environment == environment
 
 
-def test_other_namespaces_and_secrets_are_left_alone() -> None:
+def test_other_namespaces_and_secrets_are_ignored() -> None:
     config = {
         **GOOD,
         "kubernetes:context": "kind",
@@ -116,7 +116,7 @@ def test_other_namespaces_and_secrets_are_left_alone() -> None:
     assert parse_settings(config, "prod", TENANT).trace_sample_ratio == Ratio("10%")
 
 
-def test_every_fault_is_named_at_once() -> None:
+def test_all_faults_are_named_in_one_message() -> None:
     said = refused(
         {
             "msh": True,

@@ -57,7 +57,7 @@ def test_a_missing_or_empty_directory_is_refused(tmp_path: Path) -> None:
         load_system(tmp_path / "missing")
 
 
-def test_every_fault_of_every_file_is_reported_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_all_files_are_reported_in_one_message(tmp_path: Path) -> None:
     text = refusal(tmp_path, "a: [", "- b", SHOP.replace("80", "http"))
     assert text.startswith("DIR: 2 faults\n")
     text = refusal(tmp_path, SHOP.replace("80", "a"), SHOP.replace("shop", "b").replace("80", "b"), "# none")
