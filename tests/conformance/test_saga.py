@@ -225,7 +225,7 @@ async def test_s7_a_saga_without_its_definition_is_parked_with_a_reason_that_say
         await engine.compensate(saga_id)
         record = await engine.wait(saga_id, 60)
     assert record.state == "parked"
-    assert "version 3, which is not here (versions here: 4); deploy that version" in record.reason
+    assert "version 3, which the worker does not have (its versions: 4); deploy that version" in record.reason
 
 
 async def _waits(engine: Any, saga_id: str) -> bool:

@@ -88,7 +88,7 @@ async def test_the_error_for_a_database_without_tables_says_to_run_migrate(postg
     assert (
         done.stderr
         == 'voice-saga: PostgreSQL: relation "saga.sagas" does not exist; run voice_saga.postgresql.migrate, '
-        "and grant the user access to its tables\n"
+        "and grant the user access to the tables of the schema saga\n"
     )
 
 

@@ -389,7 +389,7 @@ async def test_a_saga_of_a_missing_version_is_parked_and_one_of_a_newer_version_
         await engine.deliver(older, "pay")
         record = await engine.wait(older, WAIT)
     assert record.state == "parked"
-    assert "began under order version 1, which is not here (versions here: 2)" in record.reason
+    assert "began under order version 1, which the worker does not have (its versions: 2)" in record.reason
 
 
 async def test_every_transition_is_an_event_and_counted(backend: Backend) -> None:

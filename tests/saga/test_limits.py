@@ -1,4 +1,4 @@
-"""The size of a saga is bounded, no action can change its input, and long sagas cost no more per step."""
+"""The size of a saga is bounded, no action can change the saga's input, and long sagas cost no more per step."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_start_and_deliver_refuse_an_input_or_outcome_that_is_too_large(ba
     log.does("pay", later)
     large = "x" * SAGA_BYTES
     async with backend([log.definition(saga(step("pay")))]) as engine:
-        with pytest.raises(TooLargeError, match="the input takes 1048578 bytes of JSON, and this saga has 1048576"):
+        with pytest.raises(TooLargeError, match="the input takes 1048578 bytes of JSON; expected at most 1048576"):
             await engine.start("order", large)
         saga_id = await engine.start("order", "x" * 100)
         with pytest.raises(TooLargeError, match="the outcome of pay takes"):

@@ -121,7 +121,7 @@ async def test_a_saga_of_a_newer_version_is_parked_only_ten_minutes_after_an_old
         record = await worker.wait(saga_id, 30)
     await connection.close()
     assert record.state == "parked"
-    assert "began under order version 2, which is not here" in record.reason
+    assert "began under order version 2, which the worker does not have" in record.reason
     assert [entry.kind for entry in record.entries].count("left") == 1
 
 

@@ -94,7 +94,7 @@ class EventReader(Reader):
 
     def _read(self, frame: Frame) -> None:
         if not frame.data:
-            return  # a ping, or fields without data, which an SDK would take for an event
+            return  # drop a ping, and fields without data: an SDK would take such fields for an event
         if frame.data.startswith(DONE):
             if self.finish_reason is None:
                 self.error = ENDED_EARLY  # an SDK stops here and would treat the answer as complete
@@ -130,7 +130,7 @@ class EventReader(Reader):
 class WholeReader(Reader):
     """Reads an answer that the caller gets only when it is complete.
 
-    If the request asked for a stream, the answer can only be an error: an SDK finds no event in it.
+    If the request asked for a stream, this reader reports an error, because an SDK would find no event in the answer.
     """
 
     def __init__(self, form: WireForm, *, captures: bool, is_streamed: bool) -> None:

@@ -155,11 +155,9 @@ class ModelAttempt:
         return max(min(limit, self._deadline) - now, 0.0)
 
     def failed(self, error: Exception) -> ModelError:
-        """End the attempt after an error of the network, a timeout, or an unreadable file of the API key.
+        """End the attempt after a network error, a timeout, an injected fault, or an unreadable API key file.
 
-        Returns the error for the caller.
-
-        Any other error is a fault of this process, and is raised again.
+        Returns the error for the caller. Any other error is a fault of this process, and is raised again.
         """
         if isinstance(error, ModelError):
             return error
@@ -228,7 +226,7 @@ class ModelAttempt:
 
     @property
     def used_tokens(self) -> int:
-        """The tokens that the budgets of the attempt are charged."""
+        """The tokens that the attempt's budgets count as used."""
         price = self.candidate.model.price
         if price is None or price.unit == "token" or self._usage == NOTHING:
             return self._usage.total

@@ -143,7 +143,7 @@ class ModelCall:
         self._tried[attempt.candidate.name] += 1
 
     def failed(self, attempt: ModelAttempt, error: ModelError) -> float:
-        """Seconds to wait before the next attempt. Raises `error` if no further attempt is allowed."""
+        """Seconds to wait before the next attempt. Raises `error` if its class ends the call."""
         if not isinstance(error, ModelAttemptError) or error.error_class not in FALL_BACK:
             raise error
         if error.error_class == "context_exceeded":

@@ -28,7 +28,7 @@ from voice_models.usage import NOTHING, Usage
 BLAMES_PROVIDER: frozenset[ErrorClass] = frozenset(
     {"overloaded", "server_error", "connection_failed", "first_token_timeout", "truncated", "idle_timeout"}
 )
-"""Error classes that the circuit breaker of a deployment counts. All other classes are neutral."""
+"""Error classes that the circuit breaker of a deployment counts as failures. All other classes are neutral."""
 
 
 class ModelError(VoiceRuntimeError):
@@ -64,7 +64,7 @@ class ModelError(VoiceRuntimeError):
 
 
 class ModelRefusedError(ModelError, CallRejectedError):
-    """No candidate could be attempted. The class is `no_candidate`, `budget_exceeded` or `context_exceeded`."""
+    """No candidate could be attempted: `error_class` is `no_candidate`, `budget_exceeded` or `context_exceeded`."""
 
     cause = "was refused"
 

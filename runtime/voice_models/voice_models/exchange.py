@@ -1,4 +1,4 @@
-"""One attempt on the network: sends the request, reads the answer within its limits, and ends exactly once."""
+"""One attempt on the network: sends the request, reads the answer within the timeouts, and ends exactly once."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 provider = FakeProvider(lambda request: chat_stream("Hello", " world"))
 async with provider.serve() as port: ...
 
-It has OpenAI's endpoints for chat, responses, embeddings and audio. `serve` listens on loopback. `FakeNetwork` carries
-requests to several providers without sockets, so that tests run on a fake clock.
+The script decides the answer to any path. `fake_answers` has answers for OpenAI's endpoints. `serve` listens on
+loopback. `FakeNetwork` carries requests to several providers without sockets, so that tests run on a fake clock.
 """
 
 from __future__ import annotations
@@ -129,14 +129,15 @@ class FakeProvider:
                 while (request := await _read_request(reader)) is not None and self.accepts:
                     exchange, answer = self.receive(request)
                     playing = asyncio.ensure_future(self._send_answer(writer, exchange, answer))
-                    gone = asyncio.ensure_future(reader.read(1))  # a client that waits for its answer sends nothing
+                    # A client sends nothing while it waits, so this read ends only if the client disconnects.
+                    disconnected = asyncio.ensure_future(reader.read(1))
                     try:
-                        await asyncio.wait({playing, gone}, return_when=asyncio.FIRST_COMPLETED)
+                        await asyncio.wait({playing, disconnected}, return_when=asyncio.FIRST_COMPLETED)
                         finished = playing.done()
                     finally:
                         playing.cancel()
-                        gone.cancel()
-                        await asyncio.gather(playing, gone, return_exceptions=True)
+                        disconnected.cancel()
+                        await asyncio.gather(playing, disconnected, return_exceptions=True)
                     if not finished or exchange.ending == "cut":
                         break
         finally:
@@ -191,7 +192,7 @@ class FakeNetwork(httpx.AsyncBaseTransport):
         self._providers = providers
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer of the provider at the request's host. Raises httpx's errors of connections."""
+        """The answer of the provider at the request's host. Raises `httpx.ConnectTimeout` and `httpx.ConnectError`."""
         provider = self._providers[request.url.host]
         limit = request.extensions.get("timeout", {}).get("connect")
         if limit is not None and provider.connect_delay > limit:

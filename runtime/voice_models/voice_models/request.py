@@ -17,8 +17,8 @@ from voice_models.wire_form import FORMS, WireForm
 PROMPT_VERSION = "x-prompt-version"
 """Request header with the version of the caller's prompt, for the scope of a cache. It is not sent to a provider."""
 NOT_SENT = frozenset({"host", "authorization", "content-length", "accept-encoding", PROMPT_VERSION})
-"""Headers of the SDK that are not sent to a provider. `headers_for` sets its own `accept-encoding`: no compression, so
-that each chunk can be read."""
+"""Headers of the SDK that are not sent to a provider. `headers_for` asks for answers without compression, so that each
+chunk can be read."""
 MODEL_PART = re.compile(rb'(name="model"\r\n(?:[^\r\n]+\r\n)*\r\n)([^\r\n]*)')
 FORM_FIELD = re.compile(rb'name="(\w+)"\r\n\r\n([^\r\n]*)\r\n')
 BYTES_PER_SECOND = 32_000
@@ -26,10 +26,10 @@ BYTES_PER_SECOND = 32_000
 
 
 class ModelRequest:
-    """One request of an SDK. All candidates get the same body, so the body is read once."""
+    """One request of an SDK. All candidates get the same body except for the model, so the body is parsed once."""
 
     def __init__(self, request: httpx.Request, content: bytes, output_limit: int | None) -> None:
-        """Parse the request. Raises `ValueError` for an unknown endpoint, or a body that is not of its wire form."""
+        """Parse the request. Raises `ValueError` for an unknown endpoint, or a body that is not a JSON object."""
         self.endpoint, self.form = _form_of(request.url.path)
         self.headers = request.headers
         self.query = request.url.query

@@ -197,7 +197,7 @@ class RoutedCall:
 
 
 def _key_in(credential: str) -> str:
-    """The API key in a file, read for each attempt so that a new key applies at once."""
+    """The API key in a file. Each attempt reads the file, so a new key applies to the next attempt."""
     key = Path(credential).read_bytes().strip()
     if KEY.fullmatch(key) is None:
         raise OSError("the file holds no key that a header can carry")

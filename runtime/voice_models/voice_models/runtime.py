@@ -38,7 +38,7 @@ class ModelRuntime:
     """Cooldowns, budgets, cache and counts that all model calls of a process share. A reload of the bundle keeps them.
 
     `stores` maps the outbound calls that the bundle names for budgets, caches and usage events to their stores. If a
-    budget has no store here, this process counts it alone. `sinks` get one event for each attempt.
+    budget has no store here, it behaves as if its store were unreachable. `sinks` get one event for each attempt.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class ModelRuntime:
     def idle(self, call: ModelCall) -> Timeout:
         """The idle limit of a route.
 
-        All its calls share one `Timeout`, because one timer of the loop then serves all.
+        All calls with an equal limit share one `Timeout`, so that one timer of the event loop serves them all.
         """
         seconds = call.route.timeout.idle.seconds
         if seconds not in self._idle:
@@ -135,7 +135,7 @@ class ModelRuntime:
         return budget
 
     async def settle(self, attempt: ModelAttempt, span: Span, tenant: str) -> None:
-        """Settle an attempt that has ended: budgets, ledger, counts and span, once."""
+        """Settle an ended attempt once: its budgets, usage event, counts and span."""
         event = attempt.settled(tenant)
         if event is None:
             return

@@ -25,7 +25,7 @@ class Frame(NamedTuple):
     event: str
     """The type of the event; `message` if the frame names none."""
     data: bytes | None
-    """The data lines, joined by line feeds. `None` for a comment, such as a ping."""
+    """The data lines, joined by line feeds. `None` for a frame without data lines, such as a ping."""
 
 
 class FrameParser:

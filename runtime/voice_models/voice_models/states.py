@@ -3,7 +3,7 @@
 Admitted → Reserved → Connecting → Opened → Committed → Finished ─┐
                           │           │         │                 ├→ Settled
                           └───────────┴─────────┴→ Failed         │
-            any state before the end, by the caller → Cancelled ──┘
+                           any state before the end → Cancelled ──┘
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The caller left, or its deadline passed."""
+    """The caller left, another attempt of the call answered first, or an error of this process ended the attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The budgets have the unused tokens back, and the ledger has the event."""
+    """The budgets have the unused tokens back, and the sinks have the usage event."""
 
     event: ModelAttempted
 

@@ -58,6 +58,7 @@ class _Hold(NamedTuple):
     claims: tuple[Claim, ...]
     store: str
     expires: float
+    """Time of the expiry in seconds: by the store's clock, or by this process's monotonic clock for the local share."""
 
 
 @dataclass(slots=True)

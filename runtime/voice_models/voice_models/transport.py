@@ -4,7 +4,7 @@ runtime = ModelRuntime(Runtime.load("/etc/voice/policy"))
 client = AsyncOpenAI(http_client=httpx.AsyncClient(transport=ModelTransport(runtime, "llm.generate")))
 
 The transport sets host, API key and model of each attempt, and ignores the SDK's values. The SDK gets every failure as
-a `ModelError`. It never retries after one, because it retries only after httpx errors and HTTP statuses.
+a `ModelError`. An SDK never retries after a `ModelError`, because SDKs retry only after httpx errors and HTTP statuses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ModelTransport(httpx.AsyncBaseTransport):
     def __init__(self, runtime: ModelRuntime, name: str, inner: httpx.AsyncBaseTransport | None = None) -> None:
         """Create a transport for the outbound call `name`, which must have a route. Raises `UnknownCallError`.
 
-        `inner` sends the requests.
+        `inner` sends the requests; the default is httpx's own transport.
         """
         runtime.declared(name)
         self._runtime = runtime

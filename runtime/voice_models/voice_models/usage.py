@@ -31,7 +31,7 @@ NOTHING = Usage(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ModelAttempted:
-    """The ledger's only event of one ended attempt. The event contains no prompt, answer or key."""
+    """The usage event of one ended attempt. Each attempt has exactly one. It contains no prompt, answer or key."""
 
     route: str
     deployment: str
@@ -43,8 +43,10 @@ class ModelAttempted:
     attempt: int
     """The number of the attempt within its call, from 1."""
     input_units: int
+    """Input in the unit that the provider bills: tokens, characters or seconds of audio."""
     output_tokens: int
     micro_usd: int
+    """Cost in millionths of a US dollar; 0 if the model has no price."""
     estimated: bool
     """True if tokens and cost are estimates, because the provider reported no usage."""
     ending: Ending

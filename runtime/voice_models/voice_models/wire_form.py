@@ -100,7 +100,7 @@ CONTENT = re.compile(rb'"content"\s*+:\s*+"(%b)"' % STRING.pattern)
 
 
 class Envelope(NamedTuple):
-    """The bytes of an event before and after its text. An event with the same bytes differs in its text alone."""
+    """The bytes of an event before and after its text. Two events with equal envelopes differ only in their texts."""
 
     before: bytes
     after: bytes
@@ -148,7 +148,7 @@ class Chat(WireForm):
         return not options.get("include_usage")
 
     def envelope(self, data: bytes, signal: Signal) -> Envelope | None:
-        """Most events of a chat differ in their text alone. Parsing each would cost more than all other work on it."""
+        """Most events of a chat differ only in their texts. Parsing an event costs more than all other work on it."""
         found = list(CONTENT.finditer(data)) if signal.text else []
         if signal != Signal(signal.text) or len(found) != 1 or parsed(b'"%b"' % found[0][1]) != signal.text:
             return None

@@ -2,9 +2,9 @@
 
 | variable | value |
 |---|---|
-| `VOICE_POLICY_PATH` | the directory of the bundle; required |
-| `VOICE_SETTINGS_PATH` | the directory of the service's settings (ports and log level); optional |
-| `VOICE_REFERENCE_PATH` | the file with the behaviour of simulated work, and local addresses of callees; optional |
+| `VOICE_POLICY_PATH` | the directory of the bundle; default `/etc/voice/policy` |
+| `VOICE_SETTINGS_PATH` | the directory of the settings (ports, log level), optional; default `/etc/voice/settings` |
+| `VOICE_REFERENCE_PATH` | the file with the behaviour of simulated work and local addresses of callees; optional |
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ class Configuration(ClosedModel):
     grpc_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     """The port for gRPC. `None`: the port of the service's settings. 0: any free port."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """The port for HTTP, with the same meaning of `None` and 0."""
     collector: str | None = None
-    """Replaces `tracing.endpoint`."""
+    """The URL of the Collector. Replaces the bundle's `tracing.endpoint`."""
     addresses: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
     """`host:port` by callee, for callees that have another address than in the bundle."""
     providers: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)

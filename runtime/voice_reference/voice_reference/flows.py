@@ -31,12 +31,12 @@ PATIENCE = 30.0
 """Longest wait for one answer, state or trace, in seconds."""
 ATTEMPTS = 5
 PAUSE = 0.15
-"""Seconds between two requests. agent-engine admits ten requests a second of one tenant."""
+"""Seconds between two requests. agent-engine admits ten requests a second from one tenant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A path through the platform, named by its first operation."""
+    """A path of requests through the platform. It begins at the operation `operation` of `service`."""
 
     title: str
     service: str
@@ -83,7 +83,7 @@ def trace(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, l
 
 
 def answered(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent, list[ReceivedSpan]]:
-    """Send requests until one is answered, at most `ATTEMPTS`. Returns the request and its spans.
+    """Send at most `ATTEMPTS` requests, until one is answered with status 200. Returns that request and its spans.
 
     On a busy machine a simulated store may time out, so a request may fail. The output names each
     failed request.
@@ -172,7 +172,10 @@ def shrinking(spans: list[ReceivedSpan]) -> None:
         while caller is not None and caller.kind != SERVER:
             caller = by_id.get(caller.parent_id)
         if left is not None and caller is not None and not left < caller.attributes["voice.deadline_seconds"]:
-            raise FlowError(f"{span.service} has {left} s left; it must have less than its caller {caller.service}")
+            longest = caller.attributes["voice.deadline_seconds"]
+            raise FlowError(
+                f"{span.service}: the deadline is in {left} s; expected less than the {longest} s of {caller.service}"
+            )
 
 
 BREAK_DURATION = Duration("2s")

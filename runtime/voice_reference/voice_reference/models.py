@@ -44,7 +44,7 @@ class ModelCalls:
             _sdk()  # import the SDK now, and not during the first request
 
     async def texts(self, call: OutboundCall) -> AsyncGenerator[str, None]:
-        """Call the endpoint for the route's kind of model. Yields the parts of a text, and nothing for other kinds.
+        """Call the endpoint that fits the route's capabilities. Yields the parts of a text; nothing for sound or lists.
 
         Raises `ModelError`, and the errors of the policies.
         """

@@ -3,7 +3,7 @@
 A steady load runs through every flow. One callee after the other is frozen, killed, slowed down, or frozen repeatedly.
 Two conditions must hold. Circuit breakers stop refusing calls within their longest break plus `MARGIN` after the
 callee's first good answer. No call is attempted more often than the retries in the bundles allow. Exit code 0: both
-hold; 1: one does not.
+conditions hold; 1: a condition does not hold; 2: bad input.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def refuse_storms(platform: Platform, sent: Counter[str], before: Counter[tuple[
 def run(directory: Path, callees: Iterable[str], outages: Iterable[str]) -> bool:
     """Cause every outage of every callee. True if all callers recovered in time.
 
-    Raises `InvalidInputError` and `FlowError`.
+    Raises `InvalidInputError`, `FlowError` and `TimeoutError`.
     """
     bundles = bundles_of(directory, [flow.service for flow in FLOWS])
     with Collector() as collector, running(bundles, collector.endpoint) as platform:

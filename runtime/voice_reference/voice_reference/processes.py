@@ -71,7 +71,10 @@ class Process:
         return f"http://{LOOPBACK}:{self.http_port}"
 
     def find_ports(self) -> bool:
-        """Read the ports from the log. True if the process has logged them, and so is ready."""
+        """Read the ports from the log. True if the process has logged them, and so is ready.
+
+        Raises `InvalidInputError` if the process has ended.
+        """
         for line in self.log.read_text().splitlines():
             entry = _entry(line)
             if entry.get("message") == "ready":

@@ -50,7 +50,7 @@ class Service:
     async def serve(self) -> None:
         """Serve until SIGTERM.
 
-        Then first `/ready` fails, and then accepted requests are finished. Raises `PortError`.
+        After SIGTERM `/ready` fails first. Then the service finishes the accepted requests. Raises `PortError`.
         """
         configuration = self._configuration.current()
         server = self._wire.server()
@@ -77,7 +77,7 @@ class Service:
         return chosen if chosen is not None else self._settings.http_port if self._settings else DEFAULT_HTTP_PORT
 
     def _checkers(self) -> list[tuple[str, Checker]]:
-        """Check → its checker. A check of a simulated dependency fails with the `error_ratio` of the dependency.
+        """Each check's name and checker. A check of a simulated dependency fails with the dependency's `error_ratio`.
 
         Other reference services are checked over gRPC.
         """

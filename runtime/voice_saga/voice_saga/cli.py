@@ -6,7 +6,8 @@
 
 The engine comes from --engine or VOICE_SAGA_ENGINE: sqlite:///PATH, postgresql://HOST/DATABASE or
 temporal://HOST:PORT/NAMESPACE. Set PostgreSQL's password in PGPASSWORD, because a process list shows the arguments.
-Exit code 0: done. 1: the saga's state does not allow it, or the engine is unreachable. 2: bad input.
+Exit code 0: done. 1: the saga does not exist, its state does not allow the command, or the engine is unreachable.
+2: bad input.
 """
 
 from __future__ import annotations

@@ -139,6 +139,6 @@ def checked_size(size: int, room: int, what: str) -> None:
     """Raises `TooLargeError` if `size` bytes exceed the remaining `room`."""
     if size > room:
         raise TooLargeError(
-            f"{what} takes {size} bytes of JSON, and this saga has {max(room, 0)} of {SAGA_BYTES} left; "
+            f"{what} takes {size} bytes of JSON; expected at most {max(room, 0)} (a whole saga may take {SAGA_BYTES}); "
             "store the data elsewhere, and let the step return a reference"
         )

@@ -107,7 +107,7 @@ class Definitions:
         return versions[max(versions)]
 
     def is_ahead(self, name: str, version: int) -> bool:
-        """True if `version` is newer than every version here, so that only a newer process can run the saga."""
+        """True if `version` is newer than all versions of this process, so only a newer process can run the saga."""
         return version > max(self._known.get(name, {}), default=0)
 
     def pinned(self, name: str, version: int, fingerprint: str) -> Definition:
@@ -117,9 +117,9 @@ class Definitions:
         """
         definition = self._known.get(name, {}).get(version)
         if definition is None:
-            here = ", ".join(map(str, sorted(self._known.get(name, {})))) or "none"
+            known = ", ".join(map(str, sorted(self._known.get(name, {})))) or "none"
             raise DefinitionMismatchError(
-                f"began under {name} version {version}, which is not here (versions here: {here}); "
+                f"began under {name} version {version}, which the worker does not have (its versions: {known}); "
                 "deploy that version together with the newer one, then resume the saga"
             )
         if definition.plan.fingerprint != fingerprint:

@@ -39,10 +39,10 @@ class JournalEngine:
 
     `lease`: seconds after which another worker takes over the saga of a worker that died. A worker renews its leases
     after each third of this time. `poll_interval`: seconds between two searches for due sagas. The engine may notice a
-    start or an event in another process this much later. `concurrency`: maximum number of sagas that run at once.
-    `grace`: seconds that running steps get to finish when the `async with` ends. `max_claims`: maximum number of
+    start or an event in another process this much later. `concurrency`: maximum number of sagas that run at the same
+    time. `grace`: seconds that running steps get to finish when the `async with` ends. `max_claims`: maximum number of
     claims of a saga without a new entry. After one more claim the engine parks the saga, because its step seems to kill
-    its workers.
+    the workers.
     """
 
     def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
@@ -150,7 +150,7 @@ class JournalEngine:
         self.observation.unfinished = await self.journal.unfinished()
 
     def _drive(self, claim: Claim) -> None:
-        """Run a saga in a new context, because it outlives its request and the deadline of that request."""
+        """Run a saga in a new context, because the saga outlives the request that started it."""
         driver = Driver(self.journal, claim, self.observation, self._max_claims, lambda: self._stopping)
         before = [self._driving[claim.id][2]] if claim.id in self._driving else []
         task = asyncio.create_task(self._driven(claim, driver, before), context=Context())
@@ -180,7 +180,7 @@ class JournalEngine:
             self._wake.set()
 
     async def start(self, name: str, argument: Any = None, *, saga_id: str | None = None) -> str:
-        """See `Engine.start`. If this engine runs sagas and has a free slot, it runs the new saga at once."""
+        """See `Engine.start`. If this engine runs sagas and has a free slot, it runs the new saga immediately."""
         plan = self._definitions.newest(name).plan
         text = to_json(argument, "the input")
         checked_size(len(text), SAGA_BYTES, "the input")

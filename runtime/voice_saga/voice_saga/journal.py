@@ -101,8 +101,8 @@ class Journal(Protocol):
     ) -> None:
         """Write entries and their messages. With `release`, also release the saga: it is due in `release` seconds.
 
-        `inf` means never due. If an outcome arrived that `claim.signals` does not count, the released saga is due at
-        once. Raises `LeaseLostError` without writing anything.
+        `inf` means never due. If an outcome arrived that `claim.signals` does not count, the released saga is due
+        immediately. Raises `LeaseLostError` without writing anything.
         """
         ...
 
@@ -115,7 +115,7 @@ class Journal(Protocol):
         ...
 
     async def release(self, owner: str) -> None:
-        """Release all sagas that `owner` holds, so that the next worker can take them at once.
+        """Release all sagas that `owner` holds, so that the next worker can take them immediately.
 
         The released claims do not count in `Claim.claims`.
         """

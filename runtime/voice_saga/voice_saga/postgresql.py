@@ -1,8 +1,8 @@
 """The journal in PostgreSQL, for any number of workers. Each write takes one round trip. Needs the extra `postgresql`.
 
-It uses asyncpg and not psycopg, because asyncpg needs about half of psycopg's processor time for a step. It speaks the
-binary protocol from asyncio, without libpq, and prepares each statement once. PgBouncer supports prepared statements
-from version 1.21 on.
+It uses asyncpg and not psycopg, because asyncpg needs about half of psycopg's processor time for a step. asyncpg
+speaks the binary protocol from asyncio, without libpq, and prepares each statement once. PgBouncer supports prepared
+statements from version 1.21 on.
 """
 
 from __future__ import annotations
@@ -176,7 +176,8 @@ class PostgresqlJournal:
             await self._fetch("SELECT 1 FROM saga.sagas LIMIT 0")
         except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
             raise JournalUnavailableError(
-                f"PostgreSQL: {error}; run voice_saga.postgresql.migrate, and grant the user access to its tables"
+                f"PostgreSQL: {error}; run voice_saga.postgresql.migrate, "
+                "and grant the user access to the tables of the schema saga"
             ) from error
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
             raise JournalUnavailableError(f"PostgreSQL: {error}") from error

@@ -48,7 +48,7 @@ class Entry:
     step: str = ""
     """The step. Empty for an entry about the saga itself."""
     data: Any = None
-    """A step's result, or the reason of a failure, a parking, a resumption or an abandonment."""
+    """A step's result, or the reason of a failure, a compensation, a parking, a resumption or an abandonment."""
     at: float = 0.0
     """Time of the write in seconds since 1970, by the journal's clock. 0 before the write."""
     age: float = field(default=0.0, compare=False)
@@ -143,7 +143,7 @@ class Progress:
 
 
 def following(plan: Plan, progress: Progress) -> list[Entry]:
-    """The entries that follow from the current progress. Empty while an action or compensation runs."""
+    """The entries that follow from the current progress. Empty if a step runs or the saga waits, is parked or ended."""
     if progress.state == "running" and not progress.running:
         if progress.failed:
             return _compensating(plan, progress)

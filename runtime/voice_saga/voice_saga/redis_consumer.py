@@ -79,7 +79,7 @@ class RedisConsumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Return the held messages, so that other consumers get them at once.
+        """Return the held messages, so that other consumers get them immediately.
 
         This delivery does not count, because an orderly end is not a failed delivery.
         """
@@ -101,7 +101,7 @@ class RedisConsumer:
             await self._redis.xgroup_delconsumer(stream, self._group.name, self._name)
 
     async def read(self) -> list[Delivery]:
-        """Read new messages, and messages that other consumers left. Waits up to `block` for new messages.
+        """Read new messages, and messages that a consumer did not acknowledge. Waits up to `block` ms for new messages.
 
         Empty while Redis is unreachable.
         """
@@ -197,7 +197,7 @@ class RedisConsumer:
                 logger.warning("Redis: %s", error)
 
     async def _forget_the_dead(self, stream: str) -> None:
-        """Remove dead consumers. A dead consumer with messages stays until other consumers have taken these."""
+        """Remove dead consumers. A dead consumer stays until other consumers have taken its messages."""
         for found in await self._redis.xinfo_consumers(stream, self._group.name):
             silent = found["idle"] > FORGET_AFTER * self._group.redeliver_after
             if silent and not found["pending"] and found["name"] not in {self._name, self._name.encode()}:

@@ -1,4 +1,4 @@
-"""Messages over Redis Streams (Redis 6.2 or later, Valkey). Each type has its own stream. Needs the extra `redis`.
+"""Messages over Redis Streams (Redis 6.2 or later, Valkey). Needs the extra `redis`. Each event type has a stream.
 
 The platform's access rules must allow XADD to publish. To consume, they must allow XGROUP CREATE and DELCONSUMER,
 XREADGROUP, XCLAIM, XAUTOCLAIM, XPENDING, XINFO CONSUMERS and XACK, and XADD to the stream of dead letters.

@@ -49,7 +49,7 @@ WHERE id = ?2"""
 TAKE_MESSAGES = """
 SELECT outbox.* FROM outbox LEFT JOIN refused USING (sequence)
 WHERE due ISNULL OR due NOT BETWEEN ?1 AND ?1 + 64 ORDER BY sequence LIMIT ?2"""
-"""A refused message waits at most 64 s. If `due` is later, the clock was set back, so the message is due at once."""
+"""A refused message waits at most 64 s. If `due` is later, the clock was set back, so the message is due now."""
 REFUSED = """
 INSERT INTO refused VALUES (?1, 1, ?2 + 1)
 ON CONFLICT DO UPDATE SET refusals = refusals + 1, due = ?2 + (1 << min(refusals, 6))"""
@@ -77,7 +77,7 @@ class SqliteJournal:
             if worker:
                 await self._write(lambda db: db.execute(TAKE_OVER))
         except BaseException:
-            await self.close()  # returns the lock to the next attempt
+            await self.close()  # releases the lock for the next attempt
             raise
 
     def _only_worker(self) -> TextIOWrapper:

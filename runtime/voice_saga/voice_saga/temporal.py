@@ -1,7 +1,8 @@
 """Sagas on Temporal: its history is the journal, and actions are activities. Needs the extra `temporal`.
 
 The workflow uses the same function `following` as the other engines. An activity makes one attempt, and Temporal
-repeats it. On this engine backoffs have no jitter and retries have no budget, because Temporal offers neither.
+repeats the activity. On this engine backoffs have no jitter and retries have no budget, because Temporal offers
+neither.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ class TemporalEngine:
                     checked(action, room if context.branch == "action" else SAGA_BYTES), context
                 )
                 if context.messages and self._transport is None:
-                    raise RuntimeError("the step publishes an event, but the engine has no transport")  # noqa: TRY301  # handled like any failure
+                    raise RuntimeError("the step publishes an event, but TemporalEngine got no transport")  # noqa: TRY301  # handled like any failure
                 return result
         except Exception as error:
             transient = Retry(step.name, step.retry).is_transient(self._classify(error))
@@ -347,7 +348,7 @@ async def _unknown_activity(_: Sequence[RawValue]) -> None:
     """Answer for every activity that no definition of this process has: fail with an error that says what to do."""
     name = activity.info().activity_type
     raise ApplicationError(
-        f"no definition here has {name}; deploy the definition under which the saga began, then resume the saga",
+        f"the worker has no definition of {name}; deploy the definition under which the saga began, then resume the saga",
         type=MISMATCH,
         non_retryable=True,
     )

@@ -43,7 +43,7 @@ ALLOWED: dict[EntryKind, frozenset[State]] = {
 
 @dataclass
 class StepTimes:
-    """A step's policy, in seconds."""
+    """The names of a step's activities, and the step's policy. Times are in seconds."""
 
     activity: str
     compensation: str
