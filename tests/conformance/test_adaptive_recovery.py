@@ -32,7 +32,7 @@ CATALOGUE = {
 
 @dataclass
 class Simulation:
-    """Requests at a steady rate, which fail until the time `OUTAGE` and succeed at once afterwards."""
+    """Requests at a steady rate, which fail until the time `OUTAGE` and succeed afterwards."""
 
     policy: Policy
     demand: float
@@ -59,7 +59,7 @@ def is_over(simulation: Simulation) -> bool:
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 1.0], ids="{:.0%} of the highest rate".format)
 def test_the_platforms_limits_recover_within_half_a_minute_for_keys_with_many_or_few_requests(
     name: str, share: float
 ) -> None:

@@ -391,7 +391,7 @@ async def test_b15_each_rejection_is_a_new_error_and_leaks_no_memory(clock: Fake
 
 def test_b16_no_lock_is_held_during_the_call() -> None:
     shared = CircuitBreaker("callee", Policy())
-    inside = threading.Barrier(5, timeout=60)  # passes only if five threads are inside at once
+    inside = threading.Barrier(5, timeout=60)  # passes only if five threads are inside at the same time
     threads = [threading.Thread(target=shared.call_sync, args=(inside.wait,)) for _ in range(5)]
     for thread in threads:
         thread.start()
@@ -401,7 +401,7 @@ def test_b16_no_lock_is_held_during_the_call() -> None:
     assert shared.successful == 5
 
 
-class Callable1:
+class FailingCallable:
     async def __call__(self) -> None:
         await fail()
 
@@ -411,7 +411,7 @@ class Callable1:
 
 @pytest.mark.parametrize(
     "fn",
-    [fail, functools.partial(fail), Callable1(), Callable1().method, lambda: fail()],  # noqa: PLW0108  # the lambda is the case
+    [fail, functools.partial(fail), FailingCallable(), FailingCallable().method, lambda: fail()],  # noqa: PLW0108  # the lambda is the case
     ids=["coroutine", "partial", "object", "method", "lambda"],
 )
 async def test_b17_the_failure_of_an_awaitable_is_never_counted_as_a_success(clock: FakeClock, fn: Any) -> None:
@@ -479,7 +479,7 @@ def test_b19_a_failure_ratio_opens_the_breaker_only_after_minimum_throughput_cal
     assert windowed.current() == "open"
 
 
-@pytest.mark.parametrize("idle", [11.1, 1_000_000.0])
+@pytest.mark.parametrize("idle", [11.1, 1_000_000.0], ids=["just longer than the window", "for days"])
 def test_b19_old_failures_leave_the_window_without_traffic(clock: FakeClock, idle: float) -> None:
     windowed = breaker(clock, WINDOWED)
     for _ in range(9):

@@ -48,7 +48,7 @@ async def _refused(url: str, requests: int, baggage: str) -> int:
 
 
 def refused(platform: Platform, target: str, requests: int, *, tenant: str = "acme", user: str = "ann") -> int:
-    """Send requests at once. Returns the number of requests that a rate limit refused."""
+    """Send requests at the same time. Returns the number of requests that a rate limit refused."""
     service, _, operation = target.partition(".")
     url = f"{platform.processes[service].url}/{operation}"
     return asyncio.run(_refused(url, requests, f"tenant.id={tenant},user.id={user}"))

@@ -48,7 +48,7 @@ def serve(level: Degradation, clock: FakeClock, *, failures: int, of: int = 100,
     return level.level
 
 
-def test_d1_a_level_rises_at_once_and_falls_one_step_after_dwell_duration(clock: FakeClock) -> None:
+def test_d1_the_level_rises_immediately_and_falls_one_step_at_a_time(clock: FakeClock) -> None:
     level = degradation(clock)
     assert serve(level, clock, failures=40) == "full"
     seen = [level.level]

@@ -47,12 +47,12 @@ from tests.runtime.grpc.rag_engine import (
 from tests.runtime.recorded_spans import Spans
 
 GENEROUS = RetryBudget(ratio=Ratio("100%"), reserve=1000)
-AT_ONCE = Retry(base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=GENEROUS)
+QUICK = Retry(base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=GENEROUS)
 """Three retries with almost no wait."""
 
 
 def retrying(*conditions: RetryCondition, **fields: Any) -> tuple[OutboundCall, ...]:
-    retry = AT_ONCE if not conditions else AT_ONCE.model_copy(update={"conditions": conditions})
+    retry = QUICK if not conditions else QUICK.model_copy(update={"conditions": conditions})
     return calls(**{"retry": retry} | fields)
 
 
@@ -285,9 +285,9 @@ async def test_g2_an_attempt_is_retried_after_its_connection_was_replaced(
 
 async def test_g2_old_connections_to_unused_targets_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
-    at_once = Duration("10ms")
+    short = Duration("10ms")
     async with serving(RagEngine()) as address:
-        client = runtime(tmp_path, *calls(timeout=Timeout(attempt=at_once, overall=at_once)))
+        client = runtime(tmp_path, *calls(timeout=Timeout(attempt=short, overall=short)))
         wire = Grpc(client)
         once = wire.channel("rag-engine", target="127.0.0.1:1").connection(client.assembled)
         await asyncio.sleep(0.06)
@@ -453,7 +453,7 @@ async def test_g4_resource_exhausted_counts_if_the_policy_says_so(tmp_path: Path
 async def test_g5_no_attempt_is_sent_while_another_is_in_flight(tmp_path: Path) -> None:
     servicer = Hanging()
     slow = Timeout(attempt=Duration("30s"), overall=Duration("3m"))
-    async with connected(tmp_path, servicer, *calls(retry=AT_ONCE, timeout=slow)) as (_, stub):
+    async with connected(tmp_path, servicer, *calls(retry=QUICK, timeout=slow)) as (_, stub):
         waiting = stub.Context(b"x")
         await eventually(lambda: len(servicer.asked) == 1)
         await asyncio.sleep(0.2)
@@ -527,7 +527,9 @@ async def test_t4_a_timeout_raises_the_runtimes_error_and_cancels_the_rpc_at_the
 
 
 @pytest.mark.parametrize(
-    ("pushback", "attempts"), [("0", 2), ("40", 2), ("-1", 1), ("soon", 1), ("600000", 1)], ids=str
+    ("pushback", "attempts"),
+    [("0", 2), ("40", 2), ("-1", 1), ("soon", 1), ("600000", 1)],
+    ids=["no wait", "40 ms", "never", "unreadable", "after the deadline"],
 )
 async def test_r4_the_callees_pushback_decides_whether_a_call_is_retried(
     tmp_path: Path, pushback: str, attempts: int
@@ -648,7 +650,6 @@ async def test_r12_the_number_of_earlier_attempts_is_sent_and_grpc_adds_none(tmp
 ASK_AFTER_FORK = """
 import asyncio, os, sys
 from voice_runtime import Runtime
-from voice_runtime.grpc import Grpc
 from voice_runtime.grpc import Grpc
 
 runtime = Runtime.load(sys.argv[1])

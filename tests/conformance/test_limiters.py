@@ -107,7 +107,7 @@ async def test_l3_one_waiter_wakes_at_a_time(clock: FakeClock) -> None:
     assert takes < 3 * 100  # if all waiters woke together, there would be about 100²/2 tries
 
 
-async def test_l3_a_request_that_cannot_pass_before_its_deadline_is_refused_at_once(clock: FakeClock) -> None:
+async def test_l3_a_request_that_would_wait_longer_than_max_wait_is_refused_immediately(clock: FakeClock) -> None:
     limited = gate(clock, TokenBucketPolicy(rate=Rate("1/s"), burst=1), max_wait=Duration("2s"))
     begun = clock.monotonic()
     waiters = [asyncio.create_task(limited.admit(Caller(), 1, FOREVER)) for _ in range(5)]
@@ -118,7 +118,7 @@ async def test_l3_a_request_that_cannot_pass_before_its_deadline_is_refused_at_o
     await asyncio.gather(*waiters, return_exceptions=True)
 
 
-async def test_l5_a_cost_above_the_burst_is_refused_at_once_even_behind_a_queue_and_delays_nobody(
+async def test_l5_a_cost_above_the_burst_is_refused_immediately_even_behind_a_queue_and_delays_nobody(
     clock: FakeClock,
 ) -> None:
     limited = gate(clock, TokenBucketPolicy(rate=Rate("10/s"), burst=4), max_wait=Duration("1s"))
@@ -197,7 +197,7 @@ def test_l4_the_memory_of_a_key_is_bounded(algorithm: str, most: int) -> None:
     [TokenBucketPolicy(rate=Rate("1/s"), burst=5), SlidingWindowPolicy(limit=5, window=Duration("1s"))],
     ids=["token bucket", "sliding window"],
 )
-async def test_l5_a_request_that_costs_more_than_the_burst_is_refused_at_once(clock: FakeClock, limit: Any) -> None:
+async def test_l5_a_request_that_costs_more_than_the_burst_is_refused_immediately(clock: FakeClock, limit: Any) -> None:
     limited = gate(clock, limit, max_wait=Duration("1h"))
     begun = clock.monotonic()
     with pytest.raises(RateLimitedError) as refused:
@@ -207,7 +207,7 @@ async def test_l5_a_request_that_costs_more_than_the_burst_is_refused_at_once(cl
     await limited.admit(Caller(), 5, FOREVER)  # the refused request took no admission
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(5), ids="seed {}".format)
 def test_l6_no_period_of_the_windows_length_contains_more_admissions_than_the_limit(seed: int) -> None:
     draw, window, now = seeded(seed), SlidingWindow(WindowShape(20, 1.0)), 0.0
     admitted: list[float] = []

@@ -51,13 +51,14 @@ def mute_listener() -> Iterator[str]:
 
 
 @contextmanager
-def nobody() -> Iterator[str]:
+def closed_port() -> Iterator[str]:
+    """The address of a Collector that does not run."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
     yield endpoint
 
 
-@pytest.mark.parametrize("away", [mute_listener, nobody])
+@pytest.mark.parametrize("away", [mute_listener, closed_port])
 def test_o2_an_unreachable_collector_costs_little_time_and_only_drops_spans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: type[Iterator[str]]
 ) -> None:

@@ -102,7 +102,7 @@ def test_p2_an_unexpected_error_does_not_end_the_watcher(
         assert runtime.reloads == {"applied": 1, "refused": 1}
 
 
-def test_p1_only_a_changed_content_reloads_and_not_a_changed_modification_time(tmp_path: Path) -> None:
+def test_p1_changed_content_reloads_the_bundle_and_a_changed_modification_time_does_not(tmp_path: Path) -> None:
     first, second = timeouts("1s"), timeouts("2s")
     mount(tmp_path, first)
     runtime = Runtime.load(tmp_path)
@@ -117,7 +117,9 @@ def test_p1_only_a_changed_content_reloads_and_not_a_changed_modification_time(t
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", '{"apiVersion": "voiceassistant.dev/v2", "kind": "PolicyBundle"}', None, "half"]
+    "text",
+    ["", "{", '{"apiVersion": "voiceassistant.dev/v2", "kind": "PolicyBundle"}', None, "half"],
+    ids=["empty", "not JSON", "another version", "missing", "cut off"],
 )
 def test_p2_a_faulty_file_is_refused_and_the_last_valid_bundle_stays(
     tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
@@ -311,7 +313,11 @@ def test_p4_one_error_names_every_fault(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "apiVersion: voiceassistant.dev/v1\nkind: PolicyBundle\n", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "null", "apiVersion: voiceassistant.dev/v1\nkind: PolicyBundle\n", "\x00"],
+    ids=["empty", "a list", "null", "YAML", "NUL"],
+)
 def test_p4_only_json_objects_are_read(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidInputError):
         Runtime.load(mount(tmp_path, text))

@@ -1,5 +1,4 @@
-"""Retry, cases R1 to R13 of the conformance list. `test_grpc` also tests R4, R5, R11 and R12, over
-gRPC."""
+"""Retry, cases R1 to R13 of the conformance list. `test_grpc` also tests R4, R5, R11 and R12, over gRPC."""
 
 from __future__ import annotations
 
@@ -63,7 +62,7 @@ class Callee:
         return "ok"
 
 
-async def test_r1_a_cancellation_ends_the_attempt_or_the_backoff_at_once(clock: FakeClock) -> None:
+async def test_r1_a_cancellation_in_an_attempt_or_a_backoff_ends_the_call(clock: FakeClock) -> None:
     pipeline = Outbound("callee", retry=retry(clock, base_delay=Duration("5s")), attempt_timeout=60.0, clock=clock)
     started: list[int] = []
 
@@ -88,8 +87,8 @@ async def test_r1_a_cancellation_ends_the_attempt_or_the_backoff_at_once(clock: 
     assert len(callee.calls) == 1
 
 
-@pytest.mark.parametrize("pushback", [None, 10.0])
-async def test_r2_a_backoff_that_would_end_after_the_deadline_fails_at_once_with_the_last_error(
+@pytest.mark.parametrize("pushback", [None, 10.0], ids=["backoff", "pushback"])
+async def test_r2_a_backoff_that_would_end_after_the_deadline_fails_immediately_with_the_last_error(
     clock: FakeClock, pushback: float | None
 ) -> None:
     slow = Retry("callee", Policy(base_delay=Duration("10s")), clock=clock, random=Longest())
@@ -135,7 +134,9 @@ async def test_r4_the_retry_waits_as_long_as_the_callees_pushback(clock: FakeClo
     assert callee.calls[1] - callee.calls[0] == pytest.approx(2.5)
 
 
-@pytest.mark.parametrize("pushback", [-1.0, float("nan"), float("-inf")])
+@pytest.mark.parametrize(
+    "pushback", [-1.0, float("nan"), float("-inf")], ids=["negative", "not a number", "minus infinity"]
+)
 async def test_r4_negative_or_unreadable_pushback_means_no_retry(clock: FakeClock, pushback: float) -> None:
     pipeline = Outbound("callee", retry=retry(clock), overall_timeout=60.0, clock=clock)
     callee = Callee(clock, error=lambda: CalleeError("callee", pushback, condition="unavailable"))
@@ -233,7 +234,7 @@ def test_r9_the_backoff_is_uniform_between_zero_and_the_growing_cap(clock: FakeC
         assert distance < 0.0195, number
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
+@pytest.mark.parametrize("retries", [0, 1, 3], ids="max_retries {}".format)
 async def test_r10_max_retries_counts_the_attempts_after_the_first(clock: FakeClock, retries: int) -> None:
     pipeline = Outbound("callee", retry=retry(clock, max_retries=retries), clock=clock)
     callee = Callee(clock)

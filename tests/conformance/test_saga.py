@@ -37,7 +37,7 @@ def context(branch: Any = "action", name: str = "pay") -> StepContext:
     return StepContext("saga-1", "order", name, branch, None, {})
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3])
+@pytest.mark.parametrize("failing", [1, 2, 3], ids=["pay", "ship", "thank"])
 async def test_s1_only_steps_that_may_have_run_are_compensated_in_reverse_order(backend: Backend, failing: int) -> None:
     names = ["reserve", "pay", "ship", "thank"]
     log = Log()
@@ -51,7 +51,7 @@ async def test_s1_only_steps_that_may_have_run_are_compensated_in_reverse_order(
     assert log.done == ran + [f"undo-{name}" for name in reversed(ran)]
 
 
-def test_s1_every_journal_ends_completed_or_with_every_begun_step_undone() -> None:
+def test_s1_every_journal_ends_completed_or_with_each_begun_step_undone_that_has_a_compensation() -> None:
     """Follow every path through the plan, step by step."""
     ends: set[str] = set()
     paths: list[list[Entry]] = [[]]
@@ -176,7 +176,7 @@ async def _has_ended(engine: Any, saga_id: str) -> bool:
     return bool(record.ended)
 
 
-async def test_s6_a_compensation_continues_after_its_caller_and_its_worker_have_gone(backend: Backend) -> None:
+async def test_s6_a_compensation_continues_after_its_worker_has_stopped(backend: Backend) -> None:
     """The first worker stops in the middle of a compensation, and the next worker repeats the compensation."""
     log = Log()
     log.fails("ship", lambda: ValueError("no"))
@@ -276,7 +276,7 @@ async def _events_in_any_order(tmp_path: Path, outcomes: list[tuple[str, str]], 
     assert bool(failed) == bool(refused)
     succeeded = {entry.step: entry.data for entry in record.entries if entry.kind == "succeeded"}
     assert all(first[name] == data for name, data in succeeded.items())
-    assert len(record.entries) == len({(entry.kind, entry.step) for entry in record.entries}), "nothing twice"
+    assert len(record.entries) == len({(entry.kind, entry.step) for entry in record.entries}), "no entry occurs twice"
 
 
 def test_s9_duplicate_late_and_reordered_outcomes_have_no_effect(tmp_path: Path) -> None:

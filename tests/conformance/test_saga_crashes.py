@@ -35,7 +35,7 @@ KINDS = ("start", "claim", "append", "renew", "deliver", "send", "forget")
 
 @dataclass
 class Ledger:
-    """The effects of all rounds."""
+    """The counts of all rounds."""
 
     rounds: int = 0
     kills: int = 0
@@ -64,7 +64,7 @@ async def test_s3_a_worker_killed_at_any_journal_write_loses_and_doubles_no_effe
         await pool.execute(EFFECTS)
         await pool.execute(DELIVERIES)
         await asyncio.to_thread(_kill_workers, database, ledger)
-        await _finish_what_is_left(database, pool)
+        await _finish_all_sagas(database, pool)
         await _settle(pool, ledger)
     record_property("ledger", str(ledger))
     assert ledger.kills == ROUNDS
@@ -108,7 +108,7 @@ def _kill_workers(dsn: str, ledger: Ledger) -> None:
         orders.close()
 
 
-async def _finish_what_is_left(dsn: str, pool: Any) -> None:
+async def _finish_all_sagas(dsn: str, pool: Any) -> None:
     own: list[JournalEngine] = []
     engine = engine_of(PostgresqlJournal(dsn), definitions(pool, own))
     own.append(engine)
@@ -154,7 +154,7 @@ async def test_s4_a_worker_that_was_paused_beyond_its_lease_cannot_write(databas
             assert zombie.stdout is not None
             assert await asyncio.to_thread(zombie.stdout.readline) == "stopping\n"
             try:
-                await _finish_what_is_left(database, pool)
+                await _finish_all_sagas(database, pool)
                 written = await pool.fetch("SELECT sequence, epoch FROM saga.entries ORDER BY sequence")
             finally:
                 zombie.send_signal(signal.SIGCONT)
@@ -168,7 +168,6 @@ async def test_s4_a_worker_that_was_paused_beyond_its_lease_cannot_write(databas
 
 STOPPABLE = """
 import asyncio, sys
-from tests.saga.backends import JOURNALS
 from tests.saga.crash_worker import Job, work
 
 lost, _ = asyncio.run(work(sys.argv[1], Job(0, stop=True)))

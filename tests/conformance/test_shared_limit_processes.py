@@ -18,7 +18,7 @@ def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
     """Let the processes use up one limit. Returns the admissions, and the limit for the shortest and longest time.
 
     The store decides each request at an unknown time between the request and its answer. At the end each process takes
-    the admissions that are left, because a busy machine may have been too slow to request them.
+    the remaining admissions, because a busy machine may have been too slow to request them.
     """
     with single_server(directory) as server:
         command = [*HAMMER, server.url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]

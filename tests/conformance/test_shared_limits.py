@@ -136,15 +136,15 @@ async def test_l7_the_limit_continues_on_the_new_primary_after_a_failover(tmp_pa
 @pytest.mark.parametrize(
     ("mode", "admitted"), [("open", 20), ("closed", 0), ("local_share", 5)], ids=["open", "closed", "local share"]
 )
-@pytest.mark.parametrize("how", ["gone", "hanging", "never there"])
+@pytest.mark.parametrize("how", ["killed", "hanging", "not connected"])
 async def test_l8_without_its_store_a_limit_follows_when_store_unavailable(
     tmp_path: Path, mode: str, admitted: int, how: str
 ) -> None:
     with redis_servers.single(tmp_path) as own:
         policy = shared(bucket("1/h", 20), when_store_unavailable=mode, local_share=Ratio("25%"))
-        store = None if how == "never there" else RedisStore(lambda: single(own.url))
+        store = None if how == "not connected" else RedisStore(lambda: single(own.url))
         limited = gate(store, policy, timeout=0.2)
-        if how == "gone":
+        if how == "killed":
             own.kill()
         elif how == "hanging":
             assert await passes(gate(store, shared(bucket("1/h", 20))))
@@ -273,7 +273,9 @@ async def test_l3_waiters_of_one_key_pass_in_order_and_a_cancelled_waiter_takes_
     await store.close()
 
 
-async def test_l3_a_shared_limit_refuses_at_once_a_request_that_cannot_pass_in_time(store: RedisStore) -> None:
+async def test_l3_a_shared_limit_refuses_immediately_a_request_that_would_wait_longer_than_max_wait(
+    store: RedisStore,
+) -> None:
     limited = gate(store, shared(bucket("1/h", 1), max_wait=Duration("1m")))
     assert await passes(limited)
     assert not await passes(limited)
@@ -304,7 +306,9 @@ async def test_l9_a_changed_shared_limit_keeps_its_counts(store: RedisStore) -> 
 
 
 @every_algorithm
-async def test_l11_a_shared_limit_admits_after_exactly_retry_after(store: RedisStore, limit: Any) -> None:
+async def test_l11_a_refusal_by_a_shared_limit_names_the_time_until_the_next_admission(
+    store: RedisStore, limit: Any
+) -> None:
     limited = gate(store, shared(limit))
     assert await passes(limited, cost=10)
     for _ in range(2):  # the second answer comes from memory, without the store

@@ -99,7 +99,11 @@ async def test_t1_a_task_that_is_being_cancelled_can_still_use_timeouts(clock: F
     assert seen == [AttemptTimeoutError]
 
 
-@pytest.mark.parametrize(("inner", "outer", "owner"), [(1.0, 5.0, "inner"), (5.0, 1.0, "outer"), (1.0, 1.0, "outer")])
+@pytest.mark.parametrize(
+    ("inner", "outer", "owner"),
+    [(1.0, 5.0, "inner"), (5.0, 1.0, "outer"), (1.0, 1.0, "outer")],
+    ids=["the inner timeout is shorter", "the outer timeout is shorter", "equal timeouts"],
+)
 async def test_t2_the_error_names_the_nested_timeout_that_fired(
     clock: FakeClock, inner: float, outer: float, owner: str
 ) -> None:
@@ -212,7 +216,7 @@ def _raise(error: Exception) -> None:
     raise error
 
 
-async def test_t6_calls_that_finish_at_once_leave_no_timer() -> None:
+async def test_t6_calls_that_finish_early_leave_no_timer() -> None:
     limited = Outbound("callee", attempt_timeout=60.0, overall_timeout=120.0)
     alive: list[int] = []
 

@@ -23,7 +23,7 @@ const (
 	batch        = 10
 )
 
-// observation is what the servers and the caller saw.
+// observation holds the attempts that the servers got, and the results and the duration of the calls.
 type observation struct {
 	// Attempts are the arrivals at each server.
 	Attempts [][]attempt `json:"attempts"`

@@ -57,8 +57,8 @@ def test_every_wire_form_reads_any_document(form: Any, event: str, document: Any
     assert is_sane(read(lambda: form.whole(document)))
 
 
-@pytest.mark.parametrize("depth", [10, 300, 600, 900, 990, 5_000])
-@pytest.mark.parametrize("nested", [b'{"error":', b"[", b'{"innererror":'])
+@pytest.mark.parametrize("depth", [10, 300, 600, 900, 990, 5_000], ids="depth {}".format)
+@pytest.mark.parametrize("nested", [b'{"error":', b"[", b'{"innererror":'], ids=["error", "list", "innererror"])
 def test_a_deeply_nested_error_is_classified_by_its_status(nested: bytes, depth: int) -> None:
     end = b"]" if nested == b"[" else b"}"
     document = parsed(nested * depth + b"1" + end * depth)

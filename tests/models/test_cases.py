@@ -35,7 +35,7 @@ def breaker(made: Service, name: str = "a") -> Any:
 # --- the next candidate
 
 
-@pytest.mark.parametrize("status", [503, 529, 500, 502], ids=["mc1", "mc11", "500", "502"])
+@pytest.mark.parametrize("status", [503, 529, 500, 502], ids=["mc1: 503", "mc11: 529", "status 500", "status 502"])
 def test_mc1_mc11_a_candidate_that_is_down_or_overloaded_is_called_once_and_the_next_candidate_answers(
     driver: Driver, tested: Service, status: int
 ) -> None:
@@ -217,7 +217,7 @@ def test_deployments_with_the_same_credential_are_in_cooldown_together(
     assert [event.deployment for event in made.ledger.events] == ["a", "b", "b"]
 
 
-@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("status", [404, 410], ids="status {}".format)
 def test_mc10_after_model_not_found_only_the_called_deployment_is_in_cooldown(
     driver: Driver, tmp_path: Path, clock: FakeClock, status: int
 ) -> None:
@@ -268,6 +268,7 @@ OBJECT = {"object": "error", "message": "x", "type": "server_error", "code": 500
 @pytest.mark.parametrize(
     "frame",
     [fake.error_frame(), fake.event(OBJECT), b"data: [1]\n\n", b"data: {\n\n", b"data: 1\n\n", b"data: cut off"],
+    ids=["an error", "an error object", "a list", "not JSON", "a number", "cut off"],
 )
 def test_an_invalid_frame_after_content_ends_the_answer_with_an_error(
     driver: Driver, tested: Service, frame: bytes
@@ -309,7 +310,7 @@ def test_mc15_an_error_frame_after_content_ends_the_answer_with_its_error(driver
 
 
 @pytest.mark.parametrize("end", [[b"data: [DONE]\n\n"], []], ids=["done", "nothing"])
-@pytest.mark.parametrize("content", [0, 3])
+@pytest.mark.parametrize("content", [0, 3], ids=["without content", "after content"])
 def test_mc16_an_end_without_a_finish_reason_is_never_a_success(
     driver: Driver, tested: Service, content: int, end: list[bytes]
 ) -> None:
@@ -395,7 +396,7 @@ def test_the_routes_output_limit_is_sent_to_the_provider(driver: Driver, tested:
 # --- waiting
 
 
-@pytest.mark.parametrize(("total", "waits"), [("2s", True), ("300ms", False)])
+@pytest.mark.parametrize(("total", "waits"), [("2s", True), ("300ms", False)], ids=["waits", "is refused"])
 def test_mc23_a_call_waits_for_the_earliest_candidate_if_its_deadline_allows(
     driver: Driver, tmp_path: Path, clock: FakeClock, total: str, waits: bool
 ) -> None:

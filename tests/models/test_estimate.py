@@ -33,6 +33,10 @@ def test_an_empty_request_is_at_least_one_token() -> None:
     assert input_tokens({}) == 1
 
 
-@pytest.mark.parametrize(("content", "tokens"), [(0, 0), (1, 1), (2, 1), (3, 2), (1000, 500)])
+@pytest.mark.parametrize(
+    ("content", "tokens"),
+    [(0, 0), (1, 1), (2, 1), (3, 2), (1000, 500)],
+    ids=["no bytes", "1 byte", "2 bytes", "3 bytes", "1000 bytes"],
+)
 def test_two_bytes_of_an_answer_are_a_token_rounded_up(content: int, tokens: int) -> None:
     assert output_tokens(content) == tokens

@@ -45,7 +45,7 @@ def healthy() -> bytes:
 # --- frames
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64], ids="chunks of {}".format)
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
 def test_a_stream_is_the_same_however_it_is_cut(driver: Driver, tested: Service, size: int, line_end: bytes) -> None:
     whole = healthy().replace(b"\n", line_end)
@@ -173,6 +173,7 @@ async def test_an_answer_of_two_choices_is_complete_when_both_choices_are_finish
         {"prompt_tokens": 10**30},
         {"prompt_tokens": 1.5},
     ],
+    ids=["negative input", "negative output", "a boolean", "too large", "a fraction"],
 )
 def test_an_impossible_usage_is_replaced_by_an_estimate(
     driver: Driver, tested: Service, spent: Mapping[str, Any]
@@ -190,6 +191,7 @@ def test_an_impossible_usage_is_replaced_by_an_estimate(
 @pytest.mark.parametrize(
     "body",
     [b"", b"<html>busy</html>", b'{"error": null}', b"null", b"[]", gzip.compress(b"{}", mtime=0), b"[" * 100_000],
+    ids=["no body", "HTML", "error null", "null", "a list", "gzip", "deeply nested"],
 )
 @pytest.mark.parametrize(
     ("status", "found"),
@@ -221,7 +223,11 @@ async def test_the_status_determines_the_error_class_if_the_body_names_no_error(
     assert tested.ledger.events[0].error_class == found
 
 
-@pytest.mark.parametrize("word", ["0", "-1", "soon", "Mon, 30 Nov 2020 08:00:00 GMT", "9" * 400])
+@pytest.mark.parametrize(
+    "word",
+    ["0", "-1", "soon", "Mon, 30 Nov 2020 08:00:00 GMT", "9" * 400],
+    ids=["zero", "negative", "a word", "a past date", "400 digits"],
+)
 def test_a_rate_limit_causes_a_cooldown_whatever_retry_after_says(
     driver: Driver, tested: Service, clock: FakeClock, word: str
 ) -> None:
@@ -277,7 +283,7 @@ async def test_a_call_that_gets_a_stream_instead_of_a_whole_answer_goes_to_the_n
     assert answer.choices[0].message.content == "whole"
 
 
-async def test_a_compressed_answer_is_read_although_none_was_asked_for(tested: Service) -> None:
+async def test_a_compressed_answer_is_read_although_no_compression_was_requested(tested: Service) -> None:
     whole = gzip.compress(json.dumps(json.loads(fake.chat("packed").steps[0])).encode())  # type: ignore[arg-type]  # bytes
     first(tested, Answer((whole[:20], whole[20:]), headers={**JSON, "content-encoding": "gzip"}))
     answer = await tested.sdk().chat.completions.create(model="any", messages=QUESTION)
@@ -291,8 +297,12 @@ async def test_a_compressed_answer_is_read_although_none_was_asked_for(tested: S
 # --- keys
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"two\nlines", "schlüssel".encode()])
-async def test_a_key_that_cannot_be_sent_puts_its_credential_in_cooldown(
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"\xff\xfe", b"two\nlines", "schlüssel".encode()],
+    ids=["empty", "a line feed", "not text", "two lines", "not ASCII"],
+)
+async def test_a_key_that_cannot_be_sent_fails_the_attempt_and_the_next_candidate_answers(
     tmp_path: Path, tested: Service, content: bytes
 ) -> None:
     (tmp_path / "key-a").write_bytes(content)

@@ -63,7 +63,7 @@ async def test_a_request_through_the_egress_proxy_has_the_providers_server_name(
     assert (sent[0].headers["host"], extensions["sni_hostname"]) == ("api.a.example", "api.a.example")
 
 
-async def test_the_key_is_read_for_each_attempt_and_a_missing_key_cools_the_credential_down(
+async def test_the_key_is_read_for_each_attempt_and_without_it_the_next_candidate_answers(
     made: Service, tmp_path: Path
 ) -> None:
     (tmp_path / "key-a").write_text("sk-rotated")
@@ -75,7 +75,7 @@ async def test_the_key_is_read_for_each_attempt_and_a_missing_key_cools_the_cred
     assert made.ledger.events[-2].micro_usd == 0
 
 
-@pytest.mark.parametrize("asked", [None, 50, 500])
+@pytest.mark.parametrize("asked", [None, 50, 500], ids=["no limit", "a smaller limit", "a larger limit"])
 async def test_the_routes_output_limit_is_set_and_lowers_a_larger_limit_of_the_request(
     made: Service, asked: int | None
 ) -> None:

@@ -230,7 +230,11 @@ async def held_by_a_call(directory: Path, clock: FakeClock) -> int:
     return held
 
 
-@pytest.mark.parametrize(("spare", "admitted"), [(0, True), (-1, False), (1, True)])
+@pytest.mark.parametrize(
+    ("spare", "admitted"),
+    [(0, True), (-1, False), (1, True)],
+    ids=["exactly enough", "one token too few", "one token more"],
+)
 async def test_a_budget_admits_exactly_its_tokens(tmp_path: Path, clock: FakeClock, spare: int, admitted: bool) -> None:
     reserved = await held_by_a_call(tmp_path, clock)
     made = budgeted(tmp_path, clock, reserved + spare)

@@ -94,7 +94,7 @@ async def test_the_first_request_can_still_win(tmp_path: Path, clock: FakeClock)
     assert made.b.exchanges[0].ending == "closed_by_client"
 
 
-async def test_two_answers_at_once_give_the_caller_one_answer_and_settle_both_requests(
+async def test_two_simultaneous_answers_give_the_caller_one_answer_and_settle_both_requests(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     made = hedged(tmp_path, clock)
@@ -104,7 +104,7 @@ async def test_two_answers_at_once_give_the_caller_one_answer_and_settle_both_re
     assert sum(made.runtime.statistics.calls.values()) == 1
 
 
-async def test_an_early_failure_falls_back_at_once(tmp_path: Path, clock: FakeClock) -> None:
+async def test_an_early_failure_falls_back_without_waiting_for_the_delay(tmp_path: Path, clock: FakeClock) -> None:
     made = hedged(tmp_path, clock)
     made.a.script = lambda _: fake.error(503)
     began = clock.monotonic()

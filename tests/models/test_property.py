@@ -84,7 +84,7 @@ async def outcome(made: Service, leaves_after: float) -> tuple[str, BaseExceptio
 
 @given(asked=calls)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_order_of_frames_faults_and_cancellations_leaves_one_answer(
+def test_any_order_of_frames_faults_and_cancellations_gives_at_most_one_answer(
     tmp_path_factory: object, asked: list[Asked]
 ) -> None:
     directory = Path(tmp_path_factory.mktemp("case"))  # type: ignore[attr-defined]  # pytest's factory

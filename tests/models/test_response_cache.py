@@ -55,7 +55,7 @@ async def test_an_incomplete_answer_is_not_cached(made: Service) -> None:
     assert made.calls == (2, 0)
 
 
-async def test_no_key_of_the_cache_contains_the_prompt(made: Service, server: Server) -> None:
+async def test_a_key_of_the_cache_contains_no_tenant_and_expires(made: Service, server: Server) -> None:
     await asked(made)
     (key,) = server.ask("KEYS", "*")
     assert key.startswith("model-adapter:model-answer:")
@@ -63,8 +63,10 @@ async def test_no_key_of_the_cache_contains_the_prompt(made: Service, server: Se
     assert 0 < server.ask("TTL", key) <= 3600
 
 
-async def test_an_unreachable_cache_behaves_like_an_empty_one(made: Service, tmp_path: Path) -> None:
-    away = service(tmp_path / "away", None, route={"cache": ResponseCache(max_age=Duration("1h"), store=STORE)})
-    assert [await ask(away.sdk()) for _ in range(2)] == ["the-answer-of-A"] * 2
-    assert away.calls == (2, 0)
+async def test_a_cache_without_a_connected_store_behaves_as_if_it_were_empty(made: Service, tmp_path: Path) -> None:
+    unconnected = service(
+        tmp_path / "unconnected", None, route={"cache": ResponseCache(max_age=Duration("1h"), store=STORE)}
+    )
+    assert [await ask(unconnected.sdk()) for _ in range(2)] == ["the-answer-of-A"] * 2
+    assert unconnected.calls == (2, 0)
     assert made.calls == (0, 0)

@@ -46,10 +46,10 @@ def meaning(frames: list[Frame]) -> list[tuple[str, bytes | None]]:
 @given(st.data())
 def test_any_division_into_chunks_gives_the_same_events(data: st.DataObject) -> None:
     whole = data.draw(streams())
-    at_once, _ = parsed([whole])
+    undivided, _ = parsed([whole])
     in_pieces, _ = parsed(data.draw(pieces(whole)))
     one_by_one, _ = parsed([bytes([byte]) for byte in whole])
-    assert meaning(in_pieces) == meaning(one_by_one) == meaning(at_once)
+    assert meaning(in_pieces) == meaning(one_by_one) == meaning(undivided)
 
 
 @given(st.data())

@@ -56,7 +56,11 @@ async def test_a_call_with_a_fallback_is_counted_with_its_tokens_and_cost(tmp_pa
     assert value(made, f"{first}_bucket", **of_operation, le="0.16") == 1
 
 
-@pytest.mark.parametrize(("first", "gap", "good"), [(0.1, 0.0, 1), (0.4, 0.0, None), (0.1, 0.5, None)])
+@pytest.mark.parametrize(
+    ("first", "gap", "good"),
+    [(0.1, 0.0, 1), (0.4, 0.0, None), (0.1, 0.5, None)],
+    ids=["both objectives met", "first token too late", "later tokens too slow"],
+)
 async def test_goodput_counts_calls_that_meet_every_objective(
     tmp_path: Path, clock: FakeClock, first: float, gap: float, good: int | None
 ) -> None:
@@ -159,11 +163,11 @@ async def test_usage_events_are_appended_to_the_stream_as_messages(tmp_path: Pat
 
 
 async def test_a_usage_event_that_the_store_does_not_accept_is_counted(tmp_path: Path, clock: FakeClock) -> None:
-    class Away:
+    class Unreachable:
         async def run(self, *_: object) -> None:
             raise ConnectionError
 
-    made = service(tmp_path, clock, stores={"events.reserve": Away()}, models={"usage": "events.reserve"})
+    made = service(tmp_path, clock, stores={"events.reserve": Unreachable()}, models={"usage": "events.reserve"})
     await ask(made.sdk())
     await made.runtime.drain()
     assert value(made, "voice_model_usage_events_dropped_total") == 1

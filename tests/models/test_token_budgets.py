@@ -137,7 +137,7 @@ async def test_every_key_of_the_store_expires_and_contains_no_tenant(server: Ser
 # --- without the store
 
 
-class Away(SharedStore):
+class Unreachable(SharedStore):
     async def run(self, *_: object) -> int:
         raise ConnectionError
 
@@ -146,7 +146,7 @@ class Away(SharedStore):
 async def test_without_its_store_a_budget_admits_its_local_share_or_nothing(
     tmp_path: Path, mode: Any, admitted: int
 ) -> None:
-    budgets = TokenBudgets(runtime(tmp_path), {STORE: Away()})
+    budgets = TokenBudgets(runtime(tmp_path), {STORE: Unreachable()})
     of_replica = claim(when_store_unavailable=mode, local_share=Ratio("50%"))
     assert sum([await is_admitted(budgets, 1000, of_replica) for _ in range(20)]) == admitted
     assert budgets.statistics["minute"].without_store == 20
@@ -156,7 +156,7 @@ async def test_a_settlement_without_its_store_is_counted(tmp_path: Path, server:
     stores: dict[str, SharedStore] = {STORE: connected(server)}
     budgets = TokenBudgets(runtime(tmp_path), stores)
     reservation = await budgets.reserve([claim()], 1000, 1.0)
-    stores[STORE] = Away()
+    stores[STORE] = Unreachable()
     await budgets.settle(reservation, 10)
     assert budgets.statistics["minute"].without_store == 1
 

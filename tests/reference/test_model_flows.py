@@ -38,7 +38,7 @@ from tests.loopback import NO_TLS, free_port
 
 REQUESTS = 200
 """Number of requests for each fault. The five faults together get 1,000 requests, and no request may fail."""
-AT_ONCE = 8
+IN_FLIGHT = 8
 """Number of requests in flight."""
 PATIENCE = 180.0
 """Longest wait for an answer on a busy machine, in seconds."""
@@ -130,7 +130,7 @@ def closed_breakers(platform: Platform) -> None:
 
 @pytest.fixture
 def closed_speech_breakers(platform: Platform) -> None:
-    """Restart voice-engine for the same reason."""
+    """Restart voice-engine, because an earlier test may have opened its breakers."""
     restart(platform, "voice-engine")
 
 
@@ -211,7 +211,7 @@ async def voice(platform: Platform) -> str:
 
 async def many(platform: Platform, ask: Callable[[Platform], Any], count: int) -> set[str]:
     """Send many requests, a few at a time. Returns the distinct outcomes."""
-    slots = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def one() -> str:
         async with slots:

@@ -32,7 +32,7 @@ def pretending(patch: pytest.MonkeyPatch, programs: dict[str, str]) -> dict[str,
     return {name: bundle(inbound=(operation("run"),), service=name) for name in programs}
 
 
-def test_a_process_that_ends_is_reported_at_once_even_if_another_still_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_is_reported_while_another_process_still_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     bundles = pretending(monkeypatch, {"agent-engine": HANGS, "rag-engine": ENDS})
     with pytest.raises(InvalidInputError) as caught, running(bundles, "127.0.0.1:1"):
         pass

@@ -168,7 +168,7 @@ class Wire:
 
 
 async def work(dsn: str, job: Job) -> tuple[int, Counter[str]]:
-    """Start two sagas, and run due sagas until the two have ended.
+    """Start a saga that completes and, unless the job stops, a saga that fails. Run due sagas until these have ended.
 
     Returns the number of lost leases, and the number of writes by kind.
     """
@@ -177,7 +177,7 @@ async def work(dsn: str, job: Job) -> tuple[int, Counter[str]]:
         journal = DyingJournal(dsn, job)
         engine = engine_of(journal, definitions(pool, own, job))
         own.append(engine)
-        if not job.stop:  # started without a worker, so that a worker must claim it
+        if not job.stop:  # without a worker, so that a worker must claim the saga
             await engine.open()
             await engine.start("fails", saga_id=f"fails-{job.round}")
             await engine.close()

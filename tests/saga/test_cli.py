@@ -130,8 +130,10 @@ def test_a_file_without_sagas_is_refused_and_not_changed(tmp_path: Path, content
     assert (done.returncode, path.read_text(), [*tmp_path.iterdir()]) == (2, content, [path])
 
 
-@pytest.mark.parametrize("arguments", [("list",), ("show", "saga-1")])
-async def test_the_error_for_an_unknown_namespace_names_it(temporal: str, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [("list",), ("show", "saga-1")], ids=["list", "show"])
+async def test_the_error_for_an_unknown_namespace_names_the_namespace(
+    temporal: str, arguments: tuple[str, ...]
+) -> None:
     done = await voice_saga(f"temporal://{temporal}/nosuch", *arguments)
     assert done.stderr == f"voice-saga: --engine names namespace 'nosuch', which does not exist; {EXPECTED}\n"
     assert done.returncode == 2
@@ -146,7 +148,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize(("scheme", "module"), [("postgresql", "asyncpg"), ("temporal", "temporalio")])
-def test_the_error_for_an_extra_that_is_not_installed_names_it(scheme: str, module: str) -> None:
+def test_the_error_for_an_extra_that_is_not_installed_names_the_extra(scheme: str, module: str) -> None:
     command = [sys.executable, "-c", WITHOUT, module, "--engine", f"{scheme}://h/x", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 2

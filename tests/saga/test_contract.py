@@ -53,7 +53,7 @@ async def test_steps_run_in_order_and_get_the_results_of_earlier_steps(backend: 
     assert record.entries[0].at <= record.entries[-1].at
 
 
-async def test_parallel_steps_run_at_once_and_the_next_stage_waits_for_all(backend: Backend) -> None:
+async def test_parallel_steps_run_at_the_same_time_and_the_next_stage_waits_for_all(backend: Backend) -> None:
     log = Log()
     both = asyncio.Barrier(2)
 
@@ -182,11 +182,11 @@ async def is_in(engine: Any, saga_id: str, state: str) -> bool:
 async def test_an_outcome_that_arrives_before_the_step_waits_is_kept(backend: Backend) -> None:
     log = Log()
 
-    async def answered_at_once(context: StepContext) -> Any:
+    async def answered_before_the_wait(context: StepContext) -> Any:
         await engine.deliver(context.saga_id, "pay", "paid")
         return Reply.LATER
 
-    log.does("pay", answered_at_once)
+    log.does("pay", answered_before_the_wait)
     async with backend([log.definition(saga(step("pay"), step("ship")))]) as engine:
         record = await engine.wait(await engine.start("order"), WAIT)
     assert record.state == "completed"
@@ -220,7 +220,7 @@ async def test_an_error_may_contain_any_character(backend: Backend) -> None:
         assert (await engine.wait(delivered, WAIT)).reason == r"pay: a␀b\udfff"
 
 
-async def test_an_outcome_for_an_unknown_saga_is_reported(backend: Backend) -> None:
+async def test_unknown_sagas_and_inputs_that_are_not_json_are_reported(backend: Backend) -> None:
     async with backend([Log().definition(saga(step("pay")))]) as engine:
         assert not await engine.deliver("nobody", "pay")
         with pytest.raises(UnknownSagaError, match="nobody"):
@@ -369,7 +369,7 @@ async def test_a_saga_whose_steps_changed_is_parked_until_the_old_steps_are_rest
     assert (fresh.version, after.done) == (2, ["pay", "pack", "ship"])
 
 
-async def test_a_saga_of_a_missing_version_is_parked_and_one_of_a_newer_version_waits_for_a_newer_process(
+async def test_a_saga_of_a_missing_version_is_parked_and_a_saga_of_a_newer_version_waits_for_a_newer_process(
     backend: Backend,
 ) -> None:
     first, second = Log(), Log()

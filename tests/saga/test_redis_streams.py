@@ -152,7 +152,7 @@ async def test_stopped_consumers_leave_their_group(redis_port: int, stream: str)
 
 
 async def test_a_message_is_handled_once_while_the_message_before_it_takes_long(redis_port: int, stream: str) -> None:
-    """A second consumer is free. It would get the messages if the first one seemed dead during its slow handler."""
+    """A second consumer is free. It would get the messages if the first consumer seemed dead in its slow handler."""
     handled: list[int] = []
     go_on = asyncio.Event()
 
@@ -256,7 +256,9 @@ async def test_a_delivery_that_a_deploy_interrupts_does_not_count_as_failed(redi
         for number in range(5):
             async with consuming(transport, stream, hang):
                 await until(lambda: len(begun) == number + 1)  # noqa: B023  # awaited here
-        async with consuming(transport, stream, handle):  # gets the message at once, and not after `redeliver_after`
+        async with consuming(
+            transport, stream, handle
+        ):  # gets the message immediately, and not after `redeliver_after`
             await eventually(lambda: _pending(redis, stream, 0))
     assert begun == [1] * 5 + [-1, -2]
     assert transport.dead_letters == {(stream, GROUP): 0}

@@ -52,7 +52,11 @@ async def stopped_again_and_again(backend: Backend, log: Log, policy: Any, actio
         return await engine.wait(saga_id, WAIT)
 
 
-@pytest.mark.parametrize("raises", [None, CalleeError("bank"), ValueError("the connection is closed")])
+@pytest.mark.parametrize(
+    "raises",
+    [None, CalleeError("bank"), ValueError("the connection is closed")],
+    ids=["the cancellation", "a transient error", "a permanent error"],
+)
 async def test_a_step_that_deploys_interrupt_runs_again_and_succeeds(
     backend: Backend, raises: Exception | None
 ) -> None:

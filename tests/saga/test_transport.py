@@ -1,4 +1,4 @@
-"""The outbox, and Redis Streams: messages arrive, and failed ones are delivered again."""
+"""The outbox and Redis Streams: messages arrive even after a refusal, an error or the loss of the groups."""
 
 from __future__ import annotations
 

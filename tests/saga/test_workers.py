@@ -26,7 +26,7 @@ from tests.saga.definitions import Log, eventually, saga, step
 ROOT = Path(__file__).parents[2]
 
 
-async def test_a_missing_journal_is_reported() -> None:
+async def test_an_unreachable_journal_is_reported() -> None:
     engine = JournalEngine(PostgresqlJournal(f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"))
     with pytest.raises(JournalUnavailableError, match="PostgreSQL: "):
         await engine.open()
@@ -293,7 +293,7 @@ async def test_a_step_that_takes_longer_than_the_lease_stays_with_its_worker(dat
     assert log.done == ["pay"]
 
 
-async def test_an_outcome_that_arrives_while_a_worker_releases_the_saga_makes_it_due_at_once(journal: Journal) -> None:
+async def test_an_outcome_that_arrives_while_a_worker_releases_the_saga_makes_the_saga_due(journal: Journal) -> None:
     """The outcome arrives between the worker's last read and the write that releases the saga."""
     await journal.open(worker=True)
     claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started"), Entry("began", "pay")])
@@ -309,7 +309,7 @@ async def test_an_outcome_that_arrives_while_a_worker_releases_the_saga_makes_it
     await journal.close()
 
 
-async def test_a_worker_that_stops_during_a_step_releases_the_saga_at_once(journal: Journal) -> None:
+async def test_a_worker_that_stops_during_a_step_releases_the_saga_immediately(journal: Journal) -> None:
     log = Log()
     log.hangs("pay")
     policy = saga(step("pay", attempt_timeout=Duration("20s"), timeout=Duration("50s")))

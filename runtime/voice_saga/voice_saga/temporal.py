@@ -348,7 +348,7 @@ async def _unknown_activity(_: Sequence[RawValue]) -> None:
     """Answer for every activity that no definition of this process has: fail with an error that says what to do."""
     name = activity.info().activity_type
     raise ApplicationError(
-        f"the worker has no definition of {name}; deploy the definition under which the saga began, then resume the saga",
+        f"the worker has no action {name}; deploy the definition under which the saga began, then resume the saga",
         type=MISMATCH,
         non_retryable=True,
     )

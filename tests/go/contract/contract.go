@@ -223,7 +223,7 @@ func withTrace(ctx context.Context) context.Context {
 	return ctx
 }
 
-// Logger writes JSON lines. Log with a request's context, so that the line has its trace.
+// Logger writes JSON lines. Log with a request's context, so that the line has the request's trace.
 func (c *Contract) Logger() *slog.Logger {
 	rename := func(_ []string, a slog.Attr) slog.Attr {
 		switch a.Key {

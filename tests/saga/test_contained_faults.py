@@ -1,4 +1,4 @@
-"""Work that is cancelled inside a step fails only that step. A journal that fails to open keeps no resource."""
+"""Faults that must not spread: cancelled work, deep nesting, a journal that does not open, a label during an export."""
 
 from __future__ import annotations
 
