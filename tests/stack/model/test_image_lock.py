@@ -81,10 +81,10 @@ def test_a_missing_lock_file_is_reported(tmp_path: Path) -> None:
 
 
 def test_missing_stale_and_extra_entries_are_reported() -> None:
-    lock = ImageLock(digests={"a/kept:1": DIGEST, "a/moved:1": DIGEST, "a/unused:1": DIGEST})
+    lock = ImageLock(digests={"a/kept:1": DIGEST, "a/moved:1": DIGEST, "a/idle:1": DIGEST})
     assert list(lock.differences(["a/kept:1", "a/moved:2"])) == [
         "missing: a/moved:2 has no digest",
-        "extra: a/unused:1 is locked, but nothing runs it",
+        "extra: a/idle:1 is locked, but nothing runs it",
         "stale: a/moved:1 is locked, but the platform runs another tag",
     ]
     assert not list(lock.differences(lock.digests))
