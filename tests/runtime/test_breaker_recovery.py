@@ -41,6 +41,7 @@ class Calls:
     scrapes: float = 0.0
     """Seconds between two reads of the breaker's state; 0: the state is not read."""
     in_the_outage: tuple[str, ...] = ("fails", "hangs", "answers late")
+    """Results of the calls that begin in the outage, in turn."""
 
 
 @dataclass

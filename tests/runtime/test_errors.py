@@ -36,7 +36,7 @@ ERRORS = [
     UnknownCallError("outbound call", "rag", ["rag-engine.context"]),
     InvalidInputError("bundle.json", [Fault("metadata", "is missing", "expected a service")]),
 ]
-WAYS: dict[str, Callable[[Exception], Exception]] = {
+COPIES: dict[str, Callable[[Exception], Exception]] = {
     "pickled": lambda error: pickle.loads(pickle.dumps(error)),  # noqa: S301  # our own bytes
     "copied": copy.copy,
     "deeply copied": copy.deepcopy,
@@ -44,10 +44,10 @@ WAYS: dict[str, Callable[[Exception], Exception]] = {
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("way", WAYS)
-def test_an_error_keeps_its_text_and_its_data(error: Exception, way: str) -> None:
+@pytest.mark.parametrize("how", COPIES)
+def test_an_error_keeps_its_text_and_its_data(error: Exception, how: str) -> None:
     error.add_note("a note")
-    other = WAYS[way](error)
+    other = COPIES[how](error)
     assert type(other) is type(error)
     assert str(other) == str(error)
     assert {name: str(value) for name, value in vars(other).items()} == {

@@ -116,7 +116,7 @@ async def test_a_breaker_that_opens_and_closes_is_logged(
     assert value(runtime, "voice_circuitbreaker_state", CALL, "closed") == 1
 
 
-async def test_a_breaker_that_opens_again_after_a_failed_probe_logs_that_reason(
+async def test_a_breaker_that_opens_again_logs_the_failed_probe_as_the_reason(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = loaded(tmp_path, clock, circuit_breaker=BREAKER)
@@ -126,7 +126,7 @@ async def test_a_breaker_that_opens_again_after_a_failed_probe_logs_that_reason(
     assert lines(caplog, "transition")[-1].getMessage() == f"circuit breaker of {CALL} opened for 63 s: failed_probe"
 
 
-async def test_a_storm_of_rejections_writes_few_lines_and_counts_each(
+async def test_a_storm_of_rejections_writes_few_lines_and_counts_each_rejection(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = loaded(tmp_path, clock, circuit_breaker=BREAKER)

@@ -29,7 +29,7 @@ PATIENCE = 60.0
 
 @dataclass
 class Laptop:
-    """The folder of the service, its processes, and the ports that replace those in the document."""
+    """The folder of the service, its processes, and the ports that replace the ports in the document."""
 
     folder: Path
     ports: dict[str, int]
@@ -96,7 +96,7 @@ def laptop(tmp_path: Path) -> Iterator[Laptop]:
             process.wait(PATIENCE)
 
 
-def test_the_files_of_the_tutorial_have_at_most_sixty_lines() -> None:
+def test_the_files_of_the_tutorial_have_together_at_most_sixty_lines() -> None:
     assert sum(len(text.splitlines()) for text in FILES.values()) <= 60
 
 

@@ -95,7 +95,9 @@ async def test_a_request_that_takes_longer_than_the_objective_counts_as_slow(
         assert scrape(runtime)["voice_operation_slow_requests_total"][frozenset({"run"})] == slow
 
 
-@pytest.mark.parametrize(("waits", "late"), [([0.29], 0), ([0.31], 1), ([0.2, 0.2], 1)])
+@pytest.mark.parametrize(
+    ("waits", "late"), [([0.29], 0), ([0.31], 1), ([0.2, 0.2], 1)], ids=["in time", "late", "late after a retry"]
+)
 async def test_a_first_message_later_than_the_objective_counts_as_late(
     waits: list[float], late: int, tmp_path: Path, clock: FakeClock
 ) -> None:

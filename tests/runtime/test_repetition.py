@@ -40,7 +40,7 @@ def parts() -> Iterator[bytes]:
     yield from (b"all ", b"of ", b"it")
 
 
-async def parts_later() -> AsyncIterator[bytes]:
+async def async_parts() -> AsyncIterator[bytes]:
     yield b"all"
 
 
@@ -60,12 +60,13 @@ class Received:
 
 READ_ONCE: list[Callable[[], Any]] = [
     parts,
-    parts_later,
+    async_parts,
     lambda: io.BytesIO(b"file"),
     lambda: map(str, [1]),
     lambda: NamedTemporaryFile(mode="rb"),  # noqa: SIM115  # it closes with the test
     Received,
 ]
+KINDS = ["generator", "asynchronous generator", "open file", "map", "temporary file", "uploaded file"]
 PLACES: dict[str, Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "positional": lambda body: ((body,), {}),
     "by keyword": lambda body: ((), {"body": body}),
@@ -79,7 +80,7 @@ PLACES: dict[str, Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]] = {
 }
 
 
-@pytest.mark.parametrize("make", READ_ONCE)
+@pytest.mark.parametrize("make", READ_ONCE, ids=KINDS)
 @pytest.mark.parametrize("place", PLACES)
 async def test_a_call_with_an_argument_that_can_be_read_only_once_is_not_retried(
     tmp_path: Path, place: str, make: Callable[[], Any]
@@ -91,11 +92,11 @@ async def test_a_call_with_an_argument_that_can_be_read_only_once_is_not_retried
         for container in (*args, *kwargs.values()):
             if isinstance(container, list | dict):
                 container.clear()  # the container was searched before the call, so this has no effect
-        raise ConnectionResetError("lost on the way")
+        raise ConnectionResetError("connection lost")
 
     def put_sync(*args: Any, **kwargs: Any) -> None:
         sent.append((args, kwargs))
-        raise ConnectionResetError("lost on the way")
+        raise ConnectionResetError("connection lost")
 
     runtime = load(tmp_path)
     args, kwargs = PLACES[place](make())
@@ -113,7 +114,7 @@ async def test_a_partial_that_holds_an_iterator_is_not_called_again(tmp_path: Pa
 
     def put_sync(body: Iterator[bytes], *, more: Iterator[bytes]) -> None:
         sent.append(b"".join([*body, *more]))
-        raise ConnectionResetError("lost on the way")
+        raise ConnectionResetError("connection lost")
 
     async def put(body: Iterator[bytes], *, more: Iterator[bytes]) -> None:
         put_sync(body, more=more)
@@ -134,7 +135,7 @@ async def test_a_retry_without_a_runtime_does_not_send_an_iterator_again() -> No
 
     async def put(body: Iterator[bytes]) -> None:
         sent.append(b"".join(body))
-        raise ConnectionResetError("lost on the way")
+        raise ConnectionResetError("connection lost")
 
     retry = RetryAlone("store", AT_ONCE)
     with pytest.raises(ConnectionResetError):
@@ -235,7 +236,7 @@ class Passing:
 
     def __init__(self, directory: Path, url: str, budget: RetryBudget) -> None:
         once_more = AT_ONCE.model_copy(update={"conditions": ("unavailable",), "max_retries": 3, "budget": budget})
-        # On a busy machine a deadline that ends an answer after its headers would break the connection: a retry.
+        # The timeouts are long. On a busy machine a short timeout could cut off an answer, and cause another retry.
         patient = Timeout(attempt=Duration("1m"), overall=Duration("5m"))
         next_hop = call("hop.run", protocol="http", retry=once_more, timeout=patient)
         inbound = operation("run", deadline=Duration("1m"))

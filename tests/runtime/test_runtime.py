@@ -301,7 +301,7 @@ async def test_faults_are_injected_only_if_policy_and_process_allow_it(
             failed += 1
     if allowed:
         assert 750 < reached < 850  # a fifth of the calls was not sent
-        assert 300 < failed < 420  # and a fifth of the others was cut off
+        assert 300 < failed < 420  # and a fifth of the sent calls failed after the callee's work
         assert 85 < clock.monotonic() - begun < 115
         with pytest.raises(CalleeError):
             deque(runtime.call_sync("rag-engine", int) for _ in range(100))
@@ -345,7 +345,7 @@ async def test_the_runtime_classifies_its_own_errors_without_the_registered_clas
     assert await runtime.call("rag-engine", answer) == "answer"
 
 
-def test_every_public_error_is_in_the_tree() -> None:
+def test_every_public_error_derives_from_a_base_error_of_the_runtime() -> None:
     errors = [
         value for value in vars(voice_runtime).values() if isinstance(value, type) and issubclass(value, Exception)
     ]
@@ -361,6 +361,7 @@ def test_every_public_error_is_in_the_tree() -> None:
         (DeadlineExceededError("rag-engine", None, 3), "deadline of rag-engine is exceeded after 3 attempts"),
         (CalleeError("rag-engine", condition="resource_exhausted"), "callee of rag-engine failed: resource exhausted"),
     ],
+    ids=["open breaker", "exceeded deadline", "exhausted callee"],
 )
 def test_the_text_of_an_error_names_cause_and_target(error: VoiceRuntimeError, text: str) -> None:
     assert str(error) == text

@@ -159,7 +159,7 @@ def test_missing_fallbacks_are_logged_and_exported(tmp_path: Path, caplog: pytes
 ANSWERS: list[tuple[int, dict[str, str]]] = [(503, {}), (500, {}), (429, {})]
 
 
-@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("answer", ANSWERS, ids=["unavailable", "internal error", "too many requests"])
 async def test_the_fallback_answers_an_http_call_with_an_error_status(tmp_path: Path, answer: Any) -> None:
     soft = call("elasticsearch.search", protocol="http", necessity="soft", fallback="no results")
     runtime = load(tmp_path, soft)

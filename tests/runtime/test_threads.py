@@ -27,7 +27,7 @@ PATIENCE = 60.0
 """Seconds after which a thread or process counts as stuck."""
 
 
-@pytest.fixture(params=[1e-6, sys.getswitchinterval()])
+@pytest.fixture(params=[1e-6, sys.getswitchinterval()], ids=["shortest interval", "default interval"])
 def switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
     """Switch threads at nearly every instruction, or at the default interval."""
     before = sys.getswitchinterval()
@@ -37,7 +37,7 @@ def switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> None:
-    """Run `work(number)` in the given number of threads at once. Raises the error of one thread."""
+    """Run `work(number)` in `count` threads at the same time. Raises the error of one thread."""
     ready = threading.Barrier(count)
 
     def begin(number: int) -> None:
@@ -119,7 +119,7 @@ def test_a_publisher_does_not_wait_for_the_events_of_other_threads() -> None:
     first.start()
     assert slow.entered.wait(PATIENCE)
     for number in range(rounds):
-        events.publish(Event("rejected", "bulkhead", str(number)))  # returns at once, although the listener waits
+        events.publish(Event("rejected", "bulkhead", str(number)))  # returns immediately, although the listener waits
     slow.permits.release()
     first.join(PATIENCE / 2)
     assert not first.is_alive()
@@ -176,7 +176,9 @@ def test_threads_end_with_their_runtime(tmp_path: Path) -> None:
     asyncio.run(until(lambda: threading.active_count() <= before))
 
 
-def test_a_build_without_the_global_lock_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_without_the_global_interpreter_lock_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
     with pytest.raises(RuntimeError, match="needs the global interpreter lock"):
         Runtime.load(mount(tmp_path, bundle()))
@@ -222,7 +224,7 @@ def test_a_forked_process_makes_synchronous_calls_and_follows_the_bundle(tmp_pat
 
 
 def test_a_fork_waits_until_the_watcher_has_read_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a fork in the middle of a reload, the child would hold a locked lock and could not reload."""
+    """If a fork copied the process in the middle of a reload, the lock would stay locked in the child."""
     runtime = Runtime.load(mount(tmp_path, bundle(call("rag-engine.context"))), poll_interval=0.01)
     reading, go_on = threading.Event(), threading.Event()
     read = BundleSource.read

@@ -59,7 +59,11 @@ def limited(directory: Path, *limits: RateLimit, **settings: Any) -> Runtime:
 
 
 @pytest.mark.parametrize("algorithm", TWO_AN_HOUR, ids=["token bucket", "sliding window"])
-@pytest.mark.parametrize("cost", [0, -1, -(10**400), 0.5, NAN, "1"])
+@pytest.mark.parametrize(
+    "cost",
+    [0, -1, -(10**400), 0.5, NAN, "1"],
+    ids=["zero", "minus one", "huge negative number", "fraction", "NaN", "text"],
+)
 async def test_a_cost_that_is_not_a_whole_number_from_1_is_refused_and_takes_no_admission(
     tmp_path: Path, algorithm: Any, cost: Any
 ) -> None:
@@ -76,7 +80,9 @@ async def test_a_cost_that_is_not_a_whole_number_from_1_is_refused_and_takes_no_
 
 
 @pytest.mark.parametrize("algorithm", TWO_AN_HOUR, ids=["token bucket", "sliding window"])
-async def test_a_cost_above_every_limit_is_refused_at_once_without_retry_after(tmp_path: Path, algorithm: Any) -> None:
+async def test_a_cost_above_every_limit_is_refused_immediately_without_retry_after(
+    tmp_path: Path, algorithm: Any
+) -> None:
     runtime = limited(tmp_path, RateLimit(limit=algorithm, max_wait=Duration("1h")))
     with pytest.raises(RateLimitedError) as refused:
         async with runtime.request("run", cost=10**400):
@@ -100,7 +106,7 @@ async def test_a_remaining_time_of_nan_is_refused(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("seconds", [0.0, -1.0, NAN, -NEVER])
+@pytest.mark.parametrize("seconds", [0.0, -1.0, NAN, -NEVER], ids=["zero", "minus one", "NaN", "minus infinity"])
 def test_a_timeout_that_is_not_above_zero_is_refused(seconds: float) -> None:
     for make in (
         lambda: Timeout("callee", seconds),
@@ -125,7 +131,7 @@ def test_a_duration_of_centuries_sets_no_limit(tmp_path: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
-def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+def test_a_date_in_retry_after_is_utc_in_every_local_zone(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
@@ -156,8 +162,12 @@ def test_any_pushback_names_a_wait_or_forbids_a_retry(text: str) -> None:
     assert failure.retry_after == grpc_status.NO_RETRY or str(round(failure.retry_after * 1000)) == str(int(text))
 
 
-@pytest.mark.parametrize("pushback", ["1_000", " 5", "5 ", "+5", "1e3", "٣", "", "9" * 400])
-def test_a_pushback_that_is_not_a_number_forbids_a_retry(pushback: str) -> None:
+@pytest.mark.parametrize(
+    "pushback",
+    ["1_000", " 5", "5 ", "+5", "1e3", "٣", "", "9" * 400],
+    ids=["underscore", "space before", "space after", "plus", "exponent", "Arabic digit", "empty", "400 digits"],
+)
+def test_an_unreadable_pushback_forbids_a_retry(pushback: str) -> None:
     failure = grpc_status.failure_of(grpc.StatusCode.UNAVAILABLE, ((grpc_status.PUSHBACK, pushback),))
     assert failure is not None
     assert failure.retry_after == grpc_status.NO_RETRY
@@ -166,6 +176,7 @@ def test_a_pushback_that_is_not_a_number_forbids_a_retry(pushback: str) -> None:
 @pytest.mark.parametrize(
     ("wait", "milliseconds", "seconds"),
     [(1.5, "1500", "2"), (NEVER, "2147483647", "2147483647"), (1e300, "2147483647", "2147483647"), (NAN, "-1", None)],
+    ids=["short", "infinite", "too long", "NaN"],
 )
 def test_a_wait_that_a_server_passes_on_is_readable(wait: float, milliseconds: str, seconds: str | None) -> None:
     error = CalleeError("callee", wait)
@@ -183,7 +194,11 @@ def test_two_users_never_share_a_key(first: tuple[str, str], second: tuple[str, 
     assert (keys[0] == keys[1]) == (first == second)
 
 
-@pytest.mark.parametrize(("one", "other"), [(("acme/eu", "ann"), ("acme", "eu/ann")), (("1:a", "b"), ("1", ":ab"))])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(("acme/eu", "ann"), ("acme", "eu/ann")), (("1:a", "b"), ("1", ":ab"))],
+    ids=["slash", "colon"],
+)
 async def test_each_user_has_a_separate_limit(tmp_path: Path, one: tuple[str, str], other: tuple[str, str]) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/h"), burst=1), key="user")
     runtime = limited(tmp_path, limit)
@@ -256,9 +271,19 @@ async def test_baggage_in_several_headers_is_joined(tmp_path: Path, *, first: bo
         ([""], 200),
         (["1e3"], 200),
     ],
-    ids=str,
+    ids=[
+        "negative",
+        "zero",
+        "zero in the second header",
+        "zero after a comma",
+        "a minute",
+        "400 digits",
+        "word",
+        "empty",
+        "exponent",
+    ],
 )
-async def test_the_shortest_timeout_of_several_headers_applies(
+async def test_the_shortest_readable_timeout_of_all_headers_applies(
     tmp_path: Path, timeouts: list[str], status: int
 ) -> None:
     headers = [("x-envoy-expected-rq-timeout-ms", timeout) for timeout in timeouts]

@@ -1,4 +1,4 @@
-"""Enforces a service's policy bundle inside its process.
+"""Enforces a policy bundle inside the process of a service.
 
 runtime = Runtime.load("/etc/voice/policy")
 answer = await runtime.call("rag-engine.context", fetch_context, question)

@@ -23,7 +23,10 @@ def can_call_again(fn: Callable[..., Any]) -> bool:
 
 
 def _all_repeat(arguments: Iterable[Any]) -> bool:
-    """Search without recursion, because arguments may be nested deeply, or refer to each other in a circle."""
+    """True if each argument can be sent again.
+
+    The search uses no recursion, because arguments may be nested deeply, or refer to each other in a circle.
+    """
     waiting = [argument for argument in arguments if type(argument) not in _PLAIN]
     seen: dict[int, Any] = {}
     while waiting:

@@ -33,7 +33,7 @@ class Assembled:
     inbound: dict[str, Inbound]
     degradation: Degradation | None
     calls: dict[str, Outbound]
-    """Every outbound call by its name. If a callee has only one call, its name also finds that call."""
+    """Every outbound call by its name. If a callee has only one call, the callee's name also finds that call."""
 
     def call(self, name: str) -> Outbound:
         """The pipeline of an outbound call. Raises `UnknownCallError`."""
@@ -44,7 +44,7 @@ class Assembled:
 
 
 class Assembly:
-    """Connects each new bundle with the state of the policies of this process, which reloads keep."""
+    """Builds the objects for each new bundle, with the policy states of this process. Reloads keep these states."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings

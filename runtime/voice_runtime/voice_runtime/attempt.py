@@ -25,7 +25,7 @@ from voice_runtime.timeout import TimedScope, current_scope
 class Attempt(TimedScope):
     """One attempt of a call. `admit` asks the circuit breaker. The `with` block of the attempt runs its timer.
 
-    Code that runs an attempt reports its result once, by `succeeded` or `failed`.
+    Code that runs an attempt reports the result once, by `succeeded` or `failed`.
     """
 
     __slots__ = ("answered", "began", "call", "is_unsent", "state")
@@ -80,9 +80,10 @@ class Attempt(TimedScope):
             breaker.success(self.state, now, elapsed if self.answered is None else self.answered - self.started)
 
     def failed(self, error: BaseException, *, repeatable: bool = True) -> float | None:
-        """Report the error of the call. Returns seconds until the next attempt, or `None` to raise `error` unchanged.
+        """Report the error of the attempt. Returns seconds until the next attempt; `None` means no further attempt.
 
-        Raises `RetriesExhaustedError` for a transient failure if no further attempt is allowed.
+        Raises `RetriesExhaustedError` after a transient failure if the retry policy allows no further attempt. A
+        `FailedResultError` gives `None` instead, because the caller gets the result itself.
         """
         failure = self._settle(error)
         if self.retries_spent and self.parent is not None:

@@ -24,7 +24,7 @@ class AttemptLoop:
                 result = await work()
         return result
 
-    The fastest paths have separate loops, because an object and two more awaits cost more than their other work.
+    The fastest paths have separate loops, because this object and its two awaits would take most of the call's time.
     """
 
     __slots__ = ("_delay", "_delay_after", "_number", "_sleep")

@@ -95,7 +95,7 @@ class Bulkhead:
                 self._settle()
 
     async def enter(self, remaining: float) -> None:
-        """Wait for a slot, at most `remaining` seconds. Raises `BulkheadFullError`."""
+        """Wait for a slot, at most `queue_timeout` and at most `remaining` seconds. Raises `BulkheadFullError`."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         turn = _Turn(lambda: loop.call_soon_threadsafe(ready.set))
         try:
@@ -109,7 +109,7 @@ class Bulkhead:
             raise
 
     def enter_sync(self, remaining: float) -> None:
-        """Wait for a slot, at most `remaining` seconds. Raises `BulkheadFullError`."""
+        """Like `enter`, for code without an event loop."""
         ready = threading.Event()
         turn = _Turn(ready.set)
         try:

@@ -68,7 +68,7 @@ class Watcher:
     def _set(self) -> None:
         self._stopped = Event()
         self.looking = RLock()
-        """Held during `look`. A fork waits for it, so no lock of this process stays locked in the child process."""
+        """Held during `look`. A fork waits for it, so the child process inherits no lock that `look` has locked."""
 
     def start(self) -> None:
         """Start watching. After a fork the child process starts its own watcher."""
@@ -83,7 +83,7 @@ class Watcher:
             self._thread.join()
 
     def restart(self) -> None:
-        """Start again in a forked process, which lacks the thread. Its copies of the locks may be locked for ever."""
+        """Start again in a forked process, which lacks the thread, with new locks: copied locks may stay locked."""
         self._set()
         self._begin()
 

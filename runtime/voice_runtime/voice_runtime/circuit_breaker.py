@@ -1,4 +1,4 @@
-"""Circuit breaker (layer L3): stops calls to a callee that fails.
+"""Circuit breaker: stops calls to a callee that fails.
 
     Closed ──trips──▶ Open ──a call, after break_duration──▶ HalfOpen ──success_threshold──▶ Closed
                       ▲  ▲                                    │    │

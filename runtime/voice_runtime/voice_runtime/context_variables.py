@@ -9,7 +9,7 @@ from typing import Any
 def restore(token: Token[Any]) -> None:
     """Reset the variable to its value before `token`.
 
-    In a context other than the token's, as when the event loop closes a dropped generator, it does nothing.
+    Does nothing in a context other than the token's. The event loop closes a dropped generator in such a context.
     """
     try:  # noqa: SIM105  # `suppress` costs more than the rest
         token.var.reset(token)

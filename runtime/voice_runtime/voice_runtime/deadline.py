@@ -10,7 +10,7 @@ from voice_runtime.context_variables import restore
 from voice_runtime.timeout import CURRENT, current_scope
 
 MARGIN = 0.005
-"""Seconds that the answer needs for its way back. The next hop gets the remaining time less this margin, or less a
+"""Seconds that the answer needs to reach the caller. The next hop gets the remaining time less this margin, or less a
 tenth of the remaining time if that is smaller."""
 
 
@@ -40,9 +40,9 @@ def attempt_number() -> int:
 def detached() -> Iterator[None]:
     """A block for work that outlives its request, such as `task = asyncio.create_task(send_receipt())`.
 
-    The deadline of the request does not apply to tasks and threads that start inside, nor to their calls. Their retries
-    do not count for the request. In them `current_request()` is `None`. They keep trace and baggage. Keep a reference
-    to the task, and await it before the process stops.
+    The deadline of the request does not apply to tasks and threads that start in the block, nor to their calls. If
+    these calls exhaust their retries, the request may still retry. In these tasks and threads `current_request()` is
+    `None`, but trace and baggage stay. Keep a reference to the task, and await it before the process stops.
     """
     token = CURRENT.set(None)
     try:

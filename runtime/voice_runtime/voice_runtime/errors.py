@@ -3,7 +3,7 @@
     VoiceRuntimeError                  policy, target, retry_after, attempts
     ├── CallRejectedError              refused before anything was sent
     │   ├── CircuitOpenError           the circuit breaker is open, or half-open with enough probes in flight
-    │   ├── BulkheadFullError          every slot and every place in the queue is taken
+    │   ├── BulkheadFullError          no slot is free, and the queue is full or the wait timed out
     │   ├── RateLimitedError           the rate limit is reached
     │   └── NoThreadError              no worker thread could be started; also a built-in RuntimeError
     ├── CallTimeoutError               also a built-in TimeoutError
@@ -13,7 +13,7 @@
     ├── SoftCallError                  a soft call failed, and has no fallback; the failure is its cause
     └── CalleeError                    the callee answered with a transient failure, a `RetryCondition`
     FailedResultError                  the result of a soft call means failure; the fallback gets this error
-    UnknownNameError                   the bundle does not declare this name; a LookupError
+    UnknownNameError                   the bundle declares no such name, or more than one; a LookupError
     └── UnknownCallError               the name of an outbound call or an inbound operation
 
 A cancelled call raises `asyncio.CancelledError` and nothing else. A bundle that cannot be used raises
@@ -49,7 +49,7 @@ class VoiceRuntimeError(Exception):
         """Number of attempts made."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickled without `__init__`: `TimeoutError` forgets the arguments, and each class takes its own.
+        # Pickled without `__init__`: `TimeoutError` forgets the arguments, and the classes take different arguments.
         return __newobj__, (type(self), *self.args), vars(self)
 
     def __str__(self) -> str:
@@ -109,7 +109,7 @@ class CircuitOpenError(CallRejectedError):
 
 
 class BulkheadFullError(CallRejectedError):
-    """All slots are in use, and the queue is full or its wait timed out."""
+    """All slots are in use, and the queue is full or the wait in the queue timed out."""
 
     policy = "bulkhead"
     summary = "the bulkhead has no free slot"
@@ -160,10 +160,10 @@ class DeadlineExceededError(CallTimeoutError):
 
 
 class RetriesExhaustedError(VoiceRuntimeError):
-    """The last attempt failed with a transient failure, and no further attempt is allowed. `__cause__` is its error.
+    """The last attempt failed with a transient failure, and no further attempt is allowed. `__cause__` is this failure.
 
     `reason` names the limit: `max_retries`, `budget`, `deadline`, `pushback` (the callee asked for no retry), or
-    `nested` (a call inside this call has already used its retries).
+    `nested` (a call inside this call has already exhausted the retries of that call).
     """
 
     policy = "retry"

@@ -18,7 +18,7 @@ __all__ = ["EventLog"]
 QUIET = 10.0
 """After a line, equal events write no line for this number of seconds."""
 MAX_KEPT = 1_000
-"""Number of distinct events that the log remembers. A bundle of the platform has fewer."""
+"""Number of distinct events that the log remembers. The policies of one bundle cause fewer."""
 _LEVELS = {
     "open": logging.WARNING,
     "forced_open": logging.WARNING,
@@ -44,7 +44,7 @@ _Key = tuple[str, str, str, str, str]
 
 
 class EventLog(PromptListener):
-    """Writes the first of equal events at once, and then at most one line every `QUIET` seconds.
+    """Writes the first of equal events immediately, and then at most one line every `QUIET` seconds.
 
     Each later line names the number of events that were omitted since the previous line.
 

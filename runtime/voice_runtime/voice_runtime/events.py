@@ -26,22 +26,22 @@ class Event:
     policy: str
     """The name, in the bundle, of the policy that caused the event."""
     target: str
-    """The outbound call, the inbound operation, or the file."""
+    """The subject: an outbound call, an inbound operation, the service, the bundle's file, a model or a saga."""
     attempt: int = 0
     """The number of the attempt, from 1; 0 without an attempt."""
     delay: float | None = None
     """A wait in seconds: backoff of a retry, `retry_after` of a rejection, or open time of a breaker."""
     before: str = ""
-    """The previous state or level."""
+    """The previous state, degradation level or digest of the bundle."""
     after: str = ""
-    """The new state or level."""
+    """The new state, degradation level or digest of the bundle."""
     reason: str = ""
     """The name, in the policy, of the condition that caused the event, such as `failure_ratio`."""
     error: BaseException | None = None
 
 
 class Listener(Protocol):
-    """Receives every event in order, one at a time. If it raises an exception, that is logged and counted."""
+    """Receives every event in order, one at a time. The runtime logs and counts an exception of the listener."""
 
     def on_event(self, event: Event) -> None:
         """Handle an event. The runtime calls it without locks, in the context of the event. It must not block."""
@@ -49,7 +49,7 @@ class Listener(Protocol):
 
 
 class PromptListener(ABC):
-    """A listener that the thread of the event calls at once, before it continues.
+    """A listener that runs in the thread of the event, before that thread continues.
 
     Threads may call it at the same time, so events have no common order. Use it for an effect on the request itself,
     such as an event on its span: when another thread delivers, the span may have ended.
@@ -61,7 +61,7 @@ class PromptListener(ABC):
 
 
 class Events:
-    """Passes events to listeners: to prompt listeners at once, to other listeners in the order of publishing."""
+    """Passes events to listeners: to prompt listeners immediately, to other listeners in the order of publishing."""
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self.listeners = tuple(listeners)

@@ -1,7 +1,7 @@
 """The exported metrics: one table that every exporter reads at scrape time.
 
 Label values are names in the bundle or words in this file, so the bundle bounds their number. Breakers have
-the labels and label values of resilience4j (`name`, `state`, `kind`). A tenant, user or key is never a label.
+the labels and label values of resilience4j (`name`, `state`, `kind`). A tenant, user or API key is never a label value.
 """
 
 from __future__ import annotations
@@ -257,14 +257,14 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric(
         "voice_call_first_messages_total",
         "counter",
-        "First messages of streams that have an objective for them.",
+        "First messages of streams, for calls with an objective for the first message.",
         _NAME,
         _first_messages("first_messages"),
     ),
     Metric(
         "voice_call_late_first_messages_total",
         "counter",
-        "First messages of streams that came later than their objective.",
+        "First messages of streams that arrived after the objective of the call.",
         _NAME,
         _first_messages("late_first_messages"),
     ),
@@ -278,14 +278,14 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric(
         "voice_call_fallback_missing",
         "gauge",
-        "1 for a soft call without a fallback, 0 for one with a fallback.",
+        "1 for a soft call without a fallback, 0 for a soft call with a fallback.",
         _NAME,
         _missing_fallbacks,
     ),
     Metric(
         "voice_circuitbreaker_state",
         "gauge",
-        "1 for the current state of the breaker.",
+        "1 for the current state of the breaker, 0 for the other states.",
         ("name", "state"),
         _breaker_states,
     ),
@@ -296,7 +296,13 @@ METRICS: tuple[Metric[Runtime], ...] = (
         ("name", "kind"),
         _breaker_calls,
     ),
-    Metric("voice_circuitbreaker_slow_calls_total", "counter", "Slow calls.", _NAME, _of_breakers("slow")),
+    Metric(
+        "voice_circuitbreaker_slow_calls_total",
+        "counter",
+        "Calls that took slow_call_duration or longer while the breaker was closed.",
+        _NAME,
+        _of_breakers("slow"),
+    ),
     Metric(
         "voice_circuitbreaker_not_permitted_calls_total",
         "counter",
@@ -310,7 +316,7 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric(
         "voice_bulkhead_max_concurrent_calls",
         "gauge",
-        "Largest number of calls in flight.",
+        "Number of calls that the bulkhead allows in flight.",
         _BULKHEAD,
         _of_bulkheads("max_concurrent"),
     ),
@@ -377,7 +383,13 @@ METRICS: tuple[Metric[Runtime], ...] = (
         _OPERATION,
         _of_operations("deadlines_exceeded"),
     ),
-    Metric("voice_degradation_level", "gauge", "1 for the current degradation level.", ("level",), _level),
+    Metric(
+        "voice_degradation_level",
+        "gauge",
+        "1 for the current degradation level, 0 for the other levels.",
+        ("level",),
+        _level,
+    ),
     Metric(
         "voice_degradation_transitions_total",
         "counter",

@@ -1,4 +1,4 @@
-"""OpenTelemetry: observable instruments that read the counters when they are collected. Needs the extra `otel`.
+"""OpenTelemetry: observable instruments that read the counters at each collection. Needs the extra `otel`.
 
 observe(runtime, get_meter("voice_runtime"))
 """

@@ -78,7 +78,7 @@ class Outbound(CallPolicies):
                 delay = attempt.failed(error, repeatable=repeatable and can_call_again(fn))
                 if delay is None:
                     keep_failure(error, failure)
-                    failure = None  # its traceback refers to this frame, a cycle that would keep it alive
+                    failure = None  # its traceback refers to this frame: a cycle that would keep both alive
                     if type(error) is FailedResultError and not self.soft:
                         return error.result  # type: ignore[return-value]  # the result of fn's awaitable
                     raise
@@ -95,7 +95,7 @@ class Outbound(CallPolicies):
             number += 1
 
     def call_sync(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `fn(...)` under every policy except the fallback. With a time limit it runs on a worker thread."""
+        """Call `fn(...)` under every policy except the fallback. With a time limit `fn` runs on a worker thread."""
         attempts = CallAttempts(self, repeatable=can_call_again(fn) and can_repeat(args, kwargs))
         try:
             for attempt in attempts:
@@ -156,7 +156,7 @@ class Outbound(CallPolicies):
     def unrepeated(self) -> Outbound:
         """The same call without retries, for code that can go on without an answer.
 
-        It shares breaker, bulkhead and counts.
+        Both calls share breaker, bulkhead and counts.
         """
         unrepeated = copy(self)
         unrepeated.retry = None
@@ -232,7 +232,8 @@ class Outbound(CallPolicies):
     def _fall_back(self, error: Exception) -> Any:
         """The fallback's result.
 
-        Raises `SoftCallError` without a fallback, and `error` itself if it is not a failure.
+        Raises `error` itself for a hard call, or if `error` is not a failure. Raises `SoftCallError` for a failed soft
+        call without a fallback.
         """
         if self.fallback is None or not self._fails_softly(error):
             with self._softened():

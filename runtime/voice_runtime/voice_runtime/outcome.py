@@ -31,7 +31,7 @@ class Failure:
     blames_callee: bool = True
     """False if the breaker does not count the failure.
 
-    Nothing was sent, or a circuit breaker behind the callee has refused the call or counted the failure.
+    In this case nothing was sent, or a circuit breaker behind the callee has refused the call or counted the failure.
     """
 
     @property
@@ -47,13 +47,13 @@ ClassifyResult = Callable[[object], Failure | None]
 """Classifies a result that may mean failure, such as a response with an error status. `None` is success."""
 
 REJECTED_BY = "x-rejected-by"
-"""Header, and key of trailing metadata, with the name of the policy that refused. A caller's breaker does not count an
-answer with the value `circuit_breaker`. So an outage opens only the breakers of its direct callers, and not one breaker
-after another up to the gateway."""
+"""Header, and key of trailing metadata, with the name of the policy that refused the request. A caller's breaker does
+not count an answer with the value `circuit_breaker`. So an outage opens only the breakers in the direct callers of the
+failed service, and not one breaker after another up to the gateway."""
 CIRCUIT_BREAKER = CircuitOpenError.policy
 ERROR_CLASS = "x-error-class"
 """Header, and key of trailing metadata, with the class of a `DependencyFailure`. A caller's breaker does not count an
-answer with it, because the breaker of the dependency's direct caller has counted the failure."""
+answer with this key, because the breaker of the dependency's direct caller has counted the failure."""
 _CLASS = re.compile(r"[a-z_]{1,64}")
 PERMANENT = Failure()
 OWN_FAULT = Failure(blames_callee=False)
@@ -116,7 +116,7 @@ class DependencyFailure:
 
 @singledispatch
 def dependency_failure(error: BaseException | None) -> DependencyFailure | None:
-    """The failed dependency, of this process or of a callee, that ended a call. `None` for other errors.
+    """The failure of a dependency, of this process or of a callee, that caused `error`. `None` for other errors.
 
     A package registers its own errors.
     """

@@ -145,7 +145,7 @@ class Cluster:
 
 
 class RedisStore:
-    """Runs scripts by their digest. It calls `connect` once for each event loop, so each has its own connections."""
+    """Runs scripts by their digest. It calls `connect` once for each event loop, so no two loops share a connection."""
 
     def __init__(self, connect: Callable[[], Connections | Cluster]) -> None:
         self._servers = PerLoop(connect)

@@ -1,11 +1,11 @@
-"""Retry (layer L1): another attempt after a transient failure, without multiplying attempts.
+"""Retry: another attempt after a transient failure, without multiplying attempts.
 
 Some errors are never retried, whatever the policy says:
 
 - a cancellation;
 - a rejection, because the next attempt would be rejected, too;
 - a failure whose backoff would end after the deadline;
-- a failure after a call inside has used its retries.
+- a failure after a call inside the attempt has exhausted the retries of that call.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Retry:
             calls.rotate(now)
         calls.count += 1
         number = 1
-        while True:  # not an `AttemptLoop`: most calls succeed at once, and should not pay for the loop
+        while True:  # not an `AttemptLoop`: it would slow down each call, and most calls make one attempt
             try:
                 return await (fn(*args, **kwargs) if kwargs else fn(*args))  # type: ignore[call-arg]  # no kwargs
             except Exception as error:

@@ -82,8 +82,8 @@ class Runtime:
 
         Raises `voice_policies.InvalidInputError` with every fault of the bundle. A missing file is a fault, unless
         `defaults` are given: the runtime enforces them until the file appears. `store` holds the counts of distributed
-        limits; without a store the limits behave as if it were down. Tests pass a seeded `random` to repeat every
-        jitter.
+        limits; without a store the limits behave as if the store were down. Tests pass a seeded `random` to repeat
+        every jitter.
         """
         _refuse_free_threading()
         source = BundleSource(directory)
@@ -238,7 +238,7 @@ class Runtime:
         """A decorator that runs a function under the policies of the call `name`.
 
         It accepts a coroutine function, an asynchronous generator function, or a synchronous function. Raises
-        `UnknownCallError` when it decorates.
+        `UnknownCallError` immediately, and not at the first call.
         """
         self.outbound(name)
 

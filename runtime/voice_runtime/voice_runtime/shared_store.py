@@ -83,7 +83,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result, in a copy of the caller's context. Raises `NoThreadError`."""
+        """Run the coroutine in a copy of the caller's context. Returns its result. Raises `NoThreadError`."""
         try:
             loop = self._started()
         except RuntimeError as error:
@@ -93,7 +93,7 @@ class LoopThread:
         try:
             return future.result()
         finally:
-            future.cancel()  # the caller was interrupted, and nobody needs the result
+            future.cancel()  # after an interruption of the caller nobody needs the result
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:

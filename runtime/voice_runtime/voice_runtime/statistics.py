@@ -35,7 +35,7 @@ class CallStatistics:
         self.attempts = self.successful = self.failed = self.ignored = self.cancelled = 0
         self.timeouts = self.deadlines_exceeded = self.retries = self.fallbacks = 0
         self.first_messages = self.late_first_messages = 0
-        """First messages of streams that have an objective for the first message, and how many of them were late."""
+        """First messages of streams, and the number of them that came after the objective of the call."""
         self.exhausted = dict.fromkeys(get_args(GaveUp), 0)
         self.rejected = Counter(bulkhead=0, circuit_breaker=0, worker_threads=0)
         """Attempts that a policy refused before anything was sent."""

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class FakeClock:
-    """A clock that stands still until a test moves it. `sleep` returns at once and moves the clock."""
+    """A clock that stands still until a test moves it. `sleep` moves the clock and returns immediately."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self._now = now

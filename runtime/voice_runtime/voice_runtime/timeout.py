@@ -1,4 +1,4 @@
-"""Timeout (layer L2): cancels a task whose time is up, with the semantics of `asyncio.timeout`.
+"""Timeout: cancels a task whose time is up, with the semantics of `asyncio.timeout`.
 
 Timers of one duration on one loop expire in the order of their start. So a dictionary holds them in that order, and one
 timer of the loop fires for the first of them. To start or stop a timer costs a dictionary entry, not a heap operation.
@@ -131,7 +131,7 @@ class TimedScope:
     is_over: bool
     """True after the scope was left. Work that goes on in its context then belongs to the enclosing scope."""
     retries_spent: bool
-    """True if a call inside has used its retries. Another attempt outside would multiply them."""
+    """True if a call inside has exhausted its retries. A retry outside would multiply the attempts."""
     _task: Task[Any]
     _cancelling: int
     _token: Token[TimedScope | None]
@@ -146,7 +146,7 @@ class TimedScope:
         self.expired = self.retries_spent = self.is_over = False
 
     def enter(self) -> Self:
-        """Start the timer. `leave` must follow. Hot code calls both itself, because `with` takes 10 % longer."""
+        """Start the timer. `leave` must follow. Hot code calls both directly, because `with` takes 10 % longer."""
         timer = self.owner.timer
         sweep = timer.sweep
         # Compare the thread first, because before Python 3.12 finding the running loop costs a system call.
@@ -279,7 +279,7 @@ class Timeout:
         return f"<Timeout {self.name}: {seconds_of(self.timer.duration)}>"
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await `fn(...)`. Raises `AttemptTimeoutError`."""
+        """Await `fn(...)`. Raises `AttemptTimeoutError`, or `DeadlineExceededError` if an enclosing scope ends."""
         parent = CURRENT.get()
         if parent is not None and parent.is_over:
             parent = parent.lasting()

@@ -39,7 +39,7 @@ class Window:
         self.count += 1
 
     def rotate(self, now: float) -> None:
-        """Close the current bucket and open the one that contains `now`."""
+        """Close the current bucket, and open the bucket that contains `now`."""
         with self._lock:
             self._rotate(now)
 

@@ -1,7 +1,7 @@
 """Threads for synchronous attempts, so that the caller continues when time is up.
 
 Python cannot stop a thread. After a timeout the thread stays occupied until its call returns. So the number of threads
-is bounded, and a caller that finds no free thread is refused at once. The threads are daemons, so a call that never
+is bounded, and a caller that finds no free thread is refused immediately. The threads are daemons, so a call that never
 returns does not keep the process alive.
 """
 

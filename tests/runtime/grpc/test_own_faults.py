@@ -1,4 +1,4 @@
-"""Requests that gRPC cannot send, and calls that the callee ends."""
+"""Requests that gRPC cannot send, and calls that the callee cancels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def broken(_: object) -> bytes:
     raise UnserializableError
 
 
-def once_broken(request: bytes) -> bytes:
+def broken_for_one_request(request: bytes) -> bytes:
     return broken(request) if request == b"broken" else request
 
 
@@ -39,13 +39,13 @@ def requests(*items: bytes) -> Iterator[bytes]:
     yield from items
 
 
-async def async_requests(*items: bytes) -> AsyncIterator[bytes]:
+async def raising_async_requests(*items: bytes) -> AsyncIterator[bytes]:
     for item in items:
         yield item
     raise UnserializableError
 
 
-def raising() -> Iterator[bytes]:
+def raising_requests() -> Iterator[bytes]:
     yield b"a"
     raise UnserializableError
 
@@ -59,16 +59,16 @@ FAULTS: dict[str, tuple[Ask, type[Exception]]] = {
     "serializer": (lambda stub: stub.answer(broken)(b"x"), UnserializableError),
     "serializer, many answers": (lambda stub: stub.answers(broken)(b"x"), UnserializableError),
     "serializer, many requests": (
-        lambda stub: stub.upload(once_broken)(requests(b"a", b"broken")),
+        lambda stub: stub.upload(broken_for_one_request)(requests(b"a", b"broken")),
         UnserializableError,
     ),
-    "iterator": (lambda stub: stub.upload()(raising()), UnserializableError),
-    "too large": (lambda stub: stub.answer()(b"x" * 5_000_000), grpc.RpcError),
+    "raising iterator": (lambda stub: stub.upload()(raising_requests()), UnserializableError),
+    "message too large": (lambda stub: stub.answer()(b"x" * 5_000_000), grpc.RpcError),
 }
 ASYNCHRONOUS: dict[str, tuple[Ask, type[Exception]]] = {
-    "asynchronous iterator": (lambda stub: stub.upload()(async_requests(b"a")), UnserializableError),
-    "asynchronous requests": (
-        lambda stub: stub.upload(once_broken)(async_requests(b"a", b"broken")),
+    "raising asynchronous iterator": (lambda stub: stub.upload()(raising_async_requests(b"a")), UnserializableError),
+    "serializer, asynchronous requests": (
+        lambda stub: stub.upload(broken_for_one_request)(raising_async_requests(b"a", b"broken")),
         UnserializableError,
     ),
 }
@@ -210,6 +210,6 @@ async def test_the_caller_gets_unavailable_if_the_callee_cancelled_the_rpc(tmp_p
 
 def test_unsendable_names_exactly_the_metadata_that_grpc_refuses() -> None:
     good = (("x-token", "a b~"), ("x_1.b", b"bytes"), ("x-bin", b"\x00\xff"))
-    bad = (("X-Token", "a"), ("x-a", "é"), ("x-b", 1), ("x-c-bin", "text"), ("", "a"), "no pair", ("x-d", "a", "b"))
+    bad = (("X-Token", "a"), ("x-a", "é"), ("x-b", 1), ("x-c-bin", "text"), ("", "a"), "text", ("x-d", "a", "b"))
     assert unsendable(good) == []
-    assert unsendable(bad) == ["X-Token", "x-a", "x-b", "x-c-bin", "", "no pair", "x-d"]
+    assert unsendable(bad) == ["X-Token", "x-a", "x-b", "x-c-bin", "", "an entry that is not a pair", "x-d"]

@@ -1,4 +1,4 @@
-"""After failures of real servers no task, no slot and no call in flight is left."""
+"""After failures of real servers no task, no slot and no call in flight remains."""
 
 from __future__ import annotations
 

@@ -138,9 +138,9 @@ async def test_t4_the_callers_deadline_becomes_the_deadline_of_the_request(tmp_p
         await stub.Context(b"x", timeout=60)
     assert seen[0] is not None
     assert 0 < seen[0] <= 0.51  # gRPC's own clock is coarser
-    for operations_own in seen[1:]:
-        assert operations_own is not None
-        assert 0.5 < operations_own <= 2
+    for of_the_operation in seen[1:]:
+        assert of_the_operation is not None
+        assert 0.5 < of_the_operation <= 2
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
@@ -195,7 +195,7 @@ def raising(error: Exception) -> Any:
         (grpc.aio.AioRpcError(grpc.StatusCode.NOT_FOUND, details="10.0.0.1"), grpc.StatusCode.INTERNAL, None),
         (OpenTheDoorError("the password is swordfish"), grpc.StatusCode.INTERNAL, None),
     ],
-    ids=["breaker", "retries", "callee", "callee's answer", "unexpected"],
+    ids=["open breaker", "exhausted retries", "unavailable callee", "callee's not found", "unexpected error"],
 )
 async def test_an_error_becomes_a_status_without_the_errors_text(
     tmp_path: Path, error: Exception, code: grpc.StatusCode, pushback: str | None
@@ -209,15 +209,15 @@ async def test_an_error_becomes_a_status_without_the_errors_text(
         assert service.inbound("context").statistics.failed == 1
 
 
-@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL])
-@pytest.mark.parametrize("way", ["aborted", "set", "set as a number"])
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL], ids=["not found", "internal"])
+@pytest.mark.parametrize("how", ["aborted", "set", "set as a number"])
 async def test_g4_a_status_counts_as_a_failure_of_the_operation_if_it_blames_the_service(
-    tmp_path: Path, spans: Spans, code: grpc.StatusCode, way: str
+    tmp_path: Path, spans: Spans, code: grpc.StatusCode, how: str
 ) -> None:
     async def act(_: Any, context: Any) -> None:
-        if way == "aborted":
+        if how == "aborted":
             await context.abort(code, "because")
-        context.set_code(code if way == "set" else code.value[0])
+        context.set_code(code if how == "set" else code.value[0])
         context.set_details("because")
 
     async with serving_with_policies(tmp_path, Acting(act)) as (service, channel):
@@ -259,7 +259,7 @@ async def test_requests_that_a_draining_server_refuses_are_counted(tmp_path: Pat
     assert dict(refused.read(runtime)) == {("unknown_operation",): 0, ("draining",): 1}
 
 
-async def test_a_request_whose_caller_leaves_does_not_count_as_a_failure(tmp_path: Path) -> None:
+async def test_a_request_that_its_caller_cancels_does_not_count_as_a_failure(tmp_path: Path) -> None:
     servicer = Acting(lambda *_: asyncio.sleep(3600))
     async with serving_with_policies(tmp_path, servicer, inbound=operations(deadline=Duration("1h"))) as (
         service,

@@ -93,12 +93,12 @@ async def test_r11_a_stream_is_retried_only_before_its_first_message(tmp_path: P
         async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto
             await self._asked("ListSources", request, context)
             yield b"0"
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "connection lost")
 
     def ask(_: Runtime, stub: RagEngineStub) -> None:
         stream = stub.ListSources(b"1")
         assert next(stream) == b"0"
-        with pytest.raises(grpc.RpcError, match="gone"):
+        with pytest.raises(grpc.RpcError, match="connection lost"):
             next(stream)
 
     servicer = Breaking()
@@ -171,7 +171,7 @@ async def test_t5_a_timeout_frees_the_worker_threads(tmp_path: Path, *, streams:
     await asked(tmp_path, Hanging(), ask, *calls(timeout=short, retry=AT_ONCE))
 
 
-async def test_a_method_that_the_bundle_does_not_name_is_refused(tmp_path: Path) -> None:
+async def test_a_method_that_the_bundle_does_not_name_and_a_future_are_refused(tmp_path: Path) -> None:
     def ask(_: Runtime, stub: RagEngineStub) -> None:
         with pytest.raises(UnknownCallError, match=r"'rag-engine.upload' does not name exactly one outbound call"):
             stub.Upload([b"x"])

@@ -258,13 +258,13 @@ async def test_a_grpc_host_behind_the_egress_proxy_needs_a_certificate_for_its_n
     await server.stop(None)
 
 
-async def test_the_disk_check_fails_below_min_free(tmp_path: Path) -> None:
+async def test_the_disk_check_fails_below_min_free_or_without_its_directory(tmp_path: Path) -> None:
     enough = monitor(tmp_path, "disk", target=str(tmp_path), min_free=Bytes("1Ki"))
     assert (await result(enough)).status == "healthy"
     full = monitor(tmp_path, "disk", target=str(tmp_path), min_free=Bytes("1024Pi"))
     assert (await result(full)).error == "LowDiskError"
-    gone = monitor(tmp_path, "disk", target=str(tmp_path / "gone"), min_free=Bytes("1Ki"))
-    assert (await result(gone)).error == "FileNotFoundError"
+    missing = monitor(tmp_path, "disk", target=str(tmp_path / "missing"), min_free=Bytes("1Ki"))
+    assert (await result(missing)).error == "FileNotFoundError"
 
 
 def test_one_error_names_every_check_without_a_checker(tmp_path: Path) -> None:

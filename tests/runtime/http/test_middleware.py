@@ -142,7 +142,7 @@ def raising(error: Exception) -> Any:
         (RetriesExhaustedError("model-adapter", 3.0, 2, "max_retries"), 500, "retry: gave up", None),
         (ValueError("the password is swordfish"), 500, "internal error", None),
     ],
-    ids=["breaker", "retries", "unexpected"],
+    ids=["open breaker", "exhausted retries", "unexpected error"],
 )
 async def test_an_error_becomes_a_status_without_the_errors_text(  # noqa: PLR0913, PLR0917  # the parts of an answer
     tmp_path: Path, spans: InMemorySpanExporter, error: Exception, status: int, text: str, retry_after: str | None
@@ -157,7 +157,11 @@ async def test_an_error_becomes_a_status_without_the_errors_text(  # noqa: PLR09
     assert span.events[0].name == "exception"
 
 
-@pytest.mark.parametrize(("status", "failed"), [(404, 0), (429, 1), (500, 1), (503, 1)])
+@pytest.mark.parametrize(
+    ("status", "failed"),
+    [(404, 0), (429, 1), (500, 1), (503, 1)],
+    ids=["not found", "too many requests", "internal server error", "service unavailable"],
+)
 async def test_an_error_status_of_the_application_counts_as_a_failure_if_it_blames_the_service(
     tmp_path: Path, spans: InMemorySpanExporter, status: int, failed: int
 ) -> None:
@@ -172,7 +176,7 @@ async def test_an_answer_that_breaks_off_closes_the_connection(tmp_path: Path) -
     async def breaking(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
-        raise ValueError("gone")
+        raise ValueError("broken off")
 
     async with serving_with_policies(tmp_path, breaking) as (service, client):
         with pytest.raises(httpx.RemoteProtocolError):

@@ -40,7 +40,7 @@ FAULTS: dict[str, tuple[Any, dict[str, str], type[Exception]]] = {
 }
 
 
-async def later(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def asynchronous(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
 
@@ -60,7 +60,7 @@ async def test_a_body_that_cannot_be_sent_does_not_count_against_the_callee(
             if synchronous:
                 posted = asyncio.to_thread(_post, http, url, content=parts(), headers=headers)
             else:
-                posted = client.post(url, content=later(parts()), headers=headers)
+                posted = client.post(url, content=asynchronous(parts()), headers=headers)
             with pytest.raises(expected) as refused:
                 await posted
             assert f"{NAME}: a fault of this process, nothing was sent" in refused.value.__notes__

@@ -147,7 +147,7 @@ async def test_a_body_that_stalls_times_out_the_attempt(tmp_path: Path) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         await receive()
-        await receive()  # until the client has left
+        await receive()  # until the client closes the connection
 
     short = Timeout(attempt=Duration("100ms"), overall=Duration("10s"))
     async with (
@@ -197,7 +197,7 @@ async def test_r5_a_refused_connection_is_retried_even_if_the_call_may_not_be_re
         (httpx.RemoteProtocolError(""), "unavailable"),
         (httpx.ProxyError(""), None),
     ],
-    ids=lambda value: type(value).__name__,
+    ids=["connect timeout", "read timeout", "read error", "protocol error", "proxy error"],
 )
 def test_transport_errors_are_classified_as_retry_conditions(error: Exception, condition: str | None) -> None:
     failure = classify(error)
@@ -330,7 +330,7 @@ async def test_the_synchronous_transport_applies_the_same_policies(tmp_path: Pat
 
 async def hangs(_scope: Any, receive: Any, _send: Any) -> None:
     await receive()
-    await receive()  # until the client has left
+    await receive()  # until the client closes the connection
 
 
 async def drips(_scope: Any, receive: Any, send: Any) -> None:
@@ -503,7 +503,7 @@ async def test_b21_each_host_of_a_call_has_its_own_breaker(tmp_path: Path) -> No
     assert client_runtime.outbound(NAME).breaker.current() == "closed"  # type: ignore[union-attr]  # the call has a breaker
 
 
-@pytest.mark.parametrize("url", ["/", "https://api.example.net/"])
+@pytest.mark.parametrize("url", ["/", "https://api.example.net/"], ids=["no host", "another host"])
 async def test_a_request_must_name_one_of_the_calls_hosts(tmp_path: Path, url: str) -> None:
     async with Http(runtime(tmp_path, protocol="https", addresses=PROVIDERS)).client(NAME) as client:
         with pytest.raises(

@@ -125,7 +125,7 @@ async def test_a_failed_request_to_the_store_fails_all_waiting_checks_without_an
     assert limited.without_store == 50
 
 
-async def test_a_cancelled_check_lets_the_others_pass(clock: FakeClock) -> None:
+async def test_a_cancelled_check_lets_the_other_checks_pass(clock: FakeClock) -> None:
     store = Kept(100)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     first, *others = [asyncio.create_task(passes(limited)) for _ in range(10)]
@@ -138,15 +138,15 @@ def test_without_the_store_a_replica_admits_its_share_of_the_limit(clock: FakeCl
     limited = gate(None, shared(bucket("40/s", 40), local_share=Ratio("25%")), clock=clock)
 
     async def main() -> tuple[int, int, float | None]:
-        at_once = sum([await passes(limited) for _ in range(40)])
+        first = sum([await passes(limited) for _ in range(40)])
         clock.advance(0.5)
         later = sum([await passes(limited) for _ in range(40)])
         with pytest.raises(RateLimitedError) as caught:
             await limited.admit(Caller(), 20, FOREVER)
-        return at_once, later, caught.value.retry_after
+        return first, later, caught.value.retry_after
 
-    at_once, later, retry_after = run(main(), clock)
-    assert (at_once, later) == (10, 5)
+    first, later, retry_after = run(main(), clock)
+    assert (first, later) == (10, 5)
     assert retry_after is not None  # another replica may have admissions, or the store may return
 
 
@@ -191,8 +191,10 @@ async def test_replicas_of_a_service_share_a_limit(tmp_path: Path, server: Serve
     assert replicas[0].outbound("redis.access").statistics.successful > 0
 
 
-@pytest.mark.parametrize("limit", [bucket("1/s", 1), window(1, "1s")])
-async def test_a_request_that_cannot_pass_in_time_behind_others_is_refused_at_once(limit: Any, server: Server) -> None:
+@pytest.mark.parametrize("limit", [bucket("1/s", 1), window(1, "1s")], ids=["token bucket", "sliding window"])
+async def test_a_request_that_cannot_pass_in_time_behind_others_is_refused_immediately(
+    limit: Any, server: Server
+) -> None:
     """One request has passed, and two wait 1 s and 2 s. A further request would need 3 s."""
     server.ask("FLUSHALL")
     limited = gate(RedisStore(lambda: single(server.url)), shared(limit, max_wait=Duration("2500ms")))
@@ -238,7 +240,7 @@ async def test_a_failed_check_is_not_retried_because_it_may_have_counted(tmp_pat
     assert len(store.asked) == 1
 
 
-async def test_an_invalid_answer_of_the_store_counts_as_a_lost_connection(server: Server) -> None:
+async def test_every_error_of_the_store_is_raised_as_a_connection_error(server: Server) -> None:
     with pytest.raises(ConnectionError):
         await RedisStore(lambda: single("redis://127.0.0.1:1")).run(
             TOKEN_BUCKET, ("k",), 1.0, 1, 1, 1
@@ -250,7 +252,7 @@ async def test_an_invalid_answer_of_the_store_counts_as_a_lost_connection(server
         await RedisStore(lambda: cluster("redis://127.0.0.1:1")).run(TOKEN_BUCKET, ("k",), 1.0, 1, 1, 1)
 
 
-@pytest.mark.parametrize("answer", [None, [], "OK", b""])
+@pytest.mark.parametrize("answer", [None, [], "OK", b""], ids=["null", "empty list", "text", "empty bytes"])
 async def test_an_answer_that_is_no_number_counts_as_a_failed_store(answer: Any) -> None:
     class Odd:
         async def run(self, *_: Any) -> Any:

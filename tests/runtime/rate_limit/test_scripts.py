@@ -106,7 +106,7 @@ def test_no_window_contains_more_admissions_than_its_limit_with_any_leases(
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [(TOKEN_BUCKET, (100_000, 10)), (SLIDING_WINDOW, (10, 1_000_000))],
-    ids=["bucket", "window"],
+    ids=["token bucket", "sliding window"],
 )
 def test_a_clock_that_runs_backwards_frees_no_admissions(
     redis: Redis, script: Script, arguments: tuple[float, ...]
@@ -140,7 +140,7 @@ def test_a_slot_becomes_free_at_most_one_sixty_fourth_of_the_window_too_late(red
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [(TOKEN_BUCKET, (1000, 1000)), (SLIDING_WINDOW, (1000, 1_000_000))],
-    ids=["bucket", "window"],
+    ids=["token bucket", "sliding window"],
 )
 def test_a_key_is_small_and_expires_when_its_count_is_empty(
     redis: Redis, script: Script, arguments: tuple[float, ...]

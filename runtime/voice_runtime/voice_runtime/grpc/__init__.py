@@ -99,7 +99,7 @@ class Grpc:
         self, name: str, target: str | None, credentials: grpc.ChannelCredentials | None, settings: Settings
     ) -> Locate:
         locate = partial(_target, name, target, credentials, settings)
-        locate(self.runtime.assembled)  # refuses an unknown name at once
+        locate(self.runtime.assembled)  # refuses an unknown name now, and not at the first call
         return locate
 
 

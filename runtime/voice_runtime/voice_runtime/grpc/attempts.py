@@ -171,7 +171,7 @@ class Attempts:
     def invoke(self, request: Any, scope: TimedScope | None, end: float) -> Any:
         """Start the RPC, and return the call object of gRPC's own channel.
 
-        The caller must pass its RPC to `has_sent`.
+        The caller must then pass the RPC to `has_sent`.
         """
         if self.state.cancelled:
             raise asyncio.CancelledError

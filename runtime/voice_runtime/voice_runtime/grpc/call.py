@@ -117,8 +117,8 @@ class _Call(grpc.aio.Call):
 class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCall[Any, Any]):
     """A call with one answer.
 
-    If the caller awaits it at once, it runs in the caller's task, without another task. Otherwise it begins in the
-    event loop's next turn, as in `grpc.aio`.
+    If the caller awaits the call in the same turn of the event loop, the call runs in the caller's task. Otherwise it
+    begins in the next turn and in a new task, as in `grpc.aio`.
     """
 
     _result: Any = None
@@ -172,7 +172,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
     """A call with many answers.
 
     The call begins at the first iteration, `read` or `write`, or when its status is read, so an unused call costs
-    nothing. It closes when the iteration ends, by `cancel`, or when the last reference to the call is gone.
+    nothing. It closes when the iteration ends, by `cancel`, or when nothing refers to the call any more.
     """
 
     def __init__(

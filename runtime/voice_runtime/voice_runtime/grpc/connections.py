@@ -136,7 +136,7 @@ async def _close_after(grace: float, connection: Connection) -> None:
 
 
 class Connections:
-    """The channels of one process. Each belongs to the event loop in which it was opened."""
+    """The channels of one process. An asynchronous channel belongs to the event loop in which it was opened."""
 
     def __init__(self, now: Callable[[], float], uniform: Callable[[float, float], float]) -> None:
         self._now = now

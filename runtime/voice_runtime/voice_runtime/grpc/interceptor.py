@@ -153,7 +153,7 @@ def _written(behaviour: Callable[..., AsyncGenerator[Any, None]]) -> Handle:
     """Turn a generator handler into a coroutine that writes. It runs in one task, which the deadline can cancel."""
 
     async def handle(request: Any, servicer: Any) -> None:
-        async with aclosing(behaviour(request, servicer)) as messages:  # a cancelled write closes it at once
+        async with aclosing(behaviour(request, servicer)) as messages:  # so that a cancelled write closes the generator
             async for message in messages:
                 await servicer.write(message)
 

@@ -66,7 +66,11 @@ class AsyncRequests:
 
 def unsendable(metadata: tuple[Any, ...]) -> list[str]:
     """The keys of the metadata that gRPC refuses to send. It returns no values, because they may be secrets."""
-    return [str(entry[0]) if isinstance(entry, tuple) else "no pair" for entry in metadata if not _is_sendable(*entry)]
+    return [
+        str(entry[0]) if isinstance(entry, tuple) else "an entry that is not a pair"
+        for entry in metadata
+        if not _is_sendable(*entry)
+    ]
 
 
 def _is_sendable(key: object = None, value: object = None, *others: object) -> bool:

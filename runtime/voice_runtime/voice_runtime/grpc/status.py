@@ -55,8 +55,8 @@ _STATUS = {failure.condition: code for code, failure in _FAILURES.items() if fai
 # Texts of gRPC's C core for a call that it failed before it sent the call on a connection.
 _NEVER_SENT = ("connections to all backends failing", "failed to connect to all addresses", "errors resolving")
 _TOO_LARGE = re.compile(r"(sent|received) message larger than max|message exceeds maximum size", re.IGNORECASE)
-"""Texts of gRPC's C core, Go and Java for a message that is too large. Its status is RESOURCE_EXHAUSTED, too, but load
-is not the cause."""
+"""Texts of gRPC's C core, Go and Java for a message that is too large. gRPC reports such a message with
+RESOURCE_EXHAUSTED, the status of an overloaded callee, but load is not the cause."""
 _INVALID_METADATA = "Invalid metadata"
 _CANCELLED_HERE = ("Locally cancelled by application!", "Cancelled upon garbage collection!", "Channel closed!")
 
@@ -166,9 +166,9 @@ def status_of(error: BaseException) -> StatusCode:
 def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]]:
     """The status and the trailing metadata with which a server ends a request.
 
-    A callee's status such as NOT_FOUND becomes INTERNAL, because it says nothing about this service's own request. If
-    this service has already retried, or waiting does not help, the answer asks the caller not to retry. So attempts do
-    not multiply from hop to hop.
+    A callee's status such as NOT_FOUND becomes INTERNAL, because it describes the call to the callee, and not the
+    request that this server answers. If this service has already retried, or waiting does not help, the answer asks the
+    caller not to retry. So attempts do not multiply from hop to hop.
     """
     code = status_of(error)
     if code is StatusCode.CANCELLED:

@@ -40,9 +40,9 @@ class Report:
 class Health:
     """The checks of a runtime's bundle. It belongs to one event loop, and follows reloads of the bundle.
 
-    `checkers` maps the name of a check to the checker that replaces the built-in one. Raises `InvalidInputError` with
-    all faults: a name in `checkers` that the bundle does not declare, a check without a checker, or a store without a
-    connection in `settings`.
+    `checkers` maps the name of a check to the checker that replaces the built-in one. Raises `InvalidInputError` for
+    all names in `checkers` that the bundle does not declare. If there are none, raises it for all checks that lack a
+    checker, a package, or a store's connection in `settings`.
     """
 
     def __init__(

@@ -15,11 +15,11 @@ class Place:
     policy: HealthCheck
     address: Address
     service: str
-    """The service of this process. The user and the database have the same name."""
+    """The service of this process. Its user at a store has the same name."""
     connection: Connection | None
 
     def password(self) -> str:
-        """The password. Each check reads it again, because it may be rotated. Empty for a connection without one."""
+        """The password. Each check reads it again, because it may be rotated. Empty without credentials."""
         if self.connection is None or self.connection.credentials is None:
             return ""
         return (Path(self.connection.credentials) / "password").read_text().strip()

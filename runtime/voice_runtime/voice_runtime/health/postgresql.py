@@ -11,7 +11,7 @@ from voice_runtime.health.place import Place
 
 
 def checker(place: Place) -> Checker:
-    """A checker that connects as the service does: through its pooler, to the service's own database."""
+    """A checker that connects as the service does: through the pooler, and to the database of the service."""
 
     async def look() -> None:
         connection = await asyncpg.connect(

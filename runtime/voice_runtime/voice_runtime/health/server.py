@@ -63,7 +63,7 @@ async def terminated() -> None:
 
 @contextmanager
 def serving_in_thread(app: Application, port: int, host: str = "0.0.0.0") -> Iterator[int]:  # noqa: S104  # as above
-    """Like `serving`, on its own thread and event loop: for a service without a loop."""
+    """Like `serving`, on a separate thread with an event loop: for a service without a loop."""
     ports: SimpleQueue[int | BaseException] = SimpleQueue()
     stops: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = SimpleQueue()
 

@@ -1,4 +1,4 @@
-"""TCP: the target accepts a connection. A host outside the cluster must also show a certificate for its name."""
+"""TCP: the target accepts a connection. An address with TLS must also show a certificate for its host name."""
 
 from __future__ import annotations
 

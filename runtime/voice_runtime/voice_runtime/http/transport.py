@@ -116,8 +116,8 @@ class AsyncTransport(httpx.AsyncBaseTransport):
     """The transport for `httpx.AsyncClient(transport=…)`.
 
     The attempt ends when the body has been read, so the time and the errors of the body count. For server-sent events
-    the attempt ends with the headers, and the caller gets the events as they arrive. An error status of the last
-    attempt is returned like any answer.
+    the attempt ends with the headers, and the caller gets the events as they arrive. A hard call returns an error
+    status of its last attempt like any answer.
     """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.AsyncBaseTransport) -> None:
@@ -169,7 +169,7 @@ class Transport(httpx.BaseTransport):
         self._runtime, self._name, self._inner = runtime, name, inner
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request under the policies of the call. Raises httpx's errors and the errors of the policies."""
+        """Send the request under the policies of the call. Raises the same errors as `AsyncTransport`."""
         call = _Call(self._runtime, self._name, request)
         response: httpx.Response | None = None
         error: BaseException | None = None
@@ -210,7 +210,7 @@ class Transport(httpx.BaseTransport):
 
 
 def _one_of(addresses: Iterable[Address], name: str, host: str) -> str:
-    """The host of a request to a call with several addresses. Raises `UnknownCallError` for a host of another call."""
+    """The host of a request to a call with several addresses. Raises `UnknownCallError` for any other host."""
     hosts = [address.host for address in addresses]
     if host not in hosts:
         raise UnknownCallError(f"host of {name}", host, hosts)

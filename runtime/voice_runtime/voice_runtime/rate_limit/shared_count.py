@@ -1,7 +1,7 @@
 """One limit whose counts are in a store that replicas share.
 
 A check takes one round trip to the store. While one check of a key runs, further requests of the key wait, and the next
-round trip asks for all of them at once. After a refusal the process does not ask again before the time that the store
+round trip asks for all of them together. After a refusal the process does not ask again before the time that the store
 gave.
 """
 
@@ -95,7 +95,7 @@ class SharedCount:
         """Take `cost` as soon as it is available, and return 0.
 
         If that would be after the time `latest`, return the seconds until `cost` is available. Waiting requests of a
-        key are served in order. If a request cannot get its turn by `latest`, it is answered at once. Raises
+        key are served in order. If a request cannot get its turn by `latest`, it is answered immediately. Raises
         `StoreUnavailableError`.
         """
         turn = self._turns.get(key)
@@ -130,7 +130,7 @@ class SharedCount:
         """The shortest wait in seconds for a queue of requests that cost `cost` together.
 
         It is the wait that the store gave for the first request, plus the time that the limit's rate needs for the
-        others.
+        other requests.
         """
         share = self._shares.get(key)
         if share is None:

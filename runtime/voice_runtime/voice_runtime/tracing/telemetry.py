@@ -83,7 +83,7 @@ class Telemetry:
         self.shutdown()
 
     def shutdown(self) -> None:
-        """Send queued spans, for at most `tracing.shutdown_timeout`. Spans that are left are lost."""
+        """Send queued spans, for at most `tracing.shutdown_timeout`. Spans that are still queued then are lost."""
         self._queue.end(self._runtime.bundle.tracing.shutdown_timeout.seconds)
 
 
