@@ -383,13 +383,7 @@ METRICS: tuple[Metric[Runtime], ...] = (
         _OPERATION,
         _of_operations("deadlines_exceeded"),
     ),
-    Metric(
-        "voice_degradation_level",
-        "gauge",
-        "1 for the current degradation level, 0 for the other levels.",
-        ("level",),
-        _level,
-    ),
+    Metric("voice_degradation_level", "gauge", "1 for the current level, 0 for the other levels.", ("level",), _level),
     Metric(
         "voice_degradation_transitions_total",
         "counter",
