@@ -34,9 +34,10 @@ ROOT = 0
 TEMPORARY_VOLUME = "tmp"
 TEMPORARY_PATH = "/tmp"  # noqa: S108 - the container's own emptyDir
 PULL_POLICY: Literal["IfNotPresent"] = "IfNotPresent"
-"""A digest or a release's tag always names the same image, so a container starts even if the registry is down."""
+"""A digest or a release's tag always names the same image, so kubelet may use the node's copy while the registry
+is down."""
 EPHEMERAL_LOGS = Bytes("64Mi")
-"""Logs of one container on the node: kubelet keeps 5 files of 10 MiB by default."""
+"""Room for the logs of one container on the node. By default kubelet keeps 5 files of 10 MiB."""
 EPHEMERAL_REQUEST = Bytes("128Mi")
 EPHEMERAL_LIMIT = Bytes("512Mi")
 """Smallest limit of a container's ephemeral storage. A pod with large `emptyDir` volumes gets more."""
@@ -87,7 +88,7 @@ class Container:
     """Secrets that the program reads as files, each at its own path."""
     probes: Probes | None = None
     before_stop: Sequence[str] = ()
-    """Command that kubelet runs before SIGTERM in place of a sleep, for at most the workload's `pre_stop`."""
+    """Command that kubelet runs before SIGTERM instead of a sleep. It must end within the workload's `pre_stop`."""
 
     def document(
         self, default: Defaults, read_only: Collection[str], pre_stop: Duration | None = None

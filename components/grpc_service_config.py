@@ -33,11 +33,14 @@ STATUS: dict[RetryCondition, str] = {
 def inexpressible(retry: Retry) -> Iterator[str]:
     """A sentence for each part of a retry policy that gRPC cannot express, with the nearest accepted value."""
     if retry.max_attempts > MAX_ATTEMPTS:
-        yield f"gRPC makes {MAX_ATTEMPTS} attempts at most, not {retry.max_attempts}: lower max_retries"
+        yield (
+            f"gRPC makes {MAX_ATTEMPTS} attempts at most, not {retry.max_attempts}: "
+            f"lower max_retries to {MAX_ATTEMPTS - 1}"
+        )
     if not retry.base_delay:
         yield "gRPC always waits before a retry: set base_delay above 0s"
     if float(retry.budget.ratio) < MIN_TOKEN_RATIO or _max_tokens(retry) > MAX_TOKENS:
-        yield f"gRPC's budget has a ratio of at least 0.1% and a reserve of at most {MAX_TOKENS // 2 - 1}"
+        yield f"gRPC's retry budget needs a ratio of at least 0.1% and a reserve of at most {MAX_TOKENS // 2 - 1}"
     if "resource_exhausted" in retry.conditions:
         yield "gRPC retries RESOURCE_EXHAUSTED even if the callee sends no retry delay: remove resource_exhausted"
     if "connection_failed" in retry.conditions and "unavailable" not in retry.conditions:

@@ -84,10 +84,12 @@ class ModelDependency(Dependency):
         used: set[str] = set()
         for each in self.operations:
             if each.route is None:
-                yield f"operation {each.name} has no route"
+                yield f"operation {each.name} has no route: declare it with route()"
                 continue
             yield from (
-                f"{each.name}: candidate {name} is no deployment" for name in each.route.candidates if name not in named
+                f"{each.name}: candidate {name} is not a declared deployment"
+                for name in each.route.candidates
+                if name not in named
             )
             yield from (
                 f"{each.name}: budget {name} is not declared" for name in each.route.budgets if name not in self.budgets
@@ -98,7 +100,10 @@ class ModelDependency(Dependency):
             for each in self.deployments
             if each.provider not in providers
         )
-        yield from (f"provider {name} serves no route" for name in sorted(providers - used))
+        yield from (
+            f"provider {name} serves no route: leave it out, or make its deployment a candidate"
+            for name in sorted(providers - used)
+        )
 
 
 def route(

@@ -43,7 +43,7 @@ DNS_LABEL = "k8s-app"
 DNS_PODS = ("kube-dns", "node-local-dns")
 """Values of the label `k8s-app`: the cluster's DNS, and the DNS cache on each node."""
 NODE_LOCAL_DNS = "169.254.20.10/32"
-"""Address of the node-local DNS cache, where pods are configured with it."""
+"""Address of the DNS cache on each node, in clusters that configure pods with it."""
 DNS_PORT = 53
 
 

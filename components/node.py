@@ -145,7 +145,7 @@ class Service(Caller):
     capacity: Rate
     """Requests that one replica serves within its latency objective."""
     startup: Duration = Duration("60s")
-    """Longest time from the start of the process until it answers. A service that loads a model takes longer."""
+    """Longest time from the start of the process until it answers. Raise it for a service that loads a model."""
     connection_pool: Annotated[int, Field(ge=0, le=500)] = 0
     """Database connections of one replica, overflow included. 0 for a service without a database."""
     resident_memory: Bytes | None = None

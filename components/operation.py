@@ -94,7 +94,7 @@ class Call(Declaration):
     retry: Retry | None = None
     """`None`: one attempt, without retries."""
     circuit_breaker: CircuitBreaker | Literal["off"] | None = None
-    """`None`: a breaker that stays open for the time that the callee takes to restart."""
+    """`None`: a breaker that stays open for the time that the callee takes to restart. `"off"`: no breaker."""
     bulkhead: Bulkhead | None = None
     model_use: ModelUse | None = None
     """Size of the model call that the callee makes for this call, if it differs from the route's."""
@@ -122,7 +122,7 @@ class Call(Declaration):
 
     @property
     def max_attempts(self) -> int:
-        """Number of attempts, retries included."""
+        """Maximum number of attempts, retries included."""
         return self.retry.max_attempts if self.retry else 1
 
 
@@ -146,7 +146,7 @@ class HttpRoute(ClosedModel):
     path: Annotated[str, TextPattern(r"^(/[a-z0-9-]+)+$", "/v1/search", 100)]
     method: Literal["GET", "POST"]
     public: bool = False
-    """True: callers need no token. The limits then count by address instead of by tenant."""
+    """True: callers need no token. The limits then count by the client's address instead of by tenant."""
     max_body: Bytes = Bytes("16Ki")
     """Largest body of a request. The gateway keeps bodies of up to 16 KiB in memory, and larger ones on its disk."""
 
@@ -207,7 +207,10 @@ class Operation(Declaration):
                 yield f"{title} is started by {saga.started_by}, which the operation does not consume"
         for older, newer in zip_longest(self.retired_sagas, self.sagas[1:]):
             if newer is None or (older.name, older.version < newer.version) != (newer.name, True):
-                yield f"retired saga {older.name} version {older.version} has no newer version"
+                yield (
+                    f"retired saga {older.name} version {older.version} must come before a newer version of the same "
+                    "saga"
+                )
 
     @property
     def calls(self) -> tuple[Call, ...]:

@@ -78,7 +78,7 @@ class Workload(ABC):
     services: Mapping[str, ServiceSpec] = field(default_factory=dict)
     """Services by name."""
     address: Mapping[str, str] | None = None
-    """The label by which others select the pods. `None` means the name label."""
+    """The label by which Services and network policies select the pods. `None` means the name label."""
     account: str | None = None
     """Name of a shared service account. `None` means an account for this workload alone."""
     rights: Sequence[Resource] = ()
@@ -90,7 +90,7 @@ class Workload(ABC):
     priority: Priority | None = None
     """Priority of the pods. `None` means the server's priority."""
     quorum: bool = False
-    """True: never two pods on one host, because the loss of two pods at once would break the quorum."""
+    """True: never two pods on one host, because losing two pods together would break the quorum."""
     writes: Sequence[Write] = ()
     """The largest sizes of the data on the volumes at one time, apart from `/tmp`."""
     start_work: StartWork | None = None
@@ -107,7 +107,7 @@ class Workload(ABC):
 
     @property
     def selector(self) -> dict[str, str]:
-        """The label by which others select the pods."""
+        """The label by which Services and network policies select the pods."""
         return dict(self.address or self.own_label)
 
     @property

@@ -106,7 +106,7 @@ class HostPath(Volume):
 
     @override
     def document(self, name: str) -> KubernetesVolume:
-        """A `hostPath`. Kubelet creates the directory if it is missing and writable."""
+        """A `hostPath`. For a writable volume, kubelet creates a missing directory."""
         kind = "Directory" if self.read_only else "DirectoryOrCreate"
         return {"name": name, "hostPath": {"path": self.path, "type": kind}}
 

@@ -70,7 +70,7 @@ class StatefulSet(Workload):
     A separate claim can grow; the claim template of a StatefulSet is immutable and keeps its first size. Deleting the
     StatefulSet keeps the volumes, so that nobody deletes data by accident.
 
-    All pods start at once, because no member of a quorum is ready before it has found the others. An update still
+    All pods start together, because no member of a quorum is ready before it has found the others. An update still
     replaces one pod at a time, and waits until the new pod is ready. With `OrderedReady` a bad revision would block its
     own rollback: Kubernetes waits until the broken pod is ready (kubernetes#67250).
     """
@@ -188,7 +188,7 @@ class Job(_Batch):
 class CronJob(_Batch):
     """Runs on a schedule, with up to three attempts.
 
-    A suspended CronJob runs only on demand: `kubectl create job --from=cronjob/NAME JOB`.
+    A suspended CronJob runs only on demand, with one attempt: `kubectl create job --from=cronjob/NAME JOB`.
     """
 
     schedule: str = NIGHTLY

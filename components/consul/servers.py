@@ -38,7 +38,7 @@ SERVICES_PATH = "/etc/voice/services"
 RUN_PATH = "/run/consul"
 DATA_PATH = "/consul/data"
 REPLAY_RATE = Bytes("20Mi")
-"""Assumed bytes of its log that a server applies per second."""
+"""Assumed number of bytes of Raft's log that a server applies per second."""
 SHUTDOWN = Duration("60s")
 """Longest time for a server to hand over leadership and leave the cluster."""
 WRITE_SECRETS = f"""\

@@ -191,7 +191,7 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
                 "client_max_body_size": str(max(route.http.max_body.units for route in routes)),
                 "upstream": {"keepalive_timeout": f"{IDLE_TIMEOUT.whole_seconds()}s"},
             },
-            # nginx writes no response to a file: a response that a slow client has not read waits at its service.
+            # nginx writes no response to a file: the service keeps what a slow client has not read yet.
             "http_configuration_snippet": "proxy_max_temp_file_size 0;\n"
             + "".join(f"{name}_temp_path {path};\n" for name, path in paths.items()),
         },
@@ -208,7 +208,7 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
 
 
 def _boundaries(objectives: Iterable[Duration]) -> list[int]:
-    """Boundaries of a histogram that judges the objectives, in milliseconds."""
+    """Boundaries of a histogram, in milliseconds. Each objective is a boundary."""
     return sorted({*LATENCIES, *(objective.units // 1000 for objective in objectives)})
 
 
@@ -249,7 +249,7 @@ def resources(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, A
 
 
 def _issuer() -> dict[str, Any]:
-    """The consumer that verifies tokens. Only the issuing service holds the signing key."""
+    """The consumer with the public key that verifies tokens. Only the issuing service holds the signing key."""
     return {"key": ISSUER, "algorithm": "RS256", "public_key": environment_reference("JWT_PUBLIC_KEY")}
 
 
@@ -344,7 +344,7 @@ def _limits(entrance: Entrance, route: GatewayRoute, bucket: TokenBucket) -> Ite
 
 
 def _concurrency(most: int) -> dict[str, Any]:
-    """Admit at most `most` requests at once, because the disk has room for that many bodies.
+    """Admit at most `most` simultaneous requests, because the disk has room for that many bodies.
 
     The plugin refuses further requests before it reads their bodies.
     """

@@ -125,7 +125,7 @@ def _bounded_route(bound: AttemptTimeout) -> HttpRoute:
 
 
 def _outlier_detection(breaker: CircuitBreaker) -> OutlierDetection:
-    """Each endpoint has its own breaker. If all are open the caller fails at once, as the model declares."""
+    """Each endpoint has its own breaker. While all are open, calls fail immediately, as the model declares."""
     return {
         "consecutive5xxErrors": breaker.consecutive_failures or 0,
         "baseEjectionTime": f"{breaker.break_duration.whole_seconds()}s",

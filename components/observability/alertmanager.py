@@ -118,7 +118,7 @@ class Alertmanager(Server):
             if route.receiver not in known:
                 yield f"routes[{index}]: receiver {route.receiver} is not declared; {accepted}"
             if route.team is None and route.severity is None:
-                yield f"routes[{index}]: matches every alert, so no later route receives an alert"
+                yield f"routes[{index}]: matches every alert; expected a team, a severity, or both"
         for receiver in self.receivers:
             if WEBHOOK_KEY not in receiver.secret.keys:
                 yield f"receivers.{receiver.name}: its secret has no key {WEBHOOK_KEY}"

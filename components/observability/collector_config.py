@@ -55,7 +55,8 @@ TEXT_OF_SPANS = ("span.name", "span.status.message")
 LARGEST_MESSAGE = 800_000
 LARGEST_ATTRIBUTE = 16_384
 LONGEST_NAME = 400
-"""Characters of an attribute's name, at most 1,600 bytes. The Collector drops and counts a longer one."""
+"""Characters of an attribute's name, at most 1,600 bytes. The Collector drops and counts an attribute with a longer
+name."""
 MOST_ATTRIBUTES = 64
 """Limits of a log record: a message of 800,000 bytes, and 64 attributes of 16,384 bytes. With the names and the level
 the largest record has 800,000 + 64 × (1,600 + 16,384) + 16,384 bytes, less than `LARGEST_BATCH_BYTES`. An exporter
@@ -243,8 +244,8 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
             "pipelines": {
                 signal: {
                     "receivers": ["otlp"],
-                    # The limiter comes first: it refuses data above the memory limit before other processors spend time
-                    # on it.
+                    # The limiter comes first: while memory is short, it refuses data before other processors spend time
+                    # on the data.
                     "processors": ["memory_limiter", *made.get(signal, ()), "redaction"],
                     "exporters": [backend.exporter for backend, _ in queued if backend.signal == signal],
                 }
@@ -274,9 +275,9 @@ def _entrance() -> dict[str, Any]:
 
 
 def _memory_limiter(limit: Bytes) -> dict[str, Any]:
-    """A limiter that refuses data above 60 % of the container's memory limit.
+    """A limiter that refuses data while the heap is above 60 % of the container's memory limit.
 
-    Above 80 % (`limit_mib`) it also collects garbage at every check.
+    Above 60 % it also collects garbage, at most every 10 s. Above 80 % (`limit_mib`) it collects at every check.
     """
     mebibytes = limit.units >> 20
     return {"check_interval": "1s", "limit_mib": mebibytes * 8 // 10, "spike_limit_mib": mebibytes * 2 // 10}

@@ -116,7 +116,7 @@ def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
 def _to_service() -> dashboard.DashboardLink:
     """The link from a series to the dashboard of its service, where the service's traces and logs are."""
     url = f"/d/{SERVICE}?var-{SERVICE}=${{__field.labels.job}}&${{__url_time_range}}"
-    return dashboard.DashboardLink("Requests, traces and logs of its service").url(url)
+    return dashboard.DashboardLink("Requests, traces and logs of this service").url(url)
 
 
 def _source(kind: str, uid: str) -> DataSourceRef:

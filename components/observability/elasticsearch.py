@@ -157,7 +157,7 @@ class Elasticsearch(Server):
             yield Write(DATA_VOLUME, share, f"{stream.name}, 1/{self.nodes} of {stream.copies} copies")
             yield Write(DATA_VOLUME, min(share, LARGEST_SEGMENT), f"a segment of {stream.name} that a merge writes")
         yield Write(
-            DATA_VOLUME, Bytes.of_units(heap * 1024**2), "one heap dump: the JVM does not overwrite an existing one"
+            DATA_VOLUME, Bytes.of_units(heap * 1024**2), "one heap dump: the JVM does not overwrite an existing dump"
         )
         yield Write("run", CONFIGURATION, "configuration, keystore and certificates")
         yield Write("logs", CONFIGURATION, "the JVM's crash report; logs go to the console")

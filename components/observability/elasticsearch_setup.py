@@ -53,7 +53,7 @@ class IndexUser(ClosedModel):
     kibana: tuple[str, ...] = ()
     """Privileges in Kibana's default space."""
     reserved: bool = False
-    """True for a user that Elasticsearch creates itself. The request sets only its password."""
+    """True for a user that Elasticsearch creates itself. The request sets only the user's password."""
 
 
 def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[Request]:
@@ -88,7 +88,7 @@ def _lifecycle(stream: Stream) -> dict[str, Any]:
 
 
 def _settings(stream: Stream) -> dict[str, Any]:
-    """Settings of the log indices. They go to `logs@custom`, the template that Elasticsearch leaves to its operator."""
+    """Settings of the log indices. They go to `logs@custom`, the template that Elasticsearch leaves to its users."""
     return {
         "index.lifecycle.name": stream.name,
         "index.number_of_shards": 1,

@@ -35,7 +35,7 @@ queued."""
 TAG = "kube."
 RETRY_LIMIT = 60
 """Attempts to send one chunk. They last about an hour: the pause between two attempts is random between 5 seconds and
-`BACKOFF_CAP`, on average half of it (`backoff_full_jitter` in src/flb_scheduler.c)."""
+`BACKOFF_CAP`, on average half of `BACKOFF_CAP` (`backoff_full_jitter` in src/flb_scheduler.c)."""
 BACKOFF_CAP = 120
 """Longest pause between two attempts, in seconds."""
 BATCH_RECORDS = 50_000

@@ -34,7 +34,7 @@ STORE = "traces"
 SHUTDOWN = Duration("30s")
 HOURLY = "17 * * * *"
 MEMORY_SHARE = 0.5
-"""Share of the memory limit for traces. The limiter refuses traces above 60 % of the limit."""
+"""Share of the memory limit for traces. The limiter refuses traces while the heap is above 60 % of the limit."""
 TRACE_SIZE = Bytes("20Ki")
 """Assumed size of one trace in memory: about twenty spans of 1 KiB, as in the longest declared flow."""
 
@@ -55,7 +55,7 @@ class InElasticsearch(ClosedModel):
 
 
 class Jaeger(Server):
-    """Receiver, store and user interface in one process. With Elasticsearch it is stateless and may have replicas."""
+    """Receiver, store and user interface in one process. With Elasticsearch several stateless replicas can run."""
 
     kind: ClassVar[str] = "Jaeger"
     folder: ClassVar[str] = "30-observability"

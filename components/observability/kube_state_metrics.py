@@ -50,7 +50,8 @@ METRICS = (
     "kube_horizontalpodautoscaler_status_current_replicas",
     "kube_horizontalpodautoscaler_status_condition",
 )
-"""The metrics that alerts and dashboards read. Without this list the program exports every metric of its resources."""
+"""The metrics that alerts and dashboards read. Without this list the program exports every metric of the watched
+resources."""
 
 
 class KubeStateMetrics(Server):

@@ -49,7 +49,7 @@ LARGEST_BLOCK = 0.1
 REPLAY_RATE = Bytes("20Mi")
 """Assumed bytes per second of the replay: one core decodes the log and builds the head's index."""
 LOCAL_SERIES = 20_000
-"""Room for series that arrive over OTLP and remote write, and for recorded series: as many as ten services expose."""
+"""Room for series that arrive over OTLP and remote write, and for recorded series: ten times the default of a pod."""
 
 
 class Prometheus(Server):
@@ -113,7 +113,7 @@ class Prometheus(Server):
 
     @property
     def _log(self) -> Bytes:
-        """The write-ahead log: samples of the head, which is cut into a block when it is three hours long."""
+        """Largest size of the write-ahead log, which holds the samples of the head (`HEAD_SECONDS`)."""
         return Bytes.of_units(round(self.samples_per_second * HEAD_SECONDS * LOGGED_SAMPLE_BYTES))
 
     def _writes(self) -> tuple[Write, ...]:

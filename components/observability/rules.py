@@ -47,7 +47,7 @@ class Alert(ClosedModel):
     name: Annotated[str, TextPattern(r"^([A-Z][a-z]+)+$", "TargetDown", 40)]
     expression: str
     lasting: Duration = NOW
-    """How long the condition must hold (`for`)."""
+    """Time for which the condition must hold (`for`)."""
     severity: Severity | None = None
     team: Name | None = None
     summary: Text

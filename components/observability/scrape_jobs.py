@@ -41,7 +41,7 @@ class ScrapeTarget(ClosedModel):
     label: str = NAME_LABEL
     """The label that carries the server's name."""
     pods: Annotated[int, Field(ge=1)]
-    """Largest number of pods at once."""
+    """Largest number of pods at the same time."""
     scrape: Scrape
 
     def job(self, prober: str) -> dict[str, Any]:

@@ -59,8 +59,9 @@ POOLER = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "128Mi"))
 class PostgresqlCluster(Component):
     """A replicated cluster.
 
-    The loss of one instance loses no acknowledged write, because two disks hold a write before the acknowledgement. If
-    only the primary is left, writes wait. A failover takes the operator about 30 s, in which clients see errors.
+    The loss of one instance loses no acknowledged write, because two disks hold a write before the acknowledgement.
+    While the primary has no replica, writes wait. A failover takes the operator about 30 s, in which clients see
+    errors.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -81,7 +82,7 @@ class PostgresqlCluster(Component):
     sizing: Sizing
     storage: Bytes
     storage_class: Name | None = None
-    """Class of its volumes; `None` is the default of the Kubernetes cluster."""
+    """Class of the volumes; `None` is the default of the Kubernetes cluster."""
     limits: ServerLimits
     databases: tuple[ServiceDatabase, ...]
     poolers: int

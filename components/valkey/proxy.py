@@ -7,7 +7,7 @@ from components.valkey.server import PORT
 
 
 def proxy_configuration(members: Members) -> str:
-    """HAProxy's configuration. HAProxy asks each server for its role, with a user that has no other right.
+    """HAProxy's configuration. HAProxy logs in as the user `health`, and asks each server for its role.
 
     HAProxy starts without DNS, and keeps the last known addresses while DNS is down: `init-addr` and the `hold` times.
     Its resolver knows no search domains, so servers have their full names. After a change of role HAProxy checks more

@@ -94,7 +94,7 @@ class ReplicatedValkey(Server):
     @override
     def conflicts(self) -> Iterator[str]:
         if self.sentinels < 3 or self.sentinels % 2 == 0:
-            yield f"sentinels is {self.sentinels}: expected an odd number from 3, so that a majority outlives a loss"
+            yield f"sentinels is {self.sentinels}: expected an odd number, at least 3: a majority must survive a loss"
         if not self.sentinels // 2 < self.quorum <= self.sentinels:
             yield (
                 f"quorum is {self.quorum}: expected {self.sentinels // 2 + 1} to {self.sentinels}, "

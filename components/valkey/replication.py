@@ -1,6 +1,6 @@
 """Scripts and configuration of a replicated Valkey: find the primary, start a server, stop a server.
 
-The cache is only in memory. A primary that restarted at once would be empty, and its replicas would copy the empty
+The cache is only in memory. A primary that restarted immediately would be empty, and its replicas would copy the empty
 data. So if the Sentinels regard a starting server as the primary, the server waits until they have chosen another
 primary. Before a primary stops, it hands over to a replica.
 """

@@ -13,12 +13,12 @@ from voice_policies.policy import Policy
 
 
 class Bulkhead(Policy):
-    """A bound on calls in flight at once, with a short queue before it."""
+    """A bound on concurrent calls, with a short queue for the calls that wait."""
 
     max_concurrent: Annotated[int, Field(ge=1, le=100_000)]
-    """Calls in flight at once in this process."""
+    """Maximum number of concurrent calls in this process."""
     max_queue: Annotated[int, Field(ge=0, le=100_000)] = 0
-    """Calls that may wait for a slot; 0 refuses at once."""
+    """Maximum number of calls that wait for a slot. With 0 no call waits: a call without a slot is refused."""
     queue_timeout: Duration = Duration("0s")
     """Longest wait for a slot."""
 

@@ -45,7 +45,7 @@ Enforcer = Literal["runtime", "grpc", "gateway", "mesh", "driver"]
 
 
 class EnforcedBy(Policy):
-    """The layer that enforces each policy of a call; `None` exactly where the call has no such policy."""
+    """The layer that enforces each policy of a call. `None` for a retry, breaker or bulkhead that the call lacks."""
 
     timeout: Enforcer
     """The layer that bounds the whole call, and each attempt unless `attempt_timeout` names another layer."""
@@ -88,7 +88,7 @@ class OutboundCall(Policy):
 
     @property
     def max_attempts(self) -> int:
-        """Number of attempts, retries included."""
+        """Maximum number of attempts, retries included."""
         return self.retry.max_attempts if self.retry else 1
 
     @override
@@ -204,7 +204,10 @@ class PolicyBundle(Policy):
                 if call is None or call.protocol != "redis":
                     yield f"{where}, which is not a call to Redis"
                 elif call.enforced_by.timeout != "runtime":
-                    yield f"{where}, and the runtime does not enforce its timeout: a check could wait forever"
+                    yield (
+                        f"{where}, whose timeout the runtime does not enforce, so a check could wait forever: "
+                        "set enforced_by.timeout of that call to runtime"
+                    )
 
     def _saga_conflicts(self) -> Iterator[str]:
         calls = {call.name: call for call in self.outbound}

@@ -216,7 +216,7 @@ class Ratio(Text, float):
 
     @property
     def fraction(self) -> Fraction:
-        """The exact fraction. 15 % of 100 is 15, but 100 times the float of 15 % is a little less."""
+        """The exact fraction. 29 % of 100 is 29, but `0.29 * 100` with floats is a little less."""
         return Fraction(float.__repr__(self))
 
     def __str__(self) -> str:

@@ -37,7 +37,7 @@ class ModelPrice(Policy):
     """The price list or contract."""
 
     def micro_usd(self, input_units: int, output_tokens: int) -> int:
-        """The cost of one attempt in micro-USD, rounded to the nearest."""
+        """The cost of one attempt, rounded to whole micro-USD."""
         return round(self.input * input_units + self.output * output_tokens)
 
 

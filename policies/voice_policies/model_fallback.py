@@ -17,8 +17,8 @@ class ModelFallback(Policy):
     """
 
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
-    """Number of attempts: the first attempt and every fallback."""
+    """Maximum number of attempts: the first attempt and every fallback."""
     distinct: bool = True
     """True if no candidate is attempted twice in one call."""
     backoff: Duration = Duration("50ms")
-    """Longest wait before the next attempt, with full jitter. It spreads the calls that leave a failing provider."""
+    """Longest wait before the next attempt. Full jitter spreads the calls that leave a failing provider."""

@@ -11,7 +11,7 @@ class ModelHedge(Policy):
     """If no answer has come after `delay`, the next candidate is asked as well. The first answer wins.
 
     The runtime cancels the other request, and waits until its connection is closed. Both requests count as attempts of
-    `ModelFallback`, and each takes tokens from its budgets.
+    `ModelFallback`. Each reserves tokens in the budgets of the route and of its candidate.
     """
 
     delay: PositiveDuration

@@ -22,7 +22,7 @@ from voice_policies.stream_latency import StreamLatency
 from voice_policies.stream_timeout import StreamTimeout
 
 HEDGED: frozenset[Capability] = frozenset({"embeddings", "reranking"})
-"""Capabilities whose answers are small and equal, so that a second request wastes little."""
+"""Capabilities whose answers are small and repeatable, so that a second request wastes little."""
 LatencyClass = Literal["interactive", "batch", "reasoning"]
 """`interactive`: a user waits for the first token. `batch`: nobody waits. `reasoning`: the model thinks first."""
 

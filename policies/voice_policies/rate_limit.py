@@ -20,13 +20,13 @@ LONGEST_RECOVERY = 300
 
 
 class TokenBucket(Policy):
-    """Admits at `rate` on average and up to `burst` at once (GCRA)."""
+    """Admits requests at `rate` on average, and up to `burst` requests together (GCRA)."""
 
     algorithm: Literal["token_bucket"] = "token_bucket"
     rate: Rate
     """Sustained admissions."""
     burst: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Admissions at once after idling. The limiter always refuses a request that costs more."""
+    """Admissions together after idling. The limiter always refuses a request that costs more than `burst`."""
 
     @property
     def capacity(self) -> int:
@@ -34,7 +34,7 @@ class TokenBucket(Policy):
         return self.burst
 
     def share(self, share: Ratio) -> TokenBucket:
-        """A part of this limit, rounded down, and at least one admission at once."""
+        """A part of this limit, rounded down. `burst` stays at least 1."""
         return TokenBucket(rate=self.rate * share, burst=_share_of(self.burst, share))
 
 
@@ -53,7 +53,7 @@ class SlidingWindow(Policy):
         return self.limit
 
     def share(self, share: Ratio) -> SlidingWindow:
-        """A part of this limit, rounded down, and at least one admission."""
+        """A part of this limit, rounded down. `limit` stays at least 1."""
         return SlidingWindow(limit=_share_of(self.limit, share), window=self.window)
 
 
@@ -72,7 +72,7 @@ class Adaptive(Policy):
     max_rate: Rate
     """The rate never rises above this; also the rate at the start."""
     burst: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Admissions at once after idling."""
+    """Admissions together after idling."""
     error_ratio: Ratio = Ratio("5%")
     """Share of failed requests above which the rate falls."""
     latency: Duration | None = None
@@ -122,11 +122,11 @@ class RateLimit(Policy):
 
     limit: Annotated[TokenBucket | SlidingWindow | Adaptive, Field(discriminator="algorithm")]
     key: Literal["none", "tenant", "user", "api_key"] = "none"
-    """The key of the counters: each tenant or user has its own; `none` is one counter for all requests."""
+    """The key of the counters: each tenant, user or API key has a counter; `none` is one counter for all requests."""
     scope: Literal["local", "distributed"] = "local"
     """`local`: each replica counts for itself. `distributed`: all replicas share one count in Redis."""
     max_wait: Duration = Duration("0s")
-    """Longest wait of a request for its admission; 0s refuses at once."""
+    """Longest wait of a request for its admission; 0s refuses without a wait."""
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     """Maximum number of keys in memory. Unused keys are removed. While all keys are in use, further keys share one
     count."""

@@ -57,7 +57,7 @@ class Retry(Policy):
 
     @property
     def max_attempts(self) -> int:
-        """Number of attempts: the first attempt and every retry."""
+        """Maximum number of attempts: the first attempt and every retry."""
         return self.max_retries + 1
 
     def longest_wait(self) -> Duration:

@@ -31,12 +31,12 @@ BEYOND_DEV = (
     _accepted(
         "A03",
         "voice-data/events: replicas",
-        "events wait in the outbox while the only replica restarts; its error budget is 43 minutes a month",
+        "events wait in the outbox while the only replica restarts; the error budget is 43 minutes a month",
     ),
     _accepted(
         "C05",
         "knowledge-service.search → retrieval-service.search",
-        "the mesh ejects single pods, so the second attempt goes to another pod if one is left",
+        "the mesh ejects single pods, so the second attempt goes to another pod, if there is one",
     ),
 )
 IN_PROD = (

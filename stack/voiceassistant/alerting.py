@@ -36,7 +36,7 @@ WATCHING = {site.OBSERVABILITY, site.NODE_AGENTS}
 _REQUESTS, _SLOW = "voice_operation_requests_total", "voice_operation_slow_requests_total"
 _STATUS, _LATENCY, _FIRST_BYTE = "apisix_http_status", "apisix_http_latency", "apisix_http_first_byte_latency"
 UPSTREAM = 'type="upstream"'
-"""The time of the service alone: a client that uploads or reads slowly is not the service's fault."""
+"""Matcher for the time that the service alone takes: a client that uploads or reads slowly is not its fault."""
 
 
 def rule_groups(

@@ -137,7 +137,7 @@ OBJECTIVE_ALERTS = (
     *ROUTE_RATE_LIMITED.alerts(
         "RouteLimiting",
         f"{_ROUTE} refuses {_SHARE} of its requests because of a rate limit",
-        "Find the tenant in the gateway's log. Ask it to send less, or raise the route's limit in the catalogue",
+        "Find the clients with status 429 in the gateway's log. Ask them to send less, or raise the route's limit",
     ),
     Alert(
         name="GatewayUncounted",

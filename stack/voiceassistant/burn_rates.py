@@ -147,7 +147,7 @@ class Indicator(ClosedModel):
                 expression=" or ".join(map(self._burning, SLOW)),
                 lasting=Duration("1h"),
                 severity="warning",
-                summary=f"{summary}: the error budget of {BUDGET_DAYS} days will not last",
+                summary=f"{summary}: at this rate the error budget lasts less than its {BUDGET_DAYS} days",
                 action=action,
             ),
         )

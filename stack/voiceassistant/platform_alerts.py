@@ -28,7 +28,8 @@ PLATFORM_ALERTS = (
         "increase(kube_pod_container_status_restarts_total[1h]) > 3"
         " or increase(kube_pod_init_container_status_restarts_total[1h]) > 3",
         "0s",
-        "{{ $labels.namespace }}/{{ $labels.pod }}: {{ $labels.container }} restarted {{ $value | humanize }} times",
+        "{{ $labels.namespace }}/{{ $labels.pod }}: {{ $labels.container }} restarted {{ $value | humanize }} times"
+        " in an hour",
         "`kubectl describe pod` shows the last state: out of memory, a failed probe, or an error (see the log)",
     ),
     _platform(
@@ -56,7 +57,7 @@ PLATFORM_ALERTS = (
         " or 2 * kube_statefulset_status_replicas_ready <= kube_statefulset_replicas + 1"
         " and kube_statefulset_replicas > 1",
         "10m",
-        "{{ $labels.namespace }}/{{ $labels.deployment }}{{ $labels.statefulset }}: the loss of one more pod stops it",
+        "{{ $labels.namespace }}/{{ $labels.deployment }}{{ $labels.statefulset }} stops if it loses one more pod",
         "`kubectl get pods` shows the missing pod. Delay rollouts and drains of nodes until this pod is back",
     ),
     _platform(
@@ -65,7 +66,7 @@ PLATFORM_ALERTS = (
         'kube_node_status_condition{condition="Ready",status="true"} == 0',
         "5m",
         "Node {{ $labels.node }} is not ready: its pods move to other nodes after five minutes",
-        "`kubectl describe node` says why. If the machine is gone, delete the Node to free its volumes",
+        "`kubectl describe node` says why. If the machine no longer exists, delete the Node to free its volumes",
     ),
     _platform(
         "NodeUnderPressure",
@@ -94,7 +95,7 @@ PLATFORM_ALERTS = (
     _platform(
         "ScheduledJobOverdue",
         "warning",
-        # The age of a job that has never succeeded counts from its creation. A suspended job waits for an operator.
+        # The age of a job that has never succeeded counts from its creation. A person starts a suspended job.
         "time() - (kube_cronjob_status_last_successful_time or kube_cronjob_created) > 2 * 86400"
         " unless on (namespace, cronjob) kube_cronjob_spec_suspend == 1",
         "1h",

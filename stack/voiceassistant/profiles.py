@@ -1,7 +1,7 @@
 """VoiceAssistant's profiles: sizes of servers, retention of telemetry, required and refused settings.
 
 dev fits a laptop: one replica of everything and a fraction of the CPU and memory requests. staging is prod at half the
-size. prod follows the catalogue, with N+1 replicas everywhere.
+size. prod follows the catalogue, with N+1 replicas of each server that can have several.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ _STAGING_SERVERS = {
 }
 
 # Each quota has room for every workload at its maximum with one surge pod (rule D02), and for pods that are still
-# stopping (rule H03), because Kubernetes counts a pod until it is gone.
+# stopping (rule H03), because Kubernetes counts a pod until it has ended.
 _DEV_QUOTAS = {
     site.DATA: _quota(("2", "10"), ("5Gi", "20Gi"), 24),
     site.OBSERVABILITY: _quota(("2", "24"), ("8Gi", "40Gi"), 24),

@@ -3,8 +3,8 @@
 The metric names come from the exporters' sources, read on 2026-11-30: CloudNativePG 1.30 `config/manager/
 default-monitoring.yaml`, `pkg/management/postgres/webserver/metricserver/pg_collector.go` and
 `pkg/management/pgbouncer/metricsserver/pools.go`; plugin-barman-cloud 0.16 `web/docs/observability.md`; redis_exporter
-`exporter/exporter.go`; elasticsearch_exporter `collector/{cluster_health,nodes}.go`. A test reads Consul's from a
-running Consul.
+`exporter/exporter.go`; elasticsearch_exporter `collector/{cluster_health,nodes}.go`. A test reads Consul's metric
+names from a running Consul.
 """
 
 from __future__ import annotations

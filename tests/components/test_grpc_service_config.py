@@ -119,7 +119,7 @@ def test_the_channel_has_the_strictest_budget_of_its_calls() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"max_retries": 5}, "gRPC makes 5 attempts at most, not 6: lower max_retries"),
+        ({"max_retries": 5}, "gRPC makes 5 attempts at most, not 6: lower max_retries to 4"),
         ({"base_delay": Duration("0s")}, "gRPC always waits before a retry: set base_delay above 0s"),
         ({"budget": RetryBudget(reserve=500)}, "a reserve of at most 499"),
         ({"budget": RetryBudget(ratio=Ratio("0.09%"))}, "a ratio of at least 0.1%"),
@@ -147,8 +147,8 @@ def test_one_error_lists_everything_that_grpc_cannot_express() -> None:
     assert fault.accepted.count("; ") == 2
 
 
-@pytest.mark.parametrize(("mesh", "layer"), [(True, "mesh"), (False, None)])
-def test_the_mesh_enforces_the_attempt_timeout_of_a_repeated_call(mesh: bool, layer: str | None) -> None:
+@pytest.mark.parametrize(("mesh", "layer"), [(True, "mesh"), (False, None)], ids=["mesh", "no-mesh"])
+def test_only_a_mesh_enforces_the_attempt_timeout_of_a_repeated_call(mesh: bool, layer: str | None) -> None:
     small = go_platform(stage(hard("callee-b.answer-all", "idempotent", retry=ONCE)))
     environment = real_environment("prod" if mesh else "dev")
     (call,) = policy_bundle(small.graph, next(iter(small.graph.services)), environment).outbound
@@ -175,6 +175,6 @@ def test_a_duration_is_written_without_rounding(microseconds: int) -> None:
     assert Duration(text) == duration
 
 
-def test_the_documented_client_is_the_tested_one() -> None:
+def test_the_client_in_the_documentation_is_the_tested_client() -> None:
     documented = (ROOT / "docs/go.md").read_text().partition("```go\n")[2].partition("```")[0]
     assert documented == (ROOT / "tests/go/dial.go").read_text()

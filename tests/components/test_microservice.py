@@ -41,11 +41,11 @@ def test_the_deployment_has_a_fixed_count_and_the_autoscaler_a_range() -> None:
     assert "replicas" not in changed()["Deployment"][0]["spec"]
 
 
-def test_one_replica_gets_no_budget_that_would_block_every_drain() -> None:
+def test_a_single_replica_has_no_disruption_budget() -> None:
     assert "PodDisruptionBudget" not in changed(replicas=Replicas(min=1, max=1))
 
 
-def test_grpc_is_headless_so_that_clients_balance_calls() -> None:
+def test_the_grpc_service_is_headless_so_that_clients_balance_calls() -> None:
     grpc = next(service for service in changed()["Service"] if service["metadata"]["name"] == "orders-grpc")
     assert grpc["spec"]["clusterIP"] == "None"
 

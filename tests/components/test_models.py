@@ -39,7 +39,7 @@ def test_addresses_keys_and_latency_come_from_providers_and_candidates() -> None
         ),
         (models(ONE, deployment("two-fast", "one")), "provider two serves no route"),
         (models(route_policy={"budgets": ("minute",)}), "generate: budget minute is not declared"),
-        (models(deployments=(ONE,)), "generate: candidate two-fast is no deployment"),
+        (models(deployments=(ONE,)), "generate: candidate two-fast is not a declared deployment"),
         (
             ModelDependency.of(
                 "llm",

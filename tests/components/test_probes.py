@@ -16,6 +16,7 @@ TIMES = {"periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3}
         (Probe.tcp("tcp"), {"tcpSocket": {"port": "tcp"}}),
         (Probe.exec("pg_isready", "-h", "127.0.0.1"), {"exec": {"command": ["pg_isready", "-h", "127.0.0.1"]}}),
     ],
+    ids=["http", "tcp", "exec"],
 )
 def test_each_constructor_makes_one_action_with_the_default_times_of_kubernetes(
     probe: Probe, action: dict[str, object]
@@ -34,6 +35,7 @@ def test_a_timeout_as_long_as_the_period_is_refused() -> None:
         Probes.http("/live", "/ready", startup=Duration("5m")),
         Probes.tcp(readiness=Probe.http("/ready"), startup=Duration("5m")),
     ],
+    ids=["http", "tcp"],
 )
 def test_the_startup_probe_allows_the_declared_time(probes: Probes) -> None:
     assert probes.startup.period.seconds * probes.startup.failures == 300

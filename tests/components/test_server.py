@@ -43,7 +43,7 @@ def test_a_service_picks_the_pods_of_its_workload() -> None:
     assert found["spec"]["selector"] == {"app.kubernetes.io/name": "store"}
 
 
-@pytest.mark.parametrize("user", [10001, ROOT])
+@pytest.mark.parametrize("user", [10001, ROOT], ids=["own-user", "root"])
 def test_every_container_is_hardened(user: int) -> None:
     pod = pod_of(store(init=Container(name="prepare"), user=user))
     assert pod["automountServiceAccountToken"] is pod["enableServiceLinks"] is False
@@ -57,7 +57,7 @@ def test_every_container_is_hardened(user: int) -> None:
         assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]  # noqa: S108 - a path in the container
 
 
-def test_only_the_links_of_its_own_pods_are_in_its_network_policy() -> None:
+def test_the_network_policy_of_a_server_has_only_the_links_of_its_pods() -> None:
     reader, namesake = peer("shop", "orders"), Peer(namespace="elsewhere", name="store", ports=(1,))
     links = Links([Link(reader, Peer(namespace="stores", name="store", ports=(6379,))), Link(reader, namesake)])
     (policy,) = rendered(store(), links=links)["NetworkPolicy"]
@@ -112,7 +112,7 @@ def test_configuration_is_mounted_read_only_and_a_scratch_volume_is_writable() -
     ]
 
 
-def test_rights_bring_a_short_lived_token() -> None:
+def test_a_workload_with_rights_gets_a_short_lived_token() -> None:
     rights = tuple(pod_reader(server().metadata(), "shop"))
     found = rendered(store(rights=rights))
     assert [role["metadata"]["namespace"] for role in found["Role"]] == ["shop"]
@@ -123,7 +123,7 @@ def test_rights_bring_a_short_lived_token() -> None:
     assert mount["readOnly"]
 
 
-def test_without_rights_there_is_no_token() -> None:
+def test_a_workload_without_rights_gets_no_token() -> None:
     assert "Role" not in rendered(store())
     assert [volume["name"] for volume in pod_of(store())["volumes"]] == ["tmp"]
 
@@ -134,7 +134,7 @@ def test_the_grace_period_is_the_sleep_the_shutdown_and_a_margin() -> None:
     assert pod["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 7}}}
 
 
-@pytest.mark.parametrize(("quorum", "rule"), [(True, "required"), (False, "preferred")])
+@pytest.mark.parametrize(("quorum", "rule"), [(True, "required"), (False, "preferred")], ids=["quorum", "no-quorum"])
 def test_only_members_of_a_quorum_must_run_on_different_hosts(quorum: bool, rule: str) -> None:
     affinity = pod_of(store(quorum=quorum))["affinity"]["podAntiAffinity"]
     assert affinity.keys() == {f"{rule}DuringSchedulingIgnoredDuringExecution"}

@@ -77,13 +77,13 @@ def test_a_job_has_the_lowest_priority_and_a_workload_has_its_servers_priority()
     assert names == ["voice-standard", "voice-batch"]
 
 
-@pytest.mark.parametrize(("count", "budgets"), [(1, 0), (2, 1)])
-def test_one_replica_gets_no_budget_that_would_block_every_drain(count: int, budgets: int) -> None:
+@pytest.mark.parametrize(("count", "budgets"), [(1, 0), (2, 1)], ids=["one-replica", "two-replicas"])
+def test_only_several_replicas_have_a_disruption_budget(count: int, budgets: int) -> None:
     for workload in (Deployment(**POD, replicas=Replicas.exactly(count)), store(replicas=count)):
         assert len(rendered(workload).get("PodDisruptionBudget", [])) == budgets
 
 
-def test_a_daemon_set_tolerates_every_taint() -> None:
+def test_a_daemon_set_tolerates_every_taint_and_mounts_directories_of_the_node() -> None:
     volumes = {"logs": HostPath("/var/log"), "state": HostPath("/var/lib/store", read_only=False)}
     (found,) = rendered(DaemonSet(**POD, volumes=volumes))["DaemonSet"]
     pod = found["spec"]["template"]["spec"]

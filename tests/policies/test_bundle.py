@@ -149,7 +149,7 @@ def test_an_operation_that_names_an_undeclared_call_is_refused() -> None:
     assert "names outbound call nobody.nothing, which does not exist" in refused(changed)
 
 
-def test_a_saga_step_that_names_an_undeclared_call_or_is_shorter_than_its_call_is_refused() -> None:
+def test_one_message_names_every_contradiction_of_sagas_and_their_calls() -> None:
     changed = document()
     (run,) = (call for call in changed["outbound"] if call["name"] == "model-adapter.generate:plan")
     run["timeout"]["overall"] = "4s"

@@ -37,7 +37,7 @@ def test_errors_of_several_sources_are_joined_with_the_source_of_each_fault() ->
         (1, "expected 'idempotent', 'with_key' or 'never'"),
     ],
 )
-def test_the_most_similar_word_is_suggested(value: object, accepted: str) -> None:
+def test_the_nearest_accepted_word_is_suggested_if_one_is_near(value: object, accepted: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Call.model_validate({"idempotency": value})
     assert [fault.accepted for fault in faults_of(caught.value)] == [accepted]

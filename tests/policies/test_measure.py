@@ -71,7 +71,9 @@ def test_a_text_without_a_unit_is_refused(kind: type[Text]) -> None:
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-@pytest.mark.parametrize("value", [1, 1.5, True, None, [], {}])
+@pytest.mark.parametrize(
+    "value", [1, 1.5, True, None, [], {}], ids=["whole-number", "fraction", "boolean", "null", "list", "mapping"]
+)
 def test_a_value_that_is_not_a_text_is_refused(kind: type[Text], value: object) -> None:
     with pytest.raises(ValidationError, match=re.escape(kind.accepts)):
         TypeAdapter(kind).validate_python(value)
@@ -121,6 +123,6 @@ def test_a_difference_below_zero_is_refused() -> None:
         _ = Duration("1s") - Duration("2s")
 
 
-def test_kubernetes_periods_are_rounded_up() -> None:
+def test_whole_seconds_are_rounded_up() -> None:
     assert Duration("1500ms").whole_seconds() == 2
     assert Duration("0s").whole_seconds() == 0

@@ -219,7 +219,7 @@ def test_the_addresses_of_a_model_call_are_the_addresses_of_its_providers() -> N
         ),
     ],
 )
-def test_contradictory_models_are_refused(kind: type[Policy], values: dict[str, Any], said: str) -> None:
+def test_invalid_or_contradictory_values_are_refused(kind: type[Policy], values: dict[str, Any], said: str) -> None:
     assert said in refused(kind, values)
 
 

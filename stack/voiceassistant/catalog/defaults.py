@@ -37,10 +37,10 @@ def per_user(limit: int, window: str) -> tuple[RateLimit, ...]:
 
 
 def following_health(max_rate: str) -> tuple[RateLimit, ...]:
-    """A limit in each replica. It falls while the provider fails, and recovers within 30 s after the provider.
+    """A limit in each replica. It falls while the provider fails.
 
-    The limit grows by a tenth of `max_rate` each second. At the lowest rate, 5/s, it grows only every 2 s, because each
-    change needs ten calls (`minimum_throughput`).
+    The limit recovers within 30 s once the provider works again. It grows by a tenth of `max_rate` each second. At the
+    lowest rate, 5/s, it grows only every 2 s, because each change needs ten calls (`minimum_throughput`).
     """
     rate = Rate(max_rate)
     increase = Rate(f"{rate.count // 10}/s")

@@ -88,7 +88,7 @@ AGENT = Service(
     operations=(
         operation(
             "run",
-            # A plan is short. If the question needs no tool, this call streams the answer at once. Its timeout is half
+            # A plan is short. If the question needs no tool, this call streams the whole answer. Its timeout is half
             # of the 3 s that a model call may take: room for 700 ms until the first token at each of two providers.
             stage(
                 hard(

@@ -31,7 +31,7 @@ _CAPACITY = Row(
         ),
         metrics(
             "Pods that wait",
-            "Pods without a node.",
+            "Pods in the phase Pending: they wait for a node, a volume or an image.",
             {"{{namespace}}": 'sum by (namespace) (kube_pod_status_phase{phase="Pending"})'},
             red_from=1,
         ),
@@ -68,7 +68,7 @@ def _total(graph: CallGraph, price: Prices) -> Panel:
     parts = " + ".join(f"({_monthly(each, price)} or vector(0))" for each in graph.services)
     return metrics(
         "Application tier, a month",
-        f"Price of the CPU and memory that all running replicas request ({price.source}). Red from the budget.",
+        f"Price of the CPU and memory that all running replicas request ({price.source}). Red above the budget.",
         {"a month": parts},
         "currencyUSD",
         shows="gauge",

@@ -71,7 +71,7 @@ _CANDIDATES = Row(
             "reqps",
         ),
         metrics(
-            "Resting",
+            "Candidates in cooldown",
             "Pods in which a candidate is in cooldown, by reason.",
             {"{{candidate}}: {{reason}}": "sum by (candidate, reason) (voice_model_cooldown)"},
             red_from=1,

@@ -20,11 +20,16 @@ _SAGAS = Row(
         ),
         metrics(
             "Transitions",
-            "Entries in the journal.",
+            "Entries written to the journal, by kind.",
             {"{{saga}}: {{kind}}": rate("voice_saga_transitions_total", "saga, kind")},
             "reqps",
         ),
-        metrics("Failed steps", "Share of executions.", {LEGEND: ratio(_FAILED, _EXECUTIONS)}, "percentunit"),
+        metrics(
+            "Failed steps",
+            "Share of the executions of a step that failed.",
+            {LEGEND: ratio(_FAILED, _EXECUTIONS)},
+            "percentunit",
+        ),
         metrics(
             "Time of a step",
             "Mean time of an execution with its retries.",
@@ -33,7 +38,7 @@ _SAGAS = Row(
         ),
         metrics(
             "Lost leases",
-            "Sagas that another worker took over while this one still ran them.",
+            "Sagas that a second worker took over while the first worker still ran them.",
             {"{{job}}": rate("voice_saga_leases_lost_total", "job")},
             "reqps",
         ),

@@ -20,7 +20,9 @@ _BETWEEN_SERVICES = Row(
     title="Between services (from the spans of sampled traces)",
     panels=(
         metrics("Requests", "Sampled requests, by caller and callee.", {LEGEND: _SAMPLED}, "reqps"),
-        metrics("Failures", "Share of sampled requests.", {LEGEND: ratio(_FAILED, _SAMPLED)}, "percentunit"),
+        metrics(
+            "Failures", "Share of sampled requests that failed.", {LEGEND: ratio(_FAILED, _SAMPLED)}, "percentunit"
+        ),
         metrics(
             "Time at the callee",
             "P95, by caller and callee.",

@@ -85,8 +85,8 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     yield Link(source=ALERTMANAGER, target=ALERTMANAGER.model_copy(update=gossip))
     settings = environment.settings
     if settings.notifications:
-        told = AddressBlock(name="notifications", cidr=settings.notifications.network, ports=(443,))
-        yield Link(source=ALERTMANAGER, target=told)
+        webhooks = AddressBlock(name="notifications", cidr=settings.notifications.network, ports=(443,))
+        yield Link(source=ALERTMANAGER, target=webhooks)
     api = AddressBlock(name="kubernetes-api", cidr=settings.api_server.cidr, ports=(settings.api_server.port,))
     yield Link(source=PROMETHEUS, target=api)
     yield Link(source=STATE, target=api)
@@ -110,7 +110,7 @@ def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterato
 
 
 def _most_pods(graph: CallGraph, environment: Environment, target: Peer) -> int:
-    """The largest number of pods at once, including a rollout's surge."""
+    """The largest number of pods at the same time, including a rollout's surge."""
     node = graph.nodes.get(target.name)
     if isinstance(node, Service) and node.namespace == target.namespace:
         return environment.replicas(node).max + 1
@@ -168,7 +168,7 @@ def _backends(graph: CallGraph, environment: Environment) -> Iterator[Backend]:
 
 def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Prometheus:
     found, probed = tuple(scraped(graph, environment, links)), tuple(probed_hosts(graph, environment))
-    told = _alertmanager(environment, links)
+    replicas = _alertmanager(environment, links).replica_names
     metrics = environment.settings.metrics
     size = environment.server(site.PROMETHEUS)
     return Prometheus(
@@ -186,7 +186,7 @@ def _prometheus(graph: CallGraph, environment: Environment, links: Links) -> Pro
         probed_hosts=probed,
         proxied=tuple(sorted(_proxied(links))),
         prober=f"{_host(BLACKBOX)}:{blackbox_exporter.PORT}",
-        alertmanagers=tuple(f"{name}:{alertmanager.PORT}" for name in told.replica_names),
+        alertmanagers=tuple(f"{name}:{alertmanager.PORT}" for name in replicas),
         groups=rule_groups(graph, found, probed, bundle_digests(graph, environment), mesh=environment.settings.mesh),
         runbook=site.RUNBOOK,
         links=links,
@@ -257,8 +257,8 @@ def _webhook_secret(receiver: str) -> SecretKeys:
 
 
 def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
-    told = [ON_CALL, PLATFORM_TEAM, WATCHDOG, *alerts.TEAM_SERVICES] if environment.settings.notifications else []
-    receivers = tuple(Receiver(name=name, secret=_webhook_secret(name)) for name in told)
+    names = [ON_CALL, PLATFORM_TEAM, WATCHDOG, *alerts.TEAM_SERVICES] if environment.settings.notifications else []
+    receivers = tuple(Receiver(name=name, secret=_webhook_secret(name)) for name in names)
     size = environment.server(ALERTMANAGER.name)
     return Alertmanager(
         name=ALERTMANAGER.name,
@@ -269,8 +269,8 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
         storage=size.volume,
         storage_class=size.storage_class,
         receivers=receivers,
-        routes=tuple(_routes(told)),
-        default=PLATFORM_TEAM if told else alertmanager.NOBODY,
+        routes=tuple(_routes(names)),
+        default=PLATFORM_TEAM if names else alertmanager.NOBODY,
         inhibitions=(
             # If no pod of a job is found, its other alerts mean nothing. A single pod that is down mutes no alert,
             # because it says nothing about the other pods.
@@ -280,9 +280,9 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
     )
 
 
-def _routes(told: list[str]) -> Iterator[AlertRoute]:
+def _routes(receivers: list[str]) -> Iterator[AlertRoute]:
     """Routes: critical alerts to the person on call, and each team's alerts to the team."""
-    for name in told:
+    for name in receivers:
         if name == ON_CALL:
             yield AlertRoute(receiver=name, severity="critical", repeat=Duration("1h"), continue_=True)
         else:

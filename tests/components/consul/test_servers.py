@@ -52,7 +52,7 @@ def rendered(component: Consul, kind: str) -> list[dict[str, Any]]:
     return [dict(resource) for resource in component.resources() if resource["kind"] == kind]
 
 
-@pytest.mark.parametrize("servers", [1, 3])
+@pytest.mark.parametrize("servers", [1, 3], ids=["one-server", "three-servers"])
 def test_the_servers_expect_the_number_of_replicas_and_deny_by_default(servers: int) -> None:
     configuration = json.loads(consul(servers).files["consul.json"])
     assert configuration.keys() == KNOWN

@@ -1,4 +1,4 @@
-"""Runs Envoy with a rendered configuration. Only its addresses and ports are replaced by local ones."""
+"""Runs Envoy with a rendered configuration, but with local addresses and ports."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def validated(files: Files, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def running(files: Files, arguments: list[str], hosts: Mapping[str, int], folder: Path) -> Iterator[Proxy]:
-    """Run Envoy with the `files` and the container's `arguments`. `hosts` maps each host to its port."""
+    """Run Envoy with the `files` and the container's `arguments`. `hosts` maps each host to its local port."""
     proxy = Proxy(folder, hosts)
     bootstrap = json.loads(files[FILE_NAME].replace(ALLOW_LISTS_PATH, str(folder / "allow-lists")))
     proxy.listen_on_loopback(bootstrap["admin"])

@@ -60,7 +60,11 @@ def test_the_gateway_sets_tenant_and_user_of_the_verified_token() -> None:
     assert request.headers == {"x-tenant-id": "acme", "baggage": "tenant.id=acme,user.id=a%2Cb%3Dc%3Bd"}
 
 
-@pytest.mark.parametrize("claims", [{}, {"tenant": ""}, {"tenant": 7}, {"tenant": True}, {"sub": "ann"}, None])
+@pytest.mark.parametrize(
+    "claims",
+    [{}, {"tenant": ""}, {"tenant": 7}, {"tenant": True}, {"sub": "ann"}, None],
+    ids=["no-claims", "empty-tenant", "number", "boolean", "only-a-user", "no-payload"],
+)
 def test_a_token_without_a_tenant_is_refused(claims: dict[str, object] | None) -> None:
     request = Request({}, {})
     status, body = run(SET_VERIFIED_IDENTITY, request, claims)
@@ -68,7 +72,7 @@ def test_a_token_without_a_tenant_is_refused(claims: dict[str, object] | None) -
     assert request.headers == {}
 
 
-@pytest.mark.parametrize("claims", [{}, {"exp": "1"}, {"exp": True}])
+@pytest.mark.parametrize("claims", [{}, {"exp": "1"}, {"exp": True}], ids=["no-expiry", "text", "boolean"])
 def test_a_token_that_never_expires_is_refused(claims: dict[str, object]) -> None:
     request = Request({}, {})
     status, body = run(SET_VERIFIED_IDENTITY, request, {"tenant": "acme", **claims})

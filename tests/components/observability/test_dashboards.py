@@ -80,7 +80,7 @@ def test_a_panel_has_the_kind_thresholds_and_links_that_it_declares() -> None:
     assert len({panel["id"] for panel in panels.values()}) == len(panels)
 
 
-def test_the_sdk_is_imported_when_a_dashboard_is_written_and_not_before() -> None:
+def test_the_import_of_tenant_and_audit_does_not_import_the_sdk() -> None:
     script = (
         "import sys; from stack.voiceassistant import TENANT; import stack.audit; "
         "print('grafana_foundation_sdk' in sys.modules)"

@@ -1,4 +1,6 @@
-"""Elasticsearch's rendered nodes: first start, memory, TLS, disks. The tests run only the init script, no node."""
+"""Elasticsearch's rendered nodes: first start, memory, TLS, disks. The tests run the init script and the readiness
+probe, but no node.
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_a_retired_version_of_another_saga_or_without_a_newer_version_is_refused
     versions: tuple[int, ...], name: str
 ) -> None:
     said = faults(STORE, with_retired(*versions, name=name))
-    assert f"retired saga {name} version {versions[0]} has no newer version" in said
+    assert f"retired saga {name} version {versions[0]} must come before a newer version of the same saga" in said
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -72,8 +72,12 @@ def replicated() -> ReplicatedValkey:
 @pytest.mark.parametrize(
     ("sentinels", "quorum", "sentences"),
     [
-        (2, 2, ["sentinels is 2: expected an odd number from 3"]),
-        (4, 2, ["sentinels is 4: expected an odd number from 3", "quorum is 2: expected 3 to 4, a majority of the 4"]),
+        (2, 2, ["sentinels is 2: expected an odd number, at least 3"]),
+        (
+            4,
+            2,
+            ["sentinels is 4: expected an odd number, at least 3", "quorum is 2: expected 3 to 4, a majority of the 4"],
+        ),
         (3, 1, ["quorum is 1: expected 2 to 3, a majority of the 3 sentinels"]),
         (3, 4, ["quorum is 4: expected 2 to 3, a majority of the 3 sentinels"]),
     ],
