@@ -53,7 +53,7 @@ class DegradedFeature(Policy):
 
 
 class Degradation(Policy):
-    """Three levels. Error ratio and latency over a window decide the level, unless a person sets it."""
+    """Three levels: error ratio and latency over a window decide the level, unless a person sets it."""
 
     partial: DegradationTrigger = DegradationTrigger(enter_error_ratio=Ratio("10%"), exit_error_ratio=Ratio("5%"))
     full: DegradationTrigger = DegradationTrigger(enter_error_ratio=Ratio("30%"), exit_error_ratio=Ratio("15%"))
