@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-u
 # Builds the programs before pytest's two workers start: each worker would build all of them. Exit code 77 means that Go
 # is missing; pytest then skips the tests.
 BUILD_ENGINE = @$(BIN)/python -m tests.cluster.toolchain control-plane operators pulumi pulumi-kubernetes || test $$? = 77
-# Python before 3.13 decodes paths by the locale's encoding, and the C locale has no letters outside ASCII.
+# Python before 3.13 decodes the paths in .pth files by the locale's encoding. The C locale has no letters outside ASCII.
 ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
 endif
@@ -58,11 +58,11 @@ down: $(INSTALLED) ## Remove everything that make up deployed
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and apply every environment to it
 	$(BIN)/pytest -m cluster tests/cluster
 
-engine-test: $(READY) ## Deploy dev by Pulumi's engine, built from Go modules, to the control plane of cluster-test or to CONTEXT=NAME
+engine-test: $(READY) ## Deploy dev with Pulumi's engine, built from Go modules, to the control plane of cluster-test or to CONTEXT=NAME
 	$(BUILD_ENGINE)
 	ENGINE_CONTEXT=$(CONTEXT) $(BIN)/pytest -m engine -rs -n 2 --dist loadfile tests/cluster/engine
 
-engine-faults: $(READY) ## Interrupt updates of the toy tenant by Pulumi's engine, change deployed objects, and switch to other clusters
+engine-faults: $(READY) ## Deploy the toy tenant with Pulumi's engine while the tests interrupt updates, change deployed objects and switch clusters
 	$(BUILD_ENGINE)
 	$(BIN)/pytest -m faults -rs -n 2 --dist loadfile tests/cluster/engine
 
@@ -116,7 +116,7 @@ clean: ## Remove build/ and .venv
 
 $(INSTALLED): requirements.lock pyproject.toml policies/pyproject.toml
 	@echo "Installing into $(VENV) from requirements.lock"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one, as in `make PYTHON=python3.11 render`")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(INSTALL) --require-hashes --compile-bytecode -r requirements.lock

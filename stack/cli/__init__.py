@@ -85,7 +85,7 @@ def _run(arguments: Sequence[str] | None, tenant: Callable[[], Tenant]) -> int:
     if options.run is None:
         parser.print_help()
         return CLEAN
-    # Each command imports its modules only after its arguments are valid, so `--help` answers at once.
+    # Each command imports its modules only after its arguments are valid, so `--help` answers fast.
     from pydantic import ValidationError  # noqa: PLC0415
     from voice_policies import InvalidInputError, faults_of  # noqa: PLC0415
 
@@ -106,7 +106,7 @@ def _tell(message: str) -> None:
 
 
 def _discard_output() -> None:
-    """Discard the buffered output: nobody reads it, and Python would print an error when it flushes at exit."""
+    """Discard the buffered output. Otherwise Python would fail to flush it at exit, and print an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -118,7 +118,9 @@ def _open_closed_streams() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="voice", description="VoiceAssistant's platform: one typed model, many projections.")
+    parser = Parser(
+        prog="voice", description="Render, audit and deploy VoiceAssistant's platform from its typed model."
+    )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (render, check, explain, graph, diff, images, secrets, up, conform, documents):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_to(commands: Commands) -> None:
     """Adds the command."""
     check = add_command(
-        commands, "check", run, "Audit an environment or manifests; exit 1 if a finding is not accepted."
+        commands, "check", run, "Audit an environment or manifests; exit 1 if a finding above info is not accepted."
     )
     subject = check.add_mutually_exclusive_group(required=True)
     subject.add_argument("environment", nargs="?", metavar="ENV", help=ENVIRONMENT)
@@ -32,7 +32,9 @@ def add_to(commands: Commands) -> None:
         help="print one ledger of ENV instead of the audit",
     )
     instead.add_argument(
-        "--solve", action="store_true", help="print the attempts, timeouts and breakers that the T, C and R rules need"
+        "--solve",
+        action="store_true",
+        help="print the attempts, timeouts and breakers with which the T, C and R rules hold",
     )
     check.add_argument("--format", choices=("text", "json", "sarif", "markdown"), default="text")
     add_day(check)

@@ -19,17 +19,17 @@ def add_to(commands: Commands) -> None:
         "--bundle",
         type=path,
         metavar="FILE",
-        help="the service's policy.json, to check the series of operations and soft calls",
+        help="the service's policy.json, to check that each operation and soft call has its metric series",
     )
     conform.add_argument("--grpc", metavar="HOST:PORT", help="address of the gRPC port, to call the health service")
     conform.add_argument(
-        "--logs", type=path, metavar="FILE", help="file with the standard output, to check the log lines"
+        "--logs", type=path, metavar="FILE", help="file with the service's standard output, to check the log lines"
     )
     conform.add_argument(
         "--drain",
         type=int,
         metavar="PID",
-        help="id of the process, to stop the service with SIGTERM after all other checks",
+        help="the service's process id; after all other checks, send SIGTERM and check the drain",
     )
 
 

@@ -17,12 +17,14 @@ def add_to(commands: Commands) -> None:
         diff.add_argument(side.lower(), metavar=side, help=f"{ENVIRONMENT}, a rendered directory, or REVISION:ENV")
     diff.add_argument("--format", choices=("text", "json", "markdown"), default="text")
     diff.add_argument(
-        "--allow-replacement", action="store_true", help="accept that data-bearing resources are replaced or removed"
+        "--allow-replacement",
+        action="store_true",
+        help="accept that data-bearing resources are replaced, removed or shrunk",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the differences, and data at risk on stderr as well."""
+    """Print the differences. If data is at risk, repeat the risks on stderr."""
     from stack.output.difference import compare  # noqa: PLC0415
     from stack.output.difference.report import REPORTS  # noqa: PLC0415
     from stack.output.difference.sides import side_of  # noqa: PLC0415

@@ -26,7 +26,7 @@ def add_to(commands: Commands) -> None:
     )
     explain.add_argument("subject", nargs="?", metavar="RULE|X", help="a rule, such as R01, or the calling service")
     explain.add_argument("callee", nargs="?", metavar="Y", help="the callee; both ends may be SERVICE.OPERATION")
-    help_text = f"{ENVIRONMENT} (default: the first one with a strict profile)"
+    help_text = f"{ENVIRONMENT} (default: the first environment with a strict profile)"
     explain.add_argument("--environment", metavar="ENV", help=help_text)
     explain.add_argument("--format", choices=("text", "json"), default="text")
 

@@ -18,7 +18,7 @@ def add_to(commands: Commands) -> None:
 
 
 def used(options: argparse.Namespace) -> set[str]:
-    """The images of every environment, by tag."""
+    """The image references of every environment, with tags and without digests."""
     from stack.model.environments import environment  # noqa: PLC0415
     from stack.model.image_lock import UNLOCKED, images  # noqa: PLC0415
     from stack.model.platform import Platform  # noqa: PLC0415

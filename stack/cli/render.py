@@ -27,7 +27,7 @@ class Rendered:
     resources: int
     files: int
     findings: int
-    """Findings of the audit that nobody accepts."""
+    """Findings above `info` that nobody accepts."""
     errors: int
     """Findings of severity error or critical that nobody accepts."""
     seconds: float

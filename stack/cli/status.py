@@ -7,4 +7,4 @@ FINDINGS = 1
 BAD_INPUT = 2
 """The command line, settings, catalogue or another input is invalid, or a file cannot be read or written."""
 DATA_AT_RISK = 3
-"""A change would replace or remove a resource that holds data."""
+"""A change would replace, remove or shrink a resource that holds data."""

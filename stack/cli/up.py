@@ -63,7 +63,7 @@ def _workstation(options: argparse.Namespace, platform: Platform) -> Workstation
 
     profile = platform.environment.profile
     if not profile.stand_in_secrets:
-        accepted = "expected an environment whose secrets may be stand-ins; deploy this one as docs/deploy.md says"
+        accepted = "expected an environment whose secrets may be stand-ins, such as dev; for others see docs/deploy.md"
         raise InvalidInputError("voice up", [Fault("ENV", f"has the profile {profile.name}", accepted)])
     return Workstation(options.environment, options.context)
 

@@ -20,11 +20,11 @@ TIMEOUT = 10
 
 
 class ClusterError(Exception):
-    """The cluster gave no answer. The message is `kubectl`'s."""
+    """`kubectl` failed or is missing. If it failed, the message is the last line that it wrote."""
 
 
 class NotFoundError(ClusterError):
-    """The cluster has nothing at that path."""
+    """The API server has no object at the requested path."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,10 @@ METRICS: dict[str, tuple[str, ...]] = {
     "voice_operation_seconds_total": ("operation",),
     "voice_operation_in_flight_requests": ("operation",),
 }
-"""Metric → its labels. Each operation has its series before its first request, because an absent series raises no
+"""Metric → its labels. Each operation has its series before the first request, because an absent series raises no
 alert."""
 FALLBACKS, CALL = "voice_call_fallbacks_total", "name"
-"""The counter of each soft call, and its label. Alerts and the availability of flows read it."""
+"""The counter of fallbacks, and its label for the soft call. Alerts and the availability of flows read this counter."""
 KINDS = ("successful", "failed", "cancelled")
 """Values of `kind` of each operation's requests."""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -103,7 +103,7 @@ def missing_of_bundle(url: str, file: Path) -> Iterator[Missing]:
     for metric, label, name in declared:
         if name not in {labels.get(label) for labels in samples[metric]}:
             part = f"metric {metric}"
-            yield Missing(part, f"has no series of the declared {label} {name}", "one before its first request")
+            yield Missing(part, f"has no series of the declared {label} {name}", "a series before the first request")
 
 
 def missing_over_grpc(address: str) -> Iterator[Missing]:
@@ -123,7 +123,7 @@ def missing_over_grpc(address: str) -> Iterator[Missing]:
             yield Missing("gRPC health", f"answers {error.code().name}", "SERVING from grpc.health.v1.Health/Check")
             return
     if answer != SERVING:
-        yield Missing("gRPC health", "does not serve", "SERVING from grpc.health.v1.Health/Check")
+        yield Missing("gRPC health", "answers another status", "SERVING from grpc.health.v1.Health/Check")
 
 
 def missing_in_logs(file: Path) -> Iterator[Missing]:
@@ -160,7 +160,7 @@ def missing_on_drain(url: str, process: int) -> Iterator[Missing]:
             time.sleep(POLL)
         _get(f"{base}/health")
     except InvalidInputError:
-        yield Missing("drain", "the process stops answering at once", expected)
+        yield Missing("drain", "the process stops answering immediately after SIGTERM", expected)
 
 
 def _without_last_slash(url: str) -> str:
@@ -195,7 +195,7 @@ def _get(url: str) -> Answer:
 def _readiness(answer: Answer) -> Iterator[Missing]:
     words = STATUSES.get(answer.status)
     if words is None:
-        yield Missing("GET /ready", f"answers {answer.status}", "200 if it can serve, 503 if not")
+        yield Missing("GET /ready", f"answers {answer.status}", "200 if the service can serve, 503 if not")
         return
     document = _object(answer.text)
     status = document.get("status") if document is not None else None
@@ -244,12 +244,12 @@ def _operations(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[
         for name, found in by_metric.items():
             if samples[name] and not found:
                 yield Missing(
-                    f"metric {name}", f"has no series of operation {operation}", "one before its first request"
+                    f"metric {name}", f"has no series of operation {operation}", "a series before the first request"
                 )
         kinds = {each.get("kind") for each in by_metric["voice_operation_requests_total"]}
         if kinds and (absent := [kind for kind in KINDS if kind not in kinds]):
             part = f"metric voice_operation_requests_total of {operation}"
-            yield Missing(part, f"lacks the kinds {', '.join(absent)}", "each kind before its first request")
+            yield Missing(part, f"lacks the kinds {', '.join(absent)}", "each kind before the first request")
 
 
 def _log_line_fault(line: str) -> str:

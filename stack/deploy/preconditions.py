@@ -54,7 +54,7 @@ def _finding_faults(outcome: Outcome) -> Iterator[Fault]:
         yield Fault(
             finding.path,
             f"{finding.rule} ({finding.severity}): {finding.arithmetic}{expired}",
-            f"change {finding.field}, or accept it in accepted_findings with a reason and an expiry day",
+            f"change {finding.field}, or accept the finding in accepted_findings with a reason and an expiry day",
         )
     for entry in outcome.unused:
         value = f"accepts {entry.rule} at {entry.path!r}"

@@ -68,7 +68,7 @@ def _network_faults(cluster: Cluster) -> Iterator[Fault]:
         yield Fault(
             "the cluster's network",
             value,
-            f"install a network plugin that enforces them, such as {', '.join(ENFORCING)}",
+            f"install a network plugin that enforces NetworkPolicies, such as {', '.join(ENFORCING)}",
         )
 
 

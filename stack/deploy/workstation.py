@@ -64,7 +64,7 @@ class Workstation:
             os.environ["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase_file())
 
     def create_cluster(self) -> None:
-        """Create the kind cluster, if it is ours and does not exist."""
+        """Create the kind cluster, unless it exists or the user named another context."""
         if self.owns_cluster and KIND_CLUSTER not in self.run("kind", "get", "clusters", shows=False).split():
             self.run("kind", "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s")
 
@@ -91,7 +91,7 @@ class Workstation:
             self.run("pulumi", "config", "set", "--stack", self.environment, key, value)
 
     def remove(self) -> None:
-        """Destroy the resources, or delete our own cluster with them. The environment's file stays."""
+        """Delete our kind cluster, or destroy the resources in a cluster of the user. The environment's file stays."""
         if self.owns_cluster:
             self.run("kind", "delete", "cluster", "--name", KIND_CLUSTER)
         else:

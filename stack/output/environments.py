@@ -17,7 +17,7 @@ def comparison(platforms: Sequence[Platform]) -> str:
     tables = {
         "Cluster and settings": _rows(platforms, _settings),
         "Replicas of services": _rows(platforms, _services),
-        "Servers: replicas, requests, volume of each": _rows(platforms, _servers),
+        "Servers: replicas, and the requests and volume of each replica": _rows(platforms, _servers),
         "Retention of telemetry": _rows(
             platforms, lambda each: {k: str(v) for k, v in each.environment.profile.retentions.items()}
         ),

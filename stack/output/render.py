@@ -113,7 +113,7 @@ def _entry(resource: Resource, path: str) -> dict[str, Any]:
 def render(platform: Platform, out: Path) -> Index:
     """Write the tree to `out`, and replace the files of an earlier run.
 
-    Raises `InvalidInputError` if a file cannot be written, or if a file of somebody else is in the way.
+    Raises `InvalidInputError` if a file cannot be written, or if a rendered file would replace a file of somebody else.
     """
     index = Index(platform.environment.name)
     files = dict(rendered_files(platform, index))

@@ -172,7 +172,7 @@ def _risks(
 
 
 def _effects(changed: Iterable[Change], before: Resources, after: Resources) -> Iterator[Effect]:
-    """A changed pod template restarts pods. A changed ConfigMap that is only mounted makes them reload."""
+    """A changed pod template restarts pods. Pods reload if only the content of a mounted ConfigMap changes."""
     changes = {change.identity: change for change in changed}
     for workload, resource in after.items():
         if workload.kind not in _POD_FIELDS or workload not in before:

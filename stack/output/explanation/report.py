@@ -109,7 +109,7 @@ def _breaker(breaker: CircuitBreaker) -> str:
 
 def _bulkhead(bulkhead: Bulkhead) -> str:
     queue = f" and {bulkhead.max_queue} waiting up to {bulkhead.queue_timeout}" if bulkhead.max_queue else ""
-    return f"{bulkhead.max_concurrent} at once{queue}"
+    return f"{bulkhead.max_concurrent} calls at the same time{queue}"
 
 
 def _limit(limit: RateLimit) -> str:

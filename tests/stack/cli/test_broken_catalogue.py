@@ -80,7 +80,7 @@ def test_faults_of_a_call_and_of_the_settings_are_reported_together(repository: 
         assert "did you mean" in fault
 
 
-def test_an_error_outside_of_the_catalogue_keeps_its_traceback(repository: Path) -> None:
+def test_an_error_outside_of_the_catalogue_is_not_reported_as_bad_input(repository: Path) -> None:
     edit(repository / "stack/model/call_graph.py", "class CallGraph:", "raise RuntimeError\n\n\nclass CallGraph:")
     with pytest.raises(AssertionError):
         refused(repository)

@@ -53,12 +53,12 @@ def test_verbose_render_lists_exemptions_and_images_without_a_digest() -> None:
 
 def test_render_prints_json(tmp_path: Path) -> None:
     done = voice("render", "dev", "-o", str(tmp_path / "out"), "--format", "json")
-    (told,) = json.loads(done.stdout)["environments"]
-    assert (told["environment"], told["findings"], told["path"]) == ("dev", 0, str(tmp_path / "out"))
-    assert told["resources"] == len(resources("dev"))
+    (summary,) = json.loads(done.stdout)["environments"]
+    assert (summary["environment"], summary["findings"], summary["path"]) == ("dev", 0, str(tmp_path / "out"))
+    assert summary["resources"] == len(resources("dev"))
     wanted = {"component": "redis", "rule": "headless_service"}.items()
-    assert any(wanted <= exemption.items() for exemption in told["exemptions"])
-    assert all(image.count(":") for image in told["unpinned"])
+    assert any(wanted <= exemption.items() for exemption in summary["exemptions"])
+    assert all(image.count(":") for image in summary["unpinned"])
 
 
 def test_render_without_names_renders_every_environment_that_has_a_file(tmp_path: Path) -> None:
@@ -194,7 +194,8 @@ def test_graph_is_mermaid_or_json() -> None:
 def test_voice_without_arguments_prints_the_help_with_every_command() -> None:
     alone = voice()
     assert (alone.returncode, alone.stdout) == (0, voice("--help").stdout)
-    assert all(command in alone.stdout for command in ("render", "check", "graph", "diff", "images", "docs", "schema"))
+    commands = ("render", "check", "explain", "graph", "diff", "images", "secrets", "up", "down", "conform", "docs")
+    assert all(re.search(rf"^    {command} ", alone.stdout, re.MULTILINE) for command in (*commands, "schema"))
 
 
 def test_version_prints_the_version() -> None:

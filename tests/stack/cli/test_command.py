@@ -23,6 +23,7 @@ def voice(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["diff", "prod", "nowhere"], 2),
         (["nothing"], 2),
     ],
+    ids=["no difference", "differences", "data at risk", "unknown environment", "unknown command"],
 )
 def test_the_process_ends_with_the_status_of_its_command(arguments: list[str], status: int) -> None:
     assert voice(*arguments).returncode == status
@@ -47,7 +48,7 @@ def test_a_full_or_closed_output_ends_with_an_exit_code_and_no_traceback(command
     assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
 
 
-def test_help_loads_no_library() -> None:
+def test_help_loads_neither_pydantic_nor_yaml() -> None:
     helped = voice("--help")
     assert helped.stdout.startswith("usage: voice")
     assert "argparse" in helped.stderr
@@ -55,7 +56,7 @@ def test_help_loads_no_library() -> None:
     assert "yaml" not in helped.stderr
 
 
-def test_rendering_loads_only_what_it_needs(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_rendering_loads_no_heavy_module_of_another_command(tmp_path_factory: pytest.TempPathFactory) -> None:
     loaded = voice("render", "prod", "-o", str(tmp_path_factory.mktemp("rendered") / "prod")).stderr
     assert "stack.output.render" in loaded
     for heavy in ("pulumi", "jinja2", "urllib.request", "ssl", "stack.deploy.registry", "stack.output.difference"):

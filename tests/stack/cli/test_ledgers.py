@@ -59,7 +59,7 @@ def test_an_unknown_ledger_is_refused_with_the_nearest_one(capsys: pytest.Captur
     assert "did you mean cost?" in capsys.readouterr().err
 
 
-def test_the_commands_of_the_document_succeed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ledger_commands_of_the_review_document_succeed(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [block for block in blocks(ROOT / "docs" / "review.md") if "--ledger" in block.text]
     for line in block.commands:
         assert main(shlex.split(line, comments=True)[1:]) == 0

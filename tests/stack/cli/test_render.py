@@ -13,14 +13,14 @@ from stack.voiceassistant import TENANT
 
 
 def with_nodes(cpu: str) -> Platform:
-    """The platform of prod on nodes of this size."""
+    """The platform of prod on nodes with `cpu` cores each."""
     settings = load_settings("prod", TENANT)
     pool = NodePool.model_validate({**settings.node_pool.model_dump(), "cpu": Cpu(cpu)})
     return Platform(TENANT, environment(settings.model_copy(update={"node_pool": pool}), TENANT))
 
 
-@pytest.mark.parametrize(("cpu", "code"), [("1", 1), ("15", 0)])
-def test_render_writes_its_files_and_fails_on_an_audit_error(
+@pytest.mark.parametrize(("cpu", "code"), [("1", 1), ("15", 0)], ids=["nodes too small", "nodes large enough"])
+def test_render_writes_its_files_and_fails_only_on_an_audit_error(
     cpu: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(render, "platform_of", lambda *_: with_nodes(cpu))

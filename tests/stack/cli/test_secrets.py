@@ -151,7 +151,7 @@ def test_a_wrong_option_is_refused(arguments: list[str], fault: str, capsys: pyt
     assert fault in capsys.readouterr().err
 
 
-def test_without_pulumi_nothing_is_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_pulumi_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "")
     assert main(["secrets", "dev"]) == 2
     assert "pulumi: is not on PATH; install it" in capsys.readouterr().err
@@ -238,7 +238,7 @@ def test_an_empty_answer_leaves_the_secret_missing(
     )
 
 
-def test_a_refused_answer_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_question_is_repeated_after_a_refused_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = Asked(monkeypatch, tmp_path, "prod")
     (right,) = asked.answers["gateway-jwt.public-key"]
     wrong = tmp_path / "wrong"

@@ -73,7 +73,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 class Answer(BaseHTTPRequestHandler):
-    """A gateway that answers one route."""
+    """A gateway that answers 200 on one route and 503 on every other path."""
 
     def do_POST(self) -> None:
         known = (self.path, self.headers["Host"]) == ("/v1/login", "api.voicehelper.localhost")
@@ -86,7 +86,7 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The port of a gateway."""
+    """The port of a running gateway on loopback."""
     folder = tmp_path_factory.mktemp("gateway")
     values = generated(next(each for each in platform("dev").secrets if each.name == "gateway-tls"))
     for key, value in values.items():
@@ -153,6 +153,7 @@ def test_up_stops_at_a_failed_step_with_exit_code_2(machine: Machine) -> None:
             ["pulumi destroy --yes --skip-preview --stack dev", "pulumi stack rm dev --yes --force --preserve-config"],
         ),
     ],
+    ids=["kind cluster", "cluster of a context"],
 )
 def test_down_removes_what_up_created(machine: Machine, context: list[str], last: list[str]) -> None:
     assert machine.voice_up("down", "dev", *context).returncode == 0

@@ -85,7 +85,7 @@ def test_each_missing_operator_is_named_once_with_its_version_and_its_prerequisi
     )
 
 
-def test_an_api_version_that_is_not_served_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operator_whose_api_version_is_not_served_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = {path: answer for path, answer in CLUSTER.items() if "barmancloud" not in path}
     with pytest.raises(pulumi.RunError, match=r"has no objectstores\.barmancloud\.cnpg\.io"):
         run_program("staging", configured("staging"), monkeypatch, cluster=cluster)
@@ -118,7 +118,9 @@ def test_the_volumes_that_an_operator_created_for_a_database_are_checked(monkeyp
     assert "Cluster voice-data/postgresql.spec.walStorage.size: grows from 1Mi to" in line
 
 
-@pytest.mark.parametrize("text", ["apiVersion: v1\nkind: Config\n", '{"kind": "Config"}', None])
+@pytest.mark.parametrize(
+    "text", ["apiVersion: v1\nkind: Config\n", '{"kind": "Config"}', None], ids=["YAML", "JSON", "no kubeconfig"]
+)
 def test_a_kubeconfig_given_as_text_is_in_a_private_file_while_kubectl_runs(
     text: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,7 @@ HEALTHY: dict[str, tuple[int, str, str]] = {
     "/ready": (200, "application/json", '{"status": "degraded"}'),
     "/metrics": (200, "text/plain; version=1.0.0; charset=utf-8", metrics()),
 }
-"""Path → the status, the type and the text of a service that keeps the contract."""
+"""Path → the status, the content type and the text with which a service that keeps the contract answers."""
 
 
 @contextmanager
@@ -129,7 +129,7 @@ LACKING = "has no series of the declared"
             {"/ready": (503, "", "not ready")},
             "GET /ready: answers 503 with the status None; expected one of unhealthy, draining",
         ),
-        ({"/ready": (404, "", "")}, "GET /ready: answers 404; expected 200 if it can serve, 503 if not"),
+        ({"/ready": (404, "", "")}, "GET /ready: answers 404; expected 200 if the service can serve, 503 if not"),
         ({"/no-such-path": (500, "", "")}, "GET /no-such-path: answers 500; expected 404"),
         ({"/no-such-path": (200, "", "")}, "GET /no-such-path: answers 200; expected 404"),
         (
@@ -150,13 +150,14 @@ LACKING = "has no series of the declared"
         ),
         (
             of_metrics(voice_operation_requests_total=f'{REQUESTS}{{operation="run",kind="successful"}} 3'),
-            f"metric {REQUESTS} of run: lacks the kinds failed, cancelled; expected each kind before its first request",
+            f"metric {REQUESTS} of run: lacks the kinds failed, cancelled; expected each kind before the first request",
         ),
         (
             of_metrics(voice_operation_seconds_total='voice_operation_seconds_total{operation="b"} 3'),
-            f"metric {SECONDS}: has no series of operation run; expected one before its first request",
+            f"metric {SECONDS}: has no series of operation run; expected a series before the first request",
         ),
     ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value or ()) or "nothing",
 )
 def test_each_missing_part_is_named(
     broken: dict[str, tuple[int, str, str]], said: str | None, capsys: pytest.CaptureFixture[str]
@@ -182,7 +183,7 @@ def declared(tmp_path: Path) -> str:
         (of_metrics(fallbacks=f'{FALLBACKS}{{name="rag-engine.context"}} 0'), []),
         (
             of_metrics(fallbacks=f'{FALLBACKS}{{name="ai-orchestrator.answer"}} 0'),
-            [f"metric {FALLBACKS}: {LACKING} name rag-engine.context; expected one before its first request"],
+            [f"metric {FALLBACKS}: {LACKING} name rag-engine.context; expected a series before the first request"],
         ),
         (
             of_metrics(
@@ -191,9 +192,10 @@ def declared(tmp_path: Path) -> str:
                     f'{REQUESTS}{{operation="other",kind="{kind}"}} 0' for kind in KINDS
                 ),
             ),
-            [f"metric {REQUESTS}: {LACKING} operation run; expected one before its first request"],
+            [f"metric {REQUESTS}: {LACKING} operation run; expected a series before the first request"],
         ),
     ],
+    ids=["all series", "soft call without a series", "operation without a series"],
 )
 def test_each_declared_operation_and_soft_call_without_a_series_is_named(
     broken: dict[str, tuple[int, str, str]], said: list[str], declared: str, capsys: pytest.CaptureFixture[str]
@@ -218,6 +220,7 @@ def line(**changes: object) -> str:
         (f"{line()}\n{line(policy_digest=None)}\n", "log line 2: lacks policy_digest"),
         (line(trace_id="7"), "log line 1: has a malformed trace_id"),
     ],
+    ids=["complete line", "no line", "no JSON", "missing field", "malformed id"],
 )
 def test_each_field_that_a_log_line_lacks_is_named(
     text: str, said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -236,8 +239,7 @@ def test_a_service_without_grpc_health_is_named(capsys: pytest.CaptureFixture[st
     assert missing.startswith("gRPC health: answers UNAVAILABLE; expected SERVING")
 
 
-def test_a_process_that_ends_at_once_does_not_drain() -> None:
-
+def test_a_process_that_ends_immediately_does_not_drain() -> None:
     program = (
         "import http.server as h\n"
         "class H(h.BaseHTTPRequestHandler):\n"
@@ -254,7 +256,7 @@ def test_a_process_that_ends_at_once_does_not_drain() -> None:
         assert process.stdout
         url = f"http://127.0.0.1:{int(process.stdout.readline())}"
         (missing,) = conformance.missing_on_drain(url, process.pid)
-    assert str(missing).startswith("drain: the process stops answering at once")
+    assert str(missing).startswith("drain: the process stops answering immediately after SIGTERM")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ def test_a_process_that_ends_at_once_does_not_drain() -> None:
         (("http://127.0.0.1:1",), "URL: http://127.0.0.1:1/health gives no answer ("),
     ],
 )
-def test_an_invalid_address_is_bad_input(
+def test_an_address_that_is_invalid_or_does_not_answer_is_bad_input(
     arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, missing, error = conform(capsys, *arguments)

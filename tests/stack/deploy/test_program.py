@@ -361,7 +361,7 @@ def test_a_changed_setting_changes_only_the_expected_resources(change: str, monk
 
 def test_a_rotated_password_changes_only_the_secrets_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured("dev")
-    config[SECRETS]["rag-engine-redis"]["password"] = "rotated"  # noqa: S105 - the test's own
+    config[SECRETS]["rag-engine-redis"]["password"] = "rotated"  # noqa: S105 - a password of this test
     before = deployed("dev").by_urn
     pin_images(monkeypatch)
     after = run_program("dev", config, monkeypatch).by_urn

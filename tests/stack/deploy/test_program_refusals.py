@@ -78,7 +78,7 @@ def test_an_empty_secret_is_missing_and_an_unread_one_is_refused(monkeypatch: py
     assert "hidden" not in text
 
 
-def test_a_secret_without_keys_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_without_keys_is_not_refused_as_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {**configured("dev"), SECRETS: {"rag-engine-redis": {}}}
     assert "is refused" not in refusal("dev", config, monkeypatch, encrypted=())
 
@@ -86,6 +86,7 @@ def test_a_secret_without_keys_is_ignored(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     "values",
     ["hidden", ["hidden"], {"rag-engine-redis": "hidden"}, {"rag-engine-redis": {"password": {"a": "hidden"}}}],
+    ids=["text", "list", "text in place of keys", "mapping in place of a value"],
 )
 def test_secrets_of_a_wrong_shape_are_refused_without_their_values(
     values: object, monkeypatch: pytest.MonkeyPatch
@@ -140,7 +141,7 @@ def test_prod_refuses_errors_of_the_audit_and_staging_does_not(monkeypatch: pyte
     assert text.startswith("Pulumi.prod.yaml: 2 faults\n")
     assert "platform → node_pool: D02 (error): " in text
     change = "change config.voiceassistant:node_pool.nodes or config.voiceassistant:node_pool.cpu"
-    assert f"{change}, or accept it in accepted_findings with a reason and an expiry day" in text
+    assert f"{change}, or accept the finding in accepted_findings with a reason and an expiry day" in text
     admitted("staging", configured("staging", node_pool=SMALL_POOL), monkeypatch)
 
 
@@ -221,7 +222,7 @@ def test_the_program_and_pulumi_yaml_name_the_same_project() -> None:
     assert yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"] == PROJECT
 
 
-def test_the_document_quotes_messages_and_settings_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_deployment_document_quotes_messages_and_settings_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     document = (ROOT / "docs" / "deploy.md").read_text()
     config = configured("dev")
     del config[SECRETS]["rag-engine-redis"]

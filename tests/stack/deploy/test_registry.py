@@ -174,7 +174,7 @@ def test_a_missing_digest_is_computed_from_the_content(registry: OciRegistry, cl
     assert client.digest(f"{registry.host}/voice/agent:1.0") == digest(b"{}")
 
 
-def test_an_invalid_manifest_is_refused(registry: OciRegistry, client: Registry) -> None:
+def test_a_manifest_of_an_unknown_media_type_is_refused(registry: OciRegistry, client: Registry) -> None:
     registry.script(PATH, Answer(200, {"Content-Type": "text/html"}, b"<html>welcome"))
     with pytest.raises(RegistryError, match="served as text/html"):
         client.digest(f"{registry.host}/voice/agent:1.0")
@@ -263,8 +263,8 @@ def logged_in(monkeypatch: pytest.MonkeyPatch, folder: Path, config: object) -> 
     return Registry(read_logins())
 
 
-@pytest.mark.parametrize("basic", [False, True])
-@pytest.mark.parametrize("key", ["{host}", "https://{host}/v2/"])
+@pytest.mark.parametrize("basic", [False, True], ids=["token", "basic"])
+@pytest.mark.parametrize("key", ["{host}", "https://{host}/v2/"], ids=["host", "address"])
 def test_a_private_image_is_locked_with_the_users_login(
     registry: OciRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, basic: bool
 ) -> None:
@@ -288,9 +288,11 @@ def test_a_credential_helper_is_asked_for_the_login(
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"auths": {"ghcr.io": {"auth": LOGIN}}}, {"credsStore": "missing"}, {"auths": 7}]
+    "config",
+    [{}, {"auths": {"ghcr.io": {"auth": LOGIN}}}, {"credsStore": "missing"}, {"auths": 7}],
+    ids=["no login", "login of another registry", "missing helper", "malformed logins"],
 )
-def test_the_login_of_another_registry_is_not_sent(
+def test_a_private_image_without_a_login_for_its_registry_is_refused_and_no_login_is_sent(
     registry: OciRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: object
 ) -> None:
     registry.needs_token, registry.login = True, LOGIN

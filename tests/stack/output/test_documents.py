@@ -45,7 +45,7 @@ def test_the_schema_refuses_an_invalid_duration_and_an_unknown_key() -> None:
     assert len(list(validator.iter_errors(document))) == 2
 
 
-def test_the_schema_says_what_each_field_means() -> None:
+def test_the_schema_describes_each_field_of_a_circuit_breaker() -> None:
     properties = json.loads(SCHEMA.read_text())["$defs"]["CircuitBreaker"]["properties"]
     assert properties["break_duration"]["description"].startswith("Time for which the breaker stays open")
     assert all("description" in field for field in properties.values())

@@ -34,10 +34,10 @@ def line_of(number: int) -> str:
 
 
 def test_a_declared_call_is_shown_with_its_line_its_policies_and_its_connection() -> None:
-    told = explain(toy_platform(), "orders", "prices.list")
-    (call,) = told.calls
+    explained = explain(toy_platform(), "orders", "prices.list")
+    (call,) = explained.calls
     assert 'soft("prices.list"' in line_of(int(call.edge.source.partition(":")[2]))
-    assert REPORTS["text"](told).splitlines() == [
+    assert REPORTS["text"](explained).splitlines() == [
         "orders → prices.list: permitted in dev",
         "",
         f"orders.place → prices.list ({call.edge.source})",
@@ -60,20 +60,20 @@ def test_a_declared_call_is_shown_with_its_line_its_policies_and_its_connection(
 def test_every_declared_pair_is_permitted_and_names_the_line_of_each_call(name: str) -> None:
     graph = platform(name).graph
     for caller, callee in sorted({(edge.caller.name, edge.callee.name) for edge in graph.edges}):
-        told = explain(platform(name), caller, callee)
-        assert told.permitted, REPORTS["text"](told)
+        explained = explain(platform(name), caller, callee)
+        assert explained.permitted, REPORTS["text"](explained)
         wanted = [edge.path for edge in graph.edges_from(graph.nodes[caller]) if edge.callee.name == callee]
-        assert [call.edge.path for call in told.calls] == wanted
-        for call in told.calls:
+        assert [call.edge.path for call in explained.calls] == wanted
+        for call in explained.calls:
             file, _, line = call.edge.source.rpartition(":")
             assert (ROOT / file).read_text(encoding="utf-8").splitlines()[int(line) - 1].strip()
 
 
 def test_each_policy_is_shown_with_the_layer_that_enforces_it() -> None:
-    told = REPORTS["text"](explain(platform("prod"), "knowledge-service", "retrieval-service"))
-    assert ", by grpc" in row(told, "retry")
-    assert "an attempt, by mesh; " in row(told, "timeout")
-    assert row(told, "circuit breaker").endswith(", by mesh")
+    explained = REPORTS["text"](explain(platform("prod"), "knowledge-service", "retrieval-service"))
+    assert ", by grpc" in row(explained, "retry")
+    assert "an attempt, by mesh; " in row(explained, "timeout")
+    assert row(explained, "circuit breaker").endswith(", by mesh")
     in_dev = REPORTS["text"](explain(platform("dev"), "knowledge-service", "retrieval-service"))
     assert row(in_dev, "circuit breaker") == "declared, but only the mesh could enforce it, and the mesh is off"
 
@@ -83,9 +83,9 @@ def row(text: str, title: str) -> str:
 
 
 def test_the_first_failing_step_is_the_policy_that_denies_the_call() -> None:
-    told = explain(Tampered(egress_closed=True), "orders", "stock")
-    assert (told.permitted, told.broken and told.broken.title) == (False, "egress")
-    assert REPORTS["text"](told).startswith(
+    explained = explain(Tampered(egress_closed=True), "orders", "stock")
+    assert (explained.permitted, explained.broken and explained.broken.title) == (False, "egress")
+    assert REPORTS["text"](explained).startswith(
         "orders → stock: declared, but the connection fails in dev: no NetworkPolicy admits orders → stock:6379; "
         "shop/default-deny, shop/allow-dns, shop/orders govern orders"
     )
@@ -143,24 +143,26 @@ def without_hosts(proxy: EgressProxy) -> dict[str, Any]:
 def test_the_first_failing_step_is_the_mesh_or_the_egress_proxy(
     kind: type[Component], name: str, change: Callable[[Any], dict[str, Any]], pair: tuple[str, str], said: str
 ) -> None:
-    told = explain(Changed(kind, name, change), *pair)
-    assert told.broken is not None
-    assert told.broken.text == said
+    explained = explain(Changed(kind, name, change), *pair)
+    assert explained.broken is not None
+    assert explained.broken.text == said
 
 
 def test_a_model_call_shows_its_route_and_the_enforcer_of_each_part() -> None:
-    told = REPORTS["text"](explain(platform("prod"), "model-adapter", "llm.generate"))
-    assert row(told, "candidate 1").startswith("openai-generate: gpt-4o-mini at api.openai.com through egress-proxy-a")
-    assert row(told, "candidate 2").startswith("mistral-generate: ")
-    assert row(told, "fallback") == "2 attempts at different candidates, wait ≤ 50ms, by runtime"
+    explained = REPORTS["text"](explain(platform("prod"), "model-adapter", "llm.generate"))
+    assert row(explained, "candidate 1").startswith(
+        "openai-generate: gpt-4o-mini at api.openai.com through egress-proxy-a"
+    )
+    assert row(explained, "candidate 2").startswith("mistral-generate: ")
+    assert row(explained, "fallback") == "2 attempts at different candidates, wait ≤ 50ms, by runtime"
     times = "connect 250ms, first token 700ms, idle 1s, total 3s, by runtime"
-    assert row(told, "stream timeout") == times
+    assert row(explained, "stream timeout") == times
     budget = (
         "tenant-minute: 200,000 tokens in 1m for each tenant, by runtime in events.reserve; while the store is down: "
     )
-    assert row(told, "budget") == f"{budget}each replica's share"
-    assert "retry" not in told
-    assert "hedge" not in told
+    assert row(explained, "budget") == f"{budget}each replica's share"
+    assert "retry" not in explained
+    assert "hedge" not in explained
     hedged = REPORTS["text"](explain(platform("prod"), "model-adapter", "llm.embed"))
     assert row(hedged, "hedge") == "a second request after 50ms, at most 5% of the calls, by runtime"
     other = REPORTS["text"](explain(platform("prod"), "agent-engine", "rag-engine"))
@@ -198,13 +200,13 @@ def applied(whole: Platform, caller: str, line: str) -> Platform:
     ],
 )
 def test_the_line_for_an_undeclared_pair_permits_it(caller: str, callee: str) -> None:
-    told = explain(platform("prod"), caller, callee)
-    assert (told.permitted, told.calls) == (False, ())
-    assert told.broken is not None
-    assert told.permission is not None
-    assert told.permission.refused == ()
-    assert Path(ROOT, told.permission.where.file).is_file() if told.permission.where else False
-    assert explain(applied(platform("prod"), caller, told.permission.line), caller, callee).permitted
+    explained = explain(platform("prod"), caller, callee)
+    assert (explained.permitted, explained.calls) == (False, ())
+    assert explained.broken is not None
+    assert explained.permission is not None
+    assert explained.permission.refused == ()
+    assert Path(ROOT, explained.permission.where.file).is_file() if explained.permission.where else False
+    assert explain(applied(platform("prod"), caller, explained.permission.line), caller, callee).permitted
 
 
 def test_the_line_is_shown_with_every_rule_that_would_refuse_it() -> None:
@@ -230,8 +232,8 @@ def test_the_findings_that_the_line_adds_are_shown() -> None:
 
 
 def test_a_path_over_other_services_is_shown() -> None:
-    told = explain(platform("prod"), "conversation-service", "rag-engine.context")
-    assert told.through == (
+    explained = explain(platform("prod"), "conversation-service", "rag-engine.context")
+    assert explained.through == (
         "conversation-service.send",
         "ai-orchestrator.answer",
         "agent-engine.run",
@@ -240,8 +242,8 @@ def test_a_path_over_other_services_is_shown() -> None:
 
 
 def test_a_node_that_the_environment_leaves_out_fails_the_connection() -> None:
-    told = explain(platform("dev-internal"), "gateway", "identity-service")
-    assert REPORTS["text"](told).splitlines()[0] == (
+    explained = explain(platform("dev-internal"), "gateway", "identity-service")
+    assert REPORTS["text"](explained).splitlines()[0] == (
         "gateway → identity-service: declared, but the connection fails in dev-internal: gateway is not deployed: "
         "config.voiceassistant:without of Pulumi.dev-internal.yaml names it"
     )

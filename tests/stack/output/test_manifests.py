@@ -42,7 +42,7 @@ def validator(version: str, api_version: str, kind: str) -> Draft202012Validator
 
 
 def is_custom(resource: dict[str, Any]) -> bool:
-    """True for a custom resource of an operator. The tests of its tier check it against its schema."""
+    """True for a custom resource of an operator. The tests of the tier check the resource against its schema."""
     return operator_of(resource["apiVersion"]) is not None
 
 
@@ -127,7 +127,7 @@ def test_a_single_replica_has_no_disruption_budget(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_pod_satisfies_restricted_and_runs_without_root(environment: str) -> None:
+def test_every_pod_of_a_deployment_satisfies_the_restricted_standard(environment: str) -> None:
     for deployment in of_kind(environment, "Deployment"):
         pod = deployment["spec"]["template"]["spec"]
         assert pod["serviceAccountName"] == deployment["metadata"]["name"]

@@ -17,7 +17,8 @@ from stack.model.settings import ROOT, parse_settings
 from stack.voiceassistant import TENANT
 
 COMMAND = r"(?:git|make|pulumi|voice) \S+ [^`\n]+?"
-"""Has an argument after the subcommand. Without one, as in `voice docs`, the text only mentions the command."""
+"""Matches a command with an argument after the subcommand. Without an argument, as in `voice docs`, a text only
+mentions the command."""
 FOUND = re.compile(rf"^ *({COMMAND})(?:  +#.*)?$|`({COMMAND})`", re.MULTILINE)
 NOT_RUN = {
     "git revert COMMIT": "it changes the reader's repository",
@@ -52,7 +53,7 @@ def test_the_settings_that_commands_of_pulumi_change_are_accepted() -> None:
     others = [each for each in COMMANDS if each not in NOT_RUN and not each.startswith("voice ")]
     assert others
     for command in others:
-        key, *value = re.fullmatch(r"pulumi config (?:set|rm) --stack ENV --path (\S+)(?: (\S+))?", command).groups()  # type: ignore[union-attr]  # fails if it differs
+        key, *value = re.fullmatch(r"pulumi config (?:set|rm) --stack ENV --path (\S+)(?: (\S+))?", command).groups()  # type: ignore[union-attr]  # another command fails the test
         *path, last = key.split(".")
         place = config
         for name in path:

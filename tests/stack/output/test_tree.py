@@ -54,8 +54,8 @@ def test_files_of_somebody_else_stay_and_are_listed(tmp_path: Path) -> None:
     "index",
     [
         pytest.param("[" * 100_000, id="too deeply nested"),
-        None,
-        "",
+        pytest.param(None, id="no index"),
+        pytest.param("", id="empty file"),
         "[]",
         "{}",
         '{"name": "a web page"}',
@@ -111,7 +111,7 @@ def test_no_file_is_written_through_a_link_out_of_the_tree(tmp_path: Path) -> No
     assert list(elsewhere.iterdir()) == []
 
 
-@pytest.mark.parametrize("failing", range(7))
+@pytest.mark.parametrize("failing", range(7), ids=lambda index: f"move {index + 1} fails")
 def test_a_failed_run_leaves_the_earlier_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     out = tmp_path / "out"
     write_tree(out, tree_of("a/one.yaml", "b/two.json", text="old"))
@@ -161,12 +161,12 @@ voice(["render", "dev", "-o", sys.argv[1]])
 
 
 def killed(out: Path, step: int, by: signal.Signals) -> int:
-    """Exit code of a run that a signal stops while it moves file number `step` into its place."""
+    """Exit code of a run that gets a signal just before the run's move number `step`."""
     command = [sys.executable, "-c", KILLED, str(out), str(step), str(int(by))]
     return subprocess.run(command, capture_output=True, check=False).returncode
 
 
-@pytest.mark.parametrize("step", [1, 2, 30])
+@pytest.mark.parametrize("step", [1, 2, 30], ids=lambda step: f"killed before move {step}")
 def test_the_run_after_a_killed_run_completes_the_tree_without_leftovers(tmp_path: Path, step: int) -> None:
     out = tmp_path / "out"
     assert killed(out, step, signal.SIGKILL) == -signal.SIGKILL

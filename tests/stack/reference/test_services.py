@@ -64,12 +64,12 @@ def test_the_flows_run_between_processes(rendered: Path, capsys: pytest.CaptureF
     for hop in ("voice-engine.dialogue", "conversation-service.send", "model-adapter.rerank", "external-tools.invoke"):
         assert hop in text
     story = text[text.index("A soft dependency fails") :]
-    told = [
+    sentences = [
         "agent-engine has swapped its policy while running",
         "rag-engine fails",
         "answered without citations, breaker open",
         "rag-engine works again",
         "answered with citations, breaker closed",
     ]
-    positions = [story.index(sentence) for sentence in told]
+    positions = [story.index(sentence) for sentence in sentences]
     assert positions == sorted(positions)

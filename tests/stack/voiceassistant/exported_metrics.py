@@ -34,8 +34,8 @@ GATEWAY = {
     "apisix_bandwidth": {"type", "route", "service", "consumer", "node"},
     "apisix_nginx_http_current_connections": {"state"},
 }
-"""APISIX, read on 2026-11-30 in `apisix/plugins/prometheus/exporter.lua`. Our own function adds the first byte's
-histogram."""
+"""APISIX, read on 2026-11-30 in `apisix/plugins/prometheus/exporter.lua`. Our own function adds the
+histogram of the time to the first byte."""
 POSTGRESQL = {
     "cnpg_backends_total": {"datname", "usename", "application_name", "state"},
     "cnpg_collector_pg_wal_archive_status": {"value"},
@@ -53,7 +53,7 @@ CONSUL = {
     "consul_raft_leader_lastContact": {"quantile"},
     "consul_raft_commitTime": {"quantile"},
 }
-"""Read from running Consul servers by a test."""
+"""A test reads these metrics from running Consul servers."""
 MESH = {name: {"caller", "cluster_name"} for name in proxy.STATISTICS.values()}
 """The statistics that our configuration lets Istio's proxies export."""
 ENVOY = {

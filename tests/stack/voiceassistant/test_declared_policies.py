@@ -1,4 +1,4 @@
-"""Each policy that the runtime enforces is declared by an operation."""
+"""The catalogue declares every algorithm of the runtime's rate limits, and the features of every core service."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_nothing_of_an_external_store_is_deployed() -> None:
     assert "redis.voice-data" not in json.dumps(resources(OUTSIDE))
 
 
-def test_callers_keep_their_secrets_and_the_secrets_of_the_stores_are_gone() -> None:
+def test_callers_keep_their_secrets_and_external_stores_need_no_secrets() -> None:
     def secrets(environment: str) -> set[str]:
         return {
             secret.name
@@ -72,10 +72,10 @@ def test_callers_keep_their_secrets_and_the_secrets_of_the_stores_are_gone() -> 
         }
 
     assert secrets(OUTSIDE) == secrets("prod")
-    gone = {secret.name for component in platform("prod").components for secret in component.secrets} - {
+    removed = {secret.name for component in platform("prod").components for secret in component.secrets} - {
         secret.name for component in platform(OUTSIDE).components for secret in component.secrets
     }
-    assert gone == {"postgresql-backup", "redis-replication"}
+    assert removed == {"postgresql-backup", "redis-replication"}
 
 
 def test_callers_connect_over_tls_and_check_the_store_at_its_address() -> None:
@@ -143,7 +143,7 @@ def test_the_prober_connects_to_the_stores_and_the_alerts_expect_them() -> None:
     assert "redis-sentinel" not in declared
 
 
-def test_the_prober_and_the_collector_reach_an_external_index_over_https() -> None:
+def test_the_prober_and_the_collector_reach_an_external_elasticsearch_over_https() -> None:
     found = outside("prod", "elasticsearch")
     text = json.dumps([list(component.resources()) for component in found.components])
     assert "elasticsearch.voice-data" not in text

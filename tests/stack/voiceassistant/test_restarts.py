@@ -94,7 +94,7 @@ def affected(environment: Environment, change: Change) -> tuple[set[str], set[st
     return restart, reload
 
 
-def test_the_document_has_every_change() -> None:
+def test_the_deployment_document_lists_exactly_the_tested_changes() -> None:
     assert list(documented()) == list(CHANGES)
 
 

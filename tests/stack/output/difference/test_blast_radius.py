@@ -85,7 +85,7 @@ def with_pooler(pool_size: int) -> Environment:
     return with_profile(toy.ENVIRONMENT, database=limits)
 
 
-def told(before: World, after: World) -> list[str]:
+def sentences_of(before: World, after: World) -> list[str]:
     """The sentences of the blast radius."""
     return [each.text for each in blast_radius(measures(before.platform), measures(after.platform))]
 
@@ -201,8 +201,8 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_each_change_has_exactly_its_sentences(change: str) -> None:
     before, after, sentences = CHANGES[change]
-    assert told(before, after) == sentences
-    assert told(after, after) == []
+    assert sentences_of(before, after) == sentences
+    assert sentences_of(after, after) == []
 
 
 def test_the_infrastructure_has_a_cost_of_its_own() -> None:

@@ -134,7 +134,9 @@ def test_changed_content_of_a_mounted_config_map_reloads_pods(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    "after", [config_map("agent-policy", "1", note="new"), config_map("another", "2"), config_map("agent-policy", "1")]
+    "after",
+    [config_map("agent-policy", "1", note="new"), config_map("another", "2"), config_map("agent-policy", "1")],
+    ids=["changed annotation", "other ConfigMap", "no change"],
 )
 def test_pods_do_not_reload_for_annotations_or_config_maps_that_they_do_not_mount(after: dict[str, Any]) -> None:
     assert not difference([DEPLOYMENT, config_map("agent-policy", "1")], [DEPLOYMENT, after]).effects
@@ -206,7 +208,7 @@ def test_a_resource_with_a_changed_immutable_field_is_replaced(kind: str) -> Non
     assert change.replaces
 
 
-@pytest.mark.parametrize("resource", [STATEFUL_SET, CLAIM, CLUSTER])
+@pytest.mark.parametrize("resource", [STATEFUL_SET, CLAIM, CLUSTER], ids=lambda resource: resource["kind"])
 def test_removed_data_is_at_risk(resource: dict[str, Any]) -> None:
     assert difference([resource], []).data_at_risk == (Risk(Identity.of(resource), "removed"),)
 

@@ -49,6 +49,7 @@ def _turned(path: str) -> str:
         ({"labels": {"x/y": "a"}}, {"labels": {"x/y": "b"}}, [("labels[x/y]", "a", "b")]),
         ({"ports": [1, 2]}, {"ports": (1, 3)}, [("ports[1]", 2, 3)]),
     ],
+    ids=["nested field", "absent and null", "boolean and number", "key with a slash", "list item"],
 )
 def test_a_field_has_a_readable_path(before: Any, after: Any, expected: Any) -> None:
     assert changes(before, after) == expected
@@ -94,7 +95,7 @@ def test_items_without_a_name_are_matched_by_their_content() -> None:
     assert changes(before, changed) == [("[0]", before[0], ABSENT), ("[2 -> 1].ports[0].port", 3, 4)]
 
 
-@pytest.mark.parametrize("names", [("b", "a"), ("a", "a")])
+@pytest.mark.parametrize("names", [("b", "a"), ("a", "a")], ids=["other order", "equal names"])
 def test_items_in_another_order_or_with_equal_names_differ_at_a_position(names: tuple[str, str]) -> None:
     before = [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
     after = [{"name": name, "value": item["value"]} for name, item in zip(names, before, strict=True)]

@@ -175,7 +175,7 @@ def eventually(holds: Callable[[], Found]) -> Found:
         try:
             if found := holds():
                 return found
-        except RedisError:  # a server is gone, or a failover is under way
+        except RedisError:  # a server is stopped, or a failover is under way
             found = None
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Starts real servers on loopback with the rendered configuration. Its paths are moved below a temporary directory."""
+"""Starts real servers on loopback with rendered configuration, whose paths point below a temporary directory."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class Postgresql:
 
 @contextmanager
 def running_postgresql() -> Iterator[Postgresql]:
-    """PostgreSQL 18 on dev's rendered files. The rendered script creates its roles and databases."""
+    """PostgreSQL 18 on dev's rendered files. The rendered script creates the roles and databases of the services."""
     with directory() as root:
         place = Place(root, POSTGRESQL_PATHS)
         port = free_port()

@@ -60,7 +60,7 @@ def test_a_dump_is_restored_after_a_wipe(server: Postgresql) -> None:
     assert {service: server.sql(COUNT, role=service) for service in SERVICES} == before
 
 
-def test_the_commands_of_the_document_restore_lost_rows(server: Postgresql) -> None:
+def test_the_commands_of_the_backup_document_restore_lost_rows(server: Postgresql) -> None:
     before = fill(server)
 
     def lose() -> None:
@@ -72,7 +72,7 @@ def test_the_commands_of_the_document_restore_lost_rows(server: Postgresql) -> N
     assert {service: server.sql(COUNT, role=service) for service in SERVICES} == before
 
 
-def test_every_command_of_the_document_is_carried_out_or_has_a_reason() -> None:
+def test_every_command_of_the_backup_document_runs_in_a_test_or_has_a_reason() -> None:
     there = commands()
     carried_out = {*commands("### dev: restore"), *commands("## Consul")}
     assert {*there} - carried_out <= NOT_RUN.keys()

@@ -98,6 +98,7 @@ def test_a_cluster_with_recover_from_recovers_from_the_named_backup() -> None:
             ["bucket: is 'Bad_Bucket'", "retention: is 'forever'", "network: is missing"],
         ),
     ],
+    ids=["no backups", "only a network", "three faults"],
 )
 def test_invalid_backups_are_refused_with_every_fault(backups: Any, sentences: list[str]) -> None:
     config = {key: value for key, value in configured("prod").items() if key.startswith(f"{PROJECT}:")}
@@ -109,10 +110,10 @@ def test_invalid_backups_are_refused_with_every_fault(backups: Any, sentences: l
 @pytest.mark.parametrize("environment", ["dev", *REPLICATED])
 def test_both_ends_of_a_connection_read_the_same_secret(environment: str) -> None:
     looked_at = platform(environment)
-    held = {secret.name for each in looked_at.components if each.namespace == "voice-data" for secret in each.secrets}
+    stored = {secret.name for each in looked_at.components if each.namespace == "voice-data" for secret in each.secrets}
     stores = ("-postgresql", "-redis", "-events")
     read = {secret.name for each in looked_at.microservices for secret in each.secrets if secret.name.endswith(stores)}
-    assert read <= held
+    assert read <= stored
 
 
 @pytest.mark.parametrize("environment", ["dev", *REPLICATED])

@@ -1,4 +1,4 @@
-"""The gateway's two files. No package registry has APISIX, so the tests check the files with a schema of its fields."""
+"""The gateway's two files, checked with a schema of APISIX's fields, because no package registry has APISIX."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def test_the_schema_refuses_every_misspelt_key_of_the_program(key: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_routes_end_with_the_end_mark_and_the_entrypoint_finds_its_keys(environment: str) -> None:
+def test_the_routes_end_with_the_end_mark_and_the_program_file_has_the_keys_that_the_entrypoint_needs(
+    environment: str,
+) -> None:
     files = component(environment).files
     assert files["apisix.yaml"].endswith("\n#END\n")
     for words in (r"role:\s*data_plane", r"role_data_plane:", r"config_provider:\s*yaml"):
@@ -127,14 +129,14 @@ def test_two_of_three_replicas_take_the_uploads_of_slow_clients() -> None:
 def test_a_limit_counts_for_all_replicas_and_without_redis_for_each_replica() -> None:
     plugins = {route["id"]: route["plugins"] for route in resources()["routes"]}["knowledge-service-search"]
     shared, alone = plugins["limit-count"], plugins["limit-req"]
-    assert (shared["count"], shared["time_window"]) == (100, 2)  # 50/s and 100 at once: at most 100 in any 2 s
+    assert (shared["count"], shared["time_window"]) == (100, 2)  # 50/s with a burst of 100: at most 100 in any 2 s
     assert (shared["policy"], shared["allow_degradation"]) == ("redis", True)
     assert (alone["rate"], alone["burst"], alone["policy"]) == (50, 100, "local")
     assert {shared["rejected_code"], alone["rejected_code"]} == {429}
     assert {shared["key"], alone["key"]} == {"http_x_tenant_id"}
 
 
-def test_headers_of_clients_are_removed_before_any_other_plugin_reads_them() -> None:
+def test_identity_headers_of_clients_are_removed_before_any_other_plugin_reads_them() -> None:
     (rule,) = resources()["global_rules"]
     function = rule["plugins"]["serverless-pre-function"]
     assert (function["phase"], function["functions"]) == ("rewrite", [REMOVE_CLAIMED_IDENTITY])

@@ -121,7 +121,7 @@ def test_only_kube_state_metrics_keeps_the_labels_that_it_exports(environment: s
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_job_finds_pods_that_declare_its_port_and_a_job_finds_every_pod(environment: str) -> None:
+def test_every_job_finds_pods_that_declare_its_port_and_every_workload_has_a_job(environment: str) -> None:
     """Pods of operators are the exception, because the platform does not render them."""
     asked = {target.name: target for target in prometheus(environment).targets}
     found = set()
@@ -214,7 +214,7 @@ EXPORTED = {
     # prober/tcp.go, the Collector's exporterhelper, Prometheus' rules/manager.go and cmd/prometheus, Alertmanager's
     # notify.
     "apisix_http_latency_count",
-    # The gateway's own function adds it, see `components/edge/apisix.py`.
+    # A function of the gateway adds the next metric, see `components/edge/apisix.py`.
     "apisix_http_first_byte_latency_count",
     "probe_ssl_earliest_cert_expiry",
     "otelcol_exporter_queue_size",
@@ -322,7 +322,7 @@ def test_every_service_has_one_team_and_every_alert_says_what_to_do() -> None:
 
 
 def silenced(rule: dict[str, Any], source: dict[str, str], target: dict[str, str]) -> bool:
-    """True if Alertmanager does not send `target` while `source` fires, by its inhibition rules."""
+    """True if an inhibition rule keeps Alertmanager from sending `target` while `source` fires."""
 
     def fits(matchers: list[str], labels: dict[str, str]) -> bool:
         found = [re.fullmatch(r'(\w+)(=~|!=|=)"(.*)"', matcher) for matcher in matchers]
@@ -343,6 +343,7 @@ def silenced(rule: dict[str, Any], source: dict[str, str], target: dict[str, str
         ("TargetDown", {"alertname": "OperationSlow", "severity": "warning", "job": "agent-engine"}, False),
         ("TargetDown", {"alertname": "TargetDown", "severity": "critical", "job": "agent-engine"}, False),
     ],
+    ids=["warning of the job", "critical alert of the job", "warning of another job", "pod is down", "the same alert"],
 )
 def test_a_missing_job_silences_its_warnings_and_a_pod_that_is_down_silences_nothing(
     alert: str, other: dict[str, str], hidden: bool
@@ -365,7 +366,9 @@ def test_the_address_of_a_receiver_is_a_secret_in_a_file() -> None:
     files = re.findall(r'"url_file": "([^"]+)"', text)
     mounted = {secret.path for secret in alertmanager("prod").secrets}
     assert {file.rpartition("/")[0] for file in files} == mounted
-    assert len(files) == len(alerts.TEAM_SERVICES) + 3, "the teams, the platform's, on call, and the watchdog"
+    assert len(files) == len(alerts.TEAM_SERVICES) + 3, (
+        "one for each team, the platform team, the person on call and the watchdog"
+    )
 
 
 def test_prod_has_two_replicas_of_prometheus_with_disks_for_31_days() -> None:
@@ -380,8 +383,8 @@ def test_a_label_distinguishes_replicas_and_alerts_drop_it() -> None:
     found = document(prometheus("prod"), "prometheus.json")
     assert found["global"]["external_labels"] == {"cluster": "voice-prod", "replica": "${POD_NAME}"}
     assert found["alerting"]["alert_relabel_configs"] == [{"regex": "replica", "action": "labeldrop"}]
-    (told,) = found["alerting"]["alertmanagers"]
-    assert len(told["static_configs"][0]["targets"]) == alertmanager("prod").replicas == 2
+    (receivers,) = found["alerting"]["alertmanagers"]
+    assert len(receivers["static_configs"][0]["targets"]) == alertmanager("prod").replicas == 2
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -408,15 +411,15 @@ def test_the_sampler_has_the_ratio_of_the_bundles_and_skips_their_services(envir
     for each in found.microservices:
         (workload,) = (made for made in each.resources() if made["kind"] == "Deployment")
         (container,) = workload["spec"]["template"]["spec"]["containers"]
-        told = {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": f"{decided['key']}={decided['value']}"}
-        assert told in container["env"]
+        variable = {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": f"{decided['key']}={decided['value']}"}
+        assert variable in container["env"]
 
 
 def test_the_collectors_queues_hold_the_longest_outage_with_a_replica_missing() -> None:
     found = collector("prod")
     for backend in found.backends:
-        held = found.queue(backend).units * (found.replicas - 1)
-        assert held >= backend.bytes_per_second.units * found.outage.seconds * 0.999
+        capacity = found.queue(backend).units * (found.replicas - 1)
+        assert capacity >= backend.bytes_per_second.units * found.outage.seconds * 0.999
 
 
 def test_the_load_of_an_operation_follows_from_calls_and_events() -> None:

@@ -50,7 +50,7 @@ def test_postgresql_accepts_a_rotated_password_after_the_job_and_the_old_one_bef
         server.place.write(f"/etc/voice/secrets/{service}-postgresql/password", "it's rotated")
         assert server.sql("SELECT 1", role=service, password=old) == "1"
         server.apply_roles()
-        assert server.sql("SELECT 1", role=service, password="it's rotated") == "1"  # noqa: S106 - the test's own
+        assert server.sql("SELECT 1", role=service, password="it's rotated") == "1"  # noqa: S106 - a password of this test
         assert "password authentication failed" in server.sql("SELECT 1", role=service, password=old)
 
 
@@ -80,7 +80,7 @@ def test_no_other_role_has_the_connect_privilege_on_a_database(server: Postgresq
 
 
 def test_a_wrong_password_and_the_superuser_over_the_network_are_refused(server: Postgresql) -> None:
-    assert "password authentication failed" in server.sql("SELECT 1", role=SERVICES[0], password="wrong")  # noqa: S106 - the test's own
+    assert "password authentication failed" in server.sql("SELECT 1", role=SERVICES[0], password="wrong")  # noqa: S106 - a password of this test
     remote = server.run(
         "psql", "-X", "-h", "127.0.0.1", "-c", "SELECT 1", user="postgres", password=password_of("postgresql-superuser")
     )
@@ -106,6 +106,6 @@ def test_roles_and_server_have_the_declared_connection_limits(server: Postgresql
     )
     assert int(total) == limits.role_limit * len(SERVICES) <= limits.max_connections - limits.reserved
     names = "ARRAY['max_connections', 'superuser_reserved_connections', 'reserved_connections']"
-    shown = f"SELECT current_setting(name)::int FROM unnest({names}) name"  # noqa: S608 - the test's own
+    shown = f"SELECT current_setting(name)::int FROM unnest({names}) name"  # noqa: S608 - the names are constants
     most, superusers, reserved = map(int, server.sql(shown, role="postgres", database="postgres").splitlines())
     assert (most, superusers + reserved) == (limits.max_connections, limits.reserved)

@@ -33,7 +33,7 @@ def jobs(environment: str) -> list[dict[str, Any]]:
     return [job for job in of_kind(environment, "Job") if job["metadata"]["name"].startswith("schemas-")]
 
 
-def pod_of_tonight() -> dict[str, Any]:
+def pod_of_the_nightly_job() -> dict[str, Any]:
     (job,) = (job for job in of_kind("dev", "CronJob") if job["metadata"]["name"] == "schemas-nightly")
     pod: dict[str, Any] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     return pod
@@ -87,7 +87,7 @@ def test_each_role_creates_its_own_tables_and_a_second_run_changes_nothing(serve
     assert server.sql("SELECT count(*) FROM saga.outbox", role=user) == "1"
 
 
-def test_jobs_at_the_same_time_wait_for_each_other(server: Postgresql) -> None:
+def test_jobs_that_run_at_the_same_time_all_succeed(server: Postgresql) -> None:
     server.sql("DROP SCHEMA IF EXISTS saga CASCADE", role=INDEXING)
     started = [starting(server, pod_of(INDEXING)) for _ in range(6)]
     said = [(job.communicate(timeout=60)[0], job.returncode) for job in started]
@@ -127,13 +127,15 @@ SELECT string_agg(id, ' ' ORDER BY id) FROM (
     UNION ALL SELECT 'inbox ' || message_id FROM saga.inbox) AS kept (id)"""
 
 
-def test_the_nightly_job_deletes_only_rows_that_ended_a_month_ago(server: Postgresql) -> None:
+def test_the_nightly_job_deletes_only_month_old_rows_of_completed_sagas_and_of_the_inbox(server: Postgresql) -> None:
     for user in USERS:
         server.sql("DROP SCHEMA IF EXISTS saga CASCADE", role=user)
     assert applied(server, INDEXING)[0] == 0
     server.sql(OLD, role=INDEXING)
-    code, said = finished(starting(server, pod_of_tonight()))
-    assert code != 0, "the job fails, because the other services have no tables, but deletes the old rows of this one"
+    code, said = finished(starting(server, pod_of_the_nightly_job()))
+    assert code != 0, (
+        "the job fails, because the other services have no tables, but deletes the old rows of indexing-service"
+    )
     assert said.count('relation "saga.sagas" does not exist') == len(USERS) - 1
     kept = [
         f"{table} {saga}" for table in ("barriers", "entries") for saga in ("completed-29", "parked-29", "parked-31")

@@ -49,7 +49,7 @@ def test_all_members_restart_with_a_rotated_password_of_the_replication(tmp_path
         assert eventually(lambda: nodes[0].ask("SET", "identity-service:1", "after", **identity))
         eventually(lambda: nodes[2].ask("GET", "identity-service:1", **identity) == "after")
         eventually(lambda: {sentinel.primary for sentinel in sentinels} == {nodes[0].name})
-        assert nodes[0].ask("PING", user="replication", password="rotated")  # noqa: S106 - the test's own
+        assert nodes[0].ask("PING", user="replication", password="rotated")  # noqa: S106 - a password of this test
         with pytest.raises(AuthenticationError):
             nodes[0].ask("PING", user="replication", password=password_of("redis-replication"))
 
@@ -81,6 +81,7 @@ def replicated() -> ReplicatedValkey:
         (3, 1, ["quorum is 1: expected 2 to 3, a majority of the 3 sentinels"]),
         (3, 4, ["quorum is 4: expected 2 to 3, a majority of the 3 sentinels"]),
     ],
+    ids=["2 sentinels", "4 sentinels", "quorum below the majority", "quorum above the sentinels"],
 )
 def test_sentinels_that_cannot_form_a_quorum_are_refused(sentinels: int, quorum: int, sentences: list[str]) -> None:
     with pytest.raises(ValidationError) as caught:

@@ -125,15 +125,15 @@ def test_dev_has_no_log_shipper_and_only_grafana_shows_logs() -> None:
 def test_every_user_of_elasticsearch_has_the_same_secret_at_both_ends(environment: str) -> None:
     index = the(Elasticsearch, environment)
     users = {user.account.secret.name for user in index.users}
-    held = {
+    read = {
         secret.name
         for component in platform(environment).components
         if component is not index
         for secret in component.secrets
         if secret.name.endswith("-elasticsearch")
     }
-    assert held - users == set()
-    assert users - held <= {"otel-collector-elasticsearch"}
+    assert read - users == set()
+    assert users - read <= {"otel-collector-elasticsearch"}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -79,7 +79,11 @@ def test_no_service_may_administer_the_cache(cache: int, command: str) -> None:
         connected(cache, "identity-service", "redis").execute_command(*command.split())
 
 
-@pytest.mark.parametrize(("service", "counted"), [("agent-engine", True), ("rag-engine", False)])
+@pytest.mark.parametrize(
+    ("service", "counted"),
+    [("agent-engine", True), ("rag-engine", False)],
+    ids=["own limit", "limit of another service"],
+)
 def test_a_service_may_count_only_its_own_limits(tmp_path: Path, service: str, *, counted: bool) -> None:
     limit = RateLimit.model_validate({**SHARED, "limit": {"algorithm": "token_bucket", "rate": "1/h", "burst": 5}})
     with single(tmp_path) as server:
@@ -100,7 +104,7 @@ def test_the_cache_refuses_a_client_without_a_valid_login(cache: int) -> None:
 
 def test_valkey_accepts_a_rotated_password_after_a_restart_and_the_old_one_before(tmp_path: Path) -> None:
     port = free_port()
-    password = "rotated"  # noqa: S105 - the test's own
+    password = "rotated"  # noqa: S105 - a password of this test
     new: Any = Redis(port=port, username="identity-service", password=password, retry=NO_RETRY)
     with running_valkey("dev", "redis", tmp_path, port):
         (secret,) = tmp_path.glob("etc/voice/secrets/identity-service-redis/password")
@@ -159,7 +163,7 @@ def test_publishers_and_consumers_have_only_the_rights_for_their_declared_events
             publisher.delete("message.created")
 
 
-def test_a_declared_consumer_may_run_every_command_of_consuming(tmp_path: Path) -> None:
+def test_a_declared_consumer_may_run_every_command_that_consuming_needs(tmp_path: Path) -> None:
     """The commands include the removal of a message that no handler accepts."""
     port = free_port()
     with running_valkey("prod", "events", tmp_path, port):
