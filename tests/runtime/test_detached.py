@@ -1,4 +1,4 @@
-"""Detached work has neither the deadline nor the retries of its request, but it keeps the trace."""
+"""Detached work keeps the baggage of its request, but neither the deadline nor the retries of the request apply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slots, timers and scopes are released in every way in which a call can end."""
+"""Slots, timers and scopes are released, however a call ends."""
 
 from __future__ import annotations
 
@@ -377,7 +377,7 @@ async def test_a_request_after_its_deadline_is_counted_and_takes_no_admission(
     assert (inbound.statistics.deadlines_exceeded, inbound.statistics.failed) == (3, 0)
     assert (inbound.statistics.in_flight, inbound.bulkhead.in_flight) == (0, 0)
     assert [(event.kind, event.policy) for event in heard] == [("timeout", "deadline")] * 3
-    await enter(60.0)  # the one token is still there
+    await enter(60.0)  # the refused requests took no token
 
 
 async def test_a_request_that_fails_to_begin_returns_its_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ class Attempt(TimedScope):
 def before_sending() -> Iterator[None]:
     """A block of work before sending. Its errors and timeouts are faults of this process and not of the callee.
 
-    Transports use it to serialise a request, or to wait for a connection of their own pool. An error in the block must
+    Transports use it to serialise a request, or to wait for a connection of their pool. An error in the block must
     also propagate out of the attempt. Outside an attempt the block changes nothing.
     """
     attempt = current_attempt()

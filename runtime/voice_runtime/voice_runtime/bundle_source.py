@@ -83,7 +83,7 @@ class Watcher:
             self._thread.join()
 
     def restart(self) -> None:
-        """Start again in a forked process, which lacks the thread, with new locks: copied locks may stay locked."""
+        """Start a new thread in a forked process, with new locks, because the copied locks may stay locked."""
         self._set()
         self._begin()
 

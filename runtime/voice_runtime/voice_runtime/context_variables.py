@@ -11,7 +11,7 @@ def restore(token: Token[Any]) -> None:
 
     Does nothing in a context other than the token's. The event loop closes a dropped generator in such a context.
     """
-    try:  # noqa: SIM105  # `suppress` costs more than the rest
+    try:  # noqa: SIM105  # `suppress` costs more than the rest of the function
         token.var.reset(token)
     except ValueError:
         pass

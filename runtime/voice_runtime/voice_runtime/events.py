@@ -41,7 +41,7 @@ class Event:
 
 
 class Listener(Protocol):
-    """Receives every event in order, one at a time. The runtime logs and counts an exception of the listener."""
+    """Receives events in order, one at a time. The runtime logs and counts an exception of the listener."""
 
     def on_event(self, event: Event) -> None:
         """Handle an event. The runtime calls it without locks, in the context of the event. It must not block."""

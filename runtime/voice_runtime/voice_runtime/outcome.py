@@ -36,7 +36,10 @@ class Failure:
 
     @property
     def is_refusal(self) -> bool:
-        """True if a circuit breaker behind the callee refused the call. The callee itself works."""
+        """True if a circuit breaker behind the callee refused the call or counted the failure.
+
+        The callee itself works.
+        """
         return self.condition is not None and not self.blames_callee
 
 

@@ -117,7 +117,10 @@ class Retry:
         return self._random.uniform(0, cap)
 
     def is_transient(self, failure: Failure | None) -> bool:
-        """True if the policy names this condition. `resource_exhausted` also needs a `retry_after` from the callee."""
+        """True if the policy names the failure's condition.
+
+        `resource_exhausted` also needs a `retry_after` from the callee.
+        """
         if failure is None or (failure.condition == "resource_exhausted" and failure.retry_after is None):
             return False
         return failure.condition in self.conditions

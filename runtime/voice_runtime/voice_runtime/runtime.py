@@ -289,7 +289,7 @@ class Runtime:
 
     @property
     def degradation(self) -> Degradation | None:
-        """The degradation of this process. `None` without the policy."""
+        """The degradation of this process. `None` if the bundle has no degradation policy."""
         return self._assembled.degradation
 
     @property

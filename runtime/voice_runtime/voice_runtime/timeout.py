@@ -129,7 +129,7 @@ class TimedScope:
     expired: bool
     """True if the timer of the scope fired. Then the deadline cancelled the work; the caller did not."""
     is_over: bool
-    """True after the scope was left. Work that goes on in its context then belongs to the enclosing scope."""
+    """True after the scope was left. Later work in the scope's context belongs to the enclosing scope."""
     retries_spent: bool
     """True if a call inside has exhausted its retries. A retry outside would multiply the attempts."""
     _task: Task[Any]

@@ -1,4 +1,4 @@
-"""Trace context and baggage in headers, by OpenTelemetry's propagators. Without an SDK this takes almost no time.
+"""Trace context and baggage in headers, by OpenTelemetry's propagators. They take almost no time without an SDK.
 
 A span stands for one call or one request. Event listeners add the decisions of policies to it.
 """

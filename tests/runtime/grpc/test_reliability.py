@@ -63,7 +63,7 @@ def sockets() -> int:
 
 
 def tasks_of_calls() -> list[str]:
-    """The tasks of the client in this process, without those of the server."""
+    """The tasks of the client in this process, without the tasks of the server."""
     codes = (getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks())
     return [code.co_qualname for code in codes if code and "voice_runtime" in code.co_filename]
 

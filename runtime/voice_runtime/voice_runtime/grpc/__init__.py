@@ -92,7 +92,7 @@ class Grpc:
         return Server(self.runtime, options, interceptors)
 
     async def close(self) -> None:
-        """Close the connections of this event loop when the calls in flight have ended."""
+        """Close the connections of this event loop. Calls in flight get the longest overall timeout to end."""
         await self._connections.close(grace_of(self.runtime.assembled))
 
     def _locate(

@@ -21,7 +21,7 @@ from voice_runtime.grpc.status import status_of
 
 
 class _Call(grpc.aio.Call):
-    """The base of both kinds of calls. Its status is set by the last attempt, or by the policy that ended it."""
+    """The base of both kinds of calls. The last attempt, or the policy that ended the call, sets the status."""
 
     _task: asyncio.Task[Any] | None = None
     """The task that runs a unary call, or a stream up to its first message. `None` if the caller's task runs it."""

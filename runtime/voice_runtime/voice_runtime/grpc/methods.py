@@ -29,7 +29,7 @@ class Resolved(NamedTuple):
     is_internal: bool
     """True for a callee inside the platform. Callees outside get neither trace context nor baggage."""
     is_recorded: bool
-    """True if spans are recorded. The stub reads it at its first call, so set up tracing before."""
+    """True if spans are recorded. The stub reads it at its first call, so set up tracing before that call."""
     channel: Any
     serialize: Serialize
     """The stub's serializer. `invoke` takes the serialized bytes."""

@@ -77,10 +77,10 @@ class Server(grpc.aio.Server):
     async def drain(self) -> None:
         """Stop gracefully.
 
-        The server reports that it does not serve, and waits `health.drain_duration` until callers notice. Then it
-        refuses new requests, and waits for the requests in flight, at most for the longest deadline of an operation. It
-        answers late requests with UNAVAILABLE for a short time, because gRPC cancels requests that have not reached a
-        handler.
+        The server reports that it does not serve, and waits for `health.drain_duration`, so that callers notice. Then
+        it refuses new requests, and waits for the requests in flight, at most for the longest deadline of an operation.
+        It answers late requests with UNAVAILABLE for a short time, because gRPC cancels requests that have not reached
+        a handler.
         """
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)

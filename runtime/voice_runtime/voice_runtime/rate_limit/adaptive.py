@@ -70,7 +70,10 @@ class Adaptive:
                 self._judge(now)
 
     def reconfigure(self, policy: Policy, now: float) -> None:
-        """Continue under a new policy. The rate stays within the new bounds, and a maximum rate stays the maximum."""
+        """Continue under a new policy.
+
+        A rate at the old maximum moves to the new maximum. Any other rate stays, within the new bounds.
+        """
         with self._lock:
             at_top = self.rate >= self.policy.max_rate.per_second
             self.policy = policy

@@ -113,7 +113,7 @@ class KeyedTokenBucket:
         return max(max(full_at, now) + cost * self._interval - now - self._tolerance, 0.0)
 
     def reconfigure(self, rate: float, burst: int, max_keys: int, now: float) -> None:
-        """Continue with another rate, burst and number of keys. Tokens that were taken stay taken."""
+        """Continue with another rate, burst and maximum number of keys. Tokens that were taken stay taken."""
         with self._lock:
             interval = self._interval
             self._set(rate, burst, max_keys)
@@ -187,7 +187,7 @@ class Keyed(Generic[L]):
             return [*self._limits.values(), self._overflow]
 
     def reconfigure(self, max_keys: int) -> None:
-        """Continue with another number of keys. The caller must reconfigure the stored limits."""
+        """Continue with another maximum number of keys. The caller must reconfigure the stored limits."""
         self._max_keys = max_keys
 
     def _new(self, key: str, now: float) -> L:

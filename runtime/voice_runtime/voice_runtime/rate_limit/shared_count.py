@@ -185,7 +185,7 @@ class SharedCount:
         return call.call(store.run, self._script, (name,), *self._arguments, needed, lease)
 
     def _new(self, key: str) -> _Share:
-        """Add a key. If there are too many, an old key is dropped with the rest of its lease."""
+        """Add a key. If there are too many keys, an old key is dropped, and the rest of its lease is lost."""
         now, shares = self._now(), self._shares
         for _ in range(min(EXAMINED, len(shares))):
             oldest = next(iter(shares))

@@ -54,7 +54,7 @@ class PolicySampler(Sampler):
 
 
 class Telemetry:
-    """Sets up spans and propagation for this process, by the bundle. They stay until the end of the process.
+    """Sets up spans and propagation for this process, by the bundle. The setup stays until the end of the process.
 
     A reload changes the sample ratio and the baggage keys, but not the endpoint or the queue. `endpoint` replaces the
     endpoint of the policy. Create one object for each process, before or after a fork: the first export connects.
