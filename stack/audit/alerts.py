@@ -24,8 +24,11 @@ BURN_RATES = {14.4: ("1h", "5m"), 6.0: ("6h", "30m"), 3.0: ("1d", "2h"), 1.0: ("
 A burn rate is a multiple of the rate that spends the budget in exactly 30 days.
 """
 BURNING = re.compile(r"ratio_rate(\w+) > .*?([\d.]+) \* ([\w:]+:budget)")
+"""Finds each condition of a burn-rate alert: its window, its burn rate and its budget series."""
 ENOUGH = re.compile(r"increase\w+ > [1-9]")
+"""Finds a condition that at least two failures must have happened."""
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
+"""Finds the windows of an expression, in brackets or in the name of a recorded ratio."""
 EXPORTED = re.compile(
     r"(voice|gen_ai|apisix|barman_cloud|cnpg|consul|elasticsearch|envoy|otelcol|probe|prometheus|redis|alertmanager"
     r"|go|process)_|^(up|scrape_\w+|ALERTS)$"

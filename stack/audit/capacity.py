@@ -14,7 +14,9 @@ from stack.model.profile import DatabaseLimits
 from stack.model.settings import path_of
 
 AT_MOST = f"max replicas + {SURGE}"
+"""Largest number of running pods during a rollout, as text in findings."""
 ROLLING = f"max replicas + {SURGE} + stopping"
+"""Largest number of running and stopping pods during a rollout, as text in findings."""
 
 
 def connections(platform: Platform) -> Iterator[Breach | None]:
@@ -128,7 +130,7 @@ RULES = (
         id="H03",
         title="rollouts at maximum replicas fit the quota, pods that are still stopping included",
         severity="error",
-        rationale="the quota refuses each new pod until an old pod is gone, and the rollout misses its deadline",
+        rationale="the quota refuses each new pod until an old pod has stopped, and the rollout misses its deadline",
         source="kubernetes#98656",
         violates="3 replicas with a grace period of 60 s roll out in a namespace with a quota of 6 pods: 3 + 1 + 3 = 7",
         holds="the same rollout with a quota of 7 pods",

@@ -74,7 +74,7 @@ def _used(platform: Platform) -> Iterator[tuple[str, str, int]]:
 
 
 def names_resolve(platform: Platform) -> Iterator[Breach | None]:
-    """Check that the pods of every namespace reach the DNS pods, the node-local cache and the DNS Service's address."""
+    """Check that policies permit all pods to reach the DNS pods, the node-local cache and the DNS Service's address."""
     found, wanted = rendered(platform), {NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns}
     for namespace in sorted({workload.namespace for workload in found.workloads}):
         blocks: set[str] = set()

@@ -23,9 +23,13 @@ EVERY_TRANSIENT: tuple[RetryCondition, ...] = (
     "unavailable",
     "resource_exhausted",
 )
+"""Conditions of a library that retries every transient failure."""
 SENT_OR_NOT: tuple[RetryCondition, ...] = ("connection_failed", "attempt_timeout")
+"""Conditions of a library that retries failures of the connection, but no error answers."""
 ANSWERED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable", "resource_exhausted")
+"""Conditions of a library that retries connection errors and error answers, but no timeouts."""
 PROXIED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable")
+"""Conditions of a proxy or client that retries connection errors and unavailable callees only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def candidates_can_answer(platform: Platform) -> Iterator[Breach | None]:
 
 
 def budgets_are_durable(platform: Platform) -> Iterator[Breach | None]:
-    """Check that budgets are in a durable store with a declared fallback, and that answers have a bound."""
+    """Check that budgets are in a durable store with a declared fallback, and that answers have a limit."""
     for edge, route, models in model_edges(platform.graph):
         if "text" in route.capabilities and route.output_limit is None:
             text = "no max_tokens: neither the cost nor the duration of an answer has a bound"

@@ -24,7 +24,9 @@ from stack.model.platform import Platform
 __all__ = ["FALLBACK", "layers"]
 
 WARN_ATTEMPTS = 5
+"""Attempts along a path above which R01 warns."""
 MAX_ATTEMPTS = 10
+"""Attempts along a path above which R01 reports an error."""
 Path = tuple[Edge, ...]
 SEEN_BY_CALLERS: dict[RetryCondition, RetryCondition] = {
     "connection_failed": "unavailable",
@@ -39,6 +41,7 @@ SPOKEN: dict[RetryCondition, str] = {
     "unavailable": "answers 5xx",
     "resource_exhausted": "answers 429",
 }
+"""Failure of the last hop → the failure in words, for findings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from stack.model.enforcement import enforcer
 from stack.model.platform import Platform
 
 WARN_ATTEMPTS = 3
+"""Attempts of one layer above which R03 warns."""
 MAX_ATTEMPTS = 5
-"""gRPC clients treat more than 5 attempts as 5 (gRFC A6)."""
+"""Attempts of one layer above which R03 reports an error. gRPC clients treat more than 5 attempts as 5 (gRFC A6)."""
 TRANSIENT = frozenset(get_args(RetryCondition))
 
 

@@ -190,7 +190,7 @@ def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
 def pods_have_a_priority_class(platform: Platform) -> Iterator[Breach | None]:
     """Check that every pod has a priority class."""
     for workload in rendered(platform).workloads:
-        text = "no priority class: under node pressure kubelet may evict the pod before a batch job"
+        text = "no priority class: under node pressure kubelet may evict the pod before it evicts a batch job"
         found = Breach(workload.path, text, "priorityClassName")
         yield None if workload.pod.get("priorityClassName") else found
 
@@ -260,7 +260,7 @@ RULES = (
         id="P04",
         title="every pod has a priority class",
         severity="warning",
-        rationale="without priority classes kubelet may evict a store before a batch job",
+        rationale="without priority classes kubelet may evict a store before it evicts a batch job",
         source="helm/charts#24429",
         violates="a pod without priorityClassName",
         holds="the same pod with priorityClassName: core",

@@ -24,6 +24,7 @@ NO_TIME = Duration("0s")
 NETWORK_MARGIN = Duration("150ms")
 """Time that the gateway waits beyond the callee's deadline. HTTP requests carry no deadline, so the callee ends first.
 """
+# Fallbacks of the calls that publishing and consuming events cause.
 OUTBOX = "the row stays in the outbox until it is acknowledged"
 APPENDED = "the event is lost and counted"
 STREAM = "events wait in their stream"

@@ -29,6 +29,7 @@ PolicyKind = Literal["timeout", "attempt_timeout", "retry", "circuit_breaker", "
 DECLARED: tuple[PolicyKind, ...] = ("retry", "circuit_breaker", "bulkhead")
 """The policies that a call may declare in addition to its timeout."""
 _ORDER: tuple[Enforcer, ...] = ("runtime", "grpc", "gateway", "driver", "mesh")
+"""The first of these layers that sees a call and can express a policy enforces the policy."""
 _EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
     "runtime": frozenset({"timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"}),
     "grpc": frozenset({"timeout", "retry"}),

@@ -47,7 +47,9 @@ def test_a04_finds_a_missing_burn_rate() -> None:
     assert missing.arithmetic == "no alert at a burn rate of 1 over 3d and 6h"
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.0694, 0), (0.0695, 1)])
+@pytest.mark.parametrize(
+    ("share", "count"), [(0.0694, 0), (0.0695, 1)], ids=["99.94 % of the requests", "100.08 % of the requests"]
+)
 def test_a04_finds_an_alert_that_cannot_fire(share: float, count: int) -> None:
     """14.4 × 6.95 % = 100.08 % is more than all requests."""
     assert len(found("A04", recorded(share), *WORKBOOK)) == count

@@ -67,6 +67,7 @@ def providers(*egress: str) -> Dependency:
         (("egress-proxy-a", "egress-proxy-a"), 0.999 * (1 - 0.005**2)),
         (("egress-proxy-a",), 0.999 * 0.995),
     ],
+    ids=["two proxies", "one shared proxy", "one address"],
 )
 def test_a01_counts_a_proxy_that_two_addresses_share_once(egress: tuple[str, ...], expected: float) -> None:
     route = operation("read", stage(hard("providers.read", "idempotent")), p95="1s", deadline="2s")
@@ -89,7 +90,9 @@ def test_a02_counts_two_addresses_as_one_dependency() -> None:
     assert findings("A02", gateway(route), pair, flows=(flow("read", availability="99.9%"),)) == ()
 
 
-@pytest.mark.parametrize(("attempts", "expected"), [(2, 1 - (1 - 0.995 * 0.999) ** 2), (1, 0.995 * 0.999)])
+@pytest.mark.parametrize(
+    ("attempts", "expected"), [(2, 1 - (1 - 0.995 * 0.999) ** 2), (1, 0.995 * 0.999)], ids=["2 attempts", "1 attempt"]
+)
 def test_a01_counts_the_candidates_that_a_call_can_reach(attempts: int, expected: float) -> None:
     route = operation("ask", stage(hard("llm.generate", "idempotent")), p95="1s", deadline="3s")
     asked = flow("ask", availability="99%")

@@ -34,6 +34,14 @@ def guarded(retry: Retry | None = None, *, load: str | None = None, **breaker: A
         (None, 2, "warning"),
         (None, 3, None),
     ],
+    ids=[
+        "threshold 3, 3 attempts",
+        "threshold 6, 3 attempts",
+        "threshold 7, 3 attempts",
+        "threshold 1, 1 attempt",
+        "threshold 2, 1 attempt",
+        "threshold 3, 1 attempt",
+    ],
 )
 def test_c01_finds_a_breaker_that_one_or_two_requests_open(
     retry: Retry | None, threshold: int, severity: str | None

@@ -78,6 +78,7 @@ SIZES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memo
         (("169.254.20.10/32",), True, 1),
         (("169.254.20.10/32", "10.96.0.10/32"), False, 1),
     ],
+    ids=["all permitted", "no DNS Service", "no DNS pods"],
 )
 def test_n06_finds_dns_that_pods_cannot_reach(blocks: tuple[str, ...], *, pods: bool, count: int) -> None:
     peers: list[dict[str, Any]] = [{"ipBlock": {"cidr": cidr}} for cidr in blocks]

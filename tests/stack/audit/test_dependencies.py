@@ -41,7 +41,7 @@ def test_c06_finds_a_fallback_that_needs_the_failed_callee() -> None:
     assert findings("C06", *critical(soft("b.read", "ask the store", fallback_uses=("store",))), STORE) == ()
 
 
-@pytest.mark.parametrize(("slots", "count"), [(8, 0), (9, 1)])
+@pytest.mark.parametrize(("slots", "count"), [(8, 0), (9, 1)], ids=["32 calls for 32 slots", "36 calls for 32 slots"])
 def test_c08_compares_bulkheads_with_the_slots_of_the_callee(slots: int, count: int) -> None:
     """100/s × 10 ms × 4 = 4 slots in each replica. The minimum is 8 slots."""
     call = stage(hard("b.read", "idempotent", bulkhead=Bulkhead(max_concurrent=slots)))
@@ -61,6 +61,7 @@ def test_c08_compares_bulkheads_with_the_slots_of_the_callee(slots: int, count: 
         (RateLimit(limit=SlidingWindow(limit=20, window=Duration("2s"))), "41/s", 1),
         (RateLimit(limit=Adaptive(min_rate=Rate("1/s"), max_rate=Rate("10/s"), burst=1)), "41/s", 1),
     ],
+    ids=["load at the limit", "token bucket", "token bucket for each tenant", "sliding window", "adaptive limit"],
 )
 def test_c08_compares_the_load_with_the_limits_over_all_callers(limit: RateLimit, load: str, count: int) -> None:
     node = service(

@@ -88,6 +88,7 @@ def test_n05_finds_a_service_that_bypasses_the_proxy() -> None:
 @pytest.mark.parametrize(
     ("update", "port"),
     [({"api_server": ApiServer(cidr="0.0.0.0/0")}, 6443), ({"nodes": "0.0.0.0/0"}, 10250)],
+    ids=["port of the API server", "port of the kubelets"],
 )
 def test_n05_finds_a_port_that_is_open_to_the_internet(update: dict[str, object], port: int) -> None:
     real = platform("staging")
@@ -135,6 +136,7 @@ class Rewritten(EgressProxy):
         ((), {"any host as speech.googleapis.com", "any host as api.mistral.ai"}),
         (("example.com",), {"example.com as speech.googleapis.com", "example.com as api.mistral.ai"}),
     ],
+    ids=["no match", "no names", "another name"],
 )
 def test_n05_finds_a_chain_that_admits_other_names(names: tuple[str, ...] | None, hosts: set[str]) -> None:
     real = platform("prod")

@@ -27,7 +27,11 @@ def test_t06_finds_a_gateway_that_keeps_connections_too_long(idle: str, count: i
     assert len(found("T06", config("config.yaml", f"upstream:\n  keepalive_timeout: {idle}\n"))) == count
 
 
-@pytest.mark.parametrize(("pool", "count"), [({"idleTimeout": "60s"}, 0), ({"idleTimeout": "75s"}, 1), ({}, 1)])
+@pytest.mark.parametrize(
+    ("pool", "count"),
+    [({"idleTimeout": "60s"}, 0), ({"idleTimeout": "75s"}, 1), ({}, 1)],
+    ids=["60s", "75s", "default of 1h"],
+)
 def test_t06_finds_a_mesh_that_keeps_connections_too_long(pool: dict[str, str], count: int) -> None:
     sidecar = {"kind": "Sidecar", "metadata": {"name": "a"}, "spec": {"inboundConnectionPool": {"http": pool}}}
     served = {"kind": "AuthorizationPolicy", "metadata": {"name": "a"}}
@@ -35,7 +39,11 @@ def test_t06_finds_a_mesh_that_keeps_connections_too_long(pool: dict[str, str], 
     assert found("T06", sidecar) == (), "nobody may call the service"
 
 
-@pytest.mark.parametrize(("read", "websocket", "count"), [(20, True, 1), (21, True, 0), (20, False, 0)])
+@pytest.mark.parametrize(
+    ("read", "websocket", "count"),
+    [(20, True, 1), (21, True, 0), (20, False, 0)],
+    ids=["WebSocket with 20 s", "WebSocket with 21 s", "HTTP with 20 s"],
+)
 def test_s02_finds_a_route_that_ends_a_silent_websocket(read: float, *, websocket: bool, count: int) -> None:
     route = {"id": "talk", "enable_websocket": websocket, "upstream": {"timeout": {"read": read}}}
     breaches = found("S02", config("apisix.yaml", json.dumps({"routes": [route]}) + "\n#END\n"))

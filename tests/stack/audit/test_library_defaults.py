@@ -38,7 +38,9 @@ def test_a_client_of_one_language_counts_only_for_callers_in_that_language() -> 
     assert used == {"a": ["redis-py"], "b": ["go-redis"]}
 
 
-@pytest.mark.parametrize(("route", "count"), [({}, 1), ({"retries": {"attempts": 0}}, 0)])
+@pytest.mark.parametrize(
+    ("route", "count"), [({}, 1), ({"retries": {"attempts": 0}}, 0)], ids=["default retries", "no retries"]
+)
 def test_r09_finds_a_route_on_which_the_mesh_retries_by_itself(route: dict[str, Any], count: int) -> None:
     service = {"kind": "VirtualService", "metadata": {"name": "orders"}, "spec": {"http": [route]}}
     found = verdict("R09", of_manifests(service))

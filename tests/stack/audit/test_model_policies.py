@@ -61,6 +61,7 @@ def found(rule: str, dependency: ModelDependency, caller: Service | None = None)
         ),
         (models(ONE, providers=PROVIDERS[:1], route_policy={"fallback": ModelFallback(max_attempts=1)}), []),
     ],
+    ids=["independent", "one proxy", "one provider", "one attempt", "one candidate"],
 )
 def test_m01_finds_candidates_that_fail_together(dependency: ModelDependency, said: list[str]) -> None:
     assert [each.arithmetic for each in found("M01", dependency)] == said
@@ -84,7 +85,9 @@ def test_m01_finds_attempts_that_all_go_to_one_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retries", "said"), [(None, ["1 + 2 attempts for each of the route's 2 attempts: 6 in total"]), (0, [])]
+    ("retries", "said"),
+    [(None, ["1 + 2 attempts for each of the route's 2 attempts: 6 in total"]), (0, [])],
+    ids=["default retries", "no retries"],
 )
 def test_m05_finds_the_retries_of_an_sdk(retries: int | None, said: list[str]) -> None:
     client = Client(library="openai-python", retries=retries)
@@ -129,6 +132,7 @@ def test_m06_finds_a_key_that_the_provider_ignores() -> None:
         ({"capabilities": ("text",)}, ["the model lacks streaming"]),
         ({"capabilities": ("tools",)}, ["the model lacks streaming, text"]),
     ],
+    ids=["window too small", "window just large enough", "no streaming", "no streaming and no text"],
 )
 def test_m09_finds_a_fallback_that_cannot_answer(changes: dict[str, Any], said: list[str]) -> None:
     breaches = found("M09", models(ONE, deployment("two-fast", "two", **changes)))
@@ -163,13 +167,17 @@ def test_m10_finds_answers_without_a_limit() -> None:
     assert found("M10", models()) == ()
 
 
-@pytest.mark.parametrize(("scope", "count"), [(("model",), 1), (("user", "model"), 1), (("tenant", "model"), 0)])
+@pytest.mark.parametrize(
+    ("scope", "count"),
+    [(("model",), 1), (("user", "model"), 1), (("tenant", "model"), 0)],
+    ids=["model", "user and model", "tenant and model"],
+)
 def test_m11_finds_a_cache_that_tenants_share(scope: Any, count: int) -> None:
     cache = ResponseCache(scope=scope, max_age=Duration("1h"), store="counters.reserve")
     assert len(found("M11", models(route_policy={"cache": cache}))) == count
 
 
-@pytest.mark.parametrize(("strict", "count"), [(True, 1), (False, 0)])
+@pytest.mark.parametrize(("strict", "count"), [(True, 1), (False, 0)], ids=["strict", "not strict"])
 def test_m11_finds_prompts_in_the_spans_of_a_strict_profile(*, strict: bool, count: int) -> None:
     capturing = models(route_policy={"privacy": PromptPrivacy(capture=True)})
     assert len(verdict("M11", small_platform(adapter(), capturing, strict=strict)).findings) == count

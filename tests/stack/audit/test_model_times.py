@@ -40,6 +40,7 @@ def found(rule: str, *nodes: Node, dependency: ModelDependency | None = None) ->
         ("4.3ms", []),
         ("20ms", ["first token 250ms + 149 tokens × 20ms = 3230ms > 900ms, the objective"]),
     ],
+    ids=["4.3ms a token", "20ms a token"],
 )
 def test_m02_finds_a_candidate_that_decodes_too_slowly(pace: str, said: list[str]) -> None:
     slow = models(CANDIDATES[0], deployment("two-fast", "two", pace=pace))
@@ -148,6 +149,14 @@ def test_m04_ignores_a_virtual_service_without_routes() -> None:
             {"idle_timeout": "1s", "max_downstream_connection_duration": "2s"},
             ["idle_timeout", "max_downstream_connection_duration"],
         ),
+    ],
+    ids=[
+        "defaults",
+        "short idle timeout",
+        "no idle timeout",
+        "short connection",
+        "limits equal to the route's",
+        "both limits short",
     ],
 )
 def test_m04_finds_an_egress_proxy_that_ends_the_stream(

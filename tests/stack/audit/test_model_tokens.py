@@ -35,6 +35,7 @@ def with_quotas(one: int, two: int) -> ModelDependency:
         (3_000_000, 3_000_000, ["warning"]),
         (3_750_000, 3_750_000, []),
     ],
+    ids=["above the quotas", "100 % of the quotas", "80 % of the quotas"],
 )
 def test_m07_finds_a_load_beyond_the_quotas(one: int, two: int, severities: list[str]) -> None:
     breaches = findings("M07", ADAPTER, with_quotas(one, two))
@@ -43,12 +44,20 @@ def test_m07_finds_a_load_beyond_the_quotas(one: int, two: int, severities: list
         assert breaches[0].arithmetic == "the declared load needs 6,000,000 tokens a minute > 5,999,999"
 
 
-@pytest.mark.parametrize(("two", "paths"), [(5_999_999, ["llm.generate without one-fast"]), (6_000_000, [])])
+@pytest.mark.parametrize(
+    ("two", "paths"),
+    [(5_999_999, ["llm.generate without one-fast"]), (6_000_000, [])],
+    ids=["quota too small", "quota just large enough"],
+)
 def test_m08_finds_a_fallback_that_is_too_small(two: int, paths: list[str]) -> None:
     assert [each.path for each in findings("M08", ADAPTER, with_quotas(9_000_000, two))] == paths
 
 
-@pytest.mark.parametrize(("seconds", "rules"), [(2.0, []), (2.01, ["M08"]), (4.01, ["M07", "M08"])])
+@pytest.mark.parametrize(
+    ("seconds", "rules"),
+    [(2.0, []), (2.01, ["M08"]), (4.01, ["M07", "M08"])],
+    ids=["200 streams", "201 streams", "401 streams"],
+)
 def test_m07_and_m08_count_streams_if_the_quota_is_in_streams(seconds: float, rules: list[str]) -> None:
     def streaming(name: str, provider: str) -> Any:
         return deployment(name, provider).model_copy(update={"tokens_per_minute": None, "streams": 200})
@@ -71,6 +80,7 @@ def test_m07_and_m08_count_streams_if_the_quota_is_in_streams(seconds: float, ru
             ["no price and no tokenizer: neither a reservation nor the cost of a call can be computed"],
         ),
     ],
+    ids=["price and tokenizer", "no price", "no tokenizer", "neither"],
 )
 def test_m12_finds_a_model_without_price_or_tokenizer(changes: dict[str, Any], said: list[str]) -> None:
     breaches = findings("M12", ADAPTER, models(ONE, deployment("two-fast", "two", **changes)))
@@ -85,6 +95,7 @@ def test_m12_finds_a_model_without_price_or_tokenizer(changes: dict[str, Any], s
         (date(2027, 1, 31), ["warning"]),
         (date(2027, 2, 1), ["error"]),
     ],
+    ids=["in 31 days", "in 30 days", "in 1 day", "today"],
 )
 def test_m12_finds_a_model_that_has_retired_or_retires_within_30_days(on: date, severity: list[str]) -> None:
     retiring = models(ONE, deployment("two-fast", "two", retires=date(2027, 2, 1)))

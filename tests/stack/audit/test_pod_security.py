@@ -92,7 +92,11 @@ def test_s01_finds_a_host_port() -> None:
     assert found(workload(ports=[{"containerPort": 80}])) == ()
 
 
-@pytest.mark.parametrize("pod", [{"hostNetwork": True}, {"volumes": [{"name": "root", "hostPath": {"path": "/"}}]}])
+@pytest.mark.parametrize(
+    "pod",
+    [{"hostNetwork": True}, {"volumes": [{"name": "root", "hostPath": {"path": "/"}}]}],
+    ids=["host network", "host path"],
+)
 def test_s01_finds_a_pod_that_reaches_its_node(pod: dict[str, Any]) -> None:
     assert len(found(workload(pod=pod))) == 1
     labels = {"pod-security.kubernetes.io/enforce": "privileged"}
@@ -156,6 +160,7 @@ def test_s01_reads_the_security_context_of_the_pod_if_the_container_has_none() -
         {"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}},
         {"seccompProfile": {"type": "Localhost"}},
     ],
+    ids=["NET_BIND_SERVICE", "Localhost"],
 )
 def test_s01_accepts_the_fields_that_restricted_admits(changed: dict[str, Any]) -> None:
     assert found(workload({**SECURE, **changed})) == ()

@@ -219,7 +219,7 @@ def test_r02_does_not_count_the_step_of_a_saga_as_a_layer() -> None:
     assert findings("R02", caller, STORE) == ()
 
 
-@pytest.mark.parametrize(("attempts", "count"), [(1, 0), (2, 1)])
+@pytest.mark.parametrize(("attempts", "count"), [(1, 0), (2, 1)], ids=["one attempt", "two attempts"])
 def test_r02_counts_the_candidates_of_a_route_as_a_layer(attempts: int, count: int) -> None:
     call = stage(hard("llm.generate", "idempotent", retry=TWICE))
     caller = service("a", operation("run", call, p95="9s", deadline="60s"))

@@ -38,6 +38,14 @@ def by_library(library: str, retries: int | None) -> list[Node]:
         (by_library("pymilvus", None), "error"),
         (by_library("pymilvus", 2), None),
     ],
+    ids=[
+        "3 attempts",
+        "4 attempts",
+        "5 attempts",
+        "6 attempts",
+        "library with 76 attempts by default",
+        "library with 3 attempts",
+    ],
 )
 def test_r03_finds_more_than_three_attempts(nodes: list[Node], severity: str | None) -> None:
     found = findings("R03", *nodes)

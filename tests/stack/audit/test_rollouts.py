@@ -33,7 +33,9 @@ def sleeping(seconds: int) -> dict[str, Any]:
     return {"lifecycle": {"preStop": {"sleep": {"seconds": seconds}}}}
 
 
-@pytest.mark.parametrize(("sleep", "count"), [(5, 0), (6, 1)])
+@pytest.mark.parametrize(
+    ("sleep", "count"), [(5, 0), (6, 1)], ids=["30 s for sleep and request", "31 s for sleep and request"]
+)
 def test_t05_finds_a_grace_period_that_cuts_off_requests(sleep: int, count: int) -> None:
     """The default grace period of 30 s is enough for a sleep of 5 s and a deadline of 25 s."""
     breaches = found("T05", workload(container=sleeping(sleep)))
@@ -63,6 +65,7 @@ def test_t07_finds_a_liveness_probe_that_checks_dependencies_and_probes_that_ove
         ({"grpc": {"port": 9000}}, "grpc"),
         ({"tcpSocket": {"port": 9000}}, None),
     ],
+    ids=["exec", "grpc with a service", "grpc", "tcp"],
 )
 def test_t07_compares_exec_and_grpc_probes_but_not_tcp_probes(check: dict[str, Any], requested: str | None) -> None:
     breaches = found("T07", workload(container={"livenessProbe": check, "readinessProbe": check}))
@@ -105,6 +108,7 @@ def test_a03_finds_a_single_replica_a_missing_budget_and_a_budget_that_blocks_dr
         (1, {"minAvailable": 1}, True),
         (1, {"maxUnavailable": 1}, False),
     ],
+    ids=str,
 )
 def test_a03_counts_the_pods_that_a_disruption_budget_lets_a_drain_evict(
     replicas: int, spec: dict[str, Any], blocks: bool
@@ -125,7 +129,7 @@ def test_a03_finds_nothing_in_an_environment_with_one_replica_per_service() -> N
     assert verdict("A03", dev).findings == ()
 
 
-@pytest.mark.parametrize(("sleep", "count"), [(4, 1), (5, 0)])
+@pytest.mark.parametrize(("sleep", "count"), [(4, 1), (5, 0)], ids=["sleep of 4 s", "sleep of 5 s"])
 def test_p01_finds_a_pod_that_stops_before_its_endpoint_is_withdrawn(sleep: int, count: int) -> None:
     selecting = {"kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"selector": {"app": "a"}}}
     assert len(found("P01", workload(container=sleeping(sleep)), selecting)) == count
@@ -205,7 +209,11 @@ def test_a03_assumes_one_replica_by_default() -> None:
     assert found("A03", workload("DaemonSet")) == (), "a DaemonSet runs a pod on each node"
 
 
-@pytest.mark.parametrize(("kind", "sleep", "count"), [("LoadBalancer", 9, 1), ("LoadBalancer", 10, 0), (None, 5, 0)])
+@pytest.mark.parametrize(
+    ("kind", "sleep", "count"),
+    [("LoadBalancer", 9, 1), ("LoadBalancer", 10, 0), (None, 5, 0)],
+    ids=["LoadBalancer, sleep of 9 s", "LoadBalancer, sleep of 10 s", "ClusterIP, sleep of 5 s"],
+)
 def test_p01_requires_a_sleep_of_the_ingress_grace_behind_a_load_balancer(
     kind: str | None, sleep: int, count: int
 ) -> None:

@@ -83,6 +83,7 @@ def test_h01_finds_an_autoscaler_on_memory_that_python_keeps() -> None:
         ({"type": "AverageValue", "averageValue": "613Mi"}, "613Mi"),
         ({"type": "AverageValue", "averageValue": "614Mi"}, None),
     ],
+    ids=["59 % of the request", "60 % of the request", "613Mi", "614Mi"],
 )
 def test_h01_finds_a_threshold_below_the_memory_without_load(target: dict[str, Any], threshold: str | None) -> None:
     """60 % of a request of 1Gi are 614.4Mi."""

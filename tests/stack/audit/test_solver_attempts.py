@@ -54,6 +54,14 @@ def calling(idempotency: Any = "idempotent", *, language: str = "python", **call
         ({"base_delay": Duration("0s")}, "idempotent", ("retry.base_delay", "0s", "100ms")),
         ({"base_delay": Duration("0s"), "max_retries": 3}, "idempotent", ("retry.max_retries", "3", "2")),
     ],
+    ids=[
+        "3 attempts",
+        "4 attempts",
+        "not idempotent",
+        "not idempotent, only if unsent",
+        "no backoff",
+        "4 attempts without backoff",
+    ],
 )
 def test_a_retry_keeps_the_values_that_the_rules_on_one_call_permit(
     retry: dict[str, Any], idempotency: str, change: tuple[str, str, str] | None
@@ -97,6 +105,14 @@ def acceptance(rule: str = "C05", path: str = "a.run → b.read", days: int = 0)
         (BOTH, True, (acceptance(days=-1),), ("retry", "None")),
         (BOTH, True, (acceptance("R05"),), ("retry", "None")),
     ],
+    ids=[
+        "one more condition",
+        "only refusals",
+        "mesh is off",
+        "accepted",
+        "acceptance expired",
+        "another rule accepted",
+    ],
 )
 def test_a_go_service_does_not_retry_the_meshs_refusals_unless_the_finding_is_accepted(
     conditions: tuple[str, ...], mesh: bool, accepted: tuple[AcceptedFinding, ...], kept: tuple[str, str] | None
@@ -115,7 +131,7 @@ def test_a_client_library_is_changed_only_if_it_retries(library: str, retries: i
     assert ("retries" in changed_fields(small_platform(calling(), store))) == changed
 
 
-@pytest.mark.parametrize("attempts", [(2, 1, 1), (5, 1, 1), (1, 2, 2), (3, 3, 1), (2, 2, 2), (3, 1, 3)])
+@pytest.mark.parametrize("attempts", [(2, 1, 1), (5, 1, 1), (1, 2, 2), (3, 3, 1), (2, 2, 2), (3, 1, 3)], ids=str)
 def test_a_chain_keeps_as_many_attempts_as_the_worst_path_permits(attempts: tuple[int, ...]) -> None:
     hops = [TWICE.model_copy(update={"max_retries": each - 1}) if each > 1 else None for each in attempts]
     assert not [each for each in solution_of(small_platform(*chain(*hops))).remaining if each.rule.startswith("R")]
@@ -148,7 +164,9 @@ def test_a_hop_makes_one_attempt_if_one_of_several_paths_behind_it_has_a_hop_tha
 
 
 @pytest.mark.parametrize(
-    ("declared", "kept"), [((THRICE, TWICE), TWICE), ((TWICE, THRICE), TWICE), ((TWICE, None), None)]
+    ("declared", "kept"),
+    [((THRICE, TWICE), TWICE), ((TWICE, THRICE), TWICE), ((TWICE, None), None)],
+    ids=["fewer in the second call", "fewer in the first call", "no retry in the second call"],
 )
 def test_calls_that_share_a_policy_all_make_the_fewest_attempts(
     declared: tuple[Retry | None, ...], kept: Retry | None
@@ -191,7 +209,7 @@ def test_the_attempts_of_a_saga_step_count_for_the_calls_behind_it() -> None:
     assert changed_fields(small_platform(outer, callee, STORE))["retry.max_retries"] == ("2", "1")
 
 
-@pytest.mark.parametrize(("attempts", "feasible"), [(5, True), (6, False)])
+@pytest.mark.parametrize(("attempts", "feasible"), [(5, True), (6, False)], ids=["5 attempts", "6 attempts"])
 def test_attempts_of_a_saga_step_that_no_value_reduces_are_named(attempts: int, feasible: bool) -> None:
     why = f"saga steps and model routes alone make {attempts} attempts"
     bound = Constraint("R01", "b.read", "5 attempts", f"{attempts} attempts", why, "max_attempts of a step or route")

@@ -39,8 +39,8 @@ def calling(name: str, target: str = "b.run", *, p95: str = "1s", **options: Any
     return service(name, running(stage(hard(target, "idempotent", **options)), p95=p95, deadline="9s"))
 
 
-@pytest.mark.parametrize("timeout", [None, "50ms"])
-def test_calls_share_the_time_that_their_caller_leaves(timeout: str | None) -> None:
+@pytest.mark.parametrize("timeout", [None, "50ms"], ids=["callee's deadline", "own timeout"])
+def test_calls_share_the_time_that_their_caller_waits(timeout: str | None) -> None:
     """a waits 10 × 20 ms for b, which makes 1 + 5 calls. They take 60 ms at least, and b wants 300 ms for them.
 
     So each call gets 140 ÷ 240 of the difference between 10 ms and 50 ms: 33.3 ms, rounded down.
@@ -87,7 +87,7 @@ def test_the_caller_that_waits_least_determines_the_deadline(latencies: tuple[st
     assert times(*callers, service("b", running())) == {("b.run", "deadline"): ("2s", deadline)}
 
 
-def test_a_flow_leaves_ten_times_its_target_and_the_gateway_leaves_time_for_the_answer() -> None:
+def test_a_flow_permits_ten_times_its_target_and_the_gateway_waits_longer_for_the_answer() -> None:
     """The route may take 10 × 30 ms. The gateway waits 150 ms longer than the deadline of its callee."""
     route = operation("go", stage(hard("b.run", "idempotent")), p95="30ms", deadline="9s")
     assert times(gateway(route), service("b", running(p95="30ms")), flows=(flow("go", "30ms"),)) == {
@@ -96,7 +96,7 @@ def test_a_flow_leaves_ten_times_its_target_and_the_gateway_leaves_time_for_the_
     }
 
 
-def test_a_call_without_end_gets_ten_times_the_objective_of_its_callee() -> None:
+def test_a_call_without_a_limit_gets_ten_times_the_objective_of_its_callee() -> None:
     route = operation("go", stage(hard("b.run", "idempotent", timeout=Duration("0s"))), p95="1s", deadline="9s")
     assert times(gateway(route), service("b", running(p95="30ms"))) == {
         ("gateway.go → b.run", "timeout"): ("0s", "300ms"),
@@ -104,7 +104,7 @@ def test_a_call_without_end_gets_ten_times_the_objective_of_its_callee() -> None
     }
 
 
-@pytest.mark.parametrize("compensates", [True, False])
+@pytest.mark.parametrize("compensates", [True, False], ids=["compensation", "step without compensation"])
 def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> None:
     """The step lasts 3 s. Its three rounds take 3 × 200 ms at least, and want 3 × 2 s.
 

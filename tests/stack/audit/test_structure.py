@@ -43,7 +43,7 @@ def test_e01_finds_a_policy_that_no_layer_can_express() -> None:
     assert findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s")), STORE) == ()
 
 
-@pytest.mark.parametrize("mesh", [True, False])
+@pytest.mark.parametrize("mesh", [True, False], ids=["mesh is on", "mesh is off"])
 def test_e01_finds_policies_that_only_the_mesh_enforces_if_the_mesh_is_off(*, mesh: bool) -> None:
     call = stage(hard("store.read", "idempotent"))
     caller = service("a", operation("run", call, p95="1s", deadline="2s"), language="go")

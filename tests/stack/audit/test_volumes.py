@@ -48,13 +48,14 @@ def claim(size: str) -> Claim:
         (Scratch(Bytes("613Mi")), "614Mi (a dump) = 614Mi > 613Mi", "614Mi"),
         (claim("700Mi"), "614Mi (a dump) = 614Mi > 85% of 700Mi = 595Mi", "723Mi"),
     ],
+    ids=["emptyDir", "claim"],
 )
 def test_v01_finds_a_volume_that_its_program_fills(volume: Volume, arithmetic: str, proposal: str) -> None:
     (found,) = verdict("V01", writing("614Mi", volume)).findings
     assert (found.path, found.arithmetic, found.proposal) == ("stores/store volume data", arithmetic, proposal)
 
 
-@pytest.mark.parametrize("volume", [Scratch(Bytes("614Mi")), claim("723Mi")])
+@pytest.mark.parametrize("volume", [Scratch(Bytes("614Mi")), claim("723Mi")], ids=["emptyDir", "claim"])
 def test_v01_holds_if_the_writes_just_fit(volume: Volume) -> None:
     assert verdict("V01", writing("614Mi", volume)).text == "holds"
 

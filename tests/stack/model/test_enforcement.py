@@ -8,7 +8,7 @@ from stack.model.policy_bundles import outbound_call
 from tests import toy
 
 
-@pytest.mark.parametrize("mesh", [True, False])
+@pytest.mark.parametrize("mesh", [True, False], ids=["mesh is on", "mesh is off"])
 def test_each_policy_of_each_call_names_its_layer(mesh: bool) -> None:
     for edge in toy.TENANT.graph.edges:
         policy = outbound_call(edge, toy.SITE, mesh=mesh)

@@ -27,7 +27,7 @@ def test_every_store_every_provider_and_every_hard_callee_has_a_check(environmen
         }
 
 
-@pytest.mark.parametrize("hard_first", [True, False])
+@pytest.mark.parametrize("hard_first", [True, False], ids=["hard call first", "soft call first"])
 def test_a_store_is_critical_if_one_of_its_calls_is_hard(*, hard_first: bool) -> None:
     calls = [hard("store.read", "idempotent"), soft("store.write", "without")]
     made = stage(*(calls if hard_first else reversed(calls)))

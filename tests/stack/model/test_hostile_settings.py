@@ -296,6 +296,21 @@ def test_a_hostile_file_gets_one_clear_answer(tmp_path: Path, content: str | byt
         (f"{GOOD}encryptionsalt: v1:salt\n", "node_pool.nodes", 2),
         (key("pulumi:tags: {}"), "node_pool.nodes", 2),
     ],
+    ids=[
+        "octal",
+        "hexadecimal",
+        "plus sign",
+        "a date is text",
+        "no is text",
+        "digits with a letter are text",
+        "True in capitals",
+        "null",
+        "UTF-16",
+        "UTF-8 with a byte order mark",
+        "CRLF",
+        "a top-level key of Pulumi",
+        "a setting of Pulumi",
+    ],
 )
 def test_valid_yaml_1_2_is_read(tmp_path: Path, content: str | bytes, field: str, value: object) -> None:
     found: Any = read(tmp_path, content)

@@ -96,7 +96,7 @@ def test_images_of_containers_are_found_at_any_depth() -> None:
     assert set(images([cron_job])) == {"a:1", "b:1", "c:1"}
 
 
-@pytest.mark.parametrize("pinned", [True, False])
+@pytest.mark.parametrize("pinned", [True, False], ids=["all pinned", "one not pinned"])
 def test_check_fails_unless_every_image_is_pinned(
     pinned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,7 +59,9 @@ def test_any_text_is_read_back(texts: list[str]) -> None:
     assert read_back(documents([{"texts": texts}])) == [{"texts": texts}]
 
 
-@pytest.mark.parametrize("value", [1.5, float("nan"), b"bytes", {1, 2}])
+@pytest.mark.parametrize(
+    "value", [1.5, float("nan"), b"bytes", {1, 2}], ids=["fraction", "not a number", "bytes", "set"]
+)
 def test_a_value_that_no_manifest_may_contain_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="cannot be written to a manifest"):
         documents([{"key": value}])

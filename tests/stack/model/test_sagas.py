@@ -74,7 +74,11 @@ def test_retired_versions_are_deployed_with_the_newest_one() -> None:
     assert [inbound.saga for inbound in bundle.inbound] == ["keeping"]
 
 
-@pytest.mark.parametrize(("versions", "name"), [((3,), "keeping"), ((2, 1), "keeping"), ((1,), "losing")])
+@pytest.mark.parametrize(
+    ("versions", "name"),
+    [((3,), "keeping"), ((2, 1), "keeping"), ((1,), "losing")],
+    ids=["same version", "versions that fall", "another saga"],
+)
 def test_a_retired_version_of_another_saga_or_without_a_newer_version_is_refused(
     versions: tuple[int, ...], name: str
 ) -> None:

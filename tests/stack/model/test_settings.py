@@ -91,7 +91,7 @@ def test_settings_that_the_profile_requires_or_refuses_are_reported_with_all_oth
     assert "config.voiceassistant:nodes: is 'here'; expected" in said
 
 
-@pytest.mark.parametrize("profile", [None, "production", 7, ["prod"]])
+@pytest.mark.parametrize("profile", [None, "production", 7, ["prod"]], ids=["null", "unknown name", "number", "list"])
 def test_an_unknown_profile_is_refused(profile: object) -> None:
     assert "config.voiceassistant:profile: is " in refused({"profile": profile})
 

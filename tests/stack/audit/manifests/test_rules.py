@@ -58,7 +58,7 @@ def test_n04_finds_a_port_that_the_service_does_not_offer(tmp_path: Path) -> Non
     assert findings(tmp_path, shop(), *STORE) == []
 
 
-@pytest.mark.parametrize("fields", [{"clusterIP": "None"}, {"type": "ExternalName"}])
+@pytest.mark.parametrize("fields", [{"clusterIP": "None"}, {"type": "ExternalName"}], ids=["headless", "ExternalName"])
 def test_n04_finds_nothing_if_a_service_opens_every_port(fields: dict[str, str], tmp_path: Path) -> None:
     wrong = workload("shop", env=[variable("STORE", "store:6380")])
     assert findings(tmp_path, wrong, STORE[0], service("store", 6379, **fields)) == []
@@ -167,6 +167,25 @@ DNS = {"ports": [{"port": 53, "protocol": "UDP"}]}
         ([{"ports": [{"port": 6379, "protocol": "UDP"}]}], False),
         ([{}], False),
     ],
+    ids=[
+        "no rule",
+        "rule without ports",
+        "number of the port",
+        "name of the port",
+        "range of ports",
+        "another port",
+        "another pod",
+        "every pod",
+        "label In",
+        "label Exists",
+        "label DoesNotExist",
+        "every namespace",
+        "another namespace",
+        "namespace with unknown labels",
+        "address block",
+        "port without peers",
+        "every connection",
+    ],
 )
 def test_n01_finds_ingress_that_no_policy_admits(rules: list[Content], denied: bool, tmp_path: Path) -> None:
     expected = [("N01", "error", "Deployment shop → store:6379")] if denied else []
@@ -251,6 +270,14 @@ def test_n06_checks_a_workload_after_one_without_policies_and_names_every_policy
         ({"httpGet": {"port": 80}}, 1, False),
         (None, 1, False),
     ],
+    ids=[
+        "sleep of 30 s in 30 s",
+        "sleep of 29 s in 30 s",
+        "kubelet's sleep of 10 s in 10 s",
+        "command without a sleep",
+        "HTTP request",
+        "no handler",
+    ],
 )
 def test_t05_finds_a_sleep_as_long_as_the_grace_period(
     handler: Content, grace: int, late: bool, tmp_path: Path
@@ -262,6 +289,7 @@ def test_t05_finds_a_sleep_as_long_as_the_grace_period(
 @pytest.mark.parametrize(
     ("probe", "late"),
     [({"timeoutSeconds": 10}, True), ({"timeoutSeconds": 9}, False), ({"periodSeconds": 1}, True), ({}, False)],
+    ids=["timeout equals the default period", "shorter timeout", "default timeout equals the period", "defaults"],
 )
 def test_t07_finds_a_timeout_as_long_as_the_period(probe: Content, late: bool, tmp_path: Path) -> None:
     probed = workload("store", readinessProbe={"exec": {"command": ["true"]}, **probe})
@@ -393,6 +421,7 @@ def test_h02_finds_an_autoscaler_that_counts_a_sidecar(tmp_path: Path) -> None:
         ({"minAvailable": "50%"}, 2, False),
         ({"minAvailable": "all"}, 2, False),
     ],
+    ids=str,
 )
 def test_a03_finds_a_budget_that_allows_no_eviction(spec: Content, replicas: int, blocks: bool, tmp_path: Path) -> None:
     budget = resource("PodDisruptionBudget", "b", {"selector": {"matchLabels": {"app": "store"}}, **spec})
@@ -444,6 +473,7 @@ def test_e01_finds_a_policy_or_a_budget_that_selects_no_pod(tmp_path: Path) -> N
         ({"retries": {"attempts": 1, "perTryTimeout": "3s"}, "timeout": "5s"}, [("T02", "warning")]),
         ({"retries": {"attempts": 0, "perTryTimeout": "6s"}, "timeout": "5s"}, []),
     ],
+    ids=str,
 )
 def test_r03_and_t02_check_the_retries_of_a_route(
     route: Content, expected: list[tuple[str, str]], tmp_path: Path
