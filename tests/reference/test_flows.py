@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from voice_reference.flows import FlowError, Sent, is_whole, main, shrinking, tree
+from voice_reference.flows import FlowError, Sent, check_deadlines, is_whole, main, tree
 from voice_runtime.tracing.collector import ReceivedSpan
 
 SPAN = ReceivedSpan(
@@ -45,9 +45,9 @@ def test_a_trace_is_complete_with_every_parent_and_both_ends_of_every_call() -> 
 
 
 def test_a_deadline_that_is_not_shorter_than_the_callers_is_reported() -> None:
-    shrinking([SPAN, CALL, CALLEE])
+    check_deadlines([SPAN, CALL, CALLEE])
     with pytest.raises(FlowError, match=r"the deadline is in 2\.0 s; expected less than the 2\.0 s of agent-engine"):
-        shrinking([SPAN, CALL, replace(CALLEE, attributes={"voice.deadline_seconds": 2.0})])
+        check_deadlines([SPAN, CALL, replace(CALLEE, attributes={"voice.deadline_seconds": 2.0})])
 
 
 def test_both_ends_of_a_call_are_shown_on_one_line() -> None:

@@ -11,7 +11,7 @@ import pytest
 from voice_policies import CircuitBreaker, Duration, PolicyBundle, Retry, Timeout
 from voice_reference import outages
 from voice_reference.flows import Flow, FlowError
-from voice_reference.outages import OUTAGES, Observer, Recovery, attempts, bounds, load, recover, refuse_storms
+from voice_reference.outages import OUTAGES, Observer, Recovery, attempts, bounds, check_attempts, load, recover
 from voice_reference.processes import Platform, running
 from voice_runtime.tracing.collector import Collector
 
@@ -64,7 +64,7 @@ def test_breakers_close_soon_after_the_callee_is_back(
         recovery = recover(platform, observer, outage, "retrieval-service")
     assert recovery.refused, "the breaker opened"
     assert recovery.is_in_time, str(recovery)
-    assert "attempted" in refuse_storms(platform, sent, before)
+    assert "attempted" in check_attempts(platform, sent, before)
 
 
 def test_the_static_bound_multiplies_retries_along_a_path() -> None:
@@ -78,7 +78,9 @@ def test_the_static_bound_multiplies_retries_along_a_path() -> None:
 def test_more_attempts_than_the_bound_are_reported(observed: tuple[Platform, Observer]) -> None:
     platform, _ = observed
     with pytest.raises(FlowError, match=r"attempted .* of the times that the bundles allow"):
-        refuse_storms(platform, Counter({"agent-engine.run": 1}), Counter({("agent-engine", "rag-engine.context"): -2}))
+        check_attempts(
+            platform, Counter({"agent-engine.run": 1}), Counter({("agent-engine", "rag-engine.context"): -2})
+        )
 
 
 def test_a_recovery_is_in_time_within_its_break_and_the_margin() -> None:

@@ -68,7 +68,9 @@ async def test_sagas_are_listed_shown_resumed_compensated_and_abandoned(backend:
         await eventually(lambda: _lists(address, two))
         refused = await voice_saga(address, "resume", two)
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert refused.stderr.startswith(f"voice-saga: saga {two} is abandoned: it cannot be resumed now")
+        assert refused.stderr.startswith(
+            f"voice-saga: saga {two} is abandoned: it cannot be resumed now; expected parked"
+        )
         unknown = await voice_saga(address, "show", "nobody")
         assert (unknown.returncode, unknown.stderr) == (1, "voice-saga: no saga nobody\n")
 

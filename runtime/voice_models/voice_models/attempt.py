@@ -38,7 +38,9 @@ from voice_models.wire_form import parsed
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 """Errors of httpx that prove that nothing was sent."""
 OPEN = (Admitted, Reserved, Connecting, Opened, Committed)
+"""The states before the end of an attempt."""
 READING = (Opened, Committed, Finished)
+"""The states with a reader of the answer."""
 
 
 class ModelAttempt:

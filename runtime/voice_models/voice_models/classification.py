@@ -1,7 +1,8 @@
 """Classifies providers' errors: a closed list of classes, and a dated table of error codes for each provider.
 
-Equal words of two providers mean different things: with OpenAI, `insufficient_quota` is an account without credit; with
-Scaleway, "INSUFFICIENT QUOTA" is a limit per minute. So the table of the provider is read before the status.
+The same words mean different things at different providers. With OpenAI, `insufficient_quota` is an account without
+credit; with Scaleway, "INSUFFICIENT QUOTA" is a limit per minute. So the table of the provider is read before the
+status.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def show(flow: Flow, platform: Platform, collector: Collector) -> None:
     if traces != {sent.trace_id}:
         raise FlowError(f"{flow.title}: {len(traces)} traces where there should be one")
     print(f"  one trace id on all hops: {sent.trace_id}")
-    shrinking(spans)
+    check_deadlines(spans)
     print("  every deadline is shorter than its caller's")
 
 
@@ -163,7 +163,7 @@ def _line(span: ReceivedSpan, depth: int) -> str:
     return f"{'  ' * depth + name:<62} {(span.end - span.begin) / 1e6:7.1f} ms{deadline}"
 
 
-def shrinking(spans: list[ReceivedSpan]) -> None:
+def check_deadlines(spans: list[ReceivedSpan]) -> None:
     """Check that the deadline of each hop is shorter than its caller's deadline. Raises `FlowError` if not."""
     by_id = {span.span_id: span for span in spans}
     for span in spans:

@@ -238,7 +238,7 @@ def attempts(platform: Platform) -> Counter[tuple[str, str]]:
     return found
 
 
-def refuse_storms(platform: Platform, sent: Counter[str], before: Counter[tuple[str, str]]) -> str:
+def check_attempts(platform: Platform, sent: Counter[str], before: Counter[tuple[str, str]]) -> str:
     """Compare the attempts with the maximum that the bundles allow. Returns a text about the call nearest to its bound.
 
     Raises `FlowError` if a call was attempted more often.
@@ -273,7 +273,7 @@ def run(directory: Path, callees: Iterable[str], outages: Iterable[str]) -> bool
             for outage, callee in itertools.product(outages, callees or _callees(bundles)):
                 recoveries.append(recover(platform, observer, outage, callee))
                 print(recoveries[-1], flush=True)
-        print(refuse_storms(platform, sent, before))
+        print(check_attempts(platform, sent, before))
     return all(recovery.is_in_time for recovery in recoveries)
 
 

@@ -26,7 +26,7 @@ from voice_saga.errors import JournalUnavailableError, LeaseLostError, SagaConfl
 from voice_saga.execution import Execution
 from voice_saga.journal import Claim, Journal, Outcome
 from voice_saga.observation import Observation, Tracing
-from voice_saga.progress import INTERVENTIONS, Entry, Progress, State, following
+from voice_saga.progress import Entry, EntryKind, Progress, State, following, refusal
 from voice_saga.record import SagaRecord, SagaSummary
 
 logger = logging.getLogger("voice_saga")
@@ -247,28 +247,26 @@ class JournalEngine:
 
     async def resume(self, saga_id: str, reason: str = "by hand") -> None:
         """See `Engine.resume`."""
-        await self._intervene(saga_id, Entry("resumed", data=reason), ("parked",))
+        await self._intervene(saga_id, Entry("resumed", data=reason))
 
     async def compensate(self, saga_id: str, reason: str = "by hand") -> None:
         """See `Engine.compensate`. The outcome of a running step counts as unknown."""
-        await self._intervene(saga_id, Entry("compensating", data=reason), ("running", "waiting", "parked"))
+        await self._intervene(saga_id, Entry("compensating", data=reason))
 
     async def abandon(self, saga_id: str, reason: str) -> None:
         """See `Engine.abandon`."""
-        await self._intervene(
-            saga_id, Entry("abandoned", data=reason), ("running", "waiting", "compensating", "parked")
-        )
+        await self._intervene(saga_id, Entry("abandoned", data=reason))
 
-    async def _intervene(self, saga_id: str, entry: Entry, allowed: tuple[State, ...]) -> None:
+    async def _intervene(self, saga_id: str, entry: Entry) -> None:
         summary = await self._summary(saga_id)
-        _refuse(summary.state not in allowed, summary, entry)
+        _check_allowed(saga_id, entry.kind, summary.state)
         entry = replace(entry, data=storable(entry.data))
         claim = await self.journal.seize(saga_id, self.owner, self._lease)
         assert claim is not None, saga_id  # noqa: S101  # it existed before, and engines never delete a saga
         progress = Progress.of(claim.entries)
-        if refused := progress.shown not in allowed:
+        if refusal(entry.kind, progress.shown):
             await self.journal.append(claim, [], progress.state, reason=progress.reason, release=_rest(progress))
-        _refuse(refused, summary, entry)
+        _check_allowed(saga_id, entry.kind, progress.shown)
         progress.apply(entry)
         await self.journal.append(claim, [entry], progress.shown, reason=progress.reason, release=_rest(progress))
         self.observation.written(claim.name, saga_id, [entry], summary.state)
@@ -279,6 +277,6 @@ def _rest(progress: Progress) -> float:
     return inf if progress.state in {"completed", "compensated", "abandoned", "parked"} else 0.0
 
 
-def _refuse(refused: bool, summary: SagaSummary, entry: Entry) -> None:
-    if refused:
-        raise SagaConflictError(f"saga {summary.id} is {summary.state}: it cannot be {INTERVENTIONS[entry.kind]} now")
+def _check_allowed(saga_id: str, kind: EntryKind, state: State) -> None:
+    if reason := refusal(kind, state):
+        raise SagaConflictError(f"saga {saga_id} {reason}")

@@ -32,12 +32,12 @@ EntryKind = Literal[
 ]
 """The kind of a transition. `left`: a worker that knows only older versions leaves the saga to a worker with a newer
 version."""
-INTERVENTIONS: dict[EntryKind, str] = {
-    "resumed": "resumed",
-    "compensating": "compensated",
-    "abandoned": "abandoned",
+INTERVENTIONS: dict[EntryKind, tuple[str, tuple[State, ...]]] = {
+    "resumed": ("resumed", ("parked",)),
+    "compensating": ("compensated", ("running", "waiting", "parked")),
+    "abandoned": ("abandoned", ("running", "waiting", "compensating", "parked")),
 }
-"""The entries of interventions, each with its word for an error: "it cannot be compensated"."""
+"""By the kind of an intervention's entry: the word for an error, and the states that allow the intervention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,12 @@ class Progress:
     def shown(self) -> State:
         """The state that users see: `waiting` for a running saga whose unfinished steps all wait."""
         return "waiting" if self.state == "running" and self.waiting and not self.running else self.state
+
+
+def refusal(kind: EntryKind, state: State) -> str:
+    """The reason why a saga in `state` refuses an intervention. Empty if the intervention is allowed."""
+    word, allowed = INTERVENTIONS[kind]
+    return "" if state in allowed else f"is {state}: it cannot be {word} now; expected {' or '.join(allowed)}"
 
 
 def following(plan: Plan, progress: Progress) -> list[Entry]:

@@ -53,7 +53,7 @@ from voice_saga.errors import (
 )
 from voice_saga.execution import checked, reason_of
 from voice_saga.observation import Observation, Tracing
-from voice_saga.progress import INTERVENTIONS, Entry, EntryKind, State
+from voice_saga.progress import Entry, EntryKind, State, refusal
 from voice_saga.record import SagaRecord, SagaSummary
 from voice_saga.temporal_workflow import (
     AHEAD,
@@ -333,7 +333,7 @@ class TemporalEngine:
     async def _intervene(self, saga_id: str, kind: EntryKind, reason: str) -> None:
         summary = await self._summary(saga_id)
         if summary.ended:
-            raise SagaConflictError(f"saga {saga_id} is {summary.state}: it cannot be {INTERVENTIONS[kind]} now")
+            raise SagaConflictError(f"saga {saga_id} {refusal(kind, summary.state)}")
         try:
             with _reached():
                 await self._client.get_workflow_handle(saga_id).execute_update(

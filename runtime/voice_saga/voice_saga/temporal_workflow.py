@@ -18,7 +18,7 @@ from voice_saga.context import SAGA_BYTES, Branch, Results, size_of
 from voice_saga.definition import Definition, Plan
 from voice_saga.driver import HANDOVER, LOOK_AGAIN
 from voice_saga.observation import Observation
-from voice_saga.progress import ENDED, INTERVENTIONS, Entry, EntryKind, Progress, State, ended, following
+from voice_saga.progress import ENDED, Entry, EntryKind, Progress, ended, following, refusal
 
 WORKFLOW = "voice-saga"
 PUBLISH = "voice-saga.publish"
@@ -33,12 +33,6 @@ MEMO_REASON = 1000
 """Longest reason in the memo, in characters. Temporal requires less than two kilobytes."""
 OBSERVATIONS: WeakValueDictionary[str, Observation] = WeakValueDictionary()
 """The observations of this process, by task queue. Workflows report their entries to them."""
-ALLOWED: dict[EntryKind, frozenset[State]] = {
-    "resumed": frozenset({"parked"}),
-    "compensating": frozenset({"running", "waiting", "parked"}),
-    "abandoned": frozenset({"running", "waiting", "compensating", "parked"}),
-}
-"""The states in which an intervention is allowed, by the kind of the intervention's entry."""
 
 
 @dataclass
@@ -170,9 +164,8 @@ class SagaWorkflow:
     @workflow.update
     def intervene(self, kind: EntryKind, reason: str) -> None:
         """Resume, compensate or abandon the saga. `kind` is the kind of the intervention's entry."""
-        if self._progress.shown not in ALLOWED[kind]:
-            state = self._progress.shown
-            raise ApplicationError(f"is {state}: it cannot be {INTERVENTIONS[kind]} now", type="Conflict")
+        if refused := refusal(kind, self._progress.shown):
+            raise ApplicationError(refused, type="Conflict")
         self._interrupted = True
         self._write([Entry(kind, data=reason)])
 
