@@ -42,7 +42,7 @@ def _metrics(spec: Mapping[str, Any]) -> Iterator[Metric]:
     for metric in spec.get("metrics", ()):
         source = metric.get("resource") or metric.get("containerResource")
         if source:
-            yield Metric(metric["type"], source["name"], source.get("container", ""), source.get("target", {}))
+            yield Metric(metric["type"], source["name"], source.get("container", ""), source["target"])
 
 
 def can_scale(platform: Platform) -> Iterator[Breach | None]:

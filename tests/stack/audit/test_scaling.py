@@ -17,9 +17,14 @@ PROGRAM: dict[str, Any] = {
     "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
 }
 PROXY = {**PROGRAM, "name": "proxy"}
-ON_CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization"}}}
-ON_MEMORY = {"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization"}}}
-ON_CONTAINER = {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "a"}}
+UTILIZATION = {"type": "Utilization"}
+ON_CPU = {"type": "Resource", "resource": {"name": "cpu", "target": UTILIZATION}}
+ON_MEMORY = {"type": "Resource", "resource": {"name": "memory", "target": UTILIZATION}}
+ON_CONTAINER = {
+    "type": "ContainerResource",
+    "containerResource": {"name": "cpu", "container": "a", "target": UTILIZATION},
+}
+ON_STORAGE = {"type": "Resource", "resource": {"name": "ephemeral-storage", "target": UTILIZATION}}
 
 
 def scaled(
@@ -49,14 +54,16 @@ def test_d03_finds_an_autoscaler_without_requests_and_replicas_beside_an_autosca
     assert scaled("D03", ON_CPU) == ()
     (found,) = scaled("D03", ON_CPU, replicas=3)
     assert found.path == "shop/a: replicas"
-    (missing,) = scaled("D03", {"type": "Resource", "resource": {"name": "ephemeral-storage"}})
+    (missing,) = scaled("D03", ON_STORAGE)
     assert "but these containers request none: a" in missing.arithmetic
     requests = {**PROGRAM["resources"]["requests"], "ephemeral-storage": "1Gi"}
     program = {**PROGRAM, "resources": {**PROGRAM["resources"], "requests": requests}}
-    of_program = {"type": "ContainerResource", "containerResource": {"name": "ephemeral-storage", "container": "a"}}
+    of_program = {
+        "type": "ContainerResource",
+        "containerResource": {"name": "ephemeral-storage", "container": "a", "target": UTILIZATION},
+    }
     assert scaled("D03", of_program, containers=(program, PROXY)) == (), "the metric counts only the program"
-    of_pod = {"type": "Resource", "resource": {"name": "ephemeral-storage"}}
-    assert len(scaled("D03", of_pod, containers=(program, PROXY))) == 1
+    assert len(scaled("D03", ON_STORAGE, containers=(program, PROXY))) == 1
 
 
 def test_d03_reports_a_service_that_spends_80_percent_of_its_p95_in_calls() -> None:
@@ -123,7 +130,9 @@ def test_h02_knows_the_sidecar_that_the_mesh_adds(injected: str, count: int) -> 
 
 def test_d03_names_every_container_without_a_request_and_ignores_an_autoscaler_without_metrics() -> None:
     (missing,) = scaled(
-        "D03", {"type": "Resource", "resource": {"name": "ephemeral-storage"}}, containers=(PROGRAM, PROXY)
+        "D03",
+        ON_STORAGE,
+        containers=(PROGRAM, PROXY),
     )
     assert "but these containers request none: a, proxy" in missing.arithmetic
     template = {"metadata": {"labels": {}}, "spec": {"containers": [PROGRAM]}}
