@@ -10,12 +10,14 @@ from components import images
 from components.links import Link, Links, peer
 from components.network_policy import AddressBlock, Peer
 from components.valkey.server import Valkey
+from stack.audit.network import title
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.platform import Platform
 from stack.model.tenant import Builder, Tier
 from tests import toy
-from tests.stack.audit.rule_findings import verdict
+from tests.small import small_platform
+from tests.stack.audit.rule_findings import STORE, verdict
 
 ORDERS = peer("shop", "orders")
 PRICES_HTTP = Peer(namespace="shop", name="prices", ports=(8080,))
@@ -72,3 +74,7 @@ def test_n02_finds_open_egress_of_pods_that_no_link_names() -> None:
     tenant = replace(toy.TENANT, tiers=(*toy.TENANT.tiers, Tier(leaking)))
     paths = {found.path for found in verdict("N02", Platform(tenant, toy.ENVIRONMENT)).findings}
     assert "idle → the internet:443" in paths
+
+
+def test_pods_that_nothing_declares_keep_their_name() -> None:
+    assert title(small_platform(STORE), "elsewhere", "guest") == "guest"
