@@ -36,7 +36,7 @@ def service(name: str, *operations: Operation, **changes: object) -> Service:
     values: dict[str, object] = {
         "name": name,
         "namespace": "shop",
-        "purpose": "stands in a test",
+        "purpose": "exists for a test",
         "language": "python",
         "tier": "standard",
         "grpc_port": 9000,
@@ -54,7 +54,7 @@ def datastore(name: str, *operations: Operation, availability: str = "99.99%") -
     return Dependency(
         name=name,
         kind="datastore",
-        purpose="stands in a test",
+        purpose="exists for a test",
         protocol="postgresql",
         addresses=(InCluster(namespace="stores", service=name, port=5432),),
         availability=Ratio(availability),

@@ -51,11 +51,11 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
                 await asyncio.sleep(pause)
 
     await asyncio.gather(*(ask() for _ in range(TASKS)))
-    left, last = await take_rest(url, rate, burst, lease)
+    remaining, last = await take_rest(url, rate, burst, lease)
     asked.append(last)
     answered.append(time.time())
     return {
-        "left": left,
+        "remaining": remaining,
         "admitted": limited.admitted,
         "without_store": limited.without_store,
         "begun": begun,

@@ -107,7 +107,7 @@ def accuracy(url: str, lease: int) -> Admissions:
         _pipe(process.stdin).flush()
     found = [json.loads(process.communicate()[0]) for process in processes]
     span = max(each["asked"] for each in found) - min(each["begun"] for each in found)
-    unasked = sum(each["left"] for each in found)
+    unasked = sum(each["remaining"] for each in found)
     return Admissions(sum(each["admitted"] for each in found) + unasked, BURST + RATE * span, unasked)
 
 

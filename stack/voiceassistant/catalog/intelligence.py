@@ -128,7 +128,7 @@ MODEL_ADAPTER = Service(
         DegradedFeature(name="query-rewriting", off_at="full", fallback="the caller keeps its query"),
     ),
     namespace=APPS,
-    purpose="the only door to LLM and embedding providers",
+    purpose="the only caller of LLM and embedding providers",
     language="python",
     tier="core",
     grpc_port=9000,

@@ -19,7 +19,7 @@ def outside(name: str, *hosts: Host) -> Dependency:
     return Dependency(
         name=name,
         kind="provider",
-        purpose="stands in a test",
+        purpose="exists for a test",
         protocol="https",
         addresses=hosts,
         availability=Ratio("99.5%"),

@@ -239,7 +239,7 @@ def cache_store() -> Dependency:
     return Dependency(
         name="redis",
         kind="datastore",
-        purpose="stands in a test",
+        purpose="exists for a test",
         protocol="redis",
         addresses=(InCluster(namespace="voice-data", service="redis", port=6379),),
         availability=Ratio("99.99%"),
