@@ -79,7 +79,9 @@ def test_another_cluster_is_refused(deployed: Deployed) -> None:
 
 def test_a_context_that_does_not_exist_is_refused(deployed: Deployed) -> None:
     with deployed.configured({"kubernetes:context": "absent"}):
-        assert "config.kubernetes:context: is 'absent'; expected one of test" in deployed.refusal()
+        assert (
+            "config.kubernetes:context: is 'absent'; expected a context of the kubeconfig: test" in deployed.refusal()
+        )
 
 
 def test_a_cluster_that_does_not_answer_is_refused(deployed: Deployed) -> None:
