@@ -322,7 +322,7 @@ async def test_a_task_that_outlives_its_attempt_has_the_deadline_of_the_request(
 
 
 @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, GeneratorExit])
-async def test_an_error_that_ends_the_process_is_not_converted_into_a_timeout(
+async def test_an_exit_or_interrupt_in_the_called_code_is_not_converted_into_a_timeout(
     clock: FakeClock, end: type[BaseException]
 ) -> None:
     async def ends() -> None:

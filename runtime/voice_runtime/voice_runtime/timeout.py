@@ -80,7 +80,7 @@ class Timer:
         loop = get_running_loop()
         task = current_task(loop)
         if task is None:
-            raise RuntimeError("a timeout needs a running task: await this inside a task")
+            raise RuntimeError("a timeout needs a running task: await the call inside a task")
         sweep = self.sweep
         if sweep.loop is not loop or sweep.thread != get_ident():
             # Another thread may set `self.sweep` to the sweep of its loop, so return the local variable.

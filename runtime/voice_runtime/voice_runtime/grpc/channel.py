@@ -42,7 +42,7 @@ class Channel(grpc.aio.Channel):
                 f"the channel to {self.name} belongs to another event loop: create a channel in each event loop"
             )
         if self._closed:
-            raise RuntimeError(f"the channel to {self.name} is closed")
+            raise RuntimeError(f"the channel to {self.name} is closed: create a new channel")
         connection = self._connection
         if connection is None or assembled is not self._assembled or self._now() >= connection.expires:
             self._connection = connection = self._connections.of(self._locate(assembled), grace_of(assembled))

@@ -19,7 +19,7 @@ class LowDiskError(Exception):
 def disk_checker(policy: HealthCheck) -> Checker:
     """A checker that raises `LowDiskError` if less than `min_free` is free."""
     if policy.min_free is None:
-        raise ValueError("min_free is missing")
+        raise ValueError("min_free is missing: expected a size, such as 1Gi")
     least, path = policy.min_free, policy.target
     looking: Future[Bytes] | None = None
 

@@ -122,5 +122,5 @@ class DistributedGate:
 
 def _capacity(policy: Policy) -> int:
     if isinstance(policy.limit, AdaptivePolicy):
-        raise TypeError("an adaptive limit is local")
+        raise TypeError("an adaptive limit is local: set scope to local")
     return policy.limit.capacity

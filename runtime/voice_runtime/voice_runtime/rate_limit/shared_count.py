@@ -208,4 +208,4 @@ def _script(policy: RateLimit) -> tuple[Script, tuple[float, ...]]:
             return TOKEN_BUCKET, (MICROSECONDS / rate.per_second, burst)
         case SlidingWindow(limit=limit, window=window):
             return SLIDING_WINDOW, (limit, window.seconds * MICROSECONDS)
-    raise TypeError(f"{policy.limit.algorithm} limits are local")
+    raise TypeError(f"{policy.limit.algorithm} limits are local: set scope to local")
