@@ -106,7 +106,7 @@ docs: $(READY) ## Regenerate the generated documents and the JSON Schema of the 
 	$(BIN)/voice schema
 	$(BIN)/python -m tests.architecture.public_api
 
-lock: $(INSTALLED) ## Resolve the dependencies again: versions and hashes, no addresses
+lock: $(INSTALLED) ## Resolve the dependencies again, and write versions and hashes without addresses
 	$(COMPILE) pyproject.toml --group build -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) runtime/voice_reference/pyproject.toml -c requirements-dev.lock -o runtime/voice_reference/requirements.lock

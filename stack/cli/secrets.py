@@ -147,7 +147,7 @@ def _prompted_values(secrets: Collection[SecretKeys], environment: str) -> dict[
 
 
 def _answers(secret: SecretKeys) -> dict[str, str]:
-    """The values of one secret. A refused value repeats all its questions. An empty answer skips the value."""
+    """The values of one secret. One refused value repeats every question. An empty answer skips a value."""
     from stack.deploy.secret_values import refusals  # noqa: PLC0415
 
     while True:

@@ -1,4 +1,4 @@
-"""The operators whose custom resources we render: the kinds that each serves, and its install command."""
+"""The operators whose custom resources we render: the kinds and the install command of each operator."""
 
 from __future__ import annotations
 

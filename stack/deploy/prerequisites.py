@@ -28,7 +28,7 @@ ENFORCING = ("calico-node", "canal", "cilium", "kube-router")
 
 
 def prerequisite_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
-    """Prerequisites that the cluster lacks, each with the way to get it."""
+    """Prerequisites that the cluster lacks. Each fault says what to install or change."""
     yield from _metrics_faults(platform, cluster)
     yield from _dns_faults(platform, cluster)
     yield from _network_faults(cluster)

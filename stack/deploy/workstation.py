@@ -69,13 +69,13 @@ class Workstation:
             self.run("kind", "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s")
 
     def build_image(self) -> str:
-        """Build the reference service's image and load it onto the nodes, so that they need no registry."""
+        """Build the reference service's image and load it onto the nodes, so that the nodes need no registry."""
         self.run("docker", "build", "--file", DOCKERFILE, "--tag", IMAGE, ".")
         self.run("kind", "load", "docker-image", IMAGE, "--name", KIND_CLUSTER)
         return IMAGE
 
     def create_stack(self, image: str) -> None:
-        """Select the stack, or create it, and write cluster and image to its file."""
+        """Select the stack, or create it, and write cluster and image to the stack's file."""
         try:
             identifier = Cluster(self.context).identifier
         except ClusterError as error:

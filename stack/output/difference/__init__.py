@@ -1,4 +1,4 @@
-"""The effect of a change on a running platform: its numbers, resources, fields, pods and data."""
+"""The effect of a change on a running platform: on numbers, resources, fields, pods and data."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _TEMPLATE_SIZE = re.compile(r"spec\.volumeClaimTemplates\[\d+\]\.spec\.resources
 
 
 class Identity(NamedTuple):
-    """The identity of a resource in two trees. A new API version does not change it."""
+    """The identity of a resource in two trees. A new API version does not change the identity."""
 
     kind: str
     namespace: str

@@ -45,8 +45,8 @@ def test_the_finding_of_an_expired_acceptance_counts_again() -> None:
 
 
 def test_an_acceptance_without_a_finding_is_listed_for_removal() -> None:
-    lines = text("toy", outcome(rule("D02", None), accepts=(accepted("gone"),))).splitlines()
+    lines = text("toy", outcome(rule("D02", None), accepts=(accepted("removed"),))).splitlines()
     assert lines == [
-        "     D02  gone: accepted in Pulumi.toy.yaml, but there is no such finding: remove the acceptance",
+        "     D02  removed: accepted in Pulumi.toy.yaml, but there is no such finding: remove the acceptance",
         "toy: 1 acceptances without a finding, 1 rule holds",
     ]

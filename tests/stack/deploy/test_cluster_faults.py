@@ -145,13 +145,13 @@ def test_a_cluster_that_does_not_answer_is_refused_with_the_message_of_kubectl(
 ) -> None:
     monkeypatch.setenv("PATH", sysconfig.get_path("scripts"))
     file = tmp_path / "kubeconfig"
-    clusters = [{"name": "gone", "cluster": {"server": "https://127.0.0.1:1"}}]
-    contexts = [{"name": "gone", "context": {"cluster": "gone", "user": "somebody"}}]
+    clusters = [{"name": "stopped", "cluster": {"server": "https://127.0.0.1:1"}}]
+    contexts = [{"name": "stopped", "context": {"cluster": "stopped", "user": "somebody"}}]
     users = [{"name": "somebody", "user": {"token": "a"}}]
     config = {"apiVersion": "v1", "kind": "Config", "clusters": clusters, "contexts": contexts, "users": users}
     file.write_text(json.dumps(config))
-    with Cluster.connected("gone", str(file)) as cluster:
-        assert cluster.contexts == ["gone"]
+    with Cluster.connected("stopped", str(file)) as cluster:
+        assert cluster.contexts == ["stopped"]
         with pytest.raises(ClusterError, match=r"127\.0\.0\.1:1 was refused"):
             _ = cluster.identifier
 

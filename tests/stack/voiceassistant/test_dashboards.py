@@ -86,7 +86,7 @@ def strangers(expression: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("expression", sorted(set(expressions())))
+@pytest.mark.parametrize("expression", sorted(set(expressions())), ids=lambda expression: expression[:80])
 def test_a_query_parses_and_names_only_exported_metrics(expression: str) -> None:
     assert strangers(expression) == []
 

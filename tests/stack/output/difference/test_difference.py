@@ -92,9 +92,9 @@ def test_equal_trees_do_not_differ() -> None:
 
 
 def test_resources_are_added_removed_and_changed() -> None:
-    found = difference([DEPLOYMENT, config_map("gone", "")], [with_field(DEPLOYMENT, "spec.replicas", 3), CLAIM])
+    found = difference([DEPLOYMENT, config_map("old", "")], [with_field(DEPLOYMENT, "spec.replicas", 3), CLAIM])
     assert found.added == (FILES,)
-    assert [str(identity) for identity in found.removed] == ["ConfigMap apps/gone"]
+    assert [str(identity) for identity in found.removed] == ["ConfigMap apps/old"]
     assert [(change.identity, change.fields[0].path) for change in found.changed] == [(AGENT, "spec.replicas")]
     assert not found.effects
 
