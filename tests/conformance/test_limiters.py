@@ -369,7 +369,7 @@ async def test_l11_a_request_passes_after_exactly_retry_after(clock: FakeClock, 
     await limited.admit(Caller(), 1, FOREVER)
 
 
-async def test_limits_are_kept_by_tenant_and_user(clock: FakeClock) -> None:
+async def test_each_user_of_each_tenant_has_a_separate_limit(clock: FakeClock) -> None:
     limited = gate(clock, TokenBucketPolicy(rate=Rate("1/s"), burst=1), key="user")
     await limited.admit(Caller("acme", "ann"), 1, FOREVER)
     await limited.admit(Caller("acme", "bob"), 1, FOREVER)

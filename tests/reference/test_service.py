@@ -166,7 +166,7 @@ def test_a_port_in_use_is_named_and_the_service_does_not_start(tmp_path: Path, p
         taken = start(tmp_path, VOICE_POLICY_PATH=policy, VOICE_REFERENCE_PATH=str(configuration))
     assert taken.returncode == 2
     (complaint,) = (line for line in taken.stderr.splitlines() if line.startswith(protocol))
-    assert complaint.startswith(f"{protocol} port {port} cannot be listened on: ")
+    assert complaint.startswith(f"{protocol} port {port} is not available: ")
     assert "Traceback" not in taken.stderr
 
 

@@ -26,7 +26,7 @@ __all__ = ["Platform", "Process", "bundles_of", "running", "wait_until"]
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 180.0
 """Seconds in which all processes must start. Two idle cores need a tenth of this time."""
-PORT_TAKEN = "cannot be listened on"
+PORT_TAKEN = "is not available"
 """Words in the last message of a process whose port is already in use."""
 LAST_WORDS = 500
 """Number of characters at the end of a log that an error quotes."""

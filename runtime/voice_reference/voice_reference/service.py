@@ -107,4 +107,4 @@ def _listening(protocol: str, port: int) -> Iterator[int]:
     try:
         yield port
     except (OSError, RuntimeError) as error:
-        raise PortError(f"{protocol} port {port} cannot be listened on: {error}") from None
+        raise PortError(f"{protocol} port {port} is not available: {error}") from None

@@ -108,7 +108,7 @@ class RedisConsumer:
         try:
             if not self._grouped:
                 await self._make_groups()
-            found = [*await self._left_over(), *await self._fresh()]
+            found = [*await self._unacknowledged(), *await self._fresh()]
         except RedisError as error:
             logger.warning("Redis: %s", error)
             self._grouped = False
@@ -142,7 +142,7 @@ class RedisConsumer:
                     raise
         self._grouped = True
 
-    async def _left_over(self) -> list[tuple[str, Any, Any]]:
+    async def _unacknowledged(self) -> list[tuple[str, Any, Any]]:
         """Up to `COUNT` messages of each stream that a consumer got and did not acknowledge.
 
         A cursor goes round all such messages, so messages that fail repeatedly do not block others.
