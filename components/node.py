@@ -179,7 +179,7 @@ class Gateway(Caller):
                 paths.setdefault(operation.http.path, []).append(operation.name)
         for path, names in paths.items():
             if len(names) > 1:
-                yield f"path {path} is the route of {' and '.join(names)}: give each a path of its own"
+                yield f"path {path} is the route of {' and '.join(names)}: give each route another path"
 
 
 HostName = Annotated[str, TextPattern(r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", "api.example.com", 253)]

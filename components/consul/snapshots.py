@@ -1,4 +1,4 @@
-"""Snapshots of Consul's data in the bucket of the backups, and the script that restores one.
+"""Snapshots of Consul's data in the bucket of the backups, and the script that restores a snapshot.
 
 A snapshot is consistent and complete, tokens included. TLS encrypts the snapshot in transit, and the object store
 encrypts it at rest. A snapshot's name is the day of the month, so it replaces the snapshot of a month ago, and

@@ -52,5 +52,5 @@ return function(_, ctx)
   request.set_header(ctx, "baggage", baggage)
 end"""
 """Sets tenant and user of the verified token for limits and services. The gateway refuses a token without a tenant,
-because limits, budgets and data belong to tenants (decided 2026-11-30). `jwt-auth` checks the claim `exp` only if there
-is one, so this function refuses a token without it."""
+because limits, budgets and data belong to tenants (decided 2026-11-30). `jwt-auth` checks the claim `exp` only if the
+token has it, so this function refuses a token without `exp`."""

@@ -1,4 +1,4 @@
-"""Alertmanager: sends alerts to each team, and pages a person for critical ones."""
+"""Alertmanager: sends alerts to each team, and pages a person for critical alerts."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ CIPHER = f"openssl enc -aes-256-cbc -pbkdf2 -iter 600000 -pass file:{DUMP_KEY.pa
 
 
 def dump_scripts(host: Name, databases: Iterable[ServiceDatabase]) -> dict[str, str]:
-    """`backup.sh` and `restore.sh`, for bash. An interrupted dump cannot be mistaken for a complete one."""
+    """`backup.sh` and `restore.sh`, for bash. An interrupted dump cannot be mistaken for a complete dump."""
     names = " ".join(database.name for database in databases)
     password = f'PGPASSWORD=$(cat "{SECRETS_PATH}/$database-postgresql/password")'
     backup = f"""\

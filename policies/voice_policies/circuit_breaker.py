@@ -65,7 +65,7 @@ class CircuitBreaker(Policy):
         if self.success_threshold > self.half_open_max_requests:
             yield (
                 f"success_threshold {self.success_threshold} can never be reached with half_open_max_requests "
-                f"{self.half_open_max_requests}: lower the first or raise the second"
+                f"{self.half_open_max_requests}: lower success_threshold or raise half_open_max_requests"
             )
         if (self.slow_call_ratio is None) != (self.slow_call_duration is None):
             yield "slow_call_ratio and slow_call_duration go together: set both or neither"

@@ -22,11 +22,11 @@ class DegradationTrigger(Policy):
     enter_error_ratio: Ratio
     """Share of failed requests at which the level is entered."""
     exit_error_ratio: Ratio
-    """Share of failed requests below which the level may be left."""
+    """Share of failed requests below which the service may leave the level."""
     enter_latency: PositiveDuration | None = None
     """P95 latency at which the level is entered; `None` looks at errors alone."""
     exit_latency: PositiveDuration | None = None
-    """P95 latency below which the level may be left."""
+    """P95 latency below which the service may leave the level."""
 
     @override
     def conflicts(self) -> Iterator[str]:

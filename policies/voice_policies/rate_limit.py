@@ -30,7 +30,7 @@ class TokenBucket(Policy):
 
     @property
     def capacity(self) -> int:
-        """Maximum number of admissions at once."""
+        """Maximum number of admissions together."""
         return self.burst
 
     def share(self, share: Ratio) -> TokenBucket:
@@ -49,7 +49,7 @@ class SlidingWindow(Policy):
 
     @property
     def capacity(self) -> int:
-        """Maximum number of admissions at once."""
+        """Maximum number of admissions together."""
         return self.limit
 
     def share(self, share: Ratio) -> SlidingWindow:

@@ -154,6 +154,6 @@ class Indicator(ClosedModel):
 
     def _burning(self, burn: Burn) -> str:
         matched = f"on ({self.labels})"
-        held = f"> {matched} group_left ({self.owner}) {burn.rate:g} * {self.budget}"
-        long, short = (f"{self.ratio(window)} {held}" for window in (burn.long, burn.short))
+        exceeds = f"> {matched} group_left ({self.owner}) {burn.rate:g} * {self.budget}"
+        long, short = (f"{self.ratio(window)} {exceeds}" for window in (burn.long, burn.short))
         return f"({long} and {matched} {short} and {matched} {self.count(burn.long, bad=True)} > {FEW})"

@@ -171,7 +171,7 @@ MODEL_ALERTS = (
         f" < {NOTICE}) + {_OF_JOB} 0 * target:declared",
         lasting=Duration("1h"),
         summary=f"{_CANDIDATE}: its provider shuts the model down in {_TIME}",
-        action="Replace the model in the catalogue, then run `voice check`: the rules M01 to M12 judge the new model",
+        action="Replace the model in the catalogue, then run `voice check`: the rules M01 to M12 check the new model",
     ),
 )
 """Alerts on model calls. They compare with objectives and quotas that `stack/voiceassistant/alerting.py` records."""

@@ -1,4 +1,4 @@
-"""The platform's targets. Each names a series, an objective, alerts and panels that judge it, or another check.
+"""The platform's targets. Each names a series, an objective, alerts and panels that show a miss, or another check.
 
 `docs/targets.md` lists them, and the overview dashboard shows their panels. Tests check that each named series, alert
 and panel exists.
@@ -45,7 +45,7 @@ def _remaining_budget(title: str, indicator: Indicator, matcher: str = "") -> Pa
 
 
 def _indicator_target(indicator: Indicator, title: str, target: str, *panels: Panel) -> Target:
-    """A target that an indicator judges, with the alerts that compare with the indicator's budget."""
+    """A target that an indicator measures, with the alerts that compare with the indicator's budget."""
     return Target(
         title=title,
         target=target,

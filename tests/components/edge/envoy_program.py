@@ -119,7 +119,7 @@ def static_resources(files: Files) -> dict[str, list[dict[str, Any]]]:
 
 
 def validated(files: Files, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Envoy's verdict on a configuration. Envoy validates only static resources, so the allow-lists become static."""
+    """Validate a configuration with Envoy. Envoy validates only static resources, so the allow-lists become static."""
     document = {**json.loads(files[FILE_NAME]), "static_resources": static_resources(files)}
     del document["dynamic_resources"]
     path = folder / FILE_NAME
