@@ -26,7 +26,7 @@ KNOWLEDGE = Service(
         operation(
             "search",
             stage(hard("postgresql.read", "idempotent")),
-            # The only interior hop with a second attempt: this is the shortest path to retrieval, and a user waits on it.
+            # The only interior hop with a second attempt: a user waits, and no path to retrieval is shorter.
             stage(hard("retrieval-service.search", "idempotent", retry=INTERIOR_RETRY)),
             p95="500ms",
             deadline="4s",
