@@ -27,7 +27,7 @@ _versions = count()
 
 
 def call(name: str = "rag-engine.context", **overrides: Any) -> OutboundCall:
-    """An outbound call. The runtime enforces the given policies."""
+    """An outbound call. The runtime enforces the given policies. Its timeouts leave time for a busy machine."""
     enforced = {policy: "runtime" for policy in ("retry", "circuit_breaker", "bulkhead") if overrides.get(policy)}
     callee, _, operation = name.partition(":")[0].partition(".")
     fields: dict[str, Any] = {
@@ -38,7 +38,7 @@ def call(name: str = "rag-engine.context", **overrides: Any) -> OutboundCall:
         "addresses": (Address(host=callee, port=9000),),
         "idempotency": "idempotent",
         "necessity": "hard",
-        "timeout": Timeout(attempt=Duration("1s"), overall=Duration("1m")),
+        "timeout": Timeout(attempt=Duration("10s"), overall=Duration("1m")),
         "enforced_by": EnforcedBy(timeout="runtime", **enforced),  # type: ignore[arg-type]  # names of layers
     }
     return OutboundCall(**(fields | overrides))
@@ -47,7 +47,7 @@ def call(name: str = "rag-engine.context", **overrides: Any) -> OutboundCall:
 def operation(name: str = "run", **overrides: Any) -> InboundOperation:
     fields: dict[str, Any] = {
         "operation": name,
-        "deadline": Duration("2s"),
+        "deadline": Duration("20s"),
         "service_level": ServiceLevel(availability=Ratio("99.9%"), latency=Duration("1s")),
     }
     return InboundOperation(**(fields | overrides))

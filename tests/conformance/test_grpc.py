@@ -109,7 +109,7 @@ async def test_g1_a_call_that_is_not_awaited_begins_and_can_be_cancelled(tmp_pat
         made.add_done_callback(finished.append)
         await eventually(lambda: len(servicer.asked) == 1)
         assert not made.done()
-        assert made.time_remaining() <= 1
+        assert made.time_remaining() <= 10
         assert made.cancel()
         assert not made.cancel()
         await eventually(lambda: finished == [made])
@@ -471,7 +471,8 @@ def test_g5_a_bundle_with_a_hedging_policy_is_refused() -> None:
 
 async def test_t4_the_callee_gets_the_remaining_time_less_a_margin(tmp_path: Path) -> None:
     servicer = RagEngine()
-    content = bundle(*calls(), inbound=(operation("run", deadline=Duration("500ms")),))
+    second = Timeout(attempt=Duration("1s"), overall=Duration("1m"))  # gRPC sends longer times less exactly
+    content = bundle(*calls(timeout=second), inbound=(operation("run", deadline=Duration("500ms")),))
     async with serving(servicer) as address:
         client = Runtime.load(mount(tmp_path, content))
         wire = Grpc(client)

@@ -212,7 +212,7 @@ async def test_an_attempt_that_times_out_is_logged(
     tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = loaded(tmp_path, clock)
-    await fail(runtime, 1, lambda: asyncio.sleep(5))
+    await fail(runtime, 1, lambda: asyncio.sleep(50))
     (late,) = lines(caplog, "timeout")
     assert late.getMessage() == f"attempt of {CALL} timed out"
     assert value(runtime, "voice_call_timeouts_total", CALL, "attempt") == 1
@@ -330,9 +330,9 @@ async def test_the_repr_of_each_object_shows_its_state(tmp_path: Path, clock: Fa
     assert repr(outbound.breaker) == f"<CircuitBreaker {CALL}: forced_open>"
     assert repr(outbound.bulkhead) == f"<Bulkhead {CALL}: 0 of 5 in flight, 0 waiting>"
     assert repr(outbound.retry).startswith(f"<Retry {CALL}: at most 1, ")
-    assert repr(outbound).startswith(f"<Outbound {CALL}: attempt 1 s, overall 60 s, <Retry ")
+    assert repr(outbound).startswith(f"<Outbound {CALL}: attempt 10 s, overall 60 s, <Retry ")
     inbound = runtime.inbound("run")
-    assert repr(inbound) == "<Inbound run: deadline 2 s, token_bucket, None>"
+    assert repr(inbound) == "<Inbound run: deadline 20 s, token_bucket, None>"
     assert repr(inbound.gates[0]) == "<Gate run: token_bucket, 0 admitted, 0 rejected>"
     with runtime.request("run") as request:
         assert repr(request) == "<Request run>"

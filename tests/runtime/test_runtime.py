@@ -258,7 +258,8 @@ async def test_requests_pass_limits_bulkhead_and_deadline_in_that_order(clock: F
 
 
 def test_a_request_can_be_served_synchronously(tmp_path: Path, clock: FakeClock) -> None:
-    inbound = operation("run", rate_limits=(RateLimit(limit=TokenBucket(rate=Rate("1/m"), burst=1)),))
+    once = (RateLimit(limit=TokenBucket(rate=Rate("1/m"), burst=1)),)
+    inbound = operation("run", deadline=Duration("2s"), rate_limits=once)
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(inbound,))), clock=clock)
     with runtime.request("run", remaining=5.0):
         assert remaining() == 2.0

@@ -140,7 +140,7 @@ async def test_t4_the_callers_deadline_becomes_the_deadline_of_the_request(tmp_p
     assert 0 < seen[0] <= 0.51  # gRPC's own clock is coarser
     for of_the_operation in seen[1:]:
         assert of_the_operation is not None
-        assert 0.5 < of_the_operation <= 2
+        assert 0.5 < of_the_operation <= 20
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])

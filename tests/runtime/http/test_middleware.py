@@ -116,7 +116,7 @@ async def test_t4_the_timeout_header_becomes_the_deadline_of_the_request(tmp_pat
             assert (await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": unusable})).status_code == 200
     given, *without = seen
     assert 0 < (given or 0) <= 0.5
-    assert all(1 < (left or 0) <= 2 for left in without)
+    assert all(1 < (left or 0) <= 20 for left in without)
     assert len(without) == 4
 
 
