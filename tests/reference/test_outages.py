@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +66,16 @@ def test_breakers_close_soon_after_the_callee_is_back(
     assert recovery.refused, "the breaker opened"
     assert recovery.is_in_time, str(recovery)
     assert "attempted" in check_attempts(platform, sent, before)
+
+
+def test_an_unknown_callee_is_refused_before_a_process_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "bundles_of", lambda *_: three_hops())
+    assert outages.main([str(tmp_path), "--callee", "rag-engin", "--callee", "rag-engine", "--callee", "nobody"]) == 2
+    said = capsys.readouterr().err
+    assert "2 faults" in said
+    assert "is 'rag-engin'; expected one of rag-engine, retrieval-service" in said
 
 
 def test_the_static_bound_multiplies_retries_along_a_path() -> None:

@@ -149,12 +149,19 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize(("scheme", "module"), [("postgresql", "asyncpg"), ("temporal", "temporalio")])
-def test_the_error_for_an_extra_that_is_not_installed_names_the_extra(scheme: str, module: str) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "module", "extra"),
+    [
+        ("postgresql", "asyncpg", "postgresql"),
+        ("postgres", "asyncpg", "postgresql"),
+        ("temporal", "temporalio", "temporal"),
+    ],
+)
+def test_the_error_for_an_extra_that_is_not_installed_names_the_extra(scheme: str, module: str, extra: str) -> None:
     command = [sys.executable, "-c", WITHOUT, module, "--engine", f"{scheme}://h/x", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"voice-saga: --engine is {scheme}://, which needs voice-saga[{scheme}]: ")
+    assert done.stderr.startswith(f"voice-saga: --engine is {scheme}://, which needs voice-saga[{extra}]: ")
 
 
 @pytest.mark.parametrize("limit", ["-1", "0", "some"])

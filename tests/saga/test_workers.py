@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,17 @@ import asyncpg
 import pytest
 from voice_policies import Duration
 from voice_runtime import Caller, Runtime
-from voice_saga import Entry, JournalEngine, JournalUnavailableError, Reply, SqliteJournal, StepContext
+from voice_saga import (
+    Entry,
+    JournalEngine,
+    JournalUnavailableError,
+    Reply,
+    SagaConflictError,
+    SagaSummary,
+    SqliteJournal,
+    State,
+    StepContext,
+)
 from voice_saga.barrier import once
 from voice_saga.journal import Claim, Journal, Outcome
 from voice_saga.postgresql import PostgresqlJournal
@@ -256,6 +267,38 @@ async def test_a_parked_saga_stays_parked_after_an_interrupted_intervention(jour
         await eventually(lambda: _is_claimed_no_more(journal))
         after = await engine.show(saga_id)
     assert (after.state, len(after.entries)) == (record.state, len(record.entries)) == ("parked", len(record.entries))
+
+
+async def test_a_waiting_saga_still_waits_after_a_refused_intervention(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state changes between the operator's look and the intervention."""
+    log = Log()
+    log.does("pay", _later)
+    summary = journal.summary
+
+    async def look(saga_id: str) -> SagaSummary | None:
+        seen = await summary(saga_id)
+        return seen and replace(seen, state="parked")
+
+    async with JournalEngine(journal, [log.definition(saga(step("pay")))], poll_interval=0.02) as engine:
+        saga_id = await engine.start("order")
+        await eventually(lambda: _is_in(journal, saga_id, "waiting"))
+    async with JournalEngine(journal) as operator:
+        with monkeypatch.context() as patched:
+            patched.setattr(journal, "summary", look)
+            with pytest.raises(SagaConflictError, match="is waiting: it cannot be"):
+                await operator.resume(saga_id)
+        assert (await operator.show(saga_id)).state == "waiting"
+
+
+async def _later(_: StepContext) -> Reply:
+    return Reply.LATER
+
+
+async def _is_in(journal: Journal, saga_id: str, state: State) -> bool:
+    summary = await journal.summary(saga_id)
+    return summary is not None and summary.state == state
 
 
 async def _is_claimed_no_more(journal: Journal) -> bool:

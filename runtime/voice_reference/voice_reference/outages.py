@@ -15,14 +15,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from voice_policies import Duration, InvalidInputError, PolicyBundle
+from voice_policies import Duration, Fault, InvalidInputError, PolicyBundle
 from voice_runtime.tracing.collector import Collector, ReceivedEvent
 
 from voice_reference.configuration import Behaviour
@@ -257,12 +257,16 @@ def check_attempts(platform: Platform, sent: Counter[str], before: Counter[tuple
     return text
 
 
-def run(directory: Path, callees: Iterable[str], outages: Iterable[str]) -> bool:
+def run(directory: Path, callees: Sequence[str], outages: Iterable[str]) -> bool:
     """Cause every outage of every callee. True if all callers recovered in time.
 
     Raises `InvalidInputError`, `FlowError` and `TimeoutError`.
     """
     bundles = bundles_of(directory, [flow.service for flow in FLOWS])
+    called = _callees(bundles)
+    if unknown := [callee for callee in callees if callee not in called]:
+        accepted = f"expected one of {', '.join(called)}"
+        raise InvalidInputError("--callee", [Fault("", f"is {callee!r}", accepted) for callee in unknown])
     with Collector() as collector, running(bundles, collector.endpoint) as platform:
         for flow in FLOWS:
             send(platform.processes[flow.service], flow.operation)  # the first request opens the connections
@@ -270,7 +274,7 @@ def run(directory: Path, callees: Iterable[str], outages: Iterable[str]) -> bool
         print(HEADER, flush=True)
         recoveries: list[Recovery] = []
         with load(platform, FLOWS) as sent:
-            for outage, callee in itertools.product(outages, callees or _callees(bundles)):
+            for outage, callee in itertools.product(outages, callees or called):
                 recoveries.append(recover(platform, observer, outage, callee))
                 print(recoveries[-1], flush=True)
         print(check_attempts(platform, sent, before))

@@ -126,7 +126,8 @@ async def _opened(text: str) -> Engine:
             case _:
                 raise ValueError(f"is {text!r}")
     except ImportError as error:
-        raise ValueError(f"is {url.scheme}://, which needs voice-saga[{url.scheme}]: {error}") from None
+        extra = "temporal" if url.scheme == "temporal" else "postgresql"
+        raise ValueError(f"is {url.scheme}://, which needs voice-saga[{extra}]: {error}") from None
     engine = JournalEngine(journal)
     try:
         await engine.open()

@@ -265,7 +265,7 @@ class JournalEngine:
         assert claim is not None, saga_id  # noqa: S101  # it existed before, and engines never delete a saga
         progress = Progress.of(claim.entries)
         if refusal(entry.kind, progress.shown):
-            await self.journal.append(claim, [], progress.state, reason=progress.reason, release=_rest(progress))
+            await self.journal.append(claim, [], progress.shown, reason=progress.reason, release=_rest(progress))
         _check_allowed(saga_id, entry.kind, progress.shown)
         progress.apply(entry)
         await self.journal.append(claim, [entry], progress.shown, reason=progress.reason, release=_rest(progress))
