@@ -100,7 +100,7 @@ class Cluster:
         )
 
     def add_definitions(self, file: Path) -> None:
-        """Adds the resource definitions of operators, and waits until the API server serves each of them."""
+        """Adds the CustomResourceDefinitions of operators, and waits until the API server serves each of them."""
         self.kubectl.run("apply", "--server-side", f"--filename={file}")
         self.kubectl.run("wait", "--for=condition=Established", f"--filename={file}", "--timeout=60s")
 

@@ -99,7 +99,7 @@ KUBECONFORM = Module(name="kubeconform", programs={"kubeconform": "github.com/ya
 CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
 SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)
 CONTRACT = Module(name="contract", programs={"contract": "."}, place=MODULES.parent.parent / "go")
-# The resource definitions that operators install. The API server validates custom resources with them. No operator
+# The CustomResourceDefinitions that operators install. The API server validates custom resources with them. No operator
 # runs.
 OPERATORS = Module(
     name="operators",

@@ -84,12 +84,14 @@ async def _lists(address: str, saga_id: str) -> bool:
     return saga_id in done.stdout and "order v1  abandoned" in done.stdout and "settled" in done.stdout
 
 
-async def test_the_error_for_a_database_without_tables_says_to_run_migrate(postgresql: Postgresql) -> None:
+async def test_the_error_for_a_database_without_tables_names_the_scripts_that_create_them(
+    postgresql: Postgresql,
+) -> None:
     done = await voice_saga(postgresql.dsn("template1"), "list")
     assert done.returncode == 1
     assert (
-        done.stderr
-        == 'voice-saga: PostgreSQL: relation "saga.sagas" does not exist; run voice_saga.postgresql.migrate, '
+        done.stderr == 'voice-saga: PostgreSQL: relation "saga.sagas" does not exist; '
+        "run the scripts of voice_saga/migrations/postgresql, "
         "and grant the user access to the tables of the schema saga\n"
     )
 

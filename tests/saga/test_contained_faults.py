@@ -130,7 +130,7 @@ async def test_a_journal_that_finds_no_tables_closes_its_connections(database: s
     await connection.execute("CREATE DATABASE without_tables")
     try:
         for _ in range(3):
-            with pytest.raises(JournalUnavailableError, match=r"run voice_saga\.postgresql\.migrate"):
+            with pytest.raises(JournalUnavailableError, match="run the scripts of voice_saga/migrations/postgresql"):
                 await PostgresqlJournal(database.removesuffix("postgres") + "without_tables").open(worker=True)
         left = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'without_tables'"
         for _ in range(1000):  # PostgreSQL notices a closed connection a little later

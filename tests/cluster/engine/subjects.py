@@ -44,7 +44,7 @@ class Subject:
     lay_out: Callable[[Path], None]
 
     def platform(self, environment: str, folder: Path) -> Platform:
-        """An environment of the project in a folder, as `voice render` makes it."""
+        """Load an environment of the project in `folder`, in the way of `voice render`."""
         return Platform(self.tenant, load_environment(environment, self.tenant, folder))
 
 
@@ -55,7 +55,7 @@ def pin_images(platform: Platform, folder: Path) -> None:
 
 
 def _lay_out_voiceassistant(folder: Path) -> None:
-    """Copies this project without the encrypted secrets in its files, because these belong to other stacks."""
+    """Copies this project without its encrypted secrets: the stacks of a test cannot decrypt them."""
     for name in PROGRAM:
         shutil.copytree(ROOT / name, folder / name)
     for file in ("Pulumi.yaml", LOCK):

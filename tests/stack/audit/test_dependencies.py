@@ -1,4 +1,8 @@
-"""C06, C08, E02: weak dependencies and fallbacks, callees that admit too few calls, services without callers."""
+"""Rules on dependencies.
+
+C06: core services that need a standard service, and fallbacks that need the failed callee. C08: callees that admit too
+few calls. E02: services without callers.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,9 @@ def test_c06_finds_a_core_service_that_needs_a_standard_service() -> None:
     (found,) = findings("C06", *critical(hard("b.read", "idempotent")), flows=promised)
     assert found.arithmetic == "a core service cannot work without b, a standard service"
     assert findings("C06", *critical(soft("b.read", "without")), flows=promised) == ()
-    assert findings("C06", *critical(hard("b.read", "idempotent")), flows=(flow("a-run"),)) == (), "it has no target"
+    assert findings("C06", *critical(hard("b.read", "idempotent")), flows=(flow("a-run"),)) == (), (
+        "the flow has no availability target"
+    )
     (needed,) = findings("C06", *critical(soft("b.read", "without", needed_by_flows=True)), flows=promised)
     assert needed.severity == "warning"
 
@@ -43,7 +49,7 @@ def test_c06_finds_a_fallback_that_needs_the_failed_callee() -> None:
 
 @pytest.mark.parametrize(("slots", "count"), [(8, 0), (9, 1)], ids=["32 calls for 32 slots", "36 calls for 32 slots"])
 def test_c08_compares_bulkheads_with_the_slots_of_the_callee(slots: int, count: int) -> None:
-    """100/s × 10 ms × 4 = 4 slots in each replica. The minimum is 8 slots."""
+    """Capacity 100/s × P95 10 ms × headroom 4 = 4 slots in each replica. The minimum of 8 slots applies."""
     call = stage(hard("b.read", "idempotent", bulkhead=Bulkhead(max_concurrent=slots)))
     nodes = [service("a", operation("run", call, p95="1s", deadline="2s")), service("b", READ)]
     found = findings("C08", *nodes)
@@ -63,7 +69,7 @@ def test_c08_compares_bulkheads_with_the_slots_of_the_callee(slots: int, count: 
     ],
     ids=["load at the limit", "token bucket", "token bucket for each tenant", "sliding window", "adaptive limit"],
 )
-def test_c08_compares_the_load_with_the_limits_over_all_callers(limit: RateLimit, load: str, count: int) -> None:
+def test_c08_compares_the_load_with_limits_that_all_callers_share(limit: RateLimit, load: str, count: int) -> None:
     node = service(
         "a",
         operation("run", p95="1s", deadline="2s", load=load, rate_limits=(limit,)),

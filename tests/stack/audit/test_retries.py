@@ -1,4 +1,4 @@
-"""Rules R01, R02, R05 and R10: retries multiply along a path, in a burst and in a long outage."""
+"""R01 and R02: retries that multiply along a path. R05: attempts in a burst and sustained. R10: load with retries."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_r01_finds_the_worst_path_of_any_tree(attempts: list[Retry | None], widt
     assert [f"= {expected} attempts" in each.arithmetic for each in found] == ([True] if expected > 5 else [])
 
 
-def test_r02_finds_two_calls_to_services_that_retry() -> None:
+def test_r02_finds_two_retried_calls_to_services_on_one_path() -> None:
     (found,) = findings("R02", *chain(TWICE, TWICE, None))
     assert "2 calls to services retry on this path: hop1.run → hop2.run; hop2.run → hop3.run" in found.arithmetic
     assert found.proposal == "None", "the value of `retry` to write in the catalogue"
@@ -154,7 +154,7 @@ def test_r10_fails_if_load_and_sustained_retries_exceed_the_capacity(load: str, 
         assert breaches[0].proposal == "max: 3"
 
 
-def test_r10_counts_a_retry_of_every_failure() -> None:
+def test_r10_adds_sustained_retries_once_if_a_call_retries_every_failure() -> None:
     every = ("unavailable", "attempt_timeout", "connection_failed", "resource_exhausted")
     callee = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas.exactly(2))
     call = stage(hard("a.run", "idempotent", retry=TWICE.model_copy(update={"conditions": every})))
@@ -204,7 +204,7 @@ def test_r01_multiplies_the_candidates_of_a_route() -> None:
     assert "3 × 2 = 6 attempts" in found.arithmetic
 
 
-def test_r02_follows_the_calls_behind_which_most_hops_retry() -> None:
+def test_r02_reports_the_path_with_the_largest_number_of_retrying_hops() -> None:
     calls = (hard("store.read", "idempotent", purpose="side"), hard("hop1.run", "idempotent"))
     root = service("root", operation("run", stage(*calls), p95="1s", deadline="60s"))
     (found,) = findings("R02", *chain(TWICE, TWICE, TWICE, None), root)

@@ -60,7 +60,7 @@ def near(*values: float) -> tuple[Any, ...]:
 
 
 def test_a_service_costs_its_pods_at_each_scale() -> None:
-    """a: 2, 2 + 15 % of 2 = 2.3 and 4 pods. b: 1 pod."""
+    """`a` has 2 to 4 pods. The expected number is the minimum + 15 % of the range: 2.3. `b` has 1 pod."""
     found = rows(priced(caller(), B), "cost", "services")
     assert found == {
         "a": near(2 * POD, 2.3 * POD, 4 * POD),
@@ -81,7 +81,8 @@ def test_a_team_pays_for_its_services_and_the_platform_team_for_the_rest() -> No
 def test_a_flow_pays_its_share_of_the_executions_at_each_service() -> None:
     """a runs 30 + 10 times a second, b runs 30 times. So chat pays 3/4 of a and all of b, and list pays 1/4 of a.
 
-    A month has 30/s × 25 % × 730 h × 3,600 s = 19.71 million requests of chat. No flow calls a model.
+    The mean load is 25 % of the declared load. So a month has 30/s × 25 % × 730 h × 3,600 s = 19.71 million requests
+    of chat. No flow calls a model.
     """
     named = flow("chat").model_copy(update={"name": "talk"})
     found = rows(priced(routes(), caller(), B, flows=(named,)), "cost", "flows")
@@ -129,6 +130,7 @@ class Keeping(Component):
 def test_telemetry_costs_its_retention_and_a_volume_counts_once() -> None:
     """3 GiB × (7 + 1 days) × 2 copies × 0.50 USD = 24 USD. 1 GiB × (3 + 1 days) × 0.50 USD = 2 USD.
 
+    A store holds the current day in addition to the retention.
     Two volumes of 60 GiB cost 60 USD. One volume is rendered twice: as a claim, and in the StatefulSet's template.
     """
     platform = priced(B)
@@ -153,12 +155,12 @@ def test_memory_has_a_price_of_its_own() -> None:
     assert rows(dear, "cost", "services")["b"] == near(*[1.1 * 730] * 3)
 
 
-def test_each_entrance_bears_the_cost_of_the_services_behind_it() -> None:
+def test_each_operation_of_the_gateway_pays_for_the_services_behind_it() -> None:
     def behind(name: str, callee: str) -> Service:
         call = hard(f"{callee}.read", "idempotent", retry=TWICE)
         return service(name, operation("run", stage(call), p95="1s", deadline="2s"))
 
-    entrance = gateway(
+    public_api = gateway(
         *(
             operation(f"{name}-run", stage(hard(f"{name}.run", "idempotent")), p95="1s", deadline="3s", load="10/s")
             for name in ("a", "b")
@@ -166,7 +168,7 @@ def test_each_entrance_bears_the_cost_of_the_services_behind_it() -> None:
     )
     callees = (service("c", READ), service("d", READ), service("idle", READ))
     flows = tuple(flow("a-run").model_copy(update={"name": name}) for name in ("ask", "answer"))
-    platform = priced(entrance, behind("a", "c"), behind("b", "d"), *callees, flows=flows)
+    platform = priced(public_api, behind("a", "c"), behind("b", "d"), *callees, flows=flows)
     found = rows(platform, "cost", "flows")
     assert set(found) == {"ask, answer", "gateway.b-run", "services without load", "total"}
     assert found["ask, answer"] == found["gateway.b-run"]
@@ -204,7 +206,10 @@ def test_each_route_costs_its_mean_units_at_the_price_of_the_preferred_candidate
 
 
 def test_a_hedge_adds_its_share_of_requests_and_a_note_names_the_priced_unit() -> None:
-    """65.7 million calls a month make 1.05 requests each. A request costs 80 seconds × 2 micro-USD."""
+    """The hedge's budget is 5 %, so 65.7 million calls a month make 1.05 requests each.
+
+    A request costs 80 seconds × 2 micro-USD.
+    """
     price = ModelPrice(unit="audio_second", input=2, as_of=date(2026, 11, 1), source="a contract")
     candidates = [
         deployment(f"{name}-fast", name, price=price, capabilities=("embeddings",), tokenizer=None)

@@ -1,4 +1,4 @@
-"""A closed schema of the fields that we set in CloudNativePG's resources, transcribed from its resource definitions.
+"""A closed schema of the fields that we set in CloudNativePG's resources, transcribed from its CRDs.
 
 Source: `config/crd/bases/postgresql.cnpg.io_{clusters,databases,poolers,scheduledbackups}.yaml` of
 cloudnative-pg/cloudnative-pg 1.30, and `barmancloud.cnpg.io_objectstores.yaml` of cloudnative-pg/plugin-barman-cloud.
