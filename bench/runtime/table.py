@@ -1,4 +1,4 @@
-"""Measures and prints the tables.
+"""Measures the CPU time of voice_runtime and of published libraries, and prints a table for each task.
 
 `python -m bench.runtime` runs this module in a virtual environment with the compared libraries.
 """

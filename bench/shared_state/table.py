@@ -1,4 +1,4 @@
-"""Measures and prints the tables.
+"""Measures distributed limits, and prints two tables: the cost of a check, and the accuracy of a limit by lease.
 
 `python -m bench.shared_state` runs this module in a virtual environment with the compared libraries.
 """
@@ -28,7 +28,7 @@ ROW = "voice_runtime, token bucket"
 OURS = (ROW, "voice_runtime, sliding window")
 COST_GOAL, THROUGHPUT_GOAL, ERROR_GOAL = 1.15, 10, 0.01
 """Goals: at most this multiple of a bare EVALSHA; at least this multiple of the checks per second of lease 1; at most
-this error at lease 1."""
+this error at lease 1. A lease is the number of admissions that a process takes from the store in one round trip."""
 
 
 async def one_after_another(check: Check) -> None:
@@ -90,11 +90,15 @@ class Admissions(NamedTuple):
     limit: float
     """The number that the limit admits in this time."""
     unasked: float
-    """Admissions that remained at the end, because a busy machine requested too few. The limit is not at fault."""
+    """Admissions that were still in the store at the end, because the processes were too slow to request them.
+    `admitted` includes them, because the limit is not at fault."""
 
 
 def accuracy(url: str, lease: int) -> Admissions:
-    """Run the processes. At the end each process takes all remaining admissions."""
+    """Count the admissions of processes that send requests to one limit as fast as they can.
+
+    At the end each process takes the admissions that are still in the store.
+    """
     command = [*HAMMER, url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  # this program's own command

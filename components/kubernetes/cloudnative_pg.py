@@ -1,6 +1,6 @@
 """Types of the custom resources of CloudNativePG and its Barman Cloud plugin. mypy refuses fields that are not here.
 
-Sources: the operator's custom resource definitions, `config/crd/bases/postgresql.cnpg.io_*.yaml` of
+Sources: the operator's CustomResourceDefinitions, `config/crd/bases/postgresql.cnpg.io_*.yaml` of
 cloudnative-pg/cloudnative-pg 1.30, and `config/crd/bases/barmancloud.cnpg.io_objectstores.yaml` of
 cloudnative-pg/plugin-barman-cloud.
 """

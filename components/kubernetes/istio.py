@@ -1,6 +1,6 @@
 """Types of Istio's resources. mypy refuses fields that are not listed here.
 
-Source: Istio's resource definitions, `kubernetes/customresourcedefinitions.gen.yaml` of istio.io/api 1.31.
+Source: Istio's CustomResourceDefinitions, `kubernetes/customresourcedefinitions.gen.yaml` of istio.io/api 1.31.
 """
 
 from __future__ import annotations

@@ -23,11 +23,11 @@ class Operator(ClosedModel):
     needs: str | None = None
     """Another program that the cluster must have first."""
     plurals: dict[str, dict[str, str]]
-    """API group → kind → plural in the name of its resource definition."""
+    """API group → kind → plural of the kind. A CustomResourceDefinition has the name `plural.group`."""
 
     @property
     def definitions(self) -> Iterator[str]:
-        """The names of the resource definitions that the operator brings."""
+        """The names of the operator's CustomResourceDefinitions."""
         return (f"{plural}.{group}" for group, kinds in self.plurals.items() for plural in kinds.values())
 
     @property

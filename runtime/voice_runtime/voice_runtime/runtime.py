@@ -203,8 +203,9 @@ class Runtime:
     # --- outbound
 
     def call(self, name: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """Await `fn(...)` under the policies of the call `name`, or of the only call to the callee `name`.
+        """Await `fn(...)` under the policies of a call.
 
+        `name` is the name of the call. If the bundle has only one call to a callee, `name` may be the callee's name.
         Raises the errors of `fn` and the errors in `voice_runtime.errors`.
         """
         enter = self._entries.get(name)

@@ -36,7 +36,7 @@ class Claim:
     claims: int = 1
     """Number of claims since the last entry. If there are several, the step probably kills its workers."""
     signals: int = 0
-    """Number of delivered outcomes at the last read."""
+    """Number of outcomes that were delivered before the claim, or before the last call of `Journal.outcomes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Journal(Protocol):
     """A store of sagas. Every write is one transaction. Raises `JournalUnavailableError` if it is unreachable."""
 
     async def open(self, *, worker: bool) -> None:
-        """Connect, and create missing tables if the journal does that.
+        """Connect. The SQLite journal also creates missing tables; the PostgreSQL journal needs `migrate` first.
 
         `worker` is true for an engine that runs sagas.
         """
@@ -102,7 +102,7 @@ class Journal(Protocol):
         """Write entries and their messages. With `release`, also release the saga: it is due in `release` seconds.
 
         `inf` means never due. If an outcome arrived that `claim.signals` does not count, the released saga is due
-        immediately. Raises `LeaseLostError` without writing anything.
+        immediately. If the claim is no longer valid, raises `LeaseLostError` and writes nothing.
         """
         ...
 
@@ -138,7 +138,7 @@ class Journal(Protocol):
         ...
 
     async def list(self, state: State | None, name: str | None, limit: int) -> list[SagaSummary]:
-        """The sagas of a state or name, the newest first."""
+        """At most `limit` sagas with this state and this name, the newest first. `None` allows every state or name."""
         ...
 
     async def unfinished(self) -> dict[tuple[str, State], int]:

@@ -176,7 +176,7 @@ class PostgresqlJournal:
             await self._fetch("SELECT 1 FROM saga.sagas LIMIT 0")
         except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
             raise JournalUnavailableError(
-                f"PostgreSQL: {error}; run voice_saga.postgresql.migrate, "
+                f"PostgreSQL: {error}; run the scripts of voice_saga/migrations/postgresql, "
                 "and grant the user access to the tables of the schema saga"
             ) from error
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:

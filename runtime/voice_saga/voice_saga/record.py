@@ -70,7 +70,7 @@ class Engine(Protocol):
     async def list(
         self, *, state: State | None = None, name: str | None = None, limit: int = 100
     ) -> Sequence[SagaSummary]:
-        """The sagas of a state or name, the newest first."""
+        """At most `limit` sagas with this state and this name, the newest first. `None` allows every state or name."""
         ...
 
     async def resume(self, saga_id: str, reason: str = "by hand") -> None:

@@ -55,7 +55,7 @@ class Delivery:
 
 
 class RedisConsumer:
-    """A consumer inside its `async with`. It keeps the messages that it has read, however long earlier messages take.
+    """A consumer inside its `async with`. No other consumer gets the messages that it has read.
 
     `dead_letters` counts dead letters by stream and group.
     """
