@@ -59,7 +59,7 @@ def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator
                 yield from prerequisite_faults(platform, cluster)
                 yield from _growth_faults(platform, cluster)
         except ClusterError as error:
-            yield Fault(CONTEXT, f"is {context!r}, and its cluster does not answer", str(error))
+            yield Fault(CONTEXT, f"is {context!r}, and kubectl cannot query its cluster", str(error))
 
 
 def _identity_faults(cluster: Cluster, stack: str, configured: str | None) -> Iterator[Fault]:

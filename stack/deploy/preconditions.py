@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def refuse_unfit(platform: Platform, configuration: Configuration, *, on: date) -> None:
     """Refuse a deployment that would fail or do harm. Raises `InvalidInputError` with every reason.
 
-    The cluster must be configured, must answer and must be the stack's own. It must serve the operators' resources, and
-    must be able to grow each volume that the update grows. Each secret needs a value. A strict profile also requires
-    that every image is pinned by digest, and that each finding of severity error or critical has an acceptance that is
-    valid on the day `on`.
+    The cluster must be configured, `kubectl` must be able to query it, and it must be the stack's own. It must serve
+    the operators' resources, and must be able to grow each volume that the update grows. Each secret needs a value. A
+    strict profile also requires that every image is pinned by digest, and that each finding of severity error or
+    critical has an acceptance that is valid on the day `on`.
     """
     faults = [*cluster_faults(platform, configuration), *_secret_faults(platform, configuration.secrets)]
     if platform.environment.profile.strict:

@@ -87,7 +87,7 @@ def test_a_context_that_does_not_exist_is_refused(deployed: Deployed) -> None:
 def test_a_cluster_that_does_not_answer_is_refused(deployed: Deployed) -> None:
     kubeconfig = deployed.site.cluster.kubectl.kubeconfig.read_text()
     with deployed.configured({"kubernetes:kubeconfig": re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", kubeconfig)}):
-        assert "config.kubernetes:context: is 'test', and its cluster does not answer" in deployed.refusal()
+        assert "config.kubernetes:context: is 'test', and kubectl cannot query its cluster" in deployed.refusal()
 
 
 def test_adding_and_removing_a_service_restarts_only_its_store(deployed: Deployed) -> None:

@@ -13,8 +13,19 @@ import pytest
 
 from stack.deploy import cluster as cluster_module
 from stack.deploy.cluster import Cluster, ClusterError
+from stack.deploy.cluster_faults import cluster_faults
+from stack.deploy.configuration import Configuration
 from stack.deploy.operators import OPERATORS
-from tests.stack.deploy.program_run import CLUSTER, CONTEXT, IDENTIFIER, admitted, configured, pin_images, run_program
+from tests.stack.deploy.program_run import (
+    CLUSTER,
+    CONTEXT,
+    IDENTIFIER,
+    admitted,
+    configured,
+    offline,
+    pin_images,
+    run_program,
+)
 
 UID = CLUSTER["/api/v1/namespaces/kube-system"]["metadata"]["uid"]
 CLAIMS = "/api/v1/namespaces/voice-data/persistentvolumeclaims"
@@ -154,6 +165,41 @@ def test_a_cluster_that_does_not_answer_is_refused_with_the_message_of_kubectl(
         assert cluster.contexts == ["stopped"]
         with pytest.raises(ClusterError, match=r"127\.0\.0\.1:1 was refused"):
             _ = cluster.identifier
+
+
+FORBIDDEN = """#!/bin/sh
+[ "$1" = config ] && echo test && exit
+echo "Error from server (Forbidden): no access" >&2
+exit 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (FORBIDDEN, "Error from server (Forbidden): no access"),
+        (None, "kubectl is not on PATH: install it; the program queries the cluster with it"),
+    ],
+    ids=["forbidden", "no kubectl"],
+)
+def test_a_query_that_fails_although_the_cluster_may_answer_is_reported_with_its_reason(
+    script: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if script:
+        (tmp_path / "kubectl").write_text(script)
+        (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    platform = offline("dev")
+    configuration = Configuration(
+        source="Pulumi.dev.yaml",
+        settings=platform.environment.settings,
+        secrets={},
+        kubeconfig=None,
+        context="test",
+        cluster_identifier=UID,
+    )
+    (fault,) = cluster_faults(platform, configuration)
+    assert str(fault) == f"config.kubernetes:context: is 'test', and kubectl cannot query its cluster; {said}"
 
 
 def test_a_missing_kubectl_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
