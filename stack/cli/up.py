@@ -32,7 +32,7 @@ def add_to(commands: Commands) -> None:
 
 def _up(options: argparse.Namespace) -> int:
     environment = options.environment
-    workstation = _workstation(options, platform_of(options, environment))
+    workstation = _workstation("voice up", options, platform_of(options, environment))
     workstation.require(builds_image=options.image is None)
     workstation.create_cluster()
     image = options.image or workstation.build_image()
@@ -48,14 +48,14 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _down(options: argparse.Namespace) -> int:
-    workstation = _workstation(options, platform_of(options, options.environment))
+    workstation = _workstation("voice down", options, platform_of(options, options.environment))
     workstation.require(builds_image=False)
     workstation.remove()
     print(f"{options.environment}: removed")
     return CLEAN
 
 
-def _workstation(options: argparse.Namespace, platform: Platform) -> Workstation:
+def _workstation(command: str, options: argparse.Namespace, platform: Platform) -> Workstation:
     """The machine with the cluster's context. Raises `InvalidInputError` if the environment needs real secrets."""
     from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
 
@@ -64,8 +64,8 @@ def _workstation(options: argparse.Namespace, platform: Platform) -> Workstation
     profile = platform.environment.profile
     if not profile.stand_in_secrets:
         accepted = "expected an environment whose secrets may be stand-ins, such as dev; for others see docs/deploy.md"
-        raise InvalidInputError("voice up", [Fault("ENV", f"has the profile {profile.name}", accepted)])
-    return Workstation(options.environment, options.context)
+        raise InvalidInputError(command, [Fault("ENV", f"has the profile {profile.name}", accepted)])
+    return Workstation(command, options.environment, options.context)
 
 
 def _first_answer(platform: Platform, workstation: Workstation) -> int:

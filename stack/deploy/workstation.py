@@ -1,4 +1,7 @@
-"""The machine of the person who runs `voice up`: Pulumi, kubectl and, for a new cluster, Docker and kind."""
+"""The machine of the person who runs `voice up` or `voice down`.
+
+It needs Pulumi, kubectl and, for a new cluster, Docker and kind.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ class Workstation:
     Pulumi's own files.
     """
 
-    def __init__(self, environment: str, context: str | None) -> None:
+    def __init__(self, command: str, environment: str, context: str | None) -> None:
+        self.command = command
+        """The title of errors: `voice up` or `voice down`."""
         self.environment = environment
         self.owns_cluster = context is None
         self.context = context or f"kind-{KIND_CLUSTER}"
@@ -54,10 +59,10 @@ class Workstation:
             if shutil.which(name) is None
         ]
         if faults:
-            raise InvalidInputError("voice up", faults)
+            raise InvalidInputError(self.command, faults)
         if not self.owns_cluster and builds_image:
             accepted = "expected an image that the nodes of this cluster can pull"
-            raise InvalidInputError("voice up", [Fault("--image", "is missing; --context needs it", accepted)])
+            raise InvalidInputError(self.command, [Fault("--image", "is missing; --context needs it", accepted)])
         os.environ.setdefault("PULUMI_BACKEND_URL", "file://~?metadata=skip")
         os.environ.setdefault("PULUMI_SELF_MANAGED_STATE_GZIP", "true")
         if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys():
@@ -80,7 +85,7 @@ class Workstation:
             identifier = Cluster(self.context).identifier
         except ClusterError as error:
             accepted = "expected a context of the kubeconfig whose cluster answers"
-            raise InvalidInputError("voice up", [Fault("--context", f"{self.context}: {error}", accepted)]) from None
+            raise InvalidInputError(self.command, [Fault("--context", f"{self.context}: {error}", accepted)]) from None
         self.run("pulumi", "stack", "select", self.environment, "--create")
         settings = {
             "kubernetes:context": self.context,
@@ -109,7 +114,7 @@ class Workstation:
         done = subprocess.run(list(command), cwd=ROOT, stdout=output, text=True, check=False)  # noqa: S603 - a list, and no shell
         if done.returncode:
             fault = Fault(" ".join(command), f"ended with exit code {done.returncode}", "see its message above")
-            raise InvalidInputError("voice up", [fault])
+            raise InvalidInputError(self.command, [fault])
         return done.stdout or ""
 
 

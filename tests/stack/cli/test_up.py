@@ -160,13 +160,14 @@ def test_down_removes_what_up_created(machine: Machine, context: list[str], last
     assert machine.log == last
 
 
+@pytest.mark.parametrize("command", ["up", "down"])
 def test_every_missing_program_is_named_with_its_install_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    assert main(["up", "dev"]) == 2
+    assert main([command, "dev"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "voice: voice up: 4 faults",
+        f"voice: voice {command}: 4 faults",
         "  pulumi: is not on PATH; install it, such as with `brew install pulumi/tap/pulumi`",
         "  kubectl: is not on PATH; install it, such as with `brew install kubectl`",
         "  kind: is not on PATH; install it, such as with `brew install kind`",
@@ -174,6 +175,9 @@ def test_every_missing_program_is_named_with_its_install_command(
     ]
 
 
-def test_up_refuses_an_environment_with_real_secrets(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["up", "prod"]) == 2
-    assert "ENV: has the profile prod; expected an environment whose secrets" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_an_environment_with_real_secrets_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "prod"]) == 2
+    head, fault = capsys.readouterr().err.splitlines()
+    assert head == f"voice: voice {command}: 1 fault"
+    assert "ENV: has the profile prod; expected an environment whose secrets" in fault
