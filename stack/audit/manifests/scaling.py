@@ -88,22 +88,23 @@ def metrics_exclude_sidecars(system: System) -> Iterator[Breach | None]:
 
 def policies_select_pods(system: System) -> Iterator[Breach | None]:
     """Find NetworkPolicies and budgets whose selector selects no pod, and rules that admit no pod."""
+    for item, selector, field, idle, where in _selectors(system):
+        labels = f" → {selector.text}" if selector else ""
+        found = Breach(f"{item.title}{labels}", idle, field, "", where, "warning")
+        yield None if system.selected(selector, item.namespace) else found
+
+
+def _selectors(system: System) -> Iterator[tuple[Item[Any], Selector | None, str, str, Location]]:
+    """Each selector: its object, its labels, its field, the fault if it selects no pod, and its line."""
     for policy in (each for each in system.network_policies if system.is_complete(each.namespace)):
         idle = "podSelector selects no pod of these manifests: the policy protects nothing"
-        yield _picks(system, policy, policy.spec.pod_selector, idle, policy.at("podSelector"))
+        yield policy, policy.spec.pod_selector, "podSelector", idle, policy.at("podSelector")
         for peer, where in own_namespace_peers(policy):
             idle = f"a rule admits pods with {peer.text}, but no manifest has such a pod"
-            yield _picks(system, policy, peer, idle, where)
+            yield policy, peer, "podSelector", idle, where
     for budget in (each for each in system.budgets if system.is_complete(each.namespace)):
         idle = "selector selects no pod of these manifests: the budget limits no drain"
-        yield _picks(system, budget, budget.spec.selector, idle, budget.at("selector"))
-
-
-def _picks(system: System, policy: Item[Any], selector: Selector | None, idle: str, where: Location) -> Breach | None:
-    if system.selected(selector, policy.namespace):
-        return None
-    labels = f" → {selector.text}" if selector else ""
-    return Breach(f"{policy.title}{labels}", idle, "podSelector", "", where, "warning")
+        yield budget, budget.spec.selector, "selector", idle, budget.at("selector")
 
 
 RULES = (
