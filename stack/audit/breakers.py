@@ -20,6 +20,8 @@ SHORTEST_WINDOW = 2
 """Shortest sampling window, as a multiple of the attempt timeout (.NET refuses a shorter sampling duration)."""
 LONGEST_BREAK = 10
 """Longest break, as a multiple of the callee's restart time."""
+ONE_STATUS = frozenset({"unavailable", "connection_failed"})
+"""Conditions that gRPC cannot tell apart, so a call must name both or neither."""
 
 
 def _breakers(platform: Platform) -> Iterator[tuple[Edge, CircuitBreaker]]:
@@ -112,15 +114,18 @@ def retries_respect_breakers(platform: Platform) -> Iterator[Breach | None]:
         strange = sorted(set(retry.conditions) - set(get_args(RetryCondition)))
         if any("circuit" in condition or "breaker" in condition for condition in strange):
             text = f"{', '.join(strange)} is retried {retry.max_retries} times"
+            refused: frozenset[str] = frozenset(strange)
         elif repeats_ejections(edge, retry, mesh=mesh):
             text = (
                 f"grpc retries UNAVAILABLE up to {retry.max_retries} times, and the mesh answers UNAVAILABLE"
                 " when its breaker has ejected every endpoint"
             )
+            refused = ONE_STATUS
         else:
             yield None
             continue
-        yield Breach(edge.path, text, f"{edge.path}: retry.conditions", "", edge.call.location)
+        kept = ", ".join(each for each in retry.conditions if each not in refused) or "no retry"
+        yield Breach(edge.path, text, f"{edge.path}: retry.conditions", kept, edge.call.location)
 
 
 def repeats_ejections(edge: Edge, retry: Retry, *, mesh: bool) -> bool:

@@ -76,7 +76,8 @@ def retry_conditions_are_transient(platform: Platform) -> Iterator[Breach | None
     for edge, retry in _retrying(platform):
         permanent = sorted(set(retry.conditions) - TRANSIENT)
         text = f"{retry.max_attempts} attempts on {', '.join(permanent)}: each attempt has the same outcome"
-        found = Breach(edge.path, text, f"{edge.path}: retry.conditions", "", edge.call.location)
+        kept = ", ".join(each for each in retry.conditions if each in TRANSIENT) or "no retry"
+        found = Breach(edge.path, text, f"{edge.path}: retry.conditions", kept, edge.call.location)
         yield found if permanent else None
 
 

@@ -16,7 +16,7 @@ from datetime import date
 from voice_policies import Duration, Retry, RetryCondition
 
 from components.node import Dependency
-from stack.audit.breakers import repeats_ejections
+from stack.audit.breakers import ONE_STATUS, repeats_ejections
 from stack.audit.library_defaults import DEFAULTS
 from stack.audit.retries import (
     BUDGETED,
@@ -36,8 +36,6 @@ from stack.model.platform import Platform
 
 BACKOFF = Duration("100ms")
 """First delay of a retry that declares no delay (the platform's default)."""
-ONE_STATUS = frozenset({"unavailable", "connection_failed"})
-"""Conditions that gRPC cannot tell apart, so a call must name both or neither."""
 OTHERS_REPEAT: RetryCondition = "unavailable"
 """Saga steps and the fallbacks of model routes repeat every failure, so this failure stands for all."""
 

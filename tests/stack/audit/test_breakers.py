@@ -79,6 +79,9 @@ def go_call(*, mesh: bool, conditions: tuple[str, ...] = ("unavailable", "connec
 def test_c05_finds_a_retry_of_a_call_that_the_breaker_refused() -> None:
     (found,) = go_call(mesh=True)
     assert "grpc retries UNAVAILABLE up to 1 times" in found.arithmetic
+    assert found.proposal == "no retry"
+    (other,) = go_call(mesh=True, conditions=("unavailable", "aborted"))
+    assert other.proposal == "aborted"
     assert go_call(mesh=False) == (), "without the mesh there is no breaker"
     assert go_call(mesh=True, conditions=("aborted",)) == ()
     assert findings("C05", *guarded(TWICE)) == (), "the runtime does not retry a refusal by its own breaker"
@@ -126,6 +129,7 @@ def test_breakers_after_one_that_a_rule_skips_are_checked() -> None:
     assert broken("C05", {"circuit_breaker": RATIO, "retry": alone}) == ["store-0.read"]
     (found,) = findings("C05", *several(*retries))
     assert found.arithmetic == "breaker_open, circuit_open is retried 1 times"
+    assert found.proposal == "unavailable"
 
 
 @pytest.mark.parametrize(("load", "share", "rounds", "calls"), [("1/s", 0.5, 1, "7.5"), ("1/s", 1, 3, "45")])

@@ -81,8 +81,10 @@ def test_r07_finds_a_retry_on_a_permanent_outcome() -> None:
     """The typed conditions cannot name a permanent outcome, so the test copies a policy without validation."""
     (found,) = findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "invalid_argument")})))
     assert found.arithmetic == "2 attempts on invalid_argument: each attempt has the same outcome"
+    assert found.proposal == "unavailable"
     (both,) = findings("R07", *calling(TWICE.model_copy(update={"conditions": ("not_found", "invalid_argument")})))
     assert both.arithmetic.startswith("2 attempts on invalid_argument, not_found:")
+    assert both.proposal == "no retry"
     assert findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "aborted")}))) == ()
 
 
