@@ -267,7 +267,7 @@ async def test_the_disk_check_fails_below_min_free_or_without_its_directory(tmp_
     assert (await result(missing)).error == "FileNotFoundError"
 
 
-def test_one_error_names_every_check_without_a_checker(tmp_path: Path) -> None:
+def test_one_error_names_every_check_without_a_checker_and_every_checker_without_a_check(tmp_path: Path) -> None:
     checks = tuple(
         HealthCheck(name=name, kind="grpc", target=f"{name}.call", critical=False) for name in ("first", "second")
     )
@@ -275,10 +275,12 @@ def test_one_error_names_every_check_without_a_checker(tmp_path: Path) -> None:
     policy = HealthPolicy(checks=(*checks, store))
     runtime = Runtime.load(mount(tmp_path, bundle(call("store.read", protocol="postgresql"), health=policy)))
     with pytest.raises(InvalidInputError, match="the settings name no connection to store") as refused:
-        Health(runtime)
-    assert [fault.path for fault in refused.value.faults] == [f"health.checks[{number}]" for number in range(3)]
-    with pytest.raises(InvalidInputError, match="expected one of first, second, store"):
         Health(runtime, checkers={"third": lambda: asyncio.sleep(0)})
+    assert [fault.path for fault in refused.value.faults] == [
+        "checkers['third']",
+        *(f"health.checks[{number}]" for number in range(3)),
+    ]
+    assert "expected one of first, second, store" in str(refused.value)
 
 
 async def test_checks_follow_a_reload_of_the_bundle(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ class Health:
     """The checks of a runtime's bundle. It belongs to one event loop, and follows reloads of the bundle.
 
     `checkers` maps the name of a check to the checker that replaces the built-in one. Raises `InvalidInputError` for
-    all names in `checkers` that the bundle does not declare. If there are none, raises it for all checks that lack a
-    checker, a package, or a store's connection in `settings`.
+    all names in `checkers` that the bundle does not declare, and for all checks that lack a package, a call or a
+    store's connection in `settings`.
     """
 
     def __init__(
@@ -62,7 +62,6 @@ class Health:
         self._made: dict[_Key, Check] = {}
         self._checks: list[Check] = []
         self._bundle: PolicyBundle | None = None
-        self._refuse_undeclared()
         self.checks()
 
     async def drain(self) -> None:
@@ -92,7 +91,7 @@ class Health:
         addresses = {call.name: bundle.addresses_of(call) for call in bundle.outbound}
         policy = bundle.health
         made: dict[_Key, Check] = {}
-        faults: list[Fault] = []
+        faults = [] if self._bundle else self._undeclared(bundle)
         for number, check in enumerate(policy.checks):
             key = (check, policy.cache_duration.seconds, addresses.get(check.target, ()))
             try:
@@ -113,14 +112,16 @@ class Health:
         checker = own or built_in_checker(policy, bundle, self._settings)
         return Check(policy, checker, bundle.health.cache_duration.seconds, self._clock)
 
-    def _refuse_undeclared(self) -> None:
-        declared = {check.name for check in self._runtime.bundle.health.checks}
-        faults = [
-            Fault(name, "is not a check of the bundle", f"expected one of {', '.join(sorted(declared)) or 'none'}")
+    def _undeclared(self, bundle: PolicyBundle) -> list[Fault]:
+        declared = {check.name for check in bundle.health.checks}
+        return [
+            Fault(
+                f"checkers[{name!r}]",
+                "is not a check of the bundle",
+                f"expected one of {', '.join(sorted(declared)) or 'none'}",
+            )
             for name in sorted(self._checkers.keys() - declared)
         ]
-        if faults:
-            raise InvalidInputError("checkers", faults)
 
 
 def _joined(found: Iterable[tuple[HealthCheck, Result | None]]) -> Status:
