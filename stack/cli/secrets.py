@@ -22,10 +22,11 @@ def add_to(commands: Commands) -> None:
     text = "Generate an environment's missing secrets, ask for the values that only their owner knows, and encrypt all."
     secrets = add_command(commands, "secrets", run, text)
     secrets.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
-    secrets.add_argument(
+    either = secrets.add_mutually_exclusive_group()
+    either.add_argument(
         "--check", action="store_true", help="write nothing; exit 1 if a secret is missing, unread or too old"
     )
-    secrets.add_argument(
+    either.add_argument(
         "--rotate", action="append", default=[], metavar="SECRET", help="also replace every value of this secret"
     )
     secrets.add_argument(
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
     if options.check:
         faults = [str(fault) for each in (missing_faults, unread_faults) for fault in each(platform, present)]
         faults += [f"{name}: was last written more than {options.older_than} ago" for name in rotated]
-        print("\n".join(faults) or f"{environment}: no secret is missing")
+        checked = f"missing, unread or older than {options.older_than}" if options.older_than else "missing or unread"
+        print("\n".join(faults) or f"{environment}: no secret is {checked}")
         return FINDINGS if faults else CLEAN
     wanted = list(_secrets_to_write(platform.secrets, present, rotated))
     return _write(platform, wanted)

@@ -87,7 +87,7 @@ def test_dev_asks_nothing_and_sets_every_secret_that_the_program_needs(
         assert value not in done.stdout
         assert value not in str(project.read("arguments.json"))
     assert set(project.config("dev")[CHANGED]) == values.keys()
-    assert project.voice("dev", "--check").stdout == "dev: no secret is missing\n"
+    assert project.voice("dev", "--check").stdout == "dev: no secret is missing or unread\n"
     run_program("dev", {**configured("dev"), CHANGED: project.config("dev")[CHANGED], SECRETS: values}, monkeypatch)
 
 
@@ -117,7 +117,8 @@ def test_rotate_replaces_one_secret_and_older_than_replaces_the_old_ones(project
     ]
     assert project.voice("dev", "--older-than", "90d", "--rotate", "consul-server").returncode == 0
     assert project.values().keys() == {"gateway-redis", "grafana", "consul-server"}
-    assert project.voice("dev", "--check", "--older-than", "90d").returncode == 0
+    done = project.voice("dev", "--check", "--older-than", "90d")
+    assert (done.returncode, done.stdout) == (0, "dev: no secret is missing, unread or older than 90d\n")
 
 
 def test_a_secret_that_no_component_reads_is_refused_without_its_value(project: Project) -> None:
@@ -149,6 +150,13 @@ def test_an_error_of_pulumi_is_reported(project: Project) -> None:
 def test_a_wrong_option_is_refused(arguments: list[str], fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["secrets", *arguments]) == 2
     assert fault in capsys.readouterr().err
+
+
+def test_a_check_that_would_rotate_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["secrets", "dev", "--check", "--rotate", "gateway-tls"])
+    assert ended.value.code == 2
+    assert "argument --rotate: not allowed with argument --check" in capsys.readouterr().err
 
 
 def test_a_missing_pulumi_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
