@@ -89,8 +89,11 @@ def _scalar(text: str) -> str:
     quoted = json.dumps(text, ensure_ascii=False)
     if text.isprintable():
         return quoted
-    if re.search(_REFUSED, text):
-        raise ValueError(f"{text!r} contains a character that YAML does not allow")
+    if refused := re.search(_REFUSED, text):
+        raise ValueError(
+            f"{text!r} contains U+{ord(refused[0]):04X}, which YAML does not allow: expected every character except"
+            " U+007F to U+009F, U+D800 to U+DFFF, U+FFFE and U+FFFF"
+        )
     return re.sub(_UNSAFE, lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
