@@ -45,7 +45,8 @@ def write_tree(out: Path, files: Mapping[str, str]) -> tuple[str, ...]:
             earlier = _earlier_files(out)
             _refuse_occupied(out, files, earlier)
             _replace(out, files, earlier - files.keys())
-            return tuple(_others(out, PurePosixPath(), {*files, STAGING}))
+            directories = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+            return tuple(_others(out, PurePosixPath(), {*files, STAGING}, directories))
     except BaseException:
         if is_new:
             with suppress(OSError):  # the directory is not empty: the next run completes the tree
@@ -174,15 +175,18 @@ def _remove_empty_directories(out: Path, paths: list[str]) -> None:
             (out / directory).rmdir()
 
 
-def _others(out: Path, below: PurePosixPath, ours: set[str]) -> Iterator[str]:
-    """The files that `voice render` did not write. A directory that has only such files is listed instead of them."""
+def _others(out: Path, below: PurePosixPath, ours: set[str], directories: set[str]) -> Iterator[str]:
+    """The files that `voice render` did not write. A directory that has only such files is listed instead of them.
+
+    `directories` are the directories of `ours`.
+    """
     for entry in sorted((out / below).iterdir()):
         path = str(below / entry.name)
         if path in ours:
             continue
         if entry.is_dir() and not entry.is_symlink():
-            if any(each.startswith(f"{path}/") for each in ours):
-                yield from _others(out, PurePosixPath(path), ours)
+            if path in directories:
+                yield from _others(out, PurePosixPath(path), ours, directories)
             else:
                 yield f"{path}/"
         else:

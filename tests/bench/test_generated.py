@@ -48,9 +48,12 @@ def test_the_command_renders_and_audits_the_given_number_of_services(tmp_path: P
 
 
 def test_the_work_grows_with_the_services_and_not_with_their_square(tmp_path: Path) -> None:
-    """The test counts function calls, which do not depend on the machine. Sorting grows faster than the services."""
+    """The test counts function calls, which do not depend on the machine.
+
+    Only the sorting of paths makes more calls for each service if there are more services. It adds 0.1% here.
+    """
     few, more, many = (_calls(count, tmp_path / str(count)) for count in (COPY, 5 * COPY, 20 * COPY))
-    assert (many - more) / 15 < 1.25 * (more - few) / 4
+    assert (many - more) / 15 < 1.02 * (more - few) / 4
 
 
 def _calls(services: int, out: Path) -> int:
