@@ -1,4 +1,4 @@
-"""Circuit breaker: stop calling a target that is down (layer L3)."""
+"""Circuit breaker: stop calling a target that is down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Degradation: switch off features so that the core keeps working (layer L4)."""
+"""Degradation: switch off features so that the core keeps working."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rate limit: refuse early the requests that cannot be served (layer L5)."""
+"""Rate limit: refuse early the requests that cannot be served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retry: a second try for a transient fault (layer L1)."""
+"""Retry: a second try for a transient fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timeout and deadline: no call hangs (layer L2)."""
+"""Timeout and deadline: no call hangs."""
 
 from __future__ import annotations
 

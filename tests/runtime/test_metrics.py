@@ -170,7 +170,7 @@ async def test_opentelemetry_exports_the_same_values_as_prometheus(runtime: Runt
 
 
 def test_importing_the_runtime_imports_no_extra() -> None:
-    extras = {"prometheus_client", "opentelemetry", "grpc", "redis", "asyncpg"}
+    extras = {"prometheus_client", "opentelemetry", "grpc", "redis", "asyncpg", "httpx", "h11", "uvicorn"}
     code = f"import sys, voice_runtime; print([m for m in sys.modules if m.split('.')[0] in {extras}])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -15,7 +15,6 @@ class CallStatistics:
     """The counters of one outbound call."""
 
     __slots__ = (
-        "attempts",
         "cancelled",
         "deadlines_exceeded",
         "exhausted",
@@ -32,7 +31,7 @@ class CallStatistics:
     )
 
     def __init__(self) -> None:
-        self.attempts = self.successful = self.failed = self.ignored = self.cancelled = 0
+        self.successful = self.failed = self.ignored = self.cancelled = 0
         self.timeouts = self.deadlines_exceeded = self.retries = self.fallbacks = 0
         self.first_messages = self.late_first_messages = 0
         """First messages of streams, and the number of them that came after the objective of the call."""

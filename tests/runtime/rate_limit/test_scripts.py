@@ -68,11 +68,7 @@ def test_the_script_of_the_bucket_decides_exactly_like_the_local_bucket(
             assert -answer / 1e6 == pytest.approx(wait, abs=2e-4 / rate + 2e-6)
 
 
-@given(
-    steps=st.lists(st.tuples(ticks, st.integers(1, 12)), max_size=60),
-    limit=st.integers(1, 20),
-    window=st.sampled_from([1, 5, 60]),
-)
+@given(steps=exact_steps, limit=st.integers(1, 20), window=st.sampled_from([1, 5, 60]))
 @settings(max_examples=60)
 def test_the_script_of_the_window_decides_exactly_like_the_local_window(
     redis: Redis, steps: list[tuple[int, int]], limit: int, window: int
