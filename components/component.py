@@ -78,7 +78,7 @@ class Component(ClosedModel):
     kind: ClassVar[str]
     """The component's resource type in Pulumi's tree, `voice:components:<kind>`. Default: the name of the class."""
     folder: ClassVar[str]
-    """Folder of the manifest. Folders are applied in the order of their names: each depends on earlier folders only."""
+    """Folder of the manifest. Folders are applied in the order of their names: each depends on lower numbers only."""
     name: Name
     namespace: Name
 

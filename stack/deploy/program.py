@@ -49,6 +49,8 @@ class Target:
     """Namespaces that hold data. `None` if nothing is protected."""
     namespaces: dict[str, pulumi.Resource] = field(default_factory=dict)
     """Registered namespaces by name."""
+    gates: list[pulumi.Resource] = field(default_factory=list)
+    """The gates of the registered tiers. A gate means "the whole tier is ready"."""
 
     def keeps(self, resource: Mapping[str, Any]) -> bool | None:
         """True if Pulumi must not replace or delete the resource, even after the program no longer declares it.
@@ -64,10 +66,10 @@ class Target:
 def register(platform: Platform, configuration: Configuration) -> list[ComponentTree]:
     """Register every component, each tier after the tier that it depends on.
 
-    Each tier has one Pulumi resource that means "the whole tier is ready". It has the name of the tier's folder.
-    Without it, each resource would depend on every resource of the tiers below: 10,000 dependencies in prod, and Pulumi
-    searches each for cycles. If the profile protects data, Pulumi protects and retains resources that hold data, and
-    refuses `pulumi destroy` before the first deletion.
+    Each tier has one Pulumi resource that means "the whole tier is ready". Otherwise each resource would depend on
+    every resource of the tiers below: 10,000 dependencies in prod, and Pulumi searches each for cycles. If the profile
+    protects data, Pulumi protects and retains resources that hold data, and refuses `pulumi destroy` before the first
+    deletion.
     """
     provider = pulumi_kubernetes.Provider(
         "cluster",
@@ -87,29 +89,34 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
         frozenset(data_namespaces(resources)) if platform.environment.profile.protects_data else None,
     )
     trees: list[ComponentTree] = []
-    below: list[pulumi.Resource] = []
-    for folder, tier in groupby(platform.components, key=lambda component: component.folder):
-        made = [ComponentTree(component, target, below) for component in tier]
+    for rank, tier in groupby(platform.components, key=_rank):
+        made = [ComponentTree(component, target) for component in tier]
         awaited = [resource for tree in made for resource in tree.awaited]
-        below = [pulumi.Stash(folder, input="ready", opts=pulumi.ResourceOptions(depends_on=[*below, *awaited]))]
+        opts = pulumi.ResourceOptions(depends_on=[*target.gates[-1:], *awaited])
+        target.gates.append(pulumi.Stash(f"tier-{rank}", input="ready", opts=opts))
         trees += made
     if platform.environment.profile.protects_data:
         # Pulumi first deletes resources that no other resource depends on, and would find the protected ones only
         # later. This protected resource comes first, so Pulumi deletes nothing.
-        opts = pulumi.ResourceOptions(depends_on=[*trees, *below], protect=True)
+        opts = pulumi.ResourceOptions(depends_on=[*trees, *target.gates[-1:]], protect=True)
         pulumi.Stash("destruction", input="refused", opts=opts)
     return trees
+
+
+def _rank(component: Component) -> str:
+    """The number of the component's folder. Components with the same number do not depend on each other."""
+    return component.folder.partition("-")[0]
 
 
 class ComponentTree(pulumi.ComponentResource):
     """A component with its Kubernetes resources and its secrets below it.
 
     Logical names are `namespace/name`, which is unique for each kind. They are part of a resource's identity, so a
-    changed name needs an alias. Each resource depends on its namespace. Resources that must become ready also depend on
-    the tier `below`.
+    changed name needs an alias. Resources that must become ready wait for the tier below. Pulumi creates the other
+    resources earlier, while that tier becomes ready.
     """
 
-    def __init__(self, component: Component, target: Target, below: Iterable[pulumi.Resource]) -> None:
+    def __init__(self, component: Component, target: Target) -> None:
         super().__init__(
             f"voice:components:{component.kind}",
             f"{component.namespace}/{component.name}",
@@ -119,13 +126,10 @@ class ComponentTree(pulumi.ComponentResource):
         self._target = target
         self._made: list[tuple[Mapping[str, Any], pulumi.CustomResource]] = []
         for resource in component.resources():
-            self._made.append((resource, self._make(resource, below)))
+            self._made.append((resource, self._make(resource)))
         for secret in component.secrets:
-            needed = [target.namespaces[component.namespace]]
-            _register(
-                _secret(component, secret, target.secrets[secret.name]),
-                pulumi.ResourceOptions(parent=self, depends_on=needed),
-            )
+            made = _secret(component, secret, target.secrets[secret.name])
+            _register(made, pulumi.ResourceOptions(parent=self, depends_on=list(self._dependencies(made))))
         self.register_outputs({})
 
     @property
@@ -139,13 +143,13 @@ class ComponentTree(pulumi.ComponentResource):
         """The Services of the component."""
         return [made for _, made in self._made if isinstance(made, pulumi_kubernetes.core.v1.Service)]
 
-    def _make(self, resource: Mapping[str, Any], below: Iterable[pulumi.Resource]) -> pulumi.CustomResource:
+    def _make(self, resource: Mapping[str, Any]) -> pulumi.CustomResource:
         target, metadata = self._target, resource["metadata"]
         keep = target.keeps(resource)
         options = pulumi.ResourceOptions(
             parent=self,
             # Children inherit the provider from their parent, but not dependencies.
-            depends_on=list(self._dependencies(resource, below)),
+            depends_on=list(self._dependencies(resource)),
             protect=keep,
             retain_on_delete=keep,
             custom_timeouts=_timeouts(resource),
@@ -156,10 +160,13 @@ class ComponentTree(pulumi.ComponentResource):
             target.namespaces[metadata["name"]] = made
         return made
 
-    def _dependencies(self, resource: Mapping[str, Any], below: Iterable[pulumi.Resource]) -> Iterator[pulumi.Resource]:
-        if _is_awaited(resource):
-            yield from below
-        if namespace := self._target.namespaces.get(resource["metadata"].get("namespace")):
+    def _dependencies(self, resource: Mapping[str, Any]) -> Iterator[pulumi.Resource]:
+        gates, namespaces = self._target.gates, self._target.namespaces
+        if needed := gates[-1:] if _is_awaited(resource) else gates[-2:-1]:
+            # Each gate also waits for the namespaces. Without further dependencies Pulumi keeps the order of
+            # registration: as soon as a tier is ready, first the next tier's workloads, then the objects after it.
+            yield from needed
+        elif namespace := namespaces.get(resource["metadata"].get("namespace")):
             yield namespace
         if resource["kind"] == "StatefulSet":
             # Claims come first. Otherwise the StatefulSet's controller creates them, and Pulumi finds the name taken.

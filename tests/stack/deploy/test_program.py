@@ -94,30 +94,84 @@ def test_the_parent_of_every_resource_is_its_component(environment: str, monkeyp
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_each_tier_waits_for_the_tier_below_it(environment: str) -> None:
+    """Only resources that become ready wait for it. The others wait for the tier two below."""
     run = deployed(environment)
-    folders = {
-        (f"voice:components:{found.kind}", f"{found.namespace}/{found.name}"): found.folder
-        for found in offline(environment).components
-    }
+    ranks = ranks_of_components(environment)
     tiers: dict[str, set[str]] = defaultdict(set)
     awaited: dict[str, set[str]] = defaultdict(set)
     for found in run.kubernetes:
-        parent = run.by_urn[found.parent]
-        folder = folders[parent.type, parent.name]
-        if found.type != SECRET:
-            tiers[folder].add(found.urn)
+        rank = ranks[run.by_urn[found.parent].type, run.by_urn[found.parent].name]
+        tiers[rank].add(found.urn)
         if _is_awaited(found):
-            awaited[folder].add(found.urn)
-    gates = {found.name: found for found in run.registrations if found.type == GATE and not found.protected}
+            awaited[rank].add(found.urn)
+    gates = {found.name.removeprefix("tier-"): found for found in run.registrations if is_gate(found)}
     assert gates.keys() == tiers.keys()
     below: set[str] = set()
-    for folder in sorted(tiers):
-        assert gates[folder].dependencies == (awaited[folder] or tiers[folder]) | below
-        for urn in tiers[folder]:
+    two_below: set[str] = set()
+    for rank in sorted(tiers):
+        rendered = {urn for urn in tiers[rank] if run.by_urn[urn].type != SECRET}
+        assert gates[rank].dependencies == (awaited[rank] or rendered) | below
+        for urn in tiers[rank]:
             waited = run.by_urn[urn].dependencies - claims(run)
-            assert waited == (below if urn in awaited[folder] else set()) | own_namespace(run, urn)
-        below = {gates[folder].urn}
-    assert not awaited["10-namespaces"]
+            assert waited == ((below if urn in awaited[rank] else two_below) or own_namespace(run, urn))
+        below, two_below = {gates[rank].urn}, below
+    assert not awaited["10"], "the first gate waits for the namespaces"
+
+
+def is_gate(found: Registration) -> bool:
+    return found.type == GATE and not found.protected
+
+
+def ranks_of_components(environment: str) -> dict[tuple[str, str], str]:
+    """Type and name of each component → the number of its folder."""
+    return {
+        (f"voice:components:{found.kind}", f"{found.namespace}/{found.name}"): found.folder[:2]
+        for found in offline(environment).components
+    }
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_pods_mount_nothing_that_is_created_after_their_tier(environment: str) -> None:
+    """Pulumi would wait for such pods forever, because the mounted object waits for these pods."""
+    run = deployed(environment)
+    ranks = ranks_of_components(environment)
+    created = {
+        (found.properties["kind"], found.name): ranks[run.by_urn[found.parent].type, run.by_urn[found.parent].name]
+        for found in run.kubernetes
+    }
+    mounted = 0
+    for found in run.kubernetes:
+        namespace = found.properties["metadata"].get("namespace")
+        rank = ranks[run.by_urn[found.parent].type, run.by_urn[found.parent].name]
+        for kind, name in _needs(found.properties.get("spec")):
+            assert created.get((kind, f"{namespace}/{name}"), rank) <= rank, (found.name, kind, name)
+            mounted += (kind, f"{namespace}/{name}") in created
+    assert mounted > 100
+
+
+NEEDED = {
+    "configMap": "ConfigMap",
+    "configMapKeyRef": "ConfigMap",
+    "persistentVolumeClaim": "PersistentVolumeClaim",
+    "secret": "Secret",
+    "secretKeyRef": "Secret",
+    "serviceAccountName": "ServiceAccount",
+}
+"""Field of a pod template → the kind of the object that it names."""
+NAME_FIELDS = ("claimName", "name", "secretName")
+
+
+def _needs(value: Any) -> Iterator[tuple[str, str]]:
+    """Kind and name of the objects that a pod template needs."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if kind := NEEDED.get(key):
+                names = [inner] if isinstance(inner, str) else [inner.get(field) for field in NAME_FIELDS]
+                yield from ((kind, name) for name in names if name)
+            yield from _needs(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _needs(inner)
 
 
 def own_namespace(run: Run, urn: str) -> set[str]:
