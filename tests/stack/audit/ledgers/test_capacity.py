@@ -16,7 +16,7 @@ PLATFORM = small_platform(
 
 
 def test_each_workload_counts_its_pods_times_its_requests() -> None:
-    """a: 2, 2.3 and 4 pods. b: 1 pod. A pod requests 0.1 cores and 64 MiB = 0.0625 GiB."""
+    """`a` has 2 pods at least, 2.3 expected and 4 at most. `b` has 1 pod. Each requests 64 MiB = 0.0625 GiB."""
     found = rows(PLATFORM, "capacity", "requests of the workloads")
     assert found["shop/a"] == ("2..4", 0.1, 0.0625, *map(pytest.approx, (0.2, 0.23, 0.4, 0.125, 0.14375, 0.25)))
     assert found["total"] == ("", None, None, *map(pytest.approx, (0.3, 0.33, 0.5, 0.1875, 0.20625, 0.3125)))

@@ -21,7 +21,10 @@ NODES = (caller("a", 10, 2, 4), caller("b", 5, 1, 1), service("c", READ, connect
 
 
 def test_each_service_counts_its_replicas_times_its_pool() -> None:
-    """a: 2, 2.3, 4 and (4 + 1) replicas × 10. b: 1, 1, 1 and (1 + 1) replicas × 5. c calls no database."""
+    """`a` has 2 replicas at least, 2.3 expected, 4 at most and 4 + 1 in a rollout, each with 10 connections.
+
+    `b` has 1 replica, and 2 in a rollout, each with 5 connections. `c` calls no database.
+    """
     found = rows(small_platform(*NODES), "connections", "connections to store")
     assert found == {
         "a": (10, "2..4", 20, pytest.approx(23), 40, 50, 10),
