@@ -84,7 +84,7 @@ class Workstation:
         try:
             identifier = Cluster(self.context).identifier
         except ClusterError as error:
-            accepted = "expected a context of the kubeconfig whose cluster answers"
+            accepted = "expected a context of the kubeconfig whose cluster kubectl can query"
             raise InvalidInputError(self.command, [Fault("--context", f"{self.context}: {error}", accepted)]) from None
         self.run("pulumi", "stack", "select", self.environment, "--create")
         settings = {

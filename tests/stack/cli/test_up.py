@@ -26,7 +26,8 @@ case "$(basename "$0") $*" in
   *"set-all"*) exec {python} {fake} "$@" ;;
   *"port-forward"*) [ -n "$PORT" ] || {{ echo "error: no pod" >&2; exit 1; }}
     echo "Forwarding from 127.0.0.1:$PORT -> 443"; exec sleep 60 ;;
-  *"kube-system"*) echo '{{"metadata": {{"uid": "00000000-0000-4000-8000-000000000001"}}}}' ;;
+  *"kube-system"*) [ -z "$REFUSAL" ] || {{ echo "$REFUSAL" >&2; exit 1; }}
+    echo '{{"metadata": {{"uid": "00000000-0000-4000-8000-000000000001"}}}}' ;;
   *"stack output"*) echo {outputs} ;;
   *"pulumi up"*) exit "${{UP:-0}}" ;;
 esac
@@ -142,6 +143,14 @@ def test_up_stops_at_a_failed_step_with_exit_code_2(machine: Machine) -> None:
     assert done.returncode == 2
     assert "pulumi up --yes --skip-preview --stack dev: ended with exit code 255; see its message above" in done.stderr
     assert not any("port-forward" in line for line in machine.log)
+
+
+def test_up_reports_why_kubectl_cannot_query_the_cluster(machine: Machine) -> None:
+    refusal = "Error from server (Forbidden): no access"
+    done = machine.voice_up("up", "dev", "--context", "other", "--image", "reference:1", REFUSAL=refusal)
+    assert done.returncode == 2
+    accepted = "expected a context of the kubeconfig whose cluster kubectl can query"
+    assert done.stderr.endswith(f"--context: other: {refusal}; {accepted}\n")
 
 
 @pytest.mark.parametrize(
