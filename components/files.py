@@ -1,4 +1,4 @@
-"""Text and digests of configuration files. A pod restarts when the digest of its files changes."""
+"""Text and digests of configuration files. A changed digest in a pod template replaces the pods."""
 
 from __future__ import annotations
 

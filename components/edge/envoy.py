@@ -32,9 +32,10 @@ LISTENERS, CLUSTERS = "listeners.json", "clusters.json"
 """The files of the allow-lists, which Envoy reloads."""
 ALLOW_LISTS_PATH = "/etc/envoy-allow-lists"
 CONNECT_TIMEOUT = "1s"
-"""Longest time to connect to a host: three round trips across an ocean. Callers with shorter timeouts end earlier."""
+"""Longest time to connect to a host: three round trips of 0.3 s across an ocean. A caller with a shorter timeout gives
+up earlier."""
 HELLO_TIMEOUT = "2s"
-"""Longest wait for the first bytes of TLS, so that a silent connection does not hold a slot."""
+"""Longest wait for the first bytes of TLS, so that a silent connection does not use up one of `MAX_CONNECTIONS`."""
 MAX_CONNECTIONS = 10_000
 """Connections of one replica. Each needs about 20 KiB, so all of them fit in the memory limit."""
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
@@ -144,7 +145,7 @@ def _refusal_log(caller: str) -> dict[str, Any]:
 
 
 def _cluster(name: str, host: Host) -> dict[str, Any]:
-    """A cluster that uses the first address that DNS returns, and resolves the name again when the TTL ends."""
+    """A cluster that uses the first address that DNS returns. Envoy resolves the name every 5 s, its default."""
     return {
         "name": name,
         "type": "LOGICAL_DNS",

@@ -36,10 +36,11 @@ class ServerLimits(ClosedModel):
 
     max_connections: int
     reserved: int
-    """Connections kept for superusers (3) and for roles that may use reserved connections: operator and exporter."""
+    """Connections that the services cannot use: 3 for superusers, the others for superusers and for members of the role
+    `pg_use_reserved_connections`."""
 
     def parameters(self) -> dict[str, str]:
-        """The settings of `postgresql.conf` that enforce the limits."""
+        """The settings of `postgresql.conf` that enforce the limits and choose the hash of passwords."""
         return {
             "max_connections": str(self.max_connections),
             "superuser_reserved_connections": str(SUPERUSER_RESERVED),

@@ -80,7 +80,8 @@ def audit_outcome(platform: Platform, *, on: date) -> Outcome:
     """Audit an environment, and apply the accepted findings of its profile and of its settings file."""
     environment, verdicts = platform.environment, audit(platform, on=on)
     # Several environments share a profile, and an environment that leaves a node out or pins its images has fewer
-    # findings. So an acceptance in a profile may match no finding.
+    # findings. So the audit ignores an acceptance of the profile that matches no finding. In the settings file such an
+    # acceptance fails the audit.
     found = {(finding.rule, finding.path) for verdict in verdicts for finding in verdict.findings}
     by_profile = (entry for entry in environment.profile.accepted_findings if (entry.rule, entry.path) in found)
     accepted = (*by_profile, *environment.settings.accepted_findings)

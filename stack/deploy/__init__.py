@@ -1,1 +1,1 @@
-"""The Pulumi shell: configuration, preconditions, registration."""
+"""The Pulumi program: configuration, preconditions, registration."""

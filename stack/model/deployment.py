@@ -33,7 +33,7 @@ def _needs(edge: Edge, without: Collection[str]) -> bool:
 
 
 def deployed(catalogue: Catalogue, settings: Settings) -> Catalogue:
-    """The catalogue without some nodes, without the calls and routes to them, and without flows over those routes.
+    """The catalogue without the nodes of `without`, and without the calls, routes and flows that need these nodes.
 
     External stores get the addresses from the settings.
     """

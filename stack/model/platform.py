@@ -1,4 +1,4 @@
-"""The whole platform in one environment: all declarations, joined by their calls, as components."""
+"""The whole platform in one environment: the components of every declaration, and the links between them."""
 
 from __future__ import annotations
 
@@ -104,7 +104,10 @@ class Platform:
 
 
 def _backup_faults(site: Site, environment: Environment) -> Iterator[Fault]:
-    """Services and backups use the same object store, so its address must be in the network that the proxies use."""
+    """The fault of a `backups.network` outside the peered network.
+
+    Backups use the services' object store, which the egress proxies reach in the peered network.
+    """
     backups = environment.settings.backups
     if backups and not _is_within(backups.network, site.peered_network):
         accepted = f"expected a block within {site.peered_network}, the network of the object store"

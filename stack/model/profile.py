@@ -59,7 +59,7 @@ class DatabaseLimits(ClosedModel):
 
     max_connections: int = 200
     reserved: int = 13
-    """Connections of superusers (3), and of operator, exporter and replication (10)."""
+    """Connections that the services cannot use: 3 + 10. `ServerLimits.reserved` says which roles can use them."""
     poolers: int
     """0 if the services connect to the server itself."""
     pool_size: int

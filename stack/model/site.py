@@ -49,13 +49,14 @@ class Site(ClosedModel):
     peered_network: Cidr
     """The network that is peered with the cluster's. No pod or node may have an address in it."""
     own_availability: dict[Tier, Ratio]
-    """Tier → availability of its services without their dependencies."""
+    """Tier → availability of its services while all their dependencies work."""
     egress_availability: Ratio
     """Availability of one egress proxy."""
     prices: Prices | None = None
     """The price table. With `None` no cost is computed."""
     monthly_budget: Annotated[int, Field(gt=0)] | None = None
-    """USD that the services may cost in a month at the expected scale. `None` sets no budget."""
+    """USD that the services may cost in a month at the expected scale (`EXPECTED` in `pod_demand.py`). `None`
+    sets no budget."""
     monthly_model_budget: Annotated[int, Field(gt=0)] | None = None
     """USD that model calls may cost in a month at the mean load. `None` sets no budget."""
     mean_load: Ratio = Ratio("25%")
@@ -85,5 +86,5 @@ class Site(ClosedModel):
 
     @property
     def private_network(self) -> AddressBlock:
-        """The peered network as an end of a NetworkPolicy, without ports."""
+        """The peered network as a peer of NetworkPolicies, without ports."""
         return AddressBlock(name="peered-network", cidr=self.peered_network, ports=())

@@ -411,7 +411,7 @@ class FailingCallable:
 
 @pytest.mark.parametrize(
     "fn",
-    [fail, functools.partial(fail), FailingCallable(), FailingCallable().method, lambda: fail()],  # noqa: PLW0108  # the lambda is the case
+    [fail, functools.partial(fail), FailingCallable(), FailingCallable().method, lambda: fail()],  # noqa: PLW0108  # a lambda is one of the tested kinds
     ids=["coroutine", "partial", "object", "method", "lambda"],
 )
 async def test_b17_the_failure_of_an_awaitable_is_never_counted_as_a_success(clock: FakeClock, fn: Any) -> None:

@@ -71,7 +71,7 @@ async def test_t1_timeouts_work_inside_and_outside_a_task_group(clock: FakeClock
         await asyncio.sleep(0.1)
         raise LookupError
 
-    with pytest.raises(ExceptionGroup) as failed:  # noqa: PT012  # the group is the case
+    with pytest.raises(ExceptionGroup) as failed:  # noqa: PT012  # the whole group must be in the block
         async with asyncio.TaskGroup() as tasks:
             other = tasks.create_task(pipeline(clock).call(asyncio.sleep, 0.9))
             tasks.create_task(broken())
@@ -230,7 +230,7 @@ async def test_t6_calls_that_finish_early_leave_no_timer() -> None:
     assert alive == [100_000]
     assert not limited.timer.sweep.waiting
     assert not [found for found in gc.get_objects() if isinstance(found, Attempt)]
-    handles = getattr(asyncio.get_running_loop(), "_scheduled")  # noqa: B009  # private: this is what must not grow
+    handles = getattr(asyncio.get_running_loop(), "_scheduled")  # noqa: B009  # only this private attribute has the timers
     assert len(handles) <= 1
 
 
@@ -257,5 +257,5 @@ async def test_t6_calls_under_a_shorter_deadline_leave_no_timer() -> None:
     limited = Outbound("callee", attempt_timeout=60.0, overall_timeout=50.0)
     for _ in range(10_000):
         await limited.call(asyncio.sleep, 0)
-    handles = getattr(asyncio.get_running_loop(), "_scheduled")  # noqa: B009  # private: this is what must not grow
+    handles = getattr(asyncio.get_running_loop(), "_scheduled")  # noqa: B009  # only this private attribute has the timers
     assert len(handles) < 500

@@ -37,7 +37,7 @@ AGENT = bundle(
         timeout=Timeout(attempt=Duration("1500ms"), overall=Duration("1500ms")),
         circuit_breaker=CircuitBreaker(),
     ),
-    call("redis.access", protocol="redis", necessity="soft", fallback="no long memory"),
+    call("redis.access", protocol="redis", necessity="soft", fallback="no long-term memory"),
     call("postgresql.write", protocol="postgresql"),
     inbound=(operation("run", deadline=Duration("14s"), calls=("redis.access",), rate_limits=(SHARED,)),),
     health=Health(checks=(HealthCheck(name="redis", kind="redis", target="redis.access", critical=False),)),

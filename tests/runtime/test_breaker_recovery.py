@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, cycle
 from typing import Any
 
 import pytest
@@ -57,6 +57,7 @@ class Simulation:
         """Make every call, and report its result, until `end`."""
         self.breaker = CircuitBreaker("callee", self.policy, clock=self.clock, random=seeded())
         self._number = count()
+        self._fates = cycle(self.calls.in_the_outage)
         self._timeline: list[tuple[float, int, Callable[[], Any]]] = []
         self.at(0.0, self.arrive)
         if self.calls.scrapes:
@@ -85,10 +86,7 @@ class Simulation:
         self.at(now + self.calls.gap, self.arrive)
 
     def begin(self, state: Any, now: float) -> None:
-        fate = "answers"
-        if now < OUTAGE:
-            fates = self.calls.in_the_outage
-            fate = fates[next(self._number) % len(fates)]
+        fate = next(self._fates) if now < OUTAGE else "answers"
         breaker, duration = self.breaker, self.calls.duration
         if fate == "fails":
             self.at(now + 0.1, lambda: breaker.failure(state, PERMANENT))
@@ -103,10 +101,11 @@ class Simulation:
 
 
 def bound(policy: Policy, calls: Calls) -> float:
-    """Seconds after which the breaker refuses no call to a healthy callee.
+    """Seconds from the end of the outage after which the breaker refuses no call.
 
     Calls from the outage end within `PATIENCE`. The last of them may be a probe that fails, which adds one break.
     Another probe from the outage may never end. It fails after `half_open_max_duration`, which adds another break.
+    After a break the next call is the first probe, so each break adds one gap.
     Afterwards each probe succeeds, and `success_threshold` probes close the breaker, at worst one after the other.
     """
     longest_break = policy.max_break_duration.seconds * (1 + float(policy.break_duration_jitter))
@@ -215,7 +214,7 @@ def test_the_late_success_of_a_hanging_probe_resumes_its_round() -> None:
 
 
 def test_a_round_continues_when_a_reload_lowers_half_open_max_requests() -> None:
-    """Even if as many probes have succeeded as the lowered limit allows, the round admits one more probe."""
+    """One probe has succeeded, and the new limit is 1. The round still admits a second probe."""
     breaker = opened(clock := FakeClock())
     clock.advance(120)
     breaker.success(breaker.acquire())

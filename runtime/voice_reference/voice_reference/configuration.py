@@ -44,7 +44,7 @@ class Behaviour(ClosedModel):
 class Configuration(ClosedModel):
     """The configuration of one reference service. Each request reads addresses and behaviour again."""
 
-    host: str = "0.0.0.0"  # noqa: S104  # a pod's own address
+    host: str = "0.0.0.0"  # noqa: S104  # callers connect to the pod's address
     grpc_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     """The port for gRPC. `None`: the port of the service's settings. 0: any free port."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] | None = None

@@ -57,7 +57,7 @@ class CircuitBreaker:
         "target",
     )
 
-    def __init__(  # noqa: PLR0913  # shared by the process: clock, randomness, events
+    def __init__(  # noqa: PLR0913  # clock, randomness and events are shared by the process
         self,
         target: str,
         policy: Policy,

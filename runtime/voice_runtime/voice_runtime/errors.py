@@ -163,7 +163,7 @@ class RetriesExhaustedError(VoiceRuntimeError):
     """The last attempt failed with a transient failure, and no further attempt is allowed. `__cause__` is this failure.
 
     `reason` names the limit: `max_retries`, `budget`, `deadline`, `pushback` (the callee asked for no retry), or
-    `nested` (a call inside this call has already exhausted the retries of that call).
+    `nested` (the attempt made another call, which exhausted its own retries).
     """
 
     policy = "retry"

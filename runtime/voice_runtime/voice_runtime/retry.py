@@ -1,11 +1,11 @@
-"""Retry: another attempt after a transient failure, without multiplying attempts.
+"""Retry: another attempt after a transient failure. Retries of nested calls do not multiply.
 
 Some errors are never retried, whatever the policy says:
 
 - a cancellation;
 - a rejection, because the next attempt would be rejected, too;
 - a failure whose backoff would end after the deadline;
-- a failure after a call inside the attempt has exhausted the retries of that call.
+- a failure of an attempt that made another call, after that call exhausted its retries.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Retry:
         "target",
     )
 
-    def __init__(  # noqa: PLR0913  # shared by the process: clock, randomness, classifier
+    def __init__(  # noqa: PLR0913  # clock, randomness and classifier are shared by the process
         self,
         target: str,
         policy: Policy,
@@ -128,7 +128,7 @@ class Retry:
     def next_delay(self, failure: Failure, attempt: int, remaining: float) -> float | GaveUp:
         """Seconds to wait before the next attempt, or the reason why no attempt is allowed.
 
-        Takes one retry from the budget.
+        Takes one retry from the budget if the attempt is allowed.
         """
         if attempt > self.max_retries:
             return "max_retries"
@@ -140,7 +140,7 @@ class Retry:
         return delay if self.budget.spend() else "budget"
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await `fn(...)` with this retry alone. Raises `RetriesExhaustedError`.
+        """Await `fn(...)` with retries, under no other policy and without a deadline. Raises `RetriesExhaustedError`.
 
         A call with an argument that can be read only once is not retried.
         """

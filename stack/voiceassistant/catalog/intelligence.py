@@ -99,7 +99,7 @@ AGENT = Service(
                     timeout=Duration("1500ms"),
                     model_use=PLAN,
                 ),
-                soft("redis.access", "no long memory"),
+                soft("redis.access", "no long-term memory"),
             ),
             loop(
                 soft("rag-engine.context", "no citations"),

@@ -54,7 +54,7 @@ class Site:
 
 @contextmanager
 def existing_cluster(context: str, folder: Path) -> Iterator[Cluster]:
-    """The caller's own cluster, by a context of the caller's kubeconfig."""
+    """The cluster that a context of the user's kubeconfig names."""
     kubeconfig = folder / "kubeconfig"
     view = ("config", "view", "--raw", "--flatten", "--minify", f"--context={context}")
     kubeconfig.write_bytes(subprocess.run([KUBECTL, *view], check=True, capture_output=True).stdout)
@@ -65,7 +65,7 @@ def refuse_taken(cluster: Cluster, platform: Platform) -> None:
     """Refuses a cluster that has a namespace of the platform, because a real deployment may be in that namespace."""
     there = {each["metadata"]["name"] for each in cluster.kubectl.objects("namespaces")}
     if taken := sorted(there & namespaces(platform)):
-        message = f"the cluster has the namespaces {', '.join(taken)} already"
+        message = f"the cluster has the namespaces {', '.join(taken)} already: choose a cluster without them"
         raise RuntimeError(message)
 
 

@@ -55,7 +55,7 @@ def test_d03_finds_an_autoscaler_without_requests_and_replicas_beside_an_autosca
     (found,) = scaled("D03", ON_CPU, replicas=3)
     assert found.path == "shop/a: replicas"
     (missing,) = scaled("D03", ON_STORAGE)
-    assert "but these containers request none: a" in missing.arithmetic
+    assert "but these containers have none: a" in missing.arithmetic
     requests = {**PROGRAM["resources"]["requests"], "ephemeral-storage": "1Gi"}
     program = {**PROGRAM, "resources": {**PROGRAM["resources"], "requests": requests}}
     of_program = {
@@ -134,7 +134,7 @@ def test_d03_names_every_container_without_a_request_and_ignores_an_autoscaler_w
         ON_STORAGE,
         containers=(PROGRAM, PROXY),
     )
-    assert "but these containers request none: a, proxy" in missing.arithmetic
+    assert "but these containers have none: a, proxy" in missing.arithmetic
     template = {"metadata": {"labels": {}}, "spec": {"containers": [PROGRAM]}}
     metadata = {"name": "a", "namespace": "shop"}
     deployment = {"kind": "Deployment", "metadata": metadata, "spec": {"template": template}}

@@ -26,7 +26,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Application, port: int, host: str = "0.0.0.0") -> AsyncIterator[int]:  # noqa: S104  # a pod's own address
+async def serving(app: Application, port: int, host: str = "0.0.0.0") -> AsyncIterator[int]:  # noqa: S104  # kubelet probes the pod's address
     """Serve an application on this event loop, and yield the port. For port 0 the system chooses a free port.
 
     At the end of the block the server refuses new requests, and finishes the requests in flight. Raises `OSError` if

@@ -119,7 +119,8 @@ def _(error: StatusError) -> Failure | None:
 def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
     """The status, text and headers with which a server answers for an error.
 
-    The text names the policy or is fixed. It never contains the error's own text, because that may contain secrets.
+    The text is fixed, or names the policy or the class of a dependency's failure. It never contains the error's own
+    text, because that may contain secrets.
     """
     if failure := dependency_failure(error):
         again = {SHOULD_RETRY: "false"} if failure.retry_after is None else _retry_after(failure.retry_after)
