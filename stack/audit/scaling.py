@@ -60,7 +60,9 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
                 for each in workload.pod["containers"]
                 if container in {"", each["name"]} and resource not in each["resources"]["requests"]
             ]
-            text = f"the autoscaler needs a request for {resource}, but these containers have none: {', '.join(without)}"
+            text = (
+                f"the autoscaler needs a request for {resource}, but these containers have none: {', '.join(without)}"
+            )
             field = f"resources.requests.{resource}"
             yield Breach(f"{workload.path}: requests", text, field) if without else None
             if resource == "cpu" and (service := services.get((workload.namespace, workload.name))):
