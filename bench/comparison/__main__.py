@@ -1,4 +1,4 @@
-"""`python -m bench.comparison`: runs the examples in the environment that also holds the compared libraries."""
+"""`python -m bench.comparison`: runs the examples in the virtual environment of `bench.runtime`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the examples. Started by `python -m bench.comparison`."""
+"""Runs the examples of docs/comparison.md. Started by `python -m bench.comparison`."""
 
 from __future__ import annotations
 

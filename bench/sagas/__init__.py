@@ -1,1 +1,1 @@
-"""The saga engines, compared with the speed of their stores."""
+"""Steps per second of the saga engines, compared with the commits per second of PostgreSQL under pgbench."""

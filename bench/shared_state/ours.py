@@ -62,7 +62,7 @@ def cases(url: str) -> dict[str, Check]:
 
 
 async def bare(url: str) -> dict[str, Check]:
-    """The rows of the scripts alone: sent with redis-py's defaults, and without redis-py's timers."""
+    """The rows of the scripts alone: sent with redis-py's defaults, and without redis-py's timeouts."""
     plain, untimed = Redis.from_url(url), Redis.from_url(url, socket_timeout=None)
     for script in (TOKEN_BUCKET, SLIDING_WINDOW):
         await plain.script_load(script.text)

@@ -65,8 +65,8 @@ def test_o01_finds_objectives_without_alerts_alerts_without_actions_and_metrics_
     assert misspelt.arithmetic == "nothing exports or records voise_requests_total"
 
 
-def test_o01_knows_the_metrics_of_a_program_that_exports_a_list() -> None:
-    """The prefix is right, but kube-state-metrics is not configured to export `kube_job_status_active`."""
+def test_o01_knows_which_metrics_a_program_is_configured_to_export() -> None:
+    """kube-state-metrics exports only the metrics that it is configured for, and not `kube_job_status_active`."""
     assert found("O01", alert("kube_job_status_failed > 0")) == ()
     (unlisted,) = found("O01", alert("kube_job_status_active > 0"))
     assert unlisted.arithmetic == "nothing exports or records kube_job_status_active"
@@ -132,7 +132,7 @@ SIZES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memo
 POD = {"spec": {"containers": [{"name": "backup", "resources": SIZES}]}}
 
 
-def test_a04_compares_each_budget_with_its_own_alerts_and_its_largest_value() -> None:
+def test_a04_lists_all_missing_burn_rates_and_uses_the_largest_value_of_a_budget() -> None:
     (missing,) = found("A04", recorded(0.05), WORKBOOK[0])
     assert missing.proposal == "6 over 6h and 30m, 3 over 1d and 2h, 1 over 3d and 6h"
     (beyond,) = found("A04", recorded(0.0695), recorded(0.05), *WORKBOOK)

@@ -1,4 +1,4 @@
-"""C01 to C05: breakers that open too soon or never, and retries that ignore an open breaker."""
+"""C01 to C05: breakers that open too easily, never or for the wrong time, and retries that ignore an open breaker."""
 
 from __future__ import annotations
 

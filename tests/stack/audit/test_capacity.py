@@ -94,8 +94,8 @@ def test_d02_adds_up_every_workload_of_every_namespace() -> None:
     assert found.proposal == "50624Mi"
 
 
-def test_d02_holds_if_the_maxima_are_83_cpu_and_the_quota_is_100() -> None:
-    """A case that the rule must pass: HPA maxima that add up to 83 CPU fit a quota of 100."""
+def test_d02_holds_if_the_maximum_with_surge_is_83_cpu_and_the_quota_is_100() -> None:
+    """82 replicas at the maximum and 1 pod of surge, each with a request of 1 CPU."""
     sizing = {"cpu_request": "1", "cpu_limit": "2", "memory_request": "1Gi", "memory_limit": "2Gi"}
     big = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas(min=2, max=82), sizing=sizing)
     roomy = {"cpu_requests": Cpu("100"), "cpu_limits": Cpu("200"), "memory_requests": Bytes("100Gi")}

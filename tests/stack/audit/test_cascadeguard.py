@@ -1,4 +1,4 @@
-"""The published examples of CascadeGuard as typed models. The audit finds at least what CascadeGuard finds.
+"""The published examples of CascadeGuard as typed models. The audit finds at least the faults that CascadeGuard finds.
 
 | CascadeGuard | here |
 |---|---|

@@ -1,4 +1,4 @@
-"""N03, N04, N06: closed entrances, names and ports that nothing serves, and DNS that pods cannot reach."""
+"""N03, N04, N06: callees that refuse a caller, names and ports that nothing serves, and DNS that pods cannot reach."""
 
 from __future__ import annotations
 

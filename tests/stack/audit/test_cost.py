@@ -28,7 +28,10 @@ def priced(budget: int) -> Platform:
 
 @pytest.mark.parametrize(("budget", "severity"), [(168, "info"), (167, "error")])
 def test_d04_compares_the_expected_scale_with_the_budget(budget: int, severity: str) -> None:
-    """2 + 15 % of 2 = 2.3 replicas × 100m × 1 USD × 730 h = 167.9 USD. The cost of the memory is negligible."""
+    """2 + 15 % of the range 2 to 4 = 2.3 replicas. 2.3 × 100m × 1 USD × 730 h = 167.9 USD.
+
+    The cost of the memory is negligible.
+    """
     (found,) = verdict("D04", priced(budget)).findings
     assert found.severity == severity
     assert found.arithmetic.startswith("168 USD a month at minimum + 15% of the range, 292 USD at the maximum")

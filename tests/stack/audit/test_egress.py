@@ -52,7 +52,7 @@ def n05(**update: object) -> set[tuple[str, str]]:
     return {(found.path.replace("egress-proxy-b → ", ""), found.arithmetic.partition(",")[0]) for found in findings}
 
 
-def test_n05_finds_a_host_that_nobody_declared() -> None:
+def test_n05_finds_a_host_that_only_another_caller_declared() -> None:
     adapter, voice = proxy_b().allow_lists
     lists = (adapter, voice.model_copy(update={"hosts": (*voice.hosts, *adapter.hosts)}))
     assert n05(allow_lists=lists) == {("voice-engine → api.mistral.ai:443", "open")}
@@ -90,7 +90,7 @@ def test_n05_finds_a_service_that_bypasses_the_proxy() -> None:
     [({"api_server": ApiServer(cidr="0.0.0.0/0")}, 6443), ({"nodes": "0.0.0.0/0"}, 10250)],
     ids=["port of the API server", "port of the kubelets"],
 )
-def test_n05_finds_a_port_that_is_open_to_the_internet(update: dict[str, object], port: int) -> None:
+def test_n05_finds_a_port_on_which_pods_reach_the_internet(update: dict[str, object], port: int) -> None:
     real = platform("staging")
     settings = real.environment.settings.model_copy(update=update)
     paths = {found.path for found in verdict("N05", Platform(real.tenant, environment(settings, TENANT))).findings}

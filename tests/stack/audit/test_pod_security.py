@@ -60,7 +60,7 @@ def test_s01_finds_a_secret_of_an_init_container() -> None:
 
 
 @pytest.mark.parametrize(("image", "count"), [("example.com/a:1.0.0", 1), (PINNED, 0)])
-def test_s01_finds_an_image_that_may_change_if_the_profile_is_strict(image: str, count: int) -> None:
+def test_s01_finds_an_image_without_a_digest_only_in_a_strict_profile(image: str, count: int) -> None:
     assert found(workload(image=image)) == (), "the toy's profile is not strict"
     strict = WithManifests((), (workload(image=image),))
     profile = strict.environment.profile.model_copy(update={"strict": True})

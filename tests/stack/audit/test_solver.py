@@ -124,7 +124,7 @@ def test_a_target_below_the_objectives_of_its_path_is_infeasible_and_names_the_p
     assert solved(*nodes, flows=(flow("go", "60ms"),)).infeasible == ()
 
 
-def test_a_loop_that_cannot_end_within_ten_objectives_is_infeasible() -> None:
+def test_a_loop_that_cannot_end_within_ten_times_the_objective_is_infeasible() -> None:
     slow = service(
         "a",
         operation("run", loop(hard("store.read", "idempotent"), at_most=20, typically=1), p95="10ms", deadline="5s"),
@@ -285,7 +285,9 @@ def test_the_report_names_each_change_with_its_line_and_the_infeasible_bounds() 
 
 
 def test_grace_periods_and_the_timeouts_of_gateway_and_mesh_follow_a_lowered_deadline() -> None:
-    """knowledge-service may take 10 × 500 ms − 150 ms = 4850 ms.
+    """The flow `search` permits 10 × its target of 500 ms, and the gateway waits 150 ms longer than knowledge-service.
+
+    So knowledge-service may take 4850 ms.
 
     Its two attempts, its backoff and PostgreSQL take 2 × 2348 ms + 100 ms + 52 ms = 4848 ms.
     """

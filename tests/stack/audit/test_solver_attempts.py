@@ -132,13 +132,13 @@ def test_a_client_library_is_changed_only_if_it_retries(library: str, retries: i
 
 
 @pytest.mark.parametrize("attempts", [(2, 1, 1), (5, 1, 1), (1, 2, 2), (3, 3, 1), (2, 2, 2), (3, 1, 3)], ids=str)
-def test_a_chain_keeps_as_many_attempts_as_the_worst_path_permits(attempts: tuple[int, ...]) -> None:
+def test_the_retries_of_a_chain_are_reduced_until_the_r_rules_hold(attempts: tuple[int, ...]) -> None:
     hops = [TWICE.model_copy(update={"max_retries": each - 1}) if each > 1 else None for each in attempts]
     assert not [each for each in solution_of(small_platform(*chain(*hops))).remaining if each.rule.startswith("R")]
 
 
 def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
-    """Three attempts at two candidates are 6 > 5, so the call of the adapter keeps two attempts."""
+    """Three attempts of `a`, each at two candidates, are 6 > 5. So the call of `a` to `b` keeps two attempts."""
     asking = stage(hard("llm.generate", "idempotent"))
     inner = service("b", operation("run", asking, p95="9s", deadline="60s"), capacity="1000/s")
     thrice = TWICE.model_copy(update={"max_retries": 2})
@@ -146,14 +146,14 @@ def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
     assert changed_fields(small_platform(outer, inner, models()))["retry.max_retries"] == ("2", "1")
 
 
-def test_attempts_count_for_the_failure_that_the_last_hop_itself_repeats() -> None:
+def test_attempts_count_for_the_failure_that_the_last_hop_itself_retries() -> None:
     """The store cannot be reached: hop2 makes 3 attempts, and hop1 sees that hop2 is unavailable. 2 × 3 is too many."""
     unsent = THRICE.model_copy(update={"conditions": ("connection_failed",)})
     solution = solution_of(small_platform(*chain(TWICE, unsent)))
     assert {change.path for change in solution.changes if change.field == "retry"} == {"hop1.run → hop2.run"}
 
 
-def test_a_hop_makes_one_attempt_if_one_of_several_paths_behind_it_has_a_hop_that_repeats() -> None:
+def test_a_hop_makes_one_attempt_if_one_of_several_paths_behind_it_has_a_hop_that_retries() -> None:
     calls = stage(hard("hop1.run", "idempotent"), hard("store.read", "idempotent", purpose="side"))
     middle = service("middle", operation("run", calls, p95="1s", deadline="60s"))
     repeated = stage(hard("middle.run", "idempotent", retry=TWICE))
@@ -200,7 +200,7 @@ def test_a_step_of_a_saga_is_a_layer_of_the_calls_that_it_makes() -> None:
 
 
 def test_the_attempts_of_a_saga_step_count_for_the_calls_behind_it() -> None:
-    """Two attempts of the step with 3 attempts of its callee are 6 > 5, so the callee keeps two attempts."""
+    """A step makes two attempts by default, and `b` makes three attempts at the store: 6 > 5. So `b` keeps two."""
     step = SagaStep(name="read", no_compensation_because="it only reads", calls=("b.run",))
     saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
     outer = service("a", operation("run", stage(hard("b.run", "idempotent")), p95="1s", deadline="60s", saga=saga))
@@ -230,7 +230,7 @@ def test_a_step_whose_calls_promise_more_than_its_attempt_timeout_is_infeasible(
 
 
 @pytest.mark.parametrize(("latency", "feasible"), [("400ms", True), ("399ms", False)])
-def test_a_flow_waits_at_most_ten_objectives_for_an_attempt_of_each_call(latency: str, feasible: bool) -> None:
+def test_a_flow_waits_at_most_ten_times_its_target_for_an_attempt_of_each_call(latency: str, feasible: bool) -> None:
     target = flow("ask", latency)
     route = operation("ask", stage(hard("b.read", "idempotent")), p95="4s", deadline="20s")
     callee = service("b", operation("read", p95="3s", deadline="9s"))
@@ -263,7 +263,7 @@ def test_calls_of_one_grpc_method_share_a_policy_in_go_services_alone() -> None:
     assert policies("go") == [("a", "b.read"), ("a", "b.read")]
 
 
-def test_capacity_that_no_values_create_is_named_with_its_line() -> None:
+def test_missing_capacity_is_named_with_the_line_of_its_service() -> None:
     callee = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas.exactly(2))
     caller = service(
         "b",
@@ -275,7 +275,7 @@ def test_capacity_that_no_values_create_is_named_with_its_line() -> None:
 
 
 @pytest.mark.parametrize("load", ["1/m", "2/m", "3/m", "1/s"])
-def test_the_window_of_a_breaker_holds_a_call_of_the_slowest_caller(load: str) -> None:
+def test_the_window_of_a_breaker_holds_at_least_one_call_of_each_replica(load: str) -> None:
     made = stage(hard("store.read", "idempotent", circuit_breaker=BY_RATIO))
     caller = service("a", operation("run", made, p95="1s", deadline="9s", load=load))
     solution_of(small_platform(caller, STORE, load_share=1))
@@ -314,7 +314,7 @@ def test_a_go_service_has_one_breaker_for_each_callee_and_a_python_service_one_f
     assert calls("go") == {"a.run → b.read": ("1", "3"), "a.run → b.list": ("9", "3")}
 
 
-def test_a_longer_break_raises_its_own_maximum() -> None:
+def test_a_break_that_the_solver_lengthens_also_raises_the_maximum_break() -> None:
     brief = CircuitBreaker(consecutive_failures=3, break_duration=Duration("1s"), max_break_duration=Duration("2s"))
     found = changed_fields(small_platform(calling(circuit_breaker=brief), STORE))
     assert found["circuit_breaker.max_break_duration"] == ("2s", "15s")

@@ -184,7 +184,7 @@ def behind(whole: Platform, path: str) -> set[str]:
 def test_each_named_bound_is_binding(declared: Platform, data: st.DataObject) -> None:
     """Even if other bounds are relaxed, no values satisfy the rules.
 
-    The test does not relax bounds behind the call. That would raise the P95 of the call, and with it the call's bound.
+    The test does not relax bounds behind the call, because relaxed bounds raise the P95 of the call and so its bound.
     """
     bounds = solve(declared, on=DAY).infeasible
     assume(bounds)

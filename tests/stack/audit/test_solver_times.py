@@ -106,9 +106,9 @@ def test_a_call_without_a_limit_gets_ten_times_the_objective_of_its_callee() -> 
 
 @pytest.mark.parametrize("compensates", [True, False], ids=["compensation", "step without compensation"])
 def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> None:
-    """The step lasts 3 s. Its three rounds take 3 × 200 ms at least, and want 3 × 2 s.
+    """An attempt of a step may take 3 s by default. Its three calls of b take 3 × 200 ms at least, and want 3 × 2 s.
 
-    So a call gets 2400 ÷ 5400 of the difference between 200 ms and 2 s: 1 s, and so does the call behind it.
+    So each call of b gets 2400 ÷ 5400 of the difference between 200 ms and 2 s: 1 s, and so does b's call of the store.
     """
     called = "compensation_calls" if compensates else "calls"
     undone = {"compensation": "undo"} if compensates else {"no_compensation_because": "it only reads"}
@@ -125,7 +125,7 @@ def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> Non
     ("wait", "removed"),
     [("120ms", ()), ("70ms", ("second",)), ("30ms", ("first", "second"))],
 )
-def test_the_longest_retries_are_removed_until_the_least_attempts_fit(wait: str, removed: tuple[str, ...]) -> None:
+def test_the_longest_retries_are_removed_until_the_calls_fit(wait: str, removed: tuple[str, ...]) -> None:
     """With one attempt the two calls take 20 ms. The second attempt adds 20 ms to the first call, and 50 ms to the
     second call, because it waits 40 ms.
     """

@@ -140,7 +140,7 @@ def test_two_routes_over_the_same_providers_are_one_group_and_others_have_the_na
     assert "llm 1 − Π(1 − 99.5% × egress)" in needed.arithmetic()
 
 
-def test_the_egress_proxies_of_several_providers_add_up() -> None:
+def test_the_egress_proxy_of_each_provider_is_a_dependency() -> None:
     names = ("a", "b")
     providers = [
         Dependency(

@@ -31,7 +31,10 @@ def test_a_job_requests_nothing_while_it_does_not_run() -> None:
 
 
 def test_a_namespace_is_compared_with_its_quota_and_all_workloads_with_the_nodes() -> None:
-    """3, 3.3 and 5 pods, 7 with surge, 12 with stopping pods. The quota is 4 cores and 40 pods, a node has 8 cores."""
+    """3, 3.3 and 5 pods, 7 with surge, 12 with stopping pods.
+
+    The quota is 4 cores and 40 pods. The node pool is one node with 8 cores.
+    """
     table = [row for row in _limits() if row[:2] in {("shop", "pods"), ("shop", "cpu requests, cores")}]
     (cpu, pods) = table
     assert cpu[2:] == (*map(pytest.approx, (0.3, 0.33, 0.5, 0.7, 1.2)), 4.0, pytest.approx(0.3))

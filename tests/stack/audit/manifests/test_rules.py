@@ -119,7 +119,7 @@ def test_n04_finds_a_probe_of_a_port_name_that_the_container_lacks(tmp_path: Pat
         assert found(tmp_path, probed, service("store", 6379)) == expected
 
 
-def test_n04_reports_a_host_without_a_port_and_ignores_images(tmp_path: Path) -> None:
+def test_n04_checks_an_address_without_a_port_and_ignores_images(tmp_path: Path) -> None:
     client = workload("shop", env=[variable("STORE_HOST", "gone")])
     assert found(tmp_path, client, *STORE) == [("N04", "warning", "Deployment shop → gone")]
     for fields in ({"env": [variable("BUILD_IMAGE", "store:7")]}, {"args": ["--build-image=store:7"]}):
@@ -331,7 +331,7 @@ def test_s01_finds_a_secret_in_a_variable(name: str, value: str, plain: bool, tm
     assert found(tmp_path, held, STORE[1]) == ([("S01", "error", f"Deployment store → store.{name}")] if plain else [])
 
 
-def test_s01_finds_a_secret_in_a_file(tmp_path: Path) -> None:
+def test_s01_finds_a_secret_in_the_manifest_of_a_secret(tmp_path: Path) -> None:
     for key, value, plain in (
         ("admin-password", "Yg==", True),
         ("tls.key", "Yg==", True),
