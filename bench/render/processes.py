@@ -37,7 +37,7 @@ class Measured:
 def measure(contestants: Sequence[Contestant], rounds: int) -> list[Measured]:
     """Run each contestant once to fill the disk cache, then all `rounds` times in turn.
 
-    Raises if a contestant fails.
+    Raises `CalledProcessError` if a contestant fails.
     """
     runs: list[list[Measured]] = [[] for _ in contestants]
     for number in range(rounds + 1):

@@ -52,7 +52,7 @@ def definition() -> Definition:
 
 
 async def engine_of(kind: str, address: str, ended: Ended) -> Any:
-    """The engine for a kind of journal, not yet running."""
+    """The engine of a kind (`sqlite`, `postgresql` or `temporal`), not yet running."""
     if kind == "temporal":
         client = await Client.connect(address)
         return TemporalEngine(client, [definition()], listeners=[ended], concurrency=CONCURRENCY)

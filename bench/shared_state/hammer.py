@@ -1,8 +1,10 @@
 """One of several processes that send requests to one limit as fast as they can. Each waits for a line on stdin first.
 
-The process prints how many requests the limit admitted. It also prints the times of its start, its first answer, its
-last request and its last answer. The store runs on the same machine and has the same clock. So the store decides each
-request after the printed start and before the printed last answer, however busy the machine is.
+The process prints the number of admitted requests, of requests decided without the store, and of remaining admissions.
+It also prints the times of its start, its first answer, its last request and its last answer.
+
+The store runs on the same machine and has the same clock. So the store decides each request after the printed start and
+before the printed last answer, however busy the machine is.
 """
 
 from __future__ import annotations

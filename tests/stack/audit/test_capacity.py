@@ -1,4 +1,4 @@
-"""D01, D02, H03: pools beyond the database, and requests beyond the quota, at rest and in a rollout."""
+"""D01: pools that exceed the database's limits. D02: requests beyond quota or nodes. H03: D02 with stopping pods."""
 
 from __future__ import annotations
 

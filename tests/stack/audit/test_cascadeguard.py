@@ -1,4 +1,6 @@
-"""The published examples of CascadeGuard as typed models. The audit finds at least the faults that CascadeGuard finds.
+"""The published examples of CascadeGuard as typed models. It checks topology files that people write by hand.
+
+The audit finds at least the faults that CascadeGuard finds.
 
 | CascadeGuard | here |
 |---|---|

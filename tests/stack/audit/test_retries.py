@@ -17,7 +17,7 @@ from tests.stack.audit.rule_findings import STORE, THRICE, TWICE, findings, verd
 
 
 def chain(*attempts: Retry | None) -> list[Node]:
-    """Services that call each other in a row, and a store behind the last."""
+    """A row of services, each of which calls the next, and a store behind the last."""
     nodes: list[Node] = [STORE]
     target = "store.read"
     for number, retry in enumerate(reversed(attempts)):

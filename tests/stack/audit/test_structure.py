@@ -12,7 +12,7 @@ from tests.small import service, small_platform
 from tests.stack.audit.rule_findings import READ, SNAPSHOT_LINES, STORE, TWICE, findings, verdict
 
 
-def test_c07_holds_for_services_that_call_each_other_because_the_graph_refuses_cycles() -> None:
+def test_c07_refuses_a_cycle_of_operations_and_accepts_services_that_call_each_other() -> None:
     def calling(name: str, callee: str) -> Service:
         return service(name, READ, operation("run", stage(hard(callee, "idempotent")), p95="1s", deadline="2s"))
 
