@@ -1,6 +1,6 @@
 """`python -m bench.sagas`: steps per second of each engine, and `pgbench` on the same server in the same run.
 
-PostgreSQL runs with its defaults, so every commit is flushed to disk. Temporal's dev server keeps its data in memory.
+PostgreSQL flushes every commit to disk, as by default. Temporal's dev server keeps its data in memory.
 Contestants take turns for a few rounds. The table shows the median and the spread of the rounds.
 """
 
