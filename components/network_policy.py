@@ -48,7 +48,7 @@ DNS_PORT = 53
 
 
 def _block(text: str) -> str:
-    """Refuse a block that Kubernetes refuses: host bits set, a mask instead of a length, or no length."""
+    """Refuse a block that is not canonical: host bits set, a mask instead of a length, or no length."""
     try:
         canonical = str(ip_network(text))
     except ValueError:
@@ -63,7 +63,7 @@ Cidr = Annotated[str, AfterValidator(_block)]
 
 
 class Peer(ClosedModel):
-    """The pods of one component, and the ports in use."""
+    """The pods of one component, and the destination ports: theirs for egress, the selected pods' for ingress."""
 
     namespace: Name
     name: Name
@@ -82,7 +82,7 @@ class Peer(ClosedModel):
 
 
 class AddressBlock(ClosedModel):
-    """Addresses outside our pods, such as the Kubernetes API's, and the ports in use."""
+    """Addresses outside our pods, such as the Kubernetes API's, and the destination ports."""
 
     name: Name
     cidr: Cidr
@@ -91,7 +91,7 @@ class AddressBlock(ClosedModel):
     ports: tuple[int, ...]
 
     def selectors(self) -> NetworkPolicyPeer:
-        """The block without its exceptions."""
+        """The peer as a NetworkPolicy's `ipBlock`. `except` lists the excepted blocks."""
         if self.excepted:
             return {"ipBlock": {"cidr": self.cidr, "except": list(self.excepted)}}
         return {"ipBlock": {"cidr": self.cidr}}

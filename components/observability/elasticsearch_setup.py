@@ -33,10 +33,10 @@ WORDS = {
         "mapping": {"type": "keyword", "ignore_above": 1024},
     }
 }
-"""The type of every attribute, because the Collector makes each one a text.
+"""The mapping of every attribute to `keyword`, because the Collector converts each value to a string.
 
 Without it Elastic's template `ecs@mappings` chooses a type by the name. It maps `exports` as an object, and
-Elasticsearch then refuses a record whose `exports` is a text."""
+Elasticsearch then refuses a record whose `exports` is a string."""
 ROLLOVER = Duration("1d")
 ROLLOVER_SIZE = "50gb"
 """Largest primary shard: Elastic's guide to sizing shards gives 10 to 50 GB."""
@@ -78,8 +78,8 @@ def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[
 def _lifecycle(stream: Stream) -> dict[str, Any]:
     """A lifecycle policy.
 
-    Logs roll over, and their age counts from the rollover. Other streams write one index a day. The age of an
-    index counts from its creation, and its last data is up to a day younger, so the policy adds a day.
+    Logs roll over, and their age counts from the rollover. Other streams write one index a day. The age of a
+    daily index counts from its creation, and its last data is up to a day younger, so the policy adds a day.
     """
     rollover = {"rollover": {"max_age": str(ROLLOVER), "max_primary_shard_size": ROLLOVER_SIZE}}
     hot = {"hot": {"min_age": "0ms", "actions": rollover}} if stream.name == LOGS else {}
@@ -125,7 +125,7 @@ def _role(user: IndexUser) -> dict[str, Any]:
 
 
 def user(name: Name, **rights: tuple[str, ...]) -> IndexUser:
-    """The user of one caller outside the catalogue."""
+    """The user of a caller that is not in the catalogue, such as Kibana. `rights` are fields of `IndexUser`."""
     return IndexUser.model_validate({"account": Account(user=name, secret=user_secret(name)), **rights})
 
 

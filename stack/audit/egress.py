@@ -135,7 +135,7 @@ RULES = (
         severity="error",
         rationale="a compromised process sends data to any host that it can reach",
         source="the platform's rules",
-        violates="the proxy's allow-list admits orders to a host that no call of orders declares",
+        violates="the proxy's allow-list lets the service orders connect to a host that none of its calls declares",
         holds="the allow-list admits each caller to exactly its declared hosts",
         check=ways_out,
     ),

@@ -30,15 +30,15 @@ class Signal(NamedTuple):
     error: Any = None
     """The provider's error, in any form."""
     is_sound: bool = False
-    """True for content that is sound, not text."""
+    """True for audio content instead of text."""
     is_bare_usage: bool = False
-    """True if the piece contains only the usage. The runtime asks for the usage, and the caller may not expect it."""
+    """True if the piece contains only the usage. If the caller did not ask for it, the runtime drops the piece."""
     finished: frozenset[int] = FIRST
     """The choices that `finish_reason` completes."""
 
 
 class WireForm(ABC):
-    """One endpoint."""
+    """The wire form of one endpoint."""
 
     operation: ClassVar[str]
     """`gen_ai.operation.name` of OpenTelemetry's conventions."""
@@ -62,7 +62,7 @@ class WireForm(ABC):
         """Change a streamed request so that it asks for the usage. True if the caller had not asked for the usage."""
         return False
 
-    def envelope(self, data: bytes, signal: Signal) -> Envelope | None:  # noqa: ARG002  # endpoints with few events
+    def envelope(self, data: bytes, signal: Signal) -> Envelope | None:  # noqa: ARG002  # few events need no shortcut
         """The bytes around the text of an event that holds text and nothing else; `None` for any other event."""
         return None
 
@@ -106,7 +106,7 @@ class Envelope(NamedTuple):
     after: bytes
 
     def text_in(self, data: bytes) -> bytes | None:
-        """The escaped text of an event with this envelope. `None` for any other event, and for events run together."""
+        """The escaped text of an event with this envelope. `None` for another event or several events."""
         before, after = self
         if not (data.startswith(before) and data.endswith(after)):
             return None
@@ -148,7 +148,10 @@ class Chat(WireForm):
         return not options.get("include_usage")
 
     def envelope(self, data: bytes, signal: Signal) -> Envelope | None:
-        """Most events of a chat differ only in their texts. Parsing an event costs more than all other work on it."""
+        """Like `WireForm.envelope`. An event with the same envelope as the last one need not be parsed.
+
+        Most events of a chat differ only in their texts. Parsing an event costs more than all other work on it.
+        """
         found = list(CONTENT.finditer(data)) if signal.text else []
         if signal != Signal(signal.text) or len(found) != 1 or parsed(b'"%b"' % found[0][1]) != signal.text:
             return None
@@ -185,7 +188,7 @@ class Chat(WireForm):
 
 
 def _text(content: Any) -> str:
-    """The text of a delta. Some providers send a list of parts, which counts with its whole length."""
+    """The text of a delta. Some providers send a list of parts. Its text is the JSON of the whole list."""
     if isinstance(content, list):
         return json.dumps(content, ensure_ascii=False)
     if not isinstance(content, str):
@@ -276,16 +279,16 @@ class Transcription(WireForm):
 
 
 class Speech(WireForm):
-    """`/audio/speech`. The content is sound, or server-sent events if the request asks for them."""
+    """`/audio/speech`. The content is audio, or server-sent events if the request asks for them."""
 
     operation = "speech_synthesis"
 
-    def is_streamed(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # sound is always streamed
-        """Return true, because a caller can play sound while it arrives."""
+    def is_streamed(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002  # audio is always streamed
+        """Return true, because a caller can play audio while it arrives."""
         return True
 
     def piece(self, event: str, document: Any) -> Signal:
-        """The facts in an event with encoded sound."""
+        """The facts in an event with encoded audio."""
         kind = document.get("type", event) if isinstance(document, dict) else event
         if kind == "error":
             return Signal(error=_error_of(document) or document)
@@ -294,7 +297,7 @@ class Speech(WireForm):
         return Signal(is_sound=kind == "speech.audio.delta")
 
     def whole(self, document: Any) -> Signal:
-        """The facts in JSON instead of sound, which is an error."""
+        """The facts in JSON instead of audio, which is an error."""
         return Signal(error=_error_of(document) or document)
 
 
@@ -310,7 +313,7 @@ FORMS: Mapping[str, WireForm] = {
 """The wire form of each endpoint, by the end of the endpoint's path."""
 
 
-INVALID = {"error": {"message": "not of the wire form", "type": "server_error"}}
+INVALID = {"error": {"message": "the answer is not in the OpenAI format", "type": "server_error"}}
 """The document that stands for a piece that cannot be read."""
 
 

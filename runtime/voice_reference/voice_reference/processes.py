@@ -105,7 +105,7 @@ class Platform:
         self._behaviour: dict[str, dict[str, Behaviour]] = {}
 
     def behave(self, service: str, **behaviour: Behaviour) -> None:
-        """Change the behaviour of a service's simulated work.
+        """Replace the behaviour of a service's simulated work.
 
         Calls and operations without a behaviour get the default.
         """

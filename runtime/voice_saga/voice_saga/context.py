@@ -11,8 +11,8 @@ from typing import Any, Literal
 from voice_saga.errors import InvalidSagaIdError, NotJsonError, TooLargeError
 
 SAGA_BYTES = 1024 * 1024
-"""Maximum size of a saga's input and results together, in bytes of JSON. Each step receives all of them, and Temporal
-transmits at most 2 MiB in one message."""
+"""Maximum size of a saga's input and results together, in bytes of JSON. A step receives the input and all earlier
+results in one message, and Temporal transmits at most 2 MiB in one message."""
 ID_LENGTH = 200
 """Maximum length of a saga's id in characters. Temporal stores 1,000 bytes, and a character takes at most four."""
 
@@ -24,7 +24,7 @@ class Reply(Enum):
     """The return value of an action whose result arrives later."""
 
     LATER = "later"
-    """The step ends when its outcome is delivered. If the step's timeout passes first, the step fails."""
+    """The step ends when `Engine.deliver` gets its outcome. If the step's timeout passes first, the step fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,10 @@ class Message:
 
 
 class Results(Mapping[str, Any]):
-    """Results by step, without the `hidden` steps. Each access returns a copy, so no step can change the journal."""
+    """Results by step. Each access returns a copy, so no step can change the journal.
+
+    `hidden` steps have no entry. For an action these are the other steps of its stage, which run in parallel.
+    """
 
     __slots__ = ("_hidden", "_results")
 
@@ -98,12 +101,15 @@ class StepContext:
 
 
 Action = Callable[[StepContext], Awaitable[Any]]
-"""Does or undoes a step. Returns a JSON value. It may run again after a crash: use the barrier in the transaction of
-the effect, or a callee that honours `idempotency_key`."""
+"""Does or undoes a step. Returns a JSON value. It may run again after a crash: use `voice_saga.barrier` in the
+transaction of the effect, or a callee that honours `idempotency_key`."""
 
 
 def storable(text: str) -> str:
-    """`text` with U+2400 in place of NUL, and an escape for each lone surrogate. A journal can store neither."""
+    """`text` with U+2400 in place of NUL, and an escape for each lone surrogate.
+
+    A journal can store neither NUL nor a lone surrogate.
+    """
     return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="backslashreplace").decode()
 
 

@@ -30,7 +30,7 @@ class JournalUnavailableError(SagaError, ConnectionError):
 
 
 class WorkCancelledError(SagaError):
-    """An action waited for a task or a call that was cancelled. The action itself was not cancelled, so it failed."""
+    """An action waited for a task or a call that was cancelled. Nobody cancelled the action, so it counts as failed."""
 
 
 class BarrierClosedError(SagaError):

@@ -112,7 +112,7 @@ def test_publishing_and_consuming_are_calls_to_the_event_streams() -> None:
     }
 
 
-def test_a_breaker_stays_open_for_as_long_as_its_callee_takes_to_restart() -> None:
+def test_a_breaker_is_derived_from_its_callees_restart_time_unless_the_call_declares_one_or_none() -> None:
     own = CircuitBreaker(break_duration=Duration("7s"))
     calls = stage(
         hard("store.read", "idempotent"),

@@ -55,7 +55,7 @@ class Grpc:
     ) -> Channel:
         """The channel to a callee, or to the callee of one call if `name` is the name of a call.
 
-        `target` replaces the address in the bundle, in gRPC's format. `credentials` come from
+        `target`, in gRPC's format, replaces the address in the bundle. `credentials` come from
         `grpc.ssl_channel_credentials`; create them once, because each credentials object gets a separate connection.
         Without credentials the channel is plaintext, but an address behind an egress proxy uses TLS. `options` are
         gRPC's channel options, such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors` run inside

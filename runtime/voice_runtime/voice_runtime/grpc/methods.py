@@ -1,7 +1,8 @@
 """The mapping of RPCs to calls and operations of the bundle.
 
 The last segment of the path, in kebab case, is the operation: `/voice.rag.v1.RagEngine/Context` is `context`,
-`/voice.rag.v1.RagEngine/ListSources` is `list-sources`. A method that the bundle does not declare is refused.
+`/voice.rag.v1.RagEngine/ListSources` is `list-sources`. A method that the bundle does not declare is refused, except
+health, reflection, and the methods on a channel with the name of a call.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from voice_runtime.outbound import Outbound
 
 
 class Resolved(NamedTuple):
-    """A method under one bundle, on one connection."""
+    """A method with the outbound call that one bundle gives it, on one connection."""
 
     path: str
     outbound: Outbound
     enter: Callable[..., Awaitable[Any]]
-    """The function that runs the outbound call for one answer."""
+    """The function that runs the outbound call of an RPC with a unary response."""
     is_internal: bool
     """True for a callee inside the platform. Callees outside get neither trace context nor baggage."""
     is_recorded: bool
-    """True if spans are recorded. The stub reads it at its first call, so set up tracing before that call."""
+    """True if spans are recorded. Read at the first call of the method, so set up tracing before that call."""
     channel: Any
     serialize: Serialize
     """The stub's serializer. `invoke` takes the serialized bytes."""
