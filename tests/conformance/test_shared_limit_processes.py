@@ -35,7 +35,11 @@ def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
     assert all(each["without_store"] == 0 and each["admitted"] > 0 for each in found)
     shortest = max(each["asked"] for each in found) - min(each["first_answer"] for each in found)
     longest = max(each["answered"] for each in found) - min(each["begun"] for each in found)
-    return int(sum(each["admitted"] + each["left"] for each in found)), BURST + RATE * shortest, BURST + RATE * longest
+    return (
+        int(sum(each["admitted"] + each["remaining"] for each in found)),
+        BURST + RATE * shortest,
+        BURST + RATE * longest,
+    )
 
 
 def test_eight_processes_together_admit_the_limit_with_an_error_below_one_percent(tmp_path: Path) -> None:
