@@ -49,6 +49,8 @@ class Target:
     """Namespaces that hold data. `None` if nothing is protected."""
     namespaces: dict[str, pulumi.Resource] = field(default_factory=dict)
     """Registered namespaces by name."""
+    made_secrets: set[tuple[str, str]] = field(default_factory=set)
+    """Namespace and name of each registered Secret."""
     gates: list[pulumi.Resource] = field(default_factory=list)
     """The gates of the registered tiers. A gate means "the whole tier is ready"."""
 
@@ -128,6 +130,10 @@ class ComponentTree(pulumi.ComponentResource):
         for resource in component.resources():
             self._made.append((resource, self._make(resource)))
         for secret in component.secrets:
+            place = (component.namespace, secret.name)
+            if place in target.made_secrets:
+                continue  # two stores share the user of their exporter: one Secret, which the first store registers
+            target.made_secrets.add(place)
             made = _secret(component, secret, target.secrets[secret.name])
             _register(made, pulumi.ResourceOptions(parent=self, depends_on=list(self._dependencies(made))))
         self.register_outputs({})

@@ -322,9 +322,10 @@ def test_exactly_the_declared_secrets_are_registered_with_their_values(environme
                 **({"username": b64encode(secret.username.encode()).decode()} if secret.username else {}),
             },
         }
-        for component in offline(environment).components
+        for component in reversed(offline(environment).components)  # the first component registers a shared secret
         for secret in component.secrets
     }
+    assert len(expected) == sum(found.type == SECRET for found in deployed(environment).kubernetes)
     revealed = {
         name: {**found.properties, "data": _revealed(found.properties["data"])} for name, found in registered.items()
     }
