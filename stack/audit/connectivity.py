@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from components.node import Dependency, Gateway, Host, Service
 from stack.audit.finding import Breach, Rule
-from stack.audit.network import reached, title
+from stack.audit.network import permitted_by_policies, title
 from stack.audit.rendered import rendered
 from stack.model.egress import egress_port
-from stack.model.network_reach import Reach
+from stack.model.network_connections import Connection
 from stack.model.platform import Platform
 
 __all__ = ["served_ports"]
@@ -23,20 +23,21 @@ POSTGRESQL_PORT = 5432
 
 def entrances_open(platform: Platform) -> Iterator[Breach | None]:
     """Check that services admit the gateway, and that egress proxies admit the callers of external hosts."""
-    open_ways, site = reached(platform), platform.site
+    permitted_connections, site = permitted_by_policies(platform), platform.site
     for edge in platform.graph.edges:
         source = title(platform, edge.caller.namespace, edge.caller.name)
         if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service):
             target = title(platform, edge.callee.namespace, edge.callee.name)
             text = f"{edge.callee.name} does not admit the namespace {edge.caller.namespace} on its HTTP port"
             found = Breach(edge.path, text, "NetworkPolicy: ingress", "", edge.call.location)
-            yield None if Reach(source, target, edge.callee.http_port) in open_ways else found
+            yield None if Connection(source, target, edge.callee.http_port) in permitted_connections else found
         for address in edge.callee.addresses if isinstance(edge.callee, Dependency) else ():
             if isinstance(address, Host):
-                way = Reach(source, title(platform, site.egress, address.egress), egress_port(edge.caller.name))
+                proxy = title(platform, site.egress, address.egress)
+                connection = Connection(source, proxy, egress_port(edge.caller.name))
                 text = f"{address.egress} does not admit {edge.caller.name}, which calls {address.host}"
                 found = Breach(edge.path, text, "NetworkPolicy: egress", "", edge.call.location)
-                yield None if way in open_ways else found
+                yield None if connection in permitted_connections else found
 
 
 def names_are_served(platform: Platform) -> Iterator[Breach | None]:

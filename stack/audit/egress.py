@@ -11,17 +11,17 @@ from components.edge.envoy import CLUSTERS, FILE_NAME, LISTENERS
 from components.network_policy import DNS_PORT, AddressBlock, Peer
 from components.node import Dependency, Host
 from stack.audit.finding import Breach, Rule
-from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, reached, resolvers, title
-from stack.model.network_reach import Reach
+from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, permitted_by_policies, resolvers, title
+from stack.model.network_connections import Connection
 from stack.model.platform import Platform
 
-__all__ = ["WayOut", "open_ways_out"]
+__all__ = ["EgressConnection", "permitted_egress"]
 
 ANY_HOST = "any host"
 NO_PROXY = "no proxy"
 
 
-class WayOut(NamedTuple):
+class EgressConnection(NamedTuple):
     """A connection out of the cluster: from a caller through a proxy to a host, or directly to an address block."""
 
     caller: str
@@ -37,10 +37,10 @@ class EnvoyResources(NamedTuple):
     clusters: list[dict[str, Any]]
 
 
-def declared_ways_out(platform: Platform) -> set[WayOut]:
+def declared_egress(platform: Platform) -> set[EgressConnection]:
     """The connections out of the cluster that the declared calls and the declared links to address blocks need."""
     called = {
-        WayOut(
+        EgressConnection(
             title(platform, edge.caller.namespace, edge.caller.name),
             title(platform, platform.site.egress, address.egress),
             address.host,
@@ -52,7 +52,7 @@ def declared_ways_out(platform: Platform) -> set[WayOut]:
         if isinstance(address, Host)
     }
     direct = {
-        WayOut(title(platform, link.source.namespace, link.source.name), NO_PROXY, link.target.name, port)
+        EgressConnection(title(platform, link.source.namespace, link.source.name), NO_PROXY, link.target.name, port)
         for link in platform.links
         if isinstance(link.source, Peer) and isinstance(link.target, AddressBlock)
         for port in link.target.ports
@@ -60,9 +60,9 @@ def declared_ways_out(platform: Platform) -> set[WayOut]:
     return called | direct
 
 
-def open_ways_out(platform: Platform) -> set[WayOut]:
+def permitted_egress(platform: Platform) -> set[EgressConnection]:
     """The connections out of the cluster that the rendered resources permit."""
-    ways, everyone, site = reached(platform), endpoints(platform), platform.site
+    connections, everyone, site = permitted_by_policies(platform), endpoints(platform), platform.site
     proxies = {
         title(platform, component.namespace, component.name): component
         for component in platform.components
@@ -75,18 +75,18 @@ def open_ways_out(platform: Platform) -> set[WayOut]:
         for listener in read.listeners
     }
     through = {
-        WayOut(way.source, way.target, name, host.port)
-        for way in ways
-        for name, host in listeners.get((way.target, way.port), {}).items()
-        if Reach(way.target, PEERED_NETWORK if site.is_private(host) else INTERNET, host.port) in ways
+        EgressConnection(each.source, each.target, name, host.port)
+        for each in connections
+        for name, host in listeners.get((each.target, each.port), {}).items()
+        if Connection(each.target, PEERED_NETWORK if site.is_private(host) else INTERNET, host.port) in connections
     }
     dns = {(resolver.name, DNS_PORT) for resolver in resolvers(platform)}
     outside = (
-        way
-        for way in ways
-        if everyone[way.target].ip and way.source not in proxies and (way.target, way.port) not in dns
+        each
+        for each in connections
+        if everyone[each.target].ip and each.source not in proxies and (each.target, each.port) not in dns
     )
-    return through | {WayOut(way.source, NO_PROXY, way.target, way.port) for way in outside}
+    return through | {EgressConnection(each.source, NO_PROXY, each.target, each.port) for each in outside}
 
 
 def envoy_resources(proxy: EgressProxy) -> EnvoyResources:
@@ -115,14 +115,14 @@ def _hosts(read: EnvoyResources, listener: Mapping[str, Any]) -> Iterator[tuple[
             yield from ((name if name == host.host else f"{name} as {host.host}", host) for name in names)
 
 
-def ways_out(platform: Platform) -> Iterator[Breach | None]:
+def egress_breaches(platform: Platform) -> Iterator[Breach | None]:
     """Check that the rendered resources permit exactly the declared connections out of the cluster."""
-    declared, opened = declared_ways_out(platform), open_ways_out(platform)
-    for way in sorted(declared | opened):
-        path = f"{way.caller} → {way.proxy} → {way.host}:{way.port}"
-        if way not in opened:
+    declared, opened = declared_egress(platform), permitted_egress(platform)
+    for connection in sorted(declared | opened):
+        path = f"{connection.caller} → {connection.proxy} → {connection.host}:{connection.port}"
+        if connection not in opened:
             yield Breach(path, "declared, but a NetworkPolicy or the allow-list denies it", "allow_lists")
-        elif way not in declared:
+        elif connection not in declared:
             yield Breach(path, "open, but not declared", "allow_lists")
         else:
             yield None
@@ -137,6 +137,6 @@ RULES = (
         source="the platform's rules",
         violates="the proxy's allow-list lets the service orders connect to a host that none of its calls declares",
         holds="the allow-list admits each caller to exactly its declared hosts",
-        check=ways_out,
+        check=egress_breaches,
     ),
 )

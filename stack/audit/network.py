@@ -23,7 +23,7 @@ from components.node import Gateway, Host, Service
 from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import rendered
 from stack.model.egress import allow_lists
-from stack.model.network_reach import Endpoint, Reach, egress_ports, is_within, permitted
+from stack.model.network_connections import Connection, Endpoint, egress_ports, is_within, permitted
 from stack.model.platform import Platform
 from stack.model.site import Site
 
@@ -126,35 +126,39 @@ def _host_ports(platform: Platform) -> Iterator[int]:
         yield from (host.port for each in allowed for host in each.hosts)
 
 
-def declared(platform: Platform) -> set[Reach]:
+def declared(platform: Platform) -> set[Connection]:
     """The declared connections: of every link, from proxies to declared hosts, and from our pods to DNS resolvers."""
     everyone = endpoints(platform)
     # Blocks match only the few endpoints outside. To search all endpoints for each link would take quadratic time.
     outside = {found.name: found for found in everyone.values() if found.ip}
     governed = {found.name for found in everyone.values() if found.governed}
-    ways = {Reach(name, resolver.name, DNS_PORT) for name in governed for resolver in resolvers(platform)}
-    ways.update(_linked(platform, everyone, outside))
+    connections = {Connection(name, resolver.name, DNS_PORT) for name in governed for resolver in resolvers(platform)}
+    connections.update(_linked(platform, everyone, outside))
     for proxy, allowed in allow_lists(platform.graph).items():
         for host in {host for each in allowed for host in each.hosts}:
-            ways.update(_proxy_reaches(title(platform, platform.site.egress, proxy), host, platform.site, outside))
+            connections.update(
+                _proxy_connections(title(platform, platform.site.egress, proxy), host, platform.site, outside)
+            )
     # If we deploy neither end, no policy of ours governs the connection.
-    return {way for way in ways if way.source in governed or way.target in governed}
+    return {each for each in connections if each.source in governed or each.target in governed}
 
 
-def _proxy_reaches(proxy: str, host: Host, site: Site, outside: Mapping[str, Endpoint]) -> Iterator[Reach]:
+def _proxy_connections(proxy: str, host: Host, site: Site, outside: Mapping[str, Endpoint]) -> Iterator[Connection]:
     """Connections from a proxy to each endpoint in a host's network. A policy cannot name one host of a network."""
     block = site.network_of(host).selectors()["ipBlock"]
     for found in outside.values():
         if found.ip and is_within(block, found.ip) and host.port in found.ports:
-            yield Reach(proxy, found.name, host.port)
+            yield Connection(proxy, found.name, host.port)
 
 
-def _linked(platform: Platform, everyone: Mapping[str, Endpoint], outside: Mapping[str, Endpoint]) -> Iterator[Reach]:
+def _linked(
+    platform: Platform, everyone: Mapping[str, Endpoint], outside: Mapping[str, Endpoint]
+) -> Iterator[Connection]:
     for link in platform.links:
         for source in _names(platform, link.source, outside):
             for target in _names(platform, link.target, outside):
                 open_ports = set(link.target.ports) & set(everyone[target].ports)
-                yield from (Reach(source, target, port) for port in open_ports if source != target)
+                yield from (Connection(source, target, port) for port in open_ports if source != target)
 
 
 def _names(platform: Platform, end: NetworkEnd, outside: Mapping[str, Endpoint]) -> list[str]:
@@ -171,22 +175,24 @@ def title(platform: Platform, namespace: str, name: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def reached(platform: Platform) -> frozenset[Reach]:
+def permitted_by_policies(platform: Platform) -> frozenset[Connection]:
     """The connections that the rendered policies permit and that begin or end at one of our pods."""
     everyone = endpoints(platform)
-    ways = permitted(rendered(platform).network_policies, everyone.values())
-    return frozenset(way for way in ways if everyone[way.source].governed or everyone[way.target].governed)
+    connections = permitted(rendered(platform).network_policies, everyone.values())
+    return frozenset(each for each in connections if everyone[each.source].governed or everyone[each.target].governed)
 
 
 def declared_is_permitted(platform: Platform) -> Iterator[Breach | None]:
     """Check that the policies permit every declared connection."""
-    open_ways = reached(platform)
-    for way in sorted(declared(platform), key=_text):
+    permitted_connections = permitted_by_policies(platform)
+    for connection in sorted(declared(platform), key=_text):
         yield (
             None
-            if way in open_ways
+            if connection in permitted_connections
             else Breach(
-                _text(way), "declared, but a NetworkPolicy of the caller or the callee denies it", "NetworkPolicy"
+                _text(connection),
+                "declared, but a NetworkPolicy of the caller or the callee denies it",
+                "NetworkPolicy",
             )
         )
 
@@ -194,16 +200,16 @@ def declared_is_permitted(platform: Platform) -> Iterator[Breach | None]:
 def permitted_is_declared(platform: Platform) -> Iterator[Breach | None]:
     """Check that the policies permit no undeclared connection."""
     known = declared(platform)
-    for way in sorted(reached(platform), key=_text):
+    for connection in sorted(permitted_by_policies(platform), key=_text):
         yield (
             None
-            if way in known
-            else Breach(_text(way), "permitted by the NetworkPolicies, but not declared", "NetworkPolicy")
+            if connection in known
+            else Breach(_text(connection), "permitted by the NetworkPolicies, but not declared", "NetworkPolicy")
         )
 
 
-def _text(way: Reach) -> str:
-    return f"{way.source} → {way.target}:{way.port}"
+def _text(connection: Connection) -> str:
+    return f"{connection.source} → {connection.target}:{connection.port}"
 
 
 RULES = (

@@ -180,17 +180,17 @@ def softenings(graph: CallGraph, flow: Flow, softened: tuple[str, ...] = ()) -> 
     return sorted(gains, key=lambda each: -each.availability)
 
 
-def way_to_target(graph: CallGraph, flow: Flow, target: float) -> list[Softening]:
+def softenings_to_target(graph: CallGraph, flow: Flow, target: float) -> list[Softening]:
     """The calls to soften until a flow reaches its target. Each step softens the calls with the largest gain.
 
     Empty if the flow reaches the target already. If softening is not enough, the last entry still misses the target.
     """
-    way: list[Softening] = []
+    chosen: list[Softening] = []
     reached = flow_availability(graph, flow).availability()
-    while reached < target and (best := softenings(graph, flow, tuple(each.calls[0].callee.name for each in way))):
-        way.append(best[0])
+    while reached < target and (best := softenings(graph, flow, tuple(each.calls[0].callee.name for each in chosen))):
+        chosen.append(best[0])
         reached = best[0].availability
-    return way
+    return chosen
 
 
 def availability_ledger(platform: Platform) -> Ledger:
@@ -235,11 +235,11 @@ def _flow_row(graph: CallGraph, flow: Flow) -> tuple[Cell, ...]:
 def _way_text(graph: CallGraph, flow: Flow, target: float) -> str:
     if flow_availability(graph, flow).availability() >= target:
         return "already reached"
-    way = way_to_target(graph, flow, target)
-    calls = "; ".join(each.text for each in way)
-    if way and way[-1].availability >= target:
+    chosen = softenings_to_target(graph, flow, target)
+    calls = "; ".join(each.text for each in chosen)
+    if chosen and chosen[-1].availability >= target:
         return calls
-    return f"not reached, even with {calls}" if way else "not reached: no call can be softened"
+    return f"not reached, even with {calls}" if chosen else "not reached: no call can be softened"
 
 
 def _dependencies(graph: CallGraph) -> Table:

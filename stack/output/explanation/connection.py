@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from components.network_policy import DNS_PODS, DNS_PORT
 from components.node import Caller, Dependency, External, Gateway, Host, Service
 from stack.audit.connectivity import served_ports
-from stack.audit.egress import WayOut, open_ways_out
+from stack.audit.egress import EgressConnection, permitted_egress
 from stack.audit.network import endpoints, title
 from stack.audit.rendered import rendered
 from stack.model.call_graph import Edge
 from stack.model.egress import egress_port
 from stack.model.links import external_block
-from stack.model.network_reach import Direction, Endpoint, decision
+from stack.model.network_connections import Direction, Endpoint, decision
 from stack.model.platform import Platform
 
 
@@ -98,11 +98,11 @@ def _policies(platform: Platform, direction: Direction, step: str, caller: str, 
     source, target = (everyone.get(name, Endpoint(name)) for name in (caller, place.end))
     decided = decision(rendered(platform).network_policies, direction, source, target, place.port)
     own = caller if direction == "Egress" else place.end
-    way = f"{caller} → {place.end}:{place.port}"
+    ends = f"{caller} → {place.end}:{place.port}"
     if decided.admitting:
-        return Step(step, f"NetworkPolicy {', '.join(decided.admitting)} admits {way}", holds=True)
+        return Step(step, f"NetworkPolicy {', '.join(decided.admitting)} admits {ends}", holds=True)
     if decided.governing:
-        return Step(step, f"no NetworkPolicy admits {way}; {', '.join(decided.governing)} govern {own}", holds=False)
+        return Step(step, f"no NetworkPolicy admits {ends}; {', '.join(decided.governing)} govern {own}", holds=False)
     return Step(step, f"no NetworkPolicy of the platform governs {own}", holds=True)
 
 
@@ -136,6 +136,6 @@ def _admits(rule: Mapping[str, Any], identity: str, port: int) -> bool:
 
 def _proxy(platform: Platform, caller: str, place: Destination, host: Host) -> Step:
     """The step from the caller's port at the egress proxy to the host."""
-    opens = WayOut(caller, place.end, host.host, host.port) in open_ways_out(platform)
+    opens = EgressConnection(caller, place.end, host.host, host.port) in permitted_egress(platform)
     verb = "lets" if opens else "does not let"
     return Step("egress proxy", f"{place.end} {verb} {caller} reach {host.host}:{host.port}", holds=opens)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from components.network_policy import NAMESPACE_LABEL
 
-__all__ = ["Direction", "Endpoint", "Reach", "decision", "egress_ports", "is_within", "permitted"]
+__all__ = ["Connection", "Direction", "Endpoint", "decision", "egress_ports", "is_within", "permitted"]
 
 Direction = Literal["Egress", "Ingress"]
 """The end of a connection that a NetworkPolicy governs: `Egress` at its source, `Ingress` at its target."""
@@ -31,7 +31,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class Connection:
     """One permitted connection: source, target and TCP port."""
 
     source: str
@@ -60,7 +60,7 @@ Ends = set[tuple[str, int]]
 """Names of peers, each with a port of the connection's target."""
 
 
-def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> Iterator[Reach]:
+def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> Iterator[Connection]:
     """Every connection between two endpoints that the policies of both ends permit."""
     policies = [resource for resource in resources if resource["kind"] == "NetworkPolicy"]
     candidates = _Candidates(endpoints)
@@ -69,14 +69,14 @@ def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoi
     for source in candidates.all:
         if source.name in outward:
             yield from (
-                Reach(source.name, target, port)
+                Connection(source.name, target, port)
                 for target, port in outward[source.name]
                 if target not in inward or (source.name, port) in inward[target]
             )
     free = {source.name for source in candidates.all if source.name not in outward}
     for target in candidates.all:
         ends = inward.get(target.name, ((name, port) for name in free for port in target.ports))
-        yield from (Reach(name, target.name, port) for name, port in ends if name in free and name != target.name)
+        yield from (Connection(name, target.name, port) for name, port in ends if name in free and name != target.name)
 
 
 class Decision(NamedTuple):

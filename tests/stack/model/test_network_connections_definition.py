@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stack.model.network_reach import Endpoint, Reach, permitted
+from stack.model.network_connections import Connection, Endpoint, permitted
 
 NAMESPACE = "kubernetes.io/metadata.name"
 LABELS = st.dictionaries(st.sampled_from("ab"), st.just("x"), max_size=2)
@@ -100,7 +100,7 @@ def test_a_connection_is_permitted_if_both_ends_admit_it(policies: list[dict[str
     ]
     endpoints.append(Endpoint("outside", ip="10.0.0.1", ports=(1,)))
     expected = [
-        Reach(source.name, target.name, port)
+        Connection(source.name, target.name, port)
         for source in endpoints
         for target in endpoints
         for port in target.ports

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from stack.audit.network import declared, endpoints
-from stack.model.network_reach import Endpoint, Reach, permitted
+from stack.model.network_connections import Connection, Endpoint, permitted
 from stack.output.render import manifest
 from tests.platforms import ENVIRONMENTS, platform
 
@@ -34,23 +34,23 @@ def test_the_yaml_permits_exactly_the_declared_connections(environment: str) -> 
     text = "".join(manifest(component, environment) for component in looked_at.components)
     everyone = endpoints(looked_at)
     found = set(permitted(yaml.safe_load_all(text), everyone.values()))
-    ours = {way for way in found if everyone[way.source].governed or everyone[way.target].governed}
+    ours = {each for each in found if everyone[each.source].governed or everyone[each.target].governed}
     assert ours == declared(looked_at)
     assert len(ours) > 100
 
 
-def ways(*policies: dict[str, Any]) -> set[Reach]:
+def connections(*policies: dict[str, Any]) -> set[Connection]:
     return set(permitted(policies, ALL))
 
 
 def test_without_policies_everything_is_permitted() -> None:
-    assert len(ways()) == 3 * 1 + 3 * 2 + 3 * 1 + 3 * 1
+    assert len(connections()) == 3 * 1 + 3 * 2 + 3 * 1 + 3 * 1
 
 
 def test_a_policy_without_rules_denies_only_its_direction() -> None:
-    found = ways(policy({}, ingress=[]))
-    assert not {way for way in found if way.target in {"web", "api"}}
-    assert Reach("web", "far", 8080) in found
+    found = connections(policy({}, ingress=[]))
+    assert not {each for each in found if each.target in {"web", "api"}}
+    assert Connection("web", "far", 8080) in found
 
 
 def test_several_policies_permit_the_union_of_their_rules() -> None:
@@ -61,38 +61,38 @@ def test_several_policies_permit_the_union_of_their_rules() -> None:
     second = policy(
         {"matchLabels": {"app": "api"}}, ingress=[{"from": [{"podSelector": {}}], "ports": [{"port": 9090}]}]
     )
-    assert {way for way in ways(first, second) if way.target == "api"} == {
-        Reach("web", "api", 8080),
-        Reach("web", "api", 9090),
+    assert {each for each in connections(first, second) if each.target == "api"} == {
+        Connection("web", "api", 8080),
+        Connection("web", "api", 9090),
     }
 
 
 def test_a_pod_selector_without_a_namespace_selects_in_the_policys_own_namespace() -> None:
-    found = ways(
+    found = connections(
         policy({"matchLabels": {"app": "web"}}, ingress=[{"from": [{"podSelector": {"matchLabels": {"app": "api"}}}]}])
     )
-    assert {way.source for way in found if way.target == "web"} == {"api"}
+    assert {each.source for each in found if each.target == "web"} == {"api"}
 
 
 def test_a_namespace_selector_reaches_other_namespaces() -> None:
     other = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "other"}}}
-    found = ways(policy({"matchLabels": {"app": "web"}}, ingress=[{"from": [other]}]))
-    assert {way.source for way in found if way.target == "web"} == {"far"}
+    found = connections(policy({"matchLabels": {"app": "web"}}, ingress=[{"from": [other]}]))
+    assert {each.source for each in found if each.target == "web"} == {"far"}
 
 
 def test_an_address_block_reaches_hosts_and_no_pods() -> None:
-    found = ways(
+    found = connections(
         policy({}, egress=[{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 400, "endPort": 500}]}])
     )
-    assert {way for way in found if way.source == "web"} == {Reach("web", "outside", 443)}
+    assert {each for each in found if each.source == "web"} == {Connection("web", "outside", 443)}
 
 
 def test_another_protocol_permits_no_tcp() -> None:
-    found = ways(policy({}, egress=[{"ports": [{"port": 443, "protocol": "UDP"}]}]))
-    assert not {way for way in found if way.source in {"web", "api"}}
+    found = connections(policy({}, egress=[{"ports": [{"port": 443, "protocol": "UDP"}]}]))
+    assert not {each for each in found if each.source in {"web", "api"}}
 
 
 def test_an_exception_of_a_block_is_not_reached() -> None:
     block = {"cidr": "203.0.113.0/24", "except": ["203.0.113.0/30"]}
-    found = ways(policy({}, egress=[{"to": [{"ipBlock": block}]}]))
-    assert not {way for way in found if way.source in {"web", "api"}}
+    found = connections(policy({}, egress=[{"to": [{"ipBlock": block}]}]))
+    assert not {each for each in found if each.source in {"web", "api"}}
