@@ -138,6 +138,7 @@ TENANT = Tenant(
         source="tests/toy.py",
         objective_alerts=(),
         platform_alerts=(),
+        store_alerts={},
         severities={"core": "critical", "standard": "warning", "batch": "warning"},
         teams={"sales": (ORDERS, PRICES)},
         platform_team="platform",

@@ -19,6 +19,8 @@ class Alerting(ClosedModel):
     """Alerts on a declared objective. Severity and team come from the objective."""
     platform_alerts: tuple[Alert, ...]
     """Alerts with a severity and a team of their own."""
+    store_alerts: dict[str, tuple[Alert, ...]]
+    """Store → the platform alerts on its own metrics."""
     severities: dict[Tier, Severity]
     """Tier of a service → the severity of its alerts."""
     teams: dict[str, tuple[Service, ...]]

@@ -37,6 +37,7 @@ BY_LABEL: Mapping[str, tuple[str, ...]] = {
         "kubectl logs -n NAMESPACE -l app.kubernetes.io/name=JOB --all-containers --tail=100",
     ),
     "deployment": ("kubectl describe deployment -n NAMESPACE DEPLOYMENT",),
+    "statefulset": ("kubectl describe statefulset -n NAMESPACE STATEFULSET",),
     "horizontalpodautoscaler": ("kubectl describe hpa -n NAMESPACE HORIZONTALPODAUTOSCALER",),
     "persistentvolumeclaim": ("kubectl describe pvc -n NAMESPACE PERSISTENTVOLUMECLAIM",),
     "cronjob": ("kubectl get jobs -n NAMESPACE --sort-by=.status.startTime",),
@@ -144,6 +145,7 @@ def _node_page(tenant: Tenant, node: Node) -> str:
         callees=relations(graph.edges_from(node), lambda edge: edge.callee.name),
         owners={name: owner(graph, alerting, each) for name, each in graph.nodes.items()},
         alerts=list(dict.fromkeys(_alerts(tenant, node))),
+        store_alerts=alerting.store_alerts.get(node.name, ()),
         written=written.read_text(encoding="utf-8") if written and written.exists() else "",
     )
 
@@ -169,13 +171,11 @@ def _selector(node: Node) -> str:
 
 
 def _alerts(tenant: Tenant, node: Node) -> Iterator[str]:
-    """The names of the alerts that can fire for a node. A store's own alerts begin with its name."""
+    """The names of the alerts that can fire for a node."""
     for alert in tenant.alerting.objective_alerts:
         if _can_fire_for(tenant.graph, node, alert):
             yield alert.name
-    for alert in tenant.alerting.platform_alerts:
-        if alert.name.lower().startswith(node.name.replace("-", "")):
-            yield alert.name
+    yield from (alert.name for alert in tenant.alerting.store_alerts.get(node.name, ()))
 
 
 def _can_fire_for(graph: CallGraph, node: Node, alert: Alert) -> bool:

@@ -27,7 +27,7 @@ from stack.voiceassistant.objectives import (
 )
 from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
 from stack.voiceassistant.policy_alerts import MESH_ALERTS
-from stack.voiceassistant.store_alerts import STORE_ALERTS
+from stack.voiceassistant.store_alerts import ALERTS_BY_JOB
 
 WATCHING = {site.OBSERVABILITY, site.NODE_AGENTS}
 """Namespaces of the monitoring itself. A failed pod there pages nobody."""
@@ -77,7 +77,7 @@ def _stores(scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]) -> I
     """The alerts of each store that exports metrics. A store that only the prober checks has no such alerts."""
     exporting = [target.name for target in scraped if target.scrape.module is None]
     for job in (*exporting, *(hosts.name for hosts in probed if hosts.exporter)):
-        yield from STORE_ALERTS.get(job, ())
+        yield from ALERTS_BY_JOB.get(job, ())
 
 
 def _requests_per_replica() -> Recording:

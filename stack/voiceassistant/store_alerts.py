@@ -9,9 +9,10 @@ names from a running Consul.
 
 from __future__ import annotations
 
+from stack.voiceassistant.catalog.dependencies import ELASTICSEARCH, EVENTS, POSTGRESQL, REDIS
 from stack.voiceassistant.platform_team import platform_alert
 
-__all__ = ["STORE_ALERTS", "VALKEY"]
+__all__ = ["ALERTS_BY_JOB", "ALERTS_BY_STORE", "VALKEY"]
 
 _BACKUP = "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp"
 _FAILED_BACKUP = "barman_cloud_cloudnative_pg_io_last_failed_backup_timestamp"
@@ -138,6 +139,16 @@ _VALKEY_ALERTS = (
         "Is its volume full? Grow the claim, then watch the next rewrite of the file",
     ),
     platform_alert(
+        "ValkeyConnectionsRefused",
+        "warning",
+        "increase(redis_rejected_connections_total[10m]) > 0",
+        "5m",
+        "{{ $labels.instance }} refuses connections: its maximum of clients is reached",
+        "`valkey-cli client list` shows the connected clients. The usual cause: a client without a connection pool",
+    ),
+)
+_EVENT_STREAM_ALERTS = (
+    platform_alert(
         "ValkeyMemoryFull",
         "warning",
         # The cache evicts keys when it is full. Event streams have no eviction.
@@ -145,14 +156,6 @@ _VALKEY_ALERTS = (
         "10m",
         "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the memory is used, and Valkey evicts no event",
         "Find the consumer that does not acknowledge its stream; at 100 % publishers keep events in their outbox",
-    ),
-    platform_alert(
-        "ValkeyConnectionsRefused",
-        "warning",
-        "increase(redis_rejected_connections_total[10m]) > 0",
-        "5m",
-        "{{ $labels.instance }} refuses connections: its maximum of clients is reached",
-        "`valkey-cli client list` shows the connected clients. The usual cause: a client without a connection pool",
     ),
 )
 _ELASTICSEARCH_ALERTS = (
@@ -220,11 +223,18 @@ _CONSUL_ALERTS = (
 )
 VALKEY = "valkey"
 """The scrape job of all Valkey servers, which Prometheus reads through their exporter."""
-STORE_ALERTS = {
+ALERTS_BY_JOB = {
     "postgresql": _POSTGRESQL_ALERTS,
     "postgresql-pooler": _POOLER_ALERTS,
-    VALKEY: _VALKEY_ALERTS,
+    VALKEY: (*_VALKEY_ALERTS, *_EVENT_STREAM_ALERTS),
     "consul": _CONSUL_ALERTS,
     "elasticsearch-exporter": _ELASTICSEARCH_ALERTS,
 }
 """Scrape job → the alerts on its metrics."""
+ALERTS_BY_STORE = {
+    POSTGRESQL.name: (*_POSTGRESQL_ALERTS, *_POOLER_ALERTS),
+    REDIS.name: _VALKEY_ALERTS,
+    EVENTS.name: (*_VALKEY_ALERTS, *_EVENT_STREAM_ALERTS),
+    ELASTICSEARCH.name: _ELASTICSEARCH_ALERTS,
+}
+"""Store → the alerts that its page of the runbook lists."""

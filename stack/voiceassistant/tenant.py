@@ -16,7 +16,7 @@ from stack.voiceassistant.platform_team import PLATFORM_TEAM
 from stack.voiceassistant.policy_alerts import MESH_ALERTS
 from stack.voiceassistant.profiles import PROFILES
 from stack.voiceassistant.site import SITE
-from stack.voiceassistant.store_alerts import STORE_ALERTS
+from stack.voiceassistant.store_alerts import ALERTS_BY_JOB, ALERTS_BY_STORE
 from stack.voiceassistant.targets import TARGETS
 from stack.voiceassistant.tiers import (
     data,
@@ -41,7 +41,8 @@ CATALOGUE = Catalogue(
 ALERTING = Alerting(
     source="stack/voiceassistant/alerts.py",
     objective_alerts=(*alerts.OBJECTIVE_ALERTS, *MESH_ALERTS),
-    platform_alerts=(*PLATFORM_ALERTS, *chain.from_iterable(STORE_ALERTS.values())),
+    platform_alerts=(*PLATFORM_ALERTS, *chain.from_iterable(ALERTS_BY_JOB.values())),
+    store_alerts=ALERTS_BY_STORE,
     severities=alerts.SEVERITIES,
     teams=alerts.TEAM_SERVICES,
     platform_team=PLATFORM_TEAM,

@@ -34,6 +34,7 @@ VALUES = {
     "JOB": "model-adapter",
     "HORIZONTALPODAUTOSCALER": "model-adapter",
     "DEPLOYMENT": "model-adapter",
+    "STATEFULSET": "prometheus",
 }
 """Word in capitals → an example value."""
 STORED = {"POD": "pods", "PERSISTENTVOLUMECLAIM": "pvc", "JOB_NAME": "jobs"}

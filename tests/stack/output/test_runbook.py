@@ -94,6 +94,15 @@ def test_every_query_in_a_command_is_promql(path: Path) -> None:
     assert all(block.language in {"sh", "promql"} for block in blocks(path))
 
 
+@pytest.mark.parametrize("store", TENANT.alerting.store_alerts)
+def test_the_page_of_a_store_lists_its_own_alerts_and_queries_them(store: str) -> None:
+    names = [alert.name for alert in TENANT.alerting.store_alerts[store]]
+    text = PAGES[FOLDER / f"{store}.md"]
+    assert names
+    assert "|".join(names) in text.partition("## First look")[2].partition("##")[0]
+    assert all(f"[{name}](alerts.md#{name.lower()})" in text.partition("## Its alerts")[2] for name in names)
+
+
 def test_a_tenant_without_handwritten_parts_gets_the_generated_pages() -> None:
     pages = {path.name for path, _ in runbook(toy.TENANT, [])}
     assert pages == {"alerts.md", "index.md", "orders.md", "prices.md", "stock.md"}
