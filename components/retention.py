@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from voice_policies import Bytes, ClosedModel, Conflict, Duration, PositiveDuration, Ratio
 
 from components.operation import Name
-from components.writes import FILL_LIMIT
+from components.writes import FILL_LIMIT, fitting_disk
 
 __all__ = ["DAY", "Stream"]
 
@@ -35,7 +35,10 @@ def disk_conflict(field: str, stream: Stream, disk: Bytes) -> Iterator[Conflict]
     """A conflict if the stream's retention is longer than the disk allows."""
     room = disk * FILL_LIMIT
     if stream.kept > room:
-        yield Conflict(field, f"{_need(stream)}, and {_room(disk, room)}")
+        days = room.units // (stream.daily.units * stream.copies) - 1
+        longest = f", or a retention of at most {days}d" if days > 0 else ""
+        expected = f"expected a disk of at least {fitting_disk(stream.kept)}{longest}"
+        yield Conflict(field, f"{_need(stream)}, and {_room(disk, room)}; {expected}")
 
 
 def shared_disk_conflicts(field: str, streams: Sequence[Stream], disk: Bytes) -> Iterator[Conflict]:
@@ -45,7 +48,8 @@ def shared_disk_conflicts(field: str, streams: Sequence[Stream], disk: Bytes) ->
     total = Bytes.of_units(sum(stream.kept.units for stream in streams))
     if not alone and total > (room := disk * FILL_LIMIT):
         needs = " + ".join(f"{stream.name} {_gibibytes(stream.kept)}" for stream in streams)
-        yield Conflict(field, f"{needs} = {_gibibytes(total)}, and {_room(disk, room)}")
+        expected = f"expected a disk of at least {fitting_disk(total)}"
+        yield Conflict(field, f"{needs} = {_gibibytes(total)}, and {_room(disk, room)}; {expected}")
 
 
 def _need(stream: Stream) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from voice_policies import Bytes, Duration
 
@@ -12,6 +13,11 @@ __all__ = ["FILL_LIMIT", "Disk"]
 FILL_LIMIT = 0.85
 """Largest share of a persistent volume for data. Above it Elasticsearch allocates no shard to a node
 (`cluster.routing.allocation.disk.watermark.low`, 85 % by default), and other stores have no room to compact."""
+
+
+def fitting_disk(data: Bytes) -> Bytes:
+    """The smallest persistent volume in whole GiB that has room for `data`."""
+    return Bytes("1Gi") * ceil(data.gibibytes / FILL_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)

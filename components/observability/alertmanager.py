@@ -51,7 +51,7 @@ class Receiver(ClosedModel):
 
 
 class AlertRoute(ClosedModel):
-    """A rule that sends matching alerts to a receiver: alerts of a team, of a severity, or both."""
+    """A rule that sends alerts to a receiver: alerts of a team, of a severity, of both, or every alert."""
 
     receiver: Name
     team: Name | None = None
@@ -117,8 +117,8 @@ class Alertmanager(Server):
         for index, route in enumerate(self.routes):
             if route.receiver not in known:
                 yield f"routes[{index}]: receiver {route.receiver} is not declared; {accepted}"
-            if route.team is None and route.severity is None:
-                yield f"routes[{index}]: matches every alert; expected a team, a severity, or both"
+            if route.team is None and route.severity is None and not route.continue_:
+                yield f"routes[{index}]: matches every alert; expected a team, a severity, or continue_"
         for receiver in self.receivers:
             if WEBHOOK_KEY not in receiver.secret.keys:
                 yield f"receivers.{receiver.name}: its secret has no key {WEBHOOK_KEY}"

@@ -31,7 +31,7 @@ from components.server import Server
 from components.services import each_pod, to_port
 from components.volumes import ConfigFiles
 from components.workloads import DATA_VOLUME, StatefulSet
-from components.writes import FILL_LIMIT, Write
+from components.writes import FILL_LIMIT, Write, fitting_disk
 
 __all__ = ["Collector"]
 
@@ -70,13 +70,14 @@ class Collector(Server):
         for backend in self.backends:
             if (backend.user is None) != (backend.secret is None):
                 yield f"backends.{backend.name}: user and secret go together: set both or neither"
-        needed = sum(self.queue(backend).units for backend in self.backends) * FRAGMENTATION
+        needed = Bytes.of_units(sum(self.queue(backend).units for backend in self.backends) * FRAGMENTATION)
         room = self.storage * FILL_LIMIT
-        if needed > room.units:
+        if needed > room:
             yield Conflict(
                 "backends",
-                f"the data of an outage of {self.outage} needs {needed / 2**30:.1f} GiB in each of {self.replicas} "
-                f"replicas, and {FILL_LIMIT:.0%} of the disk ({self.storage}) is {room.gibibytes:.1f} GiB",
+                f"the data of an outage of {self.outage} needs {needed.gibibytes:.1f} GiB in each of {self.replicas} "
+                f"replicas, and {FILL_LIMIT:.0%} of the disk ({self.storage}) is {room.gibibytes:.1f} GiB; "
+                f"expected a disk of at least {fitting_disk(needed)}",
             )
 
     def _writes(self) -> Iterator[Write]:

@@ -249,7 +249,7 @@ def _operations(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[
         kinds = {each.get("kind") for each in by_metric["voice_operation_requests_total"]}
         if kinds and (absent := [kind for kind in KINDS if kind not in kinds]):
             part = f"metric voice_operation_requests_total of {operation}"
-            yield Missing(part, f"lacks the kinds {', '.join(absent)}", "each kind before the first request")
+            yield Missing(part, f"lacks {', '.join(absent)}", f"the kinds {', '.join(KINDS)} before the first request")
 
 
 def _log_line_fault(line: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from voice_policies import Bytes, Duration
+from voice_policies import Bytes, Conflict, Duration
 
 from components.retention import Stream, disk_conflict, shared_disk_conflicts
 from components.writes import FILL_LIMIT
@@ -25,15 +25,25 @@ def test_a_retention_counts_the_day_that_is_being_written_and_every_copy() -> No
 def test_each_stream_that_does_not_fit_is_named_with_the_needed_size() -> None:
     streams = [stream("logs", "10Gi", "7d", 2), stream("traces", "50Gi", "3d"), stream("small", "1Gi", "1d")]
     assert list(map(str, shared_disk_conflicts("streams", streams, Bytes("100Gi")))) == [
-        "streams.logs: 7d of 10.0 GiB a day × 2 copies need 160.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB",
-        "streams.traces: 3d of 50.0 GiB a day need 200.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB",
+        (
+            "streams.logs: 7d of 10.0 GiB a day × 2 copies need 160.0 GiB, "
+            "and 85% of the disk (100.0 GiB) is 85.0 GiB; "
+            "expected a disk of at least 189Gi, or a retention of at most 3d"
+        ),
+        (
+            "streams.traces: 3d of 50.0 GiB a day need 200.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB; "
+            "expected a disk of at least 236Gi"
+        ),
     ]
 
 
 def test_streams_that_fit_alone_but_not_together_are_refused() -> None:
     streams = [stream("logs", "10Gi", "5d"), stream("traces", "10Gi", "4d")]
     assert list(map(str, shared_disk_conflicts("streams", streams, Bytes("100Gi")))) == [
-        "streams: logs 60.0 GiB + traces 50.0 GiB = 110.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB"
+        (
+            "streams: logs 60.0 GiB + traces 50.0 GiB = 110.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB; "
+            "expected a disk of at least 130Gi"
+        )
     ]
 
 
@@ -42,3 +52,12 @@ def test_an_accepted_retention_leaves_room_on_the_disk(daily: Bytes, days: int, 
     one = Stream(name="logs", daily=daily, retention=Duration(f"{days}d"))
     refused = list(disk_conflict("retention", one, disk))
     assert bool(refused) == (daily.units * (days + 1) > round(disk.units * FILL_LIMIT))
+    for conflict in refused:
+        assert not list(disk_conflict("retention", one, Bytes(named("a disk of at least ", conflict))))
+        if retention := named("a retention of at most ", conflict):
+            assert not list(disk_conflict("retention", one.model_copy(update={"retention": Duration(retention)}), disk))
+
+
+def named(words: str, conflict: Conflict) -> str:
+    """The value after `words`. Empty if the conflict does not name one."""
+    return str(conflict).partition(words)[2].partition(",")[0]

@@ -23,6 +23,8 @@ from tests.stack.voiceassistant.tiers.real_servers import files, password_of
 
 RENDERED = files("prod", "redis-config")["haproxy.cfg"]
 DOMAIN = "voice-data.svc.cluster.local"
+REPLICATED_WITHIN = 1.0
+"""Longest time for a write to reach a replica on a busy machine, in seconds. Usually it takes a millisecond."""
 PAUSE = 0.005
 """Seconds between two writes. A writer without pauses would take processor time from the servers."""
 
@@ -107,6 +109,11 @@ class Writer:
         """The longest time between two acknowledged writes, in seconds."""
         times = sorted(self.acknowledged.values())
         return max((after - before for before, after in pairwise(times)), default=0)
+
+
+def replicated(lost: dict[str, float], stopped: float, elected: float) -> dict[str, float]:
+    """The lost writes that a replica had received before the primary stopped, or that the new primary acknowledged."""
+    return {key: moment for key, moment in lost.items() if not stopped - REPLICATED_WITHIN < moment < elected}
 
 
 @contextmanager

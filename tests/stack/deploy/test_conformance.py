@@ -150,7 +150,10 @@ LACKING = "has no series of the declared"
         ),
         (
             of_metrics(voice_operation_requests_total=f'{REQUESTS}{{operation="run",kind="successful"}} 3'),
-            f"metric {REQUESTS} of run: lacks the kinds failed, cancelled; expected each kind before the first request",
+            (
+                f"metric {REQUESTS} of run: lacks failed, cancelled; "
+                "expected the kinds successful, failed, cancelled before the first request"
+            ),
         ),
         (
             of_metrics(voice_operation_seconds_total='voice_operation_seconds_total{operation="b"} 3'),

@@ -492,7 +492,7 @@ def test_the_refusal_in_a_document_is_the_real_message(document: str, environmen
 
 
 def masked(text: str) -> str:
-    return re.sub(r"\d+\.\d+", "N", text)
+    return re.sub(r"\d+\.\d+|\d+(?=Gi)", "N", text)
 
 
 def test_one_error_lists_all_invalid_settings() -> None:
@@ -522,10 +522,18 @@ def test_one_error_lists_all_routes_to_undeclared_receivers() -> None:
     assert "routes[1]" not in said
 
 
-def test_a_route_that_matches_every_alert_is_refused() -> None:
+def test_a_route_that_takes_every_alert_from_the_routes_after_it_is_refused() -> None:
     routes = (AlertRoute(receiver="on-call", repeat=Duration("1h")),)
     with pytest.raises(ValidationError, match=r"routes\[0\]: matches every alert"):
         Alertmanager.model_validate({**dict(alertmanager("prod")), "routes": routes})
+
+
+def test_a_route_that_copies_every_alert_is_accepted() -> None:
+    routes = (AlertRoute(receiver="on-call", repeat=Duration("1h"), continue_=True),)
+    found = Alertmanager.model_validate({**dict(alertmanager("prod")), "routes": routes})
+    (route,) = json.loads(found.files["alertmanager.json"])["route"]["routes"]
+    assert route["matchers"] == []
+    assert route["continue"]
 
 
 def test_one_error_lists_all_duplicate_targets_and_rules() -> None:

@@ -1,0 +1,26 @@
+"""The bench of failovers judges the gap and the lost writes."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.failover.__main__ import GOAL, Measured
+from tests.integration.cache_clients import REPLICATED_WITHIN, replicated
+
+
+@pytest.mark.parametrize(
+    ("measured", "met"),
+    [
+        (Measured(gap=GOAL, lost=9, replicated=0), True),
+        (Measured(gap=GOAL + 0.1, lost=0, replicated=0), False),
+        (Measured(gap=0.1, lost=1, replicated=1), False),
+    ],
+)
+def test_a_long_gap_and_a_lost_replicated_write_miss_the_goal(measured: Measured, met: bool) -> None:
+    assert measured.meets_goal == met
+
+
+def test_a_lost_write_counts_as_replicated_unless_the_primary_stopped_right_after_it() -> None:
+    stopped, elected = 100.0, 106.0
+    lost = {"early": stopped - REPLICATED_WITHIN, "last": 99.9, "while stopping": 100.1, "new primary": elected}
+    assert replicated(lost, stopped, elected).keys() == {"early", "new primary"}
