@@ -34,10 +34,9 @@ VALUES = {
     "JOB": "model-adapter",
     "HORIZONTALPODAUTOSCALER": "model-adapter",
     "DEPLOYMENT": "model-adapter",
-    "STATEFULSET": "prometheus",
 }
 """Word in capitals → an example value."""
-STORED = {"POD": "pods", "PERSISTENTVOLUMECLAIM": "pvc", "JOB_NAME": "jobs"}
+STORED = {"POD": "pods", "STATEFULSET": "statefulsets", "PERSISTENTVOLUMECLAIM": "pvc", "JOB_NAME": "jobs"}
 """Word in capitals → the kind of object in the stores' namespace whose name is an example value."""
 CHANGES = re.compile(r"kubectl (delete|patch|scale|taint|rollout undo|cordon|drain|uncordon) ")
 """Commands that run as a dry run. `rollout restart` has no dry run, and later commands need the created jobs."""
