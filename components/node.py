@@ -206,8 +206,8 @@ class InCluster(ClosedModel):
 class External(ClosedModel):
     """A host outside the cluster to which callers connect directly, such as a managed store.
 
-    An egress proxy chooses the host by the name in the first bytes of TLS. PostgreSQL's protocol does not begin with
-    TLS, so a NetworkPolicy permits the callers to connect to the host's network instead.
+    An egress proxy reads the name of the host (SNI) from the first message of TLS. PostgreSQL's protocol does not begin
+    with TLS, so a NetworkPolicy permits the callers to connect to the host's network instead.
     """
 
     host: HostName
@@ -215,7 +215,7 @@ class External(ClosedModel):
     tls: bool = True
     """True: clients connect over TLS and verify the host's certificate."""
     network: Cidr
-    """Address block of the host. Callers can reach every address of the block on `port`, so keep it small."""
+    """Address block of the host. Callers can reach every address of the block on `port`, so keep the block small."""
 
 
 class Client(ClosedModel):

@@ -89,7 +89,7 @@ class SecretKeys(ClosedModel):
 
 
 def pull_secret(name: Name) -> SecretKeys:
-    """Credentials of registries with which kubelet pulls images: the text of a Docker `config.json`."""
+    """The logins with which kubelet pulls images from private registries: the text of a Docker `config.json`."""
     form = SecretForm(
         kind="docker-config", owned=True, meaning="a Docker config.json with a login for each private registry"
     )

@@ -9,14 +9,14 @@ from voice_models.fake_answers import chat, chat_stream
 from voice_models.fake_provider import Answer, FakeProvider, FakeRequest
 
 FIRST_TOKEN = 0.1
-"""Seconds until the first token of a streamed answer."""
+"""Seconds until the first token of the short stream."""
 CHUNKS = 500
 """Number of text chunks in the long stream."""
 LONG, SHORT, WHOLE = chat_stream(*["token "] * CHUNKS), chat_stream("a", "b", first=FIRST_TOKEN), chat("answer")
 
 
 def script(request: FakeRequest) -> Answer:
-    """The answer that the field `user` of the request names."""
+    """A whole answer if the request asks for no stream, the long stream for the user `long`, else the short stream."""
     body = request.json()
     if not body.get("stream"):
         return WHOLE

@@ -1,4 +1,4 @@
-"""Measures a model call on loopback with and without voice_models, and prints a table.
+"""Measures a model call on loopback through the bare SDK, voice_models and litellm.Router, and prints two tables.
 
 `python -m bench.models` runs this module in a virtual environment with the compared libraries.
 """
@@ -74,7 +74,7 @@ async def processor_per_call(call: Callable[[], Awaitable[object]]) -> float:
 
 
 async def main(port: int, directory: Path, store: TimedStore) -> None:
-    """Measure and print everything, with the goals."""
+    """Measure every row, and print the tables, the goals and the times of Valkey."""
     sdk, policed = bare(port), ours(port, directory)
     print("| model call | bare SDK | voice_models | ratio | goal |\n|---|---|---|---|---|")
     firsts = await measure({BARE: lambda: first_token(sdk), OURS: lambda: first_token(policed)}, FIRST_TOKENS)

@@ -1,4 +1,4 @@
-"""Writes a Helm chart from a rendered tree. The chart renders the same objects.
+"""Writes a Helm chart from a tree that `bench.render.generated` rendered. The chart renders the same objects.
 
     python -m bench.render.chart build/bench/render/16 build/bench/render/16-chart
 
@@ -38,7 +38,7 @@ class Part:
 
 
 class Template:
-    """The template of a resource of all services, or of some."""
+    """The template of one resource. It renders the resource for each service that has it."""
 
     def __init__(self, slot: str, parts: list[Part]) -> None:
         """Build the template. The values that it needs are added to the scopes of `parts`."""

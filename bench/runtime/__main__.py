@@ -1,4 +1,4 @@
-"""`python -m bench.runtime`: the runtime and published libraries in one run, in a separate environment."""
+"""`python -m bench.runtime` compares voice_runtime with published libraries, in a virtual environment of its own."""
 
 from __future__ import annotations
 

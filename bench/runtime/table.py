@@ -1,4 +1,4 @@
-"""Measures the CPU time of voice_runtime and of published libraries, and prints a table for each task.
+"""Measures the CPU time of voice_runtime and of published libraries, and prints a table with a group for each task.
 
 `python -m bench.runtime` runs this module in a virtual environment with the compared libraries.
 """
@@ -82,7 +82,7 @@ def judge(costs: Costs, goals: tuple[Goal, ...], busiest: float) -> int:
 
 
 def importing() -> float:
-    """Milliseconds of CPU for `import voice_runtime`, after asyncio and pydantic were imported: the best of seven."""
+    """Milliseconds of CPU for `import voice_runtime`, after asyncio and pydantic were imported: the lowest of seven."""
     command = [sys.executable, "-c", IMPORTS]
     return min(float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(7)) * 1e3  # noqa: S603  # this program's own command
 

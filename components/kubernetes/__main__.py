@@ -14,7 +14,7 @@ from datamodel_code_generator.enums import DataModelType
 from datamodel_code_generator.format import Formatter
 
 VERSION = "1.37.0"
-"""The newest Kubernetes version that we support. A test validates the manifests against the schema of the oldest."""
+"""The newest Kubernetes version that we support. A test validates the manifests against this and the oldest version."""
 PREFIX = "io.k8s."
 KINDS = (
     "api.apps.v1.DaemonSet",

@@ -78,7 +78,7 @@ class Inhibition(ClosedModel):
 
     alert: str
     severities: tuple[Severity, ...]
-    """Severities of the silenced alerts. A silenced alert has the same values of the labels `equal`."""
+    """Severities of the other alerts. Each has the same values of the labels `equal` as this alert."""
     equal: Annotated[tuple[str, ...], Field(min_length=1)]
 
     def document(self) -> dict[str, Any]:
@@ -102,7 +102,8 @@ class Alertmanager(Server):
     """Volume for silences and the log of notifications."""
     receivers: tuple[Receiver, ...] = ()
     routes: tuple[AlertRoute, ...] = ()
-    """Routes in order. The first match receives the alert; alerts without a match go to `default`."""
+    """Routes in order. The first match receives the alert, and so do later matches while `continue_` is true. Alerts
+    without a match go to `default`."""
     default: Name = NOBODY
     inhibitions: tuple[Inhibition, ...] = ()
 

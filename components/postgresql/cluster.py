@@ -1,4 +1,4 @@
-"""PostgreSQL for staging and prod: a CloudNativePG cluster of three instances, a pooler and backups."""
+"""PostgreSQL for staging and prod: a CloudNativePG cluster of three or more instances, a pooler and backups."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ an older log, the operator clones the replica again."""
 WAL_KEPT = Bytes("512Mi")
 """CloudNativePG's default of `wal_keep_size`."""
 PREPARED_STATEMENTS = 100
-"""Prepared statements that the pooler keeps for each client. Without them drivers fail in transaction mode (PgBouncer
-1.21)."""
+"""Prepared statements that the pooler keeps on each server connection. PgBouncer before 1.21 kept none, so drivers that
+prepare statements failed in transaction mode."""
 SIDECAR = Sizing.of(cpu=("100m", "500m"), memory=("256Mi", "512Mi"))
 POOLER = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "128Mi"))
 
@@ -122,13 +122,12 @@ class PostgresqlCluster(Component):
         writes = (
             Write("wal", MAX_WAL, "write-ahead log between two checkpoints"),
             Write("wal", LARGEST_SLOT, "log kept for a disconnected replica"),
-            Write("wal", WAL_KEPT, "log that the operator keeps"),
+            Write("wal", WAL_KEPT, "log kept for replicas (wal_keep_size)"),
         )
         yield Disk(f"{self.namespace}/{self.name} volume wal", WAL_STORAGE, persistent=True, writes=writes)
 
     @override
     def resources(self) -> Iterator[Resource]:
-        """The object store, the cluster, its databases and its pooler."""
         instances, poolers = self.pods
         yield self.links.network_policy(self.metadata(), instances)
         yield self.links.network_policy(self.metadata("pooler"), poolers)
@@ -223,10 +222,7 @@ class PostgresqlCluster(Component):
         }
 
     def _pooler(self) -> Pooler:
-        """The pooler.
-
-        A rollout stops old pods first, because an additional pod would exceed the roles' connection limits.
-        """
+        """A rollout stops old pods first, because an additional pod would exceed the roles' connection limits."""
         _, labels = self.pods
         return {
             "apiVersion": "postgresql.cnpg.io/v1",

@@ -85,7 +85,7 @@ class Demand:
 
     @property
     def pods(self) -> int:
-        """Maximum number of pods at one time, with a rollout's surge."""
+        """Maximum number of pods at one time, with a rollout's surge and without stopping pods."""
         return self.scale.maximum + self.surge
 
 

@@ -114,7 +114,7 @@ def test_policies_need_only_pydantic() -> None:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_the_public_api_is_closed(name: str) -> None:
+def test_a_public_package_lists_exactly_its_public_names_in_all(name: str) -> None:
     module = importlib.import_module(name)
     public = {key for key, value in vars(module).items() if not key.startswith("_") and not is_module(value)}
     assert public - {"annotations"} == set(module.__all__)

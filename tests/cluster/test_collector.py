@@ -51,7 +51,7 @@ class Place:
 
 
 def moved(environment: str, folder: Path) -> Place:
-    """The rendered file. Only its addresses, its paths and the interval of its retries are changed."""
+    """Write the rendered configuration with other addresses, paths, retry intervals and timeouts."""
     component = declared(environment)
     (text,) = component.files.values()
     names = [backend.name for backend in component.backends]
@@ -369,7 +369,7 @@ def test_a_printed_line_arrives_once_and_masked_with_each_key_once(
         assert sorted(keys) == sorted(set(keys))
         assert not {"@timestamp", "time", "level", "log.level", "elasticsearch.index"} & set(keys)
         assert otlp.attributes_of(record)["kubernetes.container_name"] == "agent-engine"
-        # Elasticsearch would refuse a value of another type than before, or no value.
+        # Elasticsearch would refuse a value of another type than the field's, or an empty value.
         assert {kind for each in record["attributes"] for kind in each["value"]} == {"stringValue"}
     first, elastic, go, *_ = arrived
     assert (first["traceId"], first["spanId"], first["severityText"]) == (TRACE, SPAN, "info")

@@ -73,7 +73,10 @@ def test_a_token_bucket_limits_one_tenant_and_no_other(platform: Platform) -> No
 
 
 def test_failures_of_the_providers_lower_the_adaptive_limit_and_raise_the_degradation_level(platform: Platform) -> None:
-    """The burst is 150 at the highest rate. `test_adaptive_recovery` tests the recovery of the rate on a fake clock."""
+    """The highest rate admits a burst of 150, so only a lower rate refuses one of 50 requests.
+
+    `test_adaptive_recovery` tests the recovery of the rate on a fake clock.
+    """
     platform.behave("model-adapter", **{"llm.embed": BROKEN})
     wait_until(lambda: refused(platform, "model-adapter.embed", 50) > 0, PATIENCE, "the rate has fallen")
     wait_until(lambda: is_at(platform, "model-adapter", "full"), PATIENCE, "every feature is off")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 
 def written(environment: str, directory: Path) -> Path:
-    """The rendered configuration."""
+    """Write the rendered configuration into `directory`; returns the file."""
     (prober,) = (each for each in platform(environment).components if isinstance(each, BlackboxExporter))
     file = directory / "blackbox.json"
     file.write_text(prober.files[file.name], encoding="utf-8")

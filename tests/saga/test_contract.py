@@ -232,7 +232,9 @@ async def test_unknown_sagas_and_inputs_that_are_not_json_are_reported(backend: 
 
 
 @pytest.mark.parametrize("saga_id", ["a\0b", "half a pair \ud800", "x" * 201], ids=["NUL", "surrogate", "too long"])
-async def test_an_id_that_no_journal_can_store_is_refused(backend: Backend, saga_id: str) -> None:
+async def test_an_id_with_nul_or_a_surrogate_or_more_than_200_characters_is_refused(
+    backend: Backend, saga_id: str
+) -> None:
     async with backend([Log().definition(saga(step("pay")))]) as engine:
         for refused in (
             engine.start("order", saga_id=saga_id),
@@ -262,7 +264,7 @@ async def test_an_outcome_for_a_step_with_an_impossible_name_changes_nothing(bac
         assert (await engine.wait(saga_id, WAIT)).state == "completed"
 
 
-async def test_starting_twice_under_one_id_starts_one_saga(backend: Backend) -> None:
+async def test_starting_twice_under_one_id_starts_one_saga_and_another_input_is_refused(backend: Backend) -> None:
     log = Log()
     async with backend([log.definition(saga(step("pay")))]) as engine:
         for _ in range(2):

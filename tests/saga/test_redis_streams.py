@@ -258,7 +258,7 @@ async def test_a_delivery_that_a_deploy_interrupts_does_not_count_as_failed(redi
                 await until(lambda: len(begun) == number + 1)  # noqa: B023  # awaited here
         async with consuming(
             transport, stream, handle
-        ):  # gets the message immediately, and not after `redeliver_after`
+        ):  # gets the messages immediately, and not after `redeliver_after`
             await eventually(lambda: _pending(redis, stream, 0))
     assert begun == [1] * 5 + [-1, -2]
     assert transport.dead_letters == {(stream, GROUP): 0}
@@ -282,7 +282,7 @@ async def test_messages_that_fail_repeatedly_do_not_block_later_messages(redis_p
     assert sorted(handled) == list(range(12, 30))
 
 
-async def test_a_cancelled_consumer_ends_at_any_point(redis_port: int, stream: str) -> None:
+async def test_a_consumer_ends_wherever_it_is_cancelled(redis_port: int, stream: str) -> None:
     async with connected(redis_port) as redis:
         transport: Any = RedisStreams(redis, block=0.001)
         random = seeded()

@@ -44,7 +44,8 @@ class ModelTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request to the candidates of the route, one after the other, until a candidate answers.
 
-        Raises `ModelError`, `BulkheadFullError`, and `ValueError` for a request that is not of a known wire form.
+        Raises `ModelError` and `BulkheadFullError`. Raises `ValueError` for an unknown endpoint, or for a body that is
+        not a JSON object.
         """
         declared, models, route = self._runtime.declared(self._name)
         limit = models.routes[route].output_limit

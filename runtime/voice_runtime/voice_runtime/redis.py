@@ -2,7 +2,8 @@
 
 runtime = Runtime.load("/etc/voice/policy", store=RedisStore(lambda: single("redis://redis:6379")))
 
-The policies of the declared call limit the time of each command, and decide on retries. The client does neither.
+The policies of the declared call limit the time of each command, and decide on retries. The client itself never
+retries, and limits only the time for connecting.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from voice_runtime.shared_store import PerLoop, Script
 __all__ = ["Connections", "RedisStore", "cluster", "sentinel", "single"]
 
 CONNECTIONS = 32
-"""Maximum number of connections of one event loop. Other commands wait for a connection, within their timeout."""
+"""Maximum number of connections of one event loop to one server. Further commands wait for a connection, within their
+timeout. A cluster has the maximum of redis-py."""
 CONNECT_TIMEOUT = 1.0
 """Timeout in seconds for connecting to a server or a Sentinel."""
 
@@ -107,7 +109,7 @@ class Connections:
         return answer
 
     async def _drop_idle_connections(self, error: BaseException) -> None:
-        """Drop the idle connections after an error, because a restart or failover has ended them, too.
+        """Drop the idle connections after an error, because a restart or failover may have ended them, too.
 
         Keep them after a cancellation.
         """

@@ -57,7 +57,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class FakeTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop on a fake clock: `asyncio.sleep` and timeouts take no time."""
+    """An event loop on a fake clock: `asyncio.sleep` and timeouts take no real time."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._fake_clock = clock
@@ -77,9 +77,9 @@ def run(main: Coroutine[Any, Any, T], clock: FakeClock) -> T:
 def sealed_bundle(source: str | Path, directory: str | Path, *, addresses: Mapping[str, str] | None = None) -> Path:
     """Write the bundle in the file `source` into `directory`, with a new digest. The file may have been edited.
 
-    `Runtime.load(directory)` accepts the written bundle, and a running process reloads it. `addresses` maps callees to
-    `host:port`: the written bundle names these addresses, without TLS or egress proxy. Returns the written file. Raises
-    `voice_policies.InvalidInputError` with every fault of the bundle and of the addresses.
+    `Runtime.load(directory)` accepts the written bundle, and a process that watches `directory` reloads it. `addresses`
+    maps callees to `host:port`: the written bundle names these addresses, without TLS or egress proxy. Returns the
+    written file. Raises `voice_policies.InvalidInputError` with every fault of the bundle and of the addresses.
     """
     document = _document(Path(source))
     try:

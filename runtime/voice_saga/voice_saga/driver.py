@@ -44,10 +44,13 @@ class Driver:
         self._input_size = size_of(claim.input, "the input")
 
     async def drive(self, definitions: Definitions, executions: Mapping[Plan, Execution]) -> None:
-        """Run until the saga ends, is parked or waits, or until the worker stops. Raises `LeaseLostError`."""
+        """Run until the saga ends, is parked, waits or is left to newer processes, or until the worker stops.
+
+        Raises `LeaseLostError` if the claim is no longer valid.
+        """
         claim = self._claim
         if self._progress.state in ENDED or self._progress.state == "parked":
-            await self._write([])  # an intervention seized the saga and did not release it
+            await self._write([])  # an intervention claimed the saga and did not release it
             return
         if definitions.is_ahead(claim.name, claim.version) and self._left_for() < HANDOVER:
             seen = claim.entries[-1].kind == "left"
@@ -92,7 +95,8 @@ class Driver:
     ) -> None:
         """Write the entries. With a plan, also write the entries that follow from them.
 
-        Release the saga if it ended, if it is parked, or if the worker stops.
+        Release the saga if it ended, if it is parked, or if the worker stops. With `release`, also release a saga that
+        continues: it is due again in that many seconds.
         """
         progress = self._progress
         written = list(entries)

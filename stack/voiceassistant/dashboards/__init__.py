@@ -1,4 +1,4 @@
-"""Grafana's dashboards. Their names, services, stores and prices come from the catalogue."""
+"""Grafana's dashboards. The names of services come from the catalogue, and prices from the environment's settings."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ TOKENS = SecretKeys(
 SLOW_UPLOAD = 10_000_000
 """Bits per second of a slow client: a home uplink."""
 END = "#END\n"
-"""Without this line APISIX treats the file as half-written. YAML 1.2 contains JSON, which has no comments."""
+"""Without this line APISIX treats the file as half-written. The file is JSON, but APISIX reads it as YAML, so it may
+have a comment."""
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
@@ -82,7 +83,7 @@ def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: 
 
 
 def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
-    """Any address may connect to the gateway's ports. Prometheus scrapes it, and it sends spans to the Collector."""
+    """Any address, Prometheus and the blackbox exporter connect to the gateway. It sends spans to the Collector."""
     gateway = graph.gateway
     if gateway is None:
         return
@@ -192,9 +193,9 @@ def _values(
 
 
 def _concurrent(operation: Operation, timeout: Duration, replicas: int, load_share: float) -> int:
-    """Simultaneous requests of a replica while another replica is down: rate × (upload by a slow client + answer).
+    """Simultaneous requests of a replica while another replica is down.
 
-    Every replica accepts at least the burst of one tenant.
+    Rate × (upload by a slow client + timeout) ÷ remaining replicas, but at least the burst of the largest rate limit.
     """
     rate = operation.load.per_second * load_share if operation.load else 0
     upload = operation.http.max_body.units * 8 / SLOW_UPLOAD if operation.http else 0

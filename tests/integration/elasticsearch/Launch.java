@@ -8,7 +8,7 @@ import org.elasticsearch.node.InternalSettingsPreparer;
 import org.elasticsearch.node.Node;
 import org.elasticsearch.plugins.PluginsLoader;
 
-/** One node of Elasticsearch's core: home directory, data directory, HTTP port, transport port. */
+/** Runs one node of Elasticsearch's core. Arguments: home directory, data directory, HTTP port, transport port. */
 public class Launch {
     public static void main(String[] arguments) throws Exception {
         var settings = Settings.builder()

@@ -1,4 +1,4 @@
-"""After failures of real servers no task, no slot and no call in flight remains."""
+"""Failures of real servers leave no task, slot or call in flight. Reloads and SIGTERM under load lose no call."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def leaving_nothing(wire: Grpc, spans: Spans | None = None) -> AsyncIterat
 
 
 def sockets() -> int:
-    """The number of sockets. A server in the same process counts both ends of a connection."""
+    """The number of sockets. If the server runs in this process, both ends of a connection count."""
     gc.collect()  # a connection stays open while a call object on it exists
     return sum(each.is_socket() for each in Path("/proc/self/fd").iterdir())
 
@@ -200,7 +200,6 @@ class FailingFirst(RagEngine):
 
 
 async def test_all_attempts_of_a_grpc_call_use_the_same_bundle_while_bundles_are_swapped(tmp_path: Path) -> None:
-    """Both attempts of a call use the timeout of the same bundle, even if bundles are swapped between them."""
     retry = Retry(base_delay=Duration("1ms"), budget=RetryBudget(ratio=Ratio("100%"), reserve=1000))
     bundles = [
         bundle(*calls(timeout=Timeout(attempt=Duration(attempt), overall=Duration("1h")), retry=retry))

@@ -1,4 +1,7 @@
-"""M07, M08, M12: loads beyond the providers' quotas, models without a price, and models that retire."""
+"""M07 and M08: loads beyond the quotas of all candidates, and of the fallback.
+
+M12: models without a price or tokenizer, models that retire, and a cost above the budget.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def with_quotas(one: int, two: int) -> ModelDependency:
     ],
     ids=["above the quotas", "100 % of the quotas", "80 % of the quotas"],
 )
-def test_m07_finds_a_load_beyond_the_quotas(one: int, two: int, severities: list[str]) -> None:
+def test_m07_finds_a_load_above_or_near_the_quotas(one: int, two: int, severities: list[str]) -> None:
     breaches = findings("M07", ADAPTER, with_quotas(one, two))
     assert [each.severity for each in breaches] == severities
     if severities == ["error"]:
@@ -49,7 +52,7 @@ def test_m07_finds_a_load_beyond_the_quotas(one: int, two: int, severities: list
     [(5_999_999, ["llm.generate without one-fast"]), (6_000_000, [])],
     ids=["quota too small", "quota just large enough"],
 )
-def test_m08_finds_a_fallback_that_is_too_small(two: int, paths: list[str]) -> None:
+def test_m08_finds_a_fallback_whose_quota_is_too_small(two: int, paths: list[str]) -> None:
     assert [each.path for each in findings("M08", ADAPTER, with_quotas(9_000_000, two))] == paths
 
 
@@ -110,7 +113,10 @@ def limited(monthly: int) -> tuple[Finding, ...]:
 
 
 def test_m12_compares_the_cost_of_a_month_with_its_budget() -> None:
-    """100/s × 25% × 730 h × (800 × 0.15 + 200 × 0.60) micro-USD = 65.7 million × 240."""
+    """The mean load is 25 % of 100/s, so a month of 730 h has 65.7 million calls.
+
+    Each call costs 800 × 0.15 + 200 × 0.60 = 240 micro-USD.
+    """
     assert limited(15_768) == ()
     (one,) = limited(15_767)
     assert one.arithmetic == "model calls cost 15,768 USD a month at the mean load > 15,767 USD, the budget"

@@ -147,7 +147,7 @@ def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
 
 
 def test_attempts_count_for_the_failure_that_the_last_hop_itself_retries() -> None:
-    """The store cannot be reached: hop2 makes 3 attempts, and hop1 sees that hop2 is unavailable. 2 × 3 is too many."""
+    """The store cannot be reached: hop2 makes 3 attempts, and hop1 sees that hop2 is unavailable. 2 × 3 = 6 > 5."""
     unsent = THRICE.model_copy(update={"conditions": ("connection_failed",)})
     solution = solution_of(small_platform(*chain(TWICE, unsent)))
     assert {change.path for change in solution.changes if change.field == "retry"} == {"hop1.run → hop2.run"}

@@ -1,4 +1,4 @@
-"""Configuration is read once, strictly, and refused with every fault in one message."""
+"""Settings are read strictly, and refused with every fault in one message."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_a_file_of_another_environment_is_refused() -> None:
 
 
 def test_backups_outside_the_network_of_the_object_store_are_refused() -> None:
-    """Backups and services use the same object store, so its address must be in the network of the proxies."""
+    """Backups use the object store of the services, so their network must be within the network of that store."""
     settings = load_settings("prod", TENANT)
     assert settings.backups
     elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})
@@ -354,7 +354,7 @@ def test_a_configuration_with_odd_values_is_read_or_refused(
 
 @settings(max_examples=1000)
 @given(text=st.text(max_size=200) | st.builds("config:\n{}".format, st.text(max_size=100)))
-def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_a_file_with_random_text_is_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     folder = tmp_path_factory.getbasetemp() / "any-file"
     folder.mkdir(exist_ok=True)
     (folder / "Pulumi.dev.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")

@@ -103,6 +103,6 @@ def test_a_change_restarts_and_reloads_the_documented_pods(change: str) -> None:
     assert affected(real_environment("prod"), CHANGES[change]) == documented()[change]
 
 
-def test_a_new_service_does_not_restart_the_database_of_dev() -> None:
+def test_in_dev_a_new_service_restarts_redis_and_events_and_not_the_database() -> None:
     restart, _ = affected(real_environment("dev"), another("conversation-service"))
     assert restart == {"redis", "events"}

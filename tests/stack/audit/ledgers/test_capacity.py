@@ -31,9 +31,10 @@ def test_a_job_requests_nothing_while_it_does_not_run() -> None:
 
 
 def test_a_namespace_is_compared_with_its_quota_and_all_workloads_with_the_nodes() -> None:
-    """3, 3.3 and 5 pods, 7 with surge, 12 with stopping pods.
+    """The workloads have 3 pods at least, 3.3 expected and 5 at most.
 
-    The quota is 4 cores and 40 pods. The node pool is one node with 8 cores.
+    A rollout adds one pod to each of the two Deployments: 7. All 5 old pods may still be stopping: 12. The quota is
+    4 cores and 40 pods. The node pool is one node with 8 cores.
     """
     table = [row for row in _limits() if row[:2] in {("shop", "pods"), ("shop", "cpu requests, cores")}]
     (cpu, pods) = table

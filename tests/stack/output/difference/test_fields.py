@@ -51,7 +51,7 @@ def _turned(path: str) -> str:
     ],
     ids=["nested field", "absent and null", "boolean and number", "key with a slash", "list item"],
 )
-def test_a_field_has_a_readable_path(before: Any, after: Any, expected: Any) -> None:
+def test_a_change_has_the_path_and_both_values_of_its_field(before: Any, after: Any, expected: Any) -> None:
     assert changes(before, after) == expected
 
 
