@@ -32,7 +32,7 @@ help: ## List the targets
 render: $(INSTALLED) ## Render every environment into build/<environment>/ and print a summary
 	@$(BIN)/voice render
 
-test: $(READY) ## Run the tests that need only Python
+test: $(READY) ## Run the tests that need neither Go nor installed servers
 	$(BIN)/pytest -m "not cluster and not engine and not faults and not integration" -n auto --dist worksteal --durations 5
 
 distributions-test: $(READY) ## Install each distribution alone into an empty environment and run its own tests there

@@ -105,7 +105,8 @@ class Declaration(ClosedModel):
 def _location() -> Location | None:
     """The line of the declaration.
 
-    The first frame outside the folders of constructors gives the file. The outermost frame in that file gives the line.
+    The first frame outside the folders of constructors gives the file. Of the frames that follow it in the same file,
+    the outermost gives the line.
     """
     frame = currentframe()
     while frame and frame.f_code.co_filename.startswith(_CONSTRUCTORS):

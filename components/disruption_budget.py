@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def disruption_budget(metadata: ObjectMeta, selector: dict[str, str]) -> PodDisruptionBudget:
-    """A budget that lets a drain evict one replica at a time. A pod that is not ready never blocks a drain."""
+    """A budget that lets a drain evict one replica at a time. A drain may always evict a pod that is not ready."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",

@@ -42,7 +42,7 @@ CONNECTS_OVER_TLS = BlackboxModule(name="tcp-tls", prober="tcp", settings={"tls"
 ANSWERS = BlackboxModule(
     name="http", prober="http", settings={"valid_status_codes": [200, 401], "follow_redirects": False}
 )
-"""Succeeds when the server answers over HTTP, even if it asks for a password."""
+"""Succeeds when the server answers with status 200, or with 401 because it asks for a password."""
 
 
 RESOLVES = BlackboxModule(
@@ -52,7 +52,7 @@ RESOLVES = BlackboxModule(
 
 
 class Scrape(ClosedModel):
-    """The metrics that Prometheus scrapes from each pod of a server."""
+    """A scrape of each pod of a server, or a probe of the server by the blackbox exporter."""
 
     port: Annotated[int, Field(ge=1, le=65_535)]
     path: Annotated[str, TextPattern(r"^(/[a-z0-9/_-]+)?$", "/metrics")] = "/metrics"

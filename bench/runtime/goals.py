@@ -68,5 +68,5 @@ GOALS = (
         "inbound pipeline, as a multiple of a timeout", share(("inbound, async", INBOUND), (TIMEOUT, OURS)), most=2.55
     ),
 )
-"""The goals. The inbound pipeline took 5.1 times as long as a timeout before its deadlines shared one timer. Its
-goal is half of that."""
+"""The inbound pipeline took 5.1 times as long as a timeout before its deadlines shared one timer. Its goal is half of
+that."""

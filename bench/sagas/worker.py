@@ -2,7 +2,8 @@
 
     python -m bench.sagas.worker sqlite|postgresql|temporal ADDRESS SECONDS
 
-It prints `ready`, waits for a line on standard input, runs, and prints the number of ended steps and the seconds.
+ADDRESS is the file of SQLite, the DSN of PostgreSQL, or the host and port of Temporal. The process prints `ready`,
+waits for a line on standard input, runs, and prints the number of ended steps and the seconds.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Ended:
 
 
 async def nothing(_: StepContext) -> None:
-    """A step without an effect, because the bench measures the journal."""
+    """A step without an effect, because the bench measures only the journals and Temporal."""
 
 
 def definition() -> Definition:

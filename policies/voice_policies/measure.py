@@ -1,4 +1,4 @@
-"""Quantities people write with a unit: durations, CPU, bytes, ratios and rates.
+"""Quantities with a unit: durations, CPU, bytes, ratios and rates.
 
 Each is a small immutable value. It parses the text that people write (`100ms`, `250m`, `512Mi`, `0.1%`, `400/s`), and
 refuses other text with one sentence. Each value has one canonical text, so equal values render to equal bytes.
@@ -65,7 +65,7 @@ class Measure(Text):
     __slots__ = ("units",)
     units: int
     UNITS: ClassVar[Mapping[str, int]]
-    """Base units in one of each suffix, largest first."""
+    """Suffix of a unit → the number of base units in the unit, largest first."""
     ZERO: ClassVar[str] = "0"
 
     def __init__(self, text: str) -> None:
@@ -203,7 +203,7 @@ class Ratio(Text, float):
     pattern = r"\d{1,3}(\.\d{1,9})?%|[01](\.\d{1,11})?"
 
     def __new__(cls, text: str) -> Self:
-        """Parse `text`; raises `ValueError` for anything outside 0 to 1."""
+        """Parse `text`. Raises `ValueError` with the accepted forms."""
         if len(text) > MAXIMUM_TEXT or not re.fullmatch(cls.pattern, text, re.ASCII):
             raise cls.refused()
         value = Decimal(text[:-1]) / 100 if text.endswith("%") else Decimal(text)

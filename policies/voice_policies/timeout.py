@@ -13,7 +13,7 @@ from voice_policies.policy import Policy
 class Timeout(Policy):
     """Limits on an outbound call: on each attempt, and on all of them with their backoffs.
 
-    The overall limit is the smaller of `overall` and the remaining time of the caller's own deadline.
+    The overall limit is the smaller of `overall` and the time that remains for the operation that makes the call.
     """
 
     attempt: PositiveDuration

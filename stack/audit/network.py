@@ -46,7 +46,7 @@ def titles(platform: Platform) -> dict[Place, str]:
 
 @lru_cache(maxsize=4)
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
-    """Every declared endpoint, and undeclared strangers that must reach nothing."""
+    """Every declared endpoint, and endpoints that represent the rest of the cluster and the networks outside."""
     # Includes every port that a policy opens, so that the rules find a port that is open to all addresses.
     outside = tuple(sorted({80, *_host_ports(platform), *egress_ports(rendered(platform).network_policies)}))
     namespaces = sorted({service.namespace for service in platform.graph.services})
@@ -60,7 +60,7 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
         Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=outside),
         Endpoint(INTERNET, ip="203.0.113.1", ports=outside),
         Endpoint(INTERNET_V6, ip="2001:db8::1", ports=outside),
-        # The last address represents the network. The object store's block in the same network is a separate endpoint.
+        # The last host address represents the network. The object store's block within it is a separate endpoint.
         Endpoint(PEERED_NETWORK, ip=str(ip_network(platform.site.peered_network)[-2]), ports=outside),
     ]
     return {endpoint.name: endpoint for endpoint in found}
@@ -76,7 +76,7 @@ def resolvers(platform: Platform) -> Iterator[Endpoint]:
 
 @lru_cache(maxsize=4)
 def _deployed(platform: Platform) -> frozenset[Peer]:
-    """The pods of every component, without ports. Cached, because a component builds its workloads to name them."""
+    """The pods of every component, without ports. Cached, because a component builds its workloads to name its pods."""
     return frozenset(
         peer(component.namespace, name, label)
         for component in platform.components

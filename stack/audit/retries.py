@@ -1,4 +1,4 @@
-"""R01, R02, R05, R10: the multiplication of attempts along a path, in a burst and sustained.
+"""R01, R02, R05: attempts multiply along a path, in a burst and sustained. R10: the load with retries and the capacity.
 
 A hop retries only some outcomes, so each product is for one failure of the last hop. Earlier hops may see another
 outcome: a callee that cannot connect to its own callee answers `unavailable`.
@@ -111,7 +111,8 @@ class Worst(NamedTuple):
 
 
 Weigh = Callable[[Edge, float], tuple[float, bool]]
-"""Takes an edge and the weight of the path behind it. Returns their joint weight, and True if the path ends there."""
+"""Takes an edge and the weight of the path behind it. Returns their joint weight, and True if the path ends after the
+edge."""
 
 
 def heaviest(graph: CallGraph, weigh: Weigh) -> dict[OperationKey, Worst]:
@@ -204,7 +205,10 @@ def _too_many(found: Amplified) -> Breach:
 
 
 def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
-    """Check that at most one layer retries each edge, and that a path has at most one retried call to a service."""
+    """Check that at most one layer retries each edge, and that a path has at most one retried call to a service.
+
+    A saga that repeats a step does not count as a layer.
+    """
     for run in platform.graph.bottom_up:
         for edge in run.edges:
             if names := [layer.name for layer in layers(edge) if layer.name != SAGA]:
@@ -229,7 +233,7 @@ def _stacked(edge: Edge, names: list[str]) -> Breach:
 
 
 def _several_hops(path: Path, hops: list[Edge]) -> Breach:
-    text = f"{len(hops)} calls to services retry on this path: {'; '.join(edge.path for edge in hops)}"
+    text = f"{len(hops)} calls to services are retried on this path: {'; '.join(edge.path for edge in hops)}"
     return Breach(_text(path), text, f"{hops[0].path}: retry", "None", hops[0].call.location)
 
 
@@ -305,8 +309,8 @@ RULES = (
         severity="warning",
         rationale="retries at several hops of a path multiply, and each hop repeats the work of all hops behind it",
         source="SRE book ch. 21; AWS REL05-BP03",
-        violates="a → b and b → c are calls between services, and both retry",
-        holds="a → b makes one attempt, b → c retries",
+        violates="a → b and b → c are calls between services, and both are retried",
+        holds="a → b makes one attempt, b → c is retried",
         check=one_retrying_layer,
     ),
     Rule(

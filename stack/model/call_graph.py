@@ -22,8 +22,8 @@ OperationKey: TypeAlias = tuple[str, str]
 """Names of a node and of one of its operations."""
 NO_TIME = Duration("0s")
 NETWORK_MARGIN = Duration("150ms")
-"""Time that the gateway waits beyond the callee's deadline. HTTP requests carry no deadline, so the callee ends first.
-"""
+"""Time that the gateway waits beyond the callee's deadline, so that the callee ends first. HTTP requests carry no
+deadline."""
 # Fallbacks of the calls that publishing and consuming events cause.
 OUTBOX = "the row stays in the outbox until it is acknowledged"
 APPENDED = "the event is lost and counted"
@@ -144,7 +144,10 @@ class CallGraph:
     """Nodes and the edges between their operations. The constructor refuses a catalogue that contradicts itself."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        """Join the nodes by their calls. Raises `InvalidInputError` with every fault of all nodes."""
+        """Join the nodes by their calls. Raises `InvalidInputError` with every fault of nodes, flows and calls.
+
+        Routes of flows, cycles and sagas are checked only if there is no such fault.
+        """
         self._all = tuple(node for node in catalogue.nodes if not node.faults)
         self._faulty = {node.name for node in catalogue.nodes if node.faults}
         self.nodes: dict[str, Node] = {node.name: node for node in self._all}

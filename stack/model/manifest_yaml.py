@@ -1,8 +1,9 @@
 """Plain values as YAML that every reader understands in the same way.
 
 PyYAML writes `y`, `1e3` and `0o7` without quotes, but YAML 1.2 readers or the API server read them as other types.
-PyYAML is also ten times slower. This small emitter quotes every string, as JSON does. It does not quote identifiers,
-except words that have a meaning in YAML, such as `yes`. Text of several lines becomes a literal block.
+PyYAML is also ten times slower. This small emitter leaves identifiers without quotes, except words that have a meaning
+in YAML, such as `yes`. It quotes every other string, as JSON does. Text of several lines becomes a literal block if a
+block keeps it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ __all__ = ["documents"]
 _IDENTIFIER = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _UNSAFE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
-"""Characters that YAML readers refuse or read differently. C0 controls among them are escaped. The pattern is compiled
-at its first use, which is rare, because printable text contains none of them."""
+"""Characters that YAML readers refuse or read differently. All except `_REFUSED` are escaped. The pattern is
+compiled at its first use, which is rare, because printable text contains none of them."""
 _REFUSED = "[\x7f-\x9f\ud800-\udfff\ufffe\uffff]"
 
 

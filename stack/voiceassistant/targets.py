@@ -1,4 +1,6 @@
-"""The platform's targets. Each names a series, an objective, alerts and panels that show a miss, or another check.
+"""The platform's targets. A target names its series and objective, and the alerts and panels that show a miss.
+
+A target without a series names the check that replaces them.
 
 `docs/targets.md` lists them, and the overview dashboard shows their panels. Tests check that each named series, alert
 and panel exists.
@@ -158,4 +160,4 @@ TARGETS = (
         instead="docs/backup.md states how old each backup may be, and alerts fire on late backups.",
     ),
 )
-"""Every target. The order is the order of the platform's specification."""
+"""The order is the order of the platform's specification."""

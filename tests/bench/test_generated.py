@@ -22,7 +22,7 @@ def test_one_copy_equals_the_catalogue() -> None:
     assert tuple(services(COPY)) == catalog.SERVICES
 
 
-def test_a_copy_calls_its_own_copies_and_the_shared_dependencies() -> None:
+def test_the_services_of_a_copy_call_each_other_and_the_shared_dependencies() -> None:
     made = {service.name: service for service in services(2 * COPY)}
     own = {service.name for service in catalog.SERVICES}
     assert set(made) == own | {f"{name}-1" for name in own}
@@ -43,7 +43,7 @@ def test_the_command_renders_and_audits_the_given_number_of_services(tmp_path: P
     assert done.returncode == 1, "findings are errors, so the command fails"
     name, components, _resources, _files, findings, *_ = done.stdout.splitlines()[1].split()
     assert (name, int(components)) == ("prod", 2 * COPY + 2), "services, guard and priority classes"
-    assert int(findings) > 0, "the shared quota is exceeded by twice the services"
+    assert int(findings) > 0, "twice the services exceed the shared quota"
     assert kinds(tmp_path / "out")["Deployment"] == 2 * COPY
 
 

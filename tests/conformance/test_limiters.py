@@ -171,7 +171,7 @@ def test_l4_a_key_that_gets_its_own_count_inherits_the_shared_count(algorithm: s
     keyed.take("b", 0.0)
     now = 0.9 if algorithm == "token bucket" else 4.0
     assert sum(keyed.take("c", now) == 0 for _ in range(10)) == 5
-    now += 1.1  # the buckets of a and b are full again, so their keys can be dropped
+    now += 1.1  # a and b have all their admissions again, so their keys can be dropped
     admitted = sum(keyed.take("c", now) == 0 for _ in range(10))
     assert (keyed.overflowed, admitted) == ((5, 1) if algorithm == "token bucket" else (10, 0))
 
@@ -229,7 +229,7 @@ def test_l6_a_burst_at_the_boundary_of_two_windows_stays_within_the_limit() -> N
     assert taken(window, 1.99) == 10
 
 
-def test_l9_tokens_stay_taken_when_the_rate_changes() -> None:
+def test_l9_admissions_stay_taken_when_the_numbers_of_the_limit_change() -> None:
     bucket = TokenBucket(10, 10, 0.0)
     assert taken(bucket, 0.0, 8) == 8
     bucket.reconfigure(100, 10, 0.0)
@@ -388,7 +388,7 @@ def _switches_at_every_chance() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_switches_at_every_chance")
 @pytest.mark.parametrize("limit", ["bucket", "keyed bucket", "window"])
-def test_many_threads_together_take_at_most_the_burst(limit: str) -> None:
+def test_many_threads_together_take_exactly_the_burst(limit: str) -> None:
     burst, threads, barrier = 20_000, 8, threading.Barrier(8)
     keyed = KeyedTokenBucket(1e-9, burst, 10)
     take = {

@@ -28,7 +28,7 @@ ROUNDS = 100
 MOST_ROUNDS = 2 * ROUNDS
 """More rounds than kills, because a worker may end before the write at which it should be killed."""
 DRY_RUNS = 3
-"""Number of workers that run undisturbed to count their writes. Later workers are killed around each of these
+"""Number of workers that run undisturbed to count their writes. Later workers are killed before or after one of these
 writes."""
 KINDS = ("start", "claim", "append", "renew", "deliver", "send", "forget")
 
@@ -47,7 +47,7 @@ class Ledger:
     doubled: int = 0
     """Effects beyond the first of a step."""
     boundaries: int = 0
-    """Writes around which workers are killed."""
+    """Writes before and after which workers are killed."""
     published: int = 0
     delivered: int = 0
     undelivered: int = 0
@@ -124,7 +124,7 @@ async def _nothing_unfinished(engine: JournalEngine) -> bool:
 
 
 async def _settle(pool: Any, ledger: Ledger) -> None:
-    """Count, over all sagas, the effects and messages that are lost or doubled."""
+    """Count, over all sagas, the states, the effects that are lost or doubled, and the messages."""
     sagas = {row["id"]: row["state"] for row in await pool.fetch("SELECT id, state FROM saga.sagas")}
     effects = await pool.fetch("SELECT saga_id, step, branch, count(*) FROM effects GROUP BY 1, 2, 3")
     ledger.doubled = sum(row["count"] - 1 for row in effects)
@@ -159,7 +159,9 @@ async def test_s4_a_worker_that_was_paused_beyond_its_lease_cannot_write(databas
             finally:
                 zombie.send_signal(signal.SIGCONT)
             *_, last = (await asyncio.to_thread(zombie.stdout.read)).splitlines()
-            assert int(last.removeprefix("leases lost: ")) >= 1  # a slow machine may lose another lease before
+            assert (
+                int(last.removeprefix("leases lost: ")) >= 1
+            )  # a slow machine may have lost another lease before the pause
         assert await pool.fetch("SELECT sequence, epoch FROM saga.entries ORDER BY sequence") == written
         assert {row["epoch"] for row in written} >= {1, 2}
         effects = await pool.fetch("SELECT step, count(*) FROM effects WHERE branch = 'action' GROUP BY step")

@@ -46,7 +46,7 @@ def servers(consul: Path, keys: Keys) -> Iterator[list[Server]]:
 
 @pytest.fixture(scope="module")
 def service_token(servers: list[Server], keys: Keys) -> str:
-    """A token that the operator creates for one service."""
+    """A token whose policy permits the keys of one service."""
     server = servers[0]
     status, policy = server.ask("acl/policy", keys.token, {"Name": "conversation-service", "Rules": RULES})
     assert status == 200, policy
@@ -134,7 +134,9 @@ def restarted(server: Server) -> None:
     wait_until(server.ready, server)
 
 
-def test_the_catalogue_lists_the_declared_services_after_the_operator_permits_them(consul: Path, keys: Keys) -> None:
+def test_the_catalogue_lists_the_declared_services_after_their_registration_is_permitted(
+    consul: Path, keys: Keys
+) -> None:
     with running_servers(consul, "dev", 1, keys) as (server,):
         wait_until(lambda: "Service registration blocked by ACLs" in server.log, server)
         assert catalogue(server, keys.token) == {}
@@ -274,7 +276,7 @@ def test_two_of_three_servers_accept_writes_after_the_loss_of_the_leader(servers
 
 
 @pytest.mark.parametrize("misspelt", [{"bootstrap_expct": 1}, {"acl": {"default_polcy": "deny"}}], ids=str)
-def test_a_misspelt_key_is_refused(consul: Path, misspelt: dict[str, object], keys: Keys) -> None:
+def test_a_misspelt_key_of_the_configuration_is_refused(consul: Path, misspelt: dict[str, object], keys: Keys) -> None:
     with prepared_servers(consul, "dev", 1) as (server,):
         server.prepare(keys, **misspelt)
         server.start()

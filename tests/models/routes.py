@@ -1,4 +1,4 @@
-"""A service with one route over the fake providers A and B. Tests call it with the official SDK."""
+"""A service with one route over the fake providers A and B. Tests call it with OpenAI's SDK."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Service:
     def sdk(self, name: str = ROUTE, inner: httpx.AsyncBaseTransport | None = None) -> AsyncOpenAI:
         transport = ModelTransport(self.runtime, name, inner or self.network)
         client = httpx.AsyncClient(transport=transport)
-        sdk = AsyncOpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # the SDK accepts httpx and declares httpx2
+        sdk = AsyncOpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # the SDK accepts clients of httpx, but its annotation names httpx2
         sdk._platform = "Linux"  # noqa: SLF001  # otherwise the SDK reads it on a thread, and fake time does not wait for threads
         return sdk
 
@@ -263,7 +263,7 @@ def served_elsewhere(a: FakeProvider) -> Iterator[dict[str, Address]]:
 def sync_sdk(made: Service) -> OpenAI:
     """The SDK over real sockets, without an event loop."""
     client = httpx.Client(transport=SyncModelTransport(made.runtime, "llm.generate"))
-    return OpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # the SDK accepts httpx and declares httpx2
+    return OpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # as in `sdk`
 
 
 class Driver:

@@ -1,4 +1,7 @@
-"""The conformance cases of model calls, MC1 to MC17 and MC22 to MC24, on fake time. Test names contain the number."""
+"""The conformance cases of model calls, on fake time: MC1 to MC12, MC14 to MC17 and MC22 to MC24.
+
+Test names contain the number.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +125,7 @@ def test_mc5_the_longer_of_two_cooldowns_applies(
     assert driver.ask(tested) == FROM_A
 
 
-def test_mc6_an_exhausted_quota_cools_down_all_deployments_of_the_credential_and_is_logged_once(
+def test_mc6_an_exhausted_quota_starts_one_cooldown_of_15_minutes_and_is_logged_once(
     driver: Driver, tested: Service, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers(tested, *[fake.error(429, "insufficient_quota")] * 9)
@@ -378,7 +381,9 @@ def test_the_event_of_an_answer_that_the_output_limit_cut_has_finish_reason_leng
 # --- usage
 
 
-def test_mc22_usage_is_requested_and_estimated_if_the_provider_reports_none(driver: Driver, tested: Service) -> None:
+def test_mc22_usage_is_always_requested_and_is_estimated_if_the_provider_reports_none(
+    driver: Driver, tested: Service
+) -> None:
     answers(tested, fake.chat_stream("four", "five5", tokens=None))
     assert driver.ask(tested) == "fourfive5"
     assert tested.a.exchanges[0].request.json()["stream_options"] == {"include_usage": True}

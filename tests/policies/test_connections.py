@@ -9,5 +9,5 @@ def test_a_server_keeps_a_connection_longer_than_any_proxy_reuses_it() -> None:
     assert IDLE_TIMEOUT < KEEP_ALIVE
 
 
-def test_the_idle_timeout_of_a_websocket_is_longer_than_a_ping_and_its_answer() -> None:
+def test_the_idle_timeout_of_a_websocket_is_longer_than_two_ping_intervals() -> None:
     assert PING_INTERVAL * 2 < STREAM_IDLE_TIMEOUT

@@ -149,7 +149,7 @@ def test_a_price_per_million_units_is_micro_usd_per_unit() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
-def test_more_tokens_never_cost_less(given_tokens: int, written: int, more: int) -> None:
+def test_more_input_tokens_never_cost_less(given_tokens: int, written: int, more: int) -> None:
     price = ModelPrice.model_validate_json(json.dumps(PRICE))
     assert price.micro_usd(given_tokens + more, written) >= price.micro_usd(given_tokens, written)
 

@@ -179,7 +179,7 @@ def test_a_stream_whose_event_loop_was_closed_returns_its_slot() -> None:
 
     async def begin() -> int:
         kept.append(outbound.stream(messages))
-        return await anext(kept[0])  # the loop would close the stream if it still ran
+        return await anext(kept[0])  # `kept` holds the stream, because a running loop closes a stream that is freed
 
     loop = asyncio.new_event_loop()
     assert loop.run_until_complete(begin()) == 0
@@ -219,7 +219,7 @@ def test_a_worker_thread_becomes_idle_after_a_signal_interrupted_its_caller(monk
     with pytest.raises(BulkheadFullError):  # the thread is still occupied
         workers.run("callee", work, 60)
     free.set()
-    while workers.idle != 1:  # the thread has no event for this
+    while workers.idle != 1:  # no event tells when the thread is idle
         threading.Event().wait(0.001)
     assert workers.run("callee", lambda: 5, 60) == 5
 
@@ -255,7 +255,7 @@ async def test_a_generator_that_the_garbage_collector_frees_leaves_its_scope(clo
     assert not outbound.timer.sweep.waiting
 
 
-def test_a_synchronous_request_that_ends_in_another_context_is_counted_and_leaves_its_scope(tmp_path: Path) -> None:
+def test_a_synchronous_request_that_ends_in_another_context_is_counted_and_returns_its_slot(tmp_path: Path) -> None:
     run = operation("run", bulkhead=BulkheadPolicy(max_concurrent=1))
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(run,))))
     request = runtime.request("run")

@@ -290,7 +290,7 @@ async def test_the_shortest_readable_timeout_of_all_headers_applies(
     assert await statuses(limited(tmp_path), headers) == [status]
 
 
-def test_baggage_carries_any_text(tmp_path: Path) -> None:
+def test_a_lone_surrogate_in_baggage_is_escaped(tmp_path: Path) -> None:
     runtime = limited(tmp_path)
     allowed = AllowedBaggage(runtime)
     carrier: dict[str, str] = {}

@@ -22,14 +22,14 @@ chunk can be read."""
 MODEL_PART = re.compile(rb'(name="model"\r\n(?:[^\r\n]+\r\n)*\r\n)([^\r\n]*)')
 FORM_FIELD = re.compile(rb'name="(\w+)"\r\n\r\n([^\r\n]*)\r\n')
 BYTES_PER_SECOND = 32_000
-"""Bytes of one second of 16-bit sound at 16 kHz, to estimate the length of a recording."""
+"""Bytes of one second of 16-bit mono audio at 16 kHz, to estimate the length of a recording."""
 
 
 class ModelRequest:
     """One request of an SDK. All candidates get the same body except for the model, so the body is parsed once."""
 
     def __init__(self, request: httpx.Request, content: bytes, output_limit: int | None) -> None:
-        """Parse the request. Raises `ValueError` for an unknown endpoint, or a body that is not a JSON object."""
+        """Parse the request. Raises `ValueError` for an unknown endpoint, or JSON that is not an object."""
         self.endpoint, self.form = _form_of(request.url.path)
         self.headers = request.headers
         self.query = request.url.query
@@ -48,7 +48,7 @@ class ModelRequest:
 
     @property
     def reserved_tokens(self) -> int:
-        """The most tokens that an attempt may use: the estimated input and the output limit."""
+        """The tokens that an attempt reserves: the estimated input and the output limit."""
         return self.input_tokens + self.max_output
 
     def input_units(self, price: ModelPrice | None) -> int:

@@ -69,7 +69,7 @@ class CallAttempts:
         return self._loop.__exit__(kind, error, traceback)
 
     def __del__(self) -> None:
-        if self._slot is not None:  # an asynchronous generator of a closed loop never leaves the `with`
+        if self._slot is not None:  # an asynchronous generator never leaves the `with` if its event loop is closed
             self._slot.leave()
 
     def _begun(self, number: int) -> Attempt:

@@ -162,7 +162,7 @@ class PostgresqlJournal:
         """The connection for renewals. It is a pool of one, because a pool reconnects after a lost connection."""
 
     async def open(self, *, worker: bool) -> None:
-        """Connect. Raises `JournalUnavailableError` if `migrate` has not created the tables."""
+        """Connect. Raises `JournalUnavailableError` if this fails, or if `migrate` has not created the tables."""
         try:
             await self._open(worker=worker)
         except BaseException:
@@ -274,7 +274,7 @@ class PostgresqlJournal:
             [message.trace for message in messages],
         )
         if not rows:
-            raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has expired")
+            raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has expired or was taken over")
 
     async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
         """Extend all leases in one transaction."""

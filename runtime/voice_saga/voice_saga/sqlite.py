@@ -213,7 +213,7 @@ class SqliteJournal:
             held = (claim.id, claim.epoch, instant)
             row = db.execute("SELECT * FROM sagas WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?", held)
             if (saga := row.fetchone()) is None:
-                raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has expired")
+                raise LeaseLostError(f"saga {claim.id}: the lease of epoch {claim.epoch} has expired or was taken over")
             _write_entries(db, claim, saga["entries"], entries, now)
             db.executemany("INSERT INTO outbox (id, type, payload, trace) VALUES (?, ?, ?, ?)", sent)
             due = saga["due"] if release is None else instant + (release if saga["signals"] <= seen else 0)

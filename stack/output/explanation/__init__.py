@@ -29,9 +29,9 @@ class DeclaredCall:
 
     edge: Edge
     policy: OutboundCall
-    """The policy at the caller. A policy that nothing enforces in the environment is missing."""
+    """The policies at the caller, without policies that nothing enforces in the environment."""
     inbound: InboundOperation | None
-    """The policy at the callee. `None` for a dependency, which has no policies of ours."""
+    """The policies at the callee. `None` for a dependency, which has no policies of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def _edges(graph: CallGraph, caller: str, callee: str) -> tuple[Edge, ...]:
 
 
 def _hypothetical_call(graph: CallGraph, caller: str, callee: str) -> tuple[Edge, ...]:
-    """A call that nobody declares, to look up the connection that it would need. Empty if the caller makes no calls."""
+    """A call that nobody declares, to look up the connection that it would need. Empty if no such call is possible."""
     node, target = graph.nodes[_node(caller)], graph.nodes[_node(callee)]
     if not isinstance(node, Caller) or not node.operations or isinstance(target, Gateway) or not target.operations:
         return ()

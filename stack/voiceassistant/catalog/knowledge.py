@@ -26,7 +26,8 @@ KNOWLEDGE = Service(
         operation(
             "search",
             stage(hard("postgresql.read", "idempotent")),
-            # The only interior hop with a second attempt: a user waits, and no path to retrieval is shorter.
+            # The only call between services that is retried: a user waits for it, and no path to retrieval-service is
+            # shorter.
             stage(hard("retrieval-service.search", "idempotent", retry=INTERIOR_RETRY)),
             p95="500ms",
             deadline="4s",

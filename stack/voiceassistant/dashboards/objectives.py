@@ -1,4 +1,4 @@
-"""Objectives: burn rates and the remaining share of each error budget, by route and by operation."""
+"""Objectives: burn rates and the remaining share of each error budget."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _panels(indicator: Indicator) -> Iterator[Panel]:
     for window, limit in (("1h", 14.4), ("6h", 6.0)):
         yield metrics(
             f"Burn rate over {window}",
-            f"Speed at which the budget is spent. 1 spends it in {BUDGET_DAYS} days; from {limit:g} an alert fires.",
+            f"Speed at which the budget is spent. 1 spends it in {BUDGET_DAYS} days. Alerts need more than {limit:g}.",
             {legend: f"{indicator.ratio(window)} / {matched} {indicator.budget}"},
             red_from=limit,
             width=6,

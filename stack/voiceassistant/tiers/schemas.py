@@ -18,7 +18,7 @@ from stack.voiceassistant.stores import SCHEMAS, DeployedStore, Store, database_
 
 FILES = ROOT / "runtime" / "voice_saga" / "voice_saga" / "migrations" / "postgresql"
 NIGHTLY = FILES.with_name("nightly.sql")
-"""The runtime's own file, so that the platform applies the schema that the runtime expects."""
+"""`FILES` and `NIGHTLY` are the runtime's own files, so the platform applies the schema that the runtime expects."""
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:

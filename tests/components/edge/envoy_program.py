@@ -44,7 +44,7 @@ class Proxy:
     Attributes:
         folder: the folder of its files and of its log.
         hosts: the local port of each external host.
-        ports: configured port → real port.
+        ports: configured port → port on loopback.
     """
 
     folder: Path
@@ -53,7 +53,6 @@ class Proxy:
 
     @property
     def log(self) -> Path:
-        """Envoy's log."""
         return self.folder / "envoy.log"
 
     def mount(self, files: Files) -> None:

@@ -1,4 +1,4 @@
-"""Storage, permitted connections and refusals of the rendered Jaeger, Tempo, Kibana and Fluent Bit."""
+"""Storage of the rendered Jaeger and Tempo, and the permissions, buffers and records of the rendered Fluent Bit."""
 
 from __future__ import annotations
 
@@ -140,5 +140,6 @@ def test_a_shipped_record_has_no_key_twice(line: str) -> None:
 
 
 def test_one_request_holds_every_record_of_the_largest_chunk() -> None:
+    # A chunk of Fluent Bit holds at most about 2 MB.
     (output,) = documents("replicated")["fluent-bit"]["pipeline"]["outputs"]
     assert output["batch_size"] > 2_048_000 / SMALLEST_RECORD

@@ -23,7 +23,7 @@ HOPS = 3
 class Leaf(RagEngine):
     """A service that is down."""
 
-    async def behave(self, name: str, request: Any, context: Any) -> None:  # a hook of the servicer
+    async def behave(self, name: str, request: Any, context: Any) -> None:
         del name, request
         await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
 

@@ -22,7 +22,7 @@ def test_a01_finds_a_target_above_the_product() -> None:
     assert findings("A01", gateway(route), inner, STORE, flows=(flow("a-run", availability="99.9%"),)) == ()
 
 
-def test_a01_just_holds_at_the_product_and_skips_flows_without_a_target() -> None:
+def test_a01_holds_at_the_product_and_both_rules_skip_flows_without_a_target() -> None:
     route = operation("a-run", stage(soft("store.read", "without")), p95="1s", deadline="2s")
     other = operation("b-run", stage(soft("store.read", "without")), p95="1s", deadline="2s")
     exact = flow("a-run", availability="99.99%").model_copy(update={"name": "exact"})
@@ -69,7 +69,7 @@ def providers(*egress: str) -> Dependency:
     ],
     ids=["two proxies", "one shared proxy", "one address"],
 )
-def test_a01_counts_a_proxy_that_two_addresses_share_once(egress: tuple[str, ...], expected: float) -> None:
+def test_a01_counts_the_shared_proxy_of_two_addresses_once(egress: tuple[str, ...], expected: float) -> None:
     route = operation("read", stage(hard("providers.read", "idempotent")), p95="1s", deadline="2s")
     asked = flow("read", availability="99%")
     graph = graph_of(gateway(route), providers(*egress), flows=[asked])

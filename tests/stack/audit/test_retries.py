@@ -101,7 +101,7 @@ def test_r01_finds_the_worst_path_of_any_tree(attempts: list[Retry | None], widt
 
 def test_r02_finds_two_retried_calls_to_services_on_one_path() -> None:
     (found,) = findings("R02", *chain(TWICE, TWICE, None))
-    assert "2 calls to services retry on this path: hop1.run → hop2.run; hop2.run → hop3.run" in found.arithmetic
+    assert "2 calls to services are retried on this path: hop1.run → hop2.run; hop2.run → hop3.run" in found.arithmetic
     assert found.proposal == "None", "the value of `retry` to write in the catalogue"
     assert findings("R02", *chain(TWICE, None, TWICE)) == ()
 

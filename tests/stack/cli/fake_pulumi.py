@@ -1,6 +1,6 @@
 """A fake of `pulumi config set-all`. It writes the file as Pulumi does, with a fixed word for each secret.
 
-The program also stores its arguments and the plain values beside the stack's file. Tests read them there.
+The program also stores its arguments and the unencrypted secrets beside the stack's file. Tests read them there.
 """
 
 import csv

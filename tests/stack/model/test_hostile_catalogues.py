@@ -125,7 +125,7 @@ PYTHON: dict[str, tuple[str, int, str]] = {
     "text that stays open": ('x = "a\n', 1, "SyntaxError: unterminated string literal"),
     "a name of a later line": ("print(orders)\norders = 1\n", 1, "NameError: name 'orders' is not defined"),
 }
-"""The text of a module → the line of its error, and the answer."""
+"""Case → the text of a module, the line of its error, and the answer."""
 
 
 @pytest.mark.parametrize(("text", "line", "answer"), PYTHON.values(), ids=PYTHON)

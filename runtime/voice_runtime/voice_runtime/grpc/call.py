@@ -34,7 +34,7 @@ class _Call(grpc.aio.Call):
         raise NotImplementedError
 
     async def _begun(self) -> Any:
-        """Wait for the first attempt, and return its RPC. `None` if the call ended without an attempt."""
+        """Wait for the first attempt, and return the latest RPC. `None` if the call ended without an attempt."""
         self._start()
         attempts = self._attempts
         await asyncio.wait({attempts.ended, attempts.sent}, return_when=asyncio.FIRST_COMPLETED)
@@ -117,8 +117,8 @@ class _Call(grpc.aio.Call):
 class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCall[Any, Any]):
     """A call with one answer.
 
-    If the caller awaits the call in the same turn of the event loop, the call runs in the caller's task. Otherwise it
-    begins in the next turn and in a new task, as in `grpc.aio`.
+    If the caller awaits the call in the turn of the event loop that creates it, the call runs in the caller's task.
+    Otherwise it begins in the next turn and in a new task, as in `grpc.aio`.
     """
 
     _result: Any = None
@@ -171,8 +171,8 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
 class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any]):
     """A call with many answers.
 
-    The call begins at the first iteration, `read` or `write`, or when its status is read, so an unused call costs
-    nothing. It closes when the iteration ends, by `cancel`, or when nothing refers to the call any more.
+    The call begins at the first iteration, `read` or `write`, or when its status or metadata are read, so an unused
+    call costs nothing. It closes when the iteration ends, by `cancel`, or when nothing refers to the call any more.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
 
 
 async def _messages(attempts: Attempts, request: Any, resolve: Callable[[], Resolved]) -> AsyncGenerator[Any, None]:
-    """The messages of a stream. The iterator does not keep the call alive: a call without other references closes."""
+    """The messages of a stream. The generator does not refer to the call, so a call without other references closes."""
     error: BaseException | None = None
     try:
         attempts.method = resolve()  # the stream may begin long after its creation, on another connection

@@ -36,7 +36,8 @@ class Server(grpc.aio.Server):
         self._services: list[str] = []
         self._inbound = InboundInterceptor(runtime)
         ours: list[tuple[str, Any]] = [
-            ("grpc.max_connection_age_ms", round(CONNECTION_AGE * 1000)),  # gRPC's C core adds a random tenth
+            # gRPC's C core varies the age of each connection by up to 10 % at random.
+            ("grpc.max_connection_age_ms", round(CONNECTION_AGE * 1000)),
             ("grpc.max_connection_age_grace_ms", round(self._longest() * 1000)),
             ("grpc.so_reuseport", 0),  # otherwise a second process could listen on the same port
         ]
@@ -78,9 +79,8 @@ class Server(grpc.aio.Server):
         """Stop gracefully.
 
         The server reports that it does not serve, and waits for `health.drain_duration`, so that callers notice. Then
-        it refuses new requests, and waits for the requests in flight, at most for the longest deadline of an operation.
-        It answers late requests with UNAVAILABLE for a short time, because gRPC cancels requests that have not reached
-        a handler.
+        it answers new requests with UNAVAILABLE for `REFUSING` seconds, because gRPC's own stop cancels requests that
+        have not reached a handler. Requests in flight get the longest deadline of an operation to end.
         """
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)

@@ -1,8 +1,8 @@
 """One limit whose counts are in a store that replicas share.
 
 A check takes one round trip to the store. While one check of a key runs, further requests of the key wait, and the next
-round trip asks for all of them together. After a refusal the process does not ask again before the time that the store
-gave.
+round trip asks for all of them together. After a refusal the process asks for the same or a higher cost only when the
+time that the store gave has passed.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class SharedCount:
         """Take `cost` as soon as it is available, and return 0.
 
         If that would be after the time `latest`, return the seconds until `cost` is available. Waiting requests of a
-        key are served in order. If a request cannot get its turn by `latest`, it is answered immediately. Raises
+        key are served in order. A request whose earliest possible turn is after `latest` does not wait. Raises
         `StoreUnavailableError`.
         """
         turn = self._turns.get(key)

@@ -1,10 +1,10 @@
--- A sliding window that replicas share: never more than limit in any span of the window.
+-- A sliding window that replicas share: never more than limit admissions in any span as long as the window.
 -- The log is the same as in `sliding_window.py`, in one string: the total, the time at which the last entry was opened, and then
 -- for each entry the time of its last admission and its count.
 -- After a failover the new server's clock may be behind. Until that clock reaches the last time in the log, no slot
 -- becomes free.
 -- KEYS[1] the log · ARGV limit, window in microseconds, cost, lease
--- Returns the number of admissions given, from cost to lease; or a negative number: the microseconds until cost fits.
+-- Returns the number of admissions given, from cost to lease. If cost does not fit, returns the microseconds until it fits, negated.
 local limit, window, cost, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local RESOLUTION = 64 -- entries of a window; a slot becomes free late by at most the span of one entry
 local EPOCH = 1.7e9

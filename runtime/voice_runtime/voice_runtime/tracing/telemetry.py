@@ -57,7 +57,7 @@ class Telemetry:
     """Sets up spans and propagation for this process, by the bundle. The setup stays until the end of the process.
 
     A reload changes the sample ratio and the baggage keys, but not the endpoint or the queue. `endpoint` replaces the
-    endpoint of the policy. Create one object for each process, before or after a fork: the first export connects.
+    endpoint of the policy. An object from before a fork works in each child, because it connects at the first export.
     """
 
     def __init__(self, runtime: Runtime, *, endpoint: str | None = None) -> None:
