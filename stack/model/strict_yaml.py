@@ -2,7 +2,7 @@
 
 `yes`, `on`, `1:30` and dates are text, as Pulumi reads them. A value that two readers would understand differently is a
 fault: a duplicate key, or a number with a leading zero. Anchors, tags of other types and deep nesting are refused,
-because no file here needs them and they can exhaust a reader.
+because no file here needs them. Anchors and deep nesting can exhaust a reader.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The tokens of one budget in one process: at most the limit in any period as long as the window.
+"""The tokens of one budget in one process: reservations keep them within the limit in any period as long as the window.
 
 Spent tokens are counted in slots of a sixty-fourth of the window. A slot counts until its end has left the window. So
-the limit holds in any such period, and tokens become free up to a sixty-fourth of the window late. Held tokens are
+tokens become free up to a sixty-fourth of the window late. Held tokens are
 counted by the second in which their reservation expires. `token_budget.lua` counts in the same way in a store.
 """
 

@@ -321,7 +321,7 @@ ODD: tuple[object, ...] = (
     ),
 )
 WITHIN = [(key, name) for key, value in GOOD.items() if isinstance(value, dict) for name in (*value, "unknown")]
-"""Setting that is a mapping, and one of its keys."""
+"""Each setting that is a mapping, with each of its keys and with an unknown key."""
 
 
 def read_or_refused(config: dict[str, Any]) -> None:
