@@ -1,4 +1,4 @@
-"""The commands of docs/backup.md that tests carry out with real stores, and why no test runs the others."""
+"""The commands of docs/backup.md: `carry_out` runs them with real stores, except the commands in `NOT_RUN`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOT_RUN = {
     "pulumi up --stack prod": OPERATOR,
     "kubectl cnpg status -n voice-data postgresql": OPERATOR,
 }
-"""Command → the reason why no test runs it."""
+"""Command → the reason why `carry_out` skips it."""
 
 
 def commands(heading: str = "") -> list[str]:
@@ -37,7 +37,7 @@ def commands(heading: str = "") -> list[str]:
 def carry_out(
     heading: str, run: Callable[[str], subprocess.CompletedProcess[str]], lose: Callable[[], None]
 ) -> dict[str, str]:
-    """Carries out a section's commands in their order, and loses the data before the first restore.
+    """Carries out a section's commands in their order, and loses the data before each restore.
 
     For `kubectl create job` it calls `run` with the CronJob's name. `kubectl wait` and `kubectl logs` need a job that
     has succeeded.

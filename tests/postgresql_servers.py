@@ -1,4 +1,4 @@
-"""A real PostgreSQL on loopback, with its default settings."""
+"""A real PostgreSQL server on loopback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.programs import directory, postgresql, unprivileged
 
 
 class Postgresql:
-    """A PostgreSQL server with default settings."""
+    """A server in the directory `root`. `settings` are parameters such as `fsync=off`."""
 
     def __init__(self, root: Path, settings: tuple[str, ...]) -> None:
         self._settings = [part for setting in settings for part in ("-c", setting)]

@@ -1,4 +1,4 @@
-"""Time every rule on 1,000 services and on prod, and the ledgers and blast radius of prod.
+"""Time all rules together, on 1,000 services and on prod, and the ledgers and blast radius of prod.
 
 Exit code 1: a time is above its bound.
 """
@@ -45,7 +45,7 @@ def services() -> Iterator[Service]:
 
 
 def large() -> Platform:
-    """The platform with these services and their store."""
+    """A platform with `services()` and the store that they call."""
     store = datastore("store", operation("read", p95="10ms", deadline="50ms"))
     return small_platform(*services(), store)
 

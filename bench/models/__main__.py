@@ -1,4 +1,4 @@
-"""`python -m bench.models`: a model call on loopback, in one run, in a separate environment."""
+"""`python -m bench.models`: runs `bench.models.table` in a virtual environment with the compared libraries."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ FRAGMENTATION = 2
 class Collector(Server):
     """Replicas, each with a volume for data that a backend has not accepted yet.
 
-    A queue holds all data that arrives for its backend in the longest outage while one replica is missing.
+    The queues of a backend together hold the data of its longest outage, even while one replica is missing.
     """
 
     folder: ClassVar[str] = "30-observability"

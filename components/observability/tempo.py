@@ -1,4 +1,4 @@
-"""Tempo 3: stores every trace, and computes span metrics and a graph of services."""
+"""Tempo 3: stores every trace, and computes span metrics and the service graph."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CREDENTIALS = SecretKeys(
 RAW_SHARE = 10
 """Assumed size of a span as it arrives, in relation to its size in a block."""
 GENERATOR_LOG = Bytes("256Mi")
-"""Assumed size of the log with two hours of the metrics of sixteen services."""
+"""Assumed size of the metrics generator's write-ahead log: two hours of the metrics of sixteen services."""
 REPLAY_RATE = Bytes("50Mi")
 """Assumed bytes per second of the replay of spans at a start."""
 PROCESSORS = ("service-graphs", "span-metrics")
@@ -58,11 +58,11 @@ METRICS = (
     "traces_service_graph_request_server_seconds_bucket",
     "traces_service_graph_request_client_seconds_bucket",
 )
-"""Metrics that `PROCESSORS` write to Prometheus. Source: Tempo's documentation of span metrics and service graphs."""
+"""Metrics of `PROCESSORS` that queries may use. Source: Tempo's documentation of span metrics and service graphs."""
 SPAN_LABELS = ("service", "span_name", "span_kind", "status_code")
 EDGE_LABELS = ("client", "server", "connection_type")
 EXEMPLAR_LABEL = "traceID"
-"""Label of an exemplar that holds the trace's id. Exemplars that arrive over OTLP have `trace_id` instead."""
+"""The label of an exemplar with the trace's id. Exemplars that arrive over OTLP have `trace_id` instead."""
 
 
 class Bucket(ClosedModel):
@@ -92,12 +92,12 @@ class Tempo(Server):
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(
             rule="headless_service",
-            reason="the only pod needs no name of its own: callers use the Service",
+            reason="the only pod needs no DNS name: callers use the Service",
         ),
     )
     scrape: ClassVar[Scrape] = Scrape(port=HTTP_PORT)
     storage: Bytes
-    """Volume for spans that are not in a block yet. Without a bucket it also holds the blocks."""
+    """Volume for spans that are in no block yet, and the metrics generator's log. Without a bucket also for blocks."""
     stream: Stream
     bucket: Bucket | None = None
     remote_write: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -150,7 +150,7 @@ class Tempo(Server):
 
     @property
     def _unflushed(self) -> Bytes:
-        """Spans that are in no block yet, as they arrived: ten times as large as in a block, for an hour."""
+        """The spans of the last hour, in no block yet. A span that arrives is ten times as large as in a block."""
         return self.stream.daily * (RAW_SHARE / 24)
 
     def _writes(self) -> Iterator[Write]:

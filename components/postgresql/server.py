@@ -63,14 +63,14 @@ PROBES = Probes(
     readiness=Probe.exec(*_PG_ISREADY, **READY),
     liveness=Probe.tcp("tcp", **SLOW),
 )
-"""The server accepts no connections while it recovers."""
+"""While the server recovers, `pg_isready` fails, and a TCP connection succeeds."""
 
 
 class PostgresqlServer(Server):
     """One server.
 
     Its Service and pod label have the names that the pooler has in other environments, so clients use the same address.
-    A Job creates roles and databases. A new service creates a new Job, and the server does not restart.
+    A Job creates roles and databases. For a new service a new Job runs, and the server does not restart.
     """
 
     folder: ClassVar[str] = "20-data"

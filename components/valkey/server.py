@@ -66,7 +66,7 @@ class Valkey(Server):
         PLAIN_TEXT,
         Exemption(
             rule="headless_service",
-            reason="the only pod needs no name of its own: callers use the Service",
+            reason="the only pod needs no DNS name: callers use the Service",
         ),
     )
     scrape: ClassVar[Scrape] = SCRAPE

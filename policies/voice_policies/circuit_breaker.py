@@ -36,7 +36,7 @@ class CircuitBreaker(Policy):
     break_duration: PositiveDuration = Duration("60s")
     """Time for which the breaker stays open the first time."""
     break_duration_multiplier: Annotated[float, Field(ge=1, le=10)] = 1.5
-    """Factor on the open time after each failed round of probes. Closing resets it."""
+    """Factor on the open time after each failed or interrupted round of probes. Closing resets the open time."""
     max_break_duration: Duration = Duration("5m")
     """Upper bound of the open time without its jitter, after any number of failed rounds."""
     break_duration_jitter: Ratio = Ratio("10%")

@@ -90,7 +90,7 @@ def names_resolve(platform: Platform) -> Iterator[Breach | None]:
         closed = [*sorted(wanted - blocks), *(() if selected else ("the DNS pods",))]
         text = (
             f"no NetworkPolicy permits DNS from all pods of the namespace to {', '.join(closed)}:"
-            " names do not resolve in a cluster with this DNS"
+            " if the cluster's DNS answers there, names do not resolve"
         )
         yield Breach(namespace, text, "NetworkPolicy allow-dns") if closed else None
 

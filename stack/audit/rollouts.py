@@ -85,7 +85,7 @@ def _replicas(found: Rendered, workload: Workload) -> int:
 
 
 def one_pod_can_be_evicted(platform: Platform) -> Iterator[Breach | None]:
-    """Check that pods with a high target have two replicas, and that disruption budgets allow drains."""
+    """Check that workloads with a target of at least `PROMISED` have two replicas, and that budgets allow drains."""
     found, promised = rendered(platform), _availability_targets(platform)
     for workload in (each for each in found.workloads if each.kind != "DaemonSet"):
         replicas, budgets = _replicas(found, workload), list(found.selecting("PodDisruptionBudget", workload))

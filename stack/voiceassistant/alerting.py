@@ -99,7 +99,6 @@ def _route_groups(graph: CallGraph) -> Iterator[RuleGroup]:
         (alerts.ROUTE_TIMEOUTS, 'code="504"'),
         (alerts.ROUTE_RATE_LIMITED, 'code="429"'),
     ):
-        # A route that has never failed has no series of failures.
         yield from indicator.groups(_rate(_STATUS, by), _rate(_STATUS, by, codes))
     latencies = {
         edge.operation.name: edge.operation.latency for edge in _route_edges(graph) if _has_single_answer(edge)

@@ -56,7 +56,7 @@ _POSTGRESQL_ALERTS = (
         "critical",
         f"max by (job) ({_NOT_ARCHIVED}) > max by (job) ({_ARCHIVED}) or {_absent(_ARCHIVED, 'postgresql')}",
         "5m",
-        "{{ $labels.job }} does not archive its write-ahead log: a recovery would lose every later write",
+        "{{ $labels.job }} does not archive its write-ahead log: a recovery would lose writes that are not archived",
         "Read the log of the primary's sidecar plugin-barman-cloud: an expired key or a full bucket is the usual cause",
     ),
     platform_alert(
@@ -90,7 +90,7 @@ _POSTGRESQL_ALERTS = (
         "sum by (job, namespace, pod) (cnpg_backends_total) > 0.9 *"
         ' max by (job, namespace, pod) (cnpg_pg_settings_setting{name="max_connections"})',
         "5m",
-        f"{_POD}: {{{{ $value | humanize }}}} of the connections are taken, close to max_connections",
+        f"{_POD}: {{{{ $value | humanize }}}} connections are open, above 90 % of max_connections",
         "`pg_stat_activity` shows the clients that hold connections. The usual cause: a service bypasses the pooler",
     ),
 )
@@ -135,7 +135,7 @@ _VALKEY_ALERTS = (
         "critical",
         "redis_aof_last_write_status == 0 or redis_aof_last_bgrewrite_status == 0",
         "1m",
-        "{{ $labels.instance }} cannot write its append-only file, so it refuses writes",
+        "{{ $labels.instance }} cannot write or rewrite its append-only file. If it cannot write, it refuses writes",
         "Is its volume full? Grow the claim, then watch the next rewrite of the file",
     ),
     platform_alert(
@@ -165,7 +165,7 @@ _ELASTICSEARCH_ALERTS = (
         'elasticsearch_cluster_health_status{color="red"} == 1'
         f" or {_absent('elasticsearch_cluster_health_status', 'elasticsearch-exporter')}",
         "2m",
-        "Elasticsearch is red or its health is unknown: searches miss data",
+        "Elasticsearch is red or its health is unknown: searches may miss data",
         "`GET _cluster/allocation/explain` says why a primary shard has no node",
     ),
     platform_alert(
@@ -173,7 +173,7 @@ _ELASTICSEARCH_ALERTS = (
         "warning",
         'elasticsearch_cluster_health_status{color="yellow"} == 1',
         "30m",
-        "Elasticsearch is yellow: the loss of one more node loses data",
+        "Elasticsearch is yellow: the loss of one more node may lose data",
         "`GET _cluster/allocation/explain` says why a replica has no node; a node may be missing, or its disk full",
     ),
     platform_alert(

@@ -23,13 +23,12 @@ pytestmark = pytest.mark.cluster
 
 Schema = dict[str, Any]
 ANY_TEXT_OR_NUMBER = {"type": ["string", "number"]}
-"""The API reads a quantity from a number as well. Its schema names only the text."""
+"""The API accepts a number as well in a field of the format `int-or-string`. The schema names only the text."""
 NAMED = "x-kubernetes-group-version-kind"
 
 
 @pytest.fixture(scope="session")
 def kubeconform(request: pytest.FixtureRequest) -> Path:
-    """The program."""
     return build_or_skip(request, toolchain.KUBECONFORM) / "kubeconform"
 
 
@@ -50,7 +49,7 @@ def schemas(start_cluster: StartCluster, tmp_path_factory: pytest.TempPathFactor
 
 
 def strict(schema: Schema) -> Schema:
-    """A copy of the schema that refuses every unknown field. A text of the format `int-or-string` may be a number."""
+    """A copy of the schema that refuses every unknown field."""
     if schema.get("format") == "int-or-string":
         return ANY_TEXT_OR_NUMBER
     found = {key: value for key, value in schema.items() if not key.startswith("x-")}

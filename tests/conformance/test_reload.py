@@ -76,7 +76,7 @@ def test_p1_the_file_is_read_every_second(tmp_path: Path) -> None:
     assert bundle_source.POLL_INTERVAL == 1.0
 
 
-def test_p1_a_process_with_thousands_of_file_descriptors_loads_a_new_bundle(tmp_path: Path) -> None:
+def test_p1_a_process_with_more_than_1024_file_descriptors_loads_a_new_bundle(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as connections:

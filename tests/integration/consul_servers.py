@@ -36,7 +36,7 @@ def new_gossip_key() -> str:
 
 @dataclass
 class Keys:
-    """The values of the servers' secret."""
+    """The values of the servers' two secrets."""
 
     gossip: str = field(default_factory=new_gossip_key)
     token: str = field(default_factory=lambda: str(uuid.uuid4()))

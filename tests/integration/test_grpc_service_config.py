@@ -39,7 +39,10 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def observed(serviceconfig: Path, policies: Path) -> dict[str, Observations]:
-    """The attempts that the servers saw, by service and method. The services run in parallel: they mostly wait."""
+    """The attempts that the servers saw, by service and method.
+
+    One program runs for each service. They run in parallel, because they mostly wait.
+    """
     running = {
         service: subprocess.Popen([serviceconfig, policies / service / GRPC_FILE_NAME], stdout=subprocess.PIPE)
         for service in {service for service, _ in CALLS}

@@ -1,4 +1,4 @@
-"""The engine reports a workflow that somebody ended or replaced with Temporal's own tools."""
+"""The engine reports a saga whose workflow was ended from outside, and a workflow that is not a saga."""
 
 from __future__ import annotations
 

@@ -17,5 +17,5 @@ def platform(directory: Path) -> None:
         assert_type(started, Platform)
         assert_type(started.processes["agent-engine"], Process)
         started.behave("agent-engine", run=Behaviour(median=Duration("5ms")))
-        started.behave("agent-engine", run=5)  # type: ignore[arg-type]  # no behaviour
+        started.behave("agent-engine", run=5)  # type: ignore[arg-type]  # 5 is not a `Behaviour`
         started.processes["agent-engine"].configure(Configuration())

@@ -1,4 +1,4 @@
-"""Writes objects with cdk8s-plus: as many of each kind as OBJECTS.json lists.
+"""Writes the objects of OBJECTS.json: services with constructs of cdk8s-plus, other components as plain objects.
 
 Usage: python synth.py OBJECTS.json OUT.
 """
@@ -19,7 +19,7 @@ Manifest = dict[str, Any]
 
 
 def deployment(chart: cdk8s.Chart, manifest: Manifest) -> kplus.Deployment:
-    """The workload of a service, with the security settings that cdk8s-plus sets by default."""
+    """The workload of a service. Security settings that this function does not set are the defaults of cdk8s-plus."""
     name = manifest["metadata"]["name"]
     container = manifest["spec"]["template"]["spec"]["containers"][0]
     http, grpc = (port["containerPort"] for port in container["ports"])
@@ -59,7 +59,7 @@ def deployment(chart: cdk8s.Chart, manifest: Manifest) -> kplus.Deployment:
 
 
 def member(chart: cdk8s.Chart, manifest: Manifest, pods: kplus.Deployment) -> None:
-    """Add another object of a service. Uses the construct of cdk8s-plus if one exists for the kind."""
+    """Add another object of a service."""
     metadata, spec = _metadata(manifest), manifest.get("spec", {})
     match manifest["kind"]:
         case "ServiceAccount":

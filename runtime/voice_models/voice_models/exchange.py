@@ -24,7 +24,7 @@ The caller's body may be shorter: the runtime removes a usage that the caller di
 class Exchange(httpx.AsyncByteStream):
     """The answer of one attempt, as a stream for the SDK.
 
-    `on_end` settles the attempt. It is awaited exactly once, after the provider's connection has closed.
+    `on_end` settles the attempt. It is awaited exactly once, after the provider's response is closed.
     """
 
     def __init__(  # noqa: PLR0913  # the parts of one attempt, and the function that settles it
@@ -147,10 +147,7 @@ class Exchange(httpx.AsyncByteStream):
         return failure
 
     async def aclose(self) -> None:
-        """Close the provider's connection, and settle the attempt once.
-
-        A cancellation does not interrupt this method.
-        """
+        """Close the provider's response, and settle the attempt once. Both continue if the caller is cancelled."""
         if self._ending is None:
             self.attempt.cancelled()
             self._ending = asyncio.ensure_future(self._end())

@@ -68,7 +68,7 @@ class ModelRuntime:
         raise UnknownCallError("model call", name, routed)
 
     def candidates(self, models: Models, route: str) -> tuple[Candidate, ...]:
-        """The candidates of a route of the current bundle."""
+        """The candidates of a route of `models`."""
         if self._known is None or self._known[0] is not models:
             self._known = models, {name: candidates_of(models, name) for name in models.routes}
         return self._known[1][route]

@@ -24,19 +24,19 @@ class Event:
 
     kind: EventKind
     policy: str
-    """The name, in the bundle, of the policy that caused the event."""
+    """The policy that caused the event, such as `circuit_breaker`; or `bundle`, `cooldown` or `saga`."""
     target: str
     """The subject: an outbound call, an inbound operation, the service, the bundle's file, a model or a saga."""
     attempt: int = 0
     """The number of the attempt, from 1; 0 without an attempt."""
     delay: float | None = None
-    """A wait in seconds: backoff of a retry, `retry_after` of a rejection, or open time of a breaker."""
+    """A wait in seconds: backoff of a retry, `retry_after` of a rejection, open time of a breaker, or a cooldown."""
     before: str = ""
     """The previous state, degradation level or digest of the bundle."""
     after: str = ""
     """The new state, degradation level or digest of the bundle."""
     reason: str = ""
-    """The name, in the policy, of the condition that caused the event, such as `failure_ratio`."""
+    """The condition that caused the event, such as `failure_ratio` of a circuit breaker."""
     error: BaseException | None = None
 
 
@@ -44,7 +44,7 @@ class Listener(Protocol):
     """Receives events in order, one at a time. The runtime logs and counts an exception of the listener."""
 
     def on_event(self, event: Event) -> None:
-        """Handle an event. The runtime calls it without locks, in the context of the event. It must not block."""
+        """Handle an event, in the event's context and outside the locks of policies. This method must not block."""
         ...
 
 

@@ -144,7 +144,7 @@ class JournalEngine:
         for claim, driver, task in driven:
             if claim.id not in held and not driver.released:
                 self.observation.leases_lost += 1
-                task.cancel()  # another worker has taken the saga; the barrier prevents a second effect
+                task.cancel()  # another process owns the saga now; `voice_saga.barrier` prevents a second effect
 
     async def _count(self) -> None:
         self.observation.unfinished = await self.journal.unfinished()
@@ -159,7 +159,7 @@ class JournalEngine:
     async def _driven(self, claim: Claim, driver: Driver, before: Sequence[asyncio.Task[None]]) -> None:
         """Run the saga of a claim.
 
-        `before` are the tasks of this worker for an earlier claim of the saga. An intervention ended that claim, so
+        `before` are the tasks of this worker for an earlier claim of the saga. The new claim replaces that claim, so
         they are cancelled first.
         """
         try:

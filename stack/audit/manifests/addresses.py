@@ -97,7 +97,7 @@ def _probe_ports(system: System) -> Iterator[Breach | None]:
 
 
 def calls_are_permitted(system: System) -> Iterator[Breach | None]:
-    """Compare the pods behind every address with the policies at both ends."""
+    """Check that the policies of the caller and of the pods behind each address permit the connection."""
     for reference in system.references:
         service = reference.service
         if service is None or not system.network_policies:

@@ -72,7 +72,7 @@ def _resilience() -> Iterator[Panel]:
     yield metrics("Rate limits", "Requests that a limit refused.", {"{{operation}} by {{key}}": refused}, "reqps")
     yield metrics(
         "Bulkheads",
-        "Share of the slots that are taken.",
+        "Largest share of a pod's slots that are taken, by bulkhead.",
         {
             "{{name}} {{direction}}": f"max by (name, direction) (voice_bulkhead_in_flight_calls{{{OWN}}}"
             f" / voice_bulkhead_max_concurrent_calls{{{OWN}}})"
@@ -99,7 +99,7 @@ def _calls() -> Iterator[Panel]:
     )
     yield metrics(
         "Retries, fallbacks and refusals",
-        "Retries, fallbacks, and calls that a breaker or a bulkhead refused.",
+        "Retries, fallbacks, refusals by a breaker or a bulkhead, and failures after which no retry was allowed.",
         {
             "{{name}}: retried": rate("voice_call_retries_total", "name", OWN),
             "{{name}}: fell back": rate("voice_call_fallbacks_total", "name", OWN),

@@ -97,7 +97,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterator[ScrapeTarget]:
-    """Everything that Prometheus scrapes or the prober probes."""
+    """The pods that Prometheus scrapes or that the prober probes, one target for each link."""
     for link in links:
         if link.scrape and isinstance(link.target, Peer):
             yield ScrapeTarget(
@@ -226,7 +226,7 @@ def _tls_servers(graph: CallGraph, environment: Environment) -> Iterator[str]:
 
 
 def _public_endpoints(gateway: Gateway, environment: Environment) -> Iterator[ProbedHosts]:
-    """The gateway's host name, and a route that refuses requests without a token. Empty without a load balancer."""
+    """The gateway's host name, and a route that refuses requests without a token. Both only with a load balancer."""
     settings = environment.settings
     if environment.profile.load_balancer and settings.gateway_host:
         module = _dns_module(settings.gateway_host).name

@@ -70,10 +70,8 @@ def refuse_taken(cluster: Cluster, platform: Platform) -> None:
 
 
 def namespaces(platform: Platform) -> set[str]:
-    """The namespaces of a platform."""
     return {each.namespace for each in platform.components if isinstance(each, NamespaceGuard)}
 
 
 def resources(platform: Platform) -> list[Object]:
-    """Every resource that a platform renders."""
     return [dict(each) for component in platform.components for each in component.resources()]

@@ -133,7 +133,7 @@ async def test_a_server_that_does_not_answer_is_unhealthy_after_the_timeout(tmp_
             assert (await result(silent)).error == "TimeoutError", kind
 
 
-async def test_the_http_check_accepts_every_status_below_500(tmp_path: Path) -> None:
+async def test_the_http_check_accepts_status_401_and_refuses_status_503(tmp_path: Path) -> None:
     status = 401
 
     async def app(_: Any, __: Any, send: Any) -> None:

@@ -91,6 +91,7 @@ def test_c05_finds_a_retry_of_a_call_that_the_breaker_refused() -> None:
 
 @pytest.mark.parametrize(("opened", "count"), [("14s", 1), ("15s", 0), ("150s", 0), ("151s", 1)])
 def test_c04_finds_a_break_that_does_not_fit_the_restart(opened: str, count: int) -> None:
+    """A break may last from 1 to 10 times the restart."""
     assert STORE.restart == Duration("15s")
     found = findings("C04", *guarded(break_duration=Duration(opened)))
     assert len(found) == count
@@ -150,7 +151,7 @@ def test_c02_checks_a_call_after_one_without_load() -> None:
 
 
 @pytest.mark.parametrize(("load", "proposal"), [("4/m", "1"), ("6/m", "1"), ("8/m", "2")])
-def test_c02_proposes_a_throughput_of_at_least_one_call(load: str, proposal: str) -> None:
+def test_c02_proposes_the_whole_number_of_calls_in_the_window(load: str, proposal: str) -> None:
     (found,) = verdict("C02", small_platform(*guarded(load=load, minimum_throughput=16), load_share=1)).findings
     assert found.proposal == proposal
 

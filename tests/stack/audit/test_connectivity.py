@@ -118,7 +118,7 @@ def test_n06_adds_up_the_rules_for_all_pods_of_a_namespace() -> None:
     assert verdict("N06", of_manifests(pod, everywhere)).findings == (), "a rule without destinations admits all"
     assert verdict("N06", of_manifests(pod, allowing("all", {}, *rules))).findings == ()
     (closed,) = verdict("N06", of_manifests(pod, allowing("one", {"matchLabels": {"app": "a"}}, *rules))).findings
-    assert "169.254.20.10/32, the DNS pods: names" in closed.arithmetic
+    assert "169.254.20.10/32, the DNS pods: if the cluster's DNS" in closed.arithmetic
 
 
 def test_n03_names_the_end_that_does_not_admit_the_caller() -> None:

@@ -199,6 +199,8 @@ def test_retries_that_do_not_fit_the_deadline_are_removed_and_the_grace_period_f
 
 
 def test_retries_that_would_overload_a_service_are_removed_and_missing_capacity_is_named() -> None:
+    """Two replicas serve 200/s. Retries add 10 %, so 182/s become 200.2/s."""
+
     def loaded(load: str) -> Solution:
         callee = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas.exactly(2))
         call = stage(hard("a.run", "idempotent", retry=TWICE))

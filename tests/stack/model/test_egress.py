@@ -58,7 +58,7 @@ def test_a_caller_may_reach_its_declared_hosts_through_the_proxy_of_each_host() 
     }
 
 
-def test_all_ambiguous_hosts_are_refused_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_ports_and_ambiguous_hosts_are_refused_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stack.model.egress.PORTS", range(20_000, 20_001))
     first, second = outside("first", host("a.example.com")), outside("second", host("a.example.com", 8443))
     graph = graph_of(calling("one", "first", "second"), calling("two", "first"), first, second)

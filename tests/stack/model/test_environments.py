@@ -1,4 +1,4 @@
-"""An environment is one file. The file alone adds the environment to every command, to make and to the review."""
+"""An environment is one file. The file alone adds the environment to every `voice` command."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class SyncChannel(grpc.Channel):
         self._connections = connections
 
     def connection(self, assembled: Assembled) -> Connection:
-        """The connection for a new call under a bundle. Raises `UnknownCallError` for an unknown callee."""
+        """The connection to the callee's address in a bundle. Raises `UnknownCallError` for an unknown callee."""
         located = self._located
         if located is None or located[0] is not assembled:
             self._located = located = assembled, self._locate(assembled)
@@ -63,7 +63,7 @@ class SyncChannel(grpc.Channel):
 
     @override
     def close(self) -> None:
-        """Do nothing: other channels may share the connection, and it closes with the process."""
+        """Do nothing: other channels may share the connection."""
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +162,7 @@ class SyncStream:
         return self._attempts.stop()
 
     def close(self) -> None:
-        """End the call, in any state. It raises no error."""
+        """End the call. After its end this method does nothing."""
         self._messages.close()
 
 

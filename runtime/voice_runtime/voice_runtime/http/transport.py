@@ -218,7 +218,7 @@ def _one_of(addresses: Iterable[Address], name: str, host: str) -> str:
 
 
 def _at_most(left: float, phases: Iterable[str], given: dict[str, float | None]) -> dict[str, float]:
-    """The timeouts of httpx, each at most `left`, the seconds left for the attempt."""
+    """The timeouts of `phases` for httpx, each at most `left` seconds."""
     limits = ((phase, given.get(phase)) for phase in phases)
     return {phase: left if limit is None else min(limit, left) for phase, limit in limits}
 

@@ -146,7 +146,7 @@ def test_without_prices_the_ledger_is_empty() -> None:
 
 
 def test_memory_has_a_price_of_its_own() -> None:
-    """A pod requests 64 MiB = 1/16 GiB. At 16 USD an hour for 1 GiB it costs as much as a whole core."""
+    """A pod requests 0.1 cores and 64 MiB = 1/16 GiB. At 16 USD an hour for 1 GiB this memory costs 1 USD an hour."""
     whole = priced(B)
     prices = PRICES.model_copy(update={"memory_hour": 16.0})
     site = whole.tenant.catalogue.site.model_copy(update={"prices": prices})
@@ -175,7 +175,10 @@ def test_each_operation_of_the_gateway_pays_for_the_services_behind_it() -> None
 
 
 def test_each_route_costs_its_mean_units_at_the_price_of_the_preferred_candidate() -> None:
-    """100/s at the mean load of 25 % are 65.7 million calls a month, half of them from each of two callers."""
+    """100/s at the mean load of 25 % are 65.7 million calls a month, half of them from each of two callers.
+
+    A call of llm costs 800 × 0.15 + 200 × 0.6 = 240 micro-USD, a call of speech 80 × 15 = 1,200 micro-USD.
+    """
     price = ModelPrice(unit="character", input=15, as_of=date(2026, 11, 1), source="a contract")
     characters = [deployment(f"{name}-fast", name, price=price, tokenizer=None) for name in ("one", "two")]
     unpriced = [deployment(f"{name}-fast", name, price=None) for name in ("one", "two")]

@@ -80,7 +80,7 @@ def with_field(resource: dict[str, Any], path: str, value: object) -> dict[str, 
     for part in parents:
         inner = inner[int(part)] if part.isdigit() else inner[part]
     inner[last] = value
-    return changed  # type: ignore[no-any-return]  # walked untyped
+    return changed  # type: ignore[no-any-return]  # the fields on the path have no type
 
 
 def difference(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Difference:
