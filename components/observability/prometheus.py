@@ -43,13 +43,14 @@ DAY_SECONDS = 86_400
 HEAD_SECONDS = 3 * 3600
 """Longest span of the head, in seconds: Prometheus cuts a block of 2 h when the head is 3 h long."""
 LOGGED_SAMPLE_BYTES = 16
-"""Assumed size of a sample in the write-ahead log. The log stores references and times uncompressed."""
+"""Assumed size of a sample in the write-ahead log: 8 bytes for the value, and at most 8 for reference and time."""
 LARGEST_BLOCK = 0.1
 """Largest share of the retention that one compacted block spans. Source: Prometheus's documentation of its storage."""
 REPLAY_RATE = Bytes("20Mi")
 """Assumed bytes per second of the replay: one core decodes the log and builds the head's index."""
 LOCAL_SERIES = 20_000
-"""Room for series that arrive over OTLP and remote write, and for recorded series: ten times the default of a pod."""
+"""Room for series that arrive over OTLP and remote write, and for recorded series: ten times `SERIES`, the estimate
+for one pod."""
 
 
 class Prometheus(Server):
@@ -97,7 +98,7 @@ class Prometheus(Server):
 
     @property
     def samples_per_second(self) -> float:
-        """The declared rate of samples: every series of every pod, once in an interval."""
+        """The expected rate of samples: `LOCAL_SERIES` and the declared series of every pod, once in an interval."""
         series = LOCAL_SERIES + sum(target.pods * target.scrape.series for target in self.targets)
         return series / self.interval.seconds
 

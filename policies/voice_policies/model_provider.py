@@ -15,7 +15,7 @@ class ModelProvider(Policy):
     address: Address
     """The provider's host, port and egress proxy."""
     base_path: Annotated[str, TextPattern(r"^(/[A-Za-z0-9._-]+)*$", "/v1", 100)] = "/v1"
-    """Path before the endpoints, such as `/chat/completions`."""
+    """Path before the path of an endpoint: `/v1` before `/chat/completions`."""
     wire_form: Literal["openai"] = "openai"
     """The form of requests and answers: OpenAI's chat, responses, embeddings and audio."""
     idempotency_keys: bool = False

@@ -14,7 +14,7 @@ class ServiceLevel(Policy):
     """The objective of one operation, measured at the service over 30 days."""
 
     availability: Ratio
-    """Share of requests that succeed. Failures of dependencies do not count."""
+    """Share of requests that succeed while all dependencies work."""
     latency: PositiveDuration
     """P95 of the operation's duration."""
 

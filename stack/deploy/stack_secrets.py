@@ -75,7 +75,7 @@ def write(environment: str, values: Mapping[SecretKey, str], today: date, root: 
     """
     program = shutil.which("pulumi")
     if program is None:
-        fault = Fault("pulumi", "is not on PATH", "install it, such as with `brew install pulumi/tap/pulumi`")
+        fault = Fault("pulumi", "is not on PATH", "install it, for example with `brew install pulumi/tap/pulumi`")
         raise InvalidInputError("voice secrets", [fault])
     plain = [f"{CHANGED}.{secret}={today.isoformat()}" for secret in sorted({each.secret for each in values})]
     options = {

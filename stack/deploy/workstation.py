@@ -54,7 +54,7 @@ class Workstation:
         needed = ["pulumi", "kubectl"]
         needed += ["kind", "docker"] if self.owns_cluster else ["docker"] if builds_image else []
         faults = [
-            Fault(name, "is not on PATH", f"install it, such as with `{INSTALL[name]}`")
+            Fault(name, "is not on PATH", f"install it, for example with `{INSTALL[name]}`")
             for name in needed
             if shutil.which(name) is None
         ]
@@ -104,7 +104,7 @@ class Workstation:
         self.run("pulumi", "stack", "rm", self.environment, "--yes", "--force", "--preserve-config")
 
     def run(self, *command: str, shows: bool = True) -> str:
-        """Run a program in the project's folder. Return its output, or show the output on stderr with `shows`.
+        """Run a program in the project's folder. Return its output, or with `shows` show it on stderr.
 
         Raises `InvalidInputError` if the program fails.
         """

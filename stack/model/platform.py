@@ -89,7 +89,7 @@ class Platform:
 
     @property
     def prices(self) -> Prices | None:
-        """The price table of the environment's settings, or the tenant's."""
+        """The price table of the environment's settings, or else of the site."""
         return self.environment.settings.prices or self.site.prices
 
     @cached_property
@@ -99,7 +99,7 @@ class Platform:
 
     @cached_property
     def microservices(self) -> tuple[Microservice, ...]:
-        """The application tier, in the catalogue's order."""
+        """The components of the services, in the catalogue's order."""
         return tuple(component for component in self.components if isinstance(component, Microservice))
 
 

@@ -120,7 +120,7 @@ MODEL_ALERTS = (
             'max by (job, candidate, reason) (voice_model_cooldown{reason=~"quota_exhausted|authentication"})', 0
         ),
         lasting=Duration("0s"),
-        summary=f"{_CANDIDATE}: its provider refuses the key ({{{{ $labels.reason }}}})",
+        summary=f"{_CANDIDATE}: the key is refused or its quota is spent ({{{{ $labels.reason }}}})",
         action="Spent quota: raise it at the provider. Refused key: write a new key with `voice secrets`, then restart"
         " the pods",
     ),

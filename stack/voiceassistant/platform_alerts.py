@@ -65,7 +65,7 @@ PLATFORM_ALERTS = (
         "warning",
         'kube_node_status_condition{condition="Ready",status="true"} == 0',
         "5m",
-        "Node {{ $labels.node }} is not ready: its pods move to other nodes after five minutes",
+        "Node {{ $labels.node }} is not ready: Kubernetes evicts its pods after five minutes",
         "`kubectl describe node` says why. If the machine no longer exists, delete the Node to free its volumes",
     ),
     _platform(

@@ -43,15 +43,15 @@ POLICY_ALERTS = (
         name="BreakerOpen",
         expression=_breaker("open"),
         lasting=Duration("2m"),
-        summary=f"{_CALL}: the breaker is open, because too many calls failed",
-        action="Look at the callee's alerts. While the breaker is open the declared fallback answers",
+        summary=f"{_CALL}: the breaker is open, because too many calls failed or were slow",
+        action="Look at the callee's alerts. Until the breaker closes, hard calls fail and fallbacks answer soft ones",
     ),
     Alert(
         name="BreakerHalfOpen",
         expression=_breaker("half_open"),
         lasting=Duration("10m"),
         summary=f"{_CALL}: the breaker probes the callee and does not close",
-        action="The breaker's trial calls fail or time out. Look for these calls in the callee's log",
+        action="The breaker's probes, a few of the calls, fail or time out. Look for them in the callee's log",
     ),
     Alert(
         name="RetryBudgetSpent",
@@ -74,7 +74,7 @@ POLICY_ALERTS = (
         expression=_of_service('max by (job, level) (voice_degradation_level{level!="normal"})'),
         lasting=Duration("15m"),
         summary="{{ $labels.job }} is degraded to level {{ $labels.level }}: it leaves out features",
-        action="The service's error rate and latency set its level: look at both; see docs/runtime.md",
+        action="Error rate and latency set the level: look at both. It may also be set by hand: docs/runtime.md",
     ),
     Alert(
         name="FallbackMissing",

@@ -1,6 +1,6 @@
 """Builds programs from Go modules, and copies files of modules, into a cache that later runs use.
 
-Every module in `tools/` pins third-party programs with `tool` directives and `go.sum`; `tests/go` is our own program.
+Every module in `tools/` pins third-party programs in `go.mod` and `go.sum`; the modules in `tests/go` are our own.
 Each program is built once for each state of its module, into the user's cache folder. A second run builds nothing and
 needs no Go.
 """
@@ -75,7 +75,7 @@ class Module:
 
     @property
     def cache(self) -> Path:
-        """The directory of the programs for this state of the module, sources included."""
+        """The directory of the programs. Its name contains a hash of the files in the module's folder."""
         pinned = b"".join(file.read_bytes() for file in sorted(self.folder.glob("*.*")))
         return tools_folder() / f"{self.name}-{hashlib.sha256(pinned).hexdigest()[:16]}"
 
@@ -154,7 +154,7 @@ def ensure_built(module: Module) -> Path:
 
     Raises:
         GoMissingError: a program is missing, and `go` is not on PATH.
-        ToolchainError: the build failed. The message contains Go's error.
+        ToolchainError: Go failed, or a module lacks a file of `sources`. The message has Go's error or the file.
     """
     module.cache.mkdir(parents=True, exist_ok=True)
     for position, (program, package) in enumerate(module.programs.items(), start=1):

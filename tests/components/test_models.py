@@ -53,7 +53,9 @@ def test_addresses_keys_and_latency_come_from_providers_and_candidates() -> None
         ),
     ],
 )
-def test_models_that_do_not_fit_together_are_refused(dependency: ModelDependency, said: str) -> None:
+def test_undeclared_names_unused_providers_and_operations_without_a_route_are_refused(
+    dependency: ModelDependency, said: str
+) -> None:
     assert said in faults(dependency)
 
 

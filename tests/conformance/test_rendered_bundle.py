@@ -1,4 +1,4 @@
-"""The runtime with bundles that `voice render` wrote, and not with bundles made for a test."""
+"""The runtime under the bundle of agent-engine that `voice render` writes, and every bundle as JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def decided(error: BaseException) -> BaseException | None:
     return error.__cause__ if isinstance(error, SoftCallError) else error
 
 
-def test_the_check_of_a_grpc_callee_is_degraded_beyond_the_callees_objective(agent_engine: Path) -> None:
+def test_only_checks_of_grpc_callees_limit_the_latency_and_the_limit_is_the_callees_objective(
+    agent_engine: Path,
+) -> None:
     checks = {check.name: check for check in Runtime.load(agent_engine).bundle.health.checks}
     assert checks["model-adapter"].max_latency == Duration("900ms")
     assert {check.kind for check in checks.values() if check.max_latency is not None} == {"grpc"}
@@ -55,7 +57,9 @@ def test_the_bundle_of_agent_engine_has_the_calls_to_its_callees(agent_engine: P
     assert "run" in {operation.operation for operation in bundle.inbound}
 
 
-async def test_every_call_returns_its_answer_or_times_out(agent_engine: Path, clock: FakeClock) -> None:
+async def test_every_call_returns_an_answer_and_times_out_if_its_callee_hangs(
+    agent_engine: Path, clock: FakeClock
+) -> None:
     runtime = Runtime.load(agent_engine, clock=clock)
     calls = enforced_here(runtime.bundle)
     assert calls
@@ -96,7 +100,7 @@ async def test_agent_engine_serves_its_operation_under_its_deadline(agent_engine
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_rendered_bundle_is_read_back_unchanged(environment: str) -> None:
+def test_every_bundle_is_read_back_unchanged(environment: str) -> None:
     for service in platform(environment).microservices:
         text = json.dumps(service.bundle.to_document())
         assert PolicyBundle.from_json(text, "policy.json") == service.bundle

@@ -168,7 +168,7 @@ async def test_mc13_lifecycle_frames_of_the_responses_api_are_not_content(made: 
     assert (finished.input_units, finished.output_tokens, finished.estimated) == (10, 5, False)
 
 
-def test_mc13_lifecycle_frames_are_not_content_without_an_event_loop(made: Service) -> None:
+def test_mc13_lifecycle_frames_are_not_content_for_the_synchronous_sdk(made: Service) -> None:
     created = fake.event({"type": "response.created", "response": {"id": "r"}}, "response.created")
     first(made, fake.streamed([created, fake.event({"type": "error", "code": "server_error"}, "error")]))
     made.b.script = lambda _: fake.responses_stream("from ", "B")

@@ -148,10 +148,14 @@ async def test_the_hedging_budget_bounds_the_second_requests(tmp_path: Path, clo
     assert answered.count(2) == made.calls[1] == 3
 
 
-async def test_a_full_token_budget_leaves_the_first_request_running(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_token_budget_without_room_for_a_second_request_leaves_the_first_one_running(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     made = hedged(tmp_path, clock)
     answers(made, a=0.2, b=0.0)
-    asked = made.sdk().embeddings.create(model="any", input="x" * 2_400, encoding_format="float")  # 601 of 1,000 tokens
+    asked = made.sdk().embeddings.create(
+        model="any", input="x" * 2_400, encoding_format="float"
+    )  # over 600 of 1,000 tokens
     assert len((await asked).data) == 1
     assert made.calls == (1, 0)
     assert not made.runtime.statistics.hedges

@@ -126,7 +126,7 @@ async def test_an_invalid_address_or_unreachable_engine_gives_one_line_on_standa
 
 
 @pytest.mark.parametrize(("content", "said"), [("no database", "file is not a database"), ("", "no such table: sagas")])
-def test_a_file_without_sagas_is_refused_and_not_changed(tmp_path: Path, content: str, said: str) -> None:
+def test_a_file_that_is_not_a_journal_is_refused_and_not_changed(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "other"
     path.write_text(content)
     done = asyncio.run(voice_saga(f"sqlite://{path}", "list"))

@@ -57,7 +57,7 @@ async def stopped_again_and_again(backend: Backend, log: Log, policy: Any, actio
     [None, CalleeError("bank"), ValueError("the connection is closed")],
     ids=["the cancellation", "a transient error", "a permanent error"],
 )
-async def test_a_step_that_deploys_interrupt_runs_again_and_succeeds(
+async def test_a_step_interrupted_by_deploys_runs_again_and_succeeds(
     backend: Backend, raises: Exception | None
 ) -> None:
     log, action = Log(), Interrupted(3, raises)
@@ -68,7 +68,7 @@ async def test_a_step_that_deploys_interrupt_runs_again_and_succeeds(
     assert log.done == ["pay"] * 4 + ["ship"]
 
 
-async def test_a_compensation_that_deploys_interrupt_runs_again_and_succeeds(backend: Backend) -> None:
+async def test_a_compensation_interrupted_by_deploys_runs_again_and_succeeds(backend: Backend) -> None:
     log, action = Log(), Interrupted(2, ValueError("the connection is closed"))
     log.does("undo-pay", action)
     log.fails("ship", lambda: ValueError("no"))

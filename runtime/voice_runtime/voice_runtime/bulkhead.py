@@ -88,14 +88,17 @@ class Bulkhead:
         return True
 
     def leave(self) -> None:
-        """Return the slot. The call that has waited longest gets it."""
+        """Return the slot. The call that has waited longest gets it, unless a reload has lowered `max_concurrent`."""
         self._free.append(None)
         if self._waiting or self._owed:
             with self._lock:
                 self._settle()
 
     async def enter(self, remaining: float) -> None:
-        """Wait for a slot, at most `queue_timeout` and at most `remaining` seconds. Raises `BulkheadFullError`."""
+        """Wait for a slot, at most `queue_timeout` and at most `remaining` seconds.
+
+        Raises `BulkheadFullError` if the queue is full, or if no slot became free in time.
+        """
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         turn = _Turn(lambda: loop.call_soon_threadsafe(ready.set))
         try:
@@ -160,7 +163,7 @@ class Bulkhead:
                 raise BulkheadFullError(self.target)
 
     def _abandon(self, turn: _Turn) -> None:
-        """End a wait whose caller was cancelled: leave the queue, or return the slot if the call already got one."""
+        """End a wait after an error, such as a cancellation: leave the queue, or return the slot that the call got."""
         with self._lock:
             self._leave_queue(turn)
             if turn.granted:

@@ -1,7 +1,7 @@
 """One structured log line for each event of the policies, limited in rate.
 
-Each line names the callee, the operation, the policy and the reason, in its text and as fields of the record. It never
-contains the text of a callee's error, because that may name a user.
+The fields of the record name the callee, the operation, the policy and the reason, if the event has them. No line
+contains the text of a callee's error, because that text may name a user.
 """
 
 from __future__ import annotations

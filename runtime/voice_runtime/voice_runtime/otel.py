@@ -16,7 +16,7 @@ __all__ = ["observe", "register"]
 
 
 def observe(runtime: Runtime, meter: Meter) -> None:
-    """Register every metric of `runtime` with `meter`, under the names that Prometheus sees after translation."""
+    """Register every metric of `runtime` with `meter`. The translation to Prometheus yields the names in `METRICS`."""
     register(runtime, METRICS, meter)
 
 

@@ -115,8 +115,8 @@ class Outbound(CallPolicies):
     ) -> AsyncGenerator[T, None]:
         """Yield the messages of `fn(...)`. The stream succeeds when it ends.
 
-        The stream is retried only before its first message. An early `aclose` is neutral. The attempt timeout covers
-        the wait for the first message; the deadline covers every wait.
+        The stream is retried only before its first message. An early `aclose` counts neither as a success nor as a
+        failure. The attempt timeout covers the wait for the first message; the deadline covers every wait.
         """
         attempts = CallAttempts(self, repeatable=can_call_again(fn) and can_repeat(args, kwargs))
         with self._softened():
@@ -144,7 +144,10 @@ class Outbound(CallPolicies):
 
     @asynccontextmanager
     async def once(self) -> AsyncIterator[TimedScope]:
-        """A block as one attempt, under every policy except retry and fallback, because a block cannot be repeated."""
+        """A block as one attempt, under every policy except retry and fallback.
+
+        A block can be neither repeated nor replaced.
+        """
         attempts = CallAttempts(self, repeatable=False)
         with self._softened():
             attempt = await anext(attempts)
@@ -264,7 +267,7 @@ def _begun(messages: Iterable[T]) -> tuple[list[T], Iterator[T]]:
 
 
 def _refuse_async(name: str, result: Any) -> Any:
-    """Refuse a coroutine or generator, because no code would await it, and it would count as a success."""
+    """Refuse an awaitable or an asynchronous generator: no code would await it, and it would count as a success."""
     if not isawaitable(result) and not isasyncgen(result):
         return result
     if isinstance(result, CoroutineType):

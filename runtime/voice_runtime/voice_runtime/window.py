@@ -50,7 +50,7 @@ class Window:
             return self._past_total + self.count - self._begun
 
     def clear(self) -> None:
-        """Reset all counts."""
+        """Empty the window. `count` stays."""
         with self._lock:
             self._past.clear()
             self._past_total = 0

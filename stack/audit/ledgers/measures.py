@@ -23,7 +23,7 @@ Measures: TypeAlias = Mapping[str, Mapping[str, float | str]]
 
 
 def measures(platform: Platform) -> Measures:
-    """Every number that a change of the model may change. No value is a secret."""
+    """The measures of a platform. No value is a secret."""
     graph, found = platform.graph, costs(platform)
     return {
         "attempts": dict(_attempts(platform)),

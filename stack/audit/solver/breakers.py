@@ -63,7 +63,10 @@ def _with_throughput(
     rates: Mapping[OperationKey, float],
     breaker: CircuitBreaker,
 ) -> CircuitBreaker:
-    """Lower the minimum throughput so that every call reaches it (C02). The window holds at least one call."""
+    """Lower the minimum throughput so that every call reaches it (C02).
+
+    A window that is too short for one call becomes longer.
+    """
     if breaker.consecutive_failures is not None:
         return breaker
     arriving = (call_rate(platform, edge, rates) for edge, _ in members)

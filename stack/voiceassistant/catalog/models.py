@@ -33,7 +33,7 @@ from stack.voiceassistant.site import EGRESS_PROXIES
 
 ASSUMED_ON = date(2026, 11, 30)
 BUDGETS, USAGE = "events.reserve", "events.append"
-"""Calls to the durable Valkey, because no server may evict the counters of budgets."""
+"""Calls to the durable Valkey, because no server may evict the counters of budgets or the events of usage."""
 DEFAULT_ROUTE = "llm.generate"
 """The route of an answer if model-router does not choose one."""
 
@@ -74,7 +74,7 @@ def _pair(
     latency: StreamLatency,
     **quota: int,
 ) -> tuple[Deployment, ...]:
-    """A deployment of one kind at each provider. They differ only in the model's name and the tokenizer."""
+    """A deployment of one kind at each provider. They differ only in provider, model name and tokenizer."""
     return tuple(
         Deployment(
             name=f"{provider.name}-{kind}",
@@ -164,10 +164,11 @@ def _budget(tokens: int, window: str) -> TokenBudget:
 
 
 TENANT_BUDGETS = {"tenant-minute": _budget(200_000, "1m"), "tenant-day": _budget(2_000_000, "1d")}
-"""The budget of one tenant for the routes that generate text. One search alone re-ranks 4,000 tokens at an eighth of
-the price, so the budget does not count re-ranking and embeddings."""
+"""The budgets of one tenant for the routes that generate text. One search alone re-ranks 4,000 tokens. A token of
+re-ranking costs about an eighth of an input token of `generate`, so the budgets do not count re-ranking and
+embeddings."""
 PLAN = ModelUse(input_p95=1_200, input_mean=800, output_max=12, output_mean=8)
-"""A plan is short. It shares the route, the deployments and the quota of the answer."""
+"""A plan is short. It uses the route `generate`, with the deployments and the quota of an answer."""
 
 LLM = ModelDependency.of(
     "llm",

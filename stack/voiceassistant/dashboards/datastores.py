@@ -1,4 +1,4 @@
-"""Datastores: answers to probes, replicas, volumes, PostgreSQL with its pooler and backups, and Consul."""
+"""Datastores: probes, replicas, volumes, PostgreSQL with its pooler and backups, Consul, and scheduled jobs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _EVERY_STORE = Row(
         ),
         metrics(
             "Days until full",
-            "Free space divided by its rate of decrease over six hours. Empty if it does not decrease.",
+            "Free space divided by its rate of decrease over six hours. Empty if the space does not decrease.",
             {
                 "{{persistentvolumeclaim}}": f"kubelet_volume_stats_available_bytes{{{OWN}}}"
                 f" / (-deriv(kubelet_volume_stats_available_bytes{{{OWN}}}[6h]) > 0)"
@@ -85,7 +85,7 @@ _POSTGRESQL = Row(
         ),
         metrics(
             "Clients that wait for the pooler",
-            "Clients without a connection, by database.",
+            "Clients that wait until the pooler has a free connection to PostgreSQL, by database.",
             {"{{database}}": "sum by (database) (cnpg_pgbouncer_pools_cl_waiting)"},
             red_from=1,
         ),

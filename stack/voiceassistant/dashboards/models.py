@@ -56,7 +56,7 @@ _CANDIDATES = Row(
     panels=(
         metrics(
             "Fallback",
-            "Share of the calls that needed a second candidate, and share of the hedged calls, by route.",
+            "Share of the calls that needed a second candidate, and share of the calls that were hedged, by route.",
             {
                 "{{route}}": ratio(rate("voice_model_fallbacks_total", ROUTE), _CALLS),
                 "{{route}} hedged": ratio(rate("voice_model_hedges_total", ROUTE), _CALLS),

@@ -137,7 +137,7 @@ def test_one_error_lists_all_contradictions() -> None:
 
 def test_two_nodes_are_refused() -> None:
     with pytest.raises(
-        ValidationError, match="nodes is 2: two nodes survive no more losses than one; use 1, or at least 3"
+        ValidationError, match="nodes is 2: two nodes survive no more losses than one node; use 1, or at least 3"
     ):
         Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2})
 

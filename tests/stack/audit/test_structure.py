@@ -1,4 +1,4 @@
-"""C07, E01: cycles of calls, policies that no layer can express, and calls that contradict themselves."""
+"""C07, E01: cycles of calls, policies that no layer can express, and calls whose policies contradict each other."""
 
 from __future__ import annotations
 

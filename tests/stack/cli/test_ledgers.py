@@ -22,7 +22,9 @@ def test_a_ledger_is_an_aligned_table_without_colour_in_a_pipe(ledger: str, caps
     for table in LEDGERS[ledger](platform("prod")).tables:
         head, *rows = out[out.index(table.title) :].splitlines()[1 : len(table.rows) + 2]
         last = head.rindex(table.columns[-1].name)
-        assert all(row[last - 2 : last] == "  " for row in rows), "the last column begins at one place"
+        assert all(row[last - 2 : last] == "  " for row in rows), (
+            "the last column begins at the same place in every row"
+        )
 
 
 def test_a_ledger_as_json_has_numbers_and_one_as_markdown_has_tables(capsys: pytest.CaptureFixture[str]) -> None:

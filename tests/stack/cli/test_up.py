@@ -177,10 +177,10 @@ def test_every_missing_program_is_named_with_its_install_command(
     assert main([command, "dev"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         f"voice: voice {command}: 4 faults",
-        "  pulumi: is not on PATH; install it, such as with `brew install pulumi/tap/pulumi`",
-        "  kubectl: is not on PATH; install it, such as with `brew install kubectl`",
-        "  kind: is not on PATH; install it, such as with `brew install kind`",
-        "  docker: is not on PATH; install it, such as with `brew install --cask docker`",
+        "  pulumi: is not on PATH; install it, for example with `brew install pulumi/tap/pulumi`",
+        "  kubectl: is not on PATH; install it, for example with `brew install kubectl`",
+        "  kind: is not on PATH; install it, for example with `brew install kind`",
+        "  docker: is not on PATH; install it, for example with `brew install --cask docker`",
     ]
 
 

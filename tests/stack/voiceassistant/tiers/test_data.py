@@ -1,4 +1,4 @@
-"""The data tier as rendered: resources for CloudNativePG, permitted connections, refusals."""
+"""The data tier as rendered: CloudNativePG's resources, limits of connections, secrets, pods and claims. Refusals."""
 
 from __future__ import annotations
 
