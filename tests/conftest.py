@@ -20,7 +20,7 @@ settings.load_profile("project")
 def pytest_xdist_auto_num_workers() -> int:
     """Number of test processes for `-n auto`. Tests spend half of their time waiting for servers."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + cores // 2
+    return 2 * cores
 
 
 def pytest_collection_finish() -> None:
