@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,18 +77,25 @@ def _child(node: yaml.Node, key: str | int) -> tuple[yaml.Node, int] | None:
 def read_manifests(directory: Path) -> tuple[Manifest, ...]:
     """Every resource of every YAML or JSON file below a directory, including the items of lists.
 
-    Raises `InvalidInputError` with every fault: a file that is not YAML, a document that is not a resource, a resource
-    that is declared twice.
+    Raises `InvalidInputError` with every fault: a file or folder that cannot be read, a file that is not YAML, a
+    document that is not a resource, a resource that is declared twice.
     """
     if not directory.is_dir():
         raise InvalidInputError(str(directory), [Fault("", "is no directory", "expected a directory of manifests")])
     found: list[Manifest] = []
     faults: list[Fault] = []
-    for path in sorted(path for path in directory.rglob("*") if path.suffix in SUFFIXES and path.is_file()):
+
+    def refuse(error: OSError, path: object = None) -> None:
+        faults.append(Fault("", "cannot be read", error.strerror or str(error), str(path or error.filename)))
+
+    names = (Path(folder, name) for folder, _, files in os.walk(directory, onerror=refuse) for name in files)
+    for path in sorted(path for path in names if path.suffix in SUFFIXES):
         try:
-            found += _resources(path, str(path))
+            found += _resources(path, str(path)) if path.is_file() else ()
         except InvalidInputError as error:
             faults += error.faults
+        except OSError as error:
+            refuse(error, path)
     faults += _repeated(found)
     if not faults and not found:
         accepted = f"expected files that end in {', '.join(sorted(SUFFIXES))}"

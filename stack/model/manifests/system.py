@@ -357,7 +357,7 @@ class _Reader:
     def workloads(self) -> Iterator[Workload]:
         """The resources that have pods."""
         for manifest in self.manifests:
-            path = TEMPLATES.get(manifest.kind)
+            path = None if _is_custom(manifest.identity[0]) else TEMPLATES.get(manifest.kind)
             if path is None or (template := self._part(manifest, PodTemplate, path)) is None:
                 continue
             spec = self._part(manifest, WorkloadSpec, ("spec",)) if manifest.kind in PLURAL_PODS else WorkloadSpec()

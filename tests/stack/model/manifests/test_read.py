@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,28 @@ def test_a_missing_or_empty_directory_is_refused(tmp_path: Path) -> None:
     assert "has no manifest" in refusal(tmp_path)
     with pytest.raises(InvalidInputError, match="is no directory"):
         load_system(tmp_path / "missing")
+
+
+def test_a_file_and_a_folder_that_cannot_be_read_are_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.yaml").symlink_to("/proc/self/mem")  # a file that even root cannot read
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: str | Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert refusal(tmp_path, SHOP).splitlines()[1:] == [
+        "  DIR/closed: cannot be read; Permission denied",
+        "  DIR/broken.yaml: cannot be read; Input/output error",
+    ]
+
+
+def test_a_custom_resource_with_the_kind_of_a_workload_is_none(tmp_path: Path) -> None:
+    job = "apiVersion: batch.volcano.sh/v1alpha1\nkind: Job\nmetadata: {name: train}\nspec: {tasks: []}"
+    assert not system(tmp_path, SHOP, job).workloads
 
 
 def test_all_faults_of_all_files_are_reported_in_one_message(tmp_path: Path) -> None:
