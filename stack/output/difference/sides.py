@@ -95,28 +95,35 @@ def _side_of_revision(revision: str, name: str) -> Side:
 
 def render_revision(revision: str, name: str, out: Path) -> None:
     """Render a revision with its own code and settings into `out`. Raises `InvalidInputError` if it fails."""
-    commit = _run(
-        revision, ["git", "-C", str(ROOT), "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
-    )
-    archive = _run(revision, ["git", "-C", str(ROOT), "archive", "--format=zip", commit.decode().strip()])
+    commit = _git(revision, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    archive = _git(revision, "archive", "--format=zip", commit.decode().strip())
     with tempfile.TemporaryDirectory(prefix="voice-revision-") as source:
         with ZipFile(io.BytesIO(archive)) as files:
             files.extractall(source)
-        _run(revision, [sys.executable, "-m", "stack.cli", "render", "-o", str(out), "--", name], Path(source))
+        variables = {"PYTHONPATH": os.pathsep.join(str(Path(source, part)) for part in ("", "policies"))}
+        command = [sys.executable, "-m", "stack.cli", "render", "-o", str(out), "--", name]
+        done = _run(revision, command, cwd=source, env={**os.environ, **variables})
+    # The audit of a revision may find errors. `voice render` then writes the tree all the same, and exits 1.
+    if not (out / INDEX).is_file():
+        raise _unrendered(revision, done.stderr)
 
 
-def _run(revision: str, command: list[str], source: Path | None = None) -> bytes:
-    """The output of a command. With `source`, the command runs in that directory, with the platform's code from it."""
-    variables = dict(os.environ)
-    if source:
-        variables["PYTHONPATH"] = os.pathsep.join(str(source / part) for part in ("", "policies"))
-    try:
-        done = subprocess.run(  # noqa: S603 - runs git or `voice` with a revision that git has verified
-            command, cwd=source, env=variables, capture_output=True, check=True, timeout=LONGEST_RENDER
-        )
-    except subprocess.CalledProcessError as error:
-        said = " ".join(error.stderr.decode(errors="replace").split())[-300:]
-        raise InvalidInputError("voice diff", [Fault(revision, "cannot be rendered", said)]) from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise InvalidInputError("voice diff", [Fault(revision, "cannot be rendered", str(error))]) from None
+def _git(revision: str, *arguments: str) -> bytes:
+    done = _run(revision, ["git", "-C", str(ROOT), *arguments])
+    if done.returncode:
+        raise _unrendered(revision, done.stderr)
     return done.stdout
+
+
+def _run(revision: str, command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(  # noqa: S603 - runs git or `voice` with a revision that git has verified
+            command, capture_output=True, check=False, timeout=LONGEST_RENDER, **options
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _unrendered(revision, str(error).encode()) from None
+
+
+def _unrendered(revision: str, said: bytes) -> InvalidInputError:
+    text = " ".join(said.decode(errors="replace").split())[-300:]
+    return InvalidInputError("voice diff", [Fault(revision, "cannot be rendered", text)])

@@ -145,7 +145,10 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
         content = (repository / path).read_text(encoding="utf-8")
         assert before in content
         (repository / path).write_text(content.replace(before, after), encoding="utf-8")
-    git("-C", str(repository), "commit", "--quiet", "-a", "-m", "all")
+    settings = (repository / "Pulumi.dev.yaml").read_text(encoding="utf-8")
+    (repository / "Pulumi.faulty.yaml").write_text(f"{settings}  voiceassistant:mesh: true\n", encoding="utf-8")
+    git("-C", str(repository), "add", ".")
+    git("-C", str(repository), "commit", "--quiet", "-m", "all")
     monkeypatch.setattr("stack.output.difference.sides.ROOT", repository)
     difference = compare(side_of("HEAD~3:prod", TENANT), side_of("HEAD:prod", TENANT))
     assert difference.blast_radius == (), "both revisions have measures, and the changes affect none of them"
@@ -160,6 +163,7 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
         ("data[policy.json].tracing.sample_ratio", "10%", "12%"),
         ("data[policy.json].tracing.max_queue", "2048", "4096"),
     }
+    assert side_of("HEAD:faulty", TENANT).resources, "a revision is compared even if the audit finds errors in it"
 
 
 def test_the_text_json_and_markdown_reports_show_the_same_differences(tree: Path) -> None:
