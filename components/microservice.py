@@ -86,7 +86,7 @@ class Microservice(Server):
                 "policy": ConfigFiles(
                     f"{self.name}-policy", self._policy(), reloaded=True, annotations={DIGEST_ANNOTATION: self.digest}
                 ),
-                "settings": ConfigFiles(f"{self.name}-settings", self._settings(), reloaded=True),
+                "settings": ConfigFiles(f"{self.name}-settings", self._settings()),
             },
             priority=self.service.tier,
             replicas=self.replicas,

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = 
         _discard_output()
         return CLEAN
     except OSError as error:
-        _tell(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+        _tell(f"{error.filename or 'the output cannot be written'}: {error.strerror}")
         _discard_output()
     else:
         return status

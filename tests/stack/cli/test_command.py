@@ -29,6 +29,7 @@ def test_the_process_ends_with_the_status_of_its_command(arguments: list[str], s
     assert voice(*arguments).returncode == status
 
 
+TOO_LONG = "x" * 300
 FULL = "voice: the output cannot be written: No space left on device\n"
 
 
@@ -40,9 +41,12 @@ FULL = "voice: the output cannot be written: No space left on device\n"
         ("check nowhere 2>/dev/full", 2, ""),
         ("check nowhere 2>&-", 2, ""),
         ("graph >&-", 0, ""),
+        (f"check --from {TOO_LONG}", 2, f"voice: {TOO_LONG}: File name too long\n"),
     ],
 )
-def test_a_full_or_closed_output_ends_with_an_exit_code_and_no_traceback(command: str, status: int, said: str) -> None:
+def test_an_output_or_a_path_that_fails_ends_with_an_exit_code_and_no_traceback(
+    command: str, status: int, said: str
+) -> None:
     line = f"{shlex.quote(sys.executable)} -m stack.cli {command}"
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
