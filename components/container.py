@@ -32,7 +32,7 @@ USER = 10001
 """User and group of our own images. Above 10000, so that it equals no user of the node."""
 ROOT = 0
 TEMPORARY_VOLUME = "tmp"
-TEMPORARY_PATH = "/tmp"  # noqa: S108 - the container's own emptyDir
+TEMPORARY_PATH = "/tmp"  # noqa: S108 - the pod's own emptyDir
 PULL_POLICY: Literal["IfNotPresent"] = "IfNotPresent"
 """A digest or a release's tag always names the same image, so kubelet may use the node's copy while the registry
 is down."""
@@ -58,7 +58,7 @@ class Image(ClosedModel):
 
 
 class Defaults(NamedTuple):
-    """Values for every container of a pod. A container may override each."""
+    """Values for every container of a pod. A container may override name, image and sizing."""
 
     name: str
     image: Image

@@ -23,7 +23,7 @@ class Provider(ClosedModel):
     base_path: str = "/v1"
     """Path before the API's endpoints."""
     idempotency_keys: bool = False
-    """True if the provider recognizes a repeated request by its key."""
+    """True if the provider recognizes a repeated request by its idempotency key."""
 
 
 class Deployment(ClosedModel):

@@ -14,7 +14,7 @@ DOCUMENTS = Path(__file__).parents[1] / "docs"
 
 
 def run_examples(document: str, replaced: Mapping[str, Path]) -> int:
-    """Run the examples of a document, with some paths `replaced`. Returns their number."""
+    """Run the examples of a document, with some paths `replaced`. Returns the number of examples."""
     path = DOCUMENTS / document
     examples = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
     names: dict[str, Any] = {}

@@ -61,7 +61,7 @@ async def breakers() -> list[Case]:
 
 
 def refusing(call: Any) -> Any:
-    """A function that makes a call and catches the rejection."""
+    """A function that makes a call, and returns its error instead of raising it."""
 
     async def refused() -> Any:
         try:
@@ -189,7 +189,7 @@ def composed() -> list[Case]:
 
 
 async def cases() -> list[Case]:
-    """All rows of the compared libraries. Call it in the running loop, because some rows bind to the loop."""
+    """All timed rows of the compared libraries. Call it in the running loop, because some rows bind to the loop."""
     return [*await breakers(), *await open_breakers(), *retries(), *timeouts(), *limiters(), *composed()]
 
 

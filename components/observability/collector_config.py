@@ -51,7 +51,7 @@ SECRET_VALUES = (
 MASK = "****"
 """Replacement of a secret by the processor `redaction`."""
 TEXT_OF_SPANS = ("span.name", "span.status.message")
-"""Texts of a span that this configuration masks itself, because the processor `redaction` masks attributes only."""
+"""Texts of a span that this configuration masks itself. Of a span the processor `redaction` masks only attributes."""
 LARGEST_MESSAGE = 800_000
 LARGEST_ATTRIBUTE = 16_384
 LONGEST_NAME = 400
@@ -69,7 +69,7 @@ pattern of one character is compared byte by byte."""
 NAMELESS = r'"^[\\s\\p{Z}]*\\z", "_"'
 """A name of nothing but spaces, and its replacement."""
 LINE_STATEMENTS = (
-    # A line without a message has its fields in the body. Setting the fields again leaves one copy of each.
+    # A line without a message has its fields in the body. As attributes, a repeated field exists once.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
     'set(log.body, "") where IsMap(log.body)',
     "set(log.body, String(log.body)) where not IsString(log.body)",
@@ -99,11 +99,11 @@ LINE_STATEMENTS = (
         r' where IsMatch(log.attributes["span_id"], "^[0-9a-f]{16}\\z")'
     ),
     'set(log.severity_text, Coalesce([log.attributes["level"], log.attributes["log.level"], log.severity_text]))',
-    # Duplicates of the record's own fields, and attributes that would choose another data stream.
+    # Delete duplicates of the record's own fields, and attributes that would choose another data stream.
     r'delete_matching_keys(log.attributes, "^(@timestamp|time|trace_id|span_id|(log\\.)?level)\\z")',
     r'delete_matching_keys(log.attributes, "^(data_stream\\..*|elasticsearch\\.(index|mapping\\..*))\\z")',
 )
-"""Statements that give every log record the same form: the body is a text, each attribute exists once and is a text.
+"""Statements that give every log record the same form: the body is a string, and each attribute is one string.
 
 Source for Elasticsearch's rules: `OTelDocumentBuilder.buildAnyValue` and `TargetIndex.evaluate` in
 x-pack/plugin/otel-data."""
@@ -154,7 +154,7 @@ class Backend(ClosedModel):
         return {"client_auth": {"username": self.user, "password_file": f"{path}/password"}}
 
     def document(self, queue: Bytes) -> dict[str, Any]:
-        """The backend's exporter: it queues on disk, and retries until the backend accepts."""
+        """The backend's exporter: it queues on disk, and retries without a time limit."""
         return {
             "endpoint": self.endpoint,
             **({"tls": {"insecure": True}} if self.protocol == "grpc" else {}),
@@ -167,7 +167,7 @@ class Backend(ClosedModel):
                 "num_consumers": 4,
                 "batch": {"flush_timeout": "1s", "min_size": BATCH_BYTES, "max_size": LARGEST_BATCH_BYTES},
             },
-            # No limit: the Collector refuses data that does not fit into the queue, and never drops queued data.
+            # No time limit: queued data waits until the backend is back. New data that does not fit is refused.
             "retry_on_failure": {"initial_interval": "1s", "max_interval": "30s", "max_elapsed_time": "0s"},
         }
 
@@ -185,7 +185,7 @@ class Sampling(ClosedModel):
     others: Ratio
 
     def processors(self) -> dict[str, Any]:
-        """The sampler, and the processors that mark spans of senders that decide themselves."""
+        """The sampler, and processors: before it they mark the spans of deciding senders, after it they unmark them."""
         namespace = {"key": "service.namespace", "value": self.decided}
         decided = {"include": {"match_type": "strict", "resources": [namespace]}}
         return {

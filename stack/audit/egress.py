@@ -101,7 +101,7 @@ def envoy_resources(proxy: EgressProxy) -> EnvoyResources:
 
 
 def _hosts(read: EnvoyResources, listener: Mapping[str, Any]) -> Iterator[tuple[str, Host]]:
-    """Each name that a listener admits, with the host that it leads to. A chain without names admits any host."""
+    """Each name that a listener admits, with the host behind the name. A chain without names admits any host."""
     addresses = {
         cluster["name"]: cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
         for cluster in read.clusters

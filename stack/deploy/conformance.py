@@ -1,7 +1,7 @@
 """Checks of a running service against the contract of services: probes, metrics, gRPC health, log lines, drain.
 
-docs/go.md describes the contract. It holds for services in every language, because alerts, dashboards and audits of a
-running platform read these series and fields.
+docs/go.md describes the contract. The contract holds for services in every language, because alerts, dashboards and
+audits of a running platform read these series and fields.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIMEOUT = 5
 POLL = 0.1
 """Seconds between two requests to `/ready` during a drain."""
 NOTICED = 30
-"""Seconds from SIGTERM within which `/ready` must fail. A service fails it immediately; a busy machine is slower."""
+"""Seconds from SIGTERM within which `/ready` must fail. It should fail immediately; a busy machine is slower."""
 OK, UNAVAILABLE, FAILED = 200, 503, 500
 STATUSES = {OK: ("healthy", "degraded"), UNAVAILABLE: ("unhealthy", "draining")}
 """Status code of `/ready` → the words in `status` that agree with it."""
@@ -127,7 +127,7 @@ def missing_over_grpc(address: str) -> Iterator[Missing]:
 
 
 def missing_in_logs(file: Path) -> Iterator[Missing]:
-    """The fields that log lines lack. Raises `InvalidInputError` if the file cannot be read."""
+    """The faults of log lines. Raises `InvalidInputError` if the file cannot be read."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:

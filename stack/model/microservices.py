@@ -22,7 +22,7 @@ __all__ = ["components"]
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Callable[[], Microservice]]:
-    """A function for each service that builds its Microservice, in the catalogue's order."""
+    """For each service, in the catalogue's order, a function that builds its Microservice."""
     return (partial(_microservice, graph, environment, links, service) for service in graph.services)
 
 

@@ -22,7 +22,7 @@ _GROUPS = (("core", "Core"), ("standard", "Standard"), ("batch", "Batch"))
 
 
 def component_diagram(graph: CallGraph) -> str:
-    """The call graph by tier: solid arrows are hard calls, dashed arrows are soft calls."""
+    """The call graph by tier. A solid arrow has a hard call at least; a dashed arrow has only soft calls."""
     lines = ["flowchart LR"]
     lines += [f'  {_id(node)}(["{node.name}"])' for node in graph.nodes.values() if isinstance(node, Gateway)]
     for tier, title in _GROUPS:
@@ -111,7 +111,7 @@ def _steps(graph: CallGraph, node: Node, operation: Operation, indent: str) -> I
 
 
 def _frame(stage: Stage) -> tuple[str, str]:
-    """The frame around a stage, and the separator of its calls. Both are empty for a single call."""
+    """The frame around a stage, and the separator of its calls. Both are empty for one call in one round."""
     if stage.max_rounds > 1:
         choice = ", one of these calls in each round" if stage.choice == "one" and len(stage.calls) > 1 else ""
         return f"loop at most {stage.max_rounds} rounds, typically {stage.typical_rounds}{choice}", ""

@@ -1,4 +1,4 @@
-"""Rows on model calls for the architecture document: the need of each request, and the capacity of each route."""
+"""Rows on model calls for the architecture document: the need of each request, and the load of each route."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _needed_speed(demand: ModelDemand) -> str:
 
 
 def route_rows(graph: CallGraph) -> Iterator[Row]:
-    """Each route with its candidates, its attempts and time limits, and its load as a share of each quota."""
+    """Each route with its candidates, attempts and time limits, its load, and the quotas of its candidates."""
     demands = list(model_demands(graph))
     for edge, route, models in model_edges(graph):
         name, timeout = ".".join(edge.key), route.timeout

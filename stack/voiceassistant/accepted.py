@@ -14,7 +14,11 @@ def _accepted(rule: str, path: str, reason: str, expires: date = NEXT_YEAR) -> A
 
 
 _OF_TARGETS = tuple(
-    _accepted("A02", f"flow {name}", f"the platform's targets set both numbers: {reason}; rule A01 checks the flow")
+    _accepted(
+        "A02",
+        f"flow {name}",
+        f"the platform's targets set the flow's and its dependencies' availability: {reason}; rule A01 checks the flow",
+    )
     for name, reason in (
         ("voice-dialogue", "voice-engine has the tier standard"),
         ("login", "identity-service, PostgreSQL and the gateway have four nines each"),

@@ -184,7 +184,8 @@ OBJECTIVE_ALERTS = (
         expression="sum by (job, stream) (increase(voice_stream_dead_letters_total[1h]))"
         f" > {_OF_JOB} 0 * target:declared",
         lasting=Duration("0s"),
-        summary="{{ $labels.job }} could not handle {{ $value | humanize }} messages of {{ $labels.stream }}",
+        summary="{{ $labels.job }} could not handle {{ $value | humanize }} messages of {{ $labels.stream }}"
+        " in the last hour",
         action="The consumer's log has each error. Fix the cause, then publish the messages again (docs/sagas.md)",
     ),
 )

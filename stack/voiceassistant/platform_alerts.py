@@ -89,7 +89,7 @@ PLATFORM_ALERTS = (
         "warning",
         "kube_job_status_failed > 0",
         "5m",
-        "{{ $labels.namespace }}/{{ $labels.job_name }} failed",
+        "A pod of the job {{ $labels.namespace }}/{{ $labels.job_name }} failed",
         "Read the log of its last pod, fix the cause, and start the job again; see docs/deploy.md",
     ),
     _platform(

@@ -53,7 +53,7 @@ SITE = Site(
     prober=Peer(namespace=OBSERVABILITY, name="blackbox-exporter", ports=(blackbox_exporter.PORT,)),
     node_agents=NODE_AGENTS,
     egress=EGRESS,
-    private_domain=".internal",  # no public host has this name: ICANN reserves it for private use
+    private_domain=".internal",  # ICANN reserves this domain for private use, so no public host is in it
     peered_network="10.200.0.0/16",
     own_availability={"core": Ratio("99.99%"), "standard": Ratio("99.95%"), "batch": Ratio("99.9%")},
     egress_availability=Ratio("99.9%"),

@@ -43,7 +43,7 @@ def read(tree: Path) -> list[Document]:
 
 
 def with_volume_templates(documents: Sequence[Document], deployed: Iterable[Document]) -> list[Document]:
-    """`documents` with the volume templates of deployed StatefulSets, which the API server refuses to change."""
+    """`documents` with the deployed volume templates, because the API server refuses to change these templates."""
     sets = {identity(each.content): each.content for each in deployed if each.content["kind"] == "StatefulSet"}
     return [_with_templates(each, sets.get(identity(each.content))) for each in documents]
 
@@ -72,7 +72,6 @@ def identity(content: Object) -> str:
 
 
 def of_kind(objects: Iterable[Object], *kinds: str) -> Iterator[Object]:
-    """The objects of these kinds."""
     return (content for content in objects if content["kind"] in kinds)
 
 

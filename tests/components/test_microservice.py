@@ -22,7 +22,7 @@ def changed(**update: object) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def test_a_service_yields_exactly_its_kinds() -> None:
+def test_a_service_has_exactly_these_resources() -> None:
     assert {kind: len(resources) for kind, resources in changed().items()} == {
         "ServiceAccount": 1,
         "ConfigMap": 2,
@@ -34,7 +34,7 @@ def test_a_service_yields_exactly_its_kinds() -> None:
     }
 
 
-def test_the_deployment_has_a_fixed_count_and_the_autoscaler_a_range() -> None:
+def test_only_a_service_with_a_range_of_replicas_has_an_autoscaler_which_sets_the_count() -> None:
     fixed = changed(replicas=Replicas(min=2, max=2))
     assert "HorizontalPodAutoscaler" not in fixed
     assert fixed["Deployment"][0]["spec"]["replicas"] == 2
@@ -77,7 +77,7 @@ def test_a_bundle_without_digest_is_refused() -> None:
         changed(bundle=unsealed)
 
 
-def test_secrets_are_files_that_only_the_group_reads() -> None:
+def test_secrets_are_files_that_only_owner_and_group_read() -> None:
     pod = changed()["Deployment"][0]["spec"]["template"]["spec"]
     secrets = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
     assert [(secret["secretName"], secret["defaultMode"]) for secret in secrets] == [("orders-stock", 0o440)]

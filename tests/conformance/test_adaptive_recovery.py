@@ -106,7 +106,7 @@ def test_every_valid_policy_recovers_within_its_longest_recovery(policy: Policy,
     assert is_over(simulation)
 
 
-def test_a_policy_that_recovers_too_late_is_refused() -> None:
+def test_a_policy_that_recovers_too_late_or_never_lowers_its_rate_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"recovers from an outage in 1\d\d\d s, expected at most 300 s: raise"):
         Policy(min_rate=Rate("5/s"), max_rate=Rate("1000/s"), burst=1)
     with pytest.raises(ValidationError, match="error_ratio 100% is never exceeded"):

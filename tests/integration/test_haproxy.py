@@ -22,7 +22,7 @@ from tests.stack.voiceassistant.tiers.real_cache import NODES, eventually, runni
 pytestmark = pytest.mark.integration
 
 
-def test_haproxy_forwards_to_the_new_primary(haproxy: Path, tmp_path: Path) -> None:
+def test_haproxy_forwards_only_to_the_new_primary_even_after_the_old_one_returns(haproxy: Path, tmp_path: Path) -> None:
     with running_cache(tmp_path) as (nodes, _), running_proxy(haproxy, tmp_path / "haproxy.cfg", nodes) as port:
         assert eventually(lambda: service(port).set("identity-service:1", "before"))
         nodes[0].stop()

@@ -79,7 +79,7 @@ async def raw(written: bytes) -> AsyncIterator[Address]:
         "a complete answer after 100 Continue",
     ],
 )
-async def test_a_connection_that_ends_in_the_middle_of_http_is_a_failed_attempt(
+async def test_an_attempt_fails_if_the_connection_ends_before_the_answer_is_complete(
     tmp_path: Path, written: bytes, found: str | None, contents: list[str]
 ) -> None:
     b = FakeProvider(lambda _: fake.chat_stream("from B"))
@@ -98,7 +98,7 @@ async def test_a_connection_that_ends_in_the_middle_of_http_is_a_failed_attempt(
     assert made.ledger.events[0].error_class == found
 
 
-# --- other wire forms
+# --- responses and speech
 
 
 async def responses(made: Service) -> list[str]:
@@ -141,8 +141,8 @@ def sound(*steps: Any, content_type: str = "audio/pcm") -> Answer:
         "responses: cancelled",
         "responses: incomplete_details is a number",
         "responses: only DONE",
-        "speech: nothing",
-        "speech: no bytes",
+        "speech: no chunk",
+        "speech: an empty chunk",
         "speech: a cut connection",
         "speech: an error as JSON",
         "speech: an empty object as JSON",
@@ -159,7 +159,9 @@ async def test_a_call_whose_response_or_speech_has_no_content_goes_to_the_next_c
     assert [event.ending for event in made.ledger.events] == ["failed", "finished"]
 
 
-async def test_sound_is_passed_on_if_its_media_type_has_capital_letters(tmp_path: Path, clock: FakeClock) -> None:
+async def test_audio_whose_media_type_has_capital_letters_is_passed_on_and_a_cut_raises_an_error(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     made = service(tmp_path, clock)
     made.a.script = lambda _: sound(b"ab", b"cd", content_type="Audio/MPEG; rate=16000")
     assert await speech(made) == b"abcd"
@@ -168,7 +170,7 @@ async def test_sound_is_passed_on_if_its_media_type_has_capital_letters(tmp_path
         await speech(made)
 
 
-# --- states
+# --- cancellations, budgets, keys and threads
 
 
 @pytest.mark.parametrize("form", ["stream", "whole", "hedged"])

@@ -87,7 +87,7 @@ def test_a_bundle_without_digest_is_refused() -> None:
     assert "metadata.digest: is missing" in refused(changed)
 
 
-def test_a_bundle_of_a_newer_api_version_is_refused() -> None:
+def test_a_bundle_of_a_newer_api_version_is_refused_only_for_its_version() -> None:
     said = refused({**document(), "apiVersion": "voiceassistant.dev/v2", "new_field": 1})
     assert "expected voiceassistant.dev/v1" in said
     assert "new_field" not in said
@@ -137,7 +137,7 @@ def test_every_fault_is_named_with_its_path_and_what_is_accepted() -> None:
         (lambda call: call.update(name="redis.access"), "outbound call redis.access is declared twice"),
     ],
 )
-def test_a_call_that_contradicts_itself_is_refused(change: Any, said: str) -> None:
+def test_a_call_that_contradicts_itself_or_has_the_name_of_another_call_is_refused(change: Any, said: str) -> None:
     changed = document()
     change(next(call for call in changed["outbound"] if call["name"] == "model-adapter.generate:plan"))
     assert said in refused(changed)

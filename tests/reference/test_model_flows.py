@@ -39,7 +39,6 @@ from tests.loopback import NO_TLS, free_port
 REQUESTS = 200
 """Number of requests for each fault. The five faults together get 1,000 requests, and no request may fail."""
 IN_FLIGHT = 8
-"""Number of requests in flight."""
 PATIENCE = 180.0
 """Longest wait for an answer on a busy machine, in seconds."""
 PATIENT: dict[str, Any] = {
@@ -55,7 +54,7 @@ ROUTES = {"llm.generate": "text", "speech.recognize": "transcription", "speech.s
 
 
 def routed(name: str) -> OutboundCall:
-    """A model call."""
+    """A model call over the route of the same name."""
     return call(
         name,
         protocol="https",
@@ -135,7 +134,7 @@ def closed_speech_breakers(platform: Platform) -> None:
 
 
 def restart(platform: Platform, name: str) -> None:
-    """Restart a service that calls models: a new bundle would keep the states of its breakers.
+    """Restart a service that calls models, because only a new process begins with closed breakers.
 
     The channels of its callers may wait up to 10 s before they connect again. So this function sends requests until
     they are answered.
@@ -201,7 +200,7 @@ async def chat(platform: Platform) -> str:
 
 
 async def voice(platform: Platform) -> str:
-    """Like `chat`, for a turn of a voice dialogue without its WebSocket."""
+    """The outcome of one turn of a voice dialogue over HTTP: `high tide|` without fallbacks, or the other answer."""
     async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, verify=NO_TLS) as client:
         answer = (await client.post(f"{platform.processes['voice-engine'].url}/dialogue")).json()
     return (
@@ -221,7 +220,7 @@ async def many(platform: Platform, ask: Callable[[Platform], Any], count: int) -
 
 
 def flapping() -> Callable[[Any], Answer]:
-    """A script that alternates between three refusals and three answers."""
+    """A script that first refuses two requests, and then alternates between three answers and three refusals."""
     asked = [0]
 
     def script(request: Any) -> Answer:

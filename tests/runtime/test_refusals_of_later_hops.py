@@ -1,5 +1,7 @@
-"""A breaker does not count the refusal of a breaker behind its callee, so an outage opens only
-the breakers in the direct callers of the failed service."""
+"""If a breaker behind the callee refuses a call, the caller's breaker does not count the failure.
+
+So an outage opens only the breakers in the direct callers of the failed service.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,7 @@ async def test_a_breakers_refusal_opens_no_breaker_of_earlier_hops(tmp_path: Pat
 
 
 class ModelCutError(Exception):
-    """An error that another package registers as the failure of a dependency."""
+    """Stands for an error that another package registers as the failure of a dependency."""
 
 
 @dependency_failure.register
@@ -148,7 +150,7 @@ def test_a_failure_class_must_be_one_word_and_a_negative_pushback_names_no_wait(
     assert dependency_failure(error) == expected
 
 
-def test_a_probe_that_a_breaker_behind_the_callee_refused_does_not_decide_the_round(clock: FakeClock) -> None:
+def test_a_probe_leaves_the_breaker_half_open_if_a_breaker_behind_the_callee_refuses_it(clock: FakeClock) -> None:
     policy = CircuitBreaker(consecutive_failures=1, half_open_max_requests=1, success_threshold=1)
     breaker = Breaker("rag-engine.context", policy, clock=clock)
     breaker.failure(breaker.state, PERMANENT)
@@ -170,7 +172,9 @@ async def test_other_failures_of_the_callee_open_the_callers_breaker(tmp_path: P
         assert state_of(caller) == "open"
 
 
-async def test_a_breakers_refusal_over_http_does_not_open_the_callers_breaker(tmp_path: Path) -> None:
+async def test_over_http_a_breakers_refusal_does_not_blame_the_callee_and_a_bulkheads_refusal_does(
+    tmp_path: Path,
+) -> None:
     async def refuse(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it
         raise REFUSAL
 

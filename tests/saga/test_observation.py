@@ -59,7 +59,7 @@ async def test_metrics_count_sagas_steps_and_compensations(tmp_path: Path) -> No
 
 
 async def test_all_executions_of_a_saga_are_in_one_trace_across_processes(backend: Backend) -> None:
-    """Executions are in the trace of the request that started the saga, with a link to the event that caused them."""
+    """The trace is that of the request that started the saga. An execution after an event has a link to the event."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -11,7 +11,7 @@ Ending = Literal["finished", "failed", "cancelled"]
 
 
 class Usage(NamedTuple):
-    """The tokens of one attempt."""
+    """The input and the output of one attempt."""
 
     input: int
     """Input in the unit that the provider bills: tokens, characters or seconds of audio."""
@@ -31,7 +31,7 @@ NOTHING = Usage(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ModelAttempted:
-    """The usage event of one ended attempt. Each attempt has exactly one. It contains no prompt, answer or key."""
+    """The usage event of one ended attempt. Each attempt has exactly one event, without prompt, answer or key."""
 
     route: str
     deployment: str

@@ -48,9 +48,9 @@ class Service:
         self._grpc = GrpcOperations(operations)
 
     async def serve(self) -> None:
-        """Serve until SIGTERM.
+        """Serve until SIGTERM or SIGINT.
 
-        After SIGTERM `/ready` fails first. Then the service finishes the accepted requests. Raises `PortError`.
+        After the signal `/ready` fails first. Then the service finishes the accepted requests. Raises `PortError`.
         """
         configuration = self._configuration.current()
         server = self._wire.server()

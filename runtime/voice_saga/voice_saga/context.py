@@ -75,7 +75,7 @@ class StepContext:
     input: Any
     """The input of the saga. Each execution gets a copy."""
     results: Mapping[str, Any]
-    """Results of earlier stages, by step. A compensation also gets the result of its own step, if there is one."""
+    """Results by step. An action gets the results of earlier stages, a compensation the results of all steps."""
     trace: str = ""
     """W3C `traceparent` of the request that started the saga."""
     caused_by: str = ""
@@ -114,7 +114,7 @@ def storable(text: str) -> str:
 
 
 def checked_id(saga_id: str) -> str:
-    """`saga_id`. Raises `InvalidSagaIdError` if no journal can store it."""
+    """`saga_id`. Raises `InvalidSagaIdError` if the id is too long or not `storable`."""
     if len(saga_id) > ID_LENGTH or storable(saga_id) != saga_id:
         shown = storable(saga_id[:ID_LENGTH])
         raise InvalidSagaIdError(
@@ -137,7 +137,7 @@ def copied(value: Any) -> Any:
 
 
 def size_of(value: Any, what: str) -> int:
-    """The bytes of `value` as JSON. Raises `NotJsonError`."""
+    """The number of bytes of `value` as JSON. Raises `NotJsonError`."""
     return len(to_json(value, what))
 
 

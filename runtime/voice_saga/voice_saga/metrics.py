@@ -1,4 +1,4 @@
-"""The metrics of sagas. Label values are names of definitions and words of this package, never an id.
+"""The metrics of sagas. Label values are names (of a saga, step, stream or consumer) and kinds, never ids.
 
 Counters are copied before they are read, because the event loop may add a label while another thread exports.
 """
@@ -55,7 +55,7 @@ METRICS: tuple[Metric[Observation], ...] = (
     Metric(
         "voice_saga_unfinished",
         "gauge",
-        "Unfinished sagas of the whole engine: running, waiting, compensating or parked.",
+        "Unfinished sagas of all workers: running, waiting, compensating or parked.",
         ("saga", "state"),
         _unfinished,
     ),

@@ -1,4 +1,4 @@
-"""Computes the progress of a saga from its journal, and the next entries. Every engine uses these pure functions."""
+"""Computes the progress of a saga from its journal, and the next entries. Every engine uses these functions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from voice_saga.definition import Plan
 from voice_saga.errors import TooLargeError
 
 State = Literal["running", "waiting", "compensating", "parked", "completed", "compensated", "abandoned"]
-"""The state of a saga. `waiting`: the saga waits for an event. `parked`: the saga stops until an operator resumes,
-compensates or abandons it."""
+"""The state of a saga. `waiting`: all running steps wait for their outcomes. `parked`: the saga stops until an
+operator resumes, compensates or abandons it."""
 ENDED: frozenset[State] = frozenset({"completed", "compensated", "abandoned"})
 EntryKind = Literal[
     "started",
@@ -57,7 +57,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Progress:
-    """The progress of a saga between two entries."""
+    """The progress of a saga after some of its entries."""
 
     state: State = "running"
     reason: str = ""
@@ -133,7 +133,7 @@ class Progress:
 
     @property
     def running(self) -> list[str]:
-        """Steps that have begun and have no outcome yet. Their actions must run."""
+        """Steps whose actions must run now. Empty unless the saga is running."""
         return list(self.acting) if self.state == "running" else []
 
     @property
@@ -179,9 +179,10 @@ def _compensating(plan: Plan, progress: Progress) -> list[Entry]:
 
 
 def _undoing(plan: Plan, progress: Progress) -> list[Entry]:
-    """The entry that undoes the last step that may have run, or that ends the compensation.
+    """The entry that begins the next compensation, or that ends the saga.
 
-    A step with an unknown outcome may have run.
+    The next compensation belongs to the last step that has one and may have run. A step with an unknown outcome may
+    have run.
     """
     last = next((step for step in reversed(progress.to_undo) if step in plan.compensated), None)
     return [Entry("compensated") if last is None else Entry("undoing", last)]

@@ -26,8 +26,8 @@ DeadLetters = Counter[tuple[str, str]]
 """Number of messages that no consumer could handle, by stream and consumer group."""
 Handler = Callable[[Message], Awaitable[object]]
 """Handles one message. The message is acknowledged when the handler returns, and delivered again if the handler raises.
-Even a handled message may arrive again: use its id as key of the effect, as `start` and `deliver` do, or call
-`voice_saga.postgresql.admit` in the handler's transaction."""
+Even a handled message may arrive again: use its id as key of the effect, as the handler of `starts` does, or
+call `voice_saga.postgresql.admit` in the handler's transaction."""
 
 
 class Transport(Protocol):

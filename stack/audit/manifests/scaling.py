@@ -15,7 +15,7 @@ from stack.model.manifests.system import Item, System, Workload
 
 
 def drains_can_proceed(system: System) -> Iterator[Breach | None]:
-    """Check that disruption budgets allow drains, and that workloads with several replicas have a budget."""
+    """Check that disruption budgets allow drains, and that several replicas behind a Service have a budget."""
     governed = set()
     for budget in system.budgets:
         selected = system.selected(budget.spec.selector, budget.namespace)

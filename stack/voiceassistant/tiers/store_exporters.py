@@ -19,7 +19,7 @@ from stack.voiceassistant.stores import DeployedStore, full_text_index, valkey_s
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """An exporter for each kind of store that the platform deploys."""
+    """The exporters of Valkey and Elasticsearch, for the stores that the platform deploys."""
     if any(valkey_servers(graph, environment)) and environment.deploys(site.VALKEY_EXPORTER):
         yield partial(_valkey_exporter, environment, links)
     index = full_text_index(graph)

@@ -53,7 +53,7 @@ def rendered(component: Consul, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("servers", [1, 3], ids=["one-server", "three-servers"])
-def test_the_servers_expect_the_number_of_replicas_and_deny_by_default(servers: int) -> None:
+def test_the_servers_expect_the_number_of_replicas_deny_by_default_and_run_on_different_nodes(servers: int) -> None:
     configuration = json.loads(consul(servers).files["consul.json"])
     assert configuration.keys() == KNOWN
     (found,) = rendered(consul(servers), "StatefulSet")
@@ -101,7 +101,7 @@ def test_only_the_servers_may_gossip_over_tcp_and_udp() -> None:
     assert "ingress" not in snapshots
 
 
-def test_without_a_bucket_there_are_no_snapshots() -> None:
+def test_without_a_bucket_there_are_no_jobs_for_snapshots_and_restore() -> None:
     names = {job["metadata"]["name"]: job["spec"]["suspend"] for job in rendered(consul(), "CronJob")}
     assert names == {"consul-snapshot": False, "consul-restore": True}
     assert rendered(consul(servers=1), "CronJob") == []

@@ -1,4 +1,4 @@
-"""A server on loopback that accepts and records every request of a setup script."""
+"""A server on loopback that records the requests of a setup script."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sent:
 
 @dataclass
 class Recorder:
-    """The received requests. The first `unavailable` requests get the answer of a starting server."""
+    """The accepted requests. The first `unavailable` requests get status 503 and are not recorded."""
 
     unavailable: int = 0
     url: str = ""

@@ -116,7 +116,7 @@ def test_o04_finds_that_no_alert_detects_absent_targets_or_a_dead_prometheus() -
     assert verdict("O04", of_manifests()).text == "does not apply"
 
 
-def test_o05_finds_a_job_without_alerts_on_its_failure_and_its_last_success() -> None:
+def test_o05_finds_a_job_without_an_alert_on_its_failure_or_its_last_success_unless_it_is_suspended() -> None:
     spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": POD}}}
     job = {"kind": "CronJob", "metadata": {"name": "backup"}, "spec": spec}
     (unseen,) = found("O05", others=(job,))
@@ -182,7 +182,7 @@ def test_o03_ignores_only_constants() -> None:
     assert (beyond.path, beyond.proposal) == ("job:failed:increase25h: window", "25h")
 
 
-def test_o04_reads_an_alert_that_always_fires_with_and_without_spaces() -> None:
+def test_o04_finds_the_alert_that_always_fires_even_if_its_expression_has_spaces() -> None:
     assert found("O04", alert("vector( 1 )", "Watchdog"), alert("absent(up)", "Absent")) == ()
 
 

@@ -41,7 +41,7 @@ def test_s01_finds_a_secret_in_a_rendered_file() -> None:
     assert found(workload(env=[named])) == ()
 
 
-def test_s01_finds_a_secret_in_a_config_map_of_env_from() -> None:
+def test_s01_finds_a_secret_in_a_config_map_that_a_container_reads_as_variables() -> None:
     settings = {"kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "shop"}, "data": {"TOKEN": "x"}}
     whole = workload(envFrom=[{"prefix": "API_", "configMapRef": {"name": "settings"}}])
     (plain,) = found(settings, whole)
@@ -166,6 +166,6 @@ def test_s01_accepts_the_fields_that_restricted_admits(changed: dict[str, Any]) 
     assert found(workload({**SECURE, **changed})) == ()
 
 
-def test_s01_finds_capabilities_that_are_only_added() -> None:
+def test_s01_finds_a_container_that_adds_a_capability_and_does_not_drop_all_others() -> None:
     (refused,) = found(workload({**SECURE, "capabilities": {"add": ["NET_BIND_SERVICE"]}}))
     assert refused.arithmetic == "the Pod Security Standard restricted refuses the pods: capabilities.drop lacks ALL"

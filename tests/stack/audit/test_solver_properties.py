@@ -56,7 +56,7 @@ def stages(draw: st.DrawFn, targets: list[str], number: int, *, with_timeouts: b
 
 @st.composite
 def platforms(draw: st.DrawFn, *, with_timeouts: bool = True) -> Platform:
-    """Up to four services and a route to the last service. Each service calls stores and earlier services."""
+    """Up to four services and a route to the last service. Each service calls stores or earlier services."""
     nodes: list[Node] = [
         datastore(name, operation("read", p95=draw(MILLISECONDS), deadline=draw(DEADLINES))) for name in ("one", "two")
     ]

@@ -67,7 +67,7 @@ def test_two_services_may_call_each_other_if_no_operation_waits_for_itself() -> 
     assert [edge.path for edge in graph.edges] == ["a.run → b.read", "b.run → a.read"]
 
 
-def test_a_flow_over_a_missing_route_is_refused() -> None:
+def test_a_flow_over_a_missing_route_or_into_a_missing_operation_is_refused() -> None:
     flow = Flow(name="f", title="a flow", route="nowhere", latency=Duration("1s"), continues="a.nothing")
     said = faults(gateway(), service("a", READ), flows=[flow])
     assert "flows.f.route: is 'nowhere'" in said

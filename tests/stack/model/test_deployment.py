@@ -82,7 +82,7 @@ def test_a_stage_without_remaining_calls_is_left_out() -> None:
     assert found.graph.nodes["caller"].operations[0].stages == ()
 
 
-def test_a_service_that_others_cannot_work_without_is_refused_with_its_callers() -> None:
+def test_leaving_out_a_service_with_hard_callers_is_refused_with_the_names_of_the_callers() -> None:
     (fault,) = refused("model-adapter")
     assert fault.startswith("config.voiceassistant:without[0]: is 'model-adapter'; still needed by ")
     assert fault.endswith(": leave those callers out, too")

@@ -1,4 +1,4 @@
-"""The runbook's commands of git, pulumi and voice. Each command is checked here, or `NOT_RUN` has the reason.
+"""The runbook's commands of git, make, pulumi and voice. Each is checked here, or `NOT_RUN` has the reason.
 
 `tests/cluster/test_runbook.py` runs the kubectl commands.
 """

@@ -1,4 +1,4 @@
-"""The catalogue declares every algorithm of the runtime's rate limits, and the features of every core service."""
+"""The catalogue declares every algorithm of rate limits. Each core service declares features or why it has none."""
 
 from __future__ import annotations
 

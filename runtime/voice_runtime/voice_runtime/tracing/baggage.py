@@ -44,7 +44,7 @@ def _encodable(text: str) -> str:
 
 
 class AllowedBaggage(TextMapPropagator):
-    """Reads and writes W3C baggage, but only the keys in `tracing.baggage`. External hosts get no baggage."""
+    """Reads and writes W3C baggage, but only the keys in `tracing.baggage`. Calls to external hosts do not use it."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

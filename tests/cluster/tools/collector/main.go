@@ -1,5 +1,5 @@
-// An OpenTelemetry Collector of exactly the components that the rendered configuration names, each as in the
-// distribution that is deployed: a component that is not listed here makes `validate` refuse the configuration.
+// An OpenTelemetry Collector with exactly the components that the rendered configuration names. The deployed
+// distribution has each of them. `validate` refuses a configuration that names a component not listed here.
 package main
 
 import (

@@ -388,7 +388,9 @@ def test_a_label_distinguishes_replicas_and_alerts_drop_it() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_collector_limits_memory_first_and_every_queue_is_bounded_and_on_disk(environment: str) -> None:
+def test_the_collector_limits_memory_first_and_redacts_last_and_its_queues_are_bounded_and_on_disk(
+    environment: str,
+) -> None:
     found = document(collector(environment), "collector.json")
     for pipeline in found["service"]["pipelines"].values():
         assert pipeline["processors"][0] == "memory_limiter"
