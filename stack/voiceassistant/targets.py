@@ -115,7 +115,7 @@ TARGETS = (
     _indicator_target(
         alerts.SERVER_OUTAGES,
         "Own availability of servers",
-        "PostgreSQL, Redis and gateway 99.99 %, other infrastructure 99.9 %",
+        "PostgreSQL, Redis, gateway, DNS and public entrance 99.99 %, other infrastructure 99.9 %",
         _remaining_budget("Budgets of servers", alerts.SERVER_OUTAGES),
     ),
     _indicator_target(

@@ -58,7 +58,7 @@ def service_token(servers: list[Server], keys: Keys) -> str:
     return secret
 
 
-def test_three_servers_make_one_cluster_that_the_readiness_probe_sees(servers: list[Server]) -> None:
+def test_three_servers_form_one_cluster_and_pass_the_readiness_probe(servers: list[Server]) -> None:
     status, peers = servers[0].ask("status/peers")
     assert (status, len(peers)) == (200, 3)
     (leader,) = {server.ask("status/leader")[1] for server in servers}
@@ -231,9 +231,7 @@ def test_gossip_is_encrypted_with_only_the_key_of_the_secret(servers: list[Serve
     assert [set(ring["Keys"]) for ring in rings if not ring["WAN"]] == [{keys.gossip}]
 
 
-def test_the_gossip_key_is_rotated_by_the_commands_of_the_document(
-    consul: Path, servers: list[Server], keys: Keys
-) -> None:
+def test_the_documented_commands_rotate_the_gossip_key(consul: Path, servers: list[Server], keys: Keys) -> None:
     (row,) = (line for line in (ROOT / "docs" / "deploy.md").read_text().splitlines() if "`gossip-key`" in line)
     options = re.findall(r"`(?:consul keyring )?(-\w+) (NEW|OLD)`", row)
     assert options == [("-install", "NEW"), ("-use", "NEW"), ("-remove", "OLD")]

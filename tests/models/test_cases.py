@@ -430,7 +430,9 @@ def test_mc23_a_call_waits_for_the_earliest_candidate_if_its_deadline_allows(
 # --- the breaker
 
 
-def test_mc24_only_probes_call_a_candidate_that_is_down(driver: Driver, tmp_path: Path, clock: FakeClock) -> None:
+def test_mc24_only_probes_call_a_candidate_after_its_breaker_has_opened(
+    driver: Driver, tmp_path: Path, clock: FakeClock
+) -> None:
     policy = CircuitBreaker(
         break_duration=Duration("1s"), break_duration_multiplier=1, break_duration_jitter=Ratio("0%")
     )

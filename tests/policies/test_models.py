@@ -137,7 +137,7 @@ def test_the_defaults_of_a_budget_are_a_local_share_and_an_expiry_margin() -> No
     assert (budget.when_store_unavailable, str(budget.expiry_margin)) == ("local_share", "30s")
 
 
-def test_a_cache_separates_tenants_users_models_and_prompts() -> None:
+def test_a_cache_separates_tenants_users_models_and_prompt_versions() -> None:
     cache = ResponseCache(max_age=Duration("1h"), store="redis.access")
     assert cache.scope == ("tenant", "user", "model", "prompt_version")
 

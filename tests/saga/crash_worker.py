@@ -177,7 +177,7 @@ async def work(dsn: str, job: Job) -> tuple[int, Counter[str]]:
         journal = DyingJournal(dsn, job)
         engine = engine_of(journal, definitions(pool, own, job))
         own.append(engine)
-        if not job.stop:  # without a worker, so that a worker must claim the saga
+        if not job.stop:  # the engine runs no sagas yet, so a worker must claim this saga
             await engine.open()
             await engine.start("fails", saga_id=f"fails-{job.round}")
             await engine.close()

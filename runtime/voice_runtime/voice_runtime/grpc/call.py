@@ -117,7 +117,7 @@ class _Call(grpc.aio.Call):
 class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCall[Any, Any]):
     """A call with one answer.
 
-    If the caller awaits the call in the turn of the event loop that creates it, the call runs in the caller's task.
+    If the caller creates and awaits the call in one turn of the event loop, the call runs in the caller's task.
     Otherwise it begins in the next turn and in a new task, as in `grpc.aio`.
     """
 
