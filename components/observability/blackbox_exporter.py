@@ -55,8 +55,8 @@ class BlackboxExporter(Server):
         return {"blackbox.json": file_text({"modules": modules})}
 
     def _certificate_module(self) -> BlackboxModule:
-        # The exporter reports the expiry of a certificate from any authority. In TLS 1.3 it reads the certificate even
-        # of a server that then refuses a client without one, as Elasticsearch's nodes do.
+        # The exporter reports the expiry of a certificate from any authority. In TLS 1.3 it reads the server's
+        # certificate even if the server then refuses a client without a certificate, as Elasticsearch's nodes do.
         named = {"server_name": self.server_name} if self.server_name else {}
         tls_config = {**named, "insecure_skip_verify": True}
         return BlackboxModule(name=TLS, prober="tcp", settings={"tls": True, "tls_config": tls_config})

@@ -13,7 +13,7 @@ from voice_policies.names import TextPattern
 from voice_policies.policy import Policy
 
 DegradationLevel = Literal["normal", "partial", "full"]
-"""How many features a service leaves out. `normal`: none. `partial`: the costly ones. `full`: all but the core."""
+"""The features that a service leaves out. `normal`: none. `partial`: features with `off_at: partial`. `full`: all."""
 
 
 class DegradationTrigger(Policy):

@@ -14,7 +14,7 @@ from components.mesh.proxy import SIZE_ANNOTATION
 __all__ = ["DEFAULT_GRACE", "EXPECTED", "SURGE", "Amounts", "Demand", "Scale", "demands"]
 
 EXPECTED = 0.15
-"""Share of the range between minimum and maximum at which a workload runs on average (the platform's target)."""
+"""Assumed share of the range between minimum and maximum at which a workload runs on average."""
 SURGE = 1
 """Pods that a rollout adds to a Deployment (`maxSurge`). A StatefulSet stops a pod before it starts the next."""
 

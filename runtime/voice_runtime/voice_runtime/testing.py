@@ -1,6 +1,6 @@
 """Tools for tests of services: an edited bundle, a clock that tests control, and states that tests set.
 
-`sealed_bundle` writes a bundle with other addresses and numbers, with which a service starts on a developer's computer.
+`sealed_bundle` seals an edited bundle and replaces its addresses, so that a service starts on a developer's computer.
 With a `FakeClock` a test never waits. `runtime.outbound(name).breaker.open()` opens a breaker,
 `runtime.degradation.override(level)` sets a level, and `Runtime.load(..., random=Random(seed))` makes random numbers
 repeatable.

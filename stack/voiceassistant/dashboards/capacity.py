@@ -86,7 +86,7 @@ def _by_service(graph: CallGraph, price: Prices) -> Panel:
 
 
 def _monthly(service: Service, price: Prices) -> str:
-    """Price of the running replicas. A Deployment has the name of its service."""
+    """Price of the running replicas in USD a month. A Deployment has the name of its service."""
     sizing = service.sizing
     hourly = sizing.cpu_request.cores * price.cpu_hour + sizing.memory_request.gibibytes * price.memory_hour
     replicas = f'kube_deployment_status_replicas_available{{deployment="{service.name}"}}'

@@ -77,7 +77,7 @@ async def one_of_each(stub: RagEngineStub) -> list[Any]:
 
 
 class Late(RagEngine):
-    """Answers after every caller has timed out."""
+    """Answers each attempt only after its timeout of 100 ms."""
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
         try:

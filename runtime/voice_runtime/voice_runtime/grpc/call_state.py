@@ -1,4 +1,4 @@
-"""The states of a call. `attempts` holds them and makes the transitions."""
+"""The states of a call. The module `attempts` holds them and makes the transitions."""
 
 from __future__ import annotations
 
