@@ -1,4 +1,4 @@
-"""Circuit breaker: stop calling a target that is down."""
+"""Circuit breaker: stop calling a callee that is down."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from voice_policies.policy import Policy
 
 
 class CircuitBreaker(Policy):
-    """The conditions that stop calls to a target, and the probes that resume them.
+    """The conditions that stop calls to a callee, and the probes that resume them.
 
     The breaker opens on the condition that is met first: consecutive failures, or a ratio over a sliding window. A call
     is slow if its attempt takes `slow_call_duration` or longer, even if it succeeds. Defaults are the platform's:

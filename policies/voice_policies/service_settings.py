@@ -27,11 +27,11 @@ class Connection(ClosedModel):
     hosts: Annotated[tuple[str, ...], Field(strict=False)]
     """`host:port`, in order of preference."""
     via: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """The egress proxy of each host that is outside the cluster."""
+    """The egress proxy of each host that the service reaches through one, in the order of `hosts`."""
     tls: Literal[True] | None = None
     """True for a store outside the cluster that is reached over TLS without a proxy."""
     timeout: Duration
-    """Longest of the service's attempt timeouts on this target."""
+    """Longest attempt timeout of the service's calls to this store or provider."""
     database: str | None = None
     pool: int | None = None
     """Maximum number of connections of one replica."""

@@ -48,7 +48,7 @@ def _longest_requests(platform: Platform) -> dict[tuple[str, str], float]:
 
 
 def liveness_checks_only_the_process(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no liveness probe depends on dependencies, and that no probe overlaps the next one."""
+    """Check that no caller's liveness probe equals its readiness probe, and that no probe overlaps the next one."""
     depending = {(edge.caller.namespace, edge.caller.name) for edge in platform.graph.edges}
     for workload in rendered(platform).workloads:
         for container in workload.pod["containers"]:
@@ -75,7 +75,7 @@ def _alike(place: str, container: Mapping[str, Any]) -> Iterator[Breach | None]:
 
 def _overlapping(path: str, probe: Mapping[str, Any]) -> Breach | None:
     timeout, period = probe.get("timeoutSeconds", PROBE_TIMEOUT), probe.get("periodSeconds", PROBE_PERIOD)
-    text = f"timeout {timeout}s ≥ period {period}s: the next probe is due before a slow probe times out"
+    text = f"timeout {timeout}s ≥ period {period}s: the next probe is due while a slow probe may still run"
     return Breach(path, text, "timeoutSeconds", f"{max(1, period - 1)}") if timeout >= period else None
 
 

@@ -1,4 +1,4 @@
-"""Prometheus's rules: the model's objectives as series, and the catalogue's alerts that compare with them."""
+"""Prometheus's rules: the model's objectives as series, and the alerts that compare with them."""
 
 from __future__ import annotations
 

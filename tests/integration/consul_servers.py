@@ -1,4 +1,4 @@
-"""Starts Consul with the rendered files of its servers. Only addresses, ports, paths and secrets differ."""
+"""Starts Consul with the rendered files of its servers. Only addresses, ports, paths, secrets and `changes` differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-// Writes objects with cdk8s-plus, as many of each kind as OBJECTS.json lists: node synth.js OBJECTS.json OUT
+// Writes the objects of OBJECTS.json: services with constructs of cdk8s-plus, other components as plain objects.
+// Usage: node synth.js OBJECTS.json OUT
 const { readFileSync } = require('fs');
 const { ApiObject, App, Chart, Size } = require('cdk8s');
 const kplus = require('cdk8s-plus-34');

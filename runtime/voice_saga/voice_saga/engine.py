@@ -250,7 +250,7 @@ class JournalEngine:
         await self._intervene(saga_id, Entry("resumed", data=reason))
 
     async def compensate(self, saga_id: str, reason: str = "by hand") -> None:
-        """See `Engine.compensate`. The outcome of a running step counts as unknown."""
+        """See `Engine.compensate`. The result of a running step counts as unknown."""
         await self._intervene(saga_id, Entry("compensating", data=reason))
 
     async def abandon(self, saga_id: str, reason: str) -> None:

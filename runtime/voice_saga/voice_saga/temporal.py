@@ -323,7 +323,7 @@ class TemporalEngine:
         await self._intervene(saga_id, "resumed", reason)
 
     async def compensate(self, saga_id: str, reason: str = "by hand") -> None:
-        """See `Engine.compensate`. The outcome of a running step counts as unknown."""
+        """See `Engine.compensate`. The result of a running step counts as unknown."""
         await self._intervene(saga_id, "compensating", reason)
 
     async def abandon(self, saga_id: str, reason: str) -> None:

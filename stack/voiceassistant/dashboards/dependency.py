@@ -44,7 +44,7 @@ _PROTECTION = Row(
     panels=(
         metrics(
             "Circuit breakers",
-            "Pods whose breaker is open or half open.",
+            "Pods whose breaker is not closed, by state.",
             {
                 f"{_LEGEND}: {{{{state}}}}": "sum by (job, name, state)"
                 f' (voice_circuitbreaker_state{{{CALLS}, state!="closed"}}) > 0'

@@ -14,7 +14,7 @@ INFORMATION = re.compile(r"""^    ['"]  info: """)
 
 
 def outcomes() -> dict[str, set[str]]:
-    """Rule → the outcomes in the snapshots of the verdicts: `violated`, `held` and `informed`.
+    """Rule → the kinds of its verdicts in the snapshots: `violated`, `held` and `informed`.
 
     A rule also holds if all its findings have the severity `info`. A refused model violates C07.
     """
