@@ -1,4 +1,4 @@
-"""A separate virtual environment for the compared libraries of a bench, installed once from a lock."""
+"""A separate virtual environment for the libraries that a bench compares. It is created again if its lock changes."""
 
 from __future__ import annotations
 

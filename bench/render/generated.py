@@ -1,4 +1,4 @@
-"""Renders a tenant of many services with `voice render`. The services are copies of the catalogue.
+"""Renders a tenant of many services with `voice render`. The services are copies of the catalogue's services.
 
 python -m bench.render.generated 1600 -o build/bench/1600
 """

@@ -1,4 +1,7 @@
-"""Measures short rounds of every row in random order, so that other load affects all rows alike."""
+"""Measures the calls of each row of a table in short rounds.
+
+Each round takes the rows in random order, so that other load affects all rows alike.
+"""
 
 from __future__ import annotations
 

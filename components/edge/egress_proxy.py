@@ -57,7 +57,7 @@ class EgressProxy(Server):
 
     @override
     def workloads(self) -> Iterator[Deployment]:
-        """The proxy. Only its Service names the callers' ports, because a changed pod restarts."""
+        """The proxy. Only its Service names the callers' ports: in the pod, a new port would restart the proxy."""
         ports: list[ServicePort] = [
             {"name": f"tls-{allowed.port}", "port": allowed.port} for allowed in self.allow_lists
         ]

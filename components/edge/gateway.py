@@ -101,7 +101,7 @@ class ApisixGateway(Server):
             },
             writes=(
                 Write("conf", Bytes("4Mi"), "the image's files and the rendered files"),
-                Write("logs", Bytes("1Mi"), "sockets: the logs go to the console"),
+                Write("logs", Bytes("1Mi"), "sockets; the logs go to stdout"),
                 Write("bodies", self.bodies, "bodies of the requests that limit-conn admits"),
             ),
             replicas=self.replicas,

@@ -1,8 +1,9 @@
 """Fluent Bit: reads our containers' output on every node and sends it to the Collector.
 
 The message of a JSON line becomes the body of a log record, and the line's other fields become attributes. The
-Collector removes duplicates and masks secrets. Namespace, pod and container come from the name of the log file, so
-Fluent Bit needs no API server and no token. While the Collector is down, lines wait on the node's disk up to a limit.
+Collector removes duplicate attributes and masks secrets. Namespace, pod and container come from the name of the log
+file, so Fluent Bit needs no API server and no token. While the Collector is down, lines wait on the node's disk up to a
+limit.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ STATE_PATH = "/var/lib/fluent-bit"
 queued."""
 TAG = "kube."
 RETRY_LIMIT = 60
-"""Attempts to send one chunk. They last about an hour: the pause between two attempts is random between 5 seconds and
+"""Retries of one chunk. They last about an hour: the pause before a retry is random between 5 seconds and
 `BACKOFF_CAP`, on average half of `BACKOFF_CAP` (`backoff_full_jitter` in src/flb_scheduler.c)."""
 BACKOFF_CAP = 120
 """Longest pause between two attempts, in seconds."""
@@ -60,8 +61,8 @@ TRACEBACK = {
         )
     ],
 }
-"""A traceback of Python with the exceptions that it chains. The built-in parser `python` ends a record at the marks
-below a line of code (`^^^^`), which Python prints from 3.11 on."""
+"""Joins the lines of a Python traceback, with the exceptions that it chains. The built-in parser `python` ends a record
+at the marks below a line of code (`^^^^`), which Python prints from 3.11 on."""
 WITHOUT_NUL = r"""
 function without_nul(tag, timestamp, record)
   local line = record["log"]
@@ -146,8 +147,8 @@ class FluentBit(Server):
     def _filters(self) -> list[dict[str, Any]]:
         """Filters. They join a traceback's lines, read pod names from the file name and parse the line's JSON.
 
-        A line that is not JSON stays unchanged. The parser's own fields are removed before the line's fields are added,
-        because both contain `time`, and the record would have two keys of that name.
+        A line that is not JSON stays unchanged. The field `time` of the parser `cri` is removed before the line's
+        fields are added, because a line may have a `time` too, and the record would have two keys of that name.
         """
         return [
             {

@@ -132,7 +132,7 @@ class Kibana(Server):
                 "data": Scratch(Bytes("256Mi")),
             },
             writes=(
-                Write("run", Bytes("1Mi"), "the passwords' file"),
+                Write("run", Bytes("1Mi"), "the file of the password and the keys"),
                 Write("data", Bytes("128Mi"), "browser profile and file of a report, one at a time"),
             ),
             replicas=Replicas.exactly(self.replicas),

@@ -28,7 +28,7 @@ class ServiceDatabase(ClosedModel):
     secret: SecretKeys
     """The secret whose key `password` holds the role's password."""
     connection_limit: Annotated[int, Field(ge=1)]
-    """Largest number of connections of the role. The audit compares the sum over all roles with `max_connections`."""
+    """Largest number of connections of the role: from all replicas of the service, or from all poolers."""
 
 
 class ServerLimits(ClosedModel):

@@ -68,8 +68,9 @@ class ReplicatedValkey(Server):
     """A replicated cache.
 
     Callers connect to the proxies. Each pod has its own address, so that the name of a lost pod still resolves.
-    Replication is asynchronous, so a failover may lose the last writes. A primary without a replica refuses writes, so
-    the two sides of a network partition never both accept writes.
+    Replication is asynchronous, so a failover may lose the last writes. A primary refuses writes when no replica has
+    answered for 10 s (Valkey's default of `min-replicas-max-lag`). So a primary that a network partition isolates soon
+    stops accepting writes.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -116,7 +117,7 @@ class ReplicatedValkey(Server):
 
     @property
     def node_files(self) -> dict[str, str]:
-        """The configuration of the servers, as mounted."""
+        """The files of the servers, as mounted."""
         everyone = (
             *self.users,
             AclUser(name="replication", secret=SECRET, rules=REPLICATION_RULES),

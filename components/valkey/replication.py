@@ -36,14 +36,15 @@ SENTINEL_RULES = (
 """Source: the documentation of Sentinel, "Sentinel and ACL". The last line is for coordinated failovers, as `ACL LOG`
 shows."""
 REPLICATION = "min-replicas-to-write 1\nrdb-del-sync-files yes\n"
-"""A primary without a replica refuses writes. A replica deletes a loaded dump, so the volume never holds two dumps."""
+"""A primary without a connected replica refuses writes. A replica deletes a loaded dump, so the volume never holds two
+dumps."""
 DOWN_AFTER = Duration("5s")
 """A Sentinel regards a primary as down if the primary has not answered for this time."""
 FAILOVER_TIMEOUT = Duration("30s")
 """Sentinel starts a second failover after twice this time."""
 DECISION_SECONDS = (DOWN_AFTER + FAILOVER_TIMEOUT * 2).whole_seconds()
 """Longest wait for the Sentinels at a start, in seconds: until they begin a second failover. Then the server starts
-empty, to end the deadlock."""
+empty, because otherwise the cache could stay without a primary."""
 HANDOVER = Duration("20s")
 """Longest time of a coordinated failover, until the proxies have noticed the new primary."""
 _ASK = f"valkey-cli -e -p {PORT} --user {HEALTH_USER} --pass '' --no-auth-warning"
@@ -132,7 +133,7 @@ exec valkey-server {RUN_PATH}/valkey.conf
 def stop_node(members: Members) -> str:
     """Script that runs before a server stops. A primary hands over to a replica that has all its data.
 
-    The server continues as a replica until the proxies connect all clients to the new primary.
+    Then the server continues as a replica for 3 s, in which the proxies connect all clients to the new primary.
     """
     return f"""\
 set -eu

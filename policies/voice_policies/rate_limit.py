@@ -16,7 +16,7 @@ from voice_policies.policy import Policy
 INTERVAL_JITTER = 0.1
 """Largest random share added to each interval of an adaptive limit, so that replicas do not change together."""
 LONGEST_RECOVERY = 300
-"""Seconds that an adaptive limit may take to recover. As long as the longest break of a circuit breaker."""
+"""Seconds that an adaptive limit may take to recover: a circuit breaker's default `max_break_duration`."""
 
 
 class TokenBucket(Policy):

@@ -23,13 +23,13 @@ EVERY_TRANSIENT: tuple[RetryCondition, ...] = (
     "unavailable",
     "resource_exhausted",
 )
-"""Conditions of a library that retries every transient failure."""
+"""Conditions of a library that retries failed connections, timeouts and error answers."""
 SENT_OR_NOT: tuple[RetryCondition, ...] = ("connection_failed", "attempt_timeout")
-"""Conditions of a library that retries failures of the connection, but no error answers."""
+"""Conditions of a library that retries failed connections and timeouts, but no error answers."""
 ANSWERED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable", "resource_exhausted")
-"""Conditions of a library that retries connection errors and error answers, but no timeouts."""
+"""Conditions of a library that retries failed connections and error answers, but no timeouts."""
 PROXIED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable")
-"""Conditions of a proxy or client that retries connection errors and unavailable callees only."""
+"""Conditions of a proxy or client that retries only failed connections and unavailable callees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ RULES = (
         title="no library or proxy retries by its own default",
         severity="warning",
         rationale="an SDK's default retries multiply the declared attempts, and the declared policies do not show them",
-        source="each library's documentation, as stack/audit/library_defaults.py lists them",
+        source="each library's documentation, listed in stack/audit/library_defaults.py",
         violates='Client(library="openai-python"), whose default is 2 retries of 600s each',
         holds='Client(library="openai-python", retries=0)',
         check=hidden_layers,

@@ -14,7 +14,7 @@ __all__ = ["Judged", "Outcome"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "error", "warning", "info")
 """The most severe first."""
 GRAVE = frozenset({"critical", "error"})
-"""Severities that fail `voice render`. A strict profile is not deployed with such a finding."""
+"""Severities that fail `voice render` without a valid acceptance. They also stop the deployment of a strict profile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +45,18 @@ class Outcome:
 
     @property
     def fails(self) -> bool:
-        """True if a finding above `info` is not accepted, or if an acceptance matches no finding."""
+        """True if a finding above `info` has no valid acceptance, or if an acceptance matches no finding."""
         return bool(self.unused or self.open)
 
     @property
     def open(self) -> tuple[Finding, ...]:
-        """The findings above `info` that nobody accepted."""
+        """The findings above `info` without a valid acceptance."""
         unaccepted = (each.finding for each in self.judged if not each.accepted)
         return tuple(finding for finding in unaccepted if finding.severity != "info")
 
     @property
     def grave(self) -> tuple[Judged, ...]:
-        """The findings of severity error or critical that nobody accepted."""
+        """The findings of severity error or critical without a valid acceptance."""
         return tuple(each for each in self.judged if each.finding.severity in GRAVE and not each.accepted)
 
 

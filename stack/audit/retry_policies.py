@@ -52,7 +52,7 @@ def _field(edge: Edge, layer: Layer) -> str:
 def retries_have_a_budget(platform: Platform) -> Iterator[Breach | None]:
     """Check that every layer that retries an edge has a budget."""
     for edge, layer in _layers(platform):
-        text = f"{layer.name} makes {layer.attempts} attempts of every call and has no retry budget"
+        text = f"{layer.name} makes up to {layer.attempts} attempts of a call and has no retry budget"
         field = f"{edge.path}: retry, enforced by a layer with a budget"
         found = Breach(edge.path, text, field, "", edge.call.location)
         # A saga needs no budget: one process makes its attempts, and the wait between them grows.

@@ -91,7 +91,7 @@ def _operator_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
 
 
 def _growth_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
-    """Refuse a volume that shrinks, or that grows against its storage class. The update would fail halfway."""
+    """Refuse a volume that shrinks, or that grows although its storage class forbids it. The update would fail."""
     wanted = dict(_wanted_volumes(platform))
     growing: dict[str, list[Fault]] = {}
     for namespace in sorted({volume.namespace for volume in wanted}):

@@ -16,7 +16,7 @@ from stack.model.settings import ANY_SERVER, ROOT, Choices, Settings, load_setti
 __all__ = ["Environment", "environment"]
 
 MESH_PROXY = Sizing.of(cpu=("50m", "500m"), memory=("64Mi", "256Mi"))
-"""Half of Istio's default (100m, 128Mi), because each proxy knows only its own callees."""
+"""Requests: half of Istio's default (100m, 128Mi), because each proxy knows only the callees of its pod."""
 
 
 class Environment(ClosedModel):
@@ -59,7 +59,7 @@ class Environment(ClosedModel):
         return self._pinned(self.settings.reference_image or own)
 
     def third_party_image(self, image: ThirdPartyImage) -> Image:
-        """A third-party image, from the mirror of its registry, with its digest if the lock has it."""
+        """A third-party image, from its registry or the registry's mirror, with its digest if the lock has it."""
         return self._pinned(mirrored(image.reference, self.settings.registry_mirrors))
 
     def _pinned(self, reference: str) -> Image:

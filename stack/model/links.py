@@ -27,7 +27,10 @@ def scrape_link(site: Site, pods: Peer, scrape: Scrape) -> Link:
 
 
 def call_links(graph: CallGraph) -> Iterator[Link]:
-    """The links of the declared calls, by source and target. A link to an external host leads to its egress proxy."""
+    """The links of the declared calls. A link to an external host leads to its egress proxy, not to the host.
+
+    A link to an external store leads to the network of the store.
+    """
     ports: dict[tuple[Pods, Pods], set[int]] = defaultdict(set)
     for edge in graph.edges:
         source = edge.caller.namespace, edge.caller.name, NAME_LABEL

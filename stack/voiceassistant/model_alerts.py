@@ -121,8 +121,8 @@ MODEL_ALERTS = (
         ),
         lasting=Duration("0s"),
         summary=f"{_CANDIDATE}: the key is refused or its quota is spent ({{{{ $labels.reason }}}})",
-        action="Spent quota: raise it at the provider. Refused key: write a new key with `voice secrets`, then restart"
-        " the pods",
+        action="Spent quota: raise it at the provider. Refused key: rotate the secret (docs/runbook/secrets.md). Then"
+        " restart the pods, which ends the cooldown",
     ),
     Alert(
         name="ModelUsageEstimated",

@@ -1,7 +1,8 @@
 """VoiceAssistant's profiles: sizes of servers, retention of telemetry, required and refused settings.
 
-dev fits a laptop: one replica of everything and a fraction of the CPU and memory requests. staging is prod at half the
-size. prod follows the catalogue, with N+1 replicas of each server that can have several.
+dev fits a laptop: one replica of everything and a fraction of the CPU and memory requests. prod follows the catalogue,
+with at least N+1 replicas of each server that can have several. staging has half of prod's maximum service replicas and
+prod's servers, with fewer proxies and Collectors.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ _PROD_SERVERS = {
     site.ELASTICSEARCH_EXPORTER: _size(("50m", "200m"), ("64Mi", "128Mi")),
     "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=3, max_replicas=6),
 }
-# Staging has six nodes. They have no room for more than N+1 replicas of a proxy.
+# Staging has six nodes. They have no room for more than N+1 replicas of these servers.
 _STAGING_SERVERS = {
     **_PROD_SERVERS,
     site.COLLECTOR: _size(("1", "2"), ("2Gi", "2Gi"), replicas=N_PLUS_ONE, storage="60Gi"),

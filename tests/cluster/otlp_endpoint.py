@@ -167,8 +167,8 @@ def document(record: LogRecord) -> str:
     """The document of a record, as JSON. Duplicate keys of attributes are kept.
 
     Raises:
-        ValueError: a value is empty or not a text. The plugin accepts further types of values, but the Collector
-            sends only texts.
+        ValueError: a value is empty or not a string. The plugin accepts further types of values, but the Collector
+            sends only strings.
     """
     members: dict[str, str] = {
         "@timestamp": json.dumps(record.time_unix_nano // 1_000_000),
@@ -191,7 +191,7 @@ def document(record: LogRecord) -> str:
 
 def _text(attribute: KeyValue) -> str:
     if attribute.value.WhichOneof("value") != "string_value":
-        raise ValueError(f"{attribute.key}: expected a text")
+        raise ValueError(f"{attribute.key}: expected a string")
     return attribute.value.string_value
 
 

@@ -1,4 +1,4 @@
-"""The tests notice a drain that violates a disruption budget, even if the violation is short."""
+"""A drain violates no disruption budget, and `breached` finds a violation even if it is short."""
 
 import copy
 

@@ -73,7 +73,7 @@ def settings_path() -> str:
     return str(path)
 
 
-def test_elasticsearch_accepts_the_settings_of_log_lines(url: str) -> None:
+def test_elasticsearch_accepts_the_settings_of_log_lines_and_refuses_a_misspelt_one(url: str) -> None:
     (index,) = (each for each in platform("prod").components if isinstance(each, Elasticsearch))
     body = json.loads(index.setup["settings-logs.json"])
     del body["template"]["settings"]["index.lifecycle.name"]  # a setting of the plugin for lifecycles

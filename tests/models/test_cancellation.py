@@ -86,7 +86,6 @@ async def test_mc18_the_connection_closes_when_the_caller_of_a_whole_answer_leav
 
 
 async def test_the_connection_closes_at_the_deadline_of_the_request(tmp_path: Path, clock: FakeClock) -> None:
-    """A service cancels the calls of an operation at its deadline, and also when the client has left."""
     made = budgeted(tmp_path, clock, inbound=(operation("chat", deadline=Duration("400ms")),))
     made.a.script = lambda _: fake.streamed([fake.delta("x"), stall])
     with pytest.raises(TimeoutError):

@@ -1,4 +1,4 @@
-"""The examples in docs/models.md run, and the errors and classes that it names exist."""
+"""The examples in docs/models.md run, and the errors and classes that the document names exist."""
 
 from __future__ import annotations
 

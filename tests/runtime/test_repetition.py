@@ -1,4 +1,4 @@
-"""A retry sends the same request again, and the error that ends a call reports the earlier attempts."""
+"""Only a request that can be sent again is retried, and the error that ends a call reports the earlier attempts."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ async def test_retries_of_three_http_hops_do_not_multiply(tmp_path: Path, budget
     assert asked == 4
 
 
-async def test_a_request_is_sent_once_if_the_provider_forbids_a_retry(tmp_path: Path) -> None:
+async def test_a_request_is_sent_once_if_the_server_forbids_a_retry(tmp_path: Path) -> None:
     asked = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -65,7 +65,7 @@ async def used(engine: Engine) -> None:
     assert_type(record.state, State)
     assert_type(record.entries, tuple[Entry, ...])
     assert_type(await engine.list(state="parked"), Sequence[SagaSummary])
-    await engine.list(state="park")  # type: ignore[arg-type]  # no state
+    await engine.list(state="park")  # type: ignore[arg-type]  # `park` is not a state
     assert_type(await engine.deliver(saga_id, "confirm", 1), bool)
 
 

@@ -31,7 +31,7 @@ class Attempt(TimedScope):
     __slots__ = ("answered", "began", "call", "is_unsent", "state")
 
     began: float
-    """Time at which the call began; a second attempt starts later. `Outbound.call` does not set it."""
+    """Time at which the call began; a second attempt starts later. Only attempts of streams need it."""
 
     def __init__(
         self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int

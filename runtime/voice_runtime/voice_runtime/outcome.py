@@ -119,7 +119,7 @@ class DependencyFailure:
 
 @singledispatch
 def dependency_failure(error: BaseException | None) -> DependencyFailure | None:
-    """The failure of a dependency, of this process or of a callee, that caused `error`. `None` for other errors.
+    """The failure that caused `error`, if a dependency of this process or of a callee failed. `None` for other errors.
 
     A package registers its own errors.
     """

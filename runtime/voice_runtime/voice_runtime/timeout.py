@@ -279,7 +279,7 @@ class Timeout:
         return f"<Timeout {self.name}: {seconds_of(self.timer.duration)}>"
 
     async def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await `fn(...)`. Raises `AttemptTimeoutError`, or `DeadlineExceededError` if an enclosing scope ends."""
+        """Await `fn(...)`. Raises `AttemptTimeoutError`, or `DeadlineExceededError` if an outer scope ends first."""
         parent = CURRENT.get()
         if parent is not None and parent.is_over:
             parent = parent.lasting()

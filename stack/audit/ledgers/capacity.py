@@ -164,7 +164,7 @@ def _limits(platform: Platform) -> Table:
         " node pool is its allocatable capacity, and its highest use includes the surge, but no stopping pods."
     )
     rows = tuple(map(_limit_row, rooms(platform)))
-    return Table("requests at each scale, with quotas and nodes", LIMIT_COLUMNS, rows, (notes,))
+    return Table("demand at each scale, with quotas and nodes", LIMIT_COLUMNS, rows, (notes,))
 
 
 def _limit_row(room: Room) -> tuple[Cell, ...]:

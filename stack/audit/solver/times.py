@@ -1,8 +1,8 @@
 """Objectives and timeouts: four passes over the graph, each linear in its edges.
 
-1. From the callees to the callers, compute the least values. Each call makes one attempt. The attempt takes the longer
-   of the callee's P95 objective and the callee's least deadline. No smaller values satisfy T01. If a least value
-   exceeds a bound, no values satisfy the rules, and the solver reports that bound as infeasible.
+1. From the callees to the callers, compute the least values. Each call makes one attempt, with the shortest timeout
+   that the rules allow. No smaller values satisfy T01. If a least value exceeds a bound, no values satisfy the rules,
+   and the solver reports that bound as infeasible.
 2. From the callees to the callers, compute the wanted values: the values of the catalogue, raised where the callees
    need more time.
 3. From the callers to the callees, compute the budgets. The calls of an operation share at most the deadline that the
@@ -251,7 +251,7 @@ def _may_be_below_deadline(edge: Edge) -> bool:
 
 
 def _saga_steps(run: Run) -> Iterator[tuple[SagaStep, Callable[[OfEdge], Duration]]]:
-    """The steps of an operation's sagas, each with the function that sums its calls as the call graph does."""
+    """Each step of an operation's sagas twice: with the sum of its calls, and with that of its compensation's calls."""
     rounds = {call.name: stage.max_rounds for stage in run.operation.stages for call in stage.calls}
     edges = {edge.call.name: edge for edge in run.edges}
 

@@ -3,8 +3,8 @@
 Steps pass chunks and embeddings through the object storage, next to the document. The saga's journal holds only their
 names. A deletion that cannot finish restores the deleted data from the object storage.
 
-The last step sets delete markers on the objects, in a versioned bucket. Removing the markers restores the objects.
-Later the bucket's lifecycle rule deletes marked objects permanently.
+The last step of a deletion sets delete markers on the objects, in a versioned bucket. Removing the markers restores the
+objects. Later the bucket's lifecycle rule deletes marked objects permanently.
 """
 
 from __future__ import annotations

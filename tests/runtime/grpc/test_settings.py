@@ -69,7 +69,7 @@ async def test_an_interceptor_runs_inside_each_attempt(tmp_path: Path) -> None:
     assert [metadata["x-stamp"] for _, metadata, _ in servicer.asked] == ["1", "2"]
 
 
-async def test_a_synchronous_channel_applies_options_and_interceptors(tmp_path: Path) -> None:
+async def test_a_synchronous_channel_accepts_options_and_applies_interceptors(tmp_path: Path) -> None:
     servicer = RagEngine()
     async with serving(servicer) as address:
         channel = Grpc(runtime(tmp_path)).sync_channel(

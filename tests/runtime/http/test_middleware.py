@@ -108,7 +108,7 @@ async def test_a_full_bulkhead_refuses_a_request(tmp_path: Path) -> None:
         assert (await first).status_code == 200
 
 
-async def test_t4_the_timeout_header_becomes_the_deadline_of_the_request(tmp_path: Path) -> None:
+async def test_t4_the_timeout_header_becomes_the_deadline_of_the_request_unless_it_is_unusable(tmp_path: Path) -> None:
     seen: list[float | None] = []
     async with serving_with_policies(tmp_path, Agent(lambda: seen.append(remaining()))) as (_, client):
         await client.post("/run", headers={"x-envoy-expected-rq-timeout-ms": "500"})

@@ -112,7 +112,7 @@ def test_m05_finds_the_retries_of_the_mesh() -> None:
     assert "the mesh in front of egress-proxy-a makes 1 + 2 attempts" in one.arithmetic
 
 
-def test_m06_finds_a_key_that_the_provider_ignores() -> None:
+def test_m06_finds_an_idempotency_key_that_the_provider_ignores() -> None:
     (one,) = found("M06", models(), adapter(idempotency="with_key"))
     assert one.severity == "warning"
     assert one.arithmetic == "no support for idempotency keys at one, two: 2 attempts may cost 2 × 285 = 570 micro-USD"
@@ -153,7 +153,7 @@ def budgeted(*, evicts: bool = False, **changes: Any) -> tuple[Finding, ...]:
     return findings("M10", caller, models(route_policy=policy, budgets=budgets), store)
 
 
-def test_m10_finds_a_budget_in_a_store_that_evicts() -> None:
+def test_m10_finds_a_budget_in_a_store_that_evicts_or_without_a_choice_for_an_outage() -> None:
     assert budgeted() == ()
     (one,) = budgeted(evicts=True)
     assert one.arithmetic.startswith("counters drops entries when its memory is full")
@@ -187,7 +187,7 @@ def test_m11_finds_prompts_in_the_spans_of_a_strict_profile(*, strict: bool, cou
     ("path", "count"),
     [("/v1", 0), ("/openai/deployments/text-embedding-3-small", 0), ("/v1/sk-4f", 1), ("/a8Dk3jf8Kd93jfK39dkfj3", 1)],
 )
-def test_m11_finds_a_key_in_an_address(path: str, count: int) -> None:
+def test_m11_finds_an_api_key_in_an_address(path: str, count: int) -> None:
     one = PROVIDERS[0].model_copy(update={"base_path": path})
     assert len(found("M11", models(providers=(one, PROVIDERS[1])))) == count
 

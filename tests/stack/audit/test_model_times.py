@@ -60,7 +60,7 @@ def test_m02_finds_a_candidate_that_decodes_too_slowly(pace: str, said: list[str
         ("260ms", 4, "at most 3 tokens, or 300 tokens a second"),
     ],
 )
-def test_m02_proposes_a_size_only_if_the_first_token_arrives_in_time(
+def test_m02_proposes_fewer_tokens_only_if_time_is_left_after_the_first_token(
     objective: str, tokens: int, proposal: str
 ) -> None:
     use = ModelUse(input_p95=100, input_mean=80, output_max=tokens, output_mean=1)

@@ -43,7 +43,7 @@ def calling(name: str, target: str = "b.run", *, p95: str = "1s", **options: Any
 def test_calls_share_the_time_that_their_caller_waits(timeout: str | None) -> None:
     """a waits 10 × 20 ms for b, which makes 1 + 5 calls. They take 60 ms at least, and b wants 300 ms for them.
 
-    So each call gets 140 ÷ 240 of the difference between 10 ms and 50 ms: 33.3 ms, rounded down.
+    b may use 200 ms, so each call gets 10 ms + 140 ÷ 240 of the 40 ms that it wants more: 33.3 ms, rounded down.
     """
     own = {"timeout": Duration(timeout)} if timeout else {}
     stages = stage(read(**own)), loop(read(**own, purpose="again"), at_most=5, typically=1)
@@ -108,7 +108,7 @@ def test_a_call_without_a_limit_gets_ten_times_the_objective_of_its_callee() -> 
 def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> None:
     """An attempt of a step may take 3 s by default. Its three calls of b take 3 × 200 ms at least, and want 3 × 2 s.
 
-    So each call of b gets 2400 ÷ 5400 of the difference between 200 ms and 2 s: 1 s, and so does b's call of the store.
+    So each call of b gets 200 ms + 2400 ÷ 5400 of the 1.8 s that it wants more: 1 s, and so does b's call of the store.
     """
     called = "compensation_calls" if compensates else "calls"
     undone = {"compensation": "undo"} if compensates else {"no_compensation_because": "it only reads"}
@@ -126,8 +126,8 @@ def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> Non
     [("120ms", ()), ("70ms", ("second",)), ("30ms", ("first", "second"))],
 )
 def test_the_longest_retries_are_removed_until_the_calls_fit(wait: str, removed: tuple[str, ...]) -> None:
-    """With one attempt the two calls take 20 ms. The second attempt adds 20 ms to the first call, and 50 ms to the
-    second call, because it waits 40 ms.
+    """With one attempt each, the two calls take 20 ms. A second attempt adds its wait and 10 ms: 10 + 10 ms to the
+    first call, and 40 + 10 ms to the second call.
     """
     waiting = TWICE.model_copy(update={"base_delay": Duration("40ms"), "max_delay": Duration("40ms")})
     calls = (read(purpose=name, retry=retry) for name, retry in (("first", TWICE), ("second", waiting)))

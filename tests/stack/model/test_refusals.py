@@ -1,4 +1,4 @@
-"""The platform reports all faults in one message, each with the setting or line that causes it."""
+"""The platform reports all faults in one message, each with the setting, file or line that causes it."""
 
 from __future__ import annotations
 

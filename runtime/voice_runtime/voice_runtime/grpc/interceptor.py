@@ -139,7 +139,7 @@ def _end(span: trace.Span, servicer: Any, failure: BaseException | None) -> None
 
 
 def _shape(handler: Any) -> tuple[Callable[..., Any], Handle]:
-    """Two functions: one creates a handler of the same kind, the other runs this handler to its end."""
+    """A function that creates a handler of the same kind, and a function that runs `handler` to its end."""
     requests = "stream" if handler.request_streaming else "unary"
     responses = "stream" if handler.response_streaming else "unary"
     behaviour = getattr(handler, f"{requests}_{responses}")

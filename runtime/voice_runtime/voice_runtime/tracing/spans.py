@@ -26,7 +26,7 @@ T = TypeVar("T")
 def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, attributes: dict[str, AttributeValue] | None = None
 ) -> Iterator[Span]:
-    """A span around a block. The span records an exception and becomes an error; a cancellation changes nothing."""
+    """A span around a block. It records an exception as an error; a cancellation only sets an attribute."""
     current = TRACER.start_span(name, kind=kind, attributes=attributes)
     token = context.attach(trace.set_span_in_context(current))
     try:

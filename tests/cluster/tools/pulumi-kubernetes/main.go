@@ -1,5 +1,5 @@
-// Pulumi's Kubernetes provider. Its own command embeds files that only a release build generates, so this one reads
-// the files that they are generated from. The toolchain copies them out of the provider's module, beside the program.
+// Pulumi's Kubernetes provider. The provider's own command embeds files that only a release build generates. This
+// program instead reads the sources of these files, which the toolchain copies from the provider's module to its side.
 package main
 
 import (

@@ -1,4 +1,4 @@
-"""Manifests with a strange value in any place are audited, or refused with the line of the value."""
+"""Manifests with a strange value in any place are audited, or refused with the place of each fault."""
 
 from __future__ import annotations
 
