@@ -19,8 +19,6 @@ DATA = {"", "json", "mermaid", "yaml"}
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of code."""
-
     document: str
     language: str
     text: str
@@ -48,7 +46,6 @@ def documents() -> list[Path]:
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """The blocks of one document."""
     for found in FENCE.finditer(path.read_text(encoding="utf-8")):
         name = str(path.relative_to(ROOT))
         yield Block(name, found["language"], found["text"], found["reason"])

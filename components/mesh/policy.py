@@ -114,7 +114,7 @@ class MeshDestination(ClosedModel):
 def _bounded_route(bound: AttemptTimeout) -> HttpRoute:
     """A route with a timeout for each attempt. The mesh sees an attempt as a request.
 
-    The caller of a late attempt gets DEADLINE_EXCEEDED; from an Envoy without pull request 44479 of 2026, UNAVAILABLE.
+    The caller of a late attempt gets DEADLINE_EXCEEDED.
     """
     return {
         "match": [{"uri": {"exact": bound.path}, "sourceLabels": {NAME_LABEL: bound.caller}}],

@@ -81,7 +81,7 @@ MODEL_ALERTS = (
         expression=_p95_above("gen_ai_client_operation_time_per_output_chunk_seconds", EACH_OBJECTIVE),
         lasting=Duration("10m"),
         summary=f"{_MODEL}: the P95 of the time per token is {_TIME}, above the objective",
-        action="Put a faster candidate first in the route, or lower its output limit; rule M02 has the arithmetic",
+        action="Put a faster candidate first in the route, or lower the route's output limit; see rule M02",
     ),
     Alert(
         name="ModelGoodputLow",

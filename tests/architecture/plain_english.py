@@ -56,7 +56,6 @@ class Riddle:
 
 
 def riddles(path: str, source: str) -> Iterator[Riddle]:
-    """The riddles of one file."""
     if path.endswith(".py"):
         yield from (Riddle(path, line, text) for line, text in _docstrings(source) if OPENING.match(text))
     for number, line in enumerate(source.splitlines(), 1):

@@ -115,8 +115,9 @@ class Outbound(CallPolicies):
     ) -> AsyncGenerator[T, None]:
         """Yield the messages of `fn(...)`. The stream succeeds when it ends.
 
-        The stream is retried only before its first message. An early `aclose` counts neither as a success nor as a
-        failure. The attempt timeout covers the wait for the first message; the deadline covers every wait.
+        If it is a probe of a half-open breaker, the probe succeeds with the first message. The stream is retried only
+        before its first message. An early `aclose` counts neither as a success nor as a failure. The attempt timeout
+        covers the wait for the first message; the deadline covers every wait.
         """
         attempts = CallAttempts(self, repeatable=can_call_again(fn) and can_repeat(args, kwargs))
         with self._softened():
