@@ -17,7 +17,7 @@ class ModelProvider(Policy):
     base_path: Annotated[str, TextPattern(r"^(/[A-Za-z0-9._-]+)*$", "/v1", 100)] = "/v1"
     """Path before the path of an endpoint: `/v1` before `/chat/completions`."""
     wire_form: Literal["openai"] = "openai"
-    """The form of requests and answers: OpenAI's chat, responses, embeddings and audio."""
+    """The form of requests and answers: OpenAI's chat, responses, embeddings and audio, and `/rerank`."""
     idempotency_keys: bool = False
     """True if the provider recognizes a repeated request by its key. OpenAI's form has no such key, so each attempt may
     be billed."""

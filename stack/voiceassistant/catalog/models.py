@@ -33,7 +33,7 @@ from stack.voiceassistant.site import EGRESS_PROXIES
 
 ASSUMED_ON = date(2026, 11, 30)
 BUDGETS, USAGE = "events.reserve", "events.append"
-"""Calls to the durable Valkey, because no server may evict the counters of budgets or the events of usage."""
+"""Calls to the durable Valkey, because no server may evict counters of budgets and quotas, or events of usage."""
 DEFAULT_ROUTE = "llm.generate"
 """The route of an answer if model-router does not choose one."""
 
