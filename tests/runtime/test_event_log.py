@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from voice_policies import (
     Ratio,
     Retry,
     RetryBudget,
+    Timeout,
     TokenBucket,
 )
 from voice_runtime import (
+    AttemptTimeoutError,
     CalleeError,
     CallRejectedError,
     CircuitOpenError,
@@ -34,8 +37,9 @@ from voice_runtime import (
     UnknownNameError,
     VoiceRuntimeError,
 )
-from voice_runtime.event_log import MAX_KEPT, QUIET, EventLog
+from voice_runtime.event_log import MAX_KEPT, EventLog
 from voice_runtime.events import Event
+from voice_runtime.log_rate import QUIET
 from voice_runtime.metrics import METRICS
 from voice_runtime.testing import FakeClock
 from voice_runtime.tracing import JsonFormatter
@@ -338,3 +342,42 @@ async def test_the_repr_of_each_object_shows_its_state(tmp_path: Path, clock: Fa
         assert repr(request) == "<Request run>"
     assert repr(request) == "<Request run: over>"
     assert repr(runtime.degradation) == "<Degradation agent-engine: normal>"
+
+
+class Broken:
+    """A listener that raises on every event."""
+
+    def on_event(self, event: Event) -> None:
+        raise RuntimeError(event.kind)
+
+
+async def test_a_storm_of_errors_of_listeners_writes_few_lines_and_counts_each_error(
+    clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mounted = mount(tmp_path, bundle(call(CALL, circuit_breaker=BREAKER)))
+    runtime = Runtime.load(mounted, clock=clock, listeners=[Broken()])
+    breaker = runtime.outbound(CALL).breaker
+    assert breaker is not None
+    breaker.open()
+    for _ in range(1_000):
+        with pytest.raises(CircuitOpenError):
+            await runtime.call(CALL, asyncio.sleep, 0)
+    assert runtime.events.listener_errors == 1_001
+    assert caplog.text.count("an event listener raised an error") == 1
+
+
+async def test_a_storm_of_results_after_the_deadline_writes_few_lines(
+    clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    policy = Timeout(attempt=Duration("100ms"), overall=Duration("200ms"))
+    runtime = loaded(tmp_path, clock, timeout=policy)
+    for _ in range(250):
+        with pytest.raises(AttemptTimeoutError):
+            await runtime.call(CALL, stubborn)
+    found = [record.getMessage() for record in caplog.records if "ignored its cancellation" in record.getMessage()]
+    assert len(found) == 3
+    assert "(100 more since the previous line)" in found[-1] or "(99 more since the previous line)" in found[-1]

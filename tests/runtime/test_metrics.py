@@ -174,3 +174,14 @@ def test_importing_the_runtime_imports_no_extra() -> None:
     code = f"import sys, voice_runtime; print([m for m in sys.modules if m.split('.')[0] in {extras}])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r'{"metadata": {"digest": "\ud83d"}}', json.dumps({"metadata": {"digest": "x" * 100_000}}), "[" * 100_000],
+    ids=["half a surrogate pair", "long", "deeply nested"],
+)
+def test_a_broken_bundle_does_not_break_the_metrics(runtime: Runtime, tmp_path: Path, text: str) -> None:
+    mount(tmp_path, text)
+    assert not runtime.reload()
+    assert scrape(runtime)["voice_policy_mounted_info"] == {frozenset({""}): 1.0}

@@ -18,6 +18,8 @@ import uvloop
 from voice_policies import Bulkhead, Duration, Rate, RateLimit, Timeout, TokenBucket
 from voice_runtime import Event, Events, RateLimitedError, Runtime
 from voice_runtime.bundle_source import BundleSource
+from voice_runtime.grpc.connections import Connections
+from voice_runtime.shared_store import PerLoop
 from voice_runtime.timeout import Timer
 from voice_runtime.window import Window
 
@@ -263,3 +265,31 @@ def test_timeouts_and_slots_work_on_uvloop(tmp_path: Path) -> None:
         assert [word async for word in runtime.stream("rag-engine.context", words)] == ["one", "two"]
 
     uvloop.run(use())
+
+
+class ReadSlowly(asyncio.SelectorEventLoop):
+    """A loop that gives another thread time to run while the present thread reads the state of this loop."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def is_closed(self) -> bool:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().is_closed()
+
+
+@pytest.mark.parametrize("get", [PerLoop(object).get, Connections(time.monotonic, min)._of_this_loop])  # noqa: SLF001  # the place of the race
+def test_two_loops_may_use_a_shared_object_for_the_first_time_at_once(get: Callable[[], object]) -> None:
+    async def taken() -> object:
+        return get()
+
+    early, late, loop = ReadSlowly(), asyncio.new_event_loop(), asyncio.new_event_loop()
+    early.run_until_complete(taken())
+    with ThreadPoolExecutor(1) as pool:
+        first: list[object] = []
+        early.meanwhile = lambda: first.append(pool.submit(late.run_until_complete, taken()).result(PATIENCE))
+        loop.run_until_complete(taken())
+    assert first == [late.run_until_complete(taken())]
+    for each in (early, late, loop):
+        each.close()

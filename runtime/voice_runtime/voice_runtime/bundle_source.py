@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, RLock, Thread
@@ -38,18 +39,24 @@ class BundleSource:
             raise InvalidInputError(str(self.path), [Fault("", value, accepted)]) from None
 
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
 def content_hash(text: bytes) -> str:
     """The hash that identifies the content of the file."""
     return hashlib.sha256(text).hexdigest()
 
 
 def declared_digest(text: bytes) -> str:
-    """The digest that the bundle's text contains. Empty if the text contains no digest or is not JSON."""
+    """The digest that the bundle's text contains. Empty if the text contains no digest or is not JSON.
+
+    Any other text is no digest: it would become a label of a metric.
+    """
     try:
         digest = json.loads(text)["metadata"]["digest"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ""
-    return digest if isinstance(digest, str) else ""
+    return digest if isinstance(digest, str) and _DIGEST.fullmatch(digest) else ""
 
 
 _WATCHING: WeakSet[Watcher] = WeakSet()

@@ -15,6 +15,13 @@ class Caller:
     user: str = ""
     api_key: str = field(default="", repr=False)
 
+    def __post_init__(self) -> None:
+        """Refuse values that are not text: `None` and `5` would be keys of their own. Raises `TypeError`."""
+        if not type(self.tenant) is type(self.user) is type(self.api_key) is str:
+            for name in ("tenant", "user", "api_key"):
+                if not isinstance(value := getattr(self, name), str):
+                    raise TypeError(f"{name} of a caller must be text (empty if unknown), not {type(value).__name__}")
+
 
 NOBODY = Caller()
 

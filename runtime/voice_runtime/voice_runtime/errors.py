@@ -233,7 +233,7 @@ class UnknownNameError(LookupError):
 
     def __str__(self) -> str:
         text = f"{self.name!r} does not name exactly one {self.what} of the bundle"
-        if nearest := get_close_matches(self.name, self.known, n=1):
+        if nearest := get_close_matches(str(self.name), self.known, n=1):
             text += f", did you mean {nearest[0]!r}?"
         return f"{text}; declared: {', '.join(self.known) or 'none'}"
 

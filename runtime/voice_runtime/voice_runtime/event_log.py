@@ -12,11 +12,10 @@ from threading import Lock
 from voice_runtime.clock import SYSTEM_CLOCK, Clock
 from voice_runtime.errors import seconds_of
 from voice_runtime.events import Event, PromptListener, logger
+from voice_runtime.log_rate import LogRate, since_previous
 
 __all__ = ["EventLog"]
 
-QUIET = 10.0
-"""After a line, equal events write no line for this number of seconds."""
 MAX_KEPT = 1_000
 """Number of distinct events that the log remembers. The policies of one bundle cause fewer."""
 _LEVELS = {
@@ -55,8 +54,7 @@ class EventLog(PromptListener):
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._now = clock.monotonic
         self._lock = Lock()
-        self._kept: dict[_Key, tuple[float, int]] = {}
-        """By event: the earliest time of its next line, and the number of events omitted since the last line."""
+        self._kept: dict[_Key, LogRate] = {}
 
     def on_event(self, event: Event) -> None:
         """Write the event, unless an equal event was written less than `QUIET` seconds ago."""
@@ -64,19 +62,17 @@ class EventLog(PromptListener):
             return  # every saga is a separate target, so every request would write a line
         key = (event.kind, event.policy, event.target, event.after, event.reason)
         with self._lock:
-            now = self._now()
-            due, omitted = self._kept.pop(key, (now, 0))
-            if now < due:
-                self._kept[key] = (due, omitted + 1)
-                return
+            rate = self._kept.pop(key, None) or LogRate(self._now)
             if len(self._kept) >= MAX_KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = (now + QUIET, 0)
-        _write(event, omitted)
+            self._kept[key] = rate
+            omitted = rate.admit()
+        if omitted is not None:
+            _write(event, omitted)
 
 
 def _write(event: Event, omitted: int) -> None:
-    text = _text(event) + (f" ({omitted} more since the previous line)" if omitted else "")
+    text = _text(event) + since_previous(omitted)
     callee, operation = _names(event)
     fields = {
         "event": event.kind,

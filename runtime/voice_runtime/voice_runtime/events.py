@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Literal, Protocol
 
+from voice_runtime.log_rate import LogRate, since_previous
+
 EventKind = Literal["transition", "rejected", "retry", "exhausted", "timeout", "fallback", "reloaded", "refused"]
 logger = logging.getLogger("voice_runtime")
 LONGEST_QUEUE = 10_000
@@ -67,6 +69,7 @@ class Events:
         self.listeners = tuple(listeners)
         self.listener_errors = 0
         self._prompt = [listener for listener in self.listeners if isinstance(listener, PromptListener)]
+        self._log_rates = {id(listener): LogRate() for listener in self.listeners}
         self._in_order = [listener for listener in self.listeners if not isinstance(listener, PromptListener)]
         self.dropped = 0
         """Events that were dropped because `LONGEST_QUEUE` others waited."""
@@ -119,4 +122,10 @@ class Events:
             listener.on_event(event)
         except Exception:
             self.listener_errors += 1
-            logger.exception("an event listener raised an error on the event %r of %s", event.kind, event.target)
+            if (omitted := self._log_rates[id(listener)].admit()) is not None:
+                logger.exception(
+                    "an event listener raised an error on the event %r of %s%s",
+                    event.kind,
+                    event.target,
+                    since_previous(omitted),
+                )

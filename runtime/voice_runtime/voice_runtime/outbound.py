@@ -13,9 +13,10 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from copy import copy
-from inspect import isasyncgen, isawaitable
+from functools import partial
+from inspect import isasyncgen, isawaitable, isgenerator
 from itertools import islice
-from types import CoroutineType
+from types import CoroutineType, GeneratorType
 from typing import Any, ParamSpec, TypeVar
 
 from voice_runtime.arguments import can_call_again, can_repeat
@@ -67,10 +68,11 @@ class Outbound(CallPolicies):
                     if type(result) is CoroutineType or isawaitable(result):
                         result = await result
                     else:
-                        _refuse_async(self.name, result)
+                        _refuse_unrun(attempt, result)
                     if self.classify_result is not None:
                         self._check(result)
                 except BaseException as error:
+                    _blame_nobody(attempt, error)
                     attempt.leave(error)
                     raise
                 attempt.leave()
@@ -101,7 +103,7 @@ class Outbound(CallPolicies):
             for attempt in attempts:
                 with attempts:
                     attempt.admit()
-                    result = self._run_sync(attempt, lambda: fn(*args, **kwargs))
+                    result = self._run_sync(attempt, partial(_called, attempt, fn, args, kwargs))
                     if self.classify_result is not None:
                         self._check(result)
         except FailedResultError as error:
@@ -124,7 +126,7 @@ class Outbound(CallPolicies):
             async for attempt in attempts:
                 with attempts:
                     attempt.admit()
-                    async for message in self._messages(attempt, lambda: fn(*args, **kwargs)):
+                    async for message in self._messages(attempt, partial(_called, attempt, fn, args, kwargs)):
                         yield message
 
     def stream_sync(self, fn: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
@@ -138,7 +140,7 @@ class Outbound(CallPolicies):
             for attempt in attempts:
                 with attempts:
                     attempt.admit()
-                    begun, messages = self._run_sync(attempt, lambda: _begun(fn(*args, **kwargs)))
+                    begun, messages = self._run_sync(attempt, partial(_begun, attempt, fn, args, kwargs))
                     attempt.has_first_message()
                     yield from begun
                     yield from messages
@@ -200,11 +202,11 @@ class Outbound(CallPolicies):
     def _run_sync(self, attempt: Attempt, fn: Callable[[], Any]) -> Any:
         timeout = attempt.begin()
         if timeout == NEVER:
-            return _refuse_async(self.name, fn())
+            return _refuse_unrun(attempt, fn())
 
         def inside() -> Any:
             CURRENT.set(attempt)
-            return _refuse_async(self.name, fn())
+            return _refuse_unrun(attempt, fn())
 
         try:
             return self.workers.run(self.name, inside, timeout)
@@ -220,7 +222,7 @@ class Outbound(CallPolicies):
             while True:
                 try:
                     with scope:
-                        messages = messages or aiter(fn())
+                        messages = messages or _refuse_unstreamed(attempt, fn())
                         message = await anext(messages)
                 except StopAsyncIteration:
                     return
@@ -261,16 +263,49 @@ class Outbound(CallPolicies):
             raise SoftCallError(self.name, after, attempts) from error
 
 
-def _begun(messages: Iterable[T]) -> tuple[list[T], Iterator[T]]:
+def _called(attempt: Attempt, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    try:
+        return fn(*args, **kwargs)
+    except TypeError as error:
+        _blame_nobody(attempt, error)
+        raise
+
+
+def _blame_nobody(attempt: Attempt, error: BaseException) -> None:
+    """Mark a call that could not begin, because the function or its arguments are wrong: no frame of it has run."""
+    if type(error) is TypeError and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+        attempt.is_unsent = True
+
+
+def _begun(
+    attempt: Attempt, fn: Callable[..., Iterable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[list[T], Iterator[T]]:
     """A list with the first message, if there is one, and an iterator over the other messages."""
-    rest = iter(messages)
+    rest = iter(_called(attempt, fn, args, kwargs))
     return list(islice(rest, 1)), rest
 
 
-def _refuse_async(name: str, result: Any) -> Any:
-    """Refuse an awaitable or an asynchronous generator: no code would await it, and it would count as a success."""
-    if not isawaitable(result) and not isasyncgen(result):
+def _refuse_unrun(attempt: Attempt, result: Any) -> Any:
+    """Refuse a coroutine or generator: it has not run yet, so it would count as a success outside every policy."""
+    if not (isawaitable(result) or isasyncgen(result) or isgenerator(result)):
         return result
-    if isinstance(result, CoroutineType):
+    raise _refusal(
+        attempt,
+        result,
+        "use `call` for a coroutine function, `stream` for an asynchronous generator function, "
+        "and `protect` for a generator function",
+    )
+
+
+def _refuse_unstreamed(attempt: Attempt, result: Any) -> AsyncIterator[Any]:
+    """The messages of a stream. Refuses a result that cannot be iterated asynchronously."""
+    if hasattr(result, "__aiter__"):
+        return aiter(result)
+    raise _refusal(attempt, result, "`stream` needs an asynchronous generator function")
+
+
+def _refusal(attempt: Attempt, result: Any, accepted: str) -> TypeError:
+    if isinstance(result, CoroutineType | GeneratorType):
         result.close()
-    raise TypeError(f"{name}: use `call` for a coroutine function, and `stream` for an asynchronous generator function")
+    attempt.is_unsent = True
+    return TypeError(f"{attempt.call.name}: the function's result is of type {type(result).__name__}: {accepted}")

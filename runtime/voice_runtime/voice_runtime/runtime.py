@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import Random
-from threading import Lock
+from threading import TIMEOUT_MAX, Lock
 from typing import Any, ParamSpec, Self, TypeVar
 
 from voice_policies import Fault, InvalidInputError, PolicyBundle
@@ -83,9 +83,11 @@ class Runtime:
         Raises `voice_policies.InvalidInputError` with every fault of the bundle. A missing file is a fault, unless
         `defaults` are given: the runtime enforces them until the file appears. `store` holds the counts of distributed
         limits; without a store the limits behave as if the store were down. Tests pass a seeded `random` to repeat
-        every jitter.
+        every jitter. Raises `ValueError` for a `poll_interval` that is not a number of seconds above 0.
         """
         _refuse_free_threading()
+        if not 0 < poll_interval <= TIMEOUT_MAX:
+            raise ValueError(f"poll_interval must be above 0 s and at most {TIMEOUT_MAX:.0f} s, not {poll_interval}")
         source = BundleSource(directory)
         if defaults is not None and not source.path.exists():
             seen, bundle = "", defaults
@@ -223,6 +225,11 @@ class Runtime:
         """The messages of `fn(...)`, under the policies of a call. See `Outbound.stream`."""
         return self.outbound(name).stream(fn, *args, **kwargs)
 
+    def _stream_sync(
+        self, name: str, fn: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Iterator[T]:
+        return self.outbound(name).stream_sync(fn, *args, **kwargs)
+
     def once(self, name: str) -> AbstractAsyncContextManager[TimedScope]:
         """A block as one attempt of a call: `async with runtime.once(name):`. It is not retried."""
         return self.outbound(name).once()
@@ -238,7 +245,7 @@ class Runtime:
     def protect(self, name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """A decorator that runs a function under the policies of the call `name`.
 
-        It accepts a coroutine function, an asynchronous generator function, or a synchronous function. Raises
+        It accepts a coroutine function, a generator function of either kind, or a synchronous function. Raises
         `UnknownCallError` immediately, and not at the first call.
         """
         self.outbound(name)
@@ -249,6 +256,8 @@ class Runtime:
                 shell = self.stream
             elif inspect.iscoroutinefunction(_underlying(fn)):
                 shell = self.call
+            elif inspect.isgeneratorfunction(_underlying(fn)):
+                shell = self._stream_sync
 
             def protected(*args: P.args, **kwargs: P.kwargs) -> Any:
                 return shell(name, fn, *args, **kwargs)
@@ -260,8 +269,11 @@ class Runtime:
     def fallback(self, name: str, handler: Fallback) -> None:
         """Register a fallback for a soft call. If the call fails, its result is `handler(error)`.
 
-        Reloads keep the registration. Raises `UnknownCallError`, and `ValueError` for a hard call.
+        Reloads keep the registration. Raises `UnknownCallError`, `ValueError` for a hard call, and `TypeError` for a
+        handler that is not a function.
         """
+        if not callable(handler):
+            raise TypeError(f"{name}: a fallback must be a function of the error, not {handler!r}")
         full_name = self.outbound(name).name
         if not any(call.name == full_name and call.necessity == "soft" for call in self.bundle.outbound):
             raise ValueError(f"{full_name} is a hard call and cannot have a fallback: declare the call as soft")
@@ -312,4 +324,4 @@ def _underlying(fn: Callable[..., Any]) -> Callable[..., Any]:
     """The function inside partials and callable objects."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return fn if inspect.isroutine(fn) else type(fn).__call__
+    return fn if inspect.isroutine(fn) or inspect.iscoroutinefunction(fn) else type(fn).__call__

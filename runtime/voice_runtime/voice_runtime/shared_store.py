@@ -51,10 +51,12 @@ class PerLoop(Generic[T]):
     def get(self) -> T:
         """The object of the running loop."""
         loop = asyncio.get_running_loop()
-        if loop not in self._made:
-            self._made = {kept: made for kept, made in self.items() if not kept.is_closed()}
-            self._made[loop] = self._make()
-        return self._made[loop]
+        made = self._made.get(loop)
+        if made is None:
+            for closed in [kept for kept, _ in self.items() if kept.is_closed()]:
+                self._made.pop(closed, None)  # in place, because other threads may add their loops meanwhile
+            made = self._made[loop] = self._make()
+        return made
 
     def pop(self) -> T | None:
         """Remove and return the object of the running loop."""
@@ -70,7 +72,7 @@ class PerLoop(Generic[T]):
 
     def clear(self) -> None:
         """Remove all objects."""
-        self._made = {}
+        self._made.clear()
 
 
 class LoopThread:

@@ -51,7 +51,7 @@ class OperationStatistics:
         self.successful = self.failed = self.cancelled = self.deadlines_exceeded = self.in_flight = 0
         self.seconds = 0.0
         """Duration of the requests that succeeded or failed, summed, in seconds."""
-        self.rejected = Counter(bulkhead=0, deadline=0, rate_limit=0)
+        self.rejected = Counter(bulkhead=0, deadline=0, rate_limit=0, worker_threads=0)
         """Requests that a policy refused before they began."""
         self.slow = 0
         """Requests that took longer than the operation's objective for its P95."""

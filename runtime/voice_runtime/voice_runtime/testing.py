@@ -104,7 +104,7 @@ def _document(source: Path) -> dict[str, Any]:
         raise InvalidInputError(
             str(source), [Fault("", f"cannot be read ({error.strerror})", "expected a bundle")]
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(str(source), [Fault("", "is not JSON", str(error))]) from None
     if not isinstance(document, dict):
         raise InvalidInputError(str(source), [Fault("", "is not an object", "expected a bundle")])

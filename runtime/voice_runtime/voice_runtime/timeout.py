@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK, Clock
 from voice_runtime.errors import AttemptTimeoutError, CallTimeoutError, DeadlineExceededError, seconds_of
+from voice_runtime.log_rate import LogRate, since_previous
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class Sweep:
 class Timer:
     """The timers of one duration, on any running loop. `NEVER` means no limit."""
 
-    __slots__ = ("duration", "now", "sweep")
+    __slots__ = ("duration", "late_results", "now", "sweep")
 
     def __init__(self, duration: float, clock: Clock = SYSTEM_CLOCK) -> None:
         if not duration > 0:
@@ -71,6 +72,7 @@ class Timer:
         self.duration = duration
         self.now = clock.monotonic
         self.sweep = Sweep(None, duration, self.now)
+        self.late_results = LogRate(self.now)
 
     def bind(self) -> tuple[Sweep, Task[Any]]:
         """The sweep and the task of the running loop.
@@ -202,9 +204,11 @@ class TimedScope:
             elif waits_in is not None:
                 waits_in.cancel()  # type: ignore[union-attr]  # it is a TimerHandle
         elif self._owns(error):
-            if error is None:
+            if error is None and (omitted := self.owner.timer.late_results.admit()) is not None:
                 logger.warning(
-                    "%s: the called code ignored its cancellation; its result came after the deadline", self.owner.name
+                    "%s: the called code ignored its cancellation; its result came after the deadline%s",
+                    self.owner.name,
+                    since_previous(omitted),
                 )
             raise self.timeout_error() from error
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from voice_policies import Duration, OutboundCall, Timeout
+from voice_policies import CircuitBreaker, Duration, OutboundCall, Timeout
 from voice_runtime import DeadlineExceededError, UnknownCallError
 from voice_runtime.grpc import Grpc
 
@@ -202,3 +203,15 @@ async def test_the_attempt_timeout_of_a_stream_applies_only_until_its_first_mess
         assert (statistics.successful, statistics.deadlines_exceeded) == (1, 1)
     _, _, left = servicer.asked[0]
     assert 10 < (left or 0) <= 20
+
+
+async def test_a_stream_whose_status_alone_is_read_logs_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(tmp_path, RagEngine(), *calls(circuit_breaker=CircuitBreaker())) as (client, stub):
+        breaker = client.outbound("rag-engine.list-sources").breaker
+        assert breaker is not None
+        breaker.open()
+        assert await stub.ListSources(b"3").code() is grpc.StatusCode.UNAVAILABLE
+        gc.collect()
+    assert "never retrieved" not in caplog.text

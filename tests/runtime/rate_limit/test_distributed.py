@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -341,3 +342,24 @@ def test_a_limit_that_a_reload_makes_local_no_longer_uses_the_store(tmp_path: Pa
     mount(tmp_path, limited_bundle(RateLimit(limit=TokenBucket.model_validate({"rate": "1/h", "burst": 5}))))
     assert runtime.reload()
     assert not isinstance(runtime.inbound("run").gates[0], DistributedGate)
+
+
+def test_a_limit_is_reconfigured_while_an_event_loop_adds_keys() -> None:
+    policy = shared(bucket("1/h", 100), key="tenant", lease=10)
+    limited = gate(Kept(10**9), policy)
+
+    async def many_tenants() -> None:
+        for number in range(3_000):
+            await passes(limited, Caller(tenant=f"tenant-{number}"))
+
+    serving = threading.Thread(target=asyncio.run, args=(many_tenants(),))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        serving.start()
+        while serving.is_alive():
+            limited.reconfigure(policy)
+    finally:
+        sys.setswitchinterval(before)
+        serving.join()
+    assert limited.admitted == 3_000

@@ -186,6 +186,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
         """Fetch the first message for the first reader."""
         if self._attempts.begin():
             self._task = self._loop.create_task(_next(self._messages))
+            self._task.add_done_callback(_seen)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
@@ -234,6 +235,12 @@ async def _messages(attempts: Attempts, request: Any, resolve: Callable[[], Reso
 
 async def _next(messages: AsyncGenerator[Any, None]) -> Any:
     return await anext(messages)
+
+
+def _seen(first: asyncio.Task[Any]) -> None:
+    """Read the error of the first message: the call keeps it, and asyncio logs an error that nobody reads."""
+    if not first.cancelled():
+        first.exception()
 
 
 async def _close(messages: AsyncGenerator[Any, None]) -> None:

@@ -176,7 +176,9 @@ class Connections:
 
     def _of_this_loop(self) -> _OfLoop:
         loop = asyncio.get_running_loop()
-        if loop not in self._by_loop:
-            self._by_loop = {kept: opened for kept, opened in self._by_loop.items() if not kept.is_closed()}
-            self._by_loop[loop] = _OfLoop()
-        return self._by_loop[loop]
+        opened = self._by_loop.get(loop)
+        if opened is None:
+            for closed in [kept for kept in list(self._by_loop) if kept.is_closed()]:
+                self._by_loop.pop(closed, None)  # in place, because other threads may add their loops meanwhile
+            opened = self._by_loop[loop] = _OfLoop()
+        return opened

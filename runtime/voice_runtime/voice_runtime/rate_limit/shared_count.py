@@ -88,7 +88,7 @@ class SharedCount:
         """Apply a new policy. Leases stay. Earlier refusals are forgotten, so the next request asks the store again."""
         self._policy = policy
         self._script, self._arguments = _script(policy)
-        for share in self._shares.values():
+        for share in list(self._shares.values()):  # a copy, because an event loop may add keys meanwhile
             share.refused_until = -NEVER
 
     async def take_by(self, latest: float, key: str, cost: int, connection: Connection) -> float:
