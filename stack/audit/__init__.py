@@ -1,4 +1,4 @@
-"""The audit: rules over the typed model and its graph of operations, one file for each family of rules.
+"""The audit: rules over the typed model and its graph of operations, in one module for each subject.
 
 A rule is a `Rule` of `stack/audit/finding.py`: id, title, severity, rationale, source, an example that violates it, the
 same example changed so that it holds, and a check. `check` is a pure function of the `Platform`. `check_on` also
@@ -6,8 +6,7 @@ depends on the day of the audit. Some checks read the rendered resources (`stack
 `None` for each item that passes and a `Breach` for each item that fails. `Rule.verdict` turns the breaches into
 findings.
 
-Each family's module defines `RULES`. To add a rule, append it to `RULES` and add its fixtures to the
-module's test file.
+Each module defines `RULES`. To add a rule, append it to `RULES` and add its fixtures to the module's test file.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ class ModelRuntime:
         return task
 
     async def drain(self) -> None:
-        """Wait for this loop's unfinished settlements and usage events. Call it before the loop ends."""
+        """Wait for this loop's unfinished writes of usage events and cached answers. Call it before the loop ends."""
         loop = asyncio.get_running_loop()
         while pending := [task for task in self._background if task.get_loop() is loop]:
             await asyncio.gather(*pending, return_exceptions=True)
