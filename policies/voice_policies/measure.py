@@ -33,7 +33,7 @@ class Text:
 
     def __init__(self, text: str) -> None:
         """Parse `text`. Raises `ValueError` with the accepted forms."""
-        raise TypeError(f"{type(self).__name__} has no spelling: {text}")
+        raise TypeError(f"{type(self).__name__} cannot be made from a text: {text}")
 
     @classmethod
     def refused(cls) -> ValueError:

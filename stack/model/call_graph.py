@@ -146,7 +146,7 @@ class CallGraph:
     def __init__(self, catalogue: Catalogue) -> None:
         """Join the nodes by their calls. Raises `InvalidInputError` with every fault of nodes, flows and calls.
 
-        Routes of flows, cycles and sagas are checked only if there is no such fault.
+        Cycles, sagas and the operations that flows name are checked only if there is no such fault.
         """
         self._all = tuple(node for node in catalogue.nodes if not node.faults)
         self._faulty = {node.name for node in catalogue.nodes if node.faults}

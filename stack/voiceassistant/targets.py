@@ -1,6 +1,6 @@
 """The platform's targets. A target names its series and objective, and the alerts and panels that show a miss.
 
-A target without a series names the check that replaces them.
+A target that no series can measure names another check instead.
 
 `docs/targets.md` lists them, and the overview dashboard shows their panels. Tests check that each named series, alert
 and panel exists.

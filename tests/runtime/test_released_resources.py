@@ -61,7 +61,7 @@ def raises(end: type[BaseException]) -> Callable[..., Any]:
 
 
 @ENDS
-def test_a_wait_for_a_slot_that_a_signal_interrupts_leaves_the_queue(
+def test_an_interrupted_wait_for_a_slot_leaves_no_entry_in_the_queue(
     monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
 ) -> None:
     bulkhead = Bulkhead("callee", QUEUE)

@@ -1,8 +1,8 @@
 """The journal in PostgreSQL, for any number of workers. Each write takes one round trip. Needs the extra `postgresql`.
 
 It uses asyncpg and not psycopg, because asyncpg needs about half of psycopg's processor time for a step. asyncpg
-speaks the binary protocol from asyncio, without libpq, and prepares each statement once. PgBouncer supports prepared
-statements from version 1.21 on.
+speaks the binary protocol from asyncio, without libpq, and prepares each statement once per connection. PgBouncer
+supports prepared statements from version 1.21 on.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ def _panels(indicator: Indicator) -> Iterator[Panel]:
     for window, limit in (("1h", 14.4), ("6h", 6.0)):
         yield metrics(
             f"Burn rate over {window}",
-            f"Speed at which the budget is spent. 1 spends it in {BUDGET_DAYS} days. Alerts need more than {limit:g}.",
+            f"Speed at which the budget is spent. 1 spends it in {BUDGET_DAYS} days."
+            f" An alert fires only above {limit:g}.",
             {legend: f"{indicator.ratio(window)} / {matched} {indicator.budget}"},
             red_from=limit,
             width=6,

@@ -1,4 +1,4 @@
-"""A fake of `pulumi config set-all`. It writes the file as Pulumi does, with a fixed word for each secret.
+"""A fake of `pulumi config set-all`. It writes the file as Pulumi does, with one text for all encrypted secrets.
 
 The program also stores its arguments and the unencrypted secrets beside the stack's file. Tests read them there.
 """
