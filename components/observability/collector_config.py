@@ -25,8 +25,8 @@ Signal = Literal["traces", "metrics", "logs"]
 
 BATCH_BYTES = 1_000_000
 LARGEST_BATCH_BYTES = 2_000_000
-"""Half of the 4 MB that a gRPC server accepts by default. The other half is margin, because the sum of sizes leaves out
-the envelope."""
+"""Half of the 4 MB that a gRPC server accepts by default. The other half is margin, because the size of a batch
+leaves out the envelope around its records."""
 COMPACTED_FROM = Bytes("100Mi")
 """Smallest size of a queue's file that the Collector compacts."""
 COMPACTED_COPY = Bytes("10Mi")
@@ -185,7 +185,7 @@ class Sampling(ClosedModel):
     others: Ratio
 
     def processors(self) -> dict[str, Any]:
-        """The sampler, and processors: before it they mark the spans of deciding senders, after it they unmark them."""
+        """The sampler, between processors that mark the spans of deciding senders and remove the mark again."""
         namespace = {"key": "service.namespace", "value": self.decided}
         decided = {"include": {"match_type": "strict", "resources": [namespace]}}
         return {

@@ -39,7 +39,7 @@ SHUTDOWN = Duration("30s")
 """Longest time to write the remaining data and stop."""
 PING = ({"send": "PING"}, {"expect": r"^\+PONG"})
 LOGIN = ({"send": f"AUTH {HEALTH_USER} -"}, {"expect": r"^\+OK"})
-"""Dialogue of the blackbox exporter: each `query_response` waits for `expect`, then sends `send`."""
+"""Dialogue of the blackbox exporter: each step of `query_response` waits for `expect`, then sends `send`."""
 SCRAPE = Scrape.probe(BlackboxModule(name="valkey", prober="tcp", settings={"query_response": [*LOGIN, *PING]}), PORT)
 _PING = ("valkey-cli", "-e", "--user", HEALTH_USER, "--pass", "", "--no-auth-warning", "ping")
 PROBES = Probes(

@@ -22,7 +22,7 @@ _GROUPS = (("core", "Core"), ("standard", "Standard"), ("batch", "Batch"))
 
 
 def component_diagram(graph: CallGraph) -> str:
-    """The call graph by tier. A solid arrow has a hard call at least; a dashed arrow has only soft calls."""
+    """The call graph by tier. An arrow is solid if any of its calls is hard, and dashed if all are soft."""
     lines = ["flowchart LR"]
     lines += [f'  {_id(node)}(["{node.name}"])' for node in graph.nodes.values() if isinstance(node, Gateway)]
     for tier, title in _GROUPS:

@@ -91,7 +91,7 @@ class StepContext:
         return f"{self.saga_id}/{self.step}/{self.branch}"
 
     def publish(self, event_type: str, payload: Any) -> None:
-        """Send a copy of `payload` if, and only if, the journal records that this execution succeeded.
+        """Send a copy of `payload` if, and only if, this execution returns and the journal records that.
 
         Raises `NotJsonError`.
         """

@@ -55,7 +55,7 @@ METRICS: tuple[Metric[Observation], ...] = (
     Metric(
         "voice_saga_unfinished",
         "gauge",
-        "Unfinished sagas of all workers: running, waiting, compensating or parked.",
+        "Unfinished sagas in the journal: running, waiting, compensating or parked.",
         ("saga", "state"),
         _unfinished,
     ),

@@ -11,7 +11,7 @@ from voice_saga.definition import Plan
 from voice_saga.errors import TooLargeError
 
 State = Literal["running", "waiting", "compensating", "parked", "completed", "compensated", "abandoned"]
-"""The state of a saga. `waiting`: all running steps wait for their outcomes. `parked`: the saga stops until an
+"""The state of a saga. `waiting`: no action runs, and a step waits for its outcome. `parked`: the saga stops until an
 operator resumes, compensates or abandons it."""
 ENDED: frozenset[State] = frozenset({"completed", "compensated", "abandoned"})
 EntryKind = Literal[

@@ -19,7 +19,7 @@ __all__ = ["DeadLetters", "Handler", "Outbox", "Transport", "consume", "delivers
 
 logger = logging.getLogger("voice_saga")
 BATCH = 100
-"""Number of messages in one transaction of the outbox."""
+"""Largest number of messages in one transaction of the outbox."""
 PAUSE_CAP = 5.0
 """Longest pause in seconds of an outbox whose journal or transport is down."""
 DeadLetters = Counter[tuple[str, str]]
@@ -62,7 +62,10 @@ def end_if_cancelled() -> None:
 
 
 class Outbox:
-    """Sends the messages of a journal with `run`. Any number of processes may each run an outbox."""
+    """Sends the messages of a journal with `run`.
+
+    With PostgreSQL any number of processes may each run an outbox. With SQLite only one process may.
+    """
 
     def __init__(self, journal: Journal, transport: Transport, *, poll_interval: float = 0.2) -> None:
         self._journal = journal
