@@ -66,6 +66,11 @@ class ModelUse(ClosedModel):
     seconds_mean: Annotated[float, Field(ge=0)] = 0.0
     """Mean time that the call holds one of the provider's streams, in seconds; 0 where the provider counts tokens."""
 
+    @override
+    def conflicts(self) -> Iterator[str]:
+        if self.output_mean > self.output_max:
+            yield f"output_mean {self.output_mean} is above output_max {self.output_max}"
+
 
 class Call(Declaration):
     """One declared call of an operation.

@@ -45,7 +45,6 @@ def add_day(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--on",
         type=_date,
-        default=today(),
         metavar="DATE",
         help="the day of the audit, such as 2027-03-31 (default: today)",
     )
@@ -85,7 +84,7 @@ def _print_ledger(options: argparse.Namespace) -> int:
     from stack.audit.ledgers.report import REPORTS  # noqa: PLC0415
     from stack.cli.ledgers import text  # noqa: PLC0415
 
-    _refuse_manifests_and_format(options, "--ledger", ("text", *REPORTS))
+    _refuse_other_options(options, "--ledger", ("text", *REPORTS))
     ledger = LEDGERS[options.ledger](platform_of(options, options.environment))
     print(text(ledger) if options.format == "text" else REPORTS[options.format](ledger))
     return CLEAN
@@ -95,14 +94,14 @@ def _print_solution(options: argparse.Namespace) -> int:
     from stack.audit.solver import solve  # noqa: PLC0415
     from stack.audit.solver.report import REPORTS  # noqa: PLC0415
 
-    _refuse_manifests_and_format(options, "--solve", REPORTS)
-    solution = solve(platform_of(options, options.environment), on=options.on)
+    _refuse_other_options(options, "--solve", REPORTS)
+    solution = solve(platform_of(options, options.environment), on=options.on or today())
     print(REPORTS[options.format](solution))
     return CLEAN if solution.clean else FINDINGS
 
 
-def _refuse_manifests_and_format(options: argparse.Namespace, flag: str, formats: Iterable[str]) -> None:
-    """Raises `InvalidInputError` for manifests, which have no typed model, and for a format that the flag lacks."""
+def _refuse_other_options(options: argparse.Namespace, flag: str, formats: Iterable[str]) -> None:
+    """Raises `InvalidInputError` for options that the flag cannot use: manifests, other formats, a ledger's day."""
     from voice_policies import Fault, InvalidInputError, one_of  # noqa: PLC0415
 
     faults = []
@@ -110,6 +109,8 @@ def _refuse_manifests_and_format(options: argparse.Namespace, flag: str, formats
         faults.append(Fault(flag, "needs the typed model", "name an ENV in place of --from DIR"))
     if options.format not in formats:
         faults.append(Fault("--format", f"is {options.format!r} with {flag}", one_of(options.format, formats)))
+    if options.ledger and options.on:
+        faults.append(Fault("--on", "does not change a ledger", "leave it out"))
     if faults:
         raise InvalidInputError("voice check", faults)
 
@@ -121,11 +122,11 @@ def _outcome(options: argparse.Namespace) -> Outcome:
 
         platform = platform_of(options, options.environment)
         _refuse_unread_secrets(platform)
-        return audit_outcome(platform, on=options.on)
+        return audit_outcome(platform, on=options.on or today())
     from stack.audit.manifests import audit_manifests  # noqa: PLC0415
     from stack.model.manifests.system import load_system  # noqa: PLC0415
 
-    return audit_manifests(load_system(options.directory), on=options.on)
+    return audit_manifests(load_system(options.directory), on=options.on or today())
 
 
 def _refuse_unread_secrets(platform: Platform) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stack.cli.check import add_day
+from stack.cli.check import add_day, today
 from stack.cli.options import Commands, add_command, path, platform_of
 from stack.cli.status import CLEAN, FINDINGS
 from stack.cli.terminal import RED, coloured, progress, table, wrapped
@@ -79,7 +79,7 @@ def _render(options: argparse.Namespace, name: str, out: Path) -> Rendered:
     started = time.perf_counter()
     platform = platform_of(options, name)
     index = render(platform, out)
-    outcome = audit_outcome(platform, on=options.on)
+    outcome = audit_outcome(platform, on=options.on or today())
     return Rendered(
         environment=name,
         components=len(platform.components),

@@ -139,7 +139,8 @@ _PODS: dict[str, Callable[[Mapping[str, Any], int], tuple[Scale, int, Amounts]]]
     "CronJob": lambda spec, _: (Scale(0, 1), 0, _of_template(spec["jobTemplate"]["spec"]["template"])),
     # CloudNativePG adds a pod while an instance joins the cluster or is restored.
     "Cluster": lambda spec, _: (_fixed(spec["instances"]), SURGE, _of_container(spec)),
-    "Pooler": lambda spec, _: (_fixed(spec["instances"]), SURGE, _of_template(spec["template"])),
+    # The pooler's rollout stops a pod before it starts the next (`maxSurge: 0`).
+    "Pooler": lambda spec, _: (_fixed(spec["instances"]), 0, _of_template(spec["template"])),
 }
 """Scale, surge and amounts for every kind that has pods."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from voice_policies import ModelRoute, OutputLimit
+from voice_policies import InvalidInputError, ModelRoute, OutputLimit
 
 from components.models import ModelDependency
-from components.operation import operation
+from components.operation import ModelUse, operation
 from tests.small import CANDIDATES, PROVIDERS, deployment, models, provider
 
 ONE, TWO = CANDIDATES
@@ -66,3 +66,8 @@ def test_candidates_keep_the_order_of_the_route() -> None:
     assert isinstance(route, ModelRoute)
     assert [each.name for each in llm.candidates(route)] == ["two-fast", "one-fast"]
     assert llm.provider(TWO) == provider("two", "egress-proxy-b")
+
+
+def test_a_mean_output_above_the_maximum_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="output_mean 200 is above output_max 150"):
+        ModelUse(output_max=150, output_mean=200)

@@ -23,7 +23,7 @@ ADAPTER = service(
     "adapter",
     operation("generate", stage(hard("llm.generate", "idempotent")), p95="900ms", deadline="3s", load="100/s"),
 )
-USE = ModelUse(input_p95=1_000, input_mean=800, output_max=150, output_mean=200)
+USE = ModelUse(input_p95=1_000, input_mean=800, output_max=200, output_mean=200)
 ONE, TWO = CANDIDATES
 
 

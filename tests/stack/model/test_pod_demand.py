@@ -78,5 +78,5 @@ def test_pods_of_an_operator_are_counted() -> None:
     pooler = workload("Pooler", {"instances": 2, "template": template(container("1", "1Gi"))})
     assert [(found.pods, found.each.cpu_requests) for found in demands([cluster, pooler], nodes=1)] == [
         (4, Cpu("2")),
-        (3, Cpu("1")),
+        (2, Cpu("1")),
     ]

@@ -76,7 +76,7 @@ def _changed(declared: Service, changes: dict[str, Any] | None) -> Service:
 WORLD = World()
 
 
-USE = ModelUse(input_p95=1_000, input_mean=800, output_max=150, output_mean=200)
+USE = ModelUse(input_p95=1_000, input_mean=800, output_max=400, output_mean=200)
 MODEL_CALLS = replace(WORLD, a_calls=(stage(hard("llm.generate", "idempotent")),))
 
 
