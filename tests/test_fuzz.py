@@ -1,4 +1,4 @@
-"""`voice check` ends with an exit code for randomly changed inputs. `python -m tests.fuzz 10000` tries more inputs."""
+"""`voice check` ends with one of its exit codes for random inputs. `python -m tests.fuzz 10000` tries more inputs."""
 
 from __future__ import annotations
 

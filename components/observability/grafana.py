@@ -118,7 +118,7 @@ class Grafana(Server):
             },
             "plugins": {"preinstall_disabled": "true"},
             "snapshots": {"external_enabled": "false"},
-            # Prometheus and Alertmanager evaluate alerts. Grafana's own alerting would raise them twice.
+            # Prometheus evaluates the alerts, and Alertmanager sends them. Grafana's own alerting would repeat both.
             "unified_alerting": {"enabled": "false"},
             "log": {"mode": "console"},
             "log.console": {"format": "json"},
