@@ -115,7 +115,7 @@ class Component(ClosedModel):
         return {"name": name, "namespace": self.namespace, "labels": self.labels}
 
     def disks(self) -> Iterator[Disk]:
-        """The volumes that the component's programs write to, each with all writes of the programs."""
+        """The volumes that the component's programs write to, each with all writes to it."""
         yield from ()
 
     def streams_kept(self) -> Iterator[Stream]:

@@ -170,8 +170,8 @@ class ComponentTree(pulumi.ComponentResource):
         gates, namespaces = self._target.gates, self._target.namespaces
         if needed := gates[-1:] if _is_awaited(resource) else gates[-2:-1]:
             # Each gate also waits for the namespaces. Without further dependencies Pulumi keeps the order of
-            # registration: as soon as a tier is ready, it creates the workloads of the next tier, and then the other
-            # objects of the tier after that.
+            # registration: as soon as a tier is ready, Pulumi creates the workloads of the next tier, and then the
+            # other objects of the tier after that.
             yield from needed
         elif namespace := namespaces.get(resource["metadata"].get("namespace")):
             yield namespace

@@ -117,7 +117,7 @@ class Outbound(CallPolicies):
     ) -> AsyncGenerator[T, None]:
         """Yield the messages of `fn(...)`. The stream succeeds when it ends.
 
-        If it is a probe of a half-open breaker, the probe succeeds with the first message. The stream is retried only
+        If it is a probe of a half-open breaker, its first message is the probe's result. The stream is retried only
         before its first message. An early `aclose` counts neither as a success nor as a failure. The attempt timeout
         covers the wait for the first message; the deadline covers every wait.
         """
