@@ -1,4 +1,4 @@
-"""The official SDK works with each endpoint that a route serves, and its own retries have no effect: cases MC6, MC13."""
+"""The SDK works with each endpoint that a route serves, and the SDK's retries have no effect. Cases MC6, MC13."""
 
 from __future__ import annotations
 
