@@ -388,7 +388,13 @@ CHANGES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
         {"replicas": {"identity-service": {"min": 3, "max": 5}}},
         {("HorizontalPodAutoscaler", "identity-service")},
     ),
-    "the log level": ({"log_level": "debug"}, {("ConfigMap", f"{service}-settings") for service in SERVICES}),
+    "the log level": (
+        {"log_level": "debug"},
+        {
+            *(("ConfigMap", f"{service}-settings") for service in SERVICES),
+            *(("Deployment", service) for service in SERVICES),
+        },
+    ),
     "a policy": (
         {"trace_sample_ratio": "51%"},
         {
