@@ -1,4 +1,4 @@
-"""A retention that does not fit its disk is refused with the arithmetic."""
+"""A retention that does not fit its disk is refused, and the message shows the arithmetic."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def test_streams_that_fit_alone_but_not_together_are_refused() -> None:
 
 
 @given(SIZES, st.integers(1, 60), SIZES)
-def test_an_accepted_retention_leaves_room_on_the_disk(daily: Bytes, days: int, disk: Bytes) -> None:
+def test_a_retention_is_accepted_exactly_if_it_leaves_room_on_the_disk_and_so_are_the_proposals(
+    daily: Bytes, days: int, disk: Bytes
+) -> None:
     one = Stream(name="logs", daily=daily, retention=Duration(f"{days}d"))
     refused = list(disk_conflict("retention", one, disk))
     assert bool(refused) == (daily.units * (days + 1) > round(disk.units * FILL_LIMIT))

@@ -50,7 +50,7 @@ def statuses(document: dict[str, Any]) -> dict[str, str | None]:
     return {name: entry.get("status") for name, entry in document["checks"].items()}
 
 
-async def test_h1_checks_run_in_parallel_and_each_has_its_own_timeout(tmp_path: Path, clock: FakeClock) -> None:
+async def test_h1_hanging_checks_run_in_parallel_and_end_at_their_timeout(tmp_path: Path, clock: FakeClock) -> None:
     checks = [check(f"store-{n}", critical=True, timeout=Duration("800ms")) for n in range(50)]
     checkers: Checkers = {c.name: hanging for c in checks}
     state = health(tmp_path, checkers, *checks, clock=clock)

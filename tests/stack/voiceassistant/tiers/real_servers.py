@@ -23,7 +23,6 @@ from tests.redis_servers import NO_RETRY
 
 
 def files(environment: str, config_map: str) -> dict[str, str]:
-    """The files of a rendered ConfigMap."""
     (found,) = (each for each in of_kind(environment, "ConfigMap") if each["metadata"]["name"] == config_map)
     data: dict[str, str] = found["data"]
     return data

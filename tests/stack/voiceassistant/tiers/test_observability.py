@@ -143,7 +143,7 @@ def test_every_job_finds_pods_that_declare_its_port_and_every_workload_has_a_job
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_roles_permit_reading_only_pods_and_workloads_in_our_namespaces(environment: str) -> None:
+def test_roles_permit_reading_only_nodes_and_the_pods_and_workloads_in_our_namespaces(environment: str) -> None:
     rules = [
         rule
         for role in of_kind(environment, "Role")
@@ -424,7 +424,7 @@ def test_the_collectors_queues_hold_the_longest_outage_with_a_replica_missing() 
         assert capacity >= backend.bytes_per_second.units * found.outage.seconds * 0.999
 
 
-def test_the_load_of_an_operation_follows_from_calls_and_events() -> None:
+def test_executions_spans_and_log_lines_follow_from_calls_and_events() -> None:
     store = datastore("postgresql", operation("read", p95="10ms", deadline="100ms"))
     behind = service(
         "behind",
@@ -549,7 +549,7 @@ def test_one_error_lists_all_duplicate_targets_and_rules() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_stateful_pods_of_the_tier_are_restricted_and_keep_their_volumes(environment: str) -> None:
+def test_stateful_pods_of_the_tier_have_no_token_and_no_host_path_and_keep_their_volumes(environment: str) -> None:
     for resource in resources(environment):
         if resource["kind"] == "StatefulSet" and resource["metadata"]["namespace"] == "voice-observability":
             pod = resource["spec"]["template"]["spec"]
