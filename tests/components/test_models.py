@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from voice_policies import InvalidInputError, ModelRoute, OutputLimit
+from pydantic import ValidationError
+from voice_policies import ModelRoute, OutputLimit
 
 from components.models import ModelDependency
 from components.operation import ModelUse, operation
@@ -69,5 +70,5 @@ def test_candidates_keep_the_order_of_the_route() -> None:
 
 
 def test_a_mean_output_above_the_maximum_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="output_mean 200 is above output_max 150"):
+    with pytest.raises(ValidationError, match="output_mean 200 is above output_max 150"):
         ModelUse(output_max=150, output_mean=200)

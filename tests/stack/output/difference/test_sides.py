@@ -77,13 +77,16 @@ def test_environments_differ_by_their_settings(capsys: pytest.CaptureFixture[str
     assert "data[policy.json].tracing.sample_ratio: 50% -> 10%" in out
     assert "pods reload" in out
     restarted = [line for line in out.splitlines() if "pods restart" in line]
-    assert [line.partition(":")[0].strip() for line in restarted] == [
-        "Pooler voice-data/postgresql-pooler",
-        "StatefulSet voice-observability/tempo",
-        "StatefulSet voice-observability/otel-collector",
-        "Deployment voice-observability/blackbox-exporter",
-        "Deployment voice-gateway/gateway",
-    ]
+    assert sorted(line.partition(":")[0].strip() for line in restarted) == sorted(
+        [
+            "Pooler voice-data/postgresql-pooler",
+            "StatefulSet voice-observability/tempo",
+            "StatefulSet voice-observability/otel-collector",
+            "Deployment voice-observability/blackbox-exporter",
+            "Deployment voice-gateway/gateway",
+            *(f"Deployment {service.namespace}/{service.name}" for service in TENANT.graph.services),
+        ]
+    )
 
 
 def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
