@@ -55,7 +55,7 @@ def test_one_page_answers_who_calls_a_node_and_what_happens_without_it(node: obj
         assert consequence in line
         assert f"{edge.caller.name}.{edge.operation.name}" in line
     for route in impact(TENANT.graph, found).routes if not isinstance(found, Gateway) else ():
-        assert f"Route `{route.route}` {'**fails**' if route.fails else 'answers'}" in text
+        assert f"Route `{route.route}` {'**fails**' if route.fails else 'still answers'}" in text
     assert "## Who is notified" in text
 
 
