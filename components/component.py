@@ -57,10 +57,10 @@ ANNOTATION_PREFIX = "voiceassistant.dev"
 
 
 class Exemption(ClosedModel):
-    """A hardening default that a component cannot meet, and the reason. `voice render -v` lists each."""
+    """A hardening default from which a component is exempt, and the reason. `voice render -v` lists each."""
 
     rule: str
-    """The default from which the component is exempt, such as `run_as_user` or `read_only_root`."""
+    """Name of the default, such as `run_as_user` or `read_only_root`."""
     reason: Sentence
 
 
