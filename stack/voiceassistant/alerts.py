@@ -96,7 +96,7 @@ OBJECTIVE_ALERTS = (
     ),
     *SERVER_OUTAGES.alerts(
         "ServerUnavailable",
-        f"{{{{ $labels.job }}}}: {_SHARE} of the scrapes found no pod that works",
+        f"{{{{ $labels.job }}}}: {_SHARE} of the checks found no pod that works",
         "Look at the server's pods with `kubectl get pods`. Usual causes: the last rollout, a lost node, a full volume",
     ),
     *FLOW_FAILURES.alerts(

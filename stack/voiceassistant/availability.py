@@ -1,8 +1,8 @@
 """Shares of bad events: outages of servers, failures of flows and external dependencies, late starts of streams.
 
-Each scrape of a server is one event. The server is available while one of its pods works, so a failing dependency does
-not count against it. Each request of a flow is one event at the gateway. For a WebSocket the service counts each turn
-of the dialogue, because the gateway sees only the handshake.
+For a server each evaluation of `job:working:max` is one event. The server is available while one of its pods works, so
+a failing dependency does not count against it. Each request of a flow is one event at the gateway. For a WebSocket the
+service counts each turn of the dialogue, because the gateway sees only the handshake.
 """
 
 from __future__ import annotations

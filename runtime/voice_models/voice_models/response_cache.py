@@ -1,4 +1,4 @@
-"""An exact cache of complete answers. The key covers the whole request and every part of the scope."""
+"""An exact cache of complete answers. The key covers route, endpoint, body, and every part of the scope."""
 
 from __future__ import annotations
 
