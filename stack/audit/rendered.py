@@ -124,8 +124,8 @@ class Rendered:
 def rendered(platform: Platform) -> Rendered:
     """The resources of one environment."""
     by_kind: dict[str, list[Resource]] = defaultdict(list)
-    for component in platform.components:
-        for resource in component.resources():
+    for _, resources in platform.resources:
+        for resource in resources:
             by_kind[resource["kind"]].append(resource)
     everything = (resource for found in by_kind.values() for resource in found)
     return Rendered(by_kind, tuple(demands(everything, platform.environment.settings.node_pool.nodes)))

@@ -84,7 +84,7 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
     )
-    resources = (resource for component in platform.components for resource in component.resources())
+    resources = (resource for _, found in platform.resources for resource in found)
     target = Target(
         provider,
         configuration.secrets,

@@ -196,23 +196,26 @@ class CallGraph:
         return Edge(caller, operation, call, callee, callee.operation(call.operation))
 
     @cached_property
+    def _runs(self) -> dict[OperationKey, Run]:
+        """Every operation, in the catalogue's order."""
+        runs = (
+            Run(node, operation, tuple(self.edge(node, operation, call) for call in operation.calls))
+            for node in self.nodes.values()
+            for operation in node.operations
+        )
+        return {run.key: run for run in runs}
+
+    @cached_property
     def bottom_up(self) -> tuple[Run, ...]:
         """Every operation, callees before callers, so that one pass can add values up along the calls."""
-        runs: dict[OperationKey, Run] = {}
-        for node in self.nodes.values():
-            for operation in node.operations:
-                edges = tuple(self.edge(node, operation, call) for call in operation.calls)
-                runs[node.name, operation.name] = Run(node, operation, edges)
-        callees = {key: [edge.key for edge in run.edges] for key, run in runs.items()}
-        return tuple(runs[key] for key in TopologicalSorter(callees).static_order())
+        callees = {key: [edge.key for edge in run.edges] for key, run in self._runs.items()}
+        return tuple(self._runs[key] for key in TopologicalSorter(callees).static_order())
 
     @cached_property
     def roots(self) -> tuple[Run, ...]:
         """Operations that make calls and that nothing calls, in the catalogue's order."""
-        called = {edge.key for run in self.bottom_up for edge in run.edges}
-        runs = {run.key: run for run in self.bottom_up}
-        keys = ((node.name, operation.name) for node in self.nodes.values() for operation in node.operations)
-        return tuple(runs[key] for key in keys if key not in called and runs[key].edges)
+        called = {edge.key for run in self._runs.values() for edge in run.edges}
+        return tuple(run for run in self._runs.values() if run.key not in called and run.edges)
 
     def entrance(self, flow: Flow) -> tuple[Gateway, Operation]:
         """The gateway and the route at which a flow begins."""
@@ -251,6 +254,15 @@ class CallGraph:
         for name, found in lines.items():
             if len(found) > 1:
                 yield Fault(name, f"is declared {len(found)} times", "expected a unique name", " and ".join(found))
+        gateways = [node for node in self._all if isinstance(node, Gateway)]
+        for gateway in gateways[1:]:
+            accepted = f"expected one gateway, and {gateways[0].name} is declared already"
+            yield Fault(gateway.name, "is a gateway", accepted, str(gateway.location))
+        known = self.nodes.keys() | self._faulty
+        pairs = {"only_callers": self.only_callers.items(), "forbidden": sorted(self.forbidden)}
+        for rule, named in pairs.items():
+            for name in dict.fromkeys(name for pair in named for name in pair if name not in known):
+                yield Fault(rule, f"names {name!r}", one_of(name, known))
 
     def _call_faults(self) -> Iterator[Fault]:
         for caller in self._all:
@@ -327,21 +339,18 @@ class CallGraph:
 
     def _cycle_faults(self) -> Iterator[Fault]:
         """Cycles of synchronous calls, found by depth-first search. Each cycle is reported once."""
-        done: set[str] = set()
-
-        def walk(node: Node, operation: Operation, trail: tuple[str, ...]) -> Iterator[Fault]:
-            key = f"{node.name}.{operation.name}"
-            if key in trail:
-                path = " → ".join((*trail[trail.index(key) :], key))
-                yield Fault(path, "is a cycle", "make one of its calls an event", str(operation.location))
-                return
-            if key in done:
-                return
-            for call in operation.calls:
-                edge = self.edge(node, operation, call)
-                yield from walk(edge.callee, edge.target, (*trail, key))
-            done.add(key)
-
-        for node in self.nodes.values():
-            for operation in node.operations:
-                yield from walk(node, operation, ())
+        done: set[OperationKey] = set()
+        for start in self._runs.values():
+            trail = {} if start.key in done else {start.key: iter(start.edges)}
+            while trail:
+                key, edges = next(reversed(trail.items()))
+                edge = next(edges, None)
+                if edge is None:
+                    done.add(key)
+                    del trail[key]
+                elif edge.key in trail:
+                    keys = list(trail)
+                    path = " → ".join(".".join(each) for each in (*keys[keys.index(edge.key) :], edge.key))
+                    yield Fault(path, "is a cycle", "make one of its calls an event", str(edge.target.location))
+                elif edge.key not in done:
+                    trail[edge.key] = iter(self._runs[edge.key].edges)

@@ -47,7 +47,10 @@ def deployed(catalogue: Catalogue, settings: Settings) -> Catalogue:
     offered = {f"{node.name}.{operation.name}" for node in nodes for operation in node.operations}
     routes = {operation.name for node in nodes if isinstance(node, Gateway) for operation in node.operations}
     flows = tuple(flow for flow in catalogue.flows if flow.route in routes and _named(flow) <= offered)
-    return catalogue.model_copy(update={"nodes": nodes, "flows": flows})
+    names = {node.name for node in nodes}
+    only = {callee: caller for callee, caller in catalogue.only_callers.items() if {callee, caller} <= names}
+    forbidden = frozenset(pair for pair in catalogue.forbidden if names.issuperset(pair))
+    return catalogue.model_copy(update={"nodes": nodes, "flows": flows, "only_callers": only, "forbidden": forbidden})
 
 
 def _named(flow: Flow) -> set[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import cached_property
 from ipaddress import ip_network
 from itertools import chain
 from operator import attrgetter
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from voice_policies import Fault, InvalidInputError
+from voice_policies import Fault, InvalidInputError, one_of
 
 from components.component import Component
 from components.links import Links
@@ -26,6 +27,9 @@ from stack.model.refusals import ComponentRefusals
 from stack.model.settings import file_of, path_of
 from stack.model.site import Site
 from stack.model.tenant import Tenant
+
+if TYPE_CHECKING:
+    from components.component import Resource
 
 __all__ = ["Platform", "beside_catalogue", "load_platform"]
 
@@ -60,10 +64,30 @@ class Platform:
                 for build in tier.components(self.graph, environment, self.links):
                     with refusals.collected():
                         found.append(build())
+        with refusals.collected():
+            if faults := list(_namespace_faults(found, environment)):
+                raise InvalidInputError(tenant.catalogue.source, faults)
         refusals.raise_collected()
         guards = self._guards({component.namespace for component in found})
         classes = PriorityClasses(name="priority-classes", namespace=CLUSTER)
         return tuple(sorted((classes, *guards, *found), key=attrgetter("folder")))
+
+    @cached_property
+    def resources(self) -> tuple[tuple[Component, tuple[Resource, ...]], ...]:
+        """Each component with its resources. Raises `InvalidInputError` if two components render the same resource."""
+        found = tuple((component, tuple(component.resources())) for component in self.components)
+        owners: dict[str, list[str]] = defaultdict(list)
+        for component, resources in found:
+            for each in resources:
+                metadata = each["metadata"]
+                owners[f"{each['kind']} {metadata.get('namespace', '')}/{metadata['name']}"].append(component.name)
+        if faults := [
+            Fault(resource, f"is rendered by {' and by '.join(names)}", "expected one: rename a component")
+            for resource, names in owners.items()
+            if len(names) > 1
+        ]:
+            raise InvalidInputError(self.tenant.catalogue.source, faults)
+        return found
 
     def _guards(self, namespaces: Container[str]) -> Iterator[NamespaceGuard]:
         """The guards of the namespaces that have components."""
@@ -112,6 +136,17 @@ def _backup_faults(site: Site, environment: Environment) -> Iterator[Fault]:
     if backups and not _is_within(backups.network, site.peered_network):
         accepted = f"expected a block within {site.peered_network}, the network of the object store"
         yield Fault(path_of("backups.network"), f"is {backups.network!r}", accepted)
+
+
+def _namespace_faults(components: Iterable[Component], environment: Environment) -> Iterator[Fault]:
+    """The components in a namespace without a quota. Only namespaces with a quota are created."""
+    quotas = environment.profile.quotas
+    for component in components:
+        if component.namespace not in quotas:
+            accepted = (
+                f"{one_of(component.namespace, quotas)}, for which profile {environment.profile.name} has a quota"
+            )
+            yield Fault(f"{component.kind} {component.name}.namespace", f"is {component.namespace!r}", accepted)
 
 
 def _is_within(inner: str, outer: str) -> bool:

@@ -80,14 +80,13 @@ def manifest(component: Component, environment: str) -> str:
 
 def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]]:
     """Every file of the tree as path and text. `index` collects their contents and comes last."""
-    files: dict[str, list[Component]] = {}
-    for component in platform.components:
-        files.setdefault(manifest_path(component), []).append(component)
-    for path, components in files.items():
-        resources = [resource for component in components for resource in component.resources()]
+    files: dict[str, tuple[str, list[Resource]]] = {}
+    for component, found in platform.resources:
+        files.setdefault(manifest_path(component), (component.name, []))[1].extend(found)
+    for path, (name, resources) in files.items():
         yield path, HEADER.format(environment=index.environment) + documents(resources)
         index.add(path, resources)
-        for bundle, text in _bundle(components[0].name, resources):
+        for bundle, text in _bundle(name, resources):
             index.files.append(bundle)
             yield bundle, text
     index.files.append(LEDGER)

@@ -45,7 +45,7 @@ def side_of(side: str, tenant: Tenant) -> Side:
 
 def side_of_platform(platform: Platform) -> Side:
     """The resources and measures of a platform."""
-    resources = _by_identity(resource for component in platform.components for resource in component.resources())
+    resources = _by_identity(resource for _, found in platform.resources for resource in found)
     return Side(resources, measures(platform))
 
 

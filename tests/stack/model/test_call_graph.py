@@ -50,6 +50,29 @@ def test_a_forbidden_call_is_refused() -> None:
     assert "a may never call store" in faults(*nodes, forbidden=frozenset({("a", "store")}))
 
 
+def test_a_rule_about_a_name_that_nobody_declares_is_refused() -> None:
+    said = faults(datastore("store", READ), only_callers={"stor": "a"}, forbidden=frozenset({("a", "store")}))
+    assert "only_callers: names 'stor'; did you mean store?" in said
+    assert "only_callers: names 'a'; expected one of store" in said
+    assert "forbidden: names 'a'; expected one of store" in said
+
+
+def test_a_second_gateway_is_refused() -> None:
+    said = faults(gateway(), gateway().model_copy(update={"name": "door"}))
+    assert "door: is a gateway; expected one gateway, and gateway is declared already" in said
+
+
+def test_a_long_chain_of_calls_is_accepted_and_its_cycle_is_found() -> None:
+    chain = [
+        service(f"s{n}", operation("run", stage(hard(f"s{n + 1}.run", "idempotent")), p95="1s", deadline="2s"))
+        for n in range(1500)
+    ]
+    last = service("s1500", operation("run", p95="1s", deadline="2s"))
+    assert len(graph_of(*chain, last).bottom_up) == 1501
+    back = service("s1500", operation("run", stage(hard("s1499.run", "idempotent")), p95="1s", deadline="2s"))
+    assert "s1499.run → s1500.run → s1499.run: is a cycle; make one of its calls an event" in faults(*chain, back)
+
+
 def test_a_cycle_of_operations_is_refused_with_its_path() -> None:
     said = faults(
         service("a", operation("run", stage(hard("b.run", "idempotent")), p95="1s", deadline="2s")),

@@ -78,3 +78,19 @@ def test_every_call_whose_policy_cannot_be_enforced_is_named_with_its_line() -> 
     reported = {(fault.source, fault.path.partition(":")[0]) for fault in caught.value.faults}
     assert reported >= {(str(call.location), f"a.run → {call.name}") for call in calls}
     assert calls[0].location != calls[1].location
+
+
+def test_a_service_in_a_namespace_without_a_quota_is_refused() -> None:
+    found = small_platform(service("a", operation("run", p95="1s", deadline="2s"), namespace="shp"))
+    with pytest.raises(InvalidInputError) as caught:
+        _ = found.components
+    said = "Microservice a.namespace: is 'shp'; did you mean shop? expected one of shop, stores, for which profile dev"
+    assert said in str(caught.value)
+
+
+def test_two_components_that_render_the_same_resource_are_refused() -> None:
+    run = operation("run", p95="1s", deadline="2s")
+    found = small_platform(service("a", run), service("a-grpc", run))
+    with pytest.raises(InvalidInputError) as caught:
+        _ = found.resources
+    assert "Service shop/a-grpc: is rendered by a and by a-grpc; expected one: rename a component" in str(caught.value)

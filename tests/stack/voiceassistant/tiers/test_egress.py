@@ -16,7 +16,8 @@ from tests.small import service
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_a_platform_without_external_calls_has_no_egress_proxy(environment: str) -> None:
     alone = Platform(
-        with_nodes(service("alone", operation("run", p95="1s", deadline="2s"))), real_environment(environment)
+        with_nodes(service("alone", operation("run", p95="1s", deadline="2s"), namespace="voice-apps")),
+        real_environment(environment),
     )
     assert [each.name for each in alone.microservices] == ["alone"]
     assert not any(isinstance(each, EgressProxy) for each in alone.components)
