@@ -133,7 +133,7 @@ class Kibana(Server):
             },
             writes=(
                 Write("run", Bytes("1Mi"), "the file of the password and the keys"),
-                Write("data", Bytes("128Mi"), "browser profile and file of a report, one at a time"),
+                Write("data", Bytes("128Mi"), "browser profile and file of one report at a time"),
             ),
             replicas=Replicas.exactly(self.replicas),
             shutdown=SHUTDOWN,

@@ -106,7 +106,7 @@ def client_retries(edge: Edge) -> Iterator[ClientRetry]:
 
 
 def hidden_layers(platform: Platform) -> Iterator[Breach | None]:
-    """Check that somebody sets the retries of each client library of a dependency, and of each route of the mesh."""
+    """Check that the retries of each client library with a default, and of each route of the mesh, are set."""
     dependencies = [node for node in platform.graph.nodes.values() if isinstance(node, Dependency)]
     for dependency in dependencies:
         for client in dependency.clients:

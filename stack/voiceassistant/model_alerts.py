@@ -24,17 +24,17 @@ FIRST_OBJECTIVE = "model:first_token:objective"
 EACH_OBJECTIVE = "model:per_token:objective"
 """Series of a route's objective for each further token, in seconds, by service, provider and model."""
 QUOTA = "model:tokens_per_minute:quota"
-"""Series of a provider's quota, by service and candidate."""
+"""Series of a provider's quota of tokens per minute, by service and candidate."""
 PROVIDER_LABEL, MODEL_LABEL = "gen_ai_provider_name", "gen_ai_request_model"
 
 GOOD = 0.9
-"""Smallest share of calls that must meet both objectives. Each objective is a P95, so 5 % of the calls may miss it."""
+"""Smallest share of calls that must meet both objectives. Each objective is a P95, so 5 % may miss each of the two."""
 FALLING_BACK = 0.1
 """Share of calls that need a second candidate. Above it the first candidate has a lasting fault."""
 CUT = 0.01
 """Share of streams that break off after their first content (the platform's error budget for 5xx)."""
 ESTIMATED = 0.2
-"""Share of tokens that no provider reported. Above this share the ledger is too inexact."""
+"""Share of tokens that no provider reported. Above this share the reported cost is too inexact."""
 FULL = 0.8
 """Share of a provider's quota. Above it the provider may refuse a burst (rule M07)."""
 NOTICE = 30 * 86_400

@@ -98,7 +98,7 @@ class Timed(Protocol):
 
 
 class TimedScope:
-    """A scope that cancels its task when time is up: after the owner's timer, or at `limit` if that is earlier.
+    """A scope that cancels its task when time is up: when the owner's timer ends, or at `limit` if that is earlier.
 
     One task at a time may be inside. A scope may be entered again.
     """

@@ -22,7 +22,7 @@ Changes = dict[tuple[str, str], tuple[str, str]]
 
 
 def times(*nodes: Node, flows: tuple[Flow, ...] = ()) -> Changes:
-    """The changes of a small platform, whose report is compared with the test's snapshot."""
+    """The solver's changes to a small platform. The test's snapshot contains the solver's report."""
     return changed_values(solution_of(small_platform(*nodes, flows=flows)))
 
 
