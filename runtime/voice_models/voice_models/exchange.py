@@ -54,6 +54,12 @@ class Exchange(httpx.AsyncByteStream):
         self._failure: ModelError | None = None
         self._is_over = False
         self._ending: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __del__(self) -> None:
+        """Close and settle an attempt that was dropped before its answer was read, or before it was opened."""
+        if self._ending is None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self.aclose()))
 
     async def open(self, prepare: Callable[[ModelAttempt], httpx.Request]) -> httpx.Response:
         """Send the request, and read the answer up to its first content. Raises `ModelError`."""

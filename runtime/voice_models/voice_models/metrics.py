@@ -39,10 +39,10 @@ def _counter(read: Callable[[ModelStatistics], Mapping[Any, float]]) -> Callable
 
 def _cooldowns(runtime: ModelRuntime) -> Samples:
     models = runtime.runtime.bundle.models
-    for route in models.routes if models else ():
-        for candidate in runtime.candidates(models, route) if models else ():
-            for reason in runtime.cooldowns.reasons(candidate):
-                yield (candidate.name, reason), 1
+    routes = [runtime.candidates(models, route) for route in models.routes] if models else []
+    for name, candidate in {each.name: each for route in routes for each in route}.items():
+        for reason in runtime.cooldowns.reasons(candidate):
+            yield (name, reason), 1
 
 
 def _budget_requests(runtime: ModelRuntime) -> Samples:

@@ -16,9 +16,11 @@ from voice_models.wire_form import FORMS, WireForm
 
 PROMPT_VERSION = "x-prompt-version"
 """Request header with the version of the caller's prompt, for the scope of a cache. It is not sent to a provider."""
-NOT_SENT = frozenset({"host", "authorization", "content-length", "accept-encoding", PROMPT_VERSION})
-"""Headers of the SDK that are not sent to a provider. `headers_for` asks for answers without compression, so that each
-chunk can be read."""
+NOT_SENT = frozenset(
+    {"host", "authorization", "api-key", "x-api-key", "content-length", "accept-encoding", PROMPT_VERSION}
+)
+"""Headers of the SDK that are not sent to a provider, such as the SDK's own key. `headers_for` asks for answers without
+compression, so that each chunk can be read."""
 MODEL_PART = re.compile(rb'(name="model"\r\n(?:[^\r\n]+\r\n)*\r\n)([^\r\n]*)')
 FORM_FIELD = re.compile(rb'name="(\w+)"\r\n\r\n([^\r\n]*)\r\n')
 BYTES_PER_SECOND = 32_000
@@ -78,10 +80,9 @@ class ModelRequest:
         asked = self.form.limit_of(self.body)
         field = self.form.output_limit_field
         if field is None or limit is None or (asked is not None and asked <= limit):
-            return asked or 0
+            return max(asked or 0, 0)  # a negative limit must not reserve negative tokens
         self.body = {name: value for name, value in self.body.items() if name != "max_tokens"}
-        choices = self.body.get("n") or 1
-        self.body[field] = max(limit // choices, 1)
+        self.body[field] = max(limit // self.form.choices_of(self.body), 1)
         return limit
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from voice_runtime import (
     current_request,
     remaining,
 )
+from voice_runtime.log_rate import LogRate, since_previous
 
 from voice_models.attempt import ModelAttempt
 from voice_models.call import NEVER, ModelCall
@@ -32,6 +34,7 @@ from voice_models.usage import ModelAttempted, UsageSink
 from voice_models.usage_stream import append, store_of_usage
 
 NOBODY = Caller()
+logger = logging.getLogger("voice_models")
 
 
 class ModelRuntime:
@@ -51,6 +54,7 @@ class ModelRuntime:
         self.budgets = TokenBudgets(runtime, self._stores)
         self.cache = ResponseCache(runtime, self._stores)
         self._sinks = tuple(sinks)
+        self._sink_errors = LogRate()
         self._background: set[asyncio.Task[None]] = set()
         self._idle: dict[float, Timeout] = {}
         self._hedges: dict[str, RetryBudget] = {}
@@ -141,8 +145,7 @@ class ModelRuntime:
             return
         self.statistics.record(event, attempt.request.form.operation)
         end_span(span, event, attempt.captured_answer)
-        for sink in self._sinks:
-            sink.on_attempt(event)
+        self._report(event)
         self.in_background(self._append(event))
         await self.budgets.settle(attempt.reservation, attempt.used_tokens)
 
@@ -159,6 +162,14 @@ class ModelRuntime:
             if waited > objective.first_token.seconds or (limit and per_token(event) > limit):
                 return
         self.statistics.good_calls[call.route_name] += 1
+
+    def _report(self, event: ModelAttempted) -> None:
+        for sink in self._sinks:
+            try:
+                sink.on_attempt(event)
+            except Exception:
+                if (omitted := self._sink_errors.admit()) is not None:
+                    logger.exception("a usage sink raised an error%s", since_previous(omitted))
 
     # --- background work
 

@@ -144,6 +144,8 @@ class Chat(WireForm):
     def ask_for_usage(self, body: dict[str, Any]) -> bool:
         """Set `stream_options.include_usage`."""
         options = body.get("stream_options") or {}
+        if not isinstance(options, dict):
+            return False  # the provider refuses such a request
         body["stream_options"] = {**options, "include_usage": True}
         return not options.get("include_usage")
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from voice_runtime.clock import NEVER, SYSTEM_CLOCK
 
+__all__ = ["LogRate", "since_previous"]
+
 QUIET = 10.0
 """After a line, equal lines are only counted for this number of seconds."""
 
