@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,22 @@ async def test_a_stream_that_is_cancelled_or_closed_ends_at_the_callee(tmp_path:
         stub = RagEngineStub(Grpc(client).sync_channel("rag-engine", target=address))
         await asyncio.to_thread(ask, client, stub)
         await eventually(lambda: servicer.cancelled == 2)
+
+
+async def test_a_stream_can_be_closed_while_another_thread_waits_for_a_message(tmp_path: Path) -> None:
+    def ask(_: Runtime, stub: RagEngineStub) -> None:
+        stream = stub.ListSources(b"1")
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(next, stream)
+            while not servicer.asked:
+                time.sleep(0.001)
+            stream.close()
+            with pytest.raises(grpc.RpcError):
+                waiting.result()
+
+    servicer = Hanging()
+    long = Timeout(attempt=Duration("5m"), overall=Duration("5m"))
+    await asked(tmp_path, servicer, ask, *calls(timeout=long))
 
 
 async def test_a_synchronous_stub_raises_the_errors_of_the_policies(tmp_path: Path) -> None:

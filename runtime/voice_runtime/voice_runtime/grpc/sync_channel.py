@@ -162,8 +162,11 @@ class SyncStream:
         return self._attempts.stop()
 
     def close(self) -> None:
-        """End the call. After its end this method does nothing."""
-        self._messages.close()
+        """End the call. After its end this method does nothing. A thread that waits for a message gets an error."""
+        try:
+            self._messages.close()
+        except ValueError:  # another thread runs the generator, because it waits for a message
+            self.cancel()
 
 
 def _answer(attempts: Attempts, request: Any) -> Any:
