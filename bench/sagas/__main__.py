@@ -1,6 +1,7 @@
-"""`python -m bench.sagas`: steps per second of each engine, and `pgbench` on the same server in the same run.
+"""`python -m bench.sagas`: measures steps per second of each saga engine, and commits per second of `pgbench`.
 
-PostgreSQL flushes every commit to disk, as by default. Temporal's dev server keeps its data in memory.
+`pgbench` and the engine on PostgreSQL use one server. It flushes every commit to disk, as by default. Temporal's dev
+server keeps its data in memory.
 Contestants take turns for a few rounds. The table shows the median and the spread of the rounds.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m bench.wire`: a gRPC call on loopback, in one run, in a separate environment."""
+"""`python -m bench.wire`: runs `bench.wire.table` in a virtual environment with the compared libraries."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Recording(ClosedModel):
 class Alert(ClosedModel):
     """A condition that needs a person's action.
 
-    If `severity` or `team` is `None`, the alert keeps this label of its series. The objective sets the label there.
+    If `severity` or `team` is `None`, the alert keeps this label of its series, which comes from a recorded objective.
     """
 
     name: Annotated[str, TextPattern(r"^([A-Z][a-z]+)+$", "TargetDown", 40)]
@@ -88,7 +88,7 @@ class RuleGroup(ClosedModel):
     name: Name
     rules: Annotated[tuple[Recording | Alert, ...], Field(min_length=1)]
     interval: Duration | None = None
-    """Time between two evaluations. `None`: Prometheus's own interval."""
+    """Time between two evaluations. `None`: Prometheus's global `evaluation_interval`."""
 
     def document(self, runbook: str) -> dict[str, Any]:
         """The group in a rule file, with links to the page `runbook`."""

@@ -1,4 +1,4 @@
-"""Prometheus's scrape jobs: each discovers pods by label and port in the declared namespaces."""
+"""Prometheus's scrape jobs: for pods of servers, kubelets, proxies of the mesh, and probed hosts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ScrapeTarget(ClosedModel):
     scrape: Scrape
 
     def job(self, prober: str) -> dict[str, Any]:
-        """The scrape job for running pods that carry the name and declare the port."""
+        """The scrape job for pods that carry the server's name, declare the port, and have not ended."""
         scrape, module = self.scrape, self.scrape.module
         return {
             "job_name": self.name,
@@ -74,7 +74,7 @@ def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
     """The job that scrapes kubelets for the usage of volumes.
 
     Prometheus discovers nodes through their pods, so it needs no permission to list nodes. By default a kubelet signs
-    its own certificate, so the job does not verify the certificate. The job's token permits only reading metrics.
+    its own certificate, so the job does not verify the certificate. At kubelets the token permits only reading metrics.
     """
     return {
         "job_name": KUBELET,
@@ -130,7 +130,7 @@ class ProbedHosts(ClosedModel):
 
     name: Name
     module: Name
-    """Name of the module in the prober's configuration. With an `exporter`: the value of the label `probe`."""
+    """The value of the label `probe`. Without an `exporter` also the name of a module in the prober's configuration."""
     exporter: str | None = None
     """`host:port` of an exporter that reads the host's metrics at `/scrape`. `None`: the prober probes the host."""
     health: str | None = None

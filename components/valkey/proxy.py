@@ -10,8 +10,8 @@ def proxy_configuration(members: Members) -> str:
     """HAProxy's configuration. HAProxy logs in as the user `health`, and asks each server for its role.
 
     HAProxy starts without DNS, and keeps the last known addresses while DNS is down: `init-addr` and the `hold` times.
-    Its resolver knows no search domains, so servers have their full names. After a change of role HAProxy checks more
-    often, so it connects clients to a new primary within about a second.
+    Its resolver knows no search domains, so servers have their full names. HAProxy checks each server every second, so
+    it connects clients to a new primary within about a second.
     """
     servers = "".join(f"  server {name} {name}.{members.domain}:{PORT}\n" for name in members.nodes)
     return f"""\

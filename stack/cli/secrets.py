@@ -24,13 +24,17 @@ def add_to(commands: Commands) -> None:
     secrets.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
     either = secrets.add_mutually_exclusive_group()
     either.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 if a secret is missing, unread or too old"
+        "--check",
+        action="store_true",
+        help="write nothing; exit 1 if a secret is missing, too old (`--older-than`), or read by no component",
     )
     either.add_argument(
         "--rotate", action="append", default=[], metavar="SECRET", help="also replace every value of this secret"
     )
     secrets.add_argument(
-        "--older-than", metavar="AGE", help="also replace secrets last written longer ago than AGE, such as 90d"
+        "--older-than",
+        metavar="AGE",
+        help="also replace (with `--check`: list) secrets last written longer ago than AGE, such as 90d",
     )
 
 

@@ -73,12 +73,12 @@ def _network_faults(cluster: Cluster) -> Iterator[Fault]:
 
 
 def _priority_faults(cluster: Cluster) -> Iterator[Fault]:
-    """Refuse a high default class: other owners' pods without a class get this class, and could displace our pods."""
+    """Refuse a default class that is not below ours. Other owners' pods without a class could displace our pods."""
     for each in cluster.get(PRIORITY_CLASSES)["items"]:
         if each.get("globalDefault") and each["value"] >= LOWEST:
             name = each["metadata"]["name"]
             value = (
                 f"is the default of all pods, with the value {each['value']}:"
-                f" pods of this class would displace our jobs, which have the value {LOWEST}"
+                f" pods of this class rank with or above our jobs, which have the value {LOWEST}"
             )
             yield Fault(f"PriorityClass {name}", value, f"expected a default below {LOWEST}")

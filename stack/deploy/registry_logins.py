@@ -19,7 +19,7 @@ from voice_policies import Fault, InvalidInputError
 __all__ = ["read_logins"]
 
 Logins = Callable[[str], str | None]
-"""Host of a registry → `user:password`, encoded for HTTP; `None` without a login."""
+"""Host of a registry → `user:password` in base64; `None` without a login."""
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 DOCKER_HUB_HOST = "registry-1.docker.io"
 HELPER_SECONDS = 30
@@ -29,7 +29,7 @@ HELPER_SECONDS = 30
 def read_logins() -> Logins:
     """The logins of the user's `config.json`, in `DOCKER_CONFIG` or `~/.docker`. Without the file there is no login.
 
-    Raises `InvalidInputError` for a file that is not a JSON object.
+    Raises `InvalidInputError` for a file that cannot be read or is not a JSON object.
     """
     path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
     try:
@@ -54,13 +54,13 @@ def _login(config: Mapping[str, Any], host: str) -> str | None:
 
 
 def _host_entry(entries: object, wanted: str) -> object:
-    """The entry of a host, whose key may be an address."""
+    """The entry whose key is the host `wanted` or a URL with this host."""
     named = entries.items() if isinstance(entries, dict) else ()
     return next((entry for key, entry in named if wanted in {key, urlsplit(str(key)).netloc}), None)
 
 
 def _helper_login(helper: str, server: str) -> str | None:
-    """The answer of `docker-credential-<helper>`; `None` if the helper knows no login or is not installed."""
+    """The answer of `docker-credential-<helper>`. `None` if it is not installed, fails, or knows no login."""
     try:
         done = subprocess.run(  # noqa: S603 - the helper that the user configured, without a shell
             [f"docker-credential-{helper}", "get"],

@@ -67,7 +67,7 @@ def _private_key() -> rsa.RSAPrivateKey:
 
 
 def _issued(secret: SecretKeys) -> dict[str, str]:
-    """A certificate and its key. If the secret has an authority, the authority signs, and its key is then discarded.
+    """A certificate and its key. If the secret has an authority, it signs, and the authority's key is then discarded.
 
     Without an authority the certificate is self-signed.
     """

@@ -119,7 +119,7 @@ class Settings(Defaults):
     nodes: Cidr
     """Network of the nodes. Prometheus scrapes the kubelets there for the usage of volumes."""
     notifications: Notifications | None = None
-    """Receivers of alerts. Without them alerts are only shown, not sent."""
+    """The webhooks that receive alerts. Without this setting alerts are only shown, not sent."""
     backups: Backups | None = None
     """Bucket of PostgreSQL's backups. Without it PostgreSQL is one server, which dumps to its own volume."""
     trace_bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-traces")] | None = None
@@ -193,7 +193,7 @@ class Choices(Protocol):
 
     @property
     def nodes(self) -> Collection[str]:
-        """The names of everything in the catalogue."""
+        """The names of all nodes in the catalogue."""
 
     @property
     def degradable(self) -> Collection[str]:

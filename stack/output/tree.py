@@ -88,7 +88,7 @@ def _is_inside(path: str) -> bool:
 def _earlier_files(out: Path) -> set[str]:
     """The files of the earlier run. A directory without an index must be empty."""
     index = out / INDEX
-    if index.is_file():  # to read a pipe would block
+    if index.is_file():  # reading a pipe would block
         with suppress(RecursionError, ValueError):  # too deeply nested JSON raises RecursionError
             return _listed_files(index.read_text(encoding="utf-8"))
     if found := sorted(entry.name for entry in out.iterdir() if entry.name != STAGING):

@@ -1,4 +1,4 @@
-"""The permissions that Roles grant, computed from the objects and compared with the API server's authorizer."""
+"""The permissions that Roles grant, computed from the objects. Also the same questions for the API server."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

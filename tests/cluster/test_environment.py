@@ -215,7 +215,7 @@ def test_an_upgrade_changes_objects_in_place(
 
 
 def previous_revision(environment: str) -> str:
-    """The commit before the last change of an environment's manifests; that change itself if it is the first."""
+    """The second newest commit that changed an environment's snapshot; the newest if there is no other."""
     if git("rev-parse", "--is-shallow-repository") == ["true"]:
         pytest.skip("skipped: the clone is shallow, so there is no earlier version to upgrade from")
     # The path is a pattern, because staging's snapshot is one file with the differences from prod.

@@ -69,7 +69,7 @@ class Kind(NamedTuple):
 
 
 def fields(message: str, **attributes: Any) -> Kind:
-    """A line of JSON whose fields arrive as texts."""
+    """A line of JSON whose fields arrive as strings."""
     return Kind(
         json.dumps({"message": message, **attributes}), message, {key: str(value) for key, value in attributes.items()}
     )
@@ -125,7 +125,7 @@ KINDS: dict[str, Kind] = {
         for line in range(25)
     },
 }
-"""The lines have more than 1,000 names of fields: an index maps 1,000 fields, by Elasticsearch's default."""
+"""The lines have more than 1,000 different fields. By default Elasticsearch refuses to map more in one index."""
 
 
 def request_of(lines: list[str]) -> bytes:

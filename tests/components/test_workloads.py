@@ -1,4 +1,4 @@
-"""Each kind of workload has the fields that its controller requires."""
+"""Rendered workloads: claims, rollouts, autoscalers, disruption budgets and jobs."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_job_has_a_deadline_and_no_pre_stop_sleep() -> None:
     assert "lifecycle" not in pod["containers"][0]
 
 
-def test_a_suspended_job_has_no_retries() -> None:
+def test_jobs_of_one_server_share_an_account_and_a_suspended_job_has_no_retries() -> None:
     jobs = [
         CronJob(name="store-backup", job=f"store-{action}", container=Container(), suspended=action == "restore")
         for action in ("backup", "restore")

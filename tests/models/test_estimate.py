@@ -24,7 +24,7 @@ def test_an_image_counts_as_the_largest_image_and_not_by_its_bytes() -> None:
     assert input_tokens(message(IMAGE, IMAGE)) - input_tokens(message()) - 2 * TOKENS_OF_IMAGE in range(20)
 
 
-def test_a_recording_counts_as_one_image() -> None:
+def test_a_recording_does_not_count_by_its_bytes() -> None:
     sound = {"type": "input_audio", "input_audio": {"data": "A" * 100_000, "format": "wav"}}
     assert input_tokens(message(sound)) < 2 * TOKENS_OF_IMAGE
 

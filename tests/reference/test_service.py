@@ -97,7 +97,7 @@ async def test_sigterm_under_load_finishes_every_accepted_request(pair: tuple[Pl
                 await asyncio.sleep(0.05)
 
     async def watch(client: httpx.AsyncClient) -> None:
-        while (await client.get(f"{agent.url}/ready")).status_code == 200:  # noqa: ASYNC110  # the readiness is that of another process
+        while (await client.get(f"{agent.url}/ready")).status_code == 200:  # noqa: ASYNC110  # the condition depends on another process
             await asyncio.sleep(0.02)
         assert (await client.get(f"{agent.url}/ready")).json()["status"] == "draining"
         assert (await client.get(f"{agent.url}/health")).status_code == 200

@@ -187,7 +187,7 @@ def test_a_build_without_the_global_interpreter_lock_is_refused(
 
 
 def in_child(work: Callable[[], Any]) -> int:
-    """Run a function in a forked process. The exit code is 0 if the function succeeds."""
+    """Run `work` in a forked process. Returns the exit code: 0 if `work` returned a true value."""
     child = os.fork()
     if child == 0:
         code = 1

@@ -97,7 +97,11 @@ def answered(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent
 
 
 def show(flow: Flow, platform: Platform, collector: Collector) -> None:
-    """Send one request and print its hops. Raises `FlowError` if it fails, or if its spans belong to several traces."""
+    """Send requests until one succeeds, and print its hops.
+
+    Raises `FlowError` if no request succeeds, if spans are missing or belong to several traces, or if a deadline is not
+    shorter than its caller's.
+    """
     trace(flow, platform, collector)  # not shown, because the first request of a process also opens its connections
     sent, spans = answered(flow, platform, collector)
     hops = [span for span in spans if span.kind == SERVER]
@@ -126,7 +130,7 @@ def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
 def is_call(span: ReceivedSpan) -> bool:
     """True for the caller's span of a call to another service.
 
-    Simulated stores and models have no span of their own.
+    False for a call to a simulated store or model, which sends no spans.
     """
     return span.kind != SERVER and not {"voice.simulated", "voice.model.route"} & span.attributes.keys()
 
@@ -179,7 +183,7 @@ def check_deadlines(spans: list[ReceivedSpan]) -> None:
 
 
 BREAK_DURATION = Duration("2s")
-"""Break of the circuit breaker in this demonstration. The policy's break is a minute, which is long to watch."""
+"""Break of the circuit breaker in this demonstration, shorter than the policy's break of 15 s, to save time."""
 
 
 def break_and_mend(platform: Platform) -> None:
@@ -208,7 +212,9 @@ def follow(entrance: Process, agent: Process, *, degraded: bool, until: str) -> 
     while time.monotonic() < deadline:
         sent = send(entrance, "task")
         if sent.status != 200:
-            raise FlowError(f"a request failed with {sent.status} instead of an answer without citations")
+            raise FlowError(
+                f"a request failed with status {sent.status}; expected an answer, at least without citations"
+            )
         is_degraded, state = "no citations" in sent.fallbacks, breaker_state(agent, "rag-engine.context")
         line = f"  answered {'without citations' if is_degraded else 'with citations'}, breaker {state}"
         if line != seen:

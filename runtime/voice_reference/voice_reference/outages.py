@@ -1,6 +1,6 @@
 """Measures how callers recover after outages of reference services: `voice-outages build/dev/policies`.
 
-A steady load runs through every flow. One callee after the other is frozen, killed, slowed down, or frozen repeatedly.
+A steady load runs through every flow. One callee at a time is frozen, killed, slowed down, or frozen repeatedly.
 Two conditions must hold. Circuit breakers stop refusing calls within their longest break plus `MARGIN` after the
 callee's first good answer. No call is attempted more often than the retries in the bundles allow. Exit code 0: both
 conditions hold; 1: a condition does not hold; 2: bad input.
@@ -140,7 +140,7 @@ class Observer:
         ]
 
     def all_closed(self) -> bool:
-        """True if no breaker is open or half-open."""
+        """True if every breaker between services is closed."""
         state = 'voice_circuitbreaker_state{name="'
         return not any(
             line.startswith(state)
@@ -258,7 +258,7 @@ def check_attempts(platform: Platform, sent: Counter[str], before: Counter[tuple
 
 
 def run(directory: Path, callees: Sequence[str], outages: Iterable[str]) -> bool:
-    """Cause every outage of every callee. True if all callers recovered in time.
+    """Cause each of `outages` at each of `callees` (none: every callee). True if all callers recovered in time.
 
     Raises `InvalidInputError`, `FlowError` and `TimeoutError`.
     """

@@ -93,7 +93,7 @@ class ForcedOpen(State):
 
 
 class Disabled(State):
-    """Admits every call without counting, until `CircuitBreaker.close` is called."""
+    """Admits every call, whatever the results, until `CircuitBreaker.close` is called."""
 
     __slots__ = ()
     name = "disabled"

@@ -12,8 +12,8 @@ earlier state changes nothing.
 A round of probes ends when enough probes succeed, or when one fails. A probe that takes longer than
 `half_open_max_duration` only interrupts the round; its late success still counts. So the breaker also closes for a
 callee that answers slowly, or that is called rarely.
-Only calls and their results change the state; reading the state does not. Successes in the closed state take no lock;
-failures, probes and transitions do.
+Only calls, their results and the methods `open`, `disable` and `close` change the state; reading the state does not.
+Successes in the closed state take no lock, unless they are slow; failures, probes and transitions do.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class CircuitBreaker:
     # --- results
 
     def success(self, state: State, now: float = 0, elapsed: float = 0) -> None:
-        """Report the success of a call that `state` admitted. A ratio with a window needs `now` and `elapsed`."""
+        """Report the success of a call that `state` admitted. A policy with a ratio needs `now` and `elapsed`."""
         self.successful += 1
         if type(state) is Closed:
             if state.streak:
@@ -179,7 +179,8 @@ class CircuitBreaker:
     def failure(self, state: State, failure: Failure, elapsed: float = 0) -> None:
         """Report the failure of a call that `state` admitted.
 
-        Faults of this process are neutral. RESOURCE_EXHAUSTED is neutral unless the policy counts it.
+        A failure that does not blame the callee is neutral, such as a fault of this process. RESOURCE_EXHAUSTED is
+        neutral unless the policy counts it.
         """
         counted = failure.condition != "resource_exhausted" or self.policy.count_resource_exhausted
         if not (counted and failure.blames_callee):
@@ -245,7 +246,7 @@ class CircuitBreaker:
         self._publish(event)
 
     def _lasts(self, round_: HalfOpen) -> bool:
-        """True while no probe of the round has failed, even if a hanging probe interrupted the round."""
+        """True while the round has not ended, even if a hanging probe interrupted it."""
         state = self.state
         return state is round_ or (isinstance(state, Open) and state.round is round_)
 
@@ -292,11 +293,11 @@ class CircuitBreaker:
         self._force(ForcedOpen())
 
     def disable(self) -> None:
-        """Admit every call without counting, until `close`."""
+        """Admit every call, whatever the results, until `close`."""
         self._force(Disabled())
 
     def close(self) -> None:
-        """Close, reset all counts, and follow the policy again."""
+        """Close with empty windows, and follow the policy again."""
         self._failed_rounds = 0
         self._force(self._closed())
 

@@ -19,7 +19,7 @@ from voice_saga.observation import Observation
 
 
 class Execution:
-    """Runs the actions and compensations of one definition in one process. All its sagas share the retry budgets."""
+    """Runs the actions and compensations of a definition in one process. The definition's sagas share retry budgets."""
 
     def __init__(
         self,
@@ -50,8 +50,9 @@ class Execution:
         }
 
     async def act(self, context: StepContext, remaining: float, room: int) -> Any:
-        """Run the action with retries, and return its result. Raises the action's error.
+        """Run the action with retries, and return its result.
 
+        Raises the error of the action, or of the policy that ended it.
         The action may run until the timeout of its step, but at most `remaining` seconds. Result and messages together
         may have `room` bytes.
         """

@@ -123,7 +123,7 @@ def _retry(policy: Retry) -> dict[str, Any]:
 
 @workflow.defn(name=WORKFLOW, sandboxed=False)
 class SagaWorkflow:
-    """One saga. The memo contains the saga's state, so `list` needs no worker. `journal` is a query to a worker."""
+    """One saga. The memo contains the saga's state, so `list` needs no worker. The query `journal` needs one."""
 
     @workflow.init
     def __init__(self, begun: Beginning) -> None:
@@ -258,7 +258,7 @@ class SagaWorkflow:
             await workflow.execute_activity(PUBLISH, attempted.messages, start_to_close_timeout=timedelta(seconds=30))
 
     async def _execute(self, step: str, branch: Branch) -> Attempted:
-        """Run the activity. Repeat it while its worker was stopped, or is older than the saga's definition."""
+        """Run the activity. Run it again if its worker was stopped, or knows only older versions of the saga."""
         begun, times = self._begun, self._begun.steps[step]
         retry = times.retry if branch == "action" else times.compensation_retry
         hidden = self._plan.siblings[step] if branch == "action" else ()

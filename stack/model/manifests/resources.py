@@ -253,7 +253,7 @@ class ScaleTarget(Part):
 
 
 class MetricTarget(Part):
-    """The value at which an autoscaler keeps a metric."""
+    """The form of a metric's target: `Utilization` is a share of the pods' requests."""
 
     type: str = ""
 

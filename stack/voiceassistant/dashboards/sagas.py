@@ -1,4 +1,4 @@
-"""Sagas and events: unfinished transactions, their steps, and messages that no consumer could handle."""
+"""Sagas and events: unfinished sagas, executions of steps, and messages that no consumer could handle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SAGAS = Row(
         ),
         metrics(
             "Failed steps",
-            "Share of the executions of a step that failed.",
+            "Share of a step's executions that failed.",
             {LEGEND: ratio(_FAILED, _EXECUTIONS)},
             "percentunit",
         ),

@@ -12,7 +12,7 @@ from components.edge.apisix_functions import REFUSED_HEADERS, REMOVE_CLAIMED_IDE
 
 
 class Request:
-    """A request with the calls of `apisix.core.request` that the functions make."""
+    """A request. `set_header` has the signature of `apisix.core.request.set_header`."""
 
     def __init__(self, headers: dict[str, str], arguments: dict[str, str]) -> None:
         self.headers = {name.lower(): value for name, value in headers.items()}
@@ -73,7 +73,7 @@ def test_a_token_without_a_tenant_is_refused(claims: dict[str, object] | None) -
 
 
 @pytest.mark.parametrize("claims", [{}, {"exp": "1"}, {"exp": True}], ids=["no-expiry", "text", "boolean"])
-def test_a_token_that_never_expires_is_refused(claims: dict[str, object]) -> None:
+def test_a_token_without_a_numeric_expiry_is_refused(claims: dict[str, object]) -> None:
     request = Request({}, {})
     status, body = run(SET_VERIFIED_IDENTITY, request, {"tenant": "acme", **claims})
     assert (status, body.message) == (401, "the token never expires")

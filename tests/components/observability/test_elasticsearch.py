@@ -80,7 +80,7 @@ def test_a_single_node_has_no_initial_master_nodes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_heap_is_half_of_the_memory_without_mmap_and_without_logs_on_disk(variant: str) -> None:
+def test_the_heap_is_half_of_the_memory_mmap_and_jvm_logs_are_off_and_security_is_on(variant: str) -> None:
     index = the(Elasticsearch, variant)
     (nodes,) = rendered(index, "StatefulSet")
     (container,) = nodes["spec"]["template"]["spec"]["containers"]
@@ -142,7 +142,7 @@ def test_two_nodes_are_refused() -> None:
         Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2})
 
 
-def test_a_node_becomes_ready_when_the_cluster_is_green_and_stays_ready(tmp_path: Path) -> None:
+def test_a_node_becomes_ready_when_the_cluster_is_green_and_stays_ready_until_it_leaves(tmp_path: Path) -> None:
     (nodes,) = rendered(the(Elasticsearch), "StatefulSet")
     (container,) = nodes["spec"]["template"]["spec"]["containers"]
     *shell, script = container["readinessProbe"]["exec"]["command"]

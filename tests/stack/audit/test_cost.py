@@ -28,9 +28,9 @@ def priced(budget: int) -> Platform:
 
 @pytest.mark.parametrize(("budget", "severity"), [(168, "info"), (167, "error")])
 def test_d04_compares_the_expected_scale_with_the_budget(budget: int, severity: str) -> None:
-    """2 + 15 % of the range 2 to 4 = 2.3 replicas. 2.3 × 100m × 1 USD × 730 h = 167.9 USD.
+    """2 + 15 % of the range 2 to 4 = 2.3 replicas (`EXPECTED` in `pod_demand.py` is 15 %).
 
-    The cost of the memory is negligible.
+    2.3 × 0.1 CPU × 1 USD an hour × 730 h = 167.9 USD. The cost of the memory is negligible.
     """
     (found,) = verdict("D04", priced(budget)).findings
     assert found.severity == severity
@@ -38,7 +38,7 @@ def test_d04_compares_the_expected_scale_with_the_budget(budget: int, severity: 
 
 
 def test_d04_holds_if_the_cost_equals_the_budget() -> None:
-    """2 replicas × 100m × 1 USD × 730 h = 146 USD. The cost of the memory is negligible."""
+    """2 replicas × 0.1 CPU × 1 USD an hour × 730 h = 146 USD. The cost of the memory is negligible."""
     tenant = tenant_of(service("a", READ, replicas=Replicas.exactly(2)))
     prices = PRICES.model_copy(update={"memory_hour": 1e-300})
     site = tenant.catalogue.site.model_copy(update={"prices": prices, "monthly_budget": 146})

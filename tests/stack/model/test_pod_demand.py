@@ -73,7 +73,7 @@ def test_the_archiver_of_a_database_is_counted_in_each_instance() -> None:
     assert (found.pods, found.each) == (4, amounts("2100m", "5Gi"))
 
 
-def test_pods_of_an_operator_are_counted() -> None:
+def test_pods_that_an_operator_creates_are_counted() -> None:
     cluster = workload("Cluster", {"instances": 3, **container("2", "4Gi")})
     pooler = workload("Pooler", {"instances": 2, "template": template(container("1", "1Gi"))})
     assert [(found.pods, found.each.cpu_requests) for found in demands([cluster, pooler], nodes=1)] == [

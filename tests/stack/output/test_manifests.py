@@ -146,7 +146,7 @@ def test_every_pod_of_a_deployment_satisfies_the_restricted_standard(environment
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_grace_period_is_longer_than_the_drain_and_the_longest_request(environment: str) -> None:
+def test_the_grace_period_is_longer_than_sleep_drain_and_longest_request_together(environment: str) -> None:
     for service in platform(environment).microservices:
         pod = named("Deployment", service.name, environment)["spec"]["template"]["spec"]
         sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]

@@ -21,7 +21,7 @@ from voice_runtime.rate_limit.shared_count import Connection, SharedCount, Store
 from voice_runtime.shared_store import LoopThread, PerLoop
 
 RETRY_CLOSED = 1.0
-"""`retry_after` in seconds while the store is down and the limit refuses all requests."""
+"""`retry_after` in seconds of a request that is refused because the store is down."""
 _SYNCHRONOUS = LoopThread()
 
 
@@ -67,7 +67,7 @@ class DistributedGate:
         return self.local.keys() + sum(len(count) for count in self._counts.values())
 
     def reconfigure(self, policy: Policy) -> None:
-        """Continue under a new policy. Counts stay, unless the limit now counts by another key."""
+        """Continue under a new policy. Counts stay, unless the limit's key or algorithm changed."""
         prefix, one_replica = self._prefix, policy.of_one_replica()
         self._set(policy, one_replica)
         self.local.reconfigure(one_replica)

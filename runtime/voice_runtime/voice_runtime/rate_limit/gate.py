@@ -98,7 +98,7 @@ class Gate:
         return len(self.limits)
 
     def reconfigure(self, policy: Policy) -> None:
-        """Continue under a new policy. Counts stay, unless the limit now counts by another key."""
+        """Continue under a new policy. Counts stay, unless the limit's key or algorithm changed."""
         before = self.policy
         self._follow(policy)
         if (before.limit.algorithm, before.key) != (policy.limit.algorithm, policy.key):
@@ -117,10 +117,7 @@ class Gate:
                     adapting.reconfigure(adaptive, now)
 
     def try_admit(self, caller: Caller, cost: int, now: float) -> bool:
-        """Admit a request if no other request waits and the limit allows it. Returns false if it must wait.
-
-        `now` is the present time.
-        """
+        """Admit a request if no other request waits and the limit allows it. Otherwise return false: use `admit`."""
         if self._turns or self.limits.take(self._key(caller), now, cost):
             return False
         self.admitted += 1
@@ -129,7 +126,7 @@ class Gate:
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
         """Admit a request, at the latest at `deadline`. Raises `RateLimitedError`.
 
-        Requests on one event loop are admitted in their order of arrival.
+        Requests of one key on one event loop are admitted in their order of arrival.
         """
         key, now = self._key(caller), self.now()
         if not self._turns and not self.limits.take(key, now, cost):  # copied from `try_admit`, to save a call
