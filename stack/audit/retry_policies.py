@@ -55,7 +55,8 @@ def retries_have_a_budget(platform: Platform) -> Iterator[Breach | None]:
         text = f"{layer.name} makes up to {layer.attempts} attempts of a call and has no retry budget"
         field = f"{edge.path}: retry, enforced by a layer with a budget"
         found = Breach(edge.path, text, field, "", edge.call.location)
-        # A saga needs no budget: one process makes its attempts, and the wait between them grows.
+        # A saga needs no budget: one process makes its attempts, and the wait between them grows. A fallback sends the
+        # request to another model, so it adds no load to the failed one.
         yield found if layer.budget is None and layer.name not in {SAGA, FALLBACK} else None
 
 

@@ -152,8 +152,9 @@ _DEV = Profile(
     memory_share=0.25,
     load_share=0.01,
     quotas=_DEV_QUOTAS,
-    # PostgreSQL leaves 187 connections to the 8 roles, and their limits allow 8 × 20 = 160. With one replica and one
-    # surge pod of each service, the 8 services open 110 connections together, and none opens more than 20.
+    # PostgreSQL leaves 200 − 13 = 187 connections to the 8 roles, and their limits allow 8 × 20 = 160. The pools of the
+    # 8 services have 55 connections. With one replica and one surge pod each, the services open 2 × 55 = 110 together,
+    # and none opens more than 2 × 10 = 20.
     database=DatabaseLimits(poolers=0, pool_size=20),
     servers=_DEV_SERVERS,
     retentions={LOGS: Duration("3d"), TRACES: Duration("3d"), BLOCKS: Duration("1d")},
@@ -173,7 +174,7 @@ _PROD = Profile(
     service_replicas="declared",
     load_share=1,
     quotas=_PROD_QUOTAS,
-    # PostgreSQL leaves 187 connections to the poolers, and they open 8 databases × 2 poolers × 10 = 160.
+    # PostgreSQL leaves 200 − 13 = 187 connections to the poolers, and they open 8 databases × 2 poolers × 10 = 160.
     database=DatabaseLimits(poolers=2, pool_size=10, max_client_connections=1000),
     servers=_PROD_SERVERS,
     # Jaeger shows recent problems, Tempo allows comparisons with last week.

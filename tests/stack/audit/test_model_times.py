@@ -1,4 +1,4 @@
-"""M02, M03, M04: models that decode too slowly, fallbacks that start too late, hops that end a stream."""
+"""M02, M03, M04: models that decode too slowly, fallbacks that start too late, pauses and hops that end a stream."""
 
 from __future__ import annotations
 

@@ -61,9 +61,8 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
         service, _, method = path[1:].partition("/")
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
         span = trace_context.begin_server_span(path[1:], attributes, received)
-        context.attach(
-            trace.set_span_in_context(span, received)
-        )  # each RPC has its own task, so it has its own context
+        # Nothing detaches the span, because each RPC has its own task with its own context.
+        context.attach(trace.set_span_in_context(span, received))
         caller = trace_context.caller_of(received, metadata.get(API_KEY, ""))
         failure: BaseException | None = None
         try:
