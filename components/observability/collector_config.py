@@ -51,7 +51,7 @@ SECRET_VALUES = (
 MASK = "****"
 """Replacement of a secret by the processor `redaction`."""
 TEXT_OF_SPANS = ("span.name", "span.status.message")
-"""Texts of a span that this configuration masks itself. Of a span the processor `redaction` masks only attributes."""
+"""Texts of a span that this configuration masks itself, because `redaction` masks only the attributes of a span."""
 LARGEST_MESSAGE = 800_000
 LARGEST_ATTRIBUTE = 16_384
 LONGEST_NAME = 400
@@ -69,7 +69,7 @@ pattern of one character is compared byte by byte."""
 NAMELESS = r'"^[\\s\\p{Z}]*\\z", "_"'
 """A name of nothing but spaces, and its replacement."""
 LINE_STATEMENTS = (
-    # A line without a message has its fields in the body. As attributes, a repeated field exists once.
+    # A line without a message has its fields in the body. Copying keeps one of several equal names.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
     'set(log.body, "") where IsMap(log.body)',
     "set(log.body, String(log.body)) where not IsString(log.body)",

@@ -75,7 +75,7 @@ class StepContext:
     input: Any
     """The input of the saga. Each execution gets a copy."""
     results: Mapping[str, Any]
-    """Results by step. An action gets the results of earlier stages, a compensation the results of all steps."""
+    """Results by step. An action gets the results of earlier stages; a compensation gets all results."""
     trace: str = ""
     """W3C `traceparent` of the request that started the saga."""
     caused_by: str = ""
@@ -114,7 +114,7 @@ def storable(text: str) -> str:
 
 
 def checked_id(saga_id: str) -> str:
-    """`saga_id`. Raises `InvalidSagaIdError` if the id is too long or not `storable`."""
+    """`saga_id`. Raises `InvalidSagaIdError` if the id is too long, or holds NUL or a lone surrogate."""
     if len(saga_id) > ID_LENGTH or storable(saga_id) != saga_id:
         shown = storable(saga_id[:ID_LENGTH])
         raise InvalidSagaIdError(
