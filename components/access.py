@@ -33,7 +33,7 @@ def service_account(metadata: ObjectMeta) -> ServiceAccount:
 
 
 def pod_reader(account: ObjectMeta, namespace: str, *more: PolicyRule) -> Iterator[Role | RoleBinding]:
-    """A role over the pods of one namespace, plus the rules `more`, bound to an account."""
+    """A Role that reads the pods of one namespace and grants the rules `more`, with its binding to an account."""
     metadata: ObjectMeta = {**account, "namespace": namespace}
     pods: PolicyRule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
     yield {"apiVersion": RBAC, "kind": "Role", "metadata": metadata, "rules": [pods, *more]}

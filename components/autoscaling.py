@@ -1,6 +1,7 @@
 """Horizontal autoscaling on the CPU of one container.
 
-The autoscaler ignores memory. Python and Go give little memory back after a peak, so the replicas would stay forever.
+The autoscaler ignores memory. Python and Go return little memory to the system after a peak, so an autoscaler that
+measures memory would never remove the new replicas.
 """
 
 from __future__ import annotations

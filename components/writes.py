@@ -1,4 +1,7 @@
-"""A server's writes to its volumes and its work at the start, declared so that the audit can compare them."""
+"""A server's writes to its volumes, and its work at the start.
+
+The audit compares the writes with the sizes of the volumes, and the work with the time of the startup probe.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A command that writes to `out`, or whose standard output is redirected to it."""
+    """A command. It writes to `out`, or to its standard output, which goes to the file `out` with suffix `.stdout`."""
 
     name: str
     command: Sequence[str]

@@ -1,4 +1,4 @@
-"""The server of all rows, in a separate process. It answers with the request, on bare grpc.aio."""
+"""The server that all rows of the table call: bare grpc.aio in a separate process. It echoes each request."""
 
 from __future__ import annotations
 

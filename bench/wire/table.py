@@ -72,8 +72,8 @@ def untraced(address: str) -> Rows:
 def traced(address: str, rows: Rows) -> Rows:
     """The rows with the SDK's spans, and the same calls without spans.
 
-    A stub decides at its first call whether it records spans. The stubs of `rows` were called before the SDK was set
-    up, so their calls have no spans.
+    A method of `voice_runtime` decides at its first call whether it records spans. The methods of `rows` were called
+    before the SDK was set up, so their calls have no spans.
     """
     trace.set_tracer_provider(TracerProvider())
     bare: Any = grpc.aio.insecure_channel(address).unary_unary(METHOD)

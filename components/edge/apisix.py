@@ -1,10 +1,10 @@
 """The two files of APISIX in standalone mode: `config.yaml` for the program, and `apisix.yaml` for the routes.
 
-Each route translates policies of the model into plugins. One rate limit becomes two plugins. `limit-count` counts in
+The policies of a route become plugins. One rate limit becomes two plugins. `limit-count` counts in
 Redis for all replicas, and lets requests pass while Redis is down. `limit-req` counts in each replica, so a limit
 remains while Redis is down. `limit-count` needs a window: a bucket of `burst` tokens with a refill of `rate` becomes at
-most `burst` requests in `burst / rate` seconds. APISIX's breaker first opens for 2 s, and doubles this time up to
-`max_breaker_sec`, the model's `max_break_duration`.
+most `burst` requests in `burst / rate` seconds. APISIX's breaker opens for 2 s after `failures` failures. Each further
+`failures` failures double this time, up to `max_breaker_sec`, the model's `max_break_duration`.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ _PLUGINS = (
 
 
 def resources(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any]:
-    """`apisix.yaml`: the routes, and the upstreams, plugins and consumers that they use."""
+    """`apisix.yaml`: the routes, the issuer of tokens, the plugins of all routes, and the TLS certificate."""
     return {
         "routes": [_route(entrance, route) for route in routes],
         "consumers": [{"username": ISSUER, "plugins": {"jwt-auth": _issuer()}}],

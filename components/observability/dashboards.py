@@ -38,7 +38,7 @@ class Query(ClosedModel):
 
 
 class Panel(ClosedModel):
-    """A panel. Its queries show metrics. The kinds `logs` and `traces` need no query: they show the chosen service."""
+    """A panel. Its queries show metrics. The kinds `logs` and `traces` need no query: they show `$service`."""
 
     title: Sentence
     description: Sentence

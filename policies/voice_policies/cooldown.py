@@ -11,7 +11,11 @@ from voice_policies.policy import Policy
 
 
 class Cooldown(Policy):
-    """Times for which a deployment gets no calls under one credential. The longer of two cooldowns applies."""
+    """Times for which candidates get no calls.
+
+    A rate limit or an overload stops one deployment. A spent quota or a refused key stops every deployment under the
+    credential. An unknown model stops the deployment under every credential. The longest of these cooldowns applies.
+    """
 
     default: PositiveDuration = Duration("5s")
     """Cooldown after a rate-limit answer without a retry delay."""

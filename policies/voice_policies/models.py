@@ -27,7 +27,7 @@ class Models(Policy):
     """The routes by the name that a call and the service's code use, such as `llm.generate`."""
     budgets: Mapping[DnsLabel, TokenBudget] = Field(default_factory=dict)
     usage: CallName | None = None
-    """The outbound call that appends one `model.attempted` event for each attempt. `None` appends none."""
+    """The outbound call that appends one `model.attempted` event for each attempt. `None`: no call appends events."""
 
     def candidates(self, route: str) -> tuple[ModelDeployment, ...]:
         """The deployments of a route, in order of preference; raises `KeyError` for an unknown route."""

@@ -1,4 +1,7 @@
-"""C01 to C05: circuit breakers that open too easily, never open, or stay open for the wrong time."""
+"""C01 to C04: circuit breakers that open too easily, never open, or stay open for the wrong time.
+
+C05: retries of calls that an open breaker has refused.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +116,7 @@ def retries_respect_breakers(platform: Platform) -> Iterator[Breach | None]:
             continue
         strange = sorted(set(retry.conditions) - set(get_args(RetryCondition)))
         if any("circuit" in condition or "breaker" in condition for condition in strange):
-            text = f"{', '.join(strange)} is retried {retry.max_retries} times"
+            text = f"{', '.join(strange)} is retried up to {retry.max_retries} times"
             refused: frozenset[str] = frozenset(strange)
         elif repeats_ejections(edge, retry, mesh=mesh):
             text = (

@@ -24,7 +24,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the differences. If data is at risk, repeat the risks on stderr."""
+    """Print the differences. If data is at risk and nobody has accepted this, repeat the risks on stderr."""
     from stack.output.difference import compare  # noqa: PLC0415
     from stack.output.difference.report import REPORTS  # noqa: PLC0415
     from stack.output.difference.sides import side_of  # noqa: PLC0415
@@ -37,6 +37,6 @@ def run(options: argparse.Namespace) -> int:
     print(REPORTS[options.format](difference))
     if difference.data_at_risk and not options.allow_replacement:
         at_risk = "\n  ".join(str(risk) for risk in difference.data_at_risk)
-        sys.stderr.write(f"voice: data is at risk; pass --allow-replacement to continue\n  {at_risk}\n")
+        sys.stderr.write(f"voice: data is at risk; pass --allow-replacement to accept this\n  {at_risk}\n")
         return DATA_AT_RISK
     return FINDINGS if difference else CLEAN

@@ -1,4 +1,4 @@
-"""The catalogue of one environment: without the nodes that it leaves out, and with its external stores."""
+"""The catalogue of one environment: without the nodes that it leaves out, and with its stores' external addresses."""
 
 from __future__ import annotations
 

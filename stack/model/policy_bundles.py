@@ -48,7 +48,10 @@ CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
 
 
 def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
-    """The sealed bundle of one service. Raises `InvalidInputError` if its calls declare something impossible."""
+    """The sealed bundle of one service.
+
+    Raises `InvalidInputError` if no layer can enforce a policy of a call, or if calls that share a policy differ.
+    """
     edges, site = list(graph.edges_from(service)), graph.site
     replicas = environment.replicas(service).min
     collector = f"http://{site.host(site.collector.name, site.collector.namespace)}:{site.collector.ports[0]}"
@@ -144,7 +147,7 @@ def _conflicting_calls(path: str, call: OutboundCall, known: OutboundCall, metho
         accepted = "give both calls one policy, or set `purpose` on one call to rename it"
         yield Fault(path, f"disagrees with another call named {call.name}", accepted)
     elif call.enforced_by.timeout == "grpc" and (method.timeout, method.retry) != (call.timeout, call.retry):
-        accepted = f"give both the same timeout and retry: gRPC distinguishes calls of {call.callee} only by method"
+        accepted = f"give both the same timeout and retry: gRPC distinguishes calls to {call.callee} only by method"
         yield Fault(path, f"differs from {method.name}", accepted)
 
 
@@ -220,9 +223,9 @@ def addresses(edge: Edge, site: Site) -> Iterator[Address]:
 def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
     """A check for each store and provider, and for each service behind a hard call.
 
-    Only a datastore behind a hard call is critical, because the process cannot serve without it. If every callee were
-    critical, one callee that is down would take the whole platform out of rotation. A gRPC callee is degraded if it
-    answers a check later than the objective of the called operation.
+    Only PostgreSQL or Redis behind a hard call is critical, because the process cannot serve without it. If every
+    callee were critical, one callee that is down would take the whole platform out of rotation. A gRPC callee is
+    degraded if it answers a check later than the objective of the called operation.
     """
     looked_at = [edge for edge in edges if not edge.call.soft or isinstance(edge.callee, Dependency)]
     # If a service makes several calls to one callee, the last one counts. Hard calls come last.

@@ -34,7 +34,7 @@ N_PLUS_ONE = 2
 
 
 class MetricsStorage(ClosedModel):
-    """Retention, and volume of each Prometheus replica."""
+    """The retention of Prometheus, and the volume of each replica."""
 
     retention: Duration
     storage: Bytes
@@ -61,7 +61,7 @@ class DatabaseLimits(ClosedModel):
     reserved: int = 13
     """Connections that the services cannot use: 3 + 10. `ServerLimits.reserved` says which roles can use them."""
     poolers: int
-    """0 if the services connect to the server itself."""
+    """Number of poolers. 0 if the services connect to the server itself."""
     pool_size: int
     """Server connections of one pooler for each database. Without a pooler: the connection limit of one role."""
     max_client_connections: int = 0

@@ -54,7 +54,7 @@ def _faults(error: Exception | SystemExit) -> list[Fault]:
 
 
 def _hint(error: Exception | SystemExit) -> str:
-    """The nearest name in the module for an undefined name. Python before 3.12 suggests none."""
+    """The nearest name in the module for an undefined name. The text of a `NameError` suggests none."""
     if not isinstance(error, NameError):
         return ""
     *_, (frame, _line) = traceback.walk_tb(error.__traceback__)

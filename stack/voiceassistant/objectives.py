@@ -1,4 +1,4 @@
-"""Objectives and error budgets that the catalogue declares, by operation and by route."""
+"""The error budgets of routes, and the objectives that recording rules and alerts compare with measurements."""
 
 from __future__ import annotations
 

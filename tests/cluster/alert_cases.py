@@ -136,7 +136,7 @@ def _for_days(series: Series) -> Series:
 
 
 def _as_warning(labels: Labels) -> Labels:
-    """The labels of the same alert with severity warning, which is handled in working hours."""
+    """The labels of the same alert with severity warning."""
     return {**labels, "severity": "warning"}
 
 
@@ -170,12 +170,11 @@ def _up(value: int) -> Series:
 
 
 def _scrape_jobs() -> list[str]:
-    """The names of all scrape jobs."""
     return [*(target.name for target in _targets()), "kubelet", "mesh-proxy", "valkey", *PROBED_HOSTS]
 
 
 def _servers(*, failed: int, after: int = 0) -> Series:
-    """The state of every job by scrape, probe or exporter: `after` successes, `failed` failures, then success."""
+    """The state of every job by scrape, probe or exporter: `after + 1` successes, `failed` failures, then successes."""
 
     def metric(job: str) -> str:
         own = {"postgresql": "cnpg_collector_up", "valkey": "redis_up"}
@@ -186,7 +185,7 @@ def _servers(*, failed: int, after: int = 0) -> Series:
 
 
 def _flows(share: float) -> Series:
-    """Ten thousand requests a minute of every flow. A share fails; each flow counts its failures in its own metric."""
+    """Ten thousand requests a minute of every flow. A share fails. Three metrics count failures, each of some flows."""
     bad, good = round(10_000 * share), round(10_000 * (1 - share))
     voice = {"job": "voice-engine", "operation": "dialogue"}
     plain = {"identity-service-login", "conversation-service-list", "knowledge-service-search"}
@@ -410,7 +409,7 @@ def _node(condition: str, status: str) -> Series:
 
 
 def _postgresql(metric: str, values: str, **labels: str) -> Series:
-    """A series of one instance of PostgreSQL, whose job is declared."""
+    """A series of one instance of PostgreSQL."""
     return _series(metric, values, **INSTANCE, **labels)
 
 
@@ -559,7 +558,7 @@ def _adapter(metric: str, values: str, **labels: str) -> Series:
 
 
 def _chunks(part: str, objective: str, within: int) -> Series:
-    """A hundred answers a minute; `within` of them meet the objective, and all end within 1.28 s."""
+    """A hundred measurements a minute; `within` of them meet the objective, and none exceeds 1.28 s."""
     histogram = f"gen_ai_client_operation_{part}_seconds_bucket"
     return _joined(
         *(

@@ -1,4 +1,4 @@
-"""Routes a service's model calls over providers, below the providers' own SDKs.
+"""Routes a service's model calls to providers. The providers' own SDKs use it as their HTTP transport.
 
 runtime = ModelRuntime(Runtime.load("/etc/voice/policy"))
 client = AsyncOpenAI(http_client=httpx.AsyncClient(transport=ModelTransport(runtime, "llm.generate")))

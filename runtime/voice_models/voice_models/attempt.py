@@ -46,7 +46,7 @@ READING = (Opened, Committed, Finished)
 class ModelAttempt:
     """The rules of one attempt. Call a method for each event of the attempt, in the order of the states in `states`."""
 
-    def __init__(  # noqa: PLR0913  # the call's own facts, which outlive the attempt
+    def __init__(  # noqa: PLR0913  # separate facts of the call
         self,
         *,
         route_name: str,
@@ -118,7 +118,8 @@ class ModelAttempt:
     def ended(self) -> bytes:
         """Note the end of the body.
 
-        Returns the rest for the caller. Raises `ModelError` if the answer is incomplete.
+        Returns the rest for the caller. Raises `ModelError` if the answer is a refusal, contains the provider's error,
+        or is incomplete.
         """
         reader = self._reader()
         rest = reader.end()
@@ -132,7 +133,10 @@ class ModelAttempt:
         return rest
 
     def broken(self) -> ModelError | None:
-        """End the attempt if the answer contains the provider's error. Returns the error for the caller, or `None`."""
+        """End the attempt if the answer contains the provider's error or stops early.
+
+        Returns the error for the caller, or `None`.
+        """
         reader = self._reader()
         if reader.error is None or self.is_finished:
             return None
@@ -151,7 +155,7 @@ class ModelAttempt:
         return self.first_content is not None
 
     def time_left(self) -> float:
-        """Seconds until the current timeout: `first_token` before the first content, then `idle`; or the deadline."""
+        """Seconds until `first_token`, or after the first content `idle`, has passed, or until an earlier deadline."""
         now = self._clock.monotonic()
         limit = self.started + self._first_token if self.first_content is None else now + self._idle
         return max(min(limit, self._deadline) - now, 0.0)
@@ -182,7 +186,10 @@ class ModelAttempt:
         self.state = Failed(error.error_class)
 
     def cancelled(self) -> None:
-        """End the attempt because the caller has left. After a complete answer this changes nothing."""
+        """End the attempt without a failure of the provider, for example because the caller has left.
+
+        After a complete answer this changes nothing.
+        """
         if isinstance(self.state, OPEN):
             self._usage = self._used()
             self._admission.failed(GeneratorExit())

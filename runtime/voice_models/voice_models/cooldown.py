@@ -25,7 +25,7 @@ class _Cooldown(NamedTuple):
 
 
 class Cooldowns:
-    """The deployments of one process that are in cooldown. A reload of the bundle keeps the cooldowns."""
+    """The cooldowns of one process. A reload of the bundle keeps them."""
 
     def __init__(self, clock: Clock, events: Events) -> None:
         self._now = clock.monotonic

@@ -20,7 +20,7 @@ Stages = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps and stages of a saga. Together with the journal they determine the next entry."""
+    """The steps and stages of a saga. Together with the journal's entries they determine its next entry."""
 
     name: str
     version: int
@@ -81,7 +81,7 @@ class Definition:
 
 
 class Definitions:
-    """The definitions of a process. Older versions of a saga stay until the sagas that run under them have ended."""
+    """The definitions of a process. Keep an older version of a saga until all sagas that began under it have ended."""
 
     def __init__(self, definitions: Iterable[Definition] = ()) -> None:
         self._known: dict[str, dict[int, Definition]] = {}
@@ -100,7 +100,7 @@ class Definitions:
         return (definition for versions in self._known.values() for definition in versions.values())
 
     def newest(self, name: str) -> Definition:
-        """The definition for a new saga. Raises `UnknownSagaError`."""
+        """The definition for a new saga. Raises `UnknownSagaError` if no definition has the name."""
         versions = self._known.get(name)
         if not versions:
             raise UnknownSagaError(f"no definition of saga {name!r}; known: {', '.join(sorted(self._known)) or 'none'}")
@@ -113,7 +113,8 @@ class Definitions:
     def pinned(self, name: str, version: int, fingerprint: str) -> Definition:
         """The definition under which a running saga began.
 
-        Raises `DefinitionMismatchError`. Its text says what to deploy.
+        Raises `DefinitionMismatchError` if the process lacks the version, or has other steps under it. The error's text
+        says what to deploy.
         """
         definition = self._known.get(name, {}).get(version)
         if definition is None:

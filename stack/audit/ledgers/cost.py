@@ -127,9 +127,9 @@ def _volumes(platform: Platform, prices: Prices) -> dict[str, float]:
 
 
 def _flows(platform: Platform, services: dict[str, Cost]) -> Iterator[FlowCost]:
-    """The cost of each entrance: its share of the executions at every service.
+    """The cost of each entrance: from each service the entrance's share of its executions.
 
-    The last item is the cost of the services without load.
+    The cost of the services without load comes last, if there are any.
     """
     graph = platform.graph
     everything = by_node(executions(graph))
@@ -186,7 +186,7 @@ SCALES = (Column("minimum", MONEY), Column("expected", MONEY), Column("maximum",
 
 
 def cost_ledger(platform: Platform) -> Ledger:
-    """Tables of services, teams, infrastructure, flows and protection. Empty without a price table."""
+    """Tables of services, teams, infrastructure, flows, model calls and protection. Empty without a price table."""
     found = costs(platform)
     if found is None:
         return Ledger("cost", ())

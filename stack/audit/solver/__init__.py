@@ -55,7 +55,7 @@ class Solution:
 def solve(platform: Platform, *, on: date) -> Solution:
     """The values with which the T, C and R rules hold, as near to the declared values as possible.
 
-    `on` is the day on which acceptances are judged.
+    `on` is the day for which the audit decides whether an acceptance has expired.
     """
     steps: tuple[Callable[[Platform], Values], ...] = (
         attempts.clients,

@@ -23,7 +23,7 @@ Fields = dict[str, Any]
 
 
 def policy_of(edge: Edge) -> PolicyKey:
-    """The policy of a call. In Go services the calls of one gRPC method share it, elsewhere the calls of one name."""
+    """The key of a call's policy. In Go services calls of one gRPC method share it, elsewhere calls of one name."""
     by_method = isinstance(edge.caller, Service) and edge.caller.language == "go"
     return edge.caller.name, edge.call.target if by_method else edge.call.name
 
@@ -79,7 +79,7 @@ class Change(NamedTuple):
     old: str
     new: str
     where: Location | None
-    """The line that declares the part of the catalogue."""
+    """The line that declares the client, operation or call."""
 
 
 def changes(before: Platform, after: Platform) -> Iterator[Change]:

@@ -1,4 +1,4 @@
-"""The blast radius of a change: one sentence for each number of the platform that it changes."""
+"""The blast radius of a change: one sentence for each number of the platform that the change affects."""
 
 from __future__ import annotations
 

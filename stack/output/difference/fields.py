@@ -27,8 +27,8 @@ class FieldChange:
 def field_changes(before: Any, after: Any, path: str = "") -> Iterator[FieldChange]:
     """Every field in which two values differ. Empty only if they are equal.
 
-    Items of a list are matched by their `name`, rules of a NetworkPolicy by their peers, and other items by their
-    content. So an inserted item is one change. Texts that contain JSON documents are compared as documents.
+    Items of a list are matched by their `name`, rules with `from` or `to` by these peers, and other items by their
+    content. So an inserted item is one change. Texts that are JSON objects are compared as objects.
     """
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         yield from _entries(_fields(before), _fields(after), path)
@@ -58,7 +58,7 @@ def _keyed(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any],
 
 
 def _aligned(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The items that differ, by their position: `[2]`, or `[2 -> 3]` if an item moves."""
+    """The items that differ, by their position: `[2]`, or `[2 -> 3]` if the sides have different positions."""
     left: dict[str, Any] = {}
     right: dict[str, Any] = {}
     for start, end, begin, stop in _differing(*(_texts(items) for items in (before, after))):
@@ -114,7 +114,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _embedded(before: Any, after: Any, path: str) -> list[FieldChange]:
-    """The differences between two JSON documents. Empty if a side is not JSON, or if they differ only in whitespace."""
+    """The differences of two JSON objects. Empty if a side is no JSON object, or if both objects are equal."""
     left, right = _document(before), _document(after)
     return [] if left is None or right is None else list(field_changes(left, right, path))
 

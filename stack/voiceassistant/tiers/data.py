@@ -1,4 +1,4 @@
-"""The data tier: PostgreSQL, cache, event streams and Consul. Each store admits exactly its declared callers."""
+"""The data tier: PostgreSQL, cache, event streams and Consul. A store admits a service only if it declares a call."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def _metrics_users(environment: Environment) -> Iterator[AclUser]:
 def _stream_rules(caller: Caller) -> str:
     """ACL rules for the streams of a service's declared events, and for its counters of token budgets.
 
-    Streams permit only the commands for publishing or consuming.
+    On streams the service may run only the commands for publishing or consuming.
     """
     published = {event for operation in caller.operations for event in (*operation.publishes, *operation.appends)}
     consumed = {event for operation in caller.operations for event in operation.consumes}

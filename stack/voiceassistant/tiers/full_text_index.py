@@ -63,7 +63,7 @@ def _elasticsearch(graph: CallGraph, environment: Environment, links: Links, ind
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """The index's clients: its setup job, the servers that write and show its data, and its own nodes."""
+    """The index's clients: its setup job, the servers that write and show its data, its own nodes, and the prober."""
     index = full_text_index(graph)
     if index is None:
         return

@@ -129,7 +129,7 @@ def test_breakers_after_one_that_a_rule_skips_are_checked() -> None:
     alone = TWICE.model_copy(update={"conditions": ("breaker_open",)})
     assert broken("C05", {"circuit_breaker": RATIO, "retry": alone}) == ["store-0.read"]
     (found,) = findings("C05", *several(*retries))
-    assert found.arithmetic == "breaker_open, circuit_open is retried 1 times"
+    assert found.arithmetic == "breaker_open, circuit_open is retried up to 1 times"
     assert found.proposal == "unavailable"
 
 

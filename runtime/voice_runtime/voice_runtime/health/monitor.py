@@ -38,7 +38,7 @@ class Report:
 
 
 class Health:
-    """The checks of a runtime's bundle. It belongs to one event loop, and follows reloads of the bundle.
+    """The checks of a runtime's bundle. Use an instance on one event loop only. It follows reloads of the bundle.
 
     `checkers` maps the name of a check to the checker that replaces the built-in one. Raises `InvalidInputError` for
     all names in `checkers` that the bundle does not declare, and for all checks that lack a package, a call or a
@@ -77,7 +77,10 @@ class Health:
         return self._checks
 
     async def readiness(self) -> Report:
-        """Run all checks in parallel, and wait for the critical checks. The other checks report their last result."""
+        """Start all checks whose last result is too old, in parallel, and wait for the critical ones.
+
+        The report has the last result of every other check.
+        """
         if self.draining:
             return Report("draining")
         checks = self.checks()

@@ -116,7 +116,7 @@ class _Exchange:
         await self._send(message)
 
     def raise_for_status(self) -> None:
-        """Raise a status of 400 or above, so that the request's policies count it."""
+        """Raise `StatusError` for a status of 400 or above, so that the request's policies count it."""
         if self.status >= 400:
             raise StatusError(self.status)
 

@@ -17,7 +17,7 @@ exact."""
 
 
 class TokenBucket:
-    """Admits on average `rate` tokens a second, and at most `burst` tokens at the same time."""
+    """Admits at most `rate` tokens a second on average, and at most `burst` tokens at the same time."""
 
     __slots__ = ("_latest", "_lock", "_tolerance", "burst", "full_at", "interval")
 
