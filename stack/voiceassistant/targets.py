@@ -109,7 +109,8 @@ TARGETS = (
     _indicator_target(
         alerts.OPERATION_FAILURES,
         "Own availability of services",
-        "core 99.99 %, standard 99.95 %, batch 99.9 %, without dependencies",
+        "core 99.99 %, standard 99.95 %, batch 99.9 %, while all dependencies work. "
+        "The series also counts failures that a dependency causes, so it can only be worse than the target's number",
         _remaining_budget("Budgets of operations", alerts.OPERATION_FAILURES),
     ),
     _indicator_target(

@@ -92,7 +92,7 @@ _POSTGRESQL = Row(
         metrics(
             "Replicas that follow the primary",
             "Replicas that stream from the primary. At 0 every write waits.",
-            {"{{pod}}": "cnpg_pg_replication_streaming_replicas"},
+            {"{{job}}": "max by (job) (cnpg_pg_replication_streaming_replicas)"},
             red_below=1,
         ),
     ),
@@ -133,10 +133,10 @@ _SCHEDULED_JOBS = Row(
     panels=(
         metrics(
             "Time since the last success",
-            "Every scheduled job runs at least daily.",
+            "Every scheduled job runs at least daily. A person starts a suspended job.",
             {
                 "{{namespace}}/{{cronjob}}": "time() - (kube_cronjob_status_last_successful_time"
-                " or kube_cronjob_created)"
+                " or kube_cronjob_created) unless on (namespace, cronjob) kube_cronjob_spec_suspend == 1"
             },
             "dtdurations",
             red_from=2 * 86400,
