@@ -20,11 +20,15 @@ PINNED = f"example.com/a@sha256:{'0' * 64}"
 
 
 def workload(
-    security: dict[str, Any] = SECURE, image: str = PINNED, pod: dict[str, Any] | None = None, **container: Any
+    security: dict[str, Any] = SECURE,
+    image: str = PINNED,
+    pod: dict[str, Any] | None = None,
+    named: str = "a",
+    **container: Any,
 ) -> dict[str, Any]:
     made = {"name": "a", "image": image, "resources": SIZES, "securityContext": security, **container}
     template = {"metadata": {"labels": {}}, "spec": {"containers": [made], **(pod or {})}}
-    return {"kind": "Deployment", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"template": template}}
+    return {"kind": "Deployment", "metadata": {"name": named, "namespace": "shop"}, "spec": {"template": template}}
 
 
 def found(*documents: dict[str, Any]) -> tuple[Finding, ...]:
@@ -49,7 +53,7 @@ def test_s01_finds_a_secret_in_a_config_map_that_a_container_reads_as_variables(
     key = {"name": "TOKEN", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "TOKEN"}}}
     assert len(found(settings, workload(env=[key]))) == 1
     assert found({**settings, "data": {"LEVEL": "info"}}, whole) == ()
-    assert found(whole, workload(envFrom=[{"secretRef": {"name": "settings"}}])) == ()
+    assert found(whole, workload(named="b", envFrom=[{"secretRef": {"name": "settings"}}])) == ()
 
 
 def test_s01_finds_a_secret_of_an_init_container() -> None:
@@ -124,7 +128,7 @@ def test_s01_reads_config_maps_and_references_that_leave_fields_out() -> None:
 
 
 def test_s01_joins_the_images_without_a_digest() -> None:
-    strict = WithManifests((), (workload(image="example.com/a:1"), workload(image="example.com/b:1")))
+    strict = WithManifests((), (workload(image="example.com/a:1"), workload(image="example.com/b:1", named="b")))
     profile = strict.environment.profile.model_copy(update={"strict": True})
     strict.environment = strict.environment.model_copy(update={"profile": profile})
     (unpinned,) = verdict("S01", strict).findings
