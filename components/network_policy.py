@@ -1,4 +1,4 @@
-"""Network policies. Both ends of every declared call permit the connection; everything else is denied."""
+"""Network policies. Both ends of every link permit the connection. Apart from DNS, everything else is denied."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ class AddressBlock(ClosedModel):
     ports: tuple[int, ...]
 
     def selectors(self) -> NetworkPolicyPeer:
-        """The peer as a NetworkPolicy's `ipBlock`. `except` lists the excepted blocks."""
+        """The block as a NetworkPolicy's `ipBlock`."""
         if self.excepted:
             return {"ipBlock": {"cidr": self.cidr, "except": list(self.excepted)}}
         return {"ipBlock": {"cidr": self.cidr}}
 
 
 NetworkEnd: TypeAlias = Peer | AddressBlock
-"""The other end of a rule: pods of the cluster, or addresses outside it."""
+"""The other end of a rule: pods, or a block of addresses."""
 
 
 def network_policy(

@@ -1,4 +1,4 @@
-"""The peers: their installation below `build/` and in the user's cache, and the commands that are timed."""
+"""Peers, the tools compared with `voice render`: their installation, and the commands that are timed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CDK8S = ("cdk8s==2.70.106", "cdk8s-plus-34==2.0.54", "constructs==10.8.1")
 
 
 def install() -> None:
-    """Build and install missing peers. Needs `go` and `npm`."""
+    """Install missing peers. Needs `go` and `npm`."""
     if not (CACHE / "helm").is_file():
         _run("go", "install", HELM, GOBIN=str(CACHE))
     node = BUILD / "cdk8s"
@@ -51,7 +51,7 @@ def helm(count: int, out: Path) -> Contestant:
 
 
 def others(count: int, out: Path) -> list[Contestant]:
-    """cdk8s-plus in Python and in JavaScript, and the registration with Pulumi's mocks."""
+    """cdk8s-plus in JavaScript and in Python, and a Pulumi program with mocks, for the same objects."""
     objects = str(BUILD / f"{count}.json")
     node, python = out / "cdk8s-node", out / "cdk8s-python"
     return [

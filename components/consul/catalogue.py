@@ -50,8 +50,8 @@ def permit_script(config_path: str, run_path: str) -> str:
     """A shell script that creates the ACL policies and the tokens; it runs in a server's container.
 
     A person runs the script once, after the servers have elected a leader: without a leader Consul stores no tokens. A
-    second run changes nothing. A server whose registration was refused retries at its start and within two minutes
-    (Consul's anti-entropy).
+    second run with the same files changes nothing. A server whose registration was refused retries within two minutes
+    (Consul's anti-entropy), and each time it starts.
     """
     return f"""\
 set -eu

@@ -34,7 +34,7 @@ SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 
 
 class DatabaseSchemas(Server):
-    """The SQL files, and a Job for each database that applies them."""
+    """The SQL files, a Job for each database that applies the files to it, and the nightly CronJob."""
 
     folder: ClassVar[str] = "25-schemas"
     host: str

@@ -1,4 +1,4 @@
-"""The policy bundle: everything one service enforces, in one versioned document."""
+"""The policy bundle: every policy of one service, in one versioned document."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class OutboundCall(Policy):
     """The behaviour of the operation when a soft call fails, in words. The service registers a handler for it under the
     call's name."""
     streamed: Literal[True] | None = None
-    """True if the callee answers with a stream of messages. `timeout.attempt` then limits its first message."""
+    """True if the callee answers with a stream of messages. `timeout.attempt` then limits the time until the first
+    message."""
     timeout: Timeout
     first_message: PositiveDuration | None = None
     """P95 objective of a stream's first message, from the start of the call; `None`: no objective."""
@@ -106,7 +107,7 @@ class OutboundCall(Policy):
             if (getattr(self, policy) is None) != (getattr(self.enforced_by, policy) is None):
                 yield f"enforced_by.{policy} and {policy} go together: set both or neither"
         if self.retry and self.idempotency == "never" and set(self.retry.conditions) != {"connection_failed"}:
-            yield "a call with idempotency never may retry on connection_failed only"
+            yield "a call whose idempotency is 'never' may retry on connection_failed only"
         yield from self._time_conflicts()
 
     def _time_conflicts(self) -> Iterator[str]:
@@ -156,7 +157,7 @@ class BundleMetadata(Policy):
 
 
 class PolicyBundle(Policy):
-    """The policies that one service enforces, for each inbound operation and each outbound call.
+    """The policies of one service, for each inbound operation and each outbound call.
 
     The canonical form is JSON: keys sorted, no blanks, measures in their canonical text. The digest covers this form
     without `metadata.digest`, so declared, mounted and enforced bundles can be compared.

@@ -53,7 +53,7 @@ class ModelRoute(Policy):
 
     @property
     def max_waiting(self) -> Duration:
-        """Longest time until the last attempt has its first content."""
+        """Longest time until the last attempt has its first content, if no attempt has to wait for a candidate."""
         attempts = self.fallback.max_attempts
         return self.timeout.first_token * attempts + self.fallback.backoff * (attempts - 1)
 

@@ -33,7 +33,7 @@ def _critical(graph: CallGraph) -> set[OperationKey]:
 
 
 def no_call_to_a_lower_tier(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no hard call on a critical flow goes to a callee of a lower tier than its caller's."""
+    """Check that no service needs a service of a lower tier, on flows with an availability target."""
     critical = _critical(platform.graph)
     for edge in platform.graph.edges:
         if not isinstance(edge.caller, Service) or not isinstance(edge.callee, Service) or not _needed(edge):
@@ -58,7 +58,7 @@ def fallbacks_avoid_the_failed_callee(platform: Platform) -> Iterator[Breach | N
 
 
 def _needs(graph: CallGraph) -> dict[str, set[str]]:
-    """Node → the hard dependencies of all its operations."""
+    """Node → the direct and indirect hard dependencies of all its operations."""
     of_operation: dict[OperationKey, set[str]] = {}
     of_node: dict[str, set[str]] = defaultdict(set)
     for run in graph.bottom_up:
@@ -117,7 +117,7 @@ def _rate(limit: RateLimit) -> float:
 
 
 def services_have_callers(platform: Platform) -> Iterator[Breach | None]:
-    """Check that each service has a caller, or an operation that an event, a schedule or load from outside starts."""
+    """Check that each service has a caller, an event, a background operation or a load from outside."""
     # An environment may leave the gateway out, so the callers come from the tenant's whole graph.
     called = {edge.callee.name for edge in platform.tenant.graph.edges}
     for service in platform.graph.services:
@@ -133,7 +133,7 @@ def services_have_callers(platform: Platform) -> Iterator[Breach | None]:
 RULES = (
     Rule(
         id="C06",
-        title="hard dependencies of critical flows are critical, and no fallback needs the failed callee",
+        title="on flows with an availability target no service needs a lower tier; no fallback needs the failed callee",
         severity="warning",
         rationale="a batch service is repaired in working hours, and the core service that needs it is down until then",
         source="Google CRE, dependency tiers",

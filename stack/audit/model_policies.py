@@ -1,4 +1,4 @@
-"""M01, M05, M06, M09, M10, M11: routes of models whose candidates, retries, budgets or privacy cannot work."""
+"""M01, M05, M06, M09, M10, M11: the candidates, retries, idempotency keys, budgets and privacy of model routes."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def candidates_can_answer(platform: Platform) -> Iterator[Breach | None]:
 
 
 def budgets_are_durable(platform: Platform) -> Iterator[Breach | None]:
-    """Check that budgets are in a durable store with a declared fallback, and that answers have a limit."""
+    """Check that no store of a budget evicts, each budget declares a rule for outages, and each answer has a limit."""
     for edge, route, models in model_edges(platform.graph):
         if "text" in route.capabilities and route.output_limit is None:
             text = "no max_tokens: neither the cost nor the duration of an answer has a bound"

@@ -1,4 +1,4 @@
-"""M07, M08, M12: the declared load of the routes against the candidates' quotas, prices and retirement days."""
+"""M07, M08: quotas of candidates below the declared load. M12: models without a price, and models that retire."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Quota:
     where: Location | None
 
     def breach(self, path: str, available: float, share: float = 1.0) -> Breach | None:
-        """A finding if the need is above `share` × `available`."""
+        """A breach if the need is above `share` × `available`."""
         if self.needed <= share * available:
             return None
         of = f"{share:.0%} of " if share < 1 else ""
@@ -69,7 +69,7 @@ def quotas_cover_the_load(platform: Platform) -> Iterator[Breach | None]:
 
 
 def quotas_cover_the_loss_of_a_candidate(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the declared load of each route with the other candidates' quotas, for the loss of each candidate."""
+    """For the loss of each candidate, compare the declared load of the route with the other candidates' quotas."""
     for quota in quotas(platform):
         for lost in quota.each:
             left = sum(value for name, value in quota.each.items() if name != lost)
@@ -82,7 +82,7 @@ def models_have_prices(platform: Platform) -> Iterator[Breach | None]:
         lacking = [] if model.price else ["price"]
         if model.tokenizer is None and (model.price is None or model.price.unit == "token"):
             lacking.append("tokenizer")
-        text = f"no {' and no '.join(lacking)}: neither a reservation nor the cost of a call can be computed"
+        text = f"no {' and no '.join(lacking)}: the tokens or the cost of a call cannot be computed"
         yield Breach(path, text, field, "", where) if lacking else None
     budget = platform.site.monthly_model_budget
     if budget is not None:
@@ -141,7 +141,7 @@ RULES = (
         rationale="a retired model answers 404; without a price the cost of a retry loop stays unknown",
         source="agent-fleet-o#145; D04",
         violates="a model that retires in 30 days, or without a price",
-        holds="a model with a price and a tokenizer that retires in 31 days",
+        holds="a model that retires in 31 days, with a price and a tokenizer",
         check=models_have_prices,
         check_on=in_service,
     ),

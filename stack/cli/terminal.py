@@ -58,7 +58,7 @@ def wrapped(text: str, indent: str) -> str:
 
 
 def close(text: str) -> None:
-    """Print a closing line on a terminal only. In a pipe the output is the result alone."""
+    """Print a closing line to standard error if it is a terminal. Standard output holds the result alone."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
 

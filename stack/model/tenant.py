@@ -1,4 +1,4 @@
-"""A tenant: everything that distinguishes one platform of the engine from another."""
+"""A tenant: everything that distinguishes one platform from another. The engine reads one tenant."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def no_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A part of the platform that is deployed together."""
+    """A part of the platform, such as the datastores: its components and its links."""
 
     components: Callable[[CallGraph, Environment, Links], Iterable[Builder]]
     """A function for each component. The platform calls all of them, so that one refusal does not hide others."""

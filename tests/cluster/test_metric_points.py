@@ -1,4 +1,4 @@
-"""Malformed points of metrics pass a real Collector to a real Prometheus and do not affect other points."""
+"""Malformed metric points pass through a real Collector to a real Prometheus, and do not affect other points."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ NAMES = {"нагрузка": "unnamed"}
 """Metrics that Prometheus stores by another name."""
 
 
-def test_a_malformed_label_does_not_affect_other_points(collector: Path, prometheus: Path, tmp_path: Path) -> None:
+def test_malformed_points_are_stored_in_a_valid_form_and_do_not_affect_other_points(
+    collector: Path, prometheus: Path, tmp_path: Path
+) -> None:
     place = moved("prod", tmp_path / "place")
     (tmp_path / "prometheus.yml").write_text("{}")
     port = place.backends["prometheus-0"]
@@ -67,7 +69,7 @@ def request() -> bytes:
 
 
 def stored(port: int) -> dict[str, dict[str, str]]:
-    """The labels of each stored series by its name, without those of the sender. Empty while Prometheus starts."""
+    """Name of each stored series → its labels without the sender's labels. Empty while Prometheus starts."""
     query = quote('{job="voiceassistant/model-router"}')
     try:
         with urlopen(f"http://127.0.0.1:{port}/api/v1/query?query={query}", timeout=10) as answer:

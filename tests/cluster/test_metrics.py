@@ -19,7 +19,7 @@ def check(promtool: Path, text: str) -> subprocess.CompletedProcess[str]:
 
 
 async def use(runtime: Runtime) -> None:
-    """Make one successful and one failed call, so that every metric has a sample."""
+    """Make one successful and one failed call."""
 
     async def down() -> None:
         raise CalleeError("rag-engine")

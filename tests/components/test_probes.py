@@ -37,6 +37,6 @@ def test_a_timeout_as_long_as_the_period_is_refused() -> None:
     ],
     ids=["http", "tcp"],
 )
-def test_the_startup_probe_allows_the_declared_time(probes: Probes) -> None:
+def test_the_startup_probe_repeats_the_liveness_action_for_the_declared_time(probes: Probes) -> None:
     assert probes.startup.period.seconds * probes.startup.failures == 300
     assert probes.startup.action == probes.liveness.action != probes.readiness.action

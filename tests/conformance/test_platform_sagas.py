@@ -1,4 +1,4 @@
-"""The platform's sagas, in the bundle of indexing-service: a failed step and earlier ones are undone in reverse."""
+"""The platform's sagas, in indexing-service's bundle: each completes, or compensates its failed and earlier steps."""
 
 from __future__ import annotations
 

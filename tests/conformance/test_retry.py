@@ -88,7 +88,7 @@ async def test_r1_a_cancellation_in_an_attempt_or_a_backoff_ends_the_call(clock:
 
 
 @pytest.mark.parametrize("pushback", [None, 10.0], ids=["backoff", "pushback"])
-async def test_r2_a_backoff_that_would_end_after_the_deadline_fails_immediately_with_the_last_error(
+async def test_r2_a_call_fails_immediately_with_the_last_error_if_its_next_wait_would_end_after_the_deadline(
     clock: FakeClock, pushback: float | None
 ) -> None:
     slow = Retry("callee", Policy(base_delay=Duration("10s")), clock=clock, random=Longest())
@@ -347,7 +347,7 @@ async def test_r13_nested_pipelines_do_not_multiply_attempts(clock: FakeClock) -
     assert len(callee.calls) == 4
 
 
-async def test_event_listeners_get_each_retry(clock: FakeClock) -> None:
+async def test_event_listeners_get_each_retry_and_the_end_of_the_retries(clock: FakeClock) -> None:
     recorder = Recorder()
     pipeline = Outbound("callee", retry=retry(clock, max_retries=1), clock=clock, events=Events([recorder]))
     with pytest.raises(RetriesExhaustedError):

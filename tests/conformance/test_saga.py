@@ -51,7 +51,7 @@ async def test_s1_only_steps_that_may_have_run_are_compensated_in_reverse_order(
     assert log.done == ran + [f"undo-{name}" for name in reversed(ran)]
 
 
-def test_s1_every_journal_ends_completed_or_with_each_begun_step_undone_that_has_a_compensation() -> None:
+def test_s1_every_saga_completes_or_undoes_each_begun_step_that_has_a_compensation() -> None:
     """Follow every path through the plan, step by step."""
     ends: set[str] = set()
     paths: list[list[Entry]] = [[]]
@@ -76,7 +76,7 @@ def test_s1_every_journal_ends_completed_or_with_each_begun_step_undone_that_has
 
 @pytest.fixture(params=["postgresql", "sqlite"])
 def effects(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[list[str]], Any]:
-    """A function that applies an effect through the barrier of a real database."""
+    """Makes an effect that runs through the barrier of a real database, and adds the branch to a list."""
     if request.param == "sqlite":
         return lambda done: _SqliteEffects(tmp_path / "own.db", done)
     dsn = request.getfixturevalue("database")
@@ -238,7 +238,7 @@ OUTCOMES = st.lists(
 
 
 async def _events_in_any_order(tmp_path: Path, outcomes: list[tuple[str, str]], random: Random) -> None:
-    """Deliver outcomes in a random order. The first outcome of each step counts; later outcomes change nothing."""
+    """Deliver outcomes with random pauses. The first outcome of each step counts; later outcomes change nothing."""
     log = Log()
 
     async def later(_: StepContext) -> Any:
@@ -279,7 +279,7 @@ async def _events_in_any_order(tmp_path: Path, outcomes: list[tuple[str, str]], 
     assert len(record.entries) == len({(entry.kind, entry.step) for entry in record.entries}), "no entry occurs twice"
 
 
-def test_s9_duplicate_late_and_reordered_outcomes_have_no_effect(tmp_path: Path) -> None:
+def test_s9_only_the_first_outcome_of_each_step_counts_in_any_order_and_after_the_end(tmp_path: Path) -> None:
     @settings(max_examples=40)
     @given(OUTCOMES, st.randoms(use_true_random=False))
     def run(outcomes: list[tuple[str, str]], random: Random) -> None:

@@ -62,7 +62,6 @@ def running(name: str, contract: Path, tmp_path: Path) -> Iterator[GoService]:
 
 @pytest.fixture
 def identity(contract: Path, tmp_path: Path) -> Iterator[GoService]:
-    """identity-service, which has no soft call."""
     with running("identity-service", contract, tmp_path) as service:
         yield service
 
@@ -93,7 +92,7 @@ def test_the_go_service_counts_a_soft_call_that_falls_back(conversation: GoServi
     assert fallbacks % 1 in conversation.metrics()
 
 
-def test_the_go_service_measures_a_request_and_logs_its_trace(identity: GoService) -> None:
+def test_the_go_service_counts_a_request_and_logs_its_trace(identity: GoService) -> None:
     (verify,) = (each for each in identity.bundle.inbound if each.operation == "verify")
     method = f"/{grpc_service('identity-service')}/{grpc_method(verify.operation)}"
     with grpc.insecure_channel(identity.lines[0]["grpc"], options=(("grpc.enable_http_proxy", 0),)) as channel:

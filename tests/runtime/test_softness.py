@@ -76,7 +76,7 @@ async def test_a_reload_decides_whether_a_call_is_soft(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("attempt", [by_call, by_call_sync, by_stream, by_block])
-async def test_a_soft_call_without_a_fallback_raises_soft_call_error(
+async def test_a_failed_soft_call_without_a_fallback_raises_soft_call_error(
     tmp_path: Path, attempt: Callable[[Runtime], Any]
 ) -> None:
     with pytest.raises(SoftCallError, match=f"soft call {NAME} failed and has no fallback") as failed:
@@ -106,7 +106,7 @@ async def test_a_neutral_error_of_a_soft_call_is_raised_unchanged(tmp_path: Path
 
 
 @pytest.mark.parametrize("sync", [False, True], ids=["async", "sync"])
-async def test_the_fallback_answers_a_result_that_means_failure(tmp_path: Path, sync: bool) -> None:
+async def test_the_fallback_replaces_a_result_that_means_failure(tmp_path: Path, sync: bool) -> None:
     def no_answer(result: object) -> Failure | None:
         return Failure() if result is None else None
 
@@ -160,7 +160,7 @@ ANSWERS: list[tuple[int, dict[str, str]]] = [(503, {}), (500, {}), (429, {})]
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=["unavailable", "internal error", "too many requests"])
-async def test_the_fallback_answers_an_http_call_with_an_error_status(tmp_path: Path, answer: Any) -> None:
+async def test_the_fallback_replaces_an_error_status_of_an_http_call(tmp_path: Path, answer: Any) -> None:
     soft = call("elasticsearch.search", protocol="http", necessity="soft", fallback="no results")
     runtime = load(tmp_path, soft)
     async with serving(Elasticsearch(answer, answer)) as url:
@@ -208,7 +208,7 @@ class Unavailable(RagEngine):
         await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
 
 
-async def test_the_fallback_answers_a_grpc_call_with_an_error_status(tmp_path: Path) -> None:
+async def test_the_fallback_replaces_an_error_status_of_a_grpc_call(tmp_path: Path) -> None:
     async with wired(tmp_path, Unavailable(), SOFT) as (wire, stub):
         made = stub.Context(b"x")
         with pytest.raises(SoftCallError):

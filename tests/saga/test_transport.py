@@ -1,4 +1,4 @@
-"""The outbox and Redis Streams: messages arrive even after a refusal, an error or the loss of the groups."""
+"""The outbox and Redis Streams: messages arrive even after a refusal, an error or the loss of consumer groups."""
 
 from __future__ import annotations
 
@@ -103,8 +103,7 @@ async def _counts(outbox: Outbox, sent: int = 0, refused: int = 0) -> bool:
     return outbox.sent >= sent and outbox.refused >= refused
 
 
-async def test_the_outbox_continues_after_any_error_of_the_database(database: str) -> None:
-    """The error here is a missing table, and not a lost connection."""
+async def test_the_outbox_continues_after_a_table_was_missing(database: str) -> None:
     journal, wire = PostgresqlJournal(database), Wire()
     await journal.open(worker=False)
     connection = await asyncpg.connect(database)
@@ -121,7 +120,7 @@ async def test_the_outbox_continues_after_any_error_of_the_database(database: st
     await journal.close()
 
 
-async def test_a_message_is_sent_only_if_the_services_transaction_commits(database: str) -> None:
+async def test_a_message_is_sent_only_if_it_is_json_and_the_services_transaction_commits(database: str) -> None:
     journal, wire = PostgresqlJournal(database), Wire()
     await journal.open(worker=False)
     connection = await asyncpg.connect(database)
@@ -153,7 +152,7 @@ async def test_two_senders_share_the_outbox_without_sending_a_message_twice(data
     assert sorted(message.payload for wire in wires for message in wire.sent) == list(range(300))
 
 
-async def test_a_reply_to_an_unknown_saga_is_dropped(tmp_path: Path) -> None:
+async def test_a_reply_to_an_unknown_saga_is_dropped_and_a_reply_without_a_saga_id_is_refused(tmp_path: Path) -> None:
     async with JournalEngine(SqliteJournal(tmp_path / "sagas.db")) as engine:
         await delivers(engine)(Message("1", "embedding.made", {"saga_id": "gone", "step": "pay"}))
         with pytest.raises(KeyError, match="saga_id"):
@@ -193,7 +192,7 @@ async def _times(handled: list[str], saga_id: str, count: int) -> bool:
     return handled.count(saga_id) >= count
 
 
-async def test_a_cancelled_outbox_ends_at_any_point(database: str) -> None:
+async def test_an_outbox_ends_at_whichever_point_it_is_cancelled(database: str) -> None:
     """A driver may convert a cancellation into its own error. The outbox must end even then."""
     journal = PostgresqlJournal(database)
     await journal.open(worker=False)

@@ -82,12 +82,12 @@ class ModelCall:
 
     @property
     def preferred(self) -> Candidate | None:
-        """The first candidate of the route. `None` if none has the required capabilities."""
+        """The first candidate that has the required capabilities. `None` if none has them."""
         return next((candidate for candidate, _ in self._candidates.values()), None)
 
     @property
     def has_fallen_back(self) -> bool:
-        """True if a second candidate was attempted after a failure."""
+        """True if an attempt failed and more than one candidate was attempted."""
         return self._failure is not None and len(self._tried) > 1
 
     def next(self) -> ModelAttempt | Wait:

@@ -3,7 +3,7 @@
     voice_runtime.VoiceRuntimeError
     └── ModelError                     route, candidate, error_class, retry_after, attempts
         ├── ModelRefusedError          no candidate or no budget for an attempt; also a CallRejectedError
-        ├── ModelAttemptError          every attempt failed before its first content
+        ├── ModelAttemptError          the last attempt failed before its first content
         └── ModelStreamError           the answer broke off after its first content; usage
 
 They are not httpx errors, so an SDK neither retries nor wraps them.
@@ -64,7 +64,10 @@ class ModelError(VoiceRuntimeError):
 
 
 class ModelRefusedError(ModelError, CallRejectedError):
-    """No candidate could be attempted: `error_class` is `no_candidate`, `budget_exceeded` or `context_exceeded`."""
+    """No candidate could be attempted, or a budget of the tenant refused an attempt.
+
+    `error_class` is `no_candidate`, `budget_exceeded` or `context_exceeded`.
+    """
 
     cause = "was refused"
 

@@ -20,7 +20,7 @@ from voice_runtime.window import BUCKETS, Window
 
 LEVELS: tuple[DegradationLevel, ...] = ("normal", "partial", "full")
 SLOW_SHARE = 0.05
-"""P95 has reached a latency threshold if at least this share of requests takes as long as the threshold."""
+"""P95 has reached a latency threshold if at least this share of requests takes the threshold or longer."""
 
 
 class Degradation:
@@ -100,7 +100,7 @@ class Degradation:
         self._publish(before, level, "override")
 
     def follow(self) -> None:
-        """End the override. The triggers decide again."""
+        """End the manual override. The policy's override decides again, or without one the triggers."""
         before, self._override = self.level, None
         self._publish(before, self.level, "follow")
 

@@ -1,4 +1,4 @@
-"""Counters as plain integers. Exporters read them at scrape time.
+"""Counters as plain numbers. Exporters read them at scrape time.
 
 No decision of a policy depends on these numbers.
 """

@@ -1,4 +1,4 @@
-"""Mesh and egress: calls between services from their spans, and connections of the egress proxies."""
+"""Mesh and egress: calls between services from their spans, the mesh's breakers, and connections of egress proxies."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _MESH = Row(
         ),
         metrics(
             "Refused calls",
-            "Calls that the mesh refused because too many connections or requests wait.",
+            "Calls that the mesh refused because too many requests wait or too many connections are open.",
             {
                 "{{caller}} → {{cluster_name}}: requests": rate(
                     "envoy_cluster_upstream_rq_pending_overflow", _DESTINATION
@@ -73,7 +73,7 @@ _EGRESS = Row(
         ),
         metrics(
             "Failed connections",
-            "Connections that the host did not accept in time, by host.",
+            "Connections that the host refused or did not accept in time, by host.",
             {f"{{{{{CLUSTER}}}}}": rate("envoy_cluster_upstream_cx_connect_fail", CLUSTER)},
             "reqps",
         ),
@@ -88,7 +88,7 @@ _EGRESS = Row(
         ),
         metrics(
             "Refused connections",
-            "Connections to a host that the caller does not declare.",
+            "Connections without TLS, or to a host that the caller does not declare.",
             {"{{job}} {{pod}}": rate("envoy_listener_no_filter_chain_match", "job, pod")},
             "reqps",
         ),

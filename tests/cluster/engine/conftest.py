@@ -19,7 +19,7 @@ CONTEXT = os.environ.get("ENGINE_CONTEXT") or None
 
 @pytest.fixture(scope="session")
 def prepare_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PrepareSite:
-    """Prepares a cluster with room for an environment, for a `with` statement: a new cluster, or the caller's."""
+    """A context manager of a cluster for an environment: a new cluster with room for it, or the caller's cluster."""
     build_or_skip(request, toolchain.PULUMI)
     build_or_skip(request, toolchain.PULUMI_KUBERNETES)
 

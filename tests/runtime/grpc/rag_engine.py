@@ -1,4 +1,4 @@
-"""A service with all four kinds of methods. Stub and `add_to_server` work like generated code, with bytes as
+"""A service with all four kinds of gRPC methods. Stub and `add_to_server` work like generated code, with bytes as
 messages."""
 
 # ruff: noqa: N802  # methods of a servicer are named as in the .proto
@@ -45,7 +45,7 @@ class RagEngineStub:
 
 
 class RagEngine:
-    """Echoes requests, and records the method, metadata and remaining time of each."""
+    """Records the method, metadata and remaining time of each request. `Context` and `Chat` echo their requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any], float | None]] = []

@@ -76,11 +76,11 @@ def test_m07_and_m08_count_streams_if_the_quota_is_in_streams(seconds: float, ru
     ("changes", "said"),
     [
         ({}, []),
-        ({"price": None}, ["no price: neither a reservation nor the cost of a call can be computed"]),
-        ({"tokenizer": None}, ["no tokenizer: neither a reservation nor the cost of a call can be computed"]),
+        ({"price": None}, ["no price: the tokens or the cost of a call cannot be computed"]),
+        ({"tokenizer": None}, ["no tokenizer: the tokens or the cost of a call cannot be computed"]),
         (
             {"price": None, "tokenizer": None},
-            ["no price and no tokenizer: neither a reservation nor the cost of a call can be computed"],
+            ["no price and no tokenizer: the tokens or the cost of a call cannot be computed"],
         ),
     ],
     ids=["price and tokenizer", "no price", "no tokenizer", "neither"],

@@ -32,7 +32,9 @@ def test_a_policy_that_no_layer_can_express_is_refused_before_rendering() -> Non
 
 def test_a_call_that_contradicts_itself_is_refused_with_its_edge() -> None:
     caller = service("a", operation("run", stage(hard("store.read", "never", retry=TWICE)), p95="1s", deadline="60s"))
-    with pytest.raises(InvalidInputError, match=r"a\.run → store\.read: is refused; a call with idempotency never"):
+    with pytest.raises(
+        InvalidInputError, match=r"a\.run → store\.read: is refused; a call whose idempotency is 'never'"
+    ):
         _ = small_platform(caller, STORE).components
 
 

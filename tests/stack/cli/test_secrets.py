@@ -91,7 +91,7 @@ def test_dev_asks_nothing_and_sets_every_secret_that_the_program_needs(
     run_program("dev", {**configured("dev"), CHANGED: project.config("dev")[CHANGED], SECRETS: values}, monkeypatch)
 
 
-def test_existing_values_are_kept_and_a_certificate_comes_with_its_key(project: Project) -> None:
+def test_existing_values_are_kept_and_a_missing_private_key_also_renews_its_certificate(project: Project) -> None:
     project.voice("dev")
     document = {"config": project.config("dev")}
     del document["config"][SECRETS]["gateway-tls"]["private-key"]
@@ -121,7 +121,7 @@ def test_rotate_replaces_one_secret_and_older_than_replaces_the_old_ones(project
     assert (done.returncode, done.stdout) == (0, "dev: no secret is missing, unread or older than 90d\n")
 
 
-def test_a_secret_that_no_component_reads_is_refused_without_its_value(project: Project) -> None:
+def test_a_secret_that_no_component_reads_is_refused_with_the_command_that_removes_it(project: Project) -> None:
     document = {"config": project.config("dev")}
     document["config"][SECRETS] = {"gateway-tsl": {"certificate": {"secure": "v1:encrypted"}}}
     (project.folder / "Pulumi.dev.yaml").write_text(yaml.safe_dump(document))

@@ -64,7 +64,7 @@ def picks(peer: dict[str, Any], own: Endpoint, other: Endpoint) -> bool:
 
 
 def admits(policies: list[dict[str, Any]], kind: str, own: Endpoint, other: Endpoint, port: int) -> bool:
-    """True if the policies of one end admit the connection. Each line is a sentence of the API reference."""
+    """True if the policies of one end admit the connection, as the API reference of NetworkPolicy defines it."""
     governing = [
         policy["spec"]
         for policy in policies
@@ -93,7 +93,9 @@ def admits(policies: list[dict[str, Any]], kind: str, own: Endpoint, other: Endp
 
 @settings(max_examples=400)
 @given(st.lists(POLICIES, min_size=1, max_size=4), st.lists(PODS, min_size=2, max_size=5))
-def test_a_connection_is_permitted_if_both_ends_admit_it(policies: list[dict[str, Any]], pods: list[Endpoint]) -> None:
+def test_a_connection_is_permitted_exactly_if_both_ends_admit_it(
+    policies: list[dict[str, Any]], pods: list[Endpoint]
+) -> None:
     endpoints = [
         Endpoint(f"{number}", pod.namespace, pod.labels, pod.ports, governed=pod.governed)
         for number, pod in enumerate(pods)

@@ -111,7 +111,7 @@ class _OfLoop:
         """The replaced connections, each by the task that will close it."""
 
     def replace(self, target: Target, grace: float) -> None:
-        """Replace a connection: close it after `grace` seconds, when every call on it has ended.
+        """Replace a connection. Close it after `grace` seconds, the longest time that a call on it may still take.
 
         Until then the connection accepts calls, because a retry uses the connection of the first attempt.
         """

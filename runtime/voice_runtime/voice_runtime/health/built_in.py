@@ -1,6 +1,6 @@
 """The built-in checkers: one module for each kind of check.
 
-Each check opens a new connection and closes it, so it fails whenever a new pod could not connect.
+Each check except `disk` opens a new connection and closes it, so it fails whenever a new pod could not connect.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ local count = assert(loadstring("local require = ... " .. ARGV[1]))(function() r
 for index = 2, #ARGV do count({}, {var = {upstream_header_time = ARGV[index]}, route_name = "send"}) end
 return {registered, observed}
 """
-"""Runs the function in Valkey's Lua, which has the same version as APISIX's."""
+"""Runs the function in Valkey's Lua 5.1. APISIX runs it in LuaJIT, which has the syntax of Lua 5.1."""
 
 
 def test_the_first_byte_of_each_streamed_answer_is_counted_once(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_the_gateway_has_the_sampling_ratio_of_the_environment(environment: str)
     assert rule["plugins"]["opentelemetry"]["sampler"]["options"]["root"]["options"]["fraction"] == float(ratio)
 
 
-def test_no_value_of_a_secret_is_written_and_each_reference_is_a_variable_of_the_pod() -> None:
+def test_the_files_refer_to_exactly_the_secret_variables_of_the_pod() -> None:
     text = "".join(component().files.values())
     assert set(re.findall(r"\$env://([A-Z_]+)", text)) == set(component().variables)
 

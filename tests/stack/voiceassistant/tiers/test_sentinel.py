@@ -83,7 +83,9 @@ def replicated() -> ReplicatedValkey:
     ],
     ids=["2 sentinels", "4 sentinels", "quorum below the majority", "quorum above the sentinels"],
 )
-def test_sentinels_that_cannot_form_a_quorum_are_refused(sentinels: int, quorum: int, sentences: list[str]) -> None:
+def test_a_wrong_number_of_sentinels_or_a_wrong_quorum_is_refused(
+    sentinels: int, quorum: int, sentences: list[str]
+) -> None:
     with pytest.raises(ValidationError) as caught:
         ReplicatedValkey.model_validate({**dict(replicated()), "sentinels": sentinels, "quorum": quorum})
     assert all(sentence in str(caught.value) for sentence in sentences)
