@@ -121,7 +121,7 @@ class Settings(Defaults):
     notifications: Notifications | None = None
     """The webhooks that receive alerts. Without this setting alerts are only shown, not sent."""
     backups: Backups | None = None
-    """Bucket of PostgreSQL's backups. Without it PostgreSQL is one server, which dumps to its own volume."""
+    """Bucket of PostgreSQL's backups. Without it PostgreSQL is one server, and a job dumps it to another volume."""
     trace_bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-traces")] | None = None
     """Bucket of Tempo's blocks, in the object store of the backups. Without it Tempo stores them on a volume."""
     gateway_host: HostName | None = None
@@ -134,7 +134,7 @@ class Settings(Defaults):
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     """Nodes of the catalogue that are not deployed. Routes and soft calls to them are removed."""
     degraded: Annotated[dict[Name, DegradationLevel], Field(default_factory=dict)]
-    """Service → its level of degradation, set by hand. Without an entry the level follows error rate and latency."""
+    """Service → its level of degradation, set by hand. Without an entry the level follows error ratio and latency."""
     external: Annotated[dict[Name, External], Field(default_factory=dict)]
     """Store of the catalogue → the address of an external server. The environment does not deploy these stores."""
     storage_classes: Annotated[dict[Name, StorageClassName], Field(default_factory=dict)]

@@ -72,7 +72,7 @@ class Tenant:
 
     @cached_property
     def nodes(self) -> frozenset[str]:
-        """The names of everything in the catalogue."""
+        """The names of all nodes in the catalogue."""
         return frozenset(node.name for node in self.catalogue.nodes)
 
     @cached_property

@@ -18,7 +18,7 @@ TEXTS: list[type[Text]] = [*MEASURES, Ratio, Rate]
     ("text", "seconds"),
     [("100ms", 0.1), ("1.5s", 1.5), ("1h30m", 5400), ("2m", 120), ("0s", 0), ("250us", 0.00025), ("1d", 86_400)],
 )
-def test_every_usual_text_of_a_duration_is_parsed(text: str, seconds: float) -> None:
+def test_a_duration_is_parsed_in_each_unit_and_in_two_units_together(text: str, seconds: float) -> None:
     assert Duration(text).seconds == seconds
 
 

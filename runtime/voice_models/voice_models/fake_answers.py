@@ -1,4 +1,4 @@
-"""Answers of the fake provider in OpenAI's wire form: healthy answers and errors."""
+"""Answers of the fake provider in OpenAI's format: healthy answers and errors."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ def _chunk(choices: list[dict[str, Any]], **more: Any) -> bytes:
 
 
 def role() -> bytes:
-    """The first frame of a chat, without content."""
+    """The first event of a streamed chat, without content."""
     return _chunk([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
 
 
 def delta(text: str) -> bytes:
-    """A frame with content."""
+    """An event with content."""
     return _chunk([{"index": 0, "delta": {"content": text}, "finish_reason": None}])
 
 
 def tool_call(arguments: str, name: str = "search") -> bytes:
-    """A frame with a part of a tool call."""
+    """An event with a part of a tool call."""
     function = {"name": name, "arguments": arguments}
     call = {"index": 0, "id": "call", "type": "function", "function": function}
     return _chunk([{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}])
 
 
 def finish(reason: str = "stop") -> bytes:
-    """The frame that ends the content."""
+    """The event that ends the content."""
     return _chunk([{"index": 0, "delta": {}, "finish_reason": reason}])
 
 
 def usage(tokens_in: int = 10, tokens_out: int = 5) -> bytes:
-    """The frame with the usage, which has no choices."""
+    """The event with the usage. It has no choices."""
     return _chunk([], usage=_usage(tokens_in, tokens_out))
 
 
@@ -73,7 +73,7 @@ def _usage(tokens_in: int, tokens_out: int) -> dict[str, int]:
 
 
 def error_frame(code: str = "server_error", message: str = "The server had an error") -> bytes:
-    """An error inside a stream whose status was 200."""
+    """An error event inside a stream whose status was 200."""
     return event({"error": {"code": code, "type": code, "message": message, "param": None}})
 
 

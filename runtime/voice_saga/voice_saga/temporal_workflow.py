@@ -26,7 +26,7 @@ MISMATCH, AHEAD = "DefinitionMismatchError", "DefinitionAhead"
 """Error types of a worker without the saga's definition. `AHEAD`: only a newer worker has the definition."""
 STOPPED = "WorkerStopped"
 """Error type of an attempt whose worker was stopped. That attempt does not count. The error's detail is the number of
-attempts that count."""
+earlier attempts."""
 WORKER_DEATH_MARGIN = 1.0
 """Seconds after an attempt's timeout at which Temporal considers the worker dead."""
 MEMO_REASON = 1000

@@ -95,7 +95,7 @@ class DistributedGate:
         self.admitted += 1
 
     def admit_sync(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Like `admit`, for threads. Also raises `NoThreadError`."""
+        """Like `admit`, for threads. Also raises `NoThreadError` if the event loop's thread cannot start."""
         _SYNCHRONOUS.run(self.admit(caller, cost, deadline))
 
     def adaptive(self, caller: Caller) -> Adaptive | None:  # noqa: ARG002  # as `Gate.adaptive`
