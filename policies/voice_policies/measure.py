@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
+from typing_extensions import override
 
 MAXIMUM_TEXT = 32
 """Longest accepted text, in characters. Longer text is refused before it is parsed."""
@@ -34,6 +35,10 @@ class Text:
     def __init__(self, text: str) -> None:
         """Parse `text`. Raises `ValueError` with the accepted forms."""
         raise TypeError(f"{type(self).__name__} cannot be made from a text: {text}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the text. The default would set the fields, which is refused."""
+        return type(self), (str(self),)
 
     @classmethod
     def refused(cls) -> ValueError:
@@ -73,6 +78,11 @@ class Measure(Text):
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A product may have more digits than a text."""
+        return self.of_units, (self.units,)
 
     @classmethod
     def _parse(cls, text: str) -> int:

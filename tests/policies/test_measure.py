@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -126,3 +129,19 @@ def test_a_difference_below_zero_is_refused() -> None:
 def test_whole_seconds_are_rounded_up() -> None:
     assert Duration("1500ms").whole_seconds() == 2
     assert Duration("0s").whole_seconds() == 0
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))],  # noqa: S301  # our own bytes
+    ids=["copy", "deep", "pickle"],
+)
+@pytest.mark.parametrize(
+    "value",
+    [Duration("1h30m"), Duration("7us") * 10**20, Cpu("250m"), Bytes("1.5Gi"), Ratio("33.3%"), Rate("60/m")],
+    ids=str,
+)
+def test_a_copy_equals_its_value(value: Text, copied: Callable[[Text], Text]) -> None:
+    found = copied(value)
+    assert type(found) is type(value)
+    assert (found, str(found)) == (value, str(value))
