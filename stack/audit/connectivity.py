@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from components.node import Dependency, Gateway, Host, Service
 from stack.audit.finding import Breach, Rule
 from stack.audit.network import permitted_by_policies, title
-from stack.audit.rendered import rendered
+from stack.audit.rendered import Workload, rendered
 from stack.model.egress import egress_port
 from stack.model.network_connections import Connection
 from stack.model.platform import Platform
@@ -17,6 +18,8 @@ __all__ = ["served_ports"]
 
 NODE_LOCAL_DNS = "169.254.20.10/32"
 """Address of the DNS cache on each node (kubernetes.io, NodeLocal DNSCache)."""
+POD_NAME = "statefulset.kubernetes.io/pod-name"
+"""Label that the StatefulSet controller gives to each pod. No pod template contains it."""
 DNS_PORT = 53
 POSTGRESQL_PORT = 5432
 
@@ -50,6 +53,40 @@ def names_are_served(platform: Platform) -> Iterator[Breach | None]:
             why = f"the Service has only the ports {ports}" if ports else "no such Service"
             found = Breach(f"{caller} → {name}:{port}", f"{why}: the call fails", "the callee's address or port")
             yield None if port in served.get(name, ()) else found
+
+
+def services_reach_pods(platform: Platform) -> Iterator[Breach | None]:
+    """Check that every Service selects pods, and that its target ports are ports of their containers.
+
+    A container need not declare a port, so a target that equals the Service's own port is accepted.
+    """
+    found, behind = rendered(platform), defaultdict[str, list[Workload]](list)
+    for workload in found.workloads:
+        for service in found.selecting("Service", workload):
+            behind[_path(service)].append(workload)
+    for service in found.of_kind("Service"):
+        path, selector = _path(service), service["spec"].get("selector")
+        if not selector or POD_NAME in selector:
+            continue
+        if not behind[path]:
+            yield Breach(f"Service {path}", "its selector matches no pod: calls fail", "spec.selector")
+        for workload in behind[path]:
+            lost = ", ".join(map(str, _undeclared(service, workload)))
+            text = f"{workload.path} has no container port {lost}: calls fail"
+            yield Breach(f"Service {path}", text, "spec.ports[].targetPort") if lost else None
+
+
+def _path(service: Mapping[str, Any]) -> str:
+    return f"{service['metadata'].get('namespace')}/{service['metadata']['name']}"
+
+
+def _undeclared(service: Mapping[str, Any], workload: Workload) -> Iterator[str | int]:
+    """The target ports that no container of the workload declares."""
+    ports = [port for container in workload.pod["containers"] for port in container.get("ports", ())]
+    known = {port["containerPort"] for port in ports} | {port.get("name") for port in ports}
+    for port in service["spec"]["ports"]:
+        if (target := port.get("targetPort", port["port"])) not in known | {port["port"]}:
+            yield target
 
 
 def served_ports(platform: Platform) -> dict[str, set[int]]:
@@ -114,7 +151,7 @@ RULES = (
         source="the rendered Services",
         violates="a bundle calls prices-grpc on port 9001, and the Service has port 9000",
         holds="the bundle calls port 9000",
-        check=names_are_served,
+        check=lambda platform: (*names_are_served(platform), *services_reach_pods(platform)),
     ),
     Rule(
         id="N06",

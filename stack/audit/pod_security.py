@@ -13,6 +13,10 @@ from stack.model.platform import Platform
 
 SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|private_?key)$")
 """Suffixes of the names of variables that contain a secret."""
+PLAIN = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|://[^/@:\s]*:[^/@\s$<{%]+@")
+"""Finds a private key, or an address with a password, in a text."""
+ARGUMENT = re.compile(r"(?i)^--?[\w.-]*(password|passwd|secret|token|api-?key)[= ][^$/\s]")
+"""Finds an argument of a command that contains a secret. A path or a reference to a variable is none."""
 VOLUMES = {
     "name",
     "configMap",
@@ -25,11 +29,30 @@ VOLUMES = {
     "secret",
 }
 """Fields of a volume that `restricted` admits: its name, and the permitted kinds."""
+SYSCTLS = {
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_syncookies",
+}
+"""Kernel parameters that `restricted` admits."""
+SELINUX_TYPES = {None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
+CONFINED = {"RuntimeDefault", "Localhost"}
+"""Types of seccomp and AppArmor profiles that `restricted` admits."""
+APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+"""Prefix of the annotations that set AppArmor profiles in older versions of Kubernetes."""
+HANDLERS = ("livenessProbe", "readinessProbe", "startupProbe", "postStart", "preStop")
 ENFORCED = "pod-security.kubernetes.io/enforce"
 
 
 def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no rendered Secret has values, and that no variable of a container has a secret in plain text."""
+    """Check that no Secret, ConfigMap, variable or argument has a secret in plain text."""
     found = rendered(platform)
     for secret in found.of_kind("Secret"):
         written = bool(secret.get("data") or secret.get("stringData"))
@@ -39,13 +62,27 @@ def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
         (each["metadata"].get("namespace"), each["metadata"]["name"]): each.get("data", {})
         for each in found.of_kind("ConfigMap")
     }
-    for workload in found.workloads:
+    for (namespace, name), data in settings.items():
+        text = f"secrets in plain text: {', '.join(key for key, value in data.items() if PLAIN.search(value))}"
+        yield Breach(f"ConfigMap {namespace}/{name}", text, "data") if any(map(PLAIN.search, data.values())) else None
+    for workload in found.pods:
         for container in _containers(workload):
-            variables = dict(_variables(workload.namespace, container, settings))
-            plain = [name for name, value in variables.items() if value and SECRET.search(name)]
-            path = f"{workload.path}: {container['name']}.env"
-            text = f"secrets in plain text: {', '.join(plain)}"
-            yield Breach(path, text, "env[].valueFrom.secretKeyRef") if plain else None
+            path, plain = f"{workload.path}: {container['name']}", _plain(workload.namespace, container, settings)
+            for field, names in plain.items():
+                text = f"secrets in plain text: {', '.join(names)}"
+                yield Breach(f"{path}.{field}", text, "env[].valueFrom.secretKeyRef") if names else None
+
+
+def _plain(
+    namespace: str, container: Mapping[str, Any], settings: Mapping[tuple[str, str], Mapping[str, str]]
+) -> dict[str, list[str]]:
+    """Field of a container → the variables or the options with a secret in plain text."""
+    variables = dict(_variables(namespace, container, settings))
+    arguments = [*container.get("command", ()), *container.get("args", ())]
+    return {
+        "env": [name for name, value in variables.items() if value and (SECRET.search(name) or PLAIN.search(value))],
+        "args": [re.split("[= ]", each)[0] for each in arguments if ARGUMENT.search(each) or PLAIN.search(each)],
+    }
 
 
 def _containers(workload: Workload) -> Iterator[Mapping[str, Any]]:
@@ -86,7 +123,7 @@ def restricted(platform: Platform) -> Iterator[Breach | None]:
         for namespace in found.of_kind("Namespace")
         if namespace["metadata"].get("labels", {}).get(ENFORCED, "restricted") != "restricted"
     }
-    for workload in found.workloads:
+    for workload in found.pods:
         if workload.namespace not in freed:
             reasons = sorted({*_of_pod(workload), *_of_containers(workload)})
             text = f"the Pod Security Standard restricted refuses the pods: {', '.join(reasons)}"
@@ -94,11 +131,17 @@ def restricted(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _of_pod(workload: Workload) -> Iterator[str]:
+    context = workload.pod.get("securityContext", {})
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if workload.pod.get(field):
             yield field
     for volume in workload.pod.get("volumes", ()):
         yield from volume.keys() - VOLUMES
+    yield from (f"sysctl {each['name']}" for each in context.get("sysctls", ()) if each["name"] not in SYSCTLS)
+    for name, profile in workload.spec["template"].get("metadata", {}).get("annotations", {}).items():
+        if name.startswith(APPARMOR) and profile != "runtime/default" and not profile.startswith("localhost/"):
+            yield f"AppArmor profile {profile}"
+    yield from _of_context(context)
 
 
 def _of_containers(workload: Workload) -> Iterator[str]:
@@ -112,14 +155,38 @@ def _of_containers(workload: Workload) -> Iterator[str]:
             yield "allowPrivilegeEscalation is not false"
         if not context.get("runAsNonRoot"):
             yield "runAsNonRoot is not true"
-        if context.get("runAsUser") == 0:
-            yield "runAsUser is 0"
         if "ALL" not in capabilities.get("drop", ()):
             yield "capabilities.drop lacks ALL"
         yield from (f"the capability {each}" for each in capabilities.get("add", ()) if each != "NET_BIND_SERVICE")
-        if context.get("seccompProfile", {}).get("type") not in {"RuntimeDefault", "Localhost"}:
+        if context.get("seccompProfile", {}).get("type") not in CONFINED:
             yield "seccompProfile is neither RuntimeDefault nor Localhost"
+        if context.get("procMount", "Default") != "Default":
+            yield f"procMount {context['procMount']}"
         yield from (f"hostPort {port['hostPort']}" for port in container.get("ports", ()) if port.get("hostPort"))
+        yield from _of_context(context)
+        yield from _of_handlers(container)
+
+
+def _of_context(context: Mapping[str, Any]) -> Iterator[str]:
+    """The refused fields that pods and containers have."""
+    if context.get("runAsUser") == 0:
+        yield "runAsUser is 0"
+    if context.get("appArmorProfile", {}).get("type", "RuntimeDefault") not in CONFINED:
+        yield "appArmorProfile is neither RuntimeDefault nor Localhost"
+    selinux = context.get("seLinuxOptions", {})
+    if selinux.get("type") not in SELINUX_TYPES or selinux.get("user") or selinux.get("role"):
+        yield "seLinuxOptions"
+    if context.get("windowsOptions", {}).get("hostProcess"):
+        yield "windowsOptions.hostProcess"
+
+
+def _of_handlers(container: Mapping[str, Any]) -> Iterator[str]:
+    """Probes and hooks that make kubelet connect to another host than the pod."""
+    handlers = {**container, **container.get("lifecycle", {})}
+    for name in HANDLERS:
+        for action in ("httpGet", "tcpSocket"):
+            if handlers.get(name, {}).get(action, {}).get("host"):
+                yield f"host of {name}"
 
 
 RULES = (

@@ -78,6 +78,16 @@ class Rendered:
                 metadata = found["metadata"]
                 yield Workload(kind, metadata.get("namespace", "default"), metadata["name"], found["spec"])
 
+    @property
+    def pods(self) -> Iterator[Workload]:
+        """Everything that starts pods: the workloads, and every Job and CronJob."""
+        yield from self.workloads
+        for kind in ("Job", "CronJob"):
+            for found in self.of_kind(kind):
+                metadata, spec = found["metadata"], found["spec"]
+                job = spec["jobTemplate"]["spec"] if kind == "CronJob" else spec
+                yield Workload(kind, metadata.get("namespace", "default"), metadata["name"], job)
+
     @cached_property
     def autoscalers(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
         """Namespace and name of a Deployment → the spec of its autoscaler."""

@@ -12,6 +12,7 @@ from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import Workload, rendered
 from stack.audit.timeouts import critical_path
 from stack.model.platform import Platform
+from stack.model.pod_demand import requests
 
 KEEPS_MEMORY = {"python"}
 """Languages whose processes return little memory to the system: CPython keeps its arenas."""
@@ -58,13 +59,16 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
             without = [
                 each["name"]
                 for each in workload.pod["containers"]
-                if container in {"", each["name"]} and resource not in each["resources"]["requests"]
+                if container in {"", each["name"]} and resource not in requests(each)
             ]
             text = (
                 f"the autoscaler needs a request for {resource}, but these containers have none: {', '.join(without)}"
             )
             field = f"resources.requests.{resource}"
             yield Breach(f"{workload.path}: requests", text, field) if without else None
+            if container and container not in {each["name"] for each in workload.pod["containers"]}:
+                text = f"the autoscaler measures the container {container}, which the pod does not have"
+                yield Breach(f"{workload.path}: metrics", text, "spec.metrics[].containerResource.container")
             if resource == "cpu" and (service := services.get((workload.namespace, workload.name))):
                 yield _waits(platform, workload, service)
 
@@ -109,7 +113,7 @@ def _threshold(workload: Workload, target: Mapping[str, Any]) -> tuple[Bytes, st
     if "averageValue" in target:
         return Bytes(target["averageValue"]), target["averageValue"]
     # Our components put the program first, before its sidecars.
-    request = Bytes(workload.pod["containers"][0]["resources"]["requests"]["memory"])
+    request = Bytes(requests(workload.pod["containers"][0]).get("memory", "0"))
     percent: int = target["averageUtilization"]
     return request * (percent / 100), f"{percent}% × {request}"
 

@@ -11,7 +11,7 @@ from voice_policies import Bytes, Cpu
 
 from components.mesh.proxy import SIZE_ANNOTATION
 
-__all__ = ["DEFAULT_GRACE", "EXPECTED", "SURGE", "Amounts", "Demand", "Scale", "demands"]
+__all__ = ["DEFAULT_GRACE", "EXPECTED", "SURGE", "Amounts", "Demand", "Scale", "demands", "requests"]
 
 EXPECTED = 0.15
 """Assumed share of the range between minimum and maximum at which a workload runs on average."""
@@ -153,13 +153,19 @@ def _of_template(template: Mapping[str, Any]) -> Amounts:
     return running
 
 
+def requests(container: Mapping[str, Any]) -> Mapping[str, str]:
+    """The requests of a container. Kubernetes requests the limit of a resource that has no request."""
+    resources = container.get("resources", {})
+    return {**resources.get("limits", {}), **resources.get("requests", {})}
+
+
 def _of_container(container: Mapping[str, Any]) -> Amounts:
-    resources = container["resources"]
+    requested, limits = requests(container), container.get("resources", {}).get("limits", {})
     return Amounts(
-        Cpu(resources["requests"]["cpu"]),
-        Cpu(resources["limits"]["cpu"]),
-        Bytes(resources["requests"]["memory"]),
-        Bytes(resources["limits"]["memory"]),
+        Cpu(requested.get("cpu", "0")),
+        Cpu(limits.get("cpu", "0")),
+        Bytes(requested.get("memory", "0")),
+        Bytes(limits.get("memory", "0")),
     )
 
 

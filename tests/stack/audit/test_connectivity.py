@@ -68,6 +68,31 @@ def test_n04_finds_a_port_that_the_callee_does_not_serve() -> None:
     assert all("the Service has only the ports 8081:" in each.arithmetic for each in found)
 
 
+@pytest.mark.parametrize(
+    ("changed", "arithmetic"),
+    [
+        ({"selector": {"app": "b"}}, "its selector matches no pod: calls fail"),
+        ({"ports": [{"port": 80, "targetPort": "grpc"}]}, "shop/a has no container port grpc: calls fail"),
+        ({"ports": [{"port": 80, "targetPort": 9000}]}, "shop/a has no container port 9000: calls fail"),
+        ({"ports": [{"port": 80, "targetPort": "http"}]}, None),
+        ({"ports": [{"port": 80, "targetPort": 8080}]}, None),
+        ({"ports": [{"port": 9000}]}, None),
+        ({"selector": {"statefulset.kubernetes.io/pod-name": "a-0"}}, None),
+        ({"selector": None}, None),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value or "holds",
+)
+def test_n04_finds_a_service_that_reaches_no_pod_or_no_port(changed: dict[str, Any], arithmetic: str | None) -> None:
+    labels = {"app": "a"}
+    ports = [{"name": "http", "containerPort": 8080}]
+    pods = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "ports": ports}]}}
+    metadata = {"name": "a", "namespace": "shop"}
+    workload = {"kind": "Deployment", "metadata": metadata, "spec": {"template": pods}}
+    spec = {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}], **changed}
+    found = verdict("N04", of_manifests(workload, {"kind": "Service", "metadata": metadata, "spec": spec})).findings
+    assert [each.arithmetic for each in found] == ([arithmetic] if arithmetic else [])
+
+
 SIZES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
 
 

@@ -82,12 +82,96 @@ def test_s01_finds_an_image_without_a_digest_only_in_a_strict_profile(image: str
         ({"privileged": True}, "privileged"),
         ({"runAsUser": 0}, "runAsUser is 0"),
         ({"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}, "the capability NET_ADMIN"),
+        ({"procMount": "Unmasked"}, "procMount Unmasked"),
+        ({"appArmorProfile": {"type": "Unconfined"}}, "appArmorProfile is neither RuntimeDefault nor Localhost"),
+        ({"seLinuxOptions": {"type": "spc_t"}}, "seLinuxOptions"),
+        ({"seLinuxOptions": {"user": "system_u"}}, "seLinuxOptions"),
+        ({"windowsOptions": {"hostProcess": True}}, "windowsOptions.hostProcess"),
     ],
 )
 def test_s01_finds_a_container_that_restricted_refuses(changed: dict[str, Any], reason: str) -> None:
     (refused,) = found(workload({**SECURE, **changed}))
     assert refused.arithmetic == f"the Pod Security Standard restricted refuses the pods: {reason}"
     assert found(workload()) == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}}, "sysctl kernel.msgmax"),
+        ({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}}, None),
+        ({"securityContext": {"runAsUser": 0}}, "runAsUser is 0"),
+    ],
+    ids=["a sysctl", "a safe sysctl", "root for the pod"],
+)
+def test_s01_checks_the_security_context_of_the_pod(changed: dict[str, Any], reason: str | None) -> None:
+    refused = [
+        each.arithmetic.partition("pods: ")[2] for each in found(workload({**SECURE, "runAsUser": 1}, pod=changed))
+    ]
+    assert refused == ([reason] if reason else [])
+
+
+@pytest.mark.parametrize("kind", ["Job", "CronJob"])
+def test_s01_checks_the_pods_of_jobs(kind: str) -> None:
+    made = workload({**SECURE, "privileged": True}, env=[{"name": "TOKEN", "value": "x"}])
+    spec = {"jobTemplate": {"spec": made["spec"]}} if kind == "CronJob" else made["spec"]
+    plain, refused = found({**made, "kind": kind, "spec": spec})
+    assert (plain.path, refused.path) == ("shop/a: a.env", "shop/a: security")
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"livenessProbe": {"httpGet": {"port": 80, "host": "metadata.internal"}}},
+        {"lifecycle": {"preStop": {"tcpSocket": {"port": 80, "host": "metadata.internal"}}}},
+    ],
+    ids=["probe", "hook"],
+)
+def test_s01_finds_a_handler_that_connects_to_another_host(container: dict[str, Any]) -> None:
+    (refused,) = found(workload(**container))
+    assert "restricted refuses the pods: host of " in refused.arithmetic
+
+
+def test_s01_finds_an_apparmor_annotation_that_confines_nothing() -> None:
+    free = workload()
+    annotation = "container.apparmor.security.beta.kubernetes.io/a"
+    free["spec"]["template"]["metadata"]["annotations"] = {annotation: "unconfined"}
+    (refused,) = found(free)
+    assert "AppArmor profile unconfined" in refused.arithmetic
+    free["spec"]["template"]["metadata"]["annotations"] = {annotation: "runtime/default", "other": "x"}
+    assert found(free) == ()
+
+
+KEY = "-----BEGIN EC PRIVATE KEY-----\nMHc"
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (KEY, True),
+        ("postgresql://user:hunter2@store/shop", True),
+        ("postgresql://user:$(PASSWORD)@store/shop", False),
+        ("postgresql://user@store/shop", False),
+        ("http://store:8080/a@b", False),
+    ],
+)
+def test_s01_finds_a_key_or_a_password_inside_a_text(value: str, plain: bool) -> None:
+    config = {
+        "kind": "ConfigMap",
+        "metadata": {"name": "files", "namespace": "shop"},
+        "data": {"a.conf": f"x = {value}"},
+    }
+    assert len(found(config)) == plain
+    assert len(found(workload(env=[{"name": "STORE", "value": value}]))) == plain
+    assert len(found(workload(args=[f"--store={value}"]))) == plain
+
+
+@pytest.mark.parametrize(
+    ("argument", "plain"),
+    [("--admin-password=x", True), ("-token x", True), ("--token-file=/etc/t", False), ("--token=$(T)", False)],
+)
+def test_s01_finds_an_argument_with_a_secret(argument: str, plain: bool) -> None:
+    assert len(found(workload(args=[argument]))) == plain
 
 
 def test_s01_finds_a_host_port() -> None:

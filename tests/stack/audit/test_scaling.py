@@ -66,6 +66,19 @@ def test_d03_finds_an_autoscaler_without_requests_and_replicas_beside_an_autosca
     assert len(scaled("D03", ON_STORAGE, containers=(program, PROXY))) == 1
 
 
+def test_d03_counts_a_limit_as_a_request_and_names_containers_without_resources() -> None:
+    limited = {**PROGRAM, "resources": {"limits": PROGRAM["resources"]["limits"]}}
+    assert scaled("D03", ON_CPU, containers=(limited,)) == ()
+    (missing,) = scaled("D03", ON_CPU, containers=({"name": "a"},))
+    assert "but these containers have none: a" in missing.arithmetic
+
+
+def test_d03_finds_a_metric_of_a_container_that_the_pod_does_not_have() -> None:
+    of_other = {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "b", "target": {}}}
+    (found,) = scaled("D03", of_other)
+    assert found.arithmetic == "the autoscaler measures the container b, which the pod does not have"
+
+
 def test_d03_reports_a_service_that_spends_80_percent_of_its_p95_in_calls() -> None:
     def waiting(p95: str) -> Node:
         return service("a", operation("run", stage(hard("store.read", "idempotent")), p95=p95, deadline="1s"))
