@@ -34,7 +34,7 @@ def add_to(commands: Commands) -> None:
     secrets.add_argument(
         "--older-than",
         metavar="AGE",
-        help="also replace (with `--check`: list) secrets last written longer ago than AGE, such as 90d",
+        help="also replace (with `--check`: list) secrets without a recorded write in the last AGE, such as 90d",
     )
 
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     present = stored(environment)
     if options.check:
         faults = [str(fault) for each in (missing_faults, unread_faults) for fault in each(platform, present)]
-        faults += [f"{name}: was last written more than {options.older_than} ago" for name in rotated]
+        faults += [f"{name}: no write in the last {options.older_than} is recorded" for name in rotated]
         checked = f"missing, unread or older than {options.older_than}" if options.older_than else "missing or unread"
         print("\n".join(faults) or f"{environment}: no secret is {checked}")
         return FINDINGS if faults else CLEAN

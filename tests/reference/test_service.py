@@ -39,7 +39,7 @@ def get(process: Process, path: str) -> httpx.Response:
 
 @pytest.fixture
 def pair() -> Any:
-    """rag-engine, and agent-engine: a soft call to rag-engine, hard calls to a store and a speech provider."""
+    """rag-engine, and agent-engine with a soft call to rag-engine and hard calls to a store and a speech provider."""
     # A busy machine answers within these timeouts.
     patient = {"timeout": Timeout(attempt=Duration("1m"), overall=Duration("2m"))}
     store = call("postgresql.write", protocol="postgresql", **patient)

@@ -80,7 +80,7 @@ class CircuitBreaker:
         self.state: State = self._closed()
 
     def reconfigure(self, policy: Policy) -> None:
-        """Continue under a new policy. The state stays. If `sampling_duration` changed, the windows start empty."""
+        """Continue under a new policy. The state stays. If the policy needs other windows, these start empty."""
         with self._lock:
             resampled = self._sampling_duration(policy) != self._sampling_duration(self.policy)
             self._configure(policy)

@@ -112,8 +112,8 @@ def test_rotate_replaces_one_secret_and_older_than_replaces_the_old_ones(project
     checked = project.voice("dev", "--check", "--older-than", "90d")
     assert checked.returncode == 1
     assert checked.stdout.splitlines() == [
-        "gateway-redis: was last written more than 90d ago",
-        "grafana: was last written more than 90d ago",
+        "gateway-redis: no write in the last 90d is recorded",
+        "grafana: no write in the last 90d is recorded",
     ]
     assert project.voice("dev", "--older-than", "90d", "--rotate", "consul-server").returncode == 0
     assert project.values().keys() == {"gateway-redis", "grafana", "consul-server"}
