@@ -1,9 +1,9 @@
 """The calls of a Go service as gRPC service config, mounted next to the service's bundle.
 
 Sources of the fields: `grpc/service_config/service_config.proto` in grpc/grpc-proto; gRFC A6 for retries and their
-throttling; gRFC A17 for client-side health checks. gRPC's retry budget has no window: it belongs to a channel, each
-failure takes a token, and each success returns a part of a token. Policies that another layer enforces are not
-included; the bundle names the layer.
+throttling; gRFC A17 for client-side health checks. gRPC's retry budget belongs to a channel and has no window: a
+failure takes a token, and a success returns a part of a token. Policies that another layer enforces are not included;
+the bundle names the layer.
 """
 
 from __future__ import annotations

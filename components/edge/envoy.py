@@ -6,7 +6,7 @@ counts it as `listener.<caller>.no_filter_chain_match` and logs it. Envoy resolv
 that the caller dialled does not matter.
 
 Listeners and clusters of the callers are in files that Envoy reads again when kubelet replaces them, so a new caller or
-host restarts no proxy. An open connection lasts as long as its listener and its host stay in the files.
+host restarts no proxy. A reload closes an open connection only if its listener or its host has left the files.
 """
 
 from __future__ import annotations

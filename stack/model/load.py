@@ -35,8 +35,8 @@ def executions(
 ) -> dict[OperationKey, float]:
     """The rate of each operation in runs per second. It counts arrivals from outside and the events that they cause.
 
-    `attempts` is the number of requests that one call makes. `arrivals` maps entrances to their rates per second; the
-    default has every entrance.
+    `attempts` is the number of requests that one call makes. `arrivals` maps operations to their requests per second
+    from outside; the default is `entrances`.
     """
     rates: dict[OperationKey, float] = defaultdict(float)
     arrivals = entrances(graph) if arrivals is None else arrivals
