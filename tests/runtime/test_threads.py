@@ -57,7 +57,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("switch_interval")
-def test_no_scope_is_registered_in_the_sweep_of_another_loop() -> None:
+def test_a_timeout_is_never_registered_with_the_event_loop_of_another_thread() -> None:
     timer = Timer(60.0)
 
     async def bind_often() -> None:

@@ -187,7 +187,7 @@ class RoutedCall:
         return httpx.Response(200, headers={"content-type": found.content_type}, content=found.content)
 
     def _keep(self, exchange: Exchange, event: ModelAttempted) -> None:
-        """Cache a complete answer of the preferred model. The cache key names only that model."""
+        """Cache a complete answer, only of the preferred model, because the cache key names no other model."""
         policy, preferred = self._route.cache, self._call.preferred
         if policy is None or preferred is None or event.finish_reason != "stop" or exchange.kept is None:
             return
