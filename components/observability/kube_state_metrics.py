@@ -42,6 +42,7 @@ METRICS = (
     "kube_statefulset_replicas",
     "kube_statefulset_status_replicas_ready",
     "kube_job_status_failed",
+    "kube_job_status_succeeded",
     "kube_cronjob_created",
     "kube_cronjob_spec_suspend",
     "kube_cronjob_status_last_successful_time",

@@ -87,9 +87,9 @@ PLATFORM_ALERTS = (
     _platform(
         "JobFailing",
         "warning",
-        "kube_job_status_failed > 0",
+        "kube_job_status_failed > 0 unless on (namespace, job_name) kube_job_status_succeeded > 0",
         "5m",
-        "A pod of the job {{ $labels.namespace }}/{{ $labels.job_name }} failed",
+        "A pod of the job {{ $labels.namespace }}/{{ $labels.job_name }} failed, and none has succeeded",
         "Read the log of its last pod, fix the cause, and start the job again; see docs/deploy.md",
     ),
     _platform(

@@ -790,7 +790,7 @@ CASES: dict[tuple[str, str | None], Case] = {
     ),
     ("JobFailing", "warning"): Case(
         _series("kube_job_status_failed", "1x60", **JOB),
-        _series("kube_job_status_failed", "0x60", **JOB),
+        _series("kube_job_status_failed", "1x60", **JOB) | _series("kube_job_status_succeeded", "1x60", **JOB),
         "30m",
         _platform(**JOB),
     ),
