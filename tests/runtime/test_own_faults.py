@@ -1,4 +1,4 @@
-"""A request that was never sent does not count against the callee, in any transport."""
+"""A request that was never sent does not count against the callee."""
 
 from __future__ import annotations
 

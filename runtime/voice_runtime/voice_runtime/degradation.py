@@ -1,7 +1,7 @@
 """Degradation: switches features off to keep the core working.
 
-The level follows the error rate and latency of served operations, or a manual override. It rises directly to the
-highest level whose trigger is met. It falls one level at a time: after `dwell_duration` at the level, and only below
+The level follows the error rate and latency of served operations, or an override. It rises directly to the highest
+level whose trigger is met. It falls one level at a time: after `dwell_duration` at the level, and only below
 that level's exit thresholds. An empty window, after a time without traffic, counts as healthy.
 """
 

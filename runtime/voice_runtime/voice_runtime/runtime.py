@@ -61,7 +61,8 @@ class Runtime:
         self._seen = ""
         self._enforce(bundle)
         self.mounted_digest = self.digest
-        """The digest in the mounted file, even if the runtime refused that bundle. Empty if the file is unreadable."""
+        """The digest in the mounted file at the last read, even if the runtime refused that bundle. Empty if the file
+        was unreadable. Before the first reload it is the digest of the enforced bundle, even of `defaults`."""
 
     @classmethod
     def load(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
@@ -165,7 +166,7 @@ class Runtime:
             logger.exception("the changed policy bundle could not be applied; bundle %s stays in force", self.digest)
 
     def _swap(self) -> bool:
-        """Apply a changed file. True if the file has changed since the last read."""
+        """Apply the file if it has changed since the last read. False if it has not. Raises `InvalidInputError`."""
         before = self._seen
         try:
             text = self._source.read()

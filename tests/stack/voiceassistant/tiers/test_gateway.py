@@ -82,12 +82,12 @@ def test_the_routes_end_with_the_end_mark_and_the_program_file_has_the_keys_that
         assert re.search(words, files["config.yaml"])
 
 
-def test_every_plugin_that_is_used_is_loaded() -> None:
+def test_exactly_the_used_plugins_are_loaded() -> None:
     used = {name for each in (*resources()["routes"], *resources()["global_rules"]) for name in each["plugins"]}
     assert used == set(program()["plugins"])
 
 
-def test_a_route_has_the_path_limits_and_timeouts_of_its_operation() -> None:
+def test_a_route_has_the_path_and_the_limits_and_timeouts_of_its_operation() -> None:
     graph = platform("prod").graph
     routes = {route["id"]: route for route in resources()["routes"]}
     assert list(routes) == [each.name for each in GATEWAY.operations]
