@@ -148,11 +148,13 @@ def error_class(status: int | None, error: Any, dialect: Dialect) -> ErrorClass:
 
     `error` is the parsed body of an answer, or, with `status` `None`, an error in a stream.
     """
-    words = tuple(_words(error))
+    try:
+        words, text = tuple(_words(error)), json.dumps(error, ensure_ascii=False)
+    except RecursionError:  # Python 3.13 parses documents that are nested more deeply than its stack
+        words, text = (), ""
     for word in words:
         if word in dialect.codes:
             return dialect.codes[word]
-    text = json.dumps(error, ensure_ascii=False)
     for pattern, found in dialect.phrases:
         if pattern.search(text):
             return found
