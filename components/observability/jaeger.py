@@ -36,7 +36,7 @@ HOURLY = "17 * * * *"
 MEMORY_SHARE = 0.5
 """Share of the memory limit for traces. The limiter refuses traces while the heap is above 60 % of the limit."""
 TRACE_SIZE = Bytes("20Ki")
-"""Assumed size of one trace in memory: about twenty spans of 1 KiB, as in the longest declared flow."""
+"""Assumed size of one trace in memory: twenty spans of 1 KiB."""
 
 
 class InMemory(ClosedModel):
