@@ -88,11 +88,12 @@ def answered(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent
     On a busy machine a simulated store may time out, so a request may fail. The output names each
     failed request.
     """
-    for _ in range(ATTEMPTS):
+    for left in reversed(range(ATTEMPTS)):
         sent, spans = trace(flow, platform, collector)
         if sent.status == 200:
             return sent, spans
-        print(f"\n{flow.title}: answered {sent.status}; sending the request again")
+        if left:
+            print(f"\n{flow.title}: answered {sent.status}; sending the request again")
     raise FlowError(f"{flow.title}: {flow.service}.{flow.operation} answers {sent.status}")
 
 

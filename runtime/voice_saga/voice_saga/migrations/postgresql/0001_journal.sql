@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS saga.sagas (
     signals     integer NOT NULL DEFAULT 0,
     started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at  timestamptz NOT NULL DEFAULT clock_timestamp()
-) WITH (fillfactor = 50);  -- leaves room for the new version of a row on its page, so that an update changes no index
+) WITH (fillfactor = 50);  -- leaves room on the page for new versions of a row; an update of unindexed columns then changes no index
 
 -- A saga that has ended or is parked is never due, so it is not in this index.
 CREATE INDEX IF NOT EXISTS sagas_due ON saga.sagas (due) WHERE due < 'infinity';
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS saga.entries (
     PRIMARY KEY (saga_id, sequence)
 );
 
--- The first outcome of a step that was delivered from outside.
+-- The outcomes that came from outside the saga. The first outcome of a step counts.
 CREATE TABLE IF NOT EXISTS saga.outcomes (
     saga_id text NOT NULL,
     step    text NOT NULL,

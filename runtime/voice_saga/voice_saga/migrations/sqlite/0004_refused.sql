@@ -1,5 +1,5 @@
--- A message that the transport refused is due again after a growing wait, and blocks no other message. Every statement
--- may run again.
+-- A refused message waits longer after each refusal before it is sent again, and blocks no other message. Every
+-- statement may run again.
 CREATE TABLE IF NOT EXISTS refused (
     sequence INTEGER PRIMARY KEY,
     refusals INTEGER NOT NULL,
