@@ -940,6 +940,4 @@ CASES: dict[tuple[str, str | None], Case] = {
         _platform("critical", **NOTIFIER),
     ),
 }
-"""Name and severity of an alert → its case. The severity is `None` if it depends on the service of the alert.
-
-The silent series differ only slightly from the firing ones."""
+"""Name and severity of an alert → its case. The severity is `None` if it depends on the labels of the series."""

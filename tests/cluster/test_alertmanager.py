@@ -29,7 +29,7 @@ def check(amtool: Path, file: Path) -> int:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_alertmanager_accepts_the_configuration(environment: str, amtool: Path, tmp_path: Path) -> None:
+def test_amtool_accepts_the_configuration(environment: str, amtool: Path, tmp_path: Path) -> None:
     assert check(amtool, written(environment, tmp_path)) == 0
 
 
@@ -70,7 +70,7 @@ def test_every_pair_of_team_and_severity_of_an_alert_has_its_receiver(amtool: Pa
     rules = [rule for group in prometheus.groups for rule in group.rules]
     labels = [rule.document("").get("labels", {}) for rule in rules]
     pairs = {(each["team"], each["severity"]) for each in labels if "team" in each}
-    # Warnings may take their team from their series, so every team needs a receiver of warnings.
+    # A warning may take its team from its series, so every team needs a receiver of warnings.
     pairs |= {(team, "warning") for team, _ in pairs}
     file = written("prod", tmp_path)
     for team, severity in sorted(pairs):

@@ -1,4 +1,4 @@
-"""kube-score, a linter of manifests, reports nothing for our own services, and elsewhere only declared exemptions."""
+"""kube-score, a linter of manifests, reports only decisions of the platform and, outside our services, exemptions."""
 
 import json
 import subprocess
@@ -56,7 +56,9 @@ class Finding:
         return kind, namespace, name
 
 
-def test_kube_score_finds_nothing_in_our_services(kube_score: Path, rendered: Callable[[str], Path]) -> None:
+def test_kube_score_finds_in_our_services_only_what_the_platform_decided(
+    kube_score: Path, rendered: Callable[[str], Path]
+) -> None:
     documents = [document for document in manifests.read(rendered("prod")) if document.namespace == APPS]
     assert list(manifests.of_kind((document.content for document in documents), "Deployment"))
     services = "\n---\n".join(document.text for document in documents)
@@ -66,7 +68,7 @@ def test_kube_score_finds_nothing_in_our_services(kube_score: Path, rendered: Ca
     )
 
 
-def test_kube_score_finds_elsewhere_only_what_exemptions_name(
+def test_kube_score_finds_in_the_whole_platform_only_decisions_and_what_exemptions_name(
     kube_score: Path, rendered: Callable[[str], Path], report: Callable[[str], None]
 ) -> None:
     documents = manifests.read(rendered("prod"))

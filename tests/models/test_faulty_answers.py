@@ -1,4 +1,4 @@
-"""After an answer that breaks the wire form, a call goes to the next candidate or ends with a typed error."""
+"""After a faulty answer a call goes to the next candidate or ends with a typed error, unless the answer is complete."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def healthy() -> bytes:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64], ids="chunks of {}".format)
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
-def test_a_stream_is_the_same_however_it_is_cut(driver: Driver, tested: Service, size: int, line_end: bytes) -> None:
+def test_chunk_size_and_line_end_do_not_change_the_content_of_a_stream(
+    driver: Driver, tested: Service, size: int, line_end: bytes
+) -> None:
     whole = healthy().replace(b"\n", line_end)
     first(tested, stream(*[whole[start : start + size] for start in range(0, len(whole), size)]))
     assert driver.ask(tested) == "".join(WORDS)
@@ -114,7 +116,9 @@ def test_a_call_whose_stream_is_faulty_before_its_first_content_goes_to_the_next
         "a cut connection",
     ],
 )
-def test_a_complete_answer_is_a_success_whatever_follows(driver: Driver, tested: Service, steps: list[Step]) -> None:
+def test_an_answer_with_its_finish_reason_is_a_success_despite_faults_around_it(
+    driver: Driver, tested: Service, steps: list[Step]
+) -> None:
     first(tested, stream(fake.role(), fake.delta("x"), *steps))
     assert driver.received(tested) == (["x"], None)
     assert [event.ending for event in tested.ledger.events] == ["finished"]
@@ -261,7 +265,7 @@ def test_a_rate_limit_causes_a_cooldown_whatever_retry_after_says(
         "status 204",
     ],
 )
-def test_a_call_whose_answer_is_no_stream_goes_to_the_next_candidate(
+def test_a_call_whose_answer_is_empty_or_lacks_the_content_type_of_a_stream_goes_to_the_next_candidate(
     driver: Driver, tested: Service, answer: Answer
 ) -> None:
     first(tested, answer)
@@ -283,7 +287,7 @@ async def test_a_call_that_gets_a_stream_instead_of_a_whole_answer_goes_to_the_n
     assert answer.choices[0].message.content == "whole"
 
 
-async def test_a_compressed_answer_is_read_although_no_compression_was_requested(tested: Service) -> None:
+async def test_a_compressed_answer_is_read_and_after_a_corrupt_one_the_next_candidate_answers(tested: Service) -> None:
     whole = gzip.compress(json.dumps(json.loads(fake.chat("packed").steps[0])).encode())  # type: ignore[arg-type]  # bytes
     first(tested, Answer((whole[:20], whole[20:]), headers={**JSON, "content-encoding": "gzip"}))
     answer = await tested.sdk().chat.completions.create(model="any", messages=QUESTION)

@@ -11,11 +11,11 @@ from voice_saga.postgresql import PostgresqlJournal
 from tests.saga.definitions import Log, saga, step
 
 LEASE = 3.0
-"""Lease in seconds. A worker renews the lease after each third of this time, even on a busy machine."""
+"""Lease in seconds. A worker renews it after each third, so on a busy machine a renewal may be two thirds late."""
 
 
 async def test_leases_are_renewed_while_all_connections_are_busy(database: str) -> None:
-    """Senders hold all connections of the journal for three times the lease, as they would with a slow Redis."""
+    """A step holds both connections of the journal for three times the lease, as senders do while Redis is slow."""
     log, journal = Log(), PostgresqlJournal(database, connections=2)
 
     async def send(_: StepContext) -> None:

@@ -253,7 +253,7 @@ def _dependencies(graph: CallGraph) -> Table:
     rows = tuple(row for flow in graph.flows for row in _dependency_rows(graph, flow))
     note = (
         "A dependency counts once for a flow, however many calls reach it. One of several: the dependency has several"
-        " addresses, and a call needs only one of them."
+        " addresses or several candidates for a model call, and a call needs only one of them."
     )
     return Table("dependencies of the flows", columns, rows, (note,))
 

@@ -134,7 +134,8 @@ def _notes(store: Store) -> Iterator[str]:
     elif limits.poolers:
         yield (
             f"The services connect to the poolers. The connections of all poolers to the server: "
-            f"{limits.poolers} poolers × {len(store.holders)} databases × {limits.pool_size} = {store.of_poolers}. "
+            f"{limits.poolers} poolers × {len(store.holders)} databases × {limits.pool_size} connections = "
+            f"{store.of_poolers}. "
             f"The server admits {limits.room_text} connections."
         )
     else:

@@ -1,4 +1,7 @@
-"""The data tier: PostgreSQL, cache, event streams and Consul. A store admits a service only if it declares a call."""
+"""The data tier: PostgreSQL, cache, event streams and Consul.
+
+A store has an account for each service that declares a call to it, and for no other service.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ DEPLOY, _, DESTROY = (ROOT / "docs" / "deploy.md").read_text().partition("\n## D
 CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 COMMAND = re.compile(r"(?:PULUMI_\w+=\S+ )?(?:pulumi|kubectl) \S+ \S.*")
 """A command has an argument after the subcommand. Without one, as in `pulumi up`, the text only mentions it."""
-TOY = "make engine-faults runs it on the toy tenant: in dev nothing is protected, and no namespace remains"
+TOY = "make engine-faults runs it on the toy tenant, because dev protects nothing"
 NOT_RUN = {
     'pulumi login "file://~?metadata=skip"': "PULUMI_BACKEND_URL names the state folder of the test",
     "pulumi login s3://BUCKET": "the test has no object store",
@@ -25,7 +25,7 @@ NOT_RUN = {
     ),
     "pulumi state unprotect --all --stack prod": TOY,
     "pulumi destroy --stack prod": TOY,
-    "kubectl delete namespace voice-data": TOY,
+    "kubectl delete namespace voice-data": "no namespace remains after the destruction of dev",
 }
 """Command → the reason why the test with dev cannot run it."""
 
@@ -46,11 +46,11 @@ def block(sentence: str) -> str:
 
 
 def for_dev(command: str, site: Site) -> str:
-    """A documented command for the stack and the cluster of the test, with a value for each blank."""
+    """A documented command for the stack and the cluster of the test, with a value for each placeholder."""
     here = {
         "--stack prod": "--stack dev",
         "kind-voice": site.context,
         "kubernetes:context NAME": f"kubernetes:context {site.context}",
         "< FILE": f"< {site.cluster.kubectl.kubeconfig}",
     }
-    return reduce(lambda text, blank: text.replace(blank, here[blank]), here, command)
+    return reduce(lambda text, written: text.replace(written, here[written]), here, command)

@@ -1,4 +1,4 @@
-"""The first update and the destruction of the toy tenant. Each test has its own cluster."""
+"""Stacks of the toy tenant: volumes, a killed first update, and the destruction. Each test has its own cluster."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def test_the_documented_commands_repair_a_killed_update(prepare_site: PrepareSit
         assert deployed.changes() == []
 
 
-def test_a_destruction_of_protected_resources_deletes_nothing(prepare_site: PrepareSite) -> None:
+def test_a_destruction_deletes_nothing_while_resources_are_protected_and_then_keeps_resources_with_data(
+    prepare_site: PrepareSite,
+) -> None:
     with prepare_site(TOY, "prod") as site:
         stack = site.stack()
         stack.run("up")

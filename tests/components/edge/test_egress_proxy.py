@@ -156,7 +156,7 @@ def test_a_silent_connection_is_closed(started: dict[str, Proxy]) -> None:
 
 
 @pytest.mark.parametrize("path", ["/quitquitquit", "/config_dump", "/stats", "/"])
-def test_the_status_port_serves_only_probes_and_metrics(path: str, started: dict[str, Proxy]) -> None:
+def test_the_status_port_does_not_serve_envoys_admin_interface(path: str, started: dict[str, Proxy]) -> None:
     assert started["egress-proxy-a"].ask("POST", path)[0] == HTTPStatus.NOT_FOUND
 
 

@@ -1,4 +1,7 @@
-"""The channel for code without an event loop: the four kinds of calls from a thread, against a real server."""
+"""The channel for code without an event loop: the four kinds of calls from a thread, against a real server.
+
+R11 and R12 are the cases of the conformance list about what a retry may send twice, and when it retries.
+"""
 
 from __future__ import annotations
 
@@ -175,7 +178,7 @@ async def test_a_synchronous_stub_raises_the_errors_of_the_policies(tmp_path: Pa
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
-async def test_t5_a_timeout_frees_the_worker_threads(tmp_path: Path, *, streams: bool) -> None:
+async def test_a_timeout_frees_the_worker_threads(tmp_path: Path, *, streams: bool) -> None:
     short = Timeout(attempt=Duration("200ms"), overall=Duration("5m"))
 
     def ask(client: Runtime, stub: RagEngineStub) -> None:

@@ -31,10 +31,10 @@ def test_d01_finds_pools_that_do_not_fit() -> None:
     assert servers.arithmetic == "10 × 1 databases × 2 poolers = 20 > 30 − 13 reserved = 17"
     assert servers.proposal == "8"
     assert clients.arithmetic == "Σ (max replicas + 1) × pool = 50 > 20 clients of one pooler"
-    assert clients.severity == "critical", "30 clients at the minimum already"
+    assert clients.severity == "critical", "(min 2 + 1) × 10 = 30 clients already exceed 20"
     few = DatabaseLimits(poolers=2, pool_size=10, max_client_connections=30)
     (fewer,) = verdict("D01", using_a_database(database=few)).findings
-    assert fewer.severity == "error", "30 clients at the minimum just fit"
+    assert fewer.severity == "error", "(min 2 + 1) × 10 = 30 clients just fit"
     full = DatabaseLimits(max_connections=33, poolers=2, pool_size=10, max_client_connections=50)
     assert verdict("D01", using_a_database(database=full)).text == "holds", (
         "33 − 13 reserved = 20, the connections of the poolers"
@@ -55,17 +55,17 @@ def test_d01_without_a_pooler_checks_the_limits_of_the_role_and_the_server() -> 
         "services → postgresql",
         "Σ (max replicas + 1) × pool = 50 > 60 − 13 reserved = 47",
     )
-    assert (role.severity, server.severity) == ("critical", "error"), "30 connections at the minimum already"
+    assert (role.severity, server.severity) == ("critical", "error"), "(min 2 + 1) × 10 = 30 > 20, but < 47"
     none = DatabaseLimits(poolers=0, pool_size=49, max_connections=42)
     role, server = verdict("D01", using_a_database(database=none)).findings
     assert (role.severity, server.severity) == ("error", "critical"), (
-        "30 connections at the minimum exceed 42 − 13 reserved = 29"
+        "(min 2 + 1) × 10 = 30 connections fit into 49, but exceed 42 − 13 reserved = 29"
     )
     full = DatabaseLimits(poolers=0, pool_size=50, max_connections=63)
     assert verdict("D01", using_a_database(database=full)).text == "holds"
 
 
-def test_d02_finds_requests_beyond_quota_and_nodes() -> None:
+def test_d02_finds_requests_limits_and_pods_beyond_the_quota() -> None:
     tight = toy.QUOTA.model_copy(update={"cpu_requests": Cpu("400m"), "memory_limits": Bytes("1Mi"), "pods": 4})
     found = verdict("D02", using_a_database(quotas={"shop": tight})).findings
     assert [f.arithmetic for f in found] == [
@@ -84,7 +84,7 @@ def test_h03_counts_the_pods_that_are_still_stopping() -> None:
     assert verdict("H03", using_a_database(quotas={"shop": roomy})).text == "holds"
 
 
-def test_d02_adds_up_every_workload_of_every_namespace() -> None:
+def test_d02_adds_up_all_workloads_of_a_namespace() -> None:
     quotas = {**real_environment("prod").profile.quotas}
     quotas["voice-data"] = quotas["voice-data"].model_copy(update={"memory_requests": Bytes("1Gi")})
     changed = with_profile(real_environment("prod"), quotas=quotas)
@@ -116,7 +116,7 @@ def test_d01_finds_a_caller_without_a_pool_and_ignores_other_services() -> None:
 
 
 def test_d02_finds_requests_beyond_the_nodes() -> None:
-    """5 pods of 100m and 64 MiB, with the pod of surge."""
+    """4 replicas and 1 pod of surge, each with requests of 100m and 64 MiB."""
     pool = toy.ENVIRONMENT.settings.node_pool.model_copy(
         update={"nodes": 2, "cpu": Cpu("200m"), "memory": Bytes("150Mi")}
     )

@@ -93,8 +93,11 @@ def test_the_parent_of_every_resource_is_its_component(environment: str, monkeyp
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_each_tier_waits_for_the_tier_below_it(environment: str) -> None:
-    """Only resources that become ready wait for it. The others wait for the tier two below."""
+def test_each_tier_waits_for_the_tier_before_it(environment: str) -> None:
+    """Only resources for whose readiness Pulumi waits depend on the tier before theirs.
+
+    The others depend on the tier before that one.
+    """
     run = deployed(environment)
     ranks = ranks_of_components(environment)
     tiers: dict[str, set[str]] = defaultdict(set)
@@ -115,7 +118,7 @@ def test_each_tier_waits_for_the_tier_below_it(environment: str) -> None:
             waited = run.by_urn[urn].dependencies - claims(run)
             assert waited == ((below if urn in awaited[rank] else two_below) or own_namespace(run, urn))
         below, two_below = {gates[rank].urn}, below
-    assert not awaited["10"], "the first gate waits for the namespaces"
+    assert not awaited["10"], "the first tier has no workload, so its gate waits for the namespaces"
 
 
 def is_gate(found: Registration) -> bool:
@@ -235,7 +238,7 @@ def test_the_number_of_dependencies_stays_small(environment: str, most: int) -> 
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_pulumi_waits_for_a_job_as_long_as_the_job_may_take(environment: str) -> None:
+def test_pulumi_waits_for_a_job_longer_than_the_job_may_take(environment: str) -> None:
     jobs = [found for found in deployed(environment).kubernetes if found.type.endswith(":Job")]
     assert jobs
     for job in jobs:
@@ -273,7 +276,7 @@ def test_an_update_overwrites_declared_fields_that_others_changed(environment: s
         assert found.properties["metadata"]["annotations"]["pulumi.com/patchForce"] == "true"
 
 
-def test_every_resource_uses_the_one_provider_that_updates_config_maps_in_place() -> None:
+def test_every_resource_uses_the_one_provider_that_updates_config_maps_and_secrets_in_place() -> None:
     run = deployed("dev")
     (provider,) = (found for found in run.registrations if found.type == "pulumi:providers:kubernetes")
     assert provider.properties == {
@@ -335,7 +338,7 @@ def test_exactly_the_declared_secrets_are_registered_with_their_values(environme
 
 
 def _revealed(value: Any) -> Any:
-    """The content of a value that Pulumi keeps secret. Anything else fails."""
+    """The content of a value that Pulumi keeps secret. Fails for any other value."""
     assert rpc.is_rpc_secret(value)
     return rpc.unwrap_rpc_secret(value)
 
@@ -403,7 +406,7 @@ CHANGES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
             ("Deployment", "gateway"),
             ("ConfigMap", "otel-collector-config"),
             ("StatefulSet", "otel-collector"),
-            ("ConfigMap", "prometheus-config"),  # a recorded series declares the digest of each policy
+            ("ConfigMap", "prometheus-config"),  # a recorded series declares the digest of each bundle
         },
     ),
 }

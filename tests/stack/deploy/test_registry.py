@@ -249,7 +249,7 @@ def test_an_unreachable_registry_is_an_error(client: Registry) -> None:
         ("postgres:18.6", "https://registry-1.docker.io/v2/library/postgres/manifests/18.6"),
     ],
 )
-def test_a_reference_resolves_to_the_url_that_every_client_uses(reference: str, url: str) -> None:
+def test_a_reference_resolves_to_the_url_of_its_manifest(reference: str, url: str) -> None:
     assert Location.of(reference).url == url
 
 

@@ -1,4 +1,4 @@
-"""Links: derived from the declared calls, found by namespace and name, scraped as the server declares."""
+"""Links: derived from declared calls and scrapes, and found by namespace and name."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_audit_distinguishes_pods_of_the_same_name() -> None:
     assert found == {"orders → shop/redis:6379", "prices → stores/redis:6379"}
 
 
-def test_pods_of_one_name_are_rendered_together() -> None:
+def test_components_of_one_name_are_rendered_into_one_file() -> None:
     tenant = replace(toy.TENANT, tiers=(*toy.TENANT.tiers, Tier(twins, twin_links)))
     files = dict(rendered_files(Platform(tenant, toy.ENVIRONMENT), Index("dev")))
     assert files["manifests/20-data/redis.yaml"].count("kind: StatefulSet") == len(REDIS)

@@ -47,7 +47,10 @@ def test_an_operation_without_a_flow_has_attempts_and_the_cost_has_two_parts() -
 
 
 def test_the_calls_to_models_have_a_cost_for_each_entrance() -> None:
-    """100/s at the mean load of 25 % are 65.7 million calls a month. A call costs 285 micro-USD."""
+    """100/s × 25 % mean load × 730 h × 3,600 s = 65.7 million calls a month.
+
+    A call costs 1,500 tokens in × 0.15 + 100 tokens out × 0.6 = 285 micro-USD: the use and the price in `small`.
+    """
     asking = stage(hard("llm.generate", "idempotent"))
     a = service("a", operation("run", asking, p95="9s", deadline="60s", load="100/s"))
     assert measures(priced(a, models()))["model_cost"] == {"a.run": pytest.approx(65.7 * 285)}
