@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ __all__ = ["read_documents", "read_yaml"]
 
 DEEPEST = 100
 """Deepest nesting of mappings and lists: ten times the nesting of a manifest."""
+
+LARGEST = 100 * 2**20
+"""Largest file, in bytes: far larger than any file of manifests, and far smaller than memory."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -88,9 +92,8 @@ def _not_yaml(path: Path, line: int, problem: str) -> InvalidInputError:
 
 def _text(path: Path) -> str:
     """Decode UTF-8, or UTF-16 with a byte order mark, as YAML 1.2 requires."""
-    if path.is_fifo():
-        raise InvalidInputError(path.name, [Fault("", "is a pipe", "expected a file")])
     try:
+        _refuse_endless(path)
         content = path.read_bytes()
     except OSError as error:
         raise InvalidInputError(path.name, [Fault("", "cannot be read", error.strerror or str(error))]) from None
@@ -102,6 +105,15 @@ def _text(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         fault = Fault("", f"byte {error.start + 1} is not {encoding}", "save the file as UTF-8", f"{path.name}:{line}")
         raise InvalidInputError(path.name, [fault]) from None
+
+
+def _refuse_endless(path: Path) -> None:
+    """Raise for a pipe or a device, whose content may never end, and for a file that could fill the memory."""
+    found = path.stat()
+    is_file = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)  # reading a directory has its own error
+    value = f"has {found.st_size} bytes" if is_file else "is a pipe or a device"
+    if not is_file or found.st_size > LARGEST:
+        raise InvalidInputError(path.name, [Fault("", value, f"expected a file of at most {LARGEST} bytes")])
 
 
 def _refuse_exhausting(text: str) -> None:
