@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from voice_policies import Duration
 
 from components.observability.kube_state_metrics import METRICS as STATE_METRICS
+from components.observability.runtime_metrics import METRICS as RUNTIME_METRICS
 from components.observability.scrape_jobs import KUBELET_METRICS
 from components.observability.tempo import METRICS as TRACE_METRICS
 from stack.audit.finding import Breach, Rule
@@ -30,11 +31,11 @@ ENOUGH = re.compile(r"increase\w+ > [1-9]")
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
 """Finds the windows of an expression, in brackets or in the name of a recorded ratio."""
 EXPORTED = re.compile(
-    r"(voice|gen_ai|apisix|barman_cloud|cnpg|consul|elasticsearch|envoy|otelcol|probe|prometheus|redis|alertmanager"
+    r"(gen_ai|apisix|barman_cloud|cnpg|consul|elasticsearch|envoy|otelcol|probe|prometheus|redis|alertmanager"
     r"|go|process)_|^(up|scrape_\w+|ALERTS)$"
 )
 """Finds the metrics that the deployed programs export, by their prefixes, and the metrics that Prometheus adds."""
-LISTED = frozenset((*STATE_METRICS, *KUBELET_METRICS, *TRACE_METRICS))
+LISTED = frozenset((*RUNTIME_METRICS, *STATE_METRICS, *KUBELET_METRICS, *TRACE_METRICS))
 """All metrics of the programs that export a fixed list of metrics."""
 MATCHERS = re.compile(r'"[^"]*"|\'[^\']*\'')
 """Quoted values of label matchers. They may contain braces."""

@@ -30,9 +30,9 @@ def burning(rate: float, *windows: str, enough: bool = True) -> dict[str, Any]:
 
 WORKBOOK = (burning(14.4, "1h", "5m"), burning(6, "6h", "30m"), burning(3, "1d", "2h"), burning(1, "3d", "6h"))
 SERIES = [
-    {"record": f"operation:failures:ratio_rate{window}", "expr": "voice_x_total"}
+    {"record": f"operation:failures:ratio_rate{window}", "expr": "voice_operation_requests_total"}
     for window in ("1h", "5m", "6h", "30m", "1d", "2h", "3d")
-] + [{"record": "operation:failed_requests:increase1h", "expr": "voice_x_total"}]
+] + [{"record": "operation:failed_requests:increase1h", "expr": "voice_operation_requests_total"}]
 
 
 def found(rule: str, *rules: dict[str, Any], others: tuple[dict[str, Any], ...] = ()) -> tuple[Finding, ...]:
@@ -63,6 +63,12 @@ def test_o01_finds_objectives_without_alerts_alerts_without_actions_and_metrics_
     assert silent.path == "alert Failing"
     (misspelt,) = found("O01", alert("sum by (job) (rate(voise_requests_total{code=~'5..'}[5m])) > 0"))
     assert misspelt.arithmetic == "nothing exports or records voise_requests_total"
+
+
+def test_o01_knows_every_metric_of_the_runtime_by_name() -> None:
+    assert found("O01", alert("voice_operation_requests_total > 0")) == ()
+    (misspelt,) = found("O01", alert("voice_operation_request_total > 0"))
+    assert misspelt.arithmetic == "nothing exports or records voice_operation_request_total"
 
 
 def test_o01_knows_which_metrics_a_program_is_configured_to_export() -> None:

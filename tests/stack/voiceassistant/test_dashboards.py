@@ -16,6 +16,7 @@ from components.edge.egress_proxy import EgressProxy
 from components.edge.envoy import METRICS_PATH
 from components.observability.dashboard_json import dashboard_json
 from components.observability.grafana import Grafana
+from components.observability.runtime_metrics import METRICS as RUNTIME_METRICS
 from stack.voiceassistant import TENANT
 from tests.cluster.alert_cases import CASES
 from tests.components.edge import envoy_program
@@ -167,3 +168,7 @@ def test_the_series_alerts_and_panels_of_a_target_exist(target: object) -> None:
         assert found.objective in alerts[name].expression
     shown = {panel["title"] for panel in boards()["overview"]["panels"]}
     assert {panel.title for panel in found.panels} <= shown
+
+
+def test_the_audit_knows_exactly_the_metrics_that_services_export() -> None:
+    assert {*RUNTIME_METRICS} == {name for name in exported() if name.startswith("voice_")}
