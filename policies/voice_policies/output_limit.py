@@ -7,7 +7,7 @@ from voice_policies.policy import Policy
 
 
 class OutputLimit(Policy):
-    """A bound on the output tokens of one answer, and so on its cost."""
+    """A bound on the output tokens of one answer, and therefore on its cost."""
 
     max_tokens: TokenCount
     """Upper limit of output tokens. The runtime adds this limit to a request without one, and lowers a larger limit."""

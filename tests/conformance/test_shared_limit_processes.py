@@ -15,10 +15,11 @@ HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 
 
 def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
-    """Let the processes use up one limit. Returns the admissions, and the limit for the shortest and longest time.
+    """Let the processes use up one limit. Returns the admissions, and the limit in the shortest and the longest time.
 
-    The store decides each request at an unknown time between the request and its answer. At the end each process takes
-    the remaining admissions, because a busy machine may have been too slow to request them.
+    The store decides each request at an unknown time between the request and its answer. The shortest time is from the
+    first answer to the last request, and the longest time is from the start to the last answer. At the end each process
+    takes the remaining admissions, because a busy machine may have been too slow to request them.
     """
     with single_server(directory) as server:
         command = [*HAMMER, server.url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]
@@ -47,7 +48,7 @@ def test_eight_processes_together_admit_the_limit_with_an_error_below_one_percen
     assert 0.99 * least <= admitted <= 1.01 * most, f"{admitted} of {least:.0f} to {most:.0f}"
 
 
-def test_processes_with_leases_admit_at_most_the_limit_and_lack_at_most_their_leases(tmp_path: Path) -> None:
+def test_processes_with_leases_admit_at_most_the_limit_and_at_least_the_limit_minus_the_leases(tmp_path: Path) -> None:
     lease = 20
     admitted, least, most = _hammered(tmp_path, lease)
     assert 0.99 * least - PROCESSES * lease <= admitted <= 1.01 * most, f"{admitted} of {least:.0f} to {most:.0f}"

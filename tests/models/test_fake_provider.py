@@ -1,4 +1,4 @@
-"""The fake provider answers the official SDK, over sockets and without sockets."""
+"""The fake provider answers OpenAI's SDK, over sockets and without sockets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def text_of(client: AsyncOpenAI) -> str:
     return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
 
-async def test_the_fake_provider_answers_every_endpoint_of_the_sdk_over_a_socket() -> None:
+async def test_the_fake_provider_answers_each_kind_of_request_over_a_socket() -> None:
     provider = answering(fake_answers.chat("whole"))
     async with served(provider) as client:
         whole = await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "q"}])
@@ -56,7 +56,7 @@ async def test_the_fake_provider_answers_every_endpoint_of_the_sdk_over_a_socket
         assert len((await client.embeddings.create(model="m", input=["a", "b"])).data) == 2
         provider.script = lambda _: fake_answers.speech(3, gap=0.0)
         spoken = await client.audio.speech.create(model="m", voice="alloy", input="q")
-        assert len(spoken.content) == 3 * 640
+        assert len(spoken.content) == 3 * 640  # 640 bytes in each chunk
         provider.script = lambda _: fake_answers.transcription("heard")
         heard = await client.audio.transcriptions.create(model="m", file=("a.wav", b"RIFF"))
         assert heard.text == "heard"
@@ -91,6 +91,7 @@ async def test_the_fake_provider_writes_at_the_given_times_on_a_fake_clock(clock
     began = clock.monotonic()
     provider = answering(fake_answers.chat_stream("a", "b", first=0.1, gap=0.02))
     assert await text_of(sdk(provider)) == "ab"
+    # The role after 0.1 s, then "a", "b", the end of the content, the usage and [DONE], each after 0.02 s.
     assert provider.exchanges[0].ended_at - began == pytest.approx(0.1 + 5 * 0.02)
 
 

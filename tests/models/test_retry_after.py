@@ -1,4 +1,4 @@
-"""The time of the next request is read in every form that providers send: case MC4."""
+"""The wait before the next request is read in every form that providers send."""
 
 from __future__ import annotations
 

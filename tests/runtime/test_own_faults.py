@@ -57,7 +57,7 @@ async def test_a_call_after_the_deadline_does_not_count_against_the_callee(tmp_p
             with pytest.raises(DeadlineExceededError) as late:
                 await runtime.call(NAME, nothing)
             assert late.value.attempts == 0
-            assert f"{NAME}: a fault of this process, nothing was sent" in late.value.__notes__
+            assert f"{NAME}: a fault of this process, not of the callee" in late.value.__notes__
     assert blames_nobody(runtime)
     assert runtime.outbound(NAME).statistics.ignored == 2 * TIMES
 
@@ -88,7 +88,7 @@ async def test_an_error_before_sending_is_neutral_and_not_retried(
     for _ in range(2 * TIMES):
         with pytest.raises(ConnectionError if fails else AttemptTimeoutError) as failed:
             await runtime.call(NAME, pooled)
-        assert f"{NAME}: a fault of this process, nothing was sent" in failed.value.__notes__
+        assert f"{NAME}: a fault of this process, not of the callee" in failed.value.__notes__
         assert fails or getattr(failed.value, "attempts", None) == 0
     assert blames_nobody(runtime)
 

@@ -78,7 +78,7 @@ def test_a_function_that_cannot_be_called_is_not_a_failure_of_the_callee(
 ) -> None:
     with pytest.raises(TypeError, match=text) as refused:
         form(runtime, *wrong)
-    assert refused.value.__notes__ == [f"{NAME}: a fault of this process, nothing was sent"]
+    assert refused.value.__notes__ == [f"{NAME}: a fault of this process, not of the callee"]
     breaker = runtime.outbound(NAME).breaker
     assert breaker is not None
     assert (breaker.current(), breaker.failed, breaker.successful) == ("closed", 0, 0)

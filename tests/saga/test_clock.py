@@ -50,7 +50,9 @@ async def test_a_wall_clock_set_forward_takes_no_saga_from_its_worker(tmp_path: 
     assert (record.state, log.done) == ("completed", ["pay"])
 
 
-async def test_every_saga_is_run_after_the_wall_clock_was_set_back(tmp_path: Path, clock: WallClock) -> None:
+async def test_a_saga_runs_although_the_wall_clock_was_set_back_after_its_start(
+    tmp_path: Path, clock: WallClock
+) -> None:
     log = Log()
     definition = log.definition(saga(step("pay")))
     starter = JournalEngine(SqliteJournal(tmp_path / "sagas.db"), [definition])
@@ -63,7 +65,7 @@ async def test_every_saga_is_run_after_the_wall_clock_was_set_back(tmp_path: Pat
         assert (await worker.wait(saga_id, 60)).state == "completed"
 
 
-async def test_every_saga_is_checked_again_after_a_restart_of_the_machine(tmp_path: Path, clock: WallClock) -> None:
+async def test_a_waiting_step_times_out_although_the_machine_was_restarted(tmp_path: Path, clock: WallClock) -> None:
     """After the restart the monotonic clock begins at zero."""
     log, path = Log(), tmp_path / "sagas.db"
 

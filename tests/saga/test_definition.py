@@ -57,7 +57,7 @@ def test_a_contradictory_saga_policy_is_refused(make: Any, said: str) -> None:
         make()
 
 
-def test_only_changed_steps_change_the_fingerprint_and_not_changed_retries_or_timeouts() -> None:
+def test_changed_steps_or_a_new_version_change_the_fingerprint_and_retries_or_timeouts_do_not() -> None:
     def fingerprint(policy: Saga) -> str:
         return Log().definition(policy).plan.fingerprint
 

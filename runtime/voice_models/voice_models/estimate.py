@@ -19,7 +19,7 @@ DATA_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 
 
 def input_tokens(body: Any) -> int:
-    """The tokens of a request's parsed body, at least 1. Each image or sound counts as `TOKENS_OF_IMAGE`."""
+    """The tokens of a request's parsed body, at least 1. An image or audio inside the body is `TOKENS_OF_IMAGE`."""
     length, media = _weight(body)
     return max(math.ceil(length / BYTES_PER_INPUT_TOKEN) + media * TOKENS_OF_IMAGE, 1)
 
@@ -30,7 +30,7 @@ def output_tokens(content_bytes: int) -> int:
 
 
 def _weight(value: Any) -> tuple[int, int]:
-    """The bytes of text in `value`, and the number of encoded media."""
+    """The bytes of texts and numbers in `value`, and the number of images and audio clips."""
     if isinstance(value, str):
         return (0, 1) if DATA_URL.match(value) else (len(value.encode(errors="surrogatepass")), 0)
     if isinstance(value, list | tuple):

@@ -61,7 +61,7 @@ class ModelAttempted:
 
 
 class UsageSink(Protocol):
-    """Receives every event. It must not block. The runtime logs its errors."""
+    """Receives every `ModelAttempted` event. It must not block. The runtime logs its errors."""
 
     def on_attempt(self, event: ModelAttempted) -> None:
         """Handle the event of an attempt that has ended and is settled."""

@@ -179,7 +179,7 @@ class Attempt(TimedScope):
     def _name_own_fault(self, error: BaseException) -> None:
         if self._is_own_timeout(error):
             error.attempts = self.attempt - 1
-        error.add_note(f"{self.call.name}: a fault of this process, nothing was sent")
+        error.add_note(f"{self.call.name}: a fault of this process, not of the callee")
 
     def _publish(
         self, kind: EventKind, policy: str, error: BaseException, delay: float | None = None, reason: str = ""

@@ -125,9 +125,10 @@ class CallPolicies:
         return parent, limit
 
     async def queue(self, bulkhead: Bulkhead, limit: float, before: int, failure: BaseException | None) -> float:
-        """Wait for a slot. Returns the time at which it was granted. Raises `BulkheadFullError`.
+        """Wait for a slot. Returns the time at which it was granted.
 
-        `before` is the number of earlier attempts, and `failure` the error of the last attempt.
+        Raises `BulkheadFullError` if the queue is full, or if no slot became free in time. `before` is the number of
+        earlier attempts, and `failure` the error of the last attempt.
         """
         try:
             await bulkhead.enter(limit - self.now())

@@ -103,9 +103,9 @@ def current_request() -> Request | None:
 class Request(TimedScope):
     """One request of an operation, from admission to end.
 
-    Entering raises `RateLimitedError`, `BulkheadFullError` or `DeadlineExceededError`; a synchronous `with` under a
-    distributed limit also raises `NoThreadError`. A synchronous `with` cannot interrupt its thread: the deadline limits
-    the calls inside, and the end of the block checks the deadline.
+    Entering may raise `RateLimitedError`, `BulkheadFullError` or `DeadlineExceededError`; a synchronous `with` under a
+    distributed limit may also raise `NoThreadError`. A synchronous `with` cannot interrupt its thread: the deadline
+    limits the calls inside, and the end of the block checks the deadline.
     """
 
     __slots__ = ("_adaptive", "_began", "_cost", "_remaining", "caller", "level", "operation")

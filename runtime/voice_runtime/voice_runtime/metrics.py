@@ -1,7 +1,8 @@
 """The exported metrics: one table that every exporter reads at scrape time.
 
-Label values are names in the bundle or words in this file, so the bundle bounds their number. Breakers have
-the labels and label values of resilience4j (`name`, `state`, `kind`). A tenant, user or API key is never a label value.
+Label values are names in the bundle, digests of bundles, or constants of this package, so their number is bounded.
+Breakers have the labels and label values of resilience4j (`name`, `state`, `kind`). A tenant, user or API key is never
+a label value.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ class Failure:
     blames_callee: bool = True
     """False if the breaker does not count the failure.
 
-    In this case nothing was sent, or a circuit breaker behind the callee has refused the call or counted the failure.
+    In this case the fault is this process's own, or a circuit breaker behind the callee has refused the call or counted
+    the failure.
     """
 
     @property

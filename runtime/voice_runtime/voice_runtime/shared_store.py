@@ -85,7 +85,10 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run the coroutine in a copy of the caller's context. Returns its result. Raises `NoThreadError`."""
+        """Run the coroutine in a copy of the caller's context. Returns its result.
+
+        Raises `NoThreadError` if the thread cannot start.
+        """
         try:
             loop = self._started()
         except RuntimeError as error:

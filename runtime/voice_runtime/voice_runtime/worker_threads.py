@@ -86,7 +86,8 @@ class WorkerThreads:
     def run(self, target: str, fn: Callable[[], Any], timeout: float) -> Any:
         """Run `fn()` in a copy of the caller's context.
 
-        Raises `OutOfTimeError`, `BulkheadFullError` if no thread is free, or `NoThreadError`.
+        Raises `OutOfTimeError` after `timeout` seconds, `BulkheadFullError` if `limit` threads are busy, and
+        `NoThreadError` if a thread cannot start.
         """
         if self._pool.process != os.getpid():
             self._begin()  # the threads do not exist in the forked process

@@ -18,7 +18,7 @@ class SagaSummary:
     version: int
     state: State
     reason: str
-    """The reason of a compensation, parking or abandonment. Empty otherwise."""
+    """The reason of the last compensation, parking or abandonment. Empty if there was none."""
     started_at: float
     updated_at: float
 
@@ -64,7 +64,7 @@ class Engine(Protocol):
         ...
 
     async def show(self, saga_id: str) -> SagaRecord:
-        """One saga. Raises `UnknownSagaError`."""
+        """One saga. Raises `UnknownSagaError` if there is no such saga."""
         ...
 
     async def list(

@@ -118,7 +118,7 @@ async def test_a_request_that_cannot_be_sent_does_not_count_against_the_callee(t
         for _ in range(TIMES):
             with pytest.raises(expected) as refused:
                 await finish(ask(stub))
-            assert any("a fault of this process, nothing was sent" in note for note in refused.value.__notes__)
+            assert any("a fault of this process, not of the callee" in note for note in refused.value.__notes__)
             if fault in UNSENDABLE:
                 text = "\n".join(refused.value.__notes__)
                 assert f"metadata that gRPC does not send: {UNSENDABLE[fault]}" in text

@@ -51,7 +51,7 @@ async def unavailable() -> None:
     raise CalleeError("rag-engine")
 
 
-async def test_every_decision_of_a_policy_is_an_event_on_the_calls_span(
+async def test_every_decision_of_a_policy_is_an_event_on_the_span_around_the_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soft = call(necessity="soft", fallback="none", retry=Retry(max_retries=1), circuit_breaker=CircuitBreaker())
@@ -99,7 +99,9 @@ def test_events_of_many_threads_are_added_to_the_span_of_their_own_request(
     assert {len(each.events) for each in collector.spans} == {1}
 
 
-async def test_spans_record_errors_and_not_cancellations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_fails_the_span_and_a_cancellation_only_marks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     @traced("generator")
     async def words() -> AsyncIterator[str]:
         yield "one"
