@@ -75,15 +75,15 @@ class ModelUse(ClosedModel):
 class Call(Declaration):
     """One declared call of an operation.
 
-    Fields that are left out are derived: protocol, address and attempt timeout from the callee, the enforcing layer
-    from the caller's language and the environment.
+    The call's policy in the bundle has more values, which are derived: protocol, address and default attempt timeout
+    from the callee, and the enforcing layer from the caller's language and the environment.
     """
 
     callee: Name
     operation: Name
     idempotency: Idempotency
     purpose: Name | None = None
-    """Tells two calls of one operation apart."""
+    """Tells two calls to one operation apart."""
     fallback: Sentence | None = None
     """Makes the call soft, and says how the operation continues without the answer. `None` makes the call hard."""
     needed_by_flows: bool = False
@@ -140,13 +140,13 @@ class Stage(Declaration):
     max_rounds: Annotated[int, Field(ge=1, le=1000)] = 1
     """Largest number of rounds of a loop."""
     typical_rounds: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Rounds at P95. Latency objectives are computed from it."""
+    """Rounds at P95. The audit computes latency and load from it."""
     overlaps: bool = False
-    """True: the stage streams while the stage before it streams, so it adds no latency to the whole answer."""
+    """True: the stage streams while earlier stages stream. It adds latency only if it takes longer than they do."""
 
 
 class HttpRoute(ClosedModel):
-    """The gateway's route for an operation. A path has no parameters, because the breaker counts by path."""
+    """The gateway's route for an operation. A path has no parameters, because the gateway's breaker counts by path."""
 
     path: Annotated[str, TextPattern(r"^(/[a-z0-9-]+)+$", "/v1/search", 100)]
     method: Literal["GET", "POST"]
@@ -163,7 +163,7 @@ class Operation(Declaration):
     latency: Duration
     """P95 objective, measured at the callee."""
     deadline: Duration
-    """Longest time that one run of the operation may take. Callers wait this long for an attempt."""
+    """Longest time that one run of the operation may take. It is the attempt timeout of calls that declare none."""
     stages: tuple[Stage, ...] = ()
     load: Rate | None = None
     """Arrivals from outside the platform. `None` if only declared calls arrive."""

@@ -1,7 +1,7 @@
 """Servers and their workloads: a server declares its pods, and this module renders their Kubernetes resources.
 
-It renders every pod of the platform, except the pods that a Kubernetes operator creates. Settings for all pods belong
-in this file.
+It renders every pod of the platform, except the pods that a Kubernetes operator creates. Fields that all pods have
+belong in this file.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Workload(ABC):
             yield Disk(f"{namespace}/{self.name} volume {name}", size, persistent, writes)
 
     def resources(self, server: Server) -> Iterator[Resource]:
-        """The pods' resources, then their controller."""
+        """The objects that the pods need, then their controller."""
         metadata = server.metadata()
         own: ObjectMeta = {**metadata, "name": self.name}
         yield service_account({**metadata, "name": self.account or self.name})

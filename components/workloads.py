@@ -116,7 +116,7 @@ class DaemonSet(Workload):
 
     @override
     def pod(self, server: Server) -> PodSpec:
-        """The hardened pod, without rules of placement."""
+        """The hardened pod, without spread constraints and anti-affinity. It tolerates every taint."""
         pod = super().pod(server)
         del pod["topologySpreadConstraints"], pod["affinity"]
         pod["tolerations"] = [{"operator": "Exists"}]

@@ -1,8 +1,8 @@
 """Snapshots of Consul's data in the bucket of the backups, and the script that restores a snapshot.
 
-A snapshot is consistent and complete, tokens included. TLS encrypts the snapshot in transit, and the object store
-encrypts it at rest. A snapshot's name is the day of the month, so it replaces the snapshot of a month ago, and
-no job needs a right to delete.
+A snapshot is consistent and complete, tokens included. TLS encrypts the snapshot on the way to the object store, which
+encrypts it at rest. The name of a snapshot is the day of the month. Each snapshot replaces an older one with the same
+name, so no job needs a right to delete.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def _metrics(spec: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def can_scale(platform: Platform) -> Iterator[Breach | None]:
-    """Check that autoscalers have the resource requests that they need, and that nothing else sets the replicas."""
+    """Check that containers have the requests that their autoscaler needs, and that nothing else sets the replicas."""
     services = {(service.namespace, service.name): service for service in platform.graph.services}
     for workload, spec in _scaled(platform):
         if "replicas" in workload.spec:
@@ -74,7 +74,7 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _waits(platform: Platform, workload: Workload, service: Service) -> Breach | None:
-    """The finding for a service that scales on CPU, although all its operations spend their time in calls."""
+    """The finding for a service that scales on CPU, although every operation spends most of its P95 in calls."""
     graph = platform.graph
     shares = [critical_path(graph, service, each) / each.latency for each in service.operations if each.latency]
     if not shares or min(shares) < WAITING:
@@ -131,7 +131,7 @@ def metrics_exclude_sidecars(platform: Platform) -> Iterator[Breach | None]:
 RULES = (
     Rule(
         id="D03",
-        title="autoscalers have resource requests, and nothing else sets the replicas",
+        title="containers have the requests that their autoscaler needs, and nothing else sets the replicas",
         severity="error",
         rationale="without requests an autoscaler does nothing; an apply that sets replicas undoes its scaling",
         source="pulumi-kubernetes#2491; Kubernetes, Horizontal Pod Autoscaling",

@@ -35,7 +35,7 @@ MEDIA_TYPES = (
 SERVED_BY = {DOCKER_HUB: "registry-1.docker.io"}
 """Registry → the host that serves it, if the name differs."""
 MANIFEST_LIMIT = 4 << 20
-"""Bytes of the largest manifest. The distribution specification requires registries to accept that much."""
+"""Bytes of the largest manifest. The distribution specification asks registries to accept at least 4 megabytes."""
 TIMEOUT = 10.0
 """Seconds without an answer after which a request fails."""
 MAX_RETRIES = 4
@@ -80,7 +80,7 @@ class Registry:
     """A client with its user's logins. It trusts the system's certificates, or the certificates in `SSL_CERT_FILE`."""
 
     def __init__(self, logins: Logins, sleep: Callable[[float], None] = time.sleep) -> None:
-        """`logins` knows the user's logins, and `sleep` waits between retries."""
+        """`logins` maps the host of a registry to the user's login. `sleep` waits between retries."""
         self._logins = logins
         self._opener = build_opener(HTTPSHandler(), _SafeRedirects())
         self._sleep = sleep

@@ -10,7 +10,7 @@ __all__ = ["caller_secret"]
 
 
 def caller_secret(caller: Node, dependency: Dependency, username: str | None = None) -> SecretKeys:
-    """The secret of one caller for one dependency. Caller and dependency read the same secret."""
+    """The secret of one caller for one dependency. A dependency in the cluster reads the same secret."""
     return SecretKeys(
         name=f"{caller.name}-{dependency.name}",
         keys=dependency.credentials,

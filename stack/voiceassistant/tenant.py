@@ -54,7 +54,7 @@ DECIDED_BY = {
     "Prometheus.retention": "metrics.retention",
     "Tempo.stream": "trace_sample_ratio",
 }
-"""Field that is too large for a disk → the setting that decides how much data the disk must hold.
+"""Field that is refused if its data does not fit on the disk → the setting that decides how much data there is.
 
 The profile gives the size of the disk."""
 TENANT = Tenant(

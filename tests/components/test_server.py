@@ -140,7 +140,7 @@ def test_only_members_of_a_quorum_must_run_on_different_hosts(quorum: bool, rule
     assert affinity.keys() == {f"{rule}DuringSchedulingIgnoredDuringExecution"}
 
 
-def test_workloads_share_an_account_and_files_and_each_has_a_policy() -> None:
+def test_workloads_may_share_an_account_and_files_and_each_has_a_network_policy() -> None:
     shared: dict[str, Any] = {"volumes": {"config": ConfigFiles("store-config", FILES)}, "shutdown": Duration("1s")}
     proxy = Deployment(name="store", container=Container(), replicas=ONE, **shared)
     found = rendered(proxy, store(name="store-node", account="store", **shared))

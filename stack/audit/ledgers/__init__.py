@@ -1,4 +1,4 @@
-"""The ledgers. Each ledger lists who uses a resource of the platform and how much, with totals and limits.
+"""The ledgers: tables of the platform's connections, capacity, cost and availability.
 
 The rules D01, D02, H03, D04, A01 and A02 check the numbers in the ledgers. To add a column, for example a cost, add a
 field to the record that a ledger computes, and a column to its table.

@@ -76,7 +76,7 @@ class Store:
 
 
 def stores(platform: Platform) -> Iterator[Store]:
-    """The databases that services connect to."""
+    """Every database, with the services that connect to it."""
     graph, environment = platform.graph, platform.environment
     for node in graph.nodes.values():
         if isinstance(node, Dependency) and node.database:

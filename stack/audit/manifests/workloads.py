@@ -22,7 +22,7 @@ _HOLDS_A_SECRET = re.compile(
     r"\b(password|passwd|pwd)=(?P<first>[^\s;&$]+)|://[^/@:\s]+:(?P<second>[^/@\s$]+)@", re.IGNORECASE
 )
 _NO_SECRET = re.compile(r"|true|false|yes|no|on|off|[01]|/.*|.*[$<{].*", re.IGNORECASE)
-"""Values that are no secret: switches, file paths and placeholders."""
+"""Values that are no secret: empty values, switches, file paths and placeholders."""
 
 
 def grace_periods_cover_pre_stop(system: System) -> Iterator[Breach | None]:
@@ -40,7 +40,7 @@ def grace_periods_cover_pre_stop(system: System) -> Iterator[Breach | None]:
 
 
 def _pause(container: Container) -> int:
-    """Minimum number of seconds that the container's preStop handler sleeps."""
+    """Seconds of all sleeps in the container's preStop handler. 0 without a handler."""
     handler = container.lifecycle.pre_stop if container.lifecycle else None
     if handler is None:
         return 0
@@ -63,7 +63,7 @@ def probes_do_not_overlap(system: System) -> Iterator[Breach | None]:
 
 
 def revisions_can_be_rolled_back(system: System) -> Iterator[Breach | None]:
-    """Find StatefulSets whose update waits for each pod to be ready."""
+    """Find StatefulSets in which a pod that never becomes ready blocks the next revision."""
     for workload in system.workloads:
         if workload.kind == "StatefulSet" and workload.spec.update_strategy.get("type") != "OnDelete":
             policy = workload.spec.pod_management_policy
@@ -74,7 +74,7 @@ def revisions_can_be_rolled_back(system: System) -> Iterator[Breach | None]:
 
 
 def files_hold_no_secret(system: System) -> Iterator[Breach | None]:
-    """Find secrets in files, secrets in variables, and images without a fixed version."""
+    """Find secrets in files, secrets in variables, and images with the tag `latest`."""
     for secret in system.secrets:
         for field, entries in (("data", secret.spec.data), ("stringData", secret.spec.string_data)):
             for key, value in entries.items():

@@ -34,7 +34,7 @@ def text(difference: Difference) -> str:
 
 
 def markdown(difference: Difference) -> str:
-    """Markdown for a pull request: the blast radius first, the fields folded."""
+    """Markdown for a pull request: the summary, the blast radius, and the fields folded."""
     parts = [_summary(difference)]
     if radius := [*_radius_lines(difference), *map(str, difference.data_at_risk)]:
         parts.append("\n".join(["**Blast radius**", "", *(f"- {line}" for line in radius)]))

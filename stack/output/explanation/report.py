@@ -55,7 +55,7 @@ def _step(step: Step) -> Row:
 def _policies(call: DeclaredCall) -> Iterator[Row]:
     """The retry, timeout, deadline, circuit breaker and degradation of one call, then its bulkheads and rate limits.
 
-    Each policy ends with the layer that enforces it.
+    A retry, timeout, circuit breaker or bulkhead ends with the layer that enforces it.
     """
     policy, by = call.policy, call.policy.enforced_by
     yield "call", f"{policy.necessity}, {policy.idempotency}"

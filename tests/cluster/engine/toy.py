@@ -21,7 +21,6 @@ NODES = (toy.ORDERS, toy.PRICES, toy.STOCK)
 
 
 def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Callable[[], Component]]:
-    """The store, with a volume."""
     return (partial(_with_volume, make) for make in toy.stores(graph, environment, links))
 
 

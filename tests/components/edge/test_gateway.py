@@ -41,13 +41,13 @@ def of_kind(kind: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("exposed_as", ["LoadBalancer", "NodePort"])
-def test_the_gateway_sees_the_address_of_the_client(exposed_as: str) -> None:
+def test_the_service_keeps_the_clients_address_and_has_ports_80_and_443(exposed_as: str) -> None:
     spec = of_kind("Service", exposed_as=exposed_as)["spec"]
     assert (spec["type"], spec["externalTrafficPolicy"]) == (exposed_as, "Local")
     assert [(port["port"], port["targetPort"]) for port in spec["ports"]] == [(80, "http"), (443, "https")]
 
 
-def test_the_init_container_copies_the_files_into_the_directories_that_apisix_writes() -> None:
+def test_apisix_writes_only_to_volumes_that_the_init_container_fills_with_the_configuration() -> None:
     pod = of_kind("Deployment")["spec"]["template"]["spec"]
     (copying,), (container,) = pod["initContainers"], pod["containers"]
     empty = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}
@@ -73,4 +73,5 @@ def test_a_stopping_gateway_serves_for_the_ingress_grace_and_then_finishes_its_r
     pod = of_kind("Deployment", ingress_grace=Duration("30s"))["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["lifecycle"] == {"preStop": {"sleep": {"seconds": 30}}}
+    # The ingress grace, the longest request, and the margin.
     assert pod["terminationGracePeriodSeconds"] == 30 + 30 + 5
