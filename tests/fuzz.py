@@ -2,8 +2,8 @@
 
     python -m tests.fuzz 10000
 
-Every exit code must be one of `stack.cli.status`. An exception is a bug: it ends the run, which prints the input that
-caused it.
+Every exit code must be one of `stack.cli.status`. An exception is a bug: it ends the run, which prints the number of
+the input, the seed and the file of settings.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Result:
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
         self.validated = 0
-        """Number of inputs that were parsed, so their values were validated."""
+        """Number of files of settings that were parsed, and of catalogues whose nodes are valid."""
 
 
 def fuzz(count: int, seed: int = 0) -> Result:

@@ -18,7 +18,7 @@ def store_with(*clients: Client) -> Any:
     return STORE.model_copy(update={"clients": clients})
 
 
-def test_r09_finds_a_default_of_an_sdk() -> None:
+def test_r09_finds_the_default_retries_of_a_library() -> None:
     (found,) = findings("R09", store_with(Client(library="openai-python")))
     assert found.path == "store by openai-python"
     assert found.arithmetic.startswith(

@@ -76,5 +76,5 @@ def test_n02_finds_open_egress_of_pods_that_no_link_names() -> None:
     assert "idle → the internet:443" in paths
 
 
-def test_pods_that_nothing_declares_keep_their_name() -> None:
+def test_findings_name_undeclared_pods_without_a_namespace() -> None:
     assert title(small_platform(STORE), "elsewhere", "guest") == "guest"

@@ -58,7 +58,7 @@ def test_r01_warns_above_five_attempts_and_fails_above_ten() -> None:
 
 
 def stacked(*, gateway_retries: bool) -> list[Node]:
-    """A platform in which the gateway, every service and the SDK retry."""
+    """The gateway, every service and the SDK retry. With the SDK's retries the last call makes 3 × 3 attempts."""
     four = TWICE.model_copy(update={"max_retries": 3})
     nodes = chain(THRICE, four, THRICE, THRICE)
     sdk = Client(library="openai-python")
@@ -86,8 +86,9 @@ def test_r01_multiplies_only_the_hops_that_retry_the_failure() -> None:
 
 
 @given(st.lists(st.sampled_from([None, TWICE, THRICE]), min_size=1, max_size=5), st.integers(0, 4))
-def test_r01_finds_the_worst_path_of_any_tree(attempts: list[Retry | None], width: int) -> None:
-    """Side branches without retries never hide the path with retries."""
+def test_r01_finds_the_path_with_retries_beside_any_number_of_side_branches(
+    attempts: list[Retry | None], width: int
+) -> None:
     nodes = chain(*attempts)
     calls = [
         hard("hop1.run", "idempotent"),
@@ -132,6 +133,7 @@ def test_r02_finds_a_policy_and_a_library_that_both_repeat_a_call() -> None:
 def test_r05_reports_burst_and_sustained_attempts() -> None:
     (found,) = findings("R05", *chain(TWICE, THRICE))
     assert found.severity == "info"
+    # 2 × 3 in a burst; sustained 1.1 × 1.1, because the default retry budget is 10 %.
     assert "6 (sustained 1.21) when it times out" in found.arithmetic
     assert verdict("R05", small_platform(*chain(TWICE, THRICE))).text == "holds", (
         "a finding of severity info does not break the rule"
@@ -197,7 +199,7 @@ def test_r02_counts_a_retry_policy_even_if_no_layer_enforces_it() -> None:
     assert found.arithmetic == "the policy and openai-python retry the same call: 2 × 3 attempts"
 
 
-def test_r01_multiplies_the_candidates_of_a_route() -> None:
+def test_r01_counts_the_candidates_of_a_route_as_attempts() -> None:
     caller = service("a", operation("run", stage(hard("llm.generate", "idempotent")), p95="9s", deadline="60s"))
     outer = service("b", operation("run", stage(hard("a.run", "idempotent", retry=THRICE)), p95="9s", deadline="200s"))
     (found,) = findings("R01", outer, caller, models())

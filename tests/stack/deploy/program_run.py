@@ -25,7 +25,7 @@ from stack.voiceassistant import TENANT
 
 
 def offline(environment_name: str) -> Platform:
-    """The platform as `voice render` makes it."""
+    """The platform that `voice render` renders."""
     return Platform(TENANT, load_environment(environment_name, TENANT))
 
 
@@ -152,7 +152,7 @@ def run_program(
     encrypted: Sequence[str] = (SECRETS,),
     cluster: Mapping[str, Any] = CLUSTER,
 ) -> Run:
-    """Run the program with a configuration on a cluster. An Output in a string raises."""
+    """Run the program with a configuration on a cluster. It fails if it formats an Output into a string."""
     monkeypatch.setattr("stack.deploy.cluster.kubectl", partial(_answer, cluster))
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
     pulumi.runtime.set_all_config({key: _as_pulumi_writes(value) for key, value in config.items()}, [*encrypted])

@@ -1,4 +1,4 @@
-"""Hostile settings files. Each gets one fault with its place, or is read as YAML 1.2 defines it."""
+"""Hostile settings files. Each is refused with one clear error, or is read as YAML 1.2 defines it."""
 
 from __future__ import annotations
 
@@ -126,13 +126,13 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         key("voiceassistant:cluster_dns: ['fe80::1%eth0/64']"),
         f"{ON}cluster_dns[0]: is 'fe80::1%eth0/64'; expected a block whose host bits are zero",
     ),
-    "an address instead of a block": (
+    "a block with host bits": (
         key("voiceassistant:notifications: {network: 10.0.0.1/8}"),
         "notifications.network: is",
     ),
     "no block": (GOOD.replace("172.16.0.0/12\n", "here\n"), f"{ON}nodes: is 'here'; expected "),
     # Keys
-    "a key in capitals": (key("voiceassistant:Mesh: true"), "Mesh: is true; not a known key: did you mean mesh?"),
+    "a capitalised key": (key("voiceassistant:Mesh: true"), "Mesh: is true; not a known key: did you mean mesh?"),
     "a key with a blank": (key('"voiceassistant:mesh ": true'), "mesh : is true; not a known key: did you mean mesh?"),
     "a namespace alone": (
         key("'voiceassistant:': true"),
@@ -211,7 +211,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "an empty file": ("", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
     "a list for a file": ("- a\n", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
     "text for a file": ("hello\n", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
-    "text for config": ("config: 5\n", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
+    "a number for config": ("config: 5\n", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
     "a list for a mapping": (key("voiceassistant:replicas: [a]"), f"{ON}replicas: is refused; expected a mapping"),
     "text for a mapping": (key("voiceassistant:backups: daily"), f"{ON}backups: is 'daily'; expected a mapping"),
     "text for a list": (key("voiceassistant:without: a"), f"{ON}without: is 'a'; expected a list"),
@@ -265,7 +265,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         key('voiceassistant:image_tag: "1'),
         "Pulumi.dev.yaml:7: is not YAML; while scanning",
     ),
-    "half a file of UTF-16": (GOOD.encode("utf-16")[:-1], "is not UTF-16; save the file as UTF-8"),
+    "UTF-16 without the last byte": (GOOD.encode("utf-16")[:-1], "is not UTF-16; save the file as UTF-8"),
 }
 
 
@@ -303,7 +303,7 @@ def test_a_hostile_file_gets_one_clear_answer(tmp_path: Path, content: str | byt
         "a date is text",
         "no is text",
         "digits with a letter are text",
-        "True in capitals",
+        "True with a capital letter",
         "null",
         "UTF-16",
         "UTF-8 with a byte order mark",

@@ -100,7 +100,7 @@ def test_n04_finds_nothing_if_an_operator_may_create_the_service(tmp_path: Path)
     assert found(tmp_path, workload("shop", env=[variable("OTHER", "gone:80")]), *STORE, operated) == []
 
 
-def test_n04_finds_a_service_without_pods_and_a_target_port_without_a_name(tmp_path: Path) -> None:
+def test_n04_finds_a_service_without_pods_and_a_target_port_that_no_pod_has(tmp_path: Path) -> None:
     (finding,) = findings(tmp_path, service("store"))
     assert (finding.rule, finding.severity, finding.path) == ("N04", "warning", "Service store")
     assert finding.arithmetic == "selector app=store selects no pod of these manifests"
@@ -183,7 +183,7 @@ DNS = {"ports": [{"port": 53, "protocol": "UDP"}]}
         "another namespace",
         "namespace with unknown labels",
         "address block",
-        "port without peers",
+        "UDP port without peers",
         "every connection",
     ],
 )
@@ -210,7 +210,7 @@ def test_n01_names_every_policy_and_checks_every_pod_of_the_service(tmp_path: Pa
     )
 
 
-def test_n01_checks_the_pods_of_an_address_after_one_that_no_manifest_defines(tmp_path: Path) -> None:
+def test_n01_checks_an_address_after_an_address_that_no_manifest_defines(tmp_path: Path) -> None:
     client = workload("shop", env=[variable("OTHER", "example.com:443"), variable("STORE", "store:6379")])
     undeclared = workload("store")
     expected = [("N01", "error", "Deployment shop → store:6379")]
@@ -298,7 +298,7 @@ def test_t07_finds_a_timeout_as_long_as_the_period(probe: Content, late: bool, t
     )
 
 
-def test_p03_finds_a_stateful_set_that_waits_for_each_pod(tmp_path: Path) -> None:
+def test_p03_finds_an_ordered_stateful_set_with_rolling_updates(tmp_path: Path) -> None:
     ordered = workload("store", kind="StatefulSet")
     assert found(tmp_path, ordered, STORE[1]) == [("P03", "warning", "StatefulSet store")]
     (explicit,) = findings(tmp_path, with_spec(ordered, replicas=1, podManagementPolicy="OrderedReady"), STORE[1])
@@ -374,7 +374,7 @@ def autoscaler(name: str = "store", **spec: Any) -> Content:
     return resource("HorizontalPodAutoscaler", name, {"scaleTargetRef": target, "maxReplicas": 3, **spec})
 
 
-def test_d03_finds_an_autoscaler_without_requests_or_target_and_replicas_beside_it(tmp_path: Path) -> None:
+def test_d03_finds_missing_requests_a_missing_target_and_replicas_beside_an_autoscaler(tmp_path: Path) -> None:
     scaled = workload("store", **CPU)
     assert found(tmp_path, scaled, STORE[1], autoscaler()) == []
     limited = workload("store", resources={"limits": {"cpu": "1"}})
@@ -507,5 +507,5 @@ def test_the_outcome_names_the_directory(tmp_path: Path) -> None:
     assert audit_manifests(system, on=date(2026, 11, 30)).source == str(tmp_path)
 
 
-def test_no_rule_checks_manifests_twice() -> None:
+def test_each_rule_for_manifests_is_listed_once() -> None:
     assert len({rule.id for rule in RULES}) == len(RULES)

@@ -1,4 +1,4 @@
-"""Each change has exactly the expected sentences in the blast radius. The values are summed by hand."""
+"""Each change has exactly the expected sentences in the blast radius. The values are computed by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ STORE_CALL = hard("store.read", "idempotent")
 
 @dataclass(frozen=True)
 class World:
-    """A small platform: gateway → a → b, and a store. Each change replaces one part."""
+    """A small platform: gateway → a → b, and a store, which a calls too. Each change replaces parts of it."""
 
     to_a: Call = A_CALL
     a_calls: tuple[Stage, ...] = (stage(B_CALL, STORE_CALL),)
@@ -155,6 +155,7 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
             "cost of the services +335.80 USD a month at the expected scale (335.80 → 671.60)",
         ],
     ),
+    # The mean load is 25 % of the declared load. A million tokens cost 0.15 USD as input and 0.60 USD as output.
     # 10/s × 25 % × 730 h × 3,600 s = 6.57 million calls × (800 × 0.15 + 200 × 0.60) micro-USD = 1,576.80 USD.
     # 200 more output tokens cost 0.60 × 200 = 120 micro-USD a call: 788.40 USD.
     "a model's output": (
@@ -173,13 +174,13 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         replace(WORLD, links=(GRAFANA,)),
         ["new permitted edge watch/grafana → stores/store (link)"],
     ),
-    # One hard call of a pair makes its edge hard.
+    # One hard call from a to b makes the edge hard.
     "a soft call beside a hard one": (
         WORLD,
         replace(WORLD, a_calls=(stage(B_CALL, STORE_CALL), stage(soft("b.read", "without", purpose="again")))),
         [],
     ),
-    # A loop of at most 3 rounds changes no attempts of one call and no availability.
+    # More rounds of a loop change neither the attempts of one call nor the availability.
     "rounds of a loop": (
         replace(WORLD, a_calls=(loop(B_CALL, at_most=2, typically=1), stage(STORE_CALL))),
         replace(WORLD, a_calls=(loop(B_CALL, at_most=3, typically=1), stage(STORE_CALL))),

@@ -50,7 +50,7 @@ class Member:
         self.restart()
 
     def configure(self) -> str:
-        """The configuration as the init container writes it."""
+        """Run the init container's script. Returns the configuration; a Sentinel's has loopback addresses."""
         script = str(self.place.inside("/etc/valkey/configure.sh"))
         subprocess.run(["/bin/sh", script], check=True, env=self._environment)
         if self.part == "sentinel":
