@@ -6,13 +6,13 @@ BIN := $(VENV)/bin
 # `voice` needs only requirements.lock. Tests and developer tools need requirements-dev.lock, which includes requirements.lock.
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
-# uv keeps its downloads below HOME. Without a writable HOME it keeps no cache.
+# uv keeps its downloads in a cache below HOME. If the cache is not writable, uv runs without it.
 NO_CACHE := cache=$$($(BIN)/uv cache dir); mkdir -p "$$cache" 2>/dev/null && test -w "$$cache" || echo --no-cache
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python $$($(NO_CACHE))
 COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--python-version 3.11 --no-emit-package voice-models --no-emit-package voice-policies \
 	--no-emit-package voice-runtime
-# Builds the programs before pytest's two workers start: each worker would build all of them. Exit code 77 means that Go
+# Builds the programs before pytest's two workers start, because otherwise each worker would build all of them. Exit code 77 means that Go
 # is missing; pytest then skips the tests.
 BUILD_ENGINE = @$(BIN)/python -m tests.cluster.toolchain control-plane operators pulumi pulumi-kubernetes || test $$? = 77
 # Python before 3.13 decodes the paths in .pth files by the locale's encoding. The C locale has no letters outside ASCII.

@@ -1,4 +1,4 @@
-"""The rows: the bare SDK, the SDK over `ModelTransport`, and litellm's router."""
+"""The compared clients: the bare OpenAI SDK, the SDK over `ModelTransport`, and litellm's router."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TimedStore:
 def ours(port: int, directory: Path, store: TimedStore | None = None) -> AsyncOpenAI:
     """The SDK over `ModelTransport`, with cooldowns, a breaker, and two token budgets.
 
-    `store` counts the tokens of the budgets. Without `store` this process counts them.
+    `store` counts the tokens of the budgets. Without `store` this process counts them against its local share.
     """
     (directory / FILE_NAME).write_text(json.dumps(_bundle(port, directory).to_document()))
     models = ModelRuntime(Runtime.load(directory), stores={STORE: store} if store else None)

@@ -1,10 +1,10 @@
 """One of several processes that send requests to one limit as fast as they can. Each waits for a line on stdin first.
 
 The process prints the number of admitted requests, of requests decided without the store, and of remaining admissions.
-It also prints the times of its start, its first answer, its last request and its last answer.
+It also prints the times at which it got the line, its first answer, its last request and its last answer.
 
-The store runs on the same machine and has the same clock. So the store decides each request after the printed start and
-before the printed last answer, however busy the machine is.
+The store runs on the same machine and has the same clock. So the store decides each request after the first printed
+time and before the last printed time, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
 
 
 async def take_rest(url: str, rate: str, burst: int, lease: int) -> tuple[int, float]:
-    """Take the admissions that remain because a busy machine was too slow to request them.
+    """Take the admissions that are still in the store, because the processes were too slow to request them.
 
     Returns their number, and the time of the request.
     """

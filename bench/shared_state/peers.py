@@ -1,4 +1,4 @@
-"""The rows of published libraries on the same server. Each library does the same task in its simplest way."""
+"""The rows of other libraries. Each library checks a limit on the same server, in its simplest way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ stores each admission, so the cost of a check grows with the limit."""
 
 
 def cases(url: str) -> dict[str, Check]:
-    """Every row of the peers by name."""
+    """Name of each row → its check."""
     return _limits(url) | _throttled(url)
 
 

@@ -20,8 +20,8 @@ from bench.shared_state.ours import ALIKE, DEFAULT, LEASES, Check
 from tests.redis_servers import Server, single
 
 ROUNDS, CHECKS, TOGETHER = 150, 32, 64
-"""Number of rounds, of checks one after another, and of simultaneous checks. Rounds are short and alternate, so that
-other load affects every row alike."""
+"""Number of rounds. In each round and for each row: number of sequential checks, and of simultaneous checks. Rounds
+are short and alternate, so that other load affects every row alike."""
 PROCESSES, RATE, BURST, SECONDS = 8, 5000, 10_000, 4
 HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 ROW = "voice_runtime, token bucket"
@@ -122,7 +122,7 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 
 
 def leases(server: Server, alone: dict[str, float]) -> bool:
-    """Print the gain and the error of each lease, from one run. Returns true if the goals are met."""
+    """Print the gain of each lease, from `alone`, and its error, from one run. Returns true if the goals are met."""
     admitters = f"admitted by {PROCESSES} processes"
     numbers = ("not requested in time", "limit", "error", "largest error by leases")
     head = ("lease", "checks per second", "× lease 1", admitters, *numbers, "goal")

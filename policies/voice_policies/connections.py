@@ -12,5 +12,5 @@ client sends a request on a connection that the server is closing."""
 PING_INTERVAL = Duration("20s")
 """A server sends a ping this often on a WebSocket, and waits as long for the answer: uvicorn's default."""
 STREAM_IDLE_TIMEOUT = Duration("60s")
-"""A gateway cuts a WebSocket that has carried no byte for this long: three times `PING_INTERVAL`, so that two pings
-in a row and their answers may be late."""
+"""A gateway cuts a WebSocket that has carried no byte for this long: three times `PING_INTERVAL`, so that a ping
+may be up to two intervals late."""

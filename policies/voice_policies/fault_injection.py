@@ -11,7 +11,7 @@ from voice_policies.policy import Policy
 
 
 class FaultInjection(Policy):
-    """Faults added to outbound calls. The process must also be started with fault injection allowed."""
+    """Faults added to outbound calls. `Runtime.load(…, allow_fault_injection=True)` must also allow them."""
 
     enabled: Literal[True]
     """Always written out, so that no default can switch fault injection on."""

@@ -1,4 +1,4 @@
-"""Retry: a second try for a transient fault."""
+"""Retry: further attempts after a transient failure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RetryBudget(Policy):
     ratio: Ratio = Ratio("10%")
     """Retries per call over `window` (10 %: SRE book, ch. 21)."""
     reserve: Annotated[int, Field(ge=0, le=1000)] = 3
-    """Retries per `window` that are allowed at any traffic, so that a quiet caller can retry."""
+    """Retries per `window` in addition to `ratio`, so that a caller with few calls can retry."""
     window: PositiveDuration = Duration("10s")
     """Span over which calls and retries are counted (10 s as Finagle's and Linkerd's budgets)."""
 
@@ -35,8 +35,7 @@ class RetryBudget(Policy):
 class Retry(Policy):
     """Exponential backoff with full jitter: the n-th wait is uniform between 0 and the n-th cap.
 
-    Defaults are the platform's: 3 retries, 100 ms first delay, × 2.0, at most 10 s. On each edge one layer
-    retries, and a path's product of attempts stays at 4 or below.
+    At most one layer retries the calls of an edge. The attempts of all calls on a path, multiplied, stay at 4 or below.
     """
 
     max_retries: Annotated[int, Field(ge=0, le=10)] = 3
@@ -46,7 +45,7 @@ class Retry(Policy):
     multiplier: Annotated[float, Field(ge=1, le=10)] = 2.0
     """Growth of the cap from one wait to the next."""
     max_delay: Duration = Duration("10s")
-    """Largest cap, jitter included."""
+    """Largest cap."""
     conditions: Annotated[tuple[RetryCondition, ...], Field(strict=False, min_length=1)] = (
         "unavailable",
         "attempt_timeout",

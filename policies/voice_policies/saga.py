@@ -21,7 +21,7 @@ class SagaStep(Policy):
     """One step: its action, its compensation, and their time limits."""
 
     name: StepName
-    """The action, by the name that the service registers it under."""
+    """Name under which the service registers the action."""
     compensation: StepName | None = None
     """The action that undoes this step. `None` needs `no_compensation_because`."""
     no_compensation_because: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -39,9 +39,9 @@ class SagaStep(Policy):
     retry: Retry = Retry(max_retries=1)
     """Retries of the action. The retries of the calls inside it multiply with these."""
     compensation_retry: Retry = Retry(max_retries=7, base_delay=Duration("1s"), max_delay=Duration("1m"))
-    """Retries of the compensation, over about two minutes. After the last retry the saga is parked until a person
-    resumes it. `conditions` do not apply: a compensation is retried after any failure, as nothing else undoes the step.
-    """
+    """Retries of the compensation, with at most 1 + 2 + 4 + 8 + 16 + 32 + 60 = 123 s of backoff. If the last retry
+    fails, the saga is parked. `conditions` do not apply: a compensation is retried after any failure, as nothing else
+    undoes the step."""
 
     @override
     def conflicts(self) -> Iterator[str]:

@@ -58,7 +58,7 @@ def _over_role(holder: Holder, limits: DatabaseLimits) -> Breach:
 
 
 def _pooled(store: Store, limits: DatabaseLimits) -> Iterator[Breach | None]:
-    """Compare the pooler's server connections with PostgreSQL's limit, and its clients with the pooler's limit."""
+    """Compare the poolers' connections with PostgreSQL's limit, and the services' connections with a pooler's limit."""
     databases, servers = len(store.holders), store.of_poolers
     sum_text = f"{limits.pool_size} × {databases} databases × {limits.poolers} poolers = {servers}"
     text, fitting = f"{sum_text} > {limits.room_text}", str(limits.room // (databases * limits.poolers))
@@ -71,7 +71,7 @@ def _pooled(store: Store, limits: DatabaseLimits) -> Iterator[Breach | None]:
 
 
 def compute(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the CPU, memory and pods of all workloads, at the maximum with surge, with quotas and node pool."""
+    """Compare quotas and node pool with the CPU, memory and pods of all workloads at maximum replicas plus surge."""
     for room in rooms(platform):
         if room.fits(room.asked.with_surge):
             yield None

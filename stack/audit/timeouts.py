@@ -114,7 +114,7 @@ def attempts_fit_the_deadline(platform: Platform) -> Iterator[Breach | None]:
 
 
 def timeouts_are_bounded(platform: Platform) -> Iterator[Breach | None]:
-    """Compare each timeout with the callee's objective, and the deadline of each flow's route with its target."""
+    """Compare each timeout with the callee's objective, and each flow's target with the deadline of its route."""
     for edge in platform.graph.edges:
         timeout, promised = edge.attempt_timeout, edge.latency
         yield _far(edge) if not timeout or timeout.units > LONGEST_WAIT * promised.units else None
@@ -184,7 +184,7 @@ RULES = (
         id="T02",
         title="every attempt can finish within the operation's deadline",
         severity="warning",
-        rationale="an attempt that starts after the deadline adds load, and nobody reads its answer",
+        rationale="an attempt that ends after the deadline adds load, and nobody reads its answer",
         source="Envoy, per_try_timeout and timeout",
         violates="2 × 50ms + 10ms of backoff in an operation with a deadline of 100ms",
         holds="the same attempts in an operation with a deadline of 110ms",

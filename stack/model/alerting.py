@@ -20,7 +20,7 @@ class Alerting(ClosedModel):
     platform_alerts: tuple[Alert, ...]
     """Alerts with a severity and a team of their own."""
     store_alerts: dict[str, tuple[Alert, ...]]
-    """Store → the platform alerts on its own metrics."""
+    """Store → the platform alerts on the store's metrics."""
     severities: dict[Tier, Severity]
     """Tier of a service → the severity of its alerts."""
     teams: dict[str, tuple[Service, ...]]

@@ -1,4 +1,4 @@
-"""A tenant's nodes, flows and rules as data."""
+"""A tenant's nodes and flows, and the callers that it forbids, as data."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:
 
 
 def outward(site: Site, lists: Iterable[AllowList]) -> Iterator[AddressBlock]:
-    """The networks that a proxy with these lists connects to. A NetworkPolicy cannot name single hosts in them."""
+    """The networks that a proxy with these lists connects to. A NetworkPolicy cannot contain host names."""
     hosts = {host for allowed in lists for host in allowed.hosts}
     for network in (site.private_network, PUBLIC_NETWORK):
         if ports := {host.port for host in hosts if site.network_of(host) == network}:

@@ -2,13 +2,14 @@
 
 | layer | enforces the policies of | can express |
 |---|---|---|
-| `runtime` | Python services | everything |
-| `grpc` | Go services, gRPC service config | timeout, retry (not an attempt's timeout) |
-| `gateway` | the gateway's routes | timeout, retry, circuit breaker |
-| `driver` | the client library of a store or provider, through its connection settings | timeout |
-| `mesh` | Go services, where the mesh is on | attempt's timeout, circuit breaker, bulkhead |
+| `runtime` | calls of Python services | everything |
+| `grpc` | calls of Go services to services, through the gRPC service config | timeout of the call, retry |
+| `gateway` | calls of the gateway to services | timeouts of the call and of an attempt, retry, circuit breaker |
+| `driver` | calls of Go services and the gateway to dependencies, through client settings | timeout of the call |
+| `mesh` | calls of Go services, where the mesh is on | timeout of an attempt, circuit breaker, bulkhead |
 
-On each edge exactly one layer retries. A policy that only the mesh could enforce is not in force where the mesh is off.
+At most one layer retries the calls of an edge. A policy that only the mesh could enforce is not in force where the mesh
+is off.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
 
 
 def layers(edge: Edge) -> frozenset[Enforcer]:
-    """The layers that see the calls of an edge, if the environment has all of them."""
+    """The layers that see the calls of an edge. The mesh is among them even if an environment has none."""
     if isinstance(edge.caller, Gateway):
         return frozenset({"gateway"}) if isinstance(edge.callee, Service) else frozenset({"driver"})
     if isinstance(edge.caller, Service) and edge.caller.language == "python":

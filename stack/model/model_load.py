@@ -47,7 +47,7 @@ class ModelDemand:
 
     @property
     def objective(self) -> Duration:
-        """P95 that the caller of the operation expects."""
+        """P95 latency that the caller of the operation expects."""
         return self.arrival.latency if self.arrival else self.edge.operation.latency
 
     @property
@@ -98,7 +98,7 @@ def model_edges(graph: CallGraph) -> Iterator[tuple[Edge, ModelRoute, ModelDepen
 def model_demands(graph: CallGraph, entering: Mapping[OperationKey, float] | None = None) -> Iterator[ModelDemand]:
     """The demand on every route, by the kinds of requests that cause it.
 
-    `entering` maps entrances to their arrivals per second. The default has every entrance.
+    `entering` maps entrances to their arrivals per second. The default is the declared load of every entrance.
     """
     if next(model_edges(graph), None) is None:
         return

@@ -1,4 +1,4 @@
-"""The runbook: a page of each node of the call graph, a page of all alerts, and the tenant's procedures."""
+"""The runbook: an index, a page for each node with operations, a page of all alerts, and the tenant's procedures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BY_LABEL: Mapping[str, tuple[str, ...]] = {
 
 
 class Calls(NamedTuple):
-    """Calls between two nodes with the same consequence."""
+    """Calls from one node to another for which the caller has the same fallback, or none."""
 
     operations: tuple[str, ...]
     """Operations of the caller that make the calls."""
@@ -64,7 +64,7 @@ class Relation(NamedTuple):
     node: str
     """The node at the other end."""
     hard: bool
-    """True if an operation fails without an answer."""
+    """True if at least one of the calls is hard."""
     calls: tuple[Calls, ...]
     """The hard calls first."""
 
@@ -179,7 +179,10 @@ def _alerts(tenant: Tenant, node: Node) -> Iterator[str]:
 
 
 def _can_fire_for(graph: CallGraph, node: Node, alert: Alert) -> bool:
-    """True if the alert can fire for a node. Alerts on routes or flows concern only services that the gateway calls."""
+    """True if the alert can fire for a node. Alerts on flows concern the services that the gateway calls.
+
+    Alerts on routes also concern the gateway.
+    """
     labels = {*LABEL.findall(alert.summary)}
     if OF_MODELS.search(alert.expression) and not any(edge.route for edge in graph.edges_from(node)):
         return False

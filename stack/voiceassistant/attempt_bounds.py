@@ -51,7 +51,7 @@ def _is_bounded(graph: CallGraph, edge: Edge) -> bool:
 
 
 def _most_attempts(edge: Edge) -> int:
-    """Attempts of this call in one run of its caller's operation."""
+    """Maximum number of attempts of this call in one run of the caller's operation."""
     rounds = next(stage.max_rounds for stage in edge.operation.stages if edge.call in stage.calls)
     return rounds * edge.call.max_attempts
 

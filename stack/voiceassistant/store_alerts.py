@@ -155,7 +155,7 @@ _EVENT_STREAM_ALERTS = (
         'redis_memory_used_bytes{instance=~"events.*"} / (redis_memory_max_bytes > 0) > 0.8',
         "10m",
         "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the memory is used, and Valkey evicts no event",
-        "Find the consumer that does not acknowledge its stream; at 100 % publishers keep events in their outbox",
+        "Find the largest stream (`MEMORY USAGE`); shrink its events or raise the memory. A full store refuses events",
     ),
 )
 _ELASTICSEARCH_ALERTS = (

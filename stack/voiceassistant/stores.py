@@ -51,7 +51,7 @@ class Store:
 
     @property
     def url(self) -> str:
-        """The store's URL over HTTP."""
+        """The store's URL, for HTTP or HTTPS."""
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.address.port}"
 
     def secret(self, caller: Caller, *, pair: bool = False) -> SecretKeys:
@@ -93,7 +93,7 @@ def deployed_store(graph: CallGraph, name: str) -> DeployedStore | None:
 
 
 def postgresql(graph: CallGraph) -> Store | None:
-    """The system of record."""
+    """The store PostgreSQL, the system of record."""
     return store(graph, dependencies.POSTGRESQL.name)
 
 

@@ -1,4 +1,4 @@
-"""Prometheus and promtool accept the rendered configuration, discover the targets, and fire every alert."""
+"""promtool accepts the rendered configuration and fires every alert. Prometheus discovers and scrapes its targets."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from tests.platforms import ENVIRONMENTS, platform
 pytestmark = pytest.mark.cluster
 
 SECONDS = 600.0
-"""Longest wait in seconds. A program that hangs fails the test after it; a busy machine takes far less."""
+"""Longest wait in seconds. A program that hangs fails the test after this time; a busy machine takes far less."""
 FREE_FORM = {"external_labels", "labels", "annotations", "params"}
 """Fields whose keys are our own names, so Prometheus cannot refuse a misspelt one."""
 
@@ -38,7 +38,7 @@ def declared(environment: str) -> Prometheus:
 
 
 def written(environment: str, folder: Path) -> Path:
-    """The rendered files, with their directories moved."""
+    """Write the rendered files to `folder`, with `folder` in their paths. Returns the path of the configuration."""
     for name, text in declared(environment).files.items():
         for path in (CONFIG_PATH, TOKEN_PATH, *(secret.path for secret in declared(environment).secrets)):
             text = text.replace(f"{path}/", f"{folder}/")  # noqa: PLW2901 - one change after the other
@@ -92,7 +92,7 @@ def test_every_alert_has_a_case_and_every_case_an_alert() -> None:
 
 
 @pytest.mark.parametrize("key", CASES, ids=lambda key: "-".join(filter(None, key)))
-def test_an_alert_fires_for_one_case_and_stays_silent_for_the_other(
+def test_an_alert_fires_for_the_firing_series_and_stays_silent_for_the_silent_series(
     key: tuple[str, str | None], promtool: Path, tmp_path: Path
 ) -> None:
     case = CASES[key]
@@ -203,7 +203,7 @@ def pods(port: int) -> list[dict[str, Any]]:
 
 @contextmanager
 def serving(prometheus: Path, folder: Path, port: int) -> Iterator[str]:
-    """A server with the rendered files. It discovers pods from a file, and all its intervals are shorter."""
+    """Prometheus with the rendered files. It discovers pods from a file, and its intervals are 1 s."""
     file = written("prod", folder)
     document = json.loads(file.read_text())
     for name in ("scrape_interval", "scrape_timeout", "evaluation_interval"):

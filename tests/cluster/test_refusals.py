@@ -63,7 +63,7 @@ def changed(path: tuple[str | int, ...], value: Any) -> Object:
 
 
 def pod_of(deployment: Object) -> Object:
-    """The Pod in the deployment's template. A controller's refusal would appear only in its events."""
+    """The Pod in the deployment's template. The API server accepts a Deployment even if it refuses the Pod."""
     metadata = {**deployment["metadata"], **deployment["spec"]["template"]["metadata"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": deployment["spec"]["template"]["spec"]}
 

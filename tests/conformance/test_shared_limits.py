@@ -168,7 +168,7 @@ async def test_l8_a_refusal_without_the_store_has_a_retry_after() -> None:
     assert caught.value.retry_after == RETRY_CLOSED
 
 
-async def test_l8_a_store_that_is_known_to_be_down_gets_no_request(tmp_path: Path) -> None:
+async def test_l8_the_breaker_keeps_most_checks_from_a_store_that_is_down(tmp_path: Path) -> None:
     with redis_servers.single(tmp_path) as own:
         store = RedisStore(lambda: single(own.url))
         limited = gate(store, shared(bucket("1/h", 20), when_store_unavailable="open"))

@@ -121,7 +121,7 @@ func call(client *grpc.ClientConn, method string, servers []*server) string {
 	return status.Code(err).String()
 }
 
-// with starts servers, and a client whose only policy is the rendered one. The client's resolver returns the addresses of the servers.
+// with starts servers, and a client whose only policy is the rendered service config. The client's resolver returns the addresses of the servers.
 func with(
 	c channel, count int, behave behaviour, use func(*grpc.ClientConn, []*server) (observation, error),
 ) (observation, error) {

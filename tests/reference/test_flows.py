@@ -33,7 +33,7 @@ def test_the_error_for_missing_bundles_names_their_folder(tmp_path: Path, capsys
     assert "Traceback" not in error
 
 
-def test_a_trace_is_complete_with_every_parent_and_both_ends_of_every_call() -> None:
+def test_a_trace_is_complete_with_every_parent_and_both_ends_of_every_successful_call() -> None:
     sent = Sent("t", "gateway", 200, ())
     assert is_whole([SPAN, CALL, CALLEE], sent)
     assert not is_whole([SPAN, CALL], sent)

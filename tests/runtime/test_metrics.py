@@ -150,7 +150,7 @@ async def test_a_tenant_is_never_a_label_and_traffic_adds_no_time_series(runtime
     assert scraped["voice_rate_limit_keys"][frozenset({"run", "0", "tenant"})] <= 500
 
 
-async def test_opentelemetry_exports_the_same_values_as_prometheus(runtime: Runtime) -> None:
+async def test_opentelemetry_exports_attempts_and_the_states_of_breakers(runtime: Runtime) -> None:
     reader = InMemoryMetricReader()
     observe(runtime, MeterProvider([reader]).get_meter("voice_runtime"))
     with pytest.raises(RetriesExhaustedError):

@@ -31,7 +31,7 @@ class Reader(ABC):
         self.content_bytes = 0
         """Bytes of content so far, to estimate the output tokens."""
         self.error: Any = None
-        """The provider's error inside the answer; `None` without one."""
+        """The error of the answer: reported by the provider, or found by this reader. `None` without one."""
         self.text: list[str] = []
         """The content, kept only if a policy captures it."""
         self._form = form
@@ -155,7 +155,7 @@ class WholeReader(Reader):
 
 
 class SoundReader(Reader):
-    """Reads sound, which has no frames.
+    """Reads audio, which has no frames.
 
     The first byte commits the answer, and the end of the HTTP body completes it.
     """

@@ -54,7 +54,7 @@ class WireForm(ABC):
         found = body.get(self.output_limit_field) if self.output_limit_field else None
         return found if isinstance(found, int) else None
 
-    def choices_of(self, body: Mapping[str, Any]) -> int:  # noqa: ARG002  # most endpoints have one
+    def choices_of(self, body: Mapping[str, Any]) -> int:  # noqa: ARG002  # most endpoints give one answer
         """The number of answers that a request asks for."""
         return 1
 
@@ -258,7 +258,7 @@ class Transcription(WireForm):
     operation = "speech_recognition"
 
     def is_streamed(self, body: Mapping[str, Any]) -> bool:
-        """True if the form asks for a stream."""
+        """True if the request asks for a stream. In a multipart form the field is text."""
         return body.get("stream") in {True, "true"}
 
     def piece(self, event: str, document: Any) -> Signal:

@@ -27,7 +27,7 @@ SETTINGS_PATH = "/etc/voice/settings"
 
 
 def main() -> int:
-    """Run the service. For bad input the exit code is 2, and standard error names the faults."""
+    """Run the service. For bad input or an unavailable port the exit code is 2, and standard error names the faults."""
     try:
         run()
     except (InvalidInputError, PortError) as error:

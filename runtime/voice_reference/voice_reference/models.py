@@ -1,7 +1,7 @@
 """Model calls through the providers' official SDK.
 
-Requests go to the addresses in the configuration. A provider without an address there is a fake in this process, so no
-reference service calls a real provider.
+Requests go to the addresses in the configuration. A fake in this process stands for each provider without an address
+there, so that no reference service needs a real provider.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ModelCalls:
             _sdk()  # import the SDK now, and not during the first request
 
     async def texts(self, call: OutboundCall) -> AsyncGenerator[str, None]:
-        """Call the endpoint that fits the route's capabilities. Yields the parts of a text; nothing for sound or lists.
+        """Call the endpoint that fits the route's capabilities. Yields the parts of a text; nothing for audio or lists.
 
         Raises `ModelError`, and the errors of the policies.
         """
@@ -65,7 +65,7 @@ class ModelCalls:
             sounds = client.audio.speech.with_streaming_response
             async with sounds.create(model="", voice="alloy", input="".join(ANSWER)) as answer:
                 async for _ in answer.iter_bytes():
-                    """Read the sound and drop it."""
+                    """Read the audio and drop it."""
 
     async def aclose(self) -> None:
         """Wait for unfinished settlements, and close the connections."""
@@ -119,7 +119,7 @@ class _Providers(httpx.AsyncBaseTransport):
         await self._network.aclose()
 
     def _answer(self, request: FakeRequest) -> Answer:
-        """A healthy answer, after the time of the configured behaviour."""
+        """At the configured error ratio a 503 without delay; otherwise a healthy answer after the configured delay."""
         behaviour, random = self._configuration.current().of(self._name), self._runtime.random
         delay = latency(behaviour, random)
         if random.random() < behaviour.error_ratio:

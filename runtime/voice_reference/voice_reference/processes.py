@@ -33,7 +33,10 @@ LAST_WORDS = 500
 
 
 def bundles_of(directory: Path, entrances: Iterable[str]) -> dict[str, PolicyBundle]:
-    """The bundles of the services `entrances` and of all services that they call. Raises `InvalidInputError`."""
+    """The bundles of the services `entrances`, and of all services that these call, directly or not.
+
+    Raises `InvalidInputError`.
+    """
     found: dict[str, PolicyBundle] = {}
     wanted = list(entrances)
     while wanted:
@@ -131,7 +134,7 @@ class Platform:
         self._configure(service)
 
     def connect(self) -> None:
-        """Write the addresses of all services into the configuration of each service."""
+        """Write the addresses of each service's callees into the configuration of the service."""
         for service in self.processes:
             self._configure(service)
 

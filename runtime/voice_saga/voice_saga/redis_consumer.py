@@ -1,4 +1,4 @@
-"""One consumer in a group of Redis streams: reads messages, holds them while they are handled, acknowledges them."""
+"""A consumer of a Redis consumer group: it reads messages, holds them while they are handled, and acknowledges them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ logger = logging.getLogger("voice_saga")
 COUNT = 10
 """Maximum number of messages of one stream in one read."""
 FORGET_AFTER = 10
-"""A consumer that was inactive for this many times `redeliver_after` counts as dead, and is removed from its group."""
+"""A consumer that was inactive for this many times `redeliver_after` counts as dead. If it has no
+unacknowledged messages, other consumers remove it from the group."""
 LEAVE_SECONDS = 5.0
-"""Longest time in seconds in which a consumer leaves its group. If that fails, its messages are delivered again
-later."""
+"""Longest time in seconds that a consumer takes to leave its group. After this time other consumers get its messages
+only when `redeliver_after` has passed."""
 DEAD_LETTERS = ".dead-letters"
 """Suffix of the stream for messages that no consumer could handle."""
 
 
 DEAD_LETTERS_KEPT = 1000
-"""Maximum number of entries of a stream of dead letters. There are few, because they take memory from live messages."""
+"""Approximate maximum number of entries in a stream of dead letters. It is low, because dead letters take memory from
+live messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Delivery:
 
 
 class RedisConsumer:
-    """A consumer inside its `async with`. No other consumer gets the messages that it has read.
+    """A consumer, used with `async with`. No other consumer of the group gets the messages that it holds.
 
     `dead_letters` counts dead letters by stream and group.
     """
@@ -101,9 +103,9 @@ class RedisConsumer:
             await self._redis.xgroup_delconsumer(stream, self._group.name, self._name)
 
     async def read(self) -> list[Delivery]:
-        """Read new messages, and messages that a consumer did not acknowledge. Waits up to `block` ms for new messages.
+        """Read new messages, and messages whose handler failed or whose consumer is silent.
 
-        Empty while Redis is unreachable.
+        Waits up to `block` ms for new messages. Returns no messages while Redis is unreachable.
         """
         try:
             if not self._grouped:
@@ -143,7 +145,7 @@ class RedisConsumer:
         self._grouped = True
 
     async def _unacknowledged(self) -> list[tuple[str, Any, Any]]:
-        """Up to `COUNT` messages of each stream that a consumer got and did not acknowledge.
+        """Up to `COUNT` unacknowledged messages of each stream that nobody held in the last `redeliver_after` ms.
 
         A cursor goes round all such messages, so messages that fail repeatedly do not block others.
         """
@@ -183,7 +185,7 @@ class RedisConsumer:
         )
 
     async def _keep(self) -> None:
-        """Keep the held messages, and remove dead consumers, until cancelled."""
+        """Until cancelled, keep other consumers from the held messages, and remove dead consumers."""
         while True:
             end_if_cancelled()
             await asyncio.sleep(self._group.redeliver_after / 3000)
@@ -215,7 +217,7 @@ class RedisConsumer:
     async def _claim(
         self, stream: str, entries: list[Any], idle: int | None = None, retrycount: int | None = None
     ) -> None:
-        """Reset the idle time of these entries without counting a delivery."""
+        """Set the idle time of these entries to `idle` or 0, without counting a delivery."""
         await self._redis.xclaim(
             stream, self._group.name, self._name, 0, entries, idle=idle, retrycount=retrycount, justid=True
         )

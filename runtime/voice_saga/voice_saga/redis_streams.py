@@ -22,16 +22,16 @@ from voice_saga.transport import DeadLetters, end_if_cancelled
 __all__ = ["RedisStreams"]
 
 MAX_LENGTH = 100_000
-"""Default length of a stream, in entries. The platform's three streams of that length, with payloads of `PAYLOAD` bytes
-on average, fill somewhat more than half of the store's memory. A full store refuses every message, and refuses even to
-trim a stream."""
+"""Default maximum length of a stream, in entries. The platform's three streams of that length, with payloads of
+`PAYLOAD` bytes on average, fill somewhat more than half of the store's memory. A full store refuses every message, and
+refuses even to trim a stream."""
 PAYLOAD = 1024
 """Expected mean payload in bytes. A message names an event and the place of the data, and does not contain the data."""
 Received = tuple[Message, Callable[[], Awaitable[None]]]
 
 
 class RedisStreams:
-    """A transport over one Redis.
+    """A transport over one Redis server.
 
     `max_length`: approximate number of entries that a stream keeps. Older entries are deleted even if they were not
     read, so a consumer that is further behind misses them. `redeliver_after`: seconds after which another consumer of
@@ -59,7 +59,7 @@ class RedisStreams:
     async def send(self, messages: Sequence[Message]) -> None:
         """Send all messages in one round trip.
 
-        Raises `ConnectionError`, or `MessagesRefusedError` if some are refused.
+        Raises `ConnectionError` if Redis does not answer, and `MessagesRefusedError` if it refuses some messages.
         """
         pipeline = self._redis.pipeline(transaction=False)
         for message in messages:

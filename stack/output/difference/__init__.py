@@ -108,7 +108,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """A resource that holds data, and the way in which the change would lose it."""
+    """A resource that holds data, and the way in which a change would lose the data."""
 
     identity: Identity
     loss: Loss

@@ -27,7 +27,7 @@ __all__ = ["side_of"]
 
 _MEASURES: TypeAdapter[Measures] = TypeAdapter(dict[str, dict[str, float | str]])
 LONGEST_RENDER = 120
-"""Longest time to render another revision, in seconds."""
+"""Longest time of each command of git, and of the rendering of a revision, in seconds."""
 
 
 def side_of(side: str, tenant: Tenant) -> Side:
@@ -117,7 +117,7 @@ def _git(revision: str, *arguments: str) -> bytes:
 
 def _run(revision: str, command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(  # noqa: S603 - runs git or `voice` with a revision that git has verified
+        return subprocess.run(  # noqa: S603 - the program is git or this Python, and no shell reads the arguments
             command, capture_output=True, check=False, timeout=LONGEST_RENDER, **options
         )
     except (OSError, subprocess.TimeoutExpired) as error:

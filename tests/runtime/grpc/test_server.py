@@ -129,7 +129,9 @@ async def test_a_full_bulkhead_refuses_a_request(tmp_path: Path) -> None:
         assert await first == b"1"
 
 
-async def test_t4_the_callers_deadline_becomes_the_deadline_of_the_request(tmp_path: Path) -> None:
+async def test_t4_the_shorter_deadline_of_caller_and_operation_becomes_the_deadline_of_the_request(
+    tmp_path: Path,
+) -> None:
     seen: list[float | None] = []
     async with serving_with_policies(tmp_path, Acting(lambda *_: seen.append(remaining()))) as (_, channel):
         stub = RagEngineStub(channel)
@@ -176,7 +178,7 @@ async def test_a_handler_can_read_the_features_of_its_request(tmp_path: Path) ->
 
 
 class OpenTheDoorError(Exception):
-    """An unexpected error."""
+    pass
 
 
 def raising(error: Exception) -> Any:

@@ -1,4 +1,4 @@
-"""The published examples of CascadeGuard as typed models. It checks topology files that people write by hand.
+"""The published examples of CascadeGuard, which checks topology files that people write by hand, as typed models.
 
 The audit finds at least the faults that CascadeGuard finds.
 

@@ -50,7 +50,7 @@ def scaled(
     return verdict(rule, of_manifests(deployment, autoscaler, nodes=nodes)).findings
 
 
-def test_d03_finds_an_autoscaler_without_requests_and_replicas_beside_an_autoscaler() -> None:
+def test_d03_finds_missing_requests_and_declared_replicas_beside_an_autoscaler() -> None:
     assert scaled("D03", ON_CPU) == ()
     (found,) = scaled("D03", ON_CPU, replicas=3)
     assert found.path == "shop/a: replicas"
@@ -83,6 +83,7 @@ def test_d03_reports_a_service_that_spends_80_percent_of_its_p95_in_calls() -> N
     def waiting(p95: str) -> Node:
         return service("a", operation("run", stage(hard("store.read", "idempotent")), p95=p95, deadline="1s"))
 
+    # The call takes 10 ms, which is 80 % of 12.5 ms.
     (found,) = scaled("D03", ON_CPU, nodes=(waiting("12500us"), STORE))
     assert (found.severity, found.path) == ("info", "shop/a: cpu")
     assert scaled("D03", ON_CPU, nodes=(waiting("13ms"), STORE)) == ()

@@ -182,7 +182,7 @@ exit 1
     ],
     ids=["forbidden", "no kubectl"],
 )
-def test_a_query_that_fails_although_the_cluster_may_answer_is_reported_with_its_reason(
+def test_a_failed_query_of_the_cluster_is_reported_with_its_reason(
     script: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if script:

@@ -115,7 +115,7 @@ def test_priorities_order_shared_servers_above_core_above_standard_above_batch(e
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_no_autoscaler_uses_memory_or_the_mesh_proxy(environment: str) -> None:
+def test_every_autoscaler_counts_only_the_cpu_of_one_container(environment: str) -> None:
     for autoscaler in of_kind(environment, "HorizontalPodAutoscaler"):
         (metric,) = autoscaler["spec"]["metrics"]
         assert metric["type"] == "ContainerResource"

@@ -1,4 +1,4 @@
-"""The runbook is current, and each alert, each node and each link leads to its page."""
+"""The runbook has a page for each node, and each alert and each link leads to its section."""
 
 from __future__ import annotations
 

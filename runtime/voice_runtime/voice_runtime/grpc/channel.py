@@ -32,10 +32,10 @@ class Channel(grpc.aio.Channel):
         self._closed = False
 
     def connection(self, assembled: Assembled) -> Connection:
-        """The connection for a new call under a bundle.
+        """The connection for a new call with the policies of `assembled`.
 
-        Raises `RuntimeError` on another event loop or after `close`, and `UnknownCallError` if the bundle has no such
-        callee.
+        Raises `RuntimeError` on another event loop or after `close`, and `UnknownCallError` if the bundle does
+        not name the callee.
         """
         if asyncio.get_running_loop() is not self.loop:
             raise RuntimeError(
@@ -103,7 +103,7 @@ class _Method(Method):
         self._is_stream = kind.endswith("stream")
 
     def current(self) -> Resolved:
-        """The method under the current bundle, on the current connection."""
+        """The method with the policies of the current bundle, on the current connection."""
         assembled = self._channel.runtime.assembled
         return self.resolved(assembled, self._channel.connection(assembled))
 

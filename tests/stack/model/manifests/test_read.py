@@ -76,7 +76,7 @@ def test_a_file_and_a_folder_that_cannot_be_read_are_faults(tmp_path: Path, monk
     ]
 
 
-def test_a_custom_resource_with_the_kind_of_a_workload_is_none(tmp_path: Path) -> None:
+def test_a_custom_resource_with_the_kind_of_a_workload_is_no_workload(tmp_path: Path) -> None:
     job = "apiVersion: batch.volcano.sh/v1alpha1\nkind: Job\nmetadata: {name: train}\nspec: {tasks: []}"
     assert not system(tmp_path, SHOP, job).workloads
 

@@ -124,7 +124,7 @@ def test_each_attempt_timeout_that_a_bundle_assigns_to_the_mesh_has_a_virtual_se
 
 
 @pytest.mark.parametrize("environment", MESHED)
-def test_each_member_knows_exactly_the_hosts_that_its_calls_name(environment: str) -> None:
+def test_each_member_knows_exactly_the_hosts_of_its_calls_and_the_collector(environment: str) -> None:
     graph = platform(environment).graph
     for sidecar in of_kind(environment, "Sidecar"):
         (listener,) = sidecar["spec"]["egress"]
