@@ -155,6 +155,9 @@ def test_p2_a_missing_file_at_startup_is_refused_unless_there_are_defaults(tmp_p
         Runtime.load(tmp_path)
     runtime = Runtime.load(tmp_path, defaults=timeouts("1s"))
     assert runtime.bundle == timeouts("1s")
+    assert runtime.mounted_digest == ""
+    assert not runtime.reload()
+    assert runtime.reloads == {"applied": 0, "refused": 0}, "the defaults hold until the file appears"
     mount(tmp_path, timeouts("2s"))
     assert runtime.reload()
     assert runtime.bundle == timeouts("2s")

@@ -60,9 +60,9 @@ class Runtime:
         self._poll_interval = POLL_INTERVAL
         self._seen = ""
         self._enforce(bundle)
-        self.mounted_digest = self.digest
+        self.mounted_digest = ""
         """The digest in the mounted file at the last read, even if the runtime refused that bundle. Empty if the file
-        was unreadable. Before the first reload it is the digest of the enforced bundle, even of `defaults`."""
+        was missing or unreadable."""
 
     @classmethod
     def load(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
@@ -90,11 +90,15 @@ class Runtime:
         if not 0 < poll_interval <= TIMEOUT_MAX:
             raise ValueError(f"poll_interval must be above 0 s and at most {TIMEOUT_MAX:.0f} s, not {poll_interval}")
         source = BundleSource(directory)
-        if defaults is not None and not source.path.exists():
-            seen, bundle = "", defaults
-        else:
+        try:
             text = source.read()
-            seen, bundle = content_hash(text), PolicyBundle.from_json(text, str(source.path))
+        except InvalidInputError as error:
+            if defaults is None or source.path.exists():
+                raise
+            seen, mounted, bundle = str(error), "", defaults
+        else:
+            seen, mounted = content_hash(text), declared_digest(text)
+            bundle = PolicyBundle.from_json(text, str(source.path))
         surroundings = Surroundings(
             clock=clock,
             random=random or Random(),  # noqa: S311  # jitter, not a secret
@@ -106,7 +110,7 @@ class Runtime:
             allow_fault_injection=allow_fault_injection,
         )
         runtime = cls(source, bundle, surroundings)
-        runtime._seen = seen
+        runtime._seen, runtime.mounted_digest = seen, mounted
         runtime._poll_interval = poll_interval
         return runtime
 

@@ -1,4 +1,5 @@
--- The barriers: the actions and compensations that have run. The table belongs in the database to which the steps write.
+-- The barriers: one row for each action or compensation that has run or that must not run any more. The table belongs in
+-- the database to which the steps write.
 CREATE SCHEMA IF NOT EXISTS saga;
 
 CREATE TABLE IF NOT EXISTS saga.barriers (
