@@ -231,9 +231,11 @@ async def test_unknown_sagas_and_inputs_that_are_not_json_are_reported(backend: 
             await engine.start("order", {1, 2})
 
 
-@pytest.mark.parametrize("saga_id", ["a\0b", "half a pair \ud800", "x" * 201], ids=["NUL", "surrogate", "too long"])
-async def test_an_id_with_nul_or_a_surrogate_or_more_than_200_characters_is_refused(
-    backend: Backend, saga_id: str
+@pytest.mark.parametrize(
+    "saga_id", ["a\0b", "half a pair \ud800", "x" * 201, "", 5], ids=["NUL", "surrogate", "too long", "empty", "number"]
+)
+async def test_an_id_that_is_not_text_of_1_to_200_storable_characters_is_refused(
+    backend: Backend, saga_id: Any
 ) -> None:
     async with backend([Log().definition(saga(step("pay")))]) as engine:
         for refused in (
@@ -243,8 +245,17 @@ async def test_an_id_with_nul_or_a_surrogate_or_more_than_200_characters_is_refu
             engine.resume(saga_id),
             engine.deliver(saga_id, "pay"),
         ):
-            with pytest.raises(InvalidSagaIdError, match="use at most 200 characters"):
+            with pytest.raises(InvalidSagaIdError, match="use 1 to 200 characters"):
                 await refused
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, "5", 10**30])
+async def test_a_list_without_a_sensible_limit_is_refused(backend: Backend, limit: Any) -> None:
+    async with backend([Log().definition(saga(step("pay")))]) as engine:
+        with pytest.raises(ValueError, match=f"must be a whole number from 1 to 2147483647, not {limit!r}"):
+            await engine.list(limit=limit)
+        await engine.wait(await engine.start("order"), WAIT)
+        assert await engine.list(name="") == []
 
 
 async def test_the_longest_id_is_accepted(backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -26,6 +27,26 @@ def test_one_error_names_every_missing_and_every_superfluous_action() -> None:
         "  undo-pay: has no code; expected an asynchronous function",
         "  undo-ship: belongs to no step; expected pay, undo-pay, ship",
     ]
+
+
+def test_an_action_that_cannot_be_called_is_no_code() -> None:
+    wrong: Any = "charge"
+    with pytest.raises(InvalidInputError, match="undo-pay: has no code; expected an asynchronous function"):
+        Definition(saga(step("pay")), {"pay": nothing, "undo-pay": wrong})
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *({"lease": 0}, {"lease": -1.0}, {"lease": nan}, {"lease": inf}, {"poll_interval": 0}, {"poll_interval": nan}),
+        *({"concurrency": 0}, {"max_claims": 0}, {"grace": -1.0}, {"grace": nan}),
+    ],
+    ids=str,
+)
+def test_an_engine_with_a_number_that_lets_no_saga_run_is_refused(number: dict[str, Any]) -> None:
+    ((name, value),) = number.items()
+    with pytest.raises(ValueError, match=f"{name} of a saga engine must be .* not {value}"):
+        JournalEngine(SqliteJournal("unused.db"), **number)
 
 
 def test_two_definitions_of_the_same_version_are_refused() -> None:

@@ -108,19 +108,31 @@ transaction of the effect, or a callee that honours `idempotency_key`."""
 def storable(text: str) -> str:
     """`text` with U+2400 in place of NUL, and an escape for each lone surrogate.
 
-    A journal can store neither NUL nor a lone surrogate.
+    A journal can store neither NUL nor a lone surrogate. Raises `TypeError` for a value that is not text.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"expected text, not {text!r}")
     return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="backslashreplace").decode()
 
 
-def checked_id(saga_id: str) -> str:
-    """`saga_id`. Raises `InvalidSagaIdError` if the id is too long, or holds NUL or a lone surrogate."""
-    if len(saga_id) > ID_LENGTH or storable(saga_id) != saga_id:
-        shown = storable(saga_id[:ID_LENGTH])
+def checked_id(saga_id: object) -> str:
+    """`saga_id`.
+
+    Raises `InvalidSagaIdError` if the id is empty, too long or no text, or holds NUL or a lone surrogate.
+    """
+    if not isinstance(saga_id, str) or not 0 < len(saga_id) <= ID_LENGTH or storable(saga_id) != saga_id:
+        shown = storable(saga_id[:ID_LENGTH]) if isinstance(saga_id, str) else saga_id
         raise InvalidSagaIdError(
-            f"no saga can have the id {shown!r}: use at most {ID_LENGTH} characters without NUL and lone surrogates"
+            f"no saga can have the id {shown!r}: use 1 to {ID_LENGTH} characters without NUL and lone surrogates"
         )
     return saga_id
+
+
+def checked_limit(limit: int) -> int:
+    """`limit`, the maximum length of a list. Raises `ValueError` if it is not a whole number that engines accept."""
+    if type(limit) is not int or not 0 < limit < 2**31:
+        raise ValueError(f"the limit of a list must be a whole number from 1 to {2**31 - 1}, not {limit!r}")
+    return limit
 
 
 def to_json(value: Any, what: str) -> str:

@@ -59,7 +59,7 @@ class Definition:
             *(
                 Fault(name, "has no code", "expected an asynchronous function")
                 for name in wanted
-                if name not in actions
+                if not callable(actions.get(name))
             ),
             *(Fault(name, "belongs to no step", f"expected {', '.join(wanted)}") for name in {*actions} - {*wanted}),
         ]

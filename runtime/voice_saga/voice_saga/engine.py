@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from voice_runtime import Classify, Events, Listener, classify
 
-from voice_saga.context import SAGA_BYTES, checked_id, checked_size, size_of, storable, to_json
+from voice_saga.context import SAGA_BYTES, checked_id, checked_limit, checked_size, size_of, storable, to_json
 from voice_saga.definition import Definition, Definitions
 from voice_saga.driver import Driver
 from voice_saga.errors import JournalUnavailableError, LeaseLostError, SagaConflictError, UnknownSagaError
@@ -42,7 +42,7 @@ class JournalEngine:
     start or an event in another process this much later. `concurrency`: maximum number of sagas that run at the same
     time. `grace`: seconds that running steps get to finish when the `async with` ends. `max_claims`: maximum number of
     claims of a saga without a new entry. After one more claim the engine parks the saga, because its step seems to kill
-    the workers.
+    the workers. Raises `ValueError` for a number that would let no saga run.
     """
 
     def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
@@ -60,6 +60,12 @@ class JournalEngine:
         classify: Classify = classify,
         random: Random | None = None,
     ) -> None:
+        for name, value, least in (("concurrency", concurrency, 1), ("max_claims", max_claims, 1), ("grace", grace, 0)):
+            if not value >= least:  # also true for NaN
+                raise ValueError(f"{name} of a saga engine must be {least} or more, not {value}")
+        for name, seconds in (("lease", lease), ("poll_interval", poll_interval)):
+            if not 0 < seconds < inf:
+                raise ValueError(f"{name} of a saga engine must be above 0 s, not {seconds}")
         self.journal = journal
         self.observation = Observation(Events(listeners), tracing)
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
@@ -186,7 +192,7 @@ class JournalEngine:
         checked_size(len(text), SAGA_BYTES, "the input")
         running = bool(self._loops) and not self._stopping and len(self._driving) < self._concurrency
         claim = Claim(
-            id=checked_id(saga_id or uuid.uuid4().hex),
+            id=uuid.uuid4().hex if saga_id is None else checked_id(saga_id),
             name=name,
             version=plan.version,
             fingerprint=plan.fingerprint,
@@ -243,7 +249,7 @@ class JournalEngine:
         self, *, state: State | None = None, name: str | None = None, limit: int = 100
     ) -> Sequence[SagaSummary]:
         """See `Engine.list`."""
-        return await self.journal.list(state, name, limit)
+        return await self.journal.list(state, name, checked_limit(limit))
 
     async def resume(self, saga_id: str, reason: str = "by hand") -> None:
         """See `Engine.resume`."""

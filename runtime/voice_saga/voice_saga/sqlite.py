@@ -274,8 +274,9 @@ class SqliteJournal:
 
     async def list(self, state: State | None, name: str | None, limit: int) -> list[SagaSummary]:
         """Read the sagas, the newest first."""
-        statement = f"SELECT {SUMMARY} FROM sagas WHERE ?1 IN (state, '') AND ?2 IN (name, '') ORDER BY started_at DESC"  # noqa: S608  # column names
-        rows = await self._read(f"{statement} LIMIT ?3", state or "", name or "", limit)
+        where = "(?1 ISNULL OR state = ?1) AND (?2 ISNULL OR name = ?2)"
+        statement = f"SELECT {SUMMARY} FROM sagas WHERE {where} ORDER BY started_at DESC LIMIT ?3"  # noqa: S608  # the parts are constants of this module
+        rows = await self._read(statement, state, name, limit)
         return [SagaSummary(**dict(row)) for row in rows]
 
     async def unfinished(self) -> dict[tuple[str, State], int]:

@@ -39,6 +39,7 @@ from voice_saga.context import (
     Reply,
     StepContext,
     checked_id,
+    checked_limit,
     checked_size,
     size_of,
     storable,
@@ -211,7 +212,7 @@ class TemporalEngine:
         definition = self._definitions.newest(name)
         text = to_json(argument, "the input")
         checked_size(len(text), SAGA_BYTES, "the input")
-        saga_id = checked_id(saga_id or uuid.uuid4().hex)
+        saga_id = uuid.uuid4().hex if saga_id is None else checked_id(saga_id)
         begun = beginning(definition, json.loads(text), self.observation.tracing.current())
         memo = {
             "name": name,
@@ -308,13 +309,13 @@ class TemporalEngine:
         self, *, state: State | None = None, name: str | None = None, limit: int = 100
     ) -> Sequence[SagaSummary]:
         """See `Engine.list`. Temporal's list lags by about a second."""
-        found: list[SagaSummary] = []
+        most, found = checked_limit(limit), list[SagaSummary]()
         with _reached():
             async for execution in self._client.list_workflows(f"WorkflowType='{WORKFLOW}'"):
                 summary = await _summary(execution)
-                if summary.state == (state or summary.state) and summary.name == (name or summary.name):
+                if state in {None, summary.state} and name in {None, summary.name}:
                     found.append(summary)
-                if len(found) == limit:
+                if len(found) == most:
                     break
         return found
 
