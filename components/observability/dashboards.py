@@ -38,7 +38,10 @@ class Query(ClosedModel):
 
 
 class Panel(ClosedModel):
-    """A panel. Its queries show metrics. The kinds `logs` and `traces` need no query: they show `$service`."""
+    """A panel. Its queries show metrics.
+
+    The kinds `logs` and `traces` need no query: they show the logs or the traces of `$service`.
+    """
 
     title: Sentence
     description: Sentence

@@ -24,7 +24,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the differences. If data is at risk and nobody has accepted this, repeat the risks on stderr."""
+    """Print the differences. If data is at risk without `--allow-replacement`, repeat the risks on stderr."""
     from stack.output.difference import compare  # noqa: PLC0415
     from stack.output.difference.report import REPORTS  # noqa: PLC0415
     from stack.output.difference.sides import side_of  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """A profile: one typed record with everything that follows from the kind of an environment.
 
-An environment names its profile and lists its differences. No other module knows the kinds by name. The tenant defines
-one profile for each name.
+An environment names its profile and lists its differences. No other module of the engine knows the kinds by name. The
+tenant defines one profile for each name.
 """
 
 from __future__ import annotations

@@ -197,14 +197,14 @@ def _can_fire_for(graph: CallGraph, node: Node, alert: Alert) -> bool:
 
 
 def owner(graph: CallGraph, alerting: Alerting, node: Node) -> str:
-    """The team that repairs a node. For an external node, the calling teams contact its supplier."""
+    """The team that repairs a node. An external node has the teams of its callers, which contact its supplier."""
     teams = {service.name: team for team, services in alerting.teams.items() for service in services}
     if isinstance(node, Service):
         return teams.get(node.name, alerting.platform_team)
     if _namespace(node):
         return alerting.platform_team
     callers = dict.fromkeys(teams.get(edge.caller.name, alerting.platform_team) for edge in graph.edges_to(node))
-    return f"{' and '.join(callers) or alerting.platform_team}, who contact the supplier"
+    return " and ".join(callers) or alerting.platform_team
 
 
 def relations(edges: Iterable[Edge], end: Callable[[Edge], str]) -> list[Relation]:

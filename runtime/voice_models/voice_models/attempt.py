@@ -155,7 +155,10 @@ class ModelAttempt:
         return self.first_content is not None
 
     def time_left(self) -> float:
-        """Seconds until `first_token`, or after the first content `idle`, has passed, or until an earlier deadline."""
+        """Seconds until the current timeout ends or the deadline comes, whichever is earlier.
+
+        The current timeout is `first_token` before the first content, and `idle` afterwards.
+        """
         now = self._clock.monotonic()
         limit = self.started + self._first_token if self.first_content is None else now + self._idle
         return max(min(limit, self._deadline) - now, 0.0)

@@ -1,6 +1,6 @@
 """Usage events as messages of the stream `model.attempted`, appended through the call that `Models.usage` names.
 
-The call is soft: if the store does not accept an event, the event is dropped and counted.
+If the store does not accept an event, the runtime drops the event and counts it.
 """
 
 from __future__ import annotations

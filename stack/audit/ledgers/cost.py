@@ -127,7 +127,7 @@ def _volumes(platform: Platform, prices: Prices) -> dict[str, float]:
 
 
 def _flows(platform: Platform, services: dict[str, Cost]) -> Iterator[FlowCost]:
-    """The cost of each entrance: from each service the entrance's share of its executions.
+    """The cost of each entrance, which pays for its share of the executions of every service.
 
     The cost of the services without load comes last, if there are any.
     """

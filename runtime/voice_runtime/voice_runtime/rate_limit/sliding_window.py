@@ -49,7 +49,7 @@ class SlidingWindow:
         self._opened = self._last = -NEVER
         self._count = 0
         self.admitted = 0
-        """Admissions that count. Expired entries count until the log is next read."""
+        """Admissions that count against the limit. An expired entry counts until `_expire` drops it."""
 
     def take(self, now: float, cost: int = 1) -> float:
         """Admit `cost`. Returns 0 if it fits, else the seconds until it fits; infinity if it never will."""
