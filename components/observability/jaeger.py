@@ -35,8 +35,8 @@ SHUTDOWN = Duration("30s")
 HOURLY = "17 * * * *"
 MEMORY_SHARE = 0.5
 """Share of the memory limit for traces. The limiter refuses traces while the heap is above 60 % of the limit."""
-TRACE_SIZE = Bytes("20Ki")
-"""Assumed size of one trace in memory: twenty spans of 1 KiB."""
+TRACE_SIZE = Bytes("128Ki")
+"""Assumed size of one trace in memory: 128 spans of 1 KiB. The calls of the largest flow make about 120 spans."""
 
 
 class InMemory(ClosedModel):

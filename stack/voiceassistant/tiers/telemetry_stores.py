@@ -28,7 +28,7 @@ from stack.voiceassistant.site import COLLECTOR, NODE_AGENTS, OBSERVABILITY, SIT
 from stack.voiceassistant.stores import backup_store, full_text_index, keeps_traces
 from stack.voiceassistant.telemetry_streams import block_stream, trace_stream
 
-MAX_TRACES = 10_000
+MAX_TRACES = 2_000
 """Largest number of traces that Jaeger keeps in memory."""
 
 

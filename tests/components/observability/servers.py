@@ -101,7 +101,7 @@ def _servers(*, replicated: bool) -> Iterator[Component]:
         **common,
         name="jaeger",
         replicas=copies,
-        storage=index if replicated else InMemory(max_traces=10_000),
+        storage=index if replicated else InMemory(max_traces=2_000),
     )
     yield Tempo(
         **common,

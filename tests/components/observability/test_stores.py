@@ -32,7 +32,7 @@ def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_jaeger_stores_traces_in_memory_or_in_the_index_for_their_retention() -> None:
-    assert the(Jaeger, "single").storage == InMemory(max_traces=10_000)
+    assert the(Jaeger, "single").storage == InMemory(max_traces=2_000)
     store = documents("replicated")["jaeger"]["extensions"]["jaeger_storage"]["backends"]["traces"]["elasticsearch"]
     (stream,) = (each for each in the(Elasticsearch).streams if each.name == "voice-traces")
     assert store["max_span_age"] == f"{stream.retention.whole_seconds()}s"
@@ -60,7 +60,7 @@ def test_one_error_refuses_too_many_traces_in_memory_and_several_replicas() -> N
     with pytest.raises(ValidationError) as caught:
         Jaeger.model_validate({**dict(the(Jaeger, "single")), "storage": storage, "replicas": 2})
     assert "replicas is 2: expected 1, because in memory each replica would hold other traces" in str(caught.value)
-    assert "max_traces is 20000: expected at most 13107 in 512Mi of memory" in str(caught.value)
+    assert "max_traces is 20000: expected at most 2048 in 512Mi of memory" in str(caught.value)
 
 
 def test_tempo_stores_blocks_on_its_disk_unless_it_has_a_bucket() -> None:
