@@ -1,4 +1,4 @@
-"""Clusters that the program refuses before it registers anything."""
+"""The program checks the cluster before it registers anything, and refuses a cluster with faults."""
 
 from __future__ import annotations
 
