@@ -11,7 +11,7 @@ from typing import Any
 
 from voice_policies import RetryCondition
 
-from components.node import Dependency
+from components.node import Dependency, Gateway, Service
 from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import rendered
 from stack.model.call_graph import Edge
@@ -106,13 +106,15 @@ def client_retries(edge: Edge) -> Iterator[ClientRetry]:
 
 
 def hidden_layers(platform: Platform) -> Iterator[Breach | None]:
-    """Check that the retries of each client library with a default, and of each route of the mesh, are set."""
+    """Check that client libraries with a default have their retries set, and that mesh and gateway add no retries."""
     dependencies = [node for node in platform.graph.nodes.values() if isinstance(node, Dependency)]
     for dependency in dependencies:
         for client in dependency.clients:
             default = DEFAULTS.get(client.library)
             yield _hidden(dependency, client.library, default) if default and client.retries is None else None
     yield from (_route(name, route) for name, route in _mesh_routes(platform))
+    yield from _unrouted(platform)
+    yield from _gateway_routes(platform)
 
 
 def _hidden(dependency: Dependency, library: str, default: LibraryDefault) -> Breach:
@@ -134,11 +136,49 @@ def _mesh_routes(platform: Platform) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _route(name: str, route: dict[str, Any]) -> Breach | None:
-    default = DEFAULTS["istio"]
-    if "retries" in route:
-        return None
-    text = f"istio makes 1 + {default.retries} attempts by default, and the route does not set them ({default.source})"
-    return Breach(name, text, "spec.http[].retries.attempts", "0")
+    if "retries" not in route:
+        return _by_default(name, "istio", "the route does not set them", "spec.http[].retries.attempts")
+    if more := route["retries"].get("attempts", 0):
+        # No policy is enforced by retries of the mesh.
+        text = f"the mesh makes 1 + {more} attempts, and no call declares them"
+        return Breach(name, text, "spec.http[].retries.attempts", "0")
+    return None
+
+
+def _unrouted(platform: Platform) -> Iterator[Breach | None]:
+    """The services that callers in the mesh reach over a host without a route."""
+    if not platform.environment.settings.mesh:
+        return
+    routed = {
+        host for service in rendered(platform).of_kind("VirtualService") for host in service["spec"].get("hosts", ())
+    }
+    for callee in platform.graph.services:
+        if any(isinstance(edge.caller, Service) for edge in platform.graph.edges_to(callee)):
+            host = platform.site.grpc_host(callee)
+            found = _by_default(host, "istio", "no VirtualService sets them", "VirtualService: retries.attempts")
+            yield None if host in routed else found
+
+
+def _gateway_routes(platform: Platform) -> Iterator[Breach | None]:
+    """The routes of the gateway that retry more often than their calls declare."""
+    declared = {
+        edge.operation.name: edge.call.max_attempts - 1
+        for edge in platform.graph.edges
+        if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service)
+    }
+    for route in rendered(platform).gateway_routes:
+        path, field, most = f"route {route['id']}", "upstream.retries", declared.get(route["id"], 0)
+        if (retries := route["upstream"].get("retries")) is None:
+            yield _by_default(path, "apisix", "the route does not set them", field)
+        else:
+            text = f"the gateway makes 1 + {retries} attempts, and the catalogue declares 1 + {most}"
+            yield Breach(path, text, field, str(most)) if retries > most else None
+
+
+def _by_default(path: str, proxy: str, why: str, field: str) -> Breach:
+    default = DEFAULTS[proxy]
+    text = f"{proxy} makes 1 + {default.retries} attempts by default, and {why} ({default.source})"
+    return Breach(path, text, field, "0")
 
 
 RULES = (

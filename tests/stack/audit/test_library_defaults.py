@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
+from voice_policies import Retry
 
 from components.node import Client
+from components.operation import hard, operation, stage
 from stack.audit.library_defaults import DEFAULTS, client_retries
-from tests.small import graph_of
+from tests.small import gateway, graph_of, service
 from tests.stack.audit.rule_findings import STORE, findings, of_manifests, verdict
 from tests.stack.audit.test_retry_policies import calling
 
@@ -42,12 +45,53 @@ def test_a_client_of_one_language_counts_only_for_callers_in_that_language() -> 
     ("route", "count"), [({}, 1), ({"retries": {"attempts": 0}}, 0)], ids=["default retries", "no retries"]
 )
 def test_r09_finds_a_route_on_which_the_mesh_retries_by_itself(route: dict[str, Any], count: int) -> None:
-    service = {"kind": "VirtualService", "metadata": {"name": "orders"}, "spec": {"http": [route]}}
-    found = verdict("R09", of_manifests(service))
+    routed = {"kind": "VirtualService", "metadata": {"name": "orders"}, "spec": {"http": [route]}}
+    found = verdict("R09", of_manifests(routed))
     assert found.checked == 1
     assert len(found.findings) == count
     for each in found.findings:
         assert each.arithmetic.startswith("istio makes 1 + 2 attempts")
+
+
+def test_r09_finds_a_route_of_the_mesh_with_retries() -> None:
+    route = {"retries": {"attempts": 3}}
+    routed = {"kind": "VirtualService", "metadata": {"name": "orders"}, "spec": {"http": [route]}}
+    (found,) = verdict("R09", of_manifests(routed)).findings
+    assert found.arithmetic == "the mesh makes 1 + 3 attempts, and no call declares them"
+
+
+@pytest.mark.parametrize("routed", [True, False], ids=["with a route", "without a route"])
+def test_r09_finds_a_service_of_the_mesh_without_a_route(routed: bool) -> None:
+    called = operation("get", p95="5ms", deadline="50ms")
+    caller = operation("run", stage(hard("b.get", "idempotent")), p95="50ms", deadline="1s")
+    spec = {"hosts": ["b-grpc.shop.svc.cluster.local"], "http": [{"retries": {"attempts": 0}}]}
+    route = {"kind": "VirtualService", "metadata": {"name": "b-grpc", "namespace": "shop"}, "spec": spec}
+    platform = of_manifests(*([route] if routed else []), nodes=(service("a", caller), service("b", called)))
+    assert verdict("R09", platform).findings == (), "the toy has no mesh"
+    settings = platform.environment.settings.model_copy(update={"mesh": True})
+    platform.environment = platform.environment.model_copy(update={"settings": settings})
+    found = [each.path for each in verdict("R09", platform).findings]
+    assert found == ([] if routed else ["b-grpc.shop.svc.cluster.local"])
+
+
+@pytest.mark.parametrize(
+    ("upstream", "arithmetic"),
+    [
+        ({}, "apisix makes 1 + 1 attempts by default, and the route does not set them"),
+        ({"retries": 3}, "the gateway makes 1 + 3 attempts, and the catalogue declares 1 + 1"),
+        ({"retries": 1}, None),
+        ({"retries": 0}, None),
+    ],
+    ids=["default", "more", "declared", "fewer"],
+)
+def test_r09_compares_a_route_of_the_gateway_with_its_call(upstream: dict[str, Any], arithmetic: str | None) -> None:
+    text = json.dumps({"routes": [{"id": "read", "upstream": upstream}]})
+    config = {"kind": "ConfigMap", "metadata": {"name": "routes"}, "data": {"apisix.yaml": f"{text}#END\n"}}
+    called = service("a", operation("read", p95="5ms", deadline="50ms"))
+    call = hard("a.read", "idempotent", retry=Retry(max_retries=1))
+    entrance = gateway(operation("read", stage(call), p95="200ms", deadline="1s", load="1/s"))
+    found = verdict("R09", of_manifests(config, nodes=(called, entrance))).findings
+    assert [each.arithmetic.partition(" (")[0] for each in found] == ([arithmetic] if arithmetic else [])
 
 
 def test_every_row_of_the_table_has_a_setting_and_a_source() -> None:
