@@ -46,7 +46,7 @@ def total(parts: Iterable[Cost]) -> Cost:
 
 @dataclass(frozen=True, slots=True)
 class FlowCost:
-    """The part of the services' cost that one entrance causes."""
+    """The cost that one entrance causes: its share of the services' cost, and its model calls."""
 
     entrance: str
     """The names of the flows that begin at the entrance. The name of the operation if no flow begins there."""

@@ -33,10 +33,10 @@ FAMILIES = ("T", "C", "R")
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The values of one environment that differ from the declared values."""
+    """The solver's result for one environment."""
 
     platform: Platform
-    """The platform with these values."""
+    """The platform with the solver's values."""
     changes: tuple[Change, ...]
     following: tuple[Change, ...]
     """Rendered values that follow from the changes: grace periods, and timeouts of gateway and mesh."""

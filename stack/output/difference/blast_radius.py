@@ -13,7 +13,7 @@ RESOLUTION = 1e-6
 Value: TypeAlias = float | str | None
 """The value of a measure. `None` if a side lacks the subject."""
 Sentence: TypeAlias = Callable[[str, Value, Value], str]
-"""Takes the subject and the values before and after."""
+"""Takes the subject and the values before and after, and returns the sentence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def _streams(graph: CallGraph, environment: Environment) -> Iterator[Stream]:
 
 
 def _users(index: Store, environment: Environment) -> Iterator[IndexUser]:
-    """Each service may use the indices `<its name>-*`. The Collector may only append to the indices of log lines."""
+    """A calling service may use the indices `<its name>-*`. The Collector may only append log lines."""
     for caller in index.callers:
         account = Account(user=caller.name, secret=index.secret(caller))
         yield IndexUser(account=account, indices=(f"{caller.name}-*",), privileges=OWNS)

@@ -1,6 +1,6 @@
 """The channel for code without an event loop: the four kinds of calls from a thread, against a real server.
 
-R11 and R12 are the cases of the conformance list about what a retry may send twice, and when it retries.
+R11 and R12 are cases of the conformance list (`tests/conformance`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ async def test_all_four_kinds_of_methods_work_through_an_unchanged_stub(tmp_path
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
-async def test_r12_a_transient_failure_is_retried(tmp_path: Path, *, streams: bool) -> None:
+async def test_r12_a_failed_call_is_retried_with_the_number_of_earlier_attempts(
+    tmp_path: Path, *, streams: bool
+) -> None:
     def ask(_: Runtime, stub: RagEngineStub) -> Any:
         return list(stub.ListSources(b"1")) if streams else [stub.Context(b"0")]
 
@@ -93,7 +95,7 @@ async def test_r11_streamed_requests_are_never_sent_twice(tmp_path: Path) -> Non
     assert len(servicer.asked) == 2
 
 
-async def test_r11_a_stream_is_retried_only_before_its_first_message(tmp_path: Path) -> None:
+async def test_r11_a_stream_is_not_retried_after_its_first_message(tmp_path: Path) -> None:
     class Breaking(RagEngine):
         async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto
             await self._asked("ListSources", request, context)
