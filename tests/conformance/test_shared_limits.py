@@ -63,12 +63,12 @@ async def test_l7_a_check_is_one_round_trip_of_one_script(server: Server, store:
 
 
 @every_algorithm
-async def test_l7_processes_with_different_clocks_share_one_count(store: RedisStore, limit: Any) -> None:
+async def test_l7_gates_with_different_clocks_share_one_count(store: RedisStore, limit: Any) -> None:
     behind, ahead = (gate(store, shared(limit), clock=FakeClock(now)) for now in (0.0, 1e6))
     assert [await passes(limited) for limited in (behind, ahead) * 6] == [True] * 10 + [False] * 2
 
 
-async def test_l7_keys_begin_with_the_services_name_and_contain_no_callers_name(
+async def test_l7_keys_begin_with_the_services_name_and_do_not_contain_the_callers_api_key(
     server: Server, store: RedisStore
 ) -> None:
     limited = gate(store, shared(bucket("1/h", 10), key="api_key"))

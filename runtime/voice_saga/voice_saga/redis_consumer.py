@@ -22,8 +22,8 @@ logger = logging.getLogger("voice_saga")
 COUNT = 10
 """Maximum number of messages of one stream in one read."""
 FORGET_AFTER = 10
-"""A consumer that was inactive for this many times `redeliver_after` counts as dead. If it has no
-unacknowledged messages, other consumers remove it from the group."""
+"""A consumer that was inactive for this many times `redeliver_after` counts as dead. If it has no unacknowledged
+messages, other consumers remove it from the group."""
 LEAVE_SECONDS = 5.0
 """Longest time in seconds that a consumer takes to leave its group. After this time other consumers get its messages
 only when `redeliver_after` has passed."""

@@ -21,7 +21,7 @@ _POD_FIELDS = {
     "Cluster": ("spec.imageName", "spec.resources", "spec.postgresql.parameters"),
     "Pooler": ("spec.template", "spec.pgbouncer.parameters"),
 }
-"""Kind → the fields whose change restarts pods. The operator restarts the pods of a `Cluster` and a `Pooler`."""
+"""Kind → the fields whose change restarts pods. The operator of a `Cluster` or `Pooler` may reload a field instead."""
 _IMMUTABLE = {
     "Deployment": ("spec.selector",),
     "DaemonSet": ("spec.selector",),

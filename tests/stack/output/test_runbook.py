@@ -28,7 +28,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_folder_has_only_the_pages_of_the_runbook() -> None:
+def test_the_folder_has_exactly_the_pages_of_the_runbook() -> None:
     assert {path.name for path in PAGES} == {path.name for path in FOLDER.iterdir()}
 
 

@@ -107,7 +107,9 @@ def test_callers_connect_over_tls_and_check_the_store_at_its_address() -> None:
         ("voice-observability", "blackbox-exporter", {("10.200.8.0/28", 5432), ("10.200.8.16/28", 6380)}),
     ],
 )
-def test_only_callers_and_the_prober_may_connect(namespace: str, name: str, opened: set[tuple[str, int]]) -> None:
+def test_callers_schema_jobs_and_prober_may_connect_to_exactly_their_stores(
+    namespace: str, name: str, opened: set[tuple[str, int]]
+) -> None:
     (policy,) = [
         each
         for each in of_kind(OUTSIDE, "NetworkPolicy")

@@ -69,7 +69,7 @@ def test_a_service_connects_only_to_its_own_database(server: Postgresql) -> None
         assert "pg_hba.conf rejects connection" in server.sql("SELECT 1", role=SERVICES[0], database=database)
 
 
-def test_no_other_role_has_the_connect_privilege_on_a_database(server: Postgresql) -> None:
+def test_a_service_has_no_connect_privilege_on_other_databases(server: Postgresql) -> None:
     granted = server.sql(
         f"SELECT has_database_privilege('{SERVICES[0]}', '{SERVICES[1]}', 'CONNECT'), "
         f"has_database_privilege('{SERVICES[0]}', 'postgres', 'CONNECT')",

@@ -74,7 +74,7 @@ def test_a_service_reads_and_writes_only_its_own_keys(cache: int) -> None:
 
 
 @pytest.mark.parametrize("command", ["FLUSHALL", "CONFIG GET maxmemory", "KEYS *", "ACL LIST", "SHUTDOWN NOSAVE"])
-def test_no_service_may_administer_the_cache(cache: int, command: str) -> None:
+def test_a_service_may_not_administer_the_cache(cache: int, command: str) -> None:
     with pytest.raises(NoPermissionError):
         connected(cache, "identity-service", "redis").execute_command(*command.split())
 
