@@ -69,7 +69,7 @@ class Microservice(Server):
     def workloads(self) -> Iterator[Deployment]:
         """The pods.
 
-        On SIGTERM the service reports that it is not ready, continues to serve, then finishes its requests.
+        On SIGTERM the service reports that it is not ready, serves for the drain duration, then finishes its requests.
         """
         ports = {"http": self.service.http_port, "grpc": self.service.grpc_port}
         http, grpc = (to_port(name, port, app_protocol=name) for name, port in ports.items())

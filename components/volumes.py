@@ -31,7 +31,7 @@ class Volume(ABC):
     persistent: bool = False
     """True if the volume outlives the pod."""
     on_node: bool = False
-    """True if the content counts as ephemeral storage of the pod."""
+    """True if files that the pod writes here count as its ephemeral storage."""
 
     @abstractmethod
     def document(self, name: str) -> KubernetesVolume:
@@ -113,7 +113,7 @@ class HostPath(Volume):
 
 @dataclass(frozen=True, slots=True)
 class Claim(Volume):
-    """A persistent volume, used by one pod at a time."""
+    """A persistent volume that the pods of one node may mount."""
 
     claim: str
     size: Bytes
@@ -129,13 +129,13 @@ class Claim(Volume):
 
 
 class ApiToken(Volume):
-    """A token that expires within an hour, and the cluster's certificate. Kubelet renews the token."""
+    """A token that expires after an hour, the cluster's CA certificate, and the namespace. Kubelet renews the token."""
 
     read_only = True
 
     @override
     def document(self, name: str) -> KubernetesVolume:
-        """The token at the path where client libraries look for it."""
+        """The three files, with the names that client libraries expect."""
         return {
             "name": name,
             "projected": {
@@ -153,7 +153,7 @@ class ApiToken(Volume):
 
 
 def volume_claim(metadata: ObjectMeta, size: Bytes) -> PersistentVolumeClaim:
-    """A claim for one pod at a time. It can grow in place; the API server refuses a smaller size."""
+    """A claim that the pods of one node may mount. It can grow in place; the API server refuses a smaller size."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

@@ -1,4 +1,4 @@
-"""Bundles for tests, made from the model, and mounted as Kubernetes mounts a ConfigMap."""
+"""Bundles for tests, and files that are mounted as Kubernetes mounts a ConfigMap."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def bundle(
 
 
 def mount(directory: Path, content: PolicyBundle | str) -> Path:
-    """Swap a bundle as kubelet does: a new directory, then one renamed symbolic link."""
+    """Write or replace a bundle as kubelet does: a new directory, then one renamed symbolic link."""
     text = content if isinstance(content, str) else json.dumps(content.to_document())
     version = directory / f"..version_{next(_versions)}"
     version.mkdir(parents=True)

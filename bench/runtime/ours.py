@@ -65,7 +65,11 @@ def callee_sync() -> int:
 
 
 def bundle() -> PolicyBundle:
-    """A bundle with ten calls and one operation under every policy, as a busy service has them."""
+    """A bundle with ten calls and one operation, as a busy service has them.
+
+    Each call has a timeout, a retry, a breaker and a bulkhead. The operation has a deadline, a rate limit and a
+    bulkhead.
+    """
     calls = tuple(
         OutboundCall(
             name=f"callee-{number}.call",
@@ -122,7 +126,7 @@ def opened() -> Breaker:
 
 
 class Floor:
-    """The least code for a timeout: a dictionary of the running calls, and one timer that checks all of them.
+    """The least code for a timeout: a dictionary of the running calls, and one timer for all of them.
 
     It ignores enclosing deadlines and cancellations by other code, so it is a lower bound and not usable as a timeout.
     """

@@ -35,7 +35,7 @@ def name(lease: int) -> str:
 
 
 def gate(url: str, limit: TokenBucket | SlidingWindow, lease: int = 1) -> DistributedGate:
-    """A gate as in a service: it counts by tenant, behind the breaker and the timeout of its declared call."""
+    """A gate as in a service. It counts by tenant. A breaker and a timeout bound its call to the store."""
     policy = RateLimit(limit=limit, key="tenant", scope="distributed", store="redis.access", lease=lease)
     made = DistributedGate("run", name(lease), policy, time, Random(7))  # noqa: S311  # not a secret
     breaker = CircuitBreaker("redis.access", CircuitBreakerPolicy())

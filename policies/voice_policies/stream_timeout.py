@@ -14,7 +14,7 @@ class StreamTimeout(Policy):
     """Limits on a model call, whose answer is streamed or comes as a whole.
 
     The defaults fit an interactive answer: two attempts of 700 ms and 50 ms of backoff leave 1.55 s of the
-    3 s to decode.
+    3 s for the rest of the answer.
     """
 
     connect: PositiveDuration = Duration("250ms")
@@ -34,4 +34,5 @@ class StreamTimeout(Policy):
     @override
     def conflicts(self) -> Iterator[str]:
         if self.total < self.first_token:
-            yield f"total {self.total} is below first_token {self.first_token}: no attempt could wait for its content"
+            yield f"total {self.total} is below first_token {self.first_token}: the call ends before first_token"
+            " can end an attempt"

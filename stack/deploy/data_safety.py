@@ -18,7 +18,7 @@ INSTEAD: dict[Loss, str] = {
 
 
 def bears_data(resource: Mapping[str, Any]) -> bool:
-    """True if deleting the resource deletes data: claims, their owners, and databases that an operator runs."""
+    """True for a resource that holds data: a claim, a StatefulSet with claims, or a database that an operator runs."""
     match resource["kind"]:
         case "PersistentVolumeClaim":
             return True
@@ -39,7 +39,7 @@ _SIZES = {
     "PersistentVolumeClaim": ("spec.resources.requests.storage",),
     "Cluster": ("spec.storage.size", "spec.walStorage.size"),
 }
-"""The fields of a resource that hold the sizes of its volumes."""
+"""Kind → the fields with the sizes of the volumes."""
 
 
 def volume_sizes(resource: Mapping[str, Any]) -> dict[str, Bytes]:

@@ -31,9 +31,10 @@ QUOTA_WINDOW = Duration("1m")
 
 
 def models_of(edges: Iterable[Edge], site: Site, local_share: Ratio) -> Models | None:
-    """The models that a service calls; `None` if it calls none. `local_share` is a replica's part of each budget.
+    """The models that a service calls; `None` if it calls none.
 
-    Raises `InvalidInputError` if the routes and budgets contradict each other.
+    `local_share` is the part of each budget that a replica enforces while the budget's store is down. Raises
+    `InvalidInputError` if the routes and budgets contradict each other.
     """
     called = [edge for edge in edges if edge.route]
     if not called:
@@ -82,7 +83,7 @@ def _provider(provider: Provider, caller: Caller, site: Site) -> ModelProvider:
 
 
 def _quota(models: ModelDependency, deployment: Deployment) -> dict[str, TokenBudget]:
-    """Name of a budget → the provider's quota for a deployment, as that budget. Empty if there is no quota."""
+    """Name of a budget → the provider's quota for a deployment, as that budget. Empty without a quota or a store."""
     tokens, store = deployment.tokens_per_minute, models.quota_store
     if tokens is None or store is None:
         return {}

@@ -13,7 +13,7 @@ from components.operation import Sentence
 __all__ = ["MAX_AGE_DAYS", "Prices"]
 
 MAX_AGE_DAYS = 180
-"""Days after which the audit reports a price table as too old (the platform's target)."""
+"""Days after which the audit (D04) reports a price table as too old: our choice, about half a year."""
 
 
 class Prices(ClosedModel):

@@ -22,7 +22,7 @@ from tests.loopback import free_port
 
 LOAD_BALANCER_STAGES = Path(__file__).parent / "stages.yaml"
 READY_SECONDS = 60.0
-# user -> groups; the API server creates the roles of its own components for exactly these users.
+# user -> group. The API server creates the roles of the controller manager and the scheduler for these `system:` names.
 USERS = {
     "admin": "system:masters",
     "kwok": "system:masters",
@@ -52,7 +52,7 @@ def control_plane() -> Iterator[Cluster]:
         processes.wait_until(kubectl.server_is_ready, "the API server", READY_SECONDS)
         _start_controllers(processes, programs, folder, kubeconfigs)
         cluster = Cluster(kubectl)
-        # No Pod is admitted without the account, so its existence also shows that the controllers work.
+        # No Pod is admitted without its default service account. The controller manager creates it, so it works then.
         processes.wait_until(
             lambda: kubectl.exists("serviceaccount", "default", "default"), "the controller manager", READY_SECONDS
         )

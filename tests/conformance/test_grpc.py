@@ -57,7 +57,7 @@ def retrying(*conditions: RetryCondition, **fields: Any) -> tuple[OutboundCall, 
 
 
 class Failing(RagEngine):
-    """Aborts the first requests."""
+    """Aborts the first `times` requests."""
 
     def __init__(
         self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, times: int = 1, details: str = "", trailing: Any = ()
@@ -386,7 +386,7 @@ def with_shorter_keepalive(options: Any, divisor: int) -> list[tuple[str, Any]]:
 @pytest.mark.parametrize(
     ("interval", "tolerated"), [(None, True), (200_000, False)], ids=["the default interval", "a shorter interval"]
 )
-async def test_g3_a_server_with_default_settings_accepts_the_keepalive_interval(
+async def test_g3_a_server_with_default_settings_accepts_the_default_keepalive_interval_and_no_shorter_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int | None, *, tolerated: bool
 ) -> None:
     options = dict(CHANNEL_OPTIONS) | {"grpc.http2.max_pings_without_data": 0}  # otherwise the client sends no ping
@@ -394,7 +394,7 @@ async def test_g3_a_server_with_default_settings_accepts_the_keepalive_interval(
         options["grpc.keepalive_time_ms"] = interval
     monkeypatch.setattr(
         connections, "CHANNEL_OPTIONS", tuple(with_shorter_keepalive(options.items(), 200))
-    )  # gRPC's smallest interval is a second
+    )  # the smallest interval that gRPC accepts is 1 s = 200 s / 200
     default = (("grpc.http2.min_ping_interval_without_data_ms", 300_000 // 200),)
     servicer = Hanging()
     patient = calls(timeout=Timeout(attempt=Duration("7s"), overall=Duration("7s")))
@@ -577,7 +577,7 @@ def once_only(**fields: Any) -> tuple[OutboundCall, ...]:
 @pytest.mark.parametrize(
     "details",
     ["", "connections to all backends failing; last error: UNKNOWN: ipv4:10.0.0.1:9000: Connection refused"],
-    ids=["plain", "relayed from its own callee"],
+    ids=["plain", "about the callee of the callee"],
 )
 async def test_r5_a_call_that_may_not_be_repeated_is_not_retried_after_unavailable(
     tmp_path: Path, details: str

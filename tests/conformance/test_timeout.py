@@ -46,7 +46,7 @@ async def test_t1_a_timeout_raises_the_runtimes_timeout_error(clock: FakeClock) 
     assert task.cancelling() == 0
 
 
-@pytest.mark.parametrize("overall", [60.0, 1.0], ids=["sweep", "single timer"])
+@pytest.mark.parametrize("overall", [60.0, 1.0], ids=["the timeout of the attempt", "the timeout of the call"])
 async def test_t1_a_cancellation_in_the_same_loop_turn_as_the_timeout_stays_a_cancellation(
     clock: FakeClock, overall: float
 ) -> None:

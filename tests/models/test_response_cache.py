@@ -33,7 +33,7 @@ async def asked(made: Service, tenant: str = "acme", user: str = "ann", version:
     return answer
 
 
-async def test_the_cache_answers_an_equal_request_of_the_same_scope(made: Service) -> None:
+async def test_the_cache_answers_an_equal_request_of_the_same_tenant_user_and_prompt_version(made: Service) -> None:
     assert [await asked(made) for _ in range(3)] == ["the-answer-of-A"] * 3
     assert made.calls == (1, 0)
     assert made.runtime.statistics.cache_hits["llm.generate"] == 2

@@ -100,10 +100,10 @@ async def test_a_saga_whose_step_kills_its_workers_is_parked(database: str) -> N
     assert log.done == []
 
 
-async def test_a_saga_of_a_newer_version_is_parked_only_ten_minutes_after_an_older_worker_left_it(
+async def test_a_saga_of_a_newer_version_is_parked_only_ten_minutes_after_an_older_worker_handed_it_over(
     database: str,
 ) -> None:
-    """The ten minutes begin when the older worker leaves the saga, however long the saga waited before."""
+    """The ten minutes begin when the older worker hands the saga over, however long the saga waited before."""
     newer, older = Log(), Log()
 
     async def later(_: StepContext) -> Reply:

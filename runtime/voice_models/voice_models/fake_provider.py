@@ -31,7 +31,7 @@ class Pause:
 
 
 stall = Pause(86_400)
-"""A step after which the provider sends nothing more, and the connection stays open."""
+"""A step of a day: the provider sends nothing, and the connection stays open."""
 cut: Literal["cut"] = "cut"
 """A step at which the provider closes the connection in the middle of the answer."""
 Step = bytes | Pause | Literal["cut"]
@@ -92,7 +92,7 @@ class FakeProvider:
     def __init__(self, script: Callable[[FakeRequest], Answer]) -> None:
         self.script = script
         self.accepts = True
-        """If false, the provider refuses connections."""
+        """If false, `FakeNetwork` refuses connections, and `serve` closes a connection instead of answering."""
         self.connect_delay = 0.0
         """Seconds until a connection of `FakeNetwork` opens."""
         self.exchanges: list[Exchange] = []
@@ -192,7 +192,11 @@ class FakeNetwork(httpx.AsyncBaseTransport):
         self._providers = providers
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer of the provider at the request's host. Raises `httpx.ConnectTimeout` and `httpx.ConnectError`."""
+        """The answer of the provider at the request's host.
+
+        Raises `httpx.ConnectTimeout` if `connect_delay` exceeds the request's timeout, and `httpx.ConnectError` if the
+        provider does not accept connections.
+        """
         provider = self._providers[request.url.host]
         limit = request.extensions.get("timeout", {}).get("connect")
         if limit is not None and provider.connect_delay > limit:

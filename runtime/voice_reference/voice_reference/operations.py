@@ -1,8 +1,8 @@
 """The work of a reference service: it makes the calls of an operation, in the order of the bundle.
 
 It calls gRPC callees inside the platform over the network, and models through their providers' SDK. It simulates
-stores and other providers in this process, under the same policies. The bundle does not say which calls run in
-parallel, so the calls run one after the other.
+stores and other providers in this process, under the policies of their calls. The bundle does not say which calls run
+in parallel, so the calls run one after the other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from voice_reference.models import ModelCalls
 from voice_reference.simulation import work
 
 Message = dict[str, Any]
-"""A message of an operation: `{"content": …}` with a part of the text. The last message also has the `fallbacks`."""
+"""A message of an operation. `{"content": …}` is a part of the text. The last message has the `fallbacks`."""
 
 
 class Operations:
@@ -45,7 +45,7 @@ class Operations:
         return any(each.streamed for each in self._runtime.bundle.inbound if each.operation == operation)
 
     async def run(self, operation: str) -> Message:
-        """The whole answer: the last message of `messages`. Its `content` is the text of all messages."""
+        """The last message of `messages`, with the text of all messages as `content`."""
         text, last = "", {}
         async with aclosing(self.messages(operation)) as messages:
             async for last in messages:

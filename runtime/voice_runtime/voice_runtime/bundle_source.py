@@ -48,9 +48,9 @@ def content_hash(text: bytes) -> str:
 
 
 def declared_digest(text: bytes) -> str:
-    """The digest that the bundle's text contains. Empty if the text contains no digest or is not JSON.
+    """The digest that the bundle's text contains. Empty if the text is not JSON or contains no digest.
 
-    Any other text is no digest: it would become a label of a metric.
+    A value of another form than a digest does not count, because the result becomes a label of a metric.
     """
     try:
         digest = json.loads(text)["metadata"]["digest"]
@@ -78,7 +78,7 @@ class Watcher:
         """Held during `look`. A fork waits for it, so the child process inherits no lock that `look` has locked."""
 
     def start(self) -> None:
-        """Start watching. After a fork the child process starts its own watcher."""
+        """Start watching. After a fork this watcher also runs in the child process, on a new thread."""
         self._begin()
         _WATCHING.add(self)
 

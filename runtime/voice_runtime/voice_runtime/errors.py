@@ -34,7 +34,7 @@ class VoiceRuntimeError(Exception):
     """The base of all errors of policies. Most rejections are only counted, so the text is built only when read."""
 
     policy: ClassVar[str]
-    """The name, in the bundle, of the policy that raised the error."""
+    """The name of the policy that raised the error. `callee` and `worker_threads` are no policies."""
     summary: ClassVar[str]
     """The text for answers to other processes. It does not name the call or operation."""
     sentence: ClassVar[str]
@@ -73,7 +73,7 @@ class CallRejectedError(VoiceRuntimeError):
 
     if not TYPE_CHECKING:
         # Under overload each call creates such an error, so this class has no `__init__` in Python and no dictionary of
-        # attributes: both together make a rejection a third slower. `Exception` stores the arguments in C.
+        # attributes. With both, a rejection would take a third longer. `Exception` stores the arguments in C.
         __init__ = Exception.__init__
         attempts = 0
 

@@ -1,7 +1,8 @@
 """The journal in an SQLite file, for one process. It needs no server.
 
 `due` is a time of the monotonic clock, so a change of the wall clock changes no lease. The monotonic clock restarts
-with the machine. So a worker that opens the file makes all unfinished sagas due, and then checks each of them.
+with the machine. So a worker that opens the file makes all unfinished sagas due, except parked ones, and then checks
+each of them.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ class SqliteJournal:
         self._pending: deque[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = deque()
 
     async def open(self, *, worker: bool) -> None:
-        """Open the file, and create missing tables. A worker also locks `PATH.lock` and takes over all sagas."""
+        """Open the file, and create missing tables.
+
+        A worker also locks `PATH.lock`, and takes over all unfinished sagas except parked ones.
+        """
         if worker:
             self._lock = self._only_worker()
         try:

@@ -91,7 +91,7 @@ class HardDependencies:
             self.egress |= group.proxies
 
     def _name_of(self, node: Node, operation: Operation, group: Group) -> str:
-        """The name of a group. Routes over the same providers share the node's name. Other routes add the operation."""
+        """The node's name for its first group and for equal groups. Other groups add the operation."""
         return node.name if self.groups.get(node.name, group) == group else f"{node.name}.{operation.name}"
 
     def availability(self) -> float:
@@ -166,7 +166,9 @@ class Softening:
 
 
 def softenings(graph: CallGraph, flow: Flow, softened: tuple[str, ...] = ()) -> list[Softening]:
-    """The callees that the flow could do without, the largest gain first. The flow's entrance is not among them.
+    """The callees whose softening raises a flow's availability, the largest gain first.
+
+    Callees that the gateway calls are not among them.
 
     All hard calls to a callee change together: as long as one call is hard, the callee must be up.
     """
@@ -183,7 +185,8 @@ def softenings(graph: CallGraph, flow: Flow, softened: tuple[str, ...] = ()) -> 
 def softenings_to_target(graph: CallGraph, flow: Flow, target: float) -> list[Softening]:
     """The calls to soften until a flow reaches its target. Each step softens the calls with the largest gain.
 
-    Empty if the flow reaches the target already. If softening is not enough, the last entry still misses the target.
+    Empty if the flow reaches the target already, or if no call can be softened. If softening is not
+    enough, the last entry still misses the target.
     """
     chosen: list[Softening] = []
     reached = flow_availability(graph, flow).availability()
@@ -279,4 +282,4 @@ def _softenings(graph: CallGraph) -> Table:
         rows += [
             (flow.name, each.availability, each.availability - reached, each.text) for each in softenings(graph, flow)
         ]
-    return Table("availability if a call were soft", columns, tuple(rows))
+    return Table("availability if all calls to one callee were soft", columns, tuple(rows))

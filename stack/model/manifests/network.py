@@ -41,7 +41,7 @@ def denying(
 ) -> tuple[Direction, tuple[Item[NetworkPolicySpec], ...]] | None:
     """The direction in which policies deny a connection to a pod's port, with these policies.
 
-    `None` if a rule may admit the connection.
+    `None` if, in each direction, no policy governs the pods or a rule may admit the connection.
     """
     ends: tuple[tuple[Direction, Workload, Workload], ...] = (("Egress", source, target), ("Ingress", target, source))
     for direction, own, peer in ends:

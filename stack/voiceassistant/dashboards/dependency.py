@@ -6,7 +6,7 @@ from components.observability.dashboards import Dashboard, Row, Variable, metric
 from stack.model.call_graph import CallGraph
 
 CALLS = 'name=~"$dependency[.].+"'
-"""Names of calls are `callee.operation`."""
+"""Selects the calls to the callee: their names are `callee.operation`."""
 
 
 _ATTEMPTS = rate("voice_call_attempts_total", "job, name", CALLS)
@@ -58,7 +58,7 @@ _PROTECTION = Row(
         ),
         metrics(
             "Retries",
-            "Retries, and calls without a retry because the retry budget was spent.",
+            "Retries, and failures after which no retry was allowed, by reason.",
             {
                 _LEGEND: rate("voice_call_retries_total", "job, name", CALLS),
                 f"{_LEGEND}: {{{{reason}}}}": rate("voice_call_exhausted_total", "job, name, reason", CALLS),

@@ -62,7 +62,7 @@ class Project:
             "PULUMI_SELF_MANAGED_STATE_GZIP": "true",
             "PULUMI_SKIP_CONFIRMATIONS": "true",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
-            # The copy precedes the installed project.
+            # Python finds the modules of the copy before those of the project.
             "PYTHONPATH": f"{self.folder}{os.pathsep}{ROOT}",
         }
         _install(home)

@@ -1,4 +1,4 @@
-"""The setup scripts of Elasticsearch and Kibana, run against a server that records the requests."""
+"""The setup scripts of Elasticsearch, Kibana and Jaeger, run against a server that records the requests."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def schema_of(path: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_job_sends_every_request_with_its_password(variant: str, tmp_path: Path) -> None:
+def test_the_job_waits_for_the_server_and_sends_every_request_with_its_password(variant: str, tmp_path: Path) -> None:
     index = the(Elasticsearch, variant)
     mounted(tmp_path, index.secrets)
     with recording(unavailable=2) as recorder:
@@ -82,13 +82,13 @@ def test_the_schema_accepts_each_body_and_refuses_a_misspelt_key(variant: str) -
         assert [path for path, misspelt in misspellings(body) if not faults(schema_of(each.path), misspelt)] == []
 
 
-def test_no_rendered_file_and_no_argument_contains_a_password() -> None:
+def test_no_request_file_of_a_user_and_no_argument_of_curl_contains_a_password() -> None:
     script = the(Elasticsearch).setup[SCRIPT]
     assert "--user" not in script
     assert all("password" not in file for name, file in the(Elasticsearch).setup.items() if name.startswith("user-"))
 
 
-def test_a_user_without_other_privileges_creates_the_data_view(tmp_path: Path) -> None:
+def test_the_user_that_creates_the_data_view_may_only_read_indices(tmp_path: Path) -> None:
     kibana = the(Kibana)
     mounted(tmp_path, kibana.secrets)
     with recording() as recorder:

@@ -48,7 +48,8 @@ def with_given_time(redis: Redis, script: Script) -> Take:
 steps = st.lists(st.tuples(st.integers(0, 3_000_000), st.integers(1, 12)), max_size=60)
 
 ticks = st.integers(0, 192).map(lambda number: number * 15_625)
-"""Microseconds in steps of 1/64 s. Floats represent them exactly, so an entry ends at the same time on both sides."""
+"""Microseconds in steps of 1/64 s. Floats represent them exactly, so the script and the local window drop an entry
+at the same time."""
 exact_steps = st.lists(st.tuples(ticks, st.integers(1, 12)), max_size=60)
 
 
@@ -117,14 +118,14 @@ def test_a_clock_that_runs_backwards_frees_no_admissions(
     assert take(61_100_000, *arguments, 10, 1) == 10
 
 
-def test_a_slot_becomes_free_exactly_at_the_end_of_its_window(redis: Redis) -> None:
+def test_a_single_admission_is_dropped_exactly_at_the_end_of_its_window(redis: Redis) -> None:
     take = with_given_time(redis, SLIDING_WINDOW)
     assert take(0, 1, 1e6, 1, 1) == 1
     assert take(999_999, 1, 1e6, 1, 1) == -1
     assert take(1_000_000, 1, 1e6, 1, 1) == 1
 
 
-def test_a_slot_becomes_free_at_most_one_sixty_fourth_of_the_window_too_late(redis: Redis) -> None:
+def test_an_admission_close_to_another_is_dropped_at_most_one_sixty_fourth_of_the_window_too_late(redis: Redis) -> None:
     take = with_given_time(redis, SLIDING_WINDOW)
     grain = 1_000_000 // RESOLUTION
     assert take(0, 2, 1e6, 1, 1) == 1

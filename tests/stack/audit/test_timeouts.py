@@ -1,4 +1,4 @@
-"""T01 to T04: callers that give up too early, and objectives below the sum of their calls' objectives."""
+"""T01 to T03: timeouts and deadlines that are too short or too long. T04: objectives below the sum of their calls'."""
 
 from __future__ import annotations
 

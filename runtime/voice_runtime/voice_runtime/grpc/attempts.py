@@ -85,7 +85,7 @@ class Attempts:
         return True
 
     def enter(self) -> None:
-        """Begin the span and the deadline of the call. They apply to the code inside until `leave`."""
+        """Begin the span and the deadline of the call. They apply to this task until `leave`."""
         method, span = self.method, None
         if method.is_recorded:
             span = trace_context.begin_client_span(method.path[1:], method.attributes)
@@ -150,7 +150,7 @@ class Attempts:
             raise
 
     async def stream(self, request: Any) -> AsyncGenerator[Any, None]:
-        """Make one attempt of a call with many answers. The attempt timeout ends with the first message."""
+        """Make one attempt of a call with many answers. The attempt timeout covers the wait for the first message."""
         scope = current_scope()
         rpc = self.send(request, scope, NEVER if scope is None else scope.limit)
         try:

@@ -40,7 +40,7 @@ class Resolved(NamedTuple):
 
 
 INFRASTRUCTURE = "/grpc."
-"""Path prefix of health and reflection. They concern the process, so no policy of an operation applies."""
+"""Path prefix of health and reflection. They concern the process, so no policy of a call or operation applies."""
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_")
 
 
@@ -93,7 +93,7 @@ class Method:
         self._resolved: Resolved
 
     def resolved(self, assembled: Assembled, connection: Connection) -> Resolved:
-        """The method under a bundle. Raises `UnknownCallError`."""
+        """The method for this bundle and this connection. Raises `UnknownCallError`."""
         if assembled is not self._assembled or connection is not self._connection:
             self._resolved = self._resolve(assembled, connection)
             self._assembled, self._connection = assembled, connection
