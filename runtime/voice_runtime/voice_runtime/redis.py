@@ -94,6 +94,8 @@ class Connections:
     async def _asked(self, packed: bytes) -> Any:
         connection = self._idle.pop() if self._idle else self._make()
         try:
+            if connection.is_connected and connection._reader.at_eof():  # noqa: SLF001  # redis-py only tells by a read
+                await connection.disconnect(nowait=True)  # the server or a proxy has closed the idle connection
             if not connection.is_connected:
                 await connection.connect()
             await connection.send_packed_command(packed)

@@ -210,6 +210,20 @@ async def test_a_request_that_cannot_pass_in_time_behind_others_is_refused_immed
     )
 
 
+async def test_a_connection_that_the_server_closed_while_it_was_idle_is_replaced(
+    tmp_path: Path, server: Server
+) -> None:
+    runtime = loaded(tmp_path, server, shared(bucket("1/h", 10)))
+    for _ in range(3):
+        assert await enters(runtime)
+        server.ask("CLIENT", "KILL", "TYPE", "normal")
+        await asyncio.sleep(0.05)  # the event loop reads the end of the connection
+    (limited,) = runtime.inbound("run").gates
+    assert isinstance(limited, DistributedGate)
+    assert (limited.admitted, limited.without_store) == (3, 0)
+    assert runtime.outbound("redis.access").statistics.failed == 0
+
+
 async def test_counts_survive_a_reload_that_changes_the_limit(tmp_path: Path, server: Server) -> None:
     runtime = loaded(tmp_path, server, shared(bucket("1/h", 10)))
     assert sum([await enters(runtime) for _ in range(6)]) == 6
