@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,6 +163,7 @@ class Busy:
     """A connection of redis-py that never answers."""
 
     is_connected = True
+    _reader = SimpleNamespace(at_eof=lambda: False)
 
     async def send_packed_command(self, _: bytes) -> None: ...
 

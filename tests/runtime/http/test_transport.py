@@ -103,8 +103,8 @@ async def test_a_status_that_is_not_transient_is_returned_without_a_retry(
 
 @pytest.mark.parametrize(
     ("retry_after", "attempts"),
-    [("0", 2), ("600", 1), ("soon", 1), (None, 1)],
-    ids=["now", "too late", "unreadable", "missing"],
+    [("0", 2), ("0.01", 2), ("600", 1), ("soon", 1), (None, 1)],
+    ids=["now", "decimals", "too late", "unreadable", "missing"],
 )
 async def test_r4_retry_after_decides_whether_a_request_is_retried(
     tmp_path: Path, retry_after: str | None, attempts: int

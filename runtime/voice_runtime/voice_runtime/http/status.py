@@ -33,7 +33,7 @@ SHOULD_RETRY = "x-should-retry"
 NO_RETRY = -1.0
 LONGEST_WAIT = 2**31 - 1
 """Longest `Retry-After` in seconds that every client can read."""
-_SECONDS = re.compile(r"[0-9]{1,10}")
+_SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]+)?")  # some servers send decimals, which RFC 9110 does not allow
 _FAILURES = {
     429: Failure("resource_exhausted"),
     502: Failure("unavailable"),
