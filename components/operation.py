@@ -85,13 +85,13 @@ class Call(Declaration):
     purpose: Name | None = None
     """Tells two calls to one operation apart."""
     fallback: Sentence | None = None
-    """Makes the call soft, and says how the operation continues without the answer. `None` makes the call hard."""
+    """Makes the call soft, and says how the caller's operation continues without it. `None` makes the call hard."""
     needed_by_flows: bool = False
-    """True: if this soft call fails, the operation succeeds, but the flows through the operation fail."""
+    """True: if this soft call fails, the caller's operation succeeds, but the flows through it fail."""
     fallback_uses: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     """Nodes that the fallback needs."""
     share: Ratio = Ratio("100%")
-    """Share of the operation's requests that make the call."""
+    """Share of the requests to the caller's operation that make the call."""
     latency: Duration | None = None
     """P95 objective, if it differs from the callee's operation."""
     timeout: Duration | None = None
@@ -122,7 +122,7 @@ class Call(Declaration):
 
     @property
     def soft(self) -> bool:
-        """True if the operation continues without the call's answer."""
+        """True if the caller's operation continues without the answer."""
         return self.fallback is not None
 
     @property
@@ -166,7 +166,7 @@ class Operation(Declaration):
     """Longest time that one run of the operation may take. It is the attempt timeout of calls that declare none."""
     stages: tuple[Stage, ...] = ()
     load: Rate | None = None
-    """Arrivals from outside the platform. `None` if only declared calls arrive."""
+    """Arrivals from outside the platform. `None` if only declared calls and events arrive."""
     transport: Literal["unary", "streamed", "websocket"] = "unary"
     """`streamed` and `websocket` send several messages in one call."""
     background: bool = False
@@ -230,12 +230,12 @@ def operation(name: str, *stages: Stage, p95: str, deadline: str, **options: obj
 
 
 def hard(target: str, idempotency: Idempotency, **options: object) -> Call:
-    """A call to `callee.operation`. The operation fails without it; `options` are the other fields of `Call`."""
+    """A call to `callee.operation`. If it fails, the caller's operation fails. `options` are other fields of `Call`."""
     return _call(target, idempotency, options)
 
 
 def soft(target: str, fallback: str, idempotency: Idempotency = "idempotent", **options: object) -> Call:
-    """A call to `callee.operation`. The operation continues with `fallback` if the call fails."""
+    """A call to `callee.operation`. If it fails, the caller's operation continues with `fallback`."""
     return _call(target, idempotency, {**options, "fallback": fallback})
 
 

@@ -1,4 +1,4 @@
-"""Servers and their workloads: a server declares its pods, and this module renders their Kubernetes resources.
+"""Servers and their workloads: a server declares its pods, and this module renders their Kubernetes objects.
 
 It renders every pod of the platform, except the pods that a Kubernetes operator creates. Fields that all pods have
 belong in this file.

@@ -53,7 +53,8 @@ cp {METRICS.path}/token {RUN_PATH}/metrics-token
 """
 """A shell script that writes the secrets into the servers' configuration.
 
-The script also copies the tokens for `permit_script`, which runs in the same container.
+It runs in the init container. It also copies the tokens for `permit_script`, which a person runs in a server's
+container.
 """
 _LEADER = f"wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/leader | grep -q :{RPC_PORT}"
 _PEER = f'wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/peers | grep -q "\\"$POD_IP:{RPC_PORT}\\""'

@@ -16,7 +16,7 @@ SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|private_?key)$"
 PLAIN = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|://[^/@:\s]*:[^/@\s$<{%]+@")
 """Finds a private key, or an address with a password, in a text."""
 ARGUMENT = re.compile(r"(?i)^--?[\w.-]*(password|passwd|secret|token|api-?key)[= ][^$/\s]")
-"""Finds an argument of a command that contains a secret. A path or a reference to a variable is none."""
+"""Finds an argument of a command that contains a secret. A path or a reference to a variable is no secret."""
 VOLUMES = {
     "name",
     "configMap",
@@ -76,7 +76,7 @@ def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
 def _plain(
     namespace: str, container: Mapping[str, Any], settings: Mapping[tuple[str, str], Mapping[str, str]]
 ) -> dict[str, list[str]]:
-    """Field of a container → the variables or the options with a secret in plain text."""
+    """Field of a container → the variables or arguments with a secret in plain text."""
     variables = dict(_variables(namespace, container, settings))
     arguments = [*container.get("command", ()), *container.get("args", ())]
     return {
@@ -168,7 +168,7 @@ def _of_containers(workload: Workload) -> Iterator[str]:
 
 
 def _of_context(context: Mapping[str, Any]) -> Iterator[str]:
-    """The refused fields that pods and containers have."""
+    """The refused fields of a security context. Pods and containers have one."""
     if context.get("runAsUser") == 0:
         yield "runAsUser is 0"
     if context.get("appArmorProfile", {}).get("type", "RuntimeDefault") not in CONFINED:

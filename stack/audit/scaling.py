@@ -47,7 +47,7 @@ def _metrics(spec: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def can_scale(platform: Platform) -> Iterator[Breach | None]:
-    """Check that containers have the requests that their autoscaler needs, and that nothing else sets the replicas."""
+    """Check that pods have the containers and requests that their autoscaler needs, and that it alone sets replicas."""
     services = {(service.namespace, service.name): service for service in platform.graph.services}
     for workload, spec in _scaled(platform):
         if "replicas" in workload.spec:
@@ -131,7 +131,7 @@ def metrics_exclude_sidecars(platform: Platform) -> Iterator[Breach | None]:
 RULES = (
     Rule(
         id="D03",
-        title="containers have the requests that their autoscaler needs, and nothing else sets the replicas",
+        title="pods have the containers and requests that their autoscaler needs, and nothing else sets the replicas",
         severity="error",
         rationale="without requests an autoscaler does nothing; an apply that sets replicas undoes its scaling",
         source="pulumi-kubernetes#2491; Kubernetes, Horizontal Pod Autoscaling",

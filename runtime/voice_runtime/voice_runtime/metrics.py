@@ -238,7 +238,13 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric("voice_events_dropped_total", "counter", "Events dropped because listeners were slow.", (), _events_dropped),
     Metric("voice_trace_spans_total", "counter", "Sampled spans: exported, failed or dropped.", ("kind",), _spans),
     Metric("voice_call_attempts_total", "counter", "Attempts that ended.", ("name", "kind"), _call_results),
-    Metric("voice_call_seconds_total", "counter", "Duration of attempts, summed.", _NAME, _of_calls("seconds")),
+    Metric(
+        "voice_call_seconds_total",
+        "counter",
+        "Summed duration of successful and failed attempts.",
+        _NAME,
+        _of_calls("seconds"),
+    ),
     Metric("voice_call_retries_total", "counter", "Attempts after the first.", _NAME, _of_calls("retries")),
     Metric(
         "voice_call_exhausted_total",
@@ -291,11 +297,7 @@ METRICS: tuple[Metric[Runtime], ...] = (
         _breaker_states,
     ),
     Metric(
-        "voice_circuitbreaker_calls_total",
-        "counter",
-        "Calls that a breaker admitted.",
-        ("name", "kind"),
-        _breaker_calls,
+        "voice_circuitbreaker_calls_total", "counter", "Calls that breakers admitted.", ("name", "kind"), _breaker_calls
     ),
     Metric(
         "voice_circuitbreaker_slow_calls_total",
@@ -345,7 +347,7 @@ METRICS: tuple[Metric[Runtime], ...] = (
         _rate_limit_without_store,
     ),
     Metric("voice_rate_limit_keys", "gauge", "Keys that a rate limit holds in memory.", _LIMIT, _rate_limit_keys),
-    Metric("voice_operation_requests_total", "counter", "Requests served.", ("operation", "kind"), _operation_results),
+    Metric("voice_operation_requests_total", "counter", "Ended requests.", ("operation", "kind"), _operation_results),
     Metric(
         "voice_operation_rejected_requests_total",
         "counter",
@@ -370,7 +372,7 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric(
         "voice_operation_seconds_total",
         "counter",
-        "Duration of requests, summed.",
+        "Summed duration of successful and failed requests.",
         _OPERATION,
         _of_operations("seconds"),
     ),

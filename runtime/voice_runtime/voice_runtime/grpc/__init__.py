@@ -110,7 +110,7 @@ def _target(
     settings: Settings,
     assembled: Assembled,
 ) -> Target:
-    """The address of the callee in a bundle."""
+    """The target of a channel: `address`, or else the callee's address in a bundle."""
     calls = [call for call in assembled.bundle.outbound if call.protocol == "grpc"]
     found = next((call for call in calls if name in (call.name, call.callee)), None)
     if found is None:
