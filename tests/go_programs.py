@@ -1,4 +1,4 @@
-"""The pytest plugin for programs from Go modules: a run that lacks them reports the reason and does not pass."""
+"""The pytest plugin for programs from Go modules: a run without these programs reports the reason and does not pass."""
 
 from __future__ import annotations
 

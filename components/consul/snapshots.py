@@ -44,7 +44,7 @@ which not every version of curl adds."""
 
 
 def snapshot_scripts(bucket_url: str) -> dict[str, str]:
-    """`snapshot.sh` and `restore.sh`. Consul verifies a snapshot when it saves it and when it restores it."""
+    """`snapshot.sh` and `restore.sh`. Consul verifies each snapshot, both at saving and at restoring."""
     url = f"{bucket_url}/consul"
     snapshot = f"""\
 {STORE}day=$(date -u +%d)

@@ -19,7 +19,7 @@ DATA_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 
 
 def input_tokens(body: Any) -> int:
-    """The tokens of a request's parsed body, at least 1. An image or audio inside the body is `TOKENS_OF_IMAGE`."""
+    """The tokens of a request's parsed body, at least 1. Embedded images and audio count as `TOKENS_OF_IMAGE` each."""
     length, media = _weight(body)
     return max(math.ceil(length / BYTES_PER_INPUT_TOKEN) + media * TOKENS_OF_IMAGE, 1)
 

@@ -26,7 +26,7 @@ _NOW = Row(
             {"{{job}}: {{level}}": 'sum by (job, level) (voice_degradation_level{level!="normal"}) > 0'},
         ),
         metrics(
-            "Targets down",
+            "Failing scrapes and probes",
             "Pods that Prometheus cannot scrape, and addresses that do not answer their probe.",
             {
                 "{{job}}": "count by (job) (up == 0)",

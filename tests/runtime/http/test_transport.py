@@ -298,7 +298,7 @@ async def test_the_client_does_not_bound_the_connections_of_a_call(tmp_path: Pat
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_requests_to_an_external_store_use_https(tmp_path: Path) -> None:
+async def test_the_client_of_an_address_with_tls_uses_https(tmp_path: Path) -> None:
     store = Address(host="index.example", port=9200, tls=True)
     async with Http(runtime(tmp_path, addresses=(store,))).client(NAME) as client:
         assert client.base_url == "https://index.example:9200"
