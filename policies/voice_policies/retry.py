@@ -35,7 +35,8 @@ class RetryBudget(Policy):
 class Retry(Policy):
     """Exponential backoff with full jitter: the n-th wait is uniform between 0 and the n-th cap.
 
-    At most one layer retries the calls of an edge. The attempts of all calls on a path, multiplied, stay at 4 or below.
+    At most one layer retries the calls of an edge. The audit warns if the attempts of all calls on a path, multiplied,
+    exceed 5.
     """
 
     max_retries: Annotated[int, Field(ge=0, le=10)] = 3

@@ -67,7 +67,7 @@ class Saga(Policy):
     """The event that starts the saga; `None` if the service starts it."""
     steps: Annotated[tuple[SagaStep, ...], Field(strict=False, min_length=1)]
     timeout: PositiveDuration
-    """Longest time from the first step to the last. After it the saga is compensated."""
+    """Longest time from the start of the saga to the end of its last step. After it the saga is compensated."""
 
     @property
     def stages(self) -> tuple[tuple[SagaStep, ...], ...]:
