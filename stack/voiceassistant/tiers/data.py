@@ -46,6 +46,8 @@ CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@
 GATEWAY_KEYS = "plugin-limit-count*"
 """Keys of the gateway's rate-limit counters. APISIX's plugin chooses the prefix."""
 PUBLISH = "+xadd"
+APPEND = "+xadd +eval +evalsha"
+"""Commands that append usage events. A script may run only the commands that its user may run outside a script."""
 CONSUME = "+xreadgroup +xgroup|create +xgroup|delconsumer +xack +xclaim +xautoclaim +xpending +xinfo|consumers +xlen"
 DEAD_LETTERS = ".dead-letters"
 """Suffix of the stream for messages that a consumer could not handle, as in voice_saga."""
@@ -243,12 +245,14 @@ def _metrics_users(environment: Environment) -> Iterator[AclUser]:
 def _stream_rules(caller: Caller) -> str:
     """ACL rules for the streams of a service's declared events, and for its counters of token budgets.
 
-    On streams the service may run only the commands for publishing or consuming.
+    On streams the service may run only the commands for publishing, appending or consuming.
     """
-    published = {event for operation in caller.operations for event in (*operation.publishes, *operation.appends)}
+    published = {event for operation in caller.operations for event in operation.publishes}
+    appended = {event for operation in caller.operations for event in operation.appends}
     consumed = {event for operation in caller.operations for event in operation.consumes}
-    streams = " ".join(f"~{event}" for event in sorted(published | consumed))
-    commands = [*([PUBLISH] if published else []), *([CONSUME] if consumed else [])]
+    streams = " ".join(f"~{event}" for event in sorted(published | appended | consumed))
+    needed = ((PUBLISH, published), (APPEND, appended), (CONSUME, consumed))
+    commands = [commands for commands, events in needed if events]
     dead_letters = " ".join(f"~{event}{DEAD_LETTERS}" for event in sorted(consumed))
     selector = f" ({dead_letters} {PUBLISH})" if consumed else ""
     if any(call.name == BUDGETS for operation in caller.operations for call in operation.calls):

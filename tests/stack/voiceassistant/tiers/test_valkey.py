@@ -13,6 +13,8 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from voice_models.token_budget import TOKEN_BUDGET
+from voice_models.usage_stream import STREAM, USAGE_STREAM
 from voice_policies import RateLimit
 from voice_runtime.redis import RedisStore
 from voice_runtime.redis import single as reached
@@ -22,6 +24,7 @@ from voice_saga.transport import consume
 
 from components.valkey.replicated import ReplicatedValkey
 from components.valkey.server import Valkey
+from stack.voiceassistant.catalog.models import BUDGETS
 from stack.voiceassistant.tiers.data import CACHE_COMMANDS
 from tests.loopback import free_port
 from tests.platforms import platform
@@ -161,6 +164,34 @@ def test_publishers_and_consumers_have_only_the_rights_for_their_declared_events
             consumer.xgroup_create("message.created", "indexing-service", mkstream=True)
         with pytest.raises(NoPermissionError):
             publisher.delete("message.created")
+
+
+async def use_events(port: int, service: str, *, budgets: bool) -> None:
+    user = {"username": service, "password": password_of(f"{service}-events")}
+    store = RedisStore(lambda: reached(f"redis://127.0.0.1:{port}", **user))
+    try:
+        await store.run(USAGE_STREAM, (STREAM,), 10, service, "{}")
+        if budgets:
+            await store.run(TOKEN_BUDGET, (f"{service}:token-budget:a",), "reserve", 1, 60, 0, 100, 60)
+        with pytest.raises(ConnectionError, match="NoPermissionError"):
+            await store.run(USAGE_STREAM, ("message.created",), 10, service, "{}")
+    finally:
+        await store.close()
+
+
+def test_services_with_model_calls_may_append_usage_and_reserve_tokens(tmp_path: Path) -> None:
+    services = {
+        service.name: any(call.name == BUDGETS for operation in service.operations for call in operation.calls)
+        for service in platform("prod").graph.services
+        if any(STREAM in operation.appends for operation in service.operations)
+    }
+    assert {*services.values()} == {True, False}
+    port = free_port()
+    with running_valkey("prod", "events", tmp_path, port):
+        for service, budgets in services.items():
+            asyncio.run(use_events(port, service, budgets=budgets))
+        reader = connected(port, "analytics-service", "events")
+        assert reader.xlen(STREAM) == len(services)
 
 
 def test_a_declared_consumer_may_run_every_command_that_consuming_needs(tmp_path: Path) -> None:
