@@ -132,7 +132,7 @@ class Call(Declaration):
 
 
 class Stage(Declaration):
-    """Calls that start together; the next stage starts when all of them have ended."""
+    """Calls that start together. The next stage starts when all of them have ended, unless it overlaps."""
 
     calls: Annotated[tuple[Call, ...], Field(min_length=1)]
     choice: Literal["all", "one"] = "all"

@@ -68,7 +68,7 @@ class Workload(ABC):
     init: Container | None = None
     """A container that must finish before `container` starts."""
     volumes: Mapping[str, Volume] = field(default_factory=dict)
-    """Volumes by name. `/tmp`, secrets and the data of a StatefulSet are added to them."""
+    """Volumes by name. The pod also gets `/tmp`, its secrets, its API token, and the data volume of a StatefulSet."""
     pre_stop: Duration = PRE_STOP
     """Sleep before SIGTERM, so that callers stop connecting first. 0 for pods that nobody calls."""
     shutdown: Duration
@@ -189,7 +189,7 @@ class Workload(ABC):
         return max(written, EPHEMERAL_REQUEST), max(limit, EPHEMERAL_LIMIT)
 
     def _security(self) -> PodSecurityContext:
-        """Security context: the pod's part of Pod Security `restricted`, with a fixed user and group."""
+        """The pod's part of Pod Security `restricted` (except for root), with a fixed user and group."""
         return {
             "runAsNonRoot": self.user != ROOT,
             "runAsUser": self.user,
@@ -215,7 +215,7 @@ class Server(Component):
 
     @abstractmethod
     def workloads(self) -> Iterator[Workload]:
-        """The server's workloads, in an order that an API server accepts."""
+        """The server's workloads, in the order of their manifests."""
 
     @property
     @override

@@ -40,7 +40,7 @@ DATA_PATH = "/consul/data"
 REPLAY_RATE = Bytes("20Mi")
 """Assumed number of bytes of Raft's log that a server applies per second."""
 SHUTDOWN = Duration("60s")
-"""Longest time for a server to hand over leadership and leave the cluster."""
+"""Longest time for a server to stop. It stays a member of the cluster, because `leave_on_terminate` is off."""
 WRITE_SECRETS = f"""\
 set -eu
 umask 077

@@ -87,6 +87,7 @@ class Inbound:
     def request(self, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
         """Create a request: `async with operation.request(caller) as request`.
 
+        The request uses `cost` admissions of each rate limit. `remaining` is the caller's remaining time in seconds.
         Raises `TypeError` if `cost` is not a whole number, and `ValueError` if `cost` is below 1 or `remaining` is NaN.
         """
         return Request(self, caller, cost, remaining)
