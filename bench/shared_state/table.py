@@ -27,8 +27,9 @@ HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 ROW = "voice_runtime, token bucket"
 OURS = (ROW, "voice_runtime, sliding window")
 COST_GOAL, THROUGHPUT_GOAL, ERROR_GOAL = 1.15, 10, 0.01
-"""Goals: at most this multiple of a bare EVALSHA; at least this multiple of the checks per second of lease 1; at most
-this error at lease 1. A lease is the number of admissions that a process takes from the store in one round trip."""
+"""Goals: at most this multiple of a bare EVALSHA; with the largest lease at least this multiple of the checks per
+second of lease 1; at most this error at lease 1. A lease is the number of admissions that a process takes from the
+store in one round trip."""
 
 
 async def one_after_another(check: Check) -> None:

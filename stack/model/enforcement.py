@@ -80,13 +80,13 @@ def timeout_enforcer(edge: Edge) -> Enforcer:
 
 
 def attempt_timeout_enforcer(edge: Edge, *, mesh: bool) -> Enforcer | None:
-    """The layer that enforces the timeout of each attempt, if it differs from the layer of the whole call."""
+    """The layer that enforces the timeout of each attempt, if gRPC retries the call; otherwise `None`."""
     if not edge.call.retry or enforcer(edge, "retry") != "grpc":
         return None
     return in_force(edge, "attempt_timeout", mesh=mesh)
 
 
 def in_force(edge: Edge, policy: PolicyKind, *, mesh: bool) -> Enforcer | None:
-    """The layer that enforces a policy of an edge in an environment, with or without a mesh."""
+    """The layer that enforces a policy of an edge in an environment with or without a mesh. `None` if no layer does."""
     layer = enforcer(edge, policy)
     return None if layer == "mesh" and not mesh else layer

@@ -31,7 +31,7 @@ LONGEST_RENDER = 120
 
 
 def side_of(side: str, tenant: Tenant) -> Side:
-    """The resources and measures of `side`. Raises `InvalidInputError` if `side` names nothing."""
+    """The resources and measures of `side`. Raises `InvalidInputError` if `side` names nothing or cannot be read."""
     if side in (known := environments()):
         return side_of_platform(load_platform(tenant, side))
     if (Path(side) / INDEX).is_file():
