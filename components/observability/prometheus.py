@@ -73,7 +73,7 @@ class Prometheus(Server):
     """Time between two scrapes of a target and between two evaluations of a rule."""
     late: Duration
     """Largest delay of a sample over OTLP: the longest time that the Collector may queue it."""
-    cluster: Name
+    cluster: str
     """Label `cluster` on every alert, to tell platforms apart."""
     targets: tuple[ScrapeTarget, ...]
     probed_hosts: tuple[ProbedHosts, ...] = ()

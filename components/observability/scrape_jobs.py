@@ -135,7 +135,7 @@ class ProbedHosts(ClosedModel):
     """`host:port` of an exporter that reads the host's metrics at `/scrape`. `None`: the prober probes the host."""
     health: str | None = None
     """A metric that is 1 while the host works. `None`: the result of the probe."""
-    hosts: tuple[str, ...]
+    hosts: Annotated[tuple[str, ...], Field(min_length=1)]
     """`host:port`, or a URL for a module over HTTP."""
 
     def job(self, prober: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing_extensions import override
 from components.container import Container
 from components.node import Sizing
 from components.postgresql.databases import ServiceDatabase
-from components.secret_keys import SECRETS_PATH, SecretKeys
+from components.secret_keys import SECRETS_PATH
 from components.server import Server, Workload
 from components.volumes import ConfigFiles
 from components.workloads import CronJob, Job
@@ -49,12 +49,6 @@ class DatabaseSchemas(Server):
     """SQL text by file name. The Job applies the files in alphabetical order."""
     nightly: str
     """SQL that deletes expired rows."""
-
-    @property
-    @override
-    def secrets(self) -> tuple[SecretKeys, ...]:
-        """Empty: the database server declares the passwords, in the same namespace."""
-        return ()
 
     @override
     def workloads(self) -> Iterator[Workload]:

@@ -201,8 +201,8 @@ def _proxied(links: Links) -> set[str]:
 
 def probed_hosts(graph: CallGraph, environment: Environment) -> Iterator[ProbedHosts]:
     """Valkey through its exporter, the cluster's DNS, the gateway's public address, certificates, external stores."""
-    if environment.deploys(site.VALKEY_EXPORTER):
-        hosts = tuple(address for servers in valkey_servers(graph, environment) for address in servers.addresses)
+    hosts = tuple(address for servers in valkey_servers(graph, environment) for address in servers.addresses)
+    if hosts and environment.deploys(site.VALKEY_EXPORTER):
         exporter = f"{SITE.host(site.VALKEY_EXPORTER, site.OBSERVABILITY)}:{REDIS.scrape.port}"
         yield ProbedHosts(name=VALKEY, module=VALKEY, hosts=hosts, exporter=exporter, health="redis_up")
     yield ProbedHosts(name=site.CLUSTER_DNS, module=RESOLVES.name, hosts=(CLUSTER_DNS_SERVER,))

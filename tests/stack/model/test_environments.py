@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from stack.audit import audit_outcome
+from stack.model.platform import Platform
 from stack.model.settings import ROOT, environments
+from stack.voiceassistant import TENANT
 from tests.platforms import DAY, ENVIRONMENTS, VARIANT_FILES, VARIANTS, platform, real_environment
 from tests.small import service
 
@@ -81,6 +83,12 @@ def test_every_variant_renders_and_satisfies_the_audit(name: str) -> None:
     outcome = audit_outcome(found, on=DAY)
     assert (outcome.open, outcome.unused) == ((), ())
     assert {component.name for component in found.components} >= {node.name for node in found.graph.services}
+
+
+def test_an_environment_may_have_the_longest_name() -> None:
+    real = real_environment("prod")
+    named = real.settings.model_copy(update={"environment": "e" * 40})
+    assert Platform(TENANT, real.model_copy(update={"settings": named})).components
 
 
 @pytest.mark.parametrize(("name", "replicas"), [("dev", (1, 1)), ("qa", (2, 6)), ("prod-eu", (3, 13))])

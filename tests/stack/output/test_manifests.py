@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jsonschema import Draft202012Validator
 from stack.deploy.operators import operator_of
 from stack.output.render import manifest
 from stack.voiceassistant.site import APPS
-from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
+from tests.platforms import ENVIRONMENTS, VARIANTS, of_kind, platform, resources
 
 KUBERNETES_VERSIONS = ("1.34.0", "1.37.0")
 """The oldest and the newest Kubernetes version that the manifests support."""
@@ -174,6 +175,37 @@ def test_no_secret_value_is_rendered(environment: str) -> None:
             literal = {variable["name"] for variable in container.get("env", []) if "value" in variable}
             paths = {"VOICE_POLICY_PATH", "VOICE_SETTINGS_PATH"}
             assert literal <= {*paths, "OTEL_RESOURCE_ATTRIBUTES", "APISIX_STAND_ALONE", "GOMEMLIMIT", "GOMAXPROCS"}
+
+
+@pytest.mark.parametrize("environment", [*ENVIRONMENTS, *VARIANTS])
+def test_every_secret_that_a_pod_reads_is_registered_in_its_namespace(environment: str) -> None:
+    registered = {
+        (component.namespace, secret.name)
+        for component in platform(environment).components
+        for secret in component.secrets
+    }
+    read = {
+        (resource["metadata"]["namespace"], name)
+        for resource in resources(environment)
+        if resource["kind"] in {"CronJob", "DaemonSet", "Deployment", "Job", "StatefulSet"}
+        for name in secrets_of(resource)
+    }
+    assert read <= registered
+    assert read
+
+
+def secrets_of(value: Any) -> Iterator[str]:
+    """The secrets that volumes, variables and image pulls name anywhere inside `value`."""
+    if isinstance(value, list):
+        for each in value:
+            yield from secrets_of(each)
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if key in {"secret", "secretKeyRef"}:
+            yield inner.get("secretName") or inner["name"]
+        elif key == "imagePullSecrets":
+            yield from (each["name"] for each in inner)
+        else:
+            yield from secrets_of(inner)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
