@@ -124,7 +124,7 @@ def models(
     route_policy: dict[str, Any] | None = None,
     **options: Any,
 ) -> ModelDependency:
-    """Models with one route, `llm.generate`, over these deployments; by default over a valid pair."""
+    """Models with one route, `llm.generate`, over these deployments; by default over one of each provider."""
     candidates = deployments or CANDIDATES
     policy = {
         "candidates": tuple(each.name for each in candidates),

@@ -8,14 +8,14 @@ from voice_policies.retry import RetryBudget
 
 
 class ModelHedge(Policy):
-    """If no answer has come after `delay`, the next candidate is asked as well. The first answer wins.
+    """If no content has come after `delay`, the runtime asks the next candidate too. The first content wins.
 
     The runtime cancels the other request, and waits until its connection is closed. Both requests count as attempts of
     `ModelFallback`. Each reserves tokens in the budgets of the route and of its candidate.
     """
 
     delay: PositiveDuration
-    """Time after which the second request is sent. A delay equal to the preferred candidate's P95 hedges one call in
-    twenty."""
+    """Time after which the second request is sent. A delay equal to the preferred candidate's P95 of the first content
+    hedges one call in twenty."""
     budget: RetryBudget = RetryBudget(ratio=Ratio("5%"))
-    """Bound on the second requests of a process, so that a slow provider does not double the load."""
+    """Bound on the second requests of a route in one process, so that a slow provider does not double the load."""

@@ -22,7 +22,7 @@ class StreamTimeout(Policy):
     first_token: PositiveDuration = Duration("700ms")
     """Longest time of an attempt until its first content, or until the whole answer if the model does not stream."""
     idle: PositiveDuration = Duration("1s")
-    """Longest time between two frames after the first content."""
+    """Longest wait for the next part of the answer, after the first content."""
     total: PositiveDuration = Duration("3s")
     """Longest time of the call with all its attempts. The caller's remaining deadline bounds it as well."""
 

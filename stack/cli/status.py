@@ -1,7 +1,7 @@
 """The exit codes of every command."""
 
 CLEAN = 0
-"""All is well."""
+"""The command succeeded, and has nothing to report."""
 FINDINGS = 1
 """The command found a breach, a difference, a missing, unread or old secret, a broken contract, or got no answer."""
 BAD_INPUT = 2

@@ -1,4 +1,4 @@
-"""The resources that hold data, and the safe alternative to deleting or shrinking each."""
+"""The resources that hold data, and the safe alternative to replacing, removing or shrinking each."""
 
 from __future__ import annotations
 

@@ -52,7 +52,9 @@ def test_a_running_process_reloads_an_edited_bundle(rendered: Path, tmp_path: Pa
     assert runtime.reload()
 
 
-def test_one_error_names_every_fault_of_bundle_and_addresses(rendered: Path, tmp_path: Path) -> None:
+def test_one_error_names_every_fault_of_the_addresses_and_a_faulty_bundle_is_refused(
+    rendered: Path, tmp_path: Path
+) -> None:
     with pytest.raises(InvalidInputError) as refused:
         sealed_bundle(rendered, tmp_path / "laptop", addresses={"rag-engin": "localhost:1", "llm": "localhost"})
     assert "addresses.rag-engin: is no callee of the bundle; expected one of llm, rag-engine" in str(refused.value)

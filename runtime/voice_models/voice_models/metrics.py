@@ -168,13 +168,13 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
 HISTOGRAMS = (
     Histogram(
         "gen_ai_client_operation_duration_seconds",
-        "Duration of attempts.",
+        "Time from the request of an attempt to its end.",
         OPERATION,
         lambda runtime: runtime.statistics.durations,
     ),
     Histogram(
         "gen_ai_client_operation_time_to_first_chunk_seconds",
-        "Time from the start of an attempt to its first content.",
+        "Time from the request of an attempt to its first content.",
         OPERATION,
         lambda runtime: runtime.statistics.first_content,
     ),

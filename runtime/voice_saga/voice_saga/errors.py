@@ -26,7 +26,7 @@ class LeaseLostError(SagaError):
 
 
 class JournalUnavailableError(SagaError, ConnectionError):
-    """The journal is unreachable. The last write may have happened or not; only the journal shows it."""
+    """The journal is unreachable. The last write may have happened; only the journal shows if it did."""
 
 
 class WorkCancelledError(SagaError):

@@ -127,7 +127,7 @@ class Workload(Named):
 
 @dataclass(frozen=True)
 class Reference:
-    """A workload that names a host. `service` is the Service with that name, or `None` if no manifest has it."""
+    """A host that a workload names. `service` is the Service with that name, or `None` if no manifest has it."""
 
     workload: Workload
     address: Address

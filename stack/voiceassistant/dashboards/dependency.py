@@ -1,4 +1,4 @@
-"""One callee: the calls of all its callers, and the policies that protect them."""
+"""One callee: all calls to it, and the policies of these calls."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _PROTECTION = Row(
         ),
         metrics(
             "Refused calls",
-            "Calls that a policy refused before they left the caller.",
+            "Attempts that a policy refused before anything was sent.",
             {f"{_LEGEND}: {{{{policy}}}}": rate("voice_call_rejected_total", "job, name, policy", CALLS)},
             "reqps",
         ),

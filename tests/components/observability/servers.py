@@ -34,8 +34,8 @@ from tests.toy import SIZING
 
 Kind = TypeVar("Kind", bound=Component)
 VARIANTS = ("single", "replicated")
-"""`single`: one replica, traces in memory or on a volume. `replicated`: several replicas, traces in Elasticsearch or in
-a bucket, and also Kibana and Fluent Bit."""
+"""`single`: one replica, traces in memory or on a volume. `replicated`: several replicas of most servers, traces in
+Elasticsearch or in a bucket, and also Kibana and Fluent Bit."""
 SERVICES = ("orders", "prices")
 INDEX_URL = "http://elasticsearch.stores.svc.cluster.local:9200"
 COLLECTOR = Peer(namespace="watch", name="collector", ports=(HTTP_PORT,))

@@ -149,7 +149,7 @@ def test_a_key_is_small_and_expires_when_its_count_is_empty(
     assert (redis.memory_usage("k") or 0) <= 1500
 
 
-def test_the_scripts_are_part_of_the_package() -> None:
+def test_the_package_contains_exactly_two_scripts_and_each_uses_one_key() -> None:
     for script in (TOKEN_BUCKET, SLIDING_WINDOW):
         assert len(script.sha) == 40
         assert "KEYS[2]" not in script.text

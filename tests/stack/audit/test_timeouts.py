@@ -1,4 +1,4 @@
-"""T01 to T03: timeouts and deadlines that are too short or too long. T04: objectives below the sum of their calls'."""
+"""T01 to T03: timeouts and deadlines that do not fit the calls. T04: objectives below the sum of the calls' P95."""
 
 from __future__ import annotations
 
