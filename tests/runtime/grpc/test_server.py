@@ -261,6 +261,19 @@ async def test_requests_that_a_draining_server_refuses_are_counted(tmp_path: Pat
     assert dict(refused.read(runtime)) == {("unknown_operation",): 0, ("draining",): 1}
 
 
+async def test_a_handler_whose_own_work_was_cancelled_fails_immediately(tmp_path: Path) -> None:
+    async def waits(*_: Any) -> None:
+        work = asyncio.create_task(asyncio.sleep(3600))
+        asyncio.get_running_loop().call_soon(work.cancel)
+        await work
+
+    async with serving_with_policies(tmp_path, Acting(waits)) as (service, channel), asyncio.timeout(60):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await RagEngineStub(channel).Context(b"")
+        assert failed.value.code() is grpc.StatusCode.INTERNAL
+        await eventually(lambda: service.inbound("context").statistics.failed == 1)
+
+
 async def test_a_request_that_its_caller_cancels_does_not_count_as_a_failure(tmp_path: Path) -> None:
     servicer = Acting(lambda *_: asyncio.sleep(3600))
     async with serving_with_policies(tmp_path, servicer, inbound=operations(deadline=Duration("1h"))) as (

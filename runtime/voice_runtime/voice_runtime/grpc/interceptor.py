@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -24,6 +25,10 @@ API_KEY = "x-api-key"
 """Metadata key of the API key. Tenant and user arrive in the baggage."""
 _CODES: dict[Any, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 Handle = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+class WorkCancelledError(Exception):
+    """A handler waited for a task or a call that was cancelled. Nobody cancelled the request, so it has failed."""
 
 
 class InboundInterceptor(grpc.aio.ServerInterceptor):
@@ -107,6 +112,12 @@ async def _answer(handle: Handle, request: Any, servicer: Any) -> Any:
         raise StatusError(_code(servicer)) from error
     except grpc.RpcError as error:
         raise StatusError(answer_to(error)[0]) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # gRPC sends no status after a CancelledError, and the caller would wait until its deadline.
+        raise WorkCancelledError from error
     if (code := _code(servicer)) is not grpc.StatusCode.OK:
         raise StatusError(code)
     return answer
