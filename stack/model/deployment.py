@@ -24,7 +24,11 @@ def still_needed(graph: CallGraph, without: Collection[str]) -> dict[str, list[s
 
 def _needs(edge: Edge, without: Collection[str]) -> bool:
     """True if the caller stays and cannot work without the callee. A gateway's route is removed with its service."""
-    if edge.caller.name in without or isinstance(edge.caller, Gateway):
+    if edge.caller.name in without:
+        return False
+    if any(limit.store == edge.call.name for limit in edge.operation.rate_limits):
+        return True
+    if isinstance(edge.caller, Gateway):
         return False
     steps = (step for saga in edge.operation.sagas for step in saga.steps)
     of_sagas = {name for step in steps for name in (*step.calls, *step.compensation_calls)}

@@ -89,10 +89,10 @@ def explain(platform: Platform, caller: str, callee: str) -> Explanation:
 
 
 def _unknown(graph: CallGraph, path: str, name: str) -> Iterator[Fault]:
-    node, _, operation = name.partition(".")
+    node, dot, operation = name.partition(".")
     if node not in graph.nodes:
         yield Fault(path, f"is {name!r}", one_of(node, graph.nodes))
-    elif operation and not graph.nodes[node].offers(operation):
+    elif dot and not graph.nodes[node].offers(operation):
         offered = (each.name for each in graph.nodes[node].operations)
         yield Fault(path, f"is {name!r}, which {node} does not offer", one_of(operation, offered))
 

@@ -98,6 +98,8 @@ def test_the_document_shows_a_refusal_as_it_is_printed() -> None:
     ("name", "caller"),
     [
         ("ai-orchestrator", "conversation-service.send → ai-orchestrator.answer"),
+        ("redis", "gateway.identity-service-login → redis.access"),
+        ("redis", "agent-engine.run → redis.access"),
         ("knowledge-graph-service", "indexing-service.index → knowledge-graph-service.build,"),
         ("events", "knowledge-service.upload → events.append"),
     ],

@@ -258,6 +258,11 @@ def test_unknown_names_are_refused_in_one_error_with_suggestions() -> None:
     )
 
 
+def test_a_name_that_ends_with_a_dot_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"X: is 'rag-engine\.', which rag-engine does not offer"):
+        explain(platform("prod"), "rag-engine.", "model-adapter")
+
+
 def test_json_has_the_policies_in_the_form_of_the_bundle() -> None:
     document = json.loads(REPORTS["json"](explain(platform("prod"), "rag-engine.context", "retrieval-service")))
     (call,) = document["calls"]
