@@ -98,15 +98,15 @@ class Declaration(ClosedModel):
     @classmethod
     @override
     def _refuse_conflicts(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Do nothing: `faults` includes conflicts, so the constructor must not raise for them."""
+        """Validate the fields only: `faults` includes conflicts, so the constructor must not raise for them."""
         return validate(value)
 
 
 def _location() -> Location | None:
     """The line of the declaration.
 
-    The first frame outside the folders of constructors gives the file. Of the frames that follow it in the same file,
-    the outermost gives the line.
+    The first frame outside the folders of constructors gives the file. From there the search goes to the caller while
+    the caller is in the same file. The last frame gives the line.
     """
     frame = currentframe()
     while frame and frame.f_code.co_filename.startswith(_CONSTRUCTORS):

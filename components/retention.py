@@ -42,7 +42,7 @@ def disk_conflict(field: str, stream: Stream, disk: Bytes) -> Iterator[Conflict]
 
 
 def shared_disk_conflicts(field: str, streams: Sequence[Stream], disk: Bytes) -> Iterator[Conflict]:
-    """A conflict for each stream that alone exceeds the disk, or one conflict if only their sum does."""
+    """A conflict for each stream that alone exceeds `FILL_LIMIT` of the disk, or one if only their sum does."""
     alone = [conflict for stream in streams for conflict in disk_conflict(f"{field}.{stream.name}", stream, disk)]
     yield from alone
     total = Bytes.of_units(sum(stream.kept.units for stream in streams))

@@ -55,7 +55,7 @@ TEMPORARY_FILES = Bytes("256Mi")
 REPLAY_RATE = Bytes("16Mi")
 """Assumed bytes per second of the WAL replay, which is single-threaded."""
 SHUTDOWN = Duration("110s")
-"""Longest time to end transactions and write a checkpoint. With the pre-stop sleep, the grace period is two minutes."""
+"""Longest time to end transactions and write a checkpoint. The pre-stop sleep and the margin add 5 s each."""
 SUPERUSER_SECRET = SecretKeys(name="postgresql-superuser", keys=("password",))
 _PG_ISREADY = ("pg_isready", "-h", "127.0.0.1")
 PROBES = Probes(

@@ -26,4 +26,4 @@ class ModelDeployment(Policy):
     budgets: Annotated[tuple[DnsLabel, ...], Field(strict=False)] = ()
     """Names of the budgets in `Models.budgets` that hold the provider's quota of tokens."""
     streams: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """The provider's quota of parallel streams; `None` if it counts tokens alone."""
+    """The provider's quota of parallel streams. `None` if the provider has no such quota."""

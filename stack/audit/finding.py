@@ -29,7 +29,7 @@ class Breach:
     arithmetic: str
     """The reason, with its numbers."""
     field: str
-    """The setting or the part of the catalogue to change."""
+    """The setting, the part of the catalogue or the field of a manifest to change."""
     proposal: str = ""
     """A value with which the rule would hold. Empty if the audit cannot compute one."""
     where: Location | None = None

@@ -150,7 +150,8 @@ OBJECTIVE_ALERTS = (
         name="ServiceSaturated",
         expression=f"job:requests_per_replica:rate5m > {_OF_JOB} {FULL} * job:requests_per_replica:capacity",
         lasting=Duration("10m"),
-        summary="{{ $labels.job }} serves {{ $value | humanize }} requests a second per replica, close to its capacity",
+        summary="{{ $labels.job }} serves {{ $value | humanize }} requests a second per replica,"
+        " above 90 % of its capacity",
         action="If the autoscaler is at its maximum, raise the maximum. Otherwise lower the busiest tenant's limit",
     ),
     Alert(
@@ -160,7 +161,8 @@ OBJECTIVE_ALERTS = (
         " and operation:requests:rate30m * 1800 > 100)"
         " + on (job, operation) group_left (team, severity) 0 * operation:failures:budget",
         lasting=Duration("10m"),
-        summary=f"{_OPERATION} receives {{{{ $value | humanize }}}} requests a second, more than its callers can make",
+        summary=f"{_OPERATION} receives {{{{ $value | humanize }}}} requests a second,"
+        " more than its callers' policies allow",
         action="A layer retries without a declared policy. To find it, compare the callers' voice_call_attempts_total",
     ),
     Alert(

@@ -2,7 +2,7 @@
 
 For a server each evaluation of `job:working:max` is one event. The server is available while one of its pods works, so
 a failing dependency does not count against it. Each request of a flow is one event at the gateway. For a WebSocket the
-service counts each turn of the dialogue, because the gateway sees only the handshake.
+service counts each turn of the dialogue, and the gateway counts failed handshakes, because it does not see the turns.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def availability_objectives(graph: CallGraph) -> Iterator[Recording]:
 def availability_groups(
     graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]
 ) -> Iterator[RuleGroup]:
-    """Record the shares of bad events by window. The group `servers` comes first, because later groups read it."""
+    """Record the shares of bad events by window. The groups of server outages read the group `servers`."""
     yield RuleGroup(name="servers", rules=(_working(scraped, probed),))
     yield from alerts.SERVER_OUTAGES.groups(
         lambda window: f"count_over_time({_WORKING}[{window}]) / {Duration(window).seconds:g}",

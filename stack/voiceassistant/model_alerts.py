@@ -139,7 +139,7 @@ MODEL_ALERTS = (
         expression="sum by (job, candidate) (rate(voice_model_tokens_total[5m])) * 60"
         f" > on (job, candidate) group_left (team, severity) {FULL:g} * {QUOTA}",
         lasting=Duration("10m"),
-        summary=f"{_CANDIDATE}: {{{{ $value | humanize }}}} tokens a minute are close to the provider's quota",
+        summary=f"{_CANDIDATE}: {{{{ $value | humanize }}}} tokens a minute are above 80 % of the provider's quota",
         action="Raise the quota at the provider. Until then the other candidate serves the refused calls",
     ),
     Alert(

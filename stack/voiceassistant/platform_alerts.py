@@ -164,7 +164,7 @@ PLATFORM_ALERTS = (
         "critical",
         "increase(prometheus_rule_evaluation_failures_total[10m]) > 0",
         "5m",
-        "{{ $labels.pod }} cannot evaluate {{ $labels.rule_group }}: the alerts of this group cannot fire",
+        "{{ $labels.pod }} cannot evaluate a rule of {{ $labels.rule_group }}: alerts that need this rule cannot fire",
         "Prometheus's Rules page shows the error; a duplicate series is the usual cause",
     ),
     _platform(

@@ -51,7 +51,7 @@ POLICY_ALERTS = (
         expression=_breaker("half_open"),
         lasting=Duration("10m"),
         summary=f"{_CALL}: the breaker probes the callee and does not close",
-        action="The breaker's probes, a few of the calls, fail or time out. Look for them in the callee's log",
+        action="If the service makes few calls, wait for more. Otherwise look for failures in the callee's log",
     ),
     Alert(
         name="RetryBudgetSpent",

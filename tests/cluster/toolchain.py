@@ -28,11 +28,11 @@ GO_MISSING = 77
 
 
 class ToolchainError(RuntimeError):
-    """A program is not in the cache and cannot be built here. The message says why."""
+    """A program or file is not in the cache and cannot be made here. The message says why."""
 
 
 class GoMissingError(ToolchainError):
-    """A program must be built, and `go` is not on PATH."""
+    """A program or file must be made, and `go` is not on PATH."""
 
 
 def tools_folder() -> Path:
@@ -153,7 +153,7 @@ def ensure_built(module: Module) -> Path:
     """Builds the missing programs and files of a module, and returns their folder.
 
     Raises:
-        GoMissingError: a program is missing, and `go` is not on PATH.
+        GoMissingError: a program or file is missing, and `go` is not on PATH.
         ToolchainError: Go failed, or a module lacks a file of `sources`. The message has Go's error or the file.
     """
     module.cache.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ def _keep(module: Module, name: str, sources: Mapping[str, Iterable[str]]) -> No
 def _go(module: Module, *arguments: str) -> str:
     go = shutil.which("go")
     if go is None:
-        message = f"go is not on PATH, and {module.cache} lacks a program of {module.name}: install Go"
+        message = f"go is not on PATH, and {module.cache} lacks a program or file of {module.name}: install Go"
         raise GoMissingError(message)
     environment = {**os.environ, "CGO_ENABLED": "0"}
     done = subprocess.run(

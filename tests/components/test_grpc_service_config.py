@@ -148,7 +148,7 @@ def test_one_error_lists_everything_that_grpc_cannot_express() -> None:
 
 
 @pytest.mark.parametrize(("mesh", "layer"), [(True, "mesh"), (False, None)], ids=["mesh", "no-mesh"])
-def test_only_a_mesh_enforces_the_attempt_timeout_of_a_repeated_call(mesh: bool, layer: str | None) -> None:
+def test_only_a_mesh_enforces_the_attempt_timeout_of_a_retried_call(mesh: bool, layer: str | None) -> None:
     small = go_platform(stage(hard("callee-b.answer-all", "idempotent", retry=ONCE)))
     environment = real_environment("prod" if mesh else "dev")
     (call,) = policy_bundle(small.graph, next(iter(small.graph.services)), environment).outbound

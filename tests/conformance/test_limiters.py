@@ -197,7 +197,9 @@ def test_l4_the_memory_of_a_key_is_bounded(algorithm: str, most: int) -> None:
     [TokenBucketPolicy(rate=Rate("1/s"), burst=5), SlidingWindowPolicy(limit=5, window=Duration("1s"))],
     ids=["token bucket", "sliding window"],
 )
-async def test_l5_a_request_that_costs_more_than_the_burst_is_refused_immediately(clock: FakeClock, limit: Any) -> None:
+async def test_l5_a_request_that_costs_more_than_the_capacity_is_refused_immediately(
+    clock: FakeClock, limit: Any
+) -> None:
     limited = gate(clock, limit, max_wait=Duration("1h"))
     begun = clock.monotonic()
     with pytest.raises(RateLimitedError) as refused:
@@ -388,7 +390,7 @@ def _switches_at_every_chance() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_switches_at_every_chance")
 @pytest.mark.parametrize("limit", ["bucket", "keyed bucket", "window"])
-def test_many_threads_together_take_exactly_the_burst(limit: str) -> None:
+def test_many_threads_together_take_exactly_the_capacity(limit: str) -> None:
     burst, threads, barrier = 20_000, 8, threading.Barrier(8)
     keyed = KeyedTokenBucket(1e-9, burst, 10)
     take = {

@@ -14,7 +14,7 @@ from threading import Thread
 
 @dataclass
 class Bucket:
-    """Stored objects by path, and the encryption that each request asked for."""
+    """Stored objects by path, and the encryption that their uploads asked for."""
 
     key_id: str
     secret: str

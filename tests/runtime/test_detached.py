@@ -1,4 +1,4 @@
-"""Detached work keeps the baggage of its request, but neither the deadline nor the retries of the request apply."""
+"""Detached work keeps the baggage of its request, but the request's deadline and retries do not apply to it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_calls_of_detached_work_are_not_limited_by_the_requests_deadline(r
     assert tenant == "acme"
 
 
-async def test_detached_work_does_not_use_the_retries_of_the_request(runtime: Runtime) -> None:
+async def test_a_request_may_still_retry_after_detached_work_has_exhausted_its_retries(runtime: Runtime) -> None:
     async def fail() -> None:
         raise CalleeError("rag-engine")
 

@@ -39,7 +39,7 @@ class Interrupted:
 
 
 async def stopped_again_and_again(backend: Backend, log: Log, policy: Any, action: Interrupted, times: int) -> Any:
-    """Run a saga whose worker is stopped `times` times during one of its steps. Returns the saga's final record."""
+    """Run a saga whose worker is stopped `times` times during `action`. Returns the saga's final record."""
     options = {"grace": 0.05}
     async with backend([log.definition(policy)], **options) as engine:
         saga_id = await engine.start("order")

@@ -57,7 +57,7 @@ class Exchange(httpx.AsyncByteStream):
         self._loop = asyncio.get_running_loop()
 
     def __del__(self) -> None:
-        """Close and settle an attempt that was dropped before its answer was read, or before it was opened."""
+        """Close and settle an attempt that was dropped before its answer was read to the end."""
         if self._ending is None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self.aclose()))
 

@@ -20,7 +20,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
     The names of `headers` must be lower case. The first readable header counts: `retry-after-ms`, then `retry-after` as
     seconds, a duration such as `6m0s`, or an HTTP date, then `x-ratelimit-reset-*`. An HTTP date is compared with the
-    header `date`, which is the provider's clock, or without that header with `now`.
+    header `date`, which is the provider's clock. If that header is missing or unreadable, `now` takes its place.
     """
     milliseconds = headers.get("retry-after-ms", "").strip()
     if NUMBER.fullmatch(milliseconds):

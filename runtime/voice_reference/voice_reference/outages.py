@@ -3,7 +3,7 @@
 A steady load runs through every flow. One callee at a time is frozen, killed, slowed down, or frozen repeatedly.
 Two conditions must hold. Circuit breakers stop refusing calls within their longest break plus `MARGIN` after the
 callee's first good answer. No call is attempted more often than the retries in the bundles allow. Exit code 0: both
-conditions hold; 1: a condition does not hold; 2: bad input.
+conditions hold; 1: a condition does not hold, or a service does not answer or recover; 2: bad input.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from voice_reference.processes import Platform, bundles_of, running, wait_until
 RATE = 2.5
 """Requests a second, over all flows together."""
 OUTAGE = 12.0
-"""Duration of an outage in seconds."""
+"""Duration in seconds of each outage except `flap`."""
 FLAP = 3.0
 """Seconds for which `flap` freezes the callee, and for which it then lets the callee run."""
 FLAPS = 4
@@ -103,7 +103,7 @@ class Recovery:
 
     @property
     def is_in_time(self) -> bool:
-        """True if no caller refused calls for longer than the longest break plus `MARGIN`."""
+        """True if the last refusal came within the longest break plus `MARGIN` after the first good answer."""
         return self.seconds <= self.longest_break + MARGIN
 
     def __str__(self) -> str:
@@ -118,7 +118,7 @@ HEADER = f"{'outage':<8}{'callee':<26}{'break':>8}{'refused':>9}{'last refusal':
 
 
 class Observer:
-    """Reads the decisions of the circuit breakers between services from the received spans."""
+    """Reads the decisions of the circuit breakers between services from spans, and their states from metrics."""
 
     def __init__(self, platform: Platform, collector: Collector) -> None:
         self._platform = platform
@@ -186,7 +186,7 @@ def load(platform: Platform, flows: Iterable[Flow]) -> Iterator[Counter[str]]:
 def recover(platform: Platform, observer: Observer, outage: str, callee: str) -> Recovery:
     """Cause an outage of a callee under load, and wait for the recovery.
 
-    Raises `TimeoutError` if a breaker stays open.
+    Raises `TimeoutError` if the callee does not answer again, or if a breaker stays open.
     """
     began = time.time()
     OUTAGES[outage](platform, callee)

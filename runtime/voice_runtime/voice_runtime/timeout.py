@@ -148,7 +148,10 @@ class TimedScope:
         self.expired = self.retries_spent = self.is_over = False
 
     def enter(self) -> Self:
-        """Start the timer. `leave` must follow. Hot code calls both directly, because `with` takes 10 % longer."""
+        """Start the timer. `leave` must follow. Hot code calls both directly, because `with` takes 10 % longer.
+
+        Raises `DeadlineExceededError` if `limit` has passed; then `leave` must not follow.
+        """
         timer = self.owner.timer
         sweep = timer.sweep
         # Compare the thread first, because before Python 3.12 finding the running loop costs a system call.
@@ -176,7 +179,10 @@ class TimedScope:
         return f"<{type(self).__name__} {self.owner.name}{number}{': over' if self.is_over else ''}>"
 
     def begin(self) -> float:
-        """Start without a task to cancel, for code that watches the time itself. Returns seconds until time is up."""
+        """Start without a task to cancel, for code that watches the time itself. Returns seconds until time is up.
+
+        Raises `DeadlineExceededError` if no time is left.
+        """
         self.expires = min(self.started + self.owner.timer.duration, self.limit)
         self._refuse_expired()
         return self.expires - self.started
@@ -191,7 +197,7 @@ class TimedScope:
         self._waits_in = get_running_loop().call_later(self.limit - self.started, self.expire)
 
     def leave(self, error: BaseException | None = None) -> None:
-        """Stop the timer. Raises `timeout_error` if the timer ended the work. `error` is the exception of the work."""
+        """Stop the timer. Raises `timeout_error()` if the timer ended the work. `error` is the work's exception."""
         self.is_over = True
         try:  # noqa: SIM105  # copied from `restore`, because every call runs this
             CURRENT.reset(self._token)
@@ -226,7 +232,7 @@ class TimedScope:
         self._task.cancel()
 
     def timeout_error(self) -> CallTimeoutError:
-        """The error of the limit that ended the scope: the attempt timeout, or the earlier deadline outside."""
+        """The error of the limit that ended the scope: the timeout of the attempt, or else a deadline."""
         if self.attempt and self.started + self.owner.timer.duration <= self.limit:
             return AttemptTimeoutError(self.owner.name, None, self.attempt)
         return DeadlineExceededError(self.owner.name, None, self.attempt)

@@ -119,7 +119,7 @@ class Driver:
         self._state = state
 
     async def _act(self, execution: Execution) -> None:
-        """Execute the steps that have begun. Write each outcome as soon as it arrives."""
+        """Execute the steps that have begun. Write the entry of each step as soon as the step ends."""
         plan, steps = execution.definition.plan, self._progress.running
         if len(steps) == 1:
             await self._write(*await self._attempt(execution, steps[0]), plan=plan)

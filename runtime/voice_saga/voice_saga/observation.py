@@ -24,7 +24,7 @@ class Tracing(Protocol):
         ...
 
     def step(self, context: StepContext) -> AbstractContextManager[None]:
-        """The span of one execution, in the saga's trace. It is linked to the event that caused the execution."""
+        """The span of one execution, in the saga's trace. If an event caused the execution, a link names its span."""
         ...
 
     def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:

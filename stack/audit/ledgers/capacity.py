@@ -159,7 +159,8 @@ UNITS = {"cpu": "cores", "memory": "GiB"}
 
 def _limits(platform: Platform) -> Table:
     notes = (
-        "With surge: a rollout at maximum scale adds a pod to each Deployment. Stopping pods are in their grace period."
+        "With surge: at maximum scale, each Deployment has one more pod during a rollout, and each CloudNativePG"
+        " cluster one more while an instance joins. Stopping pods are in their grace period."
         " The limit of a namespace is its ResourceQuota, and its highest use includes stopping pods. The limit of the"
         " node pool is its allocatable capacity, and its highest use includes the surge, but no stopping pods."
     )

@@ -11,7 +11,7 @@ from voice_runtime.health.place import Place
 
 
 def checker(place: Place) -> Checker:
-    """A checker that logs in with the service's own user."""
+    """A checker that logs in as the service's own user, if there is a password."""
 
     async def look() -> None:
         password = place.password()

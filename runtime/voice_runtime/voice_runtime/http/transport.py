@@ -20,14 +20,14 @@ from voice_runtime.runtime import Runtime
 from voice_runtime.timeout import current_scope
 
 TIMEOUT = "x-envoy-expected-rq-timeout-ms"
-"""Header with the caller's remaining time in milliseconds. It is Envoy's, so the mesh and proxies understand it."""
+"""Header with the milliseconds that the callee has (`next_hop`). It is Envoy's, so the mesh and proxies know it."""
 ATTEMPT = "x-envoy-attempt-count"
 """Header with the number of the attempt. The first attempt does not send it."""
 PHASES = ("connect", "read", "write")
 """The phases of a request on the network. httpx has a timeout for each phase."""
 ONCE: Iterator[Any] = iter(())
-"""Placeholder argument for a request whose body can be read only once. The pipeline retries no call with an iterator
-among its arguments."""
+"""Placeholder argument for a request whose body can be read only once. A call with an iterator among its arguments is
+not retried."""
 
 
 class _Call:

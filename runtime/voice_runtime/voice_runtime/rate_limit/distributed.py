@@ -77,7 +77,7 @@ class DistributedGate:
             count.reconfigure(policy)
 
     def try_admit(self, caller: Caller, cost: int, now: float) -> bool:  # noqa: ARG002  # as `Gate.try_admit`
-        """Return false: the store decides, so the request must wait for the store's answer in `admit`."""
+        """Return false: `admit` decides, because it may have to ask the store."""
         return False
 
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
