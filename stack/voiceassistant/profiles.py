@@ -53,7 +53,7 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 _DEV_SERVERS = {
     "postgresql": _size(("200m", "2"), ("1Gi", "4Gi"), storage="5Gi"),
     "redis": _size(("50m", "500m"), ("256Mi", "1Gi")),
-    "events": _size(("50m", "500m"), ("256Mi", "1Gi"), storage="10Gi"),
+    "events": _size(("50m", "500m"), ("256Mi", "1536Mi"), storage="10Gi"),
     "consul": _size(("50m", "500m"), ("256Mi", "1Gi"), storage="5Gi"),
     "elasticsearch": _size(("100m", "1"), ("1Gi", "2Gi"), storage="14Gi"),
     "egress-proxy": _size(("50m", "1"), ("64Mi", "256Mi")),
@@ -70,7 +70,7 @@ _DEV_SERVERS = {
 _PROD_SERVERS = {
     "postgresql": _size(("2", "2"), ("4Gi", "4Gi"), replicas=3, storage="50Gi"),
     "redis": _size(("500m", "500m"), ("1Gi", "1Gi"), replicas=3),
-    "events": _size(("500m", "500m"), ("1Gi", "1Gi"), storage="10Gi"),
+    "events": _size(("500m", "500m"), ("1536Mi", "1536Mi"), storage="10Gi"),
     "consul": _size(("500m", "500m"), ("1Gi", "1Gi"), replicas=3, storage="10Gi"),
     "elasticsearch": _size(("2", "2"), ("8Gi", "8Gi"), replicas=3, storage="1Ti"),
     "egress-proxy": _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE, max_replicas=4),

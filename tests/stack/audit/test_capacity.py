@@ -91,7 +91,7 @@ def test_d02_adds_up_all_workloads_of_a_namespace() -> None:
     (found,) = verdict("D02", Platform(TENANT, changed)).findings
     assert found.path == "voice-data → quota.memory_requests"
     assert found.field == "quotas['voice-data'].memory_requests of profile prod"
-    assert found.proposal == "50496Mi"
+    assert found.proposal == "51008Mi"
 
 
 def test_d02_holds_if_the_maximum_with_surge_is_83_cpu_and_the_quota_is_100() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import uuid
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +17,8 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from voice_models.token_budget import TOKEN_BUDGET
+from voice_models.usage import ModelAttempted
+from voice_models.usage_stream import MAX_LENGTH as USAGE_EVENTS
 from voice_models.usage_stream import STREAM, USAGE_STREAM
 from voice_policies import RateLimit
 from voice_runtime.redis import RedisStore
@@ -230,8 +235,39 @@ SCALE = 25
 """Factor by which streams and memory are smaller in the test than in the platform."""
 
 
+USAGE = ModelAttempted(
+    route="llm.generate",
+    deployment="openai-large",
+    provider="openai",
+    model="large-2026-01-01",
+    tenant="00000000-0000-0000-0000-000000000000",
+    attempt=1,
+    input_units=3_000,
+    output_tokens=150,
+    micro_usd=1_234,
+    estimated=False,
+    ending="finished",
+    error_class=None,
+    finish_reason="stop",
+    first_token=0.312,
+    duration=1.234,
+)
+
+
+async def append_usage(port: int) -> None:
+    """Append twice as many usage events as their stream holds."""
+    payload, longest, together = json.dumps(asdict(USAGE)), USAGE_EVENTS // SCALE, 1000
+    url = f"redis://model-adapter:{quote(password_of('model-adapter-events'))}@127.0.0.1:{port}"
+    async with AsyncRedis.from_url(url) as redis:
+        for _ in range(2 * longest // together):
+            pipeline = redis.pipeline(transaction=False)
+            for _ in range(together):
+                pipeline.xadd(STREAM, {"id": uuid.uuid4().hex, "payload": payload, "trace": ""}, maxlen=longest)
+            await pipeline.execute()
+
+
 async def publish(port: int, max_length: int) -> None:
-    """Publish twice as many messages as each declared stream holds, with payloads of `PAYLOAD` bytes."""
+    """Publish twice as many messages as each stream of an outbox holds, with payloads of `PAYLOAD` bytes."""
     for event, service in PUBLISHERS.items():
         url = f"redis://{service}:{quote(password_of(f'{service}-events'))}@127.0.0.1:{port}"
         async with AsyncRedis.from_url(url) as redis:
@@ -247,12 +283,12 @@ def test_full_streams_leave_free_memory_in_the_store(tmp_path: Path) -> None:
     (maxmemory,) = re.findall(r"^maxmemory (\d+)$", configured, re.MULTILINE)
     port, scaled = free_port(), f"maxmemory {int(maxmemory) // SCALE}"
     with running_valkey("prod", "events", tmp_path / "fits", port, scaled):
+        asyncio.run(append_usage(port))
         asyncio.run(publish(port, MAX_LENGTH // SCALE))
-    with (
-        running_valkey("prod", "events", tmp_path / "full", port, scaled),
-        pytest.raises(MessagesRefusedError, match="used memory > 'maxmemory'"),
-    ):
-        asyncio.run(publish(port, 2 * MAX_LENGTH // SCALE))
+    with running_valkey("prod", "events", tmp_path / "full", port, scaled):
+        asyncio.run(append_usage(port))
+        with pytest.raises(MessagesRefusedError, match="used memory > 'maxmemory'"):
+            asyncio.run(publish(port, 2 * MAX_LENGTH // SCALE))
 
 
 def test_a_full_event_store_refuses_writes_and_a_full_cache_evicts_keys(tmp_path: Path) -> None:
