@@ -53,5 +53,4 @@ async def settle(until: Callable[[], bool] = lambda: False, turns: int = 20) -> 
 
 
 def seeded(seed: int = 7) -> Random:
-    """Repeatable randomness."""
     return Random(seed)  # noqa: S311  # tests hold no secrets

@@ -32,7 +32,6 @@ from tests import toy
 
 
 def service(name: str, *operations: Operation, **changes: object) -> Service:
-    """A small service."""
     values: dict[str, object] = {
         "name": name,
         "namespace": "shop",
@@ -65,7 +64,6 @@ def datastore(name: str, *operations: Operation, availability: str = "99.99%") -
 
 
 def gateway(*routes: Operation) -> Gateway:
-    """A small gateway."""
     return Gateway(name="gateway", namespace="edge", availability=Ratio("99.99%"), operations=routes)
 
 
@@ -76,7 +74,6 @@ def tenant_of(*nodes: Node, flows: Iterable[Flow] = (), **rules: Any) -> Tenant:
 
 
 def graph_of(*nodes: Node, flows: Iterable[Flow] = (), **rules: Any) -> CallGraph:
-    """The call graph of only these nodes."""
     return tenant_of(*nodes, flows=flows, **rules).graph
 
 

@@ -45,7 +45,10 @@ def main() -> None:
 
 
 def _prepare(count: int) -> None:
-    """Prepare the peers' inputs, in separate processes: a child's peak memory includes its parent's."""
+    """Prepare the peers' inputs.
+
+    Separate processes do it, so that this process stays small: the peak memory of a child includes its parent's.
+    """
     tree = peers.BUILD / str(count)
     for module, *arguments in (
         ("bench.render.generated", str(count), "-o", str(tree)),

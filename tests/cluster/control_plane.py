@@ -52,7 +52,7 @@ def control_plane() -> Iterator[Cluster]:
         processes.wait_until(kubectl.server_is_ready, "the API server", READY_SECONDS)
         _start_controllers(processes, programs, folder, kubeconfigs)
         cluster = Cluster(kubectl)
-        # No Pod is admitted without its default service account. The controller manager creates it, so it works then.
+        # No Pod is admitted without its service account. Once this account exists, the controller manager works.
         processes.wait_until(
             lambda: kubectl.exists("serviceaccount", "default", "default"), "the controller manager", READY_SECONDS
         )

@@ -87,7 +87,6 @@ class Kubectl:
             seen += _objects_in(states.read())
 
     def exists(self, kind: str, name: str, namespace: str) -> bool:
-        """True if the object exists."""
         return self.attempt("get", kind, name, f"--namespace={namespace}").returncode == 0
 
     def server_is_ready(self) -> bool:

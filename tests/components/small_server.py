@@ -18,8 +18,6 @@ SIZING = Sizing.of(cpu=("100m", "200m"), memory=("64Mi", "128Mi"))
 
 
 class SmallServer(Server):
-    """A server with given workloads."""
-
     folder: ClassVar[str] = "20-data"
     declared: tuple[InstanceOf[Workload], ...]
 

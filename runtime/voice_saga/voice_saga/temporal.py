@@ -1,6 +1,6 @@
 """Sagas on Temporal: its history is the journal, and actions are activities. Needs the extra `temporal`.
 
-The workflow uses the same function `following` as the other engines. An activity makes one attempt, and Temporal
+The workflow uses the same function `following` as `JournalEngine`. An activity makes one attempt, and Temporal
 repeats the activity. On this engine backoffs have no jitter and retries have no budget, because Temporal offers
 neither.
 """

@@ -112,7 +112,10 @@ class HardDependencies:
         return total * prod(self.singles.values())
 
     def each(self) -> dict[str, float]:
-        """Availability of every single dependency, every group and every egress proxy by itself."""
+        """Availability of every dependency with one address, of their egress proxies, and of every group.
+
+        A group's availability assumes that its egress proxies are up.
+        """
         alone = {name: group.any_up(group.proxies) for name, group in self.groups.items()}
         return {**self.singles, **dict.fromkeys(sorted(self.egress), float(self.site.egress_availability)), **alone}
 

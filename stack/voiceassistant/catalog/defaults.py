@@ -48,5 +48,5 @@ def following_health(max_rate: str) -> tuple[RateLimit, ...]:
 
 
 def provider_bulkhead(max_concurrent: int) -> Bulkhead:
-    """Bound the calls of one replica to a provider, because we do not control the provider's latency."""
+    """Bound each replica's calls to a provider, because we do not control the provider's latency."""
     return Bulkhead(max_concurrent=max_concurrent)

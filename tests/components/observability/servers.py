@@ -75,7 +75,6 @@ def the(kind: type[Kind], variant: str = "replicated") -> Kind:
 
 
 def rendered(component: Component, kind: str) -> list[dict[str, Any]]:
-    """The resources of one kind of a component."""
     return [dict(resource) for resource in component.resources() if resource["kind"] == kind]
 
 

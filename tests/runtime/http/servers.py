@@ -16,7 +16,7 @@ async def serving(app: Any, **settings: Any) -> AsyncIterator[str]:
     """Run the server. Yields the base URL."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", **settings)
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # the test handles signals
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # pytest handles signals
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(20):
         while not server.started:  # noqa: ASYNC110  # uvicorn has no event for this

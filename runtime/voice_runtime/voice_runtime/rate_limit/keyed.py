@@ -90,7 +90,8 @@ class KeyedTokenBucket:
         """Like `TokenBucket.take`, for `key`.
 
         A stored key needs no lock, because the interpreter switches threads only at calls and at the ends of loops. No
-        such point lies between the read and the write of the key's time. A lock would take a quarter of the time.
+        such point lies between the read and the write of the key's time. A lock would take a quarter of this method's
+        time.
         """
         if now < self._latest:
             now = self._latest

@@ -53,7 +53,6 @@ def service(name: str, port: int = 80, target: int | str | None = None, **fields
 
 
 def variable(name: str, value: str) -> Content:
-    """A container's variable."""
     return {"name": name, "value": value}
 
 
