@@ -23,7 +23,7 @@ PROGRAMS = "VOICE_TESTS_POSTGRESQL"
 SOCKET_PATH = 107
 """Longest path of a Unix socket in bytes: `sun_path` in unix(7) has 108, one of them for the final null byte."""
 SOCKET_OWN_PART = 57
-"""Bytes that a test's socket adds to the path of the temporary folder."""
+"""Largest number of bytes that a test's socket adds to the path of the temporary folder."""
 
 
 class MissingError(RuntimeError):
@@ -154,7 +154,7 @@ def _copied(initdb: Path) -> Path:
 
 
 def prepare() -> None:
-    """Find every program that the tests start. Child processes inherit the result.
+    """Check the system's programs, and find a temporary folder and PostgreSQL. Child processes inherit the result.
 
     Raises:
         MissingError: something is missing.

@@ -38,7 +38,8 @@ __all__ = ["EgressProxy"]
 
 CONFIGURATION_PATH = "/etc/envoy"
 LOG_INTERVAL_MILLISECONDS = 1000
-"""Interval at which Envoy writes its log. With the default of 10 s, a refusal would appear after the call's timeout."""
+"""Interval at which Envoy writes its log. With the default of 10 s, a refusal could appear long after the caller has
+given up."""
 
 
 class EgressProxy(Server):

@@ -15,7 +15,8 @@ CONFIG_PATH = "/etc/valkey"
 RUN_PATH = "/run/valkey"
 ACL_FILE = f"{RUN_PATH}/users.acl"
 HEALTH_USER = "health"
-"""The user of probes. It may only check that the server lives and read its role, so it needs no password."""
+"""The user of probes, scripts and proxies. It may only check that the server lives and read its role, so it needs no
+password."""
 WRITE_ACL = f"""\
 set -eu
 umask 077
@@ -40,7 +41,7 @@ class AclUser(ClosedModel):
 
 
 def user_file(users: Iterable[AclUser]) -> str:
-    """The ACL file, one line for each user. `default` is off: an anonymous connection may do nothing."""
+    """The ACL file, one line for each user. `default` is off, so a connection can do nothing before it logs in."""
     lines = ["user default off nopass -@all resetchannels", f"user {HEALTH_USER} on nopass resetchannels +ping +role"]
     lines += [f"user {user.name} on resetchannels {user.rules} #{user.secret.name}" for user in users]
     return "".join(f"{line}\n" for line in lines)

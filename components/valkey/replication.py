@@ -1,8 +1,8 @@
 """Scripts and configuration of a replicated Valkey: find the primary, start a server, stop a server.
 
 The cache is only in memory. A primary that restarted immediately would be empty, and its replicas would copy the empty
-data. So if the Sentinels regard a starting server as the primary, the server waits until they have chosen another
-primary. Before a primary stops, it hands over to a replica.
+data. So if the Sentinels regard a starting server as the primary, the server waits for them to choose another primary,
+at most `DECISION_SECONDS`. Before a primary stops, it hands over to a replica.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DECISION_SECONDS = (DOWN_AFTER + FAILOVER_TIMEOUT * 2).whole_seconds()
 """Longest wait for the Sentinels at a start, in seconds: until they begin a second failover. Then the server starts
 empty, because otherwise the cache could stay without a primary."""
 HANDOVER = Duration("20s")
-"""Longest time of a coordinated failover, until the proxies have noticed the new primary."""
+"""Part of the grace period for a coordinated failover, until the proxies have noticed the new primary."""
 _ASK = f"valkey-cli -e -p {PORT} --user {HEALTH_USER} --pass '' --no-auth-warning"
 FOLLOWS = f"{_ASK} role | grep -qx -e master -e connected"
 """Shell command that succeeds if the server is the primary, or has the primary's data and follows it."""
@@ -86,7 +86,7 @@ find_primary() {{
 
 
 def configure_node() -> str:
-    """Script of the init container: configuration and users, with the passwords' hashes."""
+    """Script of the init container, after `WRITE_ACL`: add pod name and replication password to the configuration."""
     return f"""\
 {QUOTED_PASSWORD}cp {CONFIG_PATH}/valkey.conf {RUN_PATH}/node.conf
 cat >> {RUN_PATH}/node.conf <<END
@@ -133,7 +133,7 @@ exec valkey-server {RUN_PATH}/valkey.conf
 def stop_node(members: Members) -> str:
     """Script that runs before a server stops. A primary hands over to a replica that has all its data.
 
-    Then the server continues as a replica for 3 s, in which the proxies connect all clients to the new primary.
+    At the end the script waits 3 s, in which the proxies connect all clients to the new primary.
     """
     return f"""\
 set -eu

@@ -16,8 +16,9 @@ class CircuitBreaker(Policy):
     """The conditions that stop calls to a callee, and the probes that resume them.
 
     The breaker opens on the condition that is met first: consecutive failures, or a ratio over a sliding window. A call
-    is slow if its attempt takes `slow_call_duration` or longer, even if it succeeds. Defaults are the platform's:
-    opens after 5 failures, stays open 60 s, 3 probes half-open, 2 successes close it.
+    is slow if its attempt takes `slow_call_duration` or longer, even if it succeeds. A successful stream is slow if its
+    first message takes that long. Defaults are the platform's: opens after 5 failures, stays open 60 s, 3 probes
+    half-open, 2 successes close it.
     """
 
     consecutive_failures: Annotated[int, Field(ge=1, le=10_000)] | None = 5
@@ -27,7 +28,7 @@ class CircuitBreaker(Policy):
     slow_call_ratio: PositiveRatio | None = None
     """Share of slow calls in the window that opens the breaker; `None` is off."""
     slow_call_duration: PositiveDuration | None = None
-    """An attempt at least this long is slow; required with `slow_call_ratio`."""
+    """An attempt at least this long is slow. Set it together with `slow_call_ratio`."""
     sampling_duration: PositiveDuration = Duration("30s")
     """Length of the sliding window of both ratios."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 20
@@ -42,7 +43,7 @@ class CircuitBreaker(Policy):
     break_duration_jitter: Ratio = Ratio("10%")
     """Largest random share added to each open time, so that replicas do not probe together."""
     half_open_max_requests: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Probes admitted while half-open. The breaker refuses all other calls."""
+    """Largest number of probes that run or have succeeded while half-open. The breaker refuses all other calls."""
     success_threshold: Annotated[int, Field(ge=1, le=1000)] = 2
     """Successful probes that close the breaker."""
     half_open_max_duration: PositiveDuration = Duration("30s")

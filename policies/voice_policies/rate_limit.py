@@ -128,8 +128,8 @@ class RateLimit(Policy):
     max_wait: Duration = Duration("0s")
     """Longest wait of a request for its admission; 0s refuses without a wait."""
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
-    """Maximum number of keys in memory. Unused keys are removed. While all keys are in use, further keys share one
-    count."""
+    """Maximum number of keys in memory. Unused keys are removed. While all keys of a local limit are in use, further
+    keys share one count. A distributed limit drops a key and the rest of its lease instead."""
     store: CallName | None = None
     """The outbound call that reaches the count of a distributed limit. The call's timeout bounds the wait for the
     store, and its circuit breaker stops calls to a store that is down."""

@@ -23,7 +23,7 @@ CONTROLLERS = ("Deployment", "StatefulSet", "DaemonSet")
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The controller of long-running pods."""
+    """A resource that starts pods."""
 
     kind: str
     namespace: str

@@ -33,7 +33,7 @@ def _layers(platform: Platform) -> Iterator[tuple[Edge, Layer]]:
 
 
 def attempts_are_limited(platform: Platform) -> Iterator[Breach | None]:
-    """Compare the attempts of every layer that retries an edge with the limit."""
+    """Compare the attempts of every layer that retries an edge with `WARN_ATTEMPTS` and `MAX_ATTEMPTS`."""
     for edge, layer in _layers(platform):
         severity: Severity = "error" if layer.attempts > MAX_ATTEMPTS else "warning"
         text = f"{layer.name} makes 1 + {layer.attempts - 1} = {layer.attempts} attempts > {WARN_ATTEMPTS}"
@@ -95,7 +95,7 @@ def backoffs_have_jitter(platform: Platform) -> Iterator[Breach | None]:
         yield Breach(edge.path, why, f"{edge.path}: retry.base_delay", "100ms", edge.call.location)
     for edge in platform.graph.edges:
         for client in client_retries(edge):
-            text = f"{client.library} waits for a fixed time between its {1 + client.retries} attempts"
+            text = f"{client.library} makes its {1 + client.retries} attempts without random waits between them"
             found = Breach(edge.path, text, f"{edge.callee.name}.clients: retries", "0", edge.call.location)
             yield None if client.jitter else found
 

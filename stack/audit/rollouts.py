@@ -85,7 +85,7 @@ def _replicas(found: Rendered, workload: Workload) -> int:
 
 
 def one_pod_can_be_evicted(platform: Platform) -> Iterator[Breach | None]:
-    """Check that workloads with a target of at least `PROMISED` have two replicas, and that budgets allow drains."""
+    """Check that a workload with a target of at least `PROMISED` has two replicas, and replicas a budget for drains."""
     found, promised = rendered(platform), _availability_targets(platform)
     for workload in (each for each in found.workloads if each.kind != "DaemonSet"):
         replicas, budgets = _replicas(found, workload), list(found.selecting("PodDisruptionBudget", workload))
@@ -200,7 +200,7 @@ RULES = (
         id="T05",
         title="pods finish their requests before they stop",
         severity="error",
-        rationale="a rollout cuts off every request that is longer than the grace period",
+        rationale="a rollout cuts off every request that still runs when the grace period ends",
         source="Kubernetes, Termination of Pods",
         violates="a grace period of 30s, a preStop sleep of 5s and a deadline of 26s",
         holds="a grace period of 31s with the same sleep and deadline",

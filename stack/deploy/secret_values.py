@@ -111,7 +111,7 @@ def _certificate(  # noqa: PLR0913 - the fields of a certificate
 
 
 def _public_key() -> str:
-    """A public key. The private key is discarded, because nothing that the platform deploys signs tokens."""
+    """A public key. The private key is discarded, because the platform gives no service a key to sign tokens."""
     public = _private_key().public_key()
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 

@@ -57,7 +57,8 @@ PLATFORM_ALERTS = (
         " or 2 * kube_statefulset_status_replicas_ready <= kube_statefulset_replicas + 1"
         " and kube_statefulset_replicas > 1",
         "10m",
-        "{{ $labels.namespace }}/{{ $labels.deployment }}{{ $labels.statefulset }} stops if it loses one more pod",
+        "{{ $labels.namespace }}/{{ $labels.deployment }}{{ $labels.statefulset }} has stopped, or stops if it"
+        " loses one more pod",
         "`kubectl get pods` shows the missing pod. Delay rollouts and drains of nodes until this pod is back",
     ),
     _platform(
@@ -156,7 +157,7 @@ PLATFORM_ALERTS = (
         "critical",
         'sum by (job, exporter) (rate({__name__=~"otelcol_exporter_(send|enqueue)_failed_.+"}[5m])) > 0',
         "5m",
-        "{{ $labels.exporter }} loses {{ $value | humanize }} items a second",
+        "{{ $labels.exporter }} drops or refuses {{ $value | humanize }} items a second",
         "Read the Collector's log: either the queue is full, or the backend rejects the data permanently",
     ),
     _platform(

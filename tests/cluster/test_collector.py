@@ -113,7 +113,7 @@ def own_metrics(place: Place) -> dict[str, float]:
 
 @contextmanager
 def running(program: Path, place: Place, name: str = "collector") -> Iterator[None]:
-    """Run the Collector with the moved configuration within the context."""
+    """Run a Collector with the configuration of `place` within the context."""
     logs = place.folder / name
     logs.mkdir(exist_ok=True)
     with Processes(logs) as processes:
@@ -274,7 +274,7 @@ def test_the_collector_keeps_traces_of_services_and_samples_whole_traces_of_othe
             otlp.eventually(lambda: bool(kept(sink, "last")), SECONDS)
         assert kept(sink, "first") == kept(sink, "second")
         ratio = declared("prod").sampling.others
-        # Of 300 traces with probability 10 %, 8 to 60 are kept, except once in a million runs.
+        # Of 300 traces with probability 10 %, 8 to 60 are kept, except in less than one of a million runs.
         assert ratio == 0.1
         assert 8 <= len(kept(sink, "first")) <= 60
         assert collector_config.DECIDED not in {

@@ -292,7 +292,7 @@ async def test_b11_a_cancellation_does_not_reset_the_streak(clock: FakeClock) ->
     assert counted.current() == "open"
 
 
-async def test_b12_an_enclosing_deadline_counts_as_failure_and_the_callers_cancellation_does_not(
+async def test_b12_an_enclosing_timeout_counts_as_failure_and_the_callers_cancellation_does_not(
     clock: FakeClock,
 ) -> None:
     counted = breaker(clock)
@@ -425,7 +425,7 @@ async def test_b17_the_failure_of_an_awaitable_is_never_counted_as_a_success(clo
     assert (counted.successful, counted.failed, counted.ignored) == (0, 1, 1)
 
 
-async def test_b17_call_refuses_an_asynchronous_generator_and_accepts_a_plain_function(
+async def test_b17_call_refuses_only_an_asynchronous_generator_and_protect_accepts_every_kind(
     clock: FakeClock, tmp_path: Any
 ) -> None:
     async def messages() -> AsyncIterator[int]:

@@ -41,7 +41,7 @@ def degradation(clock: FakeClock, policy: Policy | None = None, recorder: Record
 
 
 def serve(level: Degradation, clock: FakeClock, *, failures: int, of: int = 100, latency: float = 0.1) -> str:
-    """Serve requests over slightly more than three seconds, the interval of checks. Returns the level afterwards."""
+    """Serve requests over slightly more than three seconds, the default interval of checks. Returns the new level."""
     for number in range(of):
         clock.advance(3.1 / of)
         level.record(clock.monotonic(), latency, failed=number < failures)
@@ -74,10 +74,10 @@ def test_d1_alternating_failures_and_successes_cause_few_transitions(clock: Fake
     level = degradation(clock, Policy(sampling_duration=Duration("3s"), dwell_duration=Duration("30s")))
     for number in range(200):  # 620 s, alternating between far too many failures and none
         serve(level, clock, failures=0 if number % 2 else 20)
-    assert level.transitions <= 2 * 600 / 30  # a rise and a fall in each dwell of 30 s
+    assert level.transitions <= 2 * 600 / 30  # fewer than two in each dwell of 30 s: 620 s have more than 20 dwells
 
 
-def test_d1_too_few_requests_do_not_raise_the_level(clock: FakeClock) -> None:
+def test_d1_the_level_does_not_rise_before_minimum_throughput_requests(clock: FakeClock) -> None:
     level = degradation(clock)
     assert serve(level, clock, failures=19, of=19) == "normal"
     assert serve(level, clock, failures=1, of=1) == "full"

@@ -59,7 +59,7 @@ def closed_port() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("away", [mute_listener, closed_port])
-def test_o2_an_unreachable_collector_costs_little_time_and_only_drops_spans(
+def test_o2_a_collector_that_does_not_answer_costs_little_time_and_only_drops_spans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: type[Iterator[str]]
 ) -> None:
     queue, sent = 100, 5_000

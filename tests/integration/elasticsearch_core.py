@@ -49,7 +49,7 @@ def home() -> Path:
 
 
 def _lay_out(root: Path) -> None:
-    """Move the HTTP module, Netty and the descriptor from the module's jar into the folder that the node loads."""
+    """Move the HTTP module and Netty into the folder that the node loads, and unpack the descriptor from its jar."""
     module = root / "modules" / HTTP_MODULE
     for folder in (module, root / "config", root / "plugins"):
         folder.mkdir(parents=True)

@@ -32,7 +32,7 @@ def test_the_examples_in_the_document_run(tmp_path: Path, capsys: pytest.Capture
 
 
 def write_bundle(directory: Path) -> None:
-    """Write the document's bundle with a key file of the test, and with limits that a busy machine does not reach."""
+    """Write the document's bundle with the test's key file, and with time limits that a busy machine does not reach."""
     key = directory / "key"
     key.write_text("made-up")
     (text,) = re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)

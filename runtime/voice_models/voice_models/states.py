@@ -1,8 +1,8 @@
 """The states of one attempt of a model call.
 
 Admitted → Reserved → Connecting → Opened → Committed → Finished ─┐
-                          │           │         │                 ├→ Settled
-                          └───────────┴─────────┴→ Failed         │
+   │                      │           │         │                 ├→ Settled
+   └──────────────────────┴───────────┴─────────┴→ Failed ────────┤
                            any state before the end → Cancelled ──┘
 """
 
@@ -66,7 +66,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The budgets have the unused tokens back, and the sinks have the usage event."""
+    """The usage event exists. Next the sinks get the event, and the budgets get the unused tokens back."""
 
     event: ModelAttempted
 

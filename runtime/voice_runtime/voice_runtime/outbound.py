@@ -2,8 +2,8 @@
 
     fallback → overall deadline → retry (with budget) → bulkhead → circuit breaker → attempt timeout → call
 
-`Attempt` applies the policies to one attempt and counts it. `CallAttempts` repeats attempts. The functions here
-(`call`, `call_sync`, `stream`, `once`) only wait: in a task, on a thread, for messages or for a block. `call` is used
+`Attempt` applies the policies to one attempt and counts it. `CallAttempts` repeats attempts. The functions here wait
+for the result: `call` in a task, `call_sync` on a thread, `stream` for messages, and `once` for a block. `call` is used
 most, so it repeats attempts without `CallAttempts`, and adds only one coroutine around the callee's coroutine.
 """
 

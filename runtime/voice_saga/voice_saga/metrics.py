@@ -70,7 +70,7 @@ METRICS: tuple[Metric[Observation], ...] = (
     Metric(
         "voice_saga_step_seconds_total",
         "counter",
-        "Duration of executions with their retries, summed.",
+        "Duration of executions, summed. In a journal engine an execution includes its retries.",
         _STEP,
         _seconds,
     ),

@@ -21,7 +21,7 @@ CHUNKS = 200
 BATCHES = 20
 """Largest number of vector insertions of one document. Typical: 5."""
 PATIENCE = Duration("10s")
-"""Wait before the retry of a step. Nobody waits for a saga, and short outages are over by then."""
+"""Longest wait before the retry of a step. It may outlast a short outage, because nobody waits for a saga."""
 
 MARKED = "mark-failed, the compensation of begin, marks the document as failed"
 

@@ -230,7 +230,8 @@ LLM = ModelDependency.of(
     budgets=TENANT_BUDGETS,
     quota_store=BUDGETS,
     usage=USAGE,
-    # The SDK's own retries are off, as in every client: only the route's fallback repeats a call.
+    # The SDK's own retries are off, as in every client: only the route's fallback and hedge send another
+    # request.
     clients=(Client(library="openai-python", retries=0),),
 )
 SPEECH = ModelDependency.of(

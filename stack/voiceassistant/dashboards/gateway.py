@@ -81,7 +81,8 @@ _CONNECTIONS = Row(
     panels=(
         metrics(
             "Connections",
-            "Connections of clients and to services, by state.",
+            "Connections of clients, by state. From the start, accepted and handled count connections, total counts"
+            " requests.",
             {"{{state}}": "sum by (state) (apisix_nginx_http_current_connections)"},
         ),
         metrics(

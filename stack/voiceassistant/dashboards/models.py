@@ -114,7 +114,7 @@ _COST = Row(
         ),
         metrics(
             "Budgets",
-            "Attempts that a budget admitted or rejected, and decisions without its store.",
+            "Attempts that a budget admitted or rejected, and reservations and settlements without its store.",
             {
                 "{{budget}}: {{kind}}": rate("voice_model_budget_requests_total", "budget, kind"),
                 "{{budget}}: without store": rate("voice_model_budget_without_store_total", "budget"),

@@ -111,7 +111,7 @@ def _calls() -> Iterator[Panel]:
     )
     yield metrics(
         "Slow requests",
-        "P95 by span of this service, from the spans of sampled traces.",
+        "P95 of the requests that this service served, by span, from sampled traces.",
         {"{{span_name}}": f"histogram_quantile(0.95, {latency})"},
         "s",
     )

@@ -49,7 +49,7 @@ def test_a_ledger_as_json_has_numbers_and_one_as_markdown_has_tables(capsys: pyt
         (["--from", ".", "--ledger", "cost"], "--ledger: needs the typed model; name an ENV in place of --from DIR"),
     ],
 )
-def test_a_ledger_that_cannot_be_printed_is_bad_input(
+def test_an_option_that_a_ledger_cannot_use_is_bad_input(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", *arguments]) == 2

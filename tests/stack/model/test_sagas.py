@@ -34,7 +34,7 @@ def keeping(*steps: dict[str, Any], retries: int = 0, **fields: Any) -> Service:
     )
 
 
-def test_a_saga_with_an_undeclared_call_or_an_event_that_nobody_consumes_is_refused() -> None:
+def test_a_saga_with_an_undeclared_call_or_an_event_that_its_operation_does_not_consume_is_refused() -> None:
     stranger = {"name": "tell", "calls": ["nobody.listens"], "no_compensation_because": "nothing to undo"}
     said = faults(STORE, keeping(READS, stranger, started_by="document.uploaded"))
     assert "keeper.keep: is refused; saga keeping version 1 makes call nobody.listens, which is not declared" in said

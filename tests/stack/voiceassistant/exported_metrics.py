@@ -16,7 +16,7 @@ from components.observability.scrape_jobs import KUBELET_METRICS
 from tests.platforms import platform
 
 TARGET = {"job", "instance", "namespace", "pod", "node", "probe"}
-"""The labels that Prometheus adds to every series of a scraped target."""
+"""Labels that Prometheus may add to the series of a scraped target, depending on the job."""
 STATE = {
     "kube_pod": {"namespace", "pod", "container", "phase"},
     "kube_node": {"node", "condition", "status"},

@@ -10,7 +10,7 @@ from tests.small import service
 SERVICES = [node for node in TENANT.graph.nodes.values() if isinstance(node, Service)]
 
 
-def test_every_algorithm_and_key_of_rate_limits_is_declared_by_an_operation_that_the_runtime_serves() -> None:
+def test_python_services_declare_every_algorithm_and_scope_of_rate_limits_and_the_keys_tenant_and_user() -> None:
     limits = [
         (limit.limit.algorithm, limit.key, limit.scope)
         for each in SERVICES
