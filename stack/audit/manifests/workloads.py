@@ -13,7 +13,9 @@ from stack.model.manifests.references import environment
 from stack.model.manifests.resources import Container
 from stack.model.manifests.system import System, Workload
 
-_SLEEP = re.compile(r"\bsleep\s+(\d+)\b")
+_SLEEP = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?)([smhd]?)\b")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""Suffixes of the program `sleep`, as GNU's and BusyBox's know them."""
 _NAMES_A_SECRET = re.compile(
     r"(.*_)?(PASSWORD|PASSWD|PASS|TOKEN)|.*(SECRET_KEY|CLIENT_SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|TLS_KEY)",
     re.IGNORECASE,
@@ -32,14 +34,14 @@ def grace_periods_cover_pre_stop(system: System) -> Iterator[Breach | None]:
         for place, index, container in workload.containers:
             pause = _pause(container)
             if pause:
-                text = f"preStop sleeps {pause} s ≥ terminationGracePeriodSeconds {grace}"
+                text = f"preStop sleeps {pause:g} s ≥ terminationGracePeriodSeconds {grace}"
                 where = workload.at(place, index, "lifecycle")
                 path = f"{workload.title} → {container.name}.preStop"
-                late = Breach(path, text, "terminationGracePeriodSeconds", f"more than {pause}", where)
+                late = Breach(path, text, "terminationGracePeriodSeconds", f"more than {pause:g}", where)
                 yield None if pause < grace else late
 
 
-def _pause(container: Container) -> int:
+def _pause(container: Container) -> float:
     """Seconds of all sleeps in the container's preStop handler. 0 without a handler."""
     handler = container.lifecycle.pre_stop if container.lifecycle else None
     if handler is None:
@@ -47,7 +49,7 @@ def _pause(container: Container) -> int:
     if handler.sleep:
         return handler.sleep.seconds
     command = handler.exec.command if handler.exec else ()
-    return sum(map(int, _SLEEP.findall(" ".join(command))))
+    return sum(float(number) * _SECONDS[unit] for number, unit in _SLEEP.findall(" ".join(command)))
 
 
 def probes_do_not_overlap(system: System) -> Iterator[Breach | None]:

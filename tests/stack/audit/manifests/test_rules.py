@@ -265,6 +265,8 @@ def test_n06_checks_a_workload_after_one_without_policies_and_names_every_policy
     [
         ({"exec": {"command": ["sh", "-c", "sleep 30"]}}, 30, True),
         ({"exec": {"command": ["sleep", "29"]}}, 30, False),
+        ({"exec": {"command": ["sh", "-c", "sleep 1m"]}}, 60, True),
+        ({"exec": {"command": ["sh", "-c", "sleep 29.5s"]}}, 29, True),
         ({"sleep": {"seconds": 10}}, 10, True),
         ({"exec": {"command": ["drain"]}}, 1, False),
         ({"httpGet": {"port": 80}}, 1, False),
@@ -273,6 +275,8 @@ def test_n06_checks_a_workload_after_one_without_policies_and_names_every_policy
     ids=[
         "sleep of 30 s in 30 s",
         "sleep of 29 s in 30 s",
+        "sleep of one minute in 60 s",
+        "sleep of 29.5 s in 29 s",
         "kubelet's sleep of 10 s in 10 s",
         "command without a sleep",
         "HTTP request",
