@@ -24,6 +24,18 @@ def test_an_image_counts_as_the_largest_image_and_not_by_its_bytes() -> None:
     assert input_tokens(message(IMAGE, IMAGE)) - input_tokens(message()) - 2 * TOKENS_OF_IMAGE in range(20)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "https://a.example/x.png", "detail": "high"}},
+        {"type": "input_image", "image_url": "https://a.example/x.png"},
+    ],
+    ids=["chat", "responses"],
+)
+def test_an_image_by_its_address_counts_like_an_embedded_image(part: dict[str, Any]) -> None:
+    assert input_tokens(message(part)) - input_tokens(message()) == TOKENS_OF_IMAGE
+
+
 def test_a_recording_does_not_count_by_its_bytes() -> None:
     sound = {"type": "input_audio", "input_audio": {"data": "A" * 100_000, "format": "wav"}}
     assert input_tokens(message(sound)) < 2 * TOKENS_OF_IMAGE

@@ -15,11 +15,13 @@ BYTES_PER_OUTPUT_TOKEN = 2
 too low."""
 TOKENS_OF_IMAGE = 1445
 """The most tokens that OpenAI counts for one image in high detail: 85 + 8 tiles of 170."""
+MEDIA = {"input_audio", "image_url"}
+"""Keys of a part that is a recording or an image, embedded or by its address."""
 DATA_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 
 
 def input_tokens(body: Any) -> int:
-    """The tokens of a request's parsed body, at least 1. Embedded images and audio count as `TOKENS_OF_IMAGE` each."""
+    """The tokens of a request's parsed body, at least 1. Images and audio count as `TOKENS_OF_IMAGE` each."""
     length, media = _weight(body)
     return max(math.ceil(length / BYTES_PER_INPUT_TOKEN) + media * TOKENS_OF_IMAGE, 1)
 
@@ -36,7 +38,7 @@ def _weight(value: Any) -> tuple[int, int]:
     if isinstance(value, list | tuple):
         parts = [_weight(part) for part in value]
     elif isinstance(value, dict):
-        if "input_audio" in value:
+        if not MEDIA.isdisjoint(value):
             return 0, 1
         parts = [_weight(part) for part in value.values()]
     else:
