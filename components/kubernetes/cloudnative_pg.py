@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Literal, NotRequired, TypedDict
 
 from components.kubernetes.types import (
-    Affinity,
     DeploymentStrategy,
     LocalObjectReference,
     ObjectMeta,

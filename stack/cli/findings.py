@@ -61,7 +61,7 @@ def _counts(outcome: Outcome) -> str:
         **{f"{severity}s" if count > 1 else severity: count for severity, count in severities.items()},
         "accepted": sum(each.accepted for each in outcome.judged),
         "with an expired acceptance": sum(each.expired for each in outcome.judged),
-        "acceptances without a finding": len(outcome.unused),
+        f"acceptance{'s' * (len(outcome.unused) > 1)} without a finding": len(outcome.unused),
         "rule holds" if verdicts["holds"] == 1 else "rules hold": verdicts["holds"],
         "does not apply" if verdicts["does not apply"] == 1 else "do not apply": verdicts["does not apply"],
     }

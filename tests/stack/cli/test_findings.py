@@ -48,5 +48,5 @@ def test_an_acceptance_without_a_finding_is_listed_for_removal() -> None:
     lines = text("toy", outcome(rule("D02", None), accepts=(accepted("removed"),))).splitlines()
     assert lines == [
         "     D02  removed: accepted in Pulumi.toy.yaml, but there is no such finding: remove the acceptance",
-        "toy: 1 acceptances without a finding, 1 rule holds",
+        "toy: 1 acceptance without a finding, 1 rule holds",
     ]
