@@ -24,8 +24,8 @@ class Breach:
     """One place where a rule does not hold."""
 
     path: str
-    """The path of calls, the workload or the setting that breaks the rule. Acceptances name a finding by its path, so
-    the path contains no number that may change."""
+    """The path of calls, the workload or the setting that breaks the rule. Acceptances name a finding by its rule and
+    path, so the path contains no number that may change."""
     arithmetic: str
     """The reason, with its numbers."""
     field: str
@@ -53,7 +53,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of one rule. `checked` counts the items that the rule checked. At zero the rule does not apply."""
+    """The result of one rule. `checked` counts the items that the rule checked. At zero the rule does not apply."""
 
     rule: Rule[Any]
     checked: int

@@ -57,7 +57,7 @@ def test_the_file_contains_exactly_the_calls_that_the_bundle_assigns_to_grpc(env
             assert Duration(methods[name]["timeout"]) == Duration(call["timeout"]["overall"])
 
 
-def test_only_go_services_have_the_file() -> None:
+def test_only_go_services_that_call_over_grpc_have_the_file() -> None:
     having = {name for name, files in policy_files("prod").items() if GRPC_FILE_NAME in files}
     assert having == {"ai-orchestrator", "conversation-service", "knowledge-service"}
 

@@ -31,7 +31,10 @@ NOTHING = Usage(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class ModelAttempted:
-    """The usage event of one ended attempt. Each attempt has exactly one event, without prompt, answer or key."""
+    """The usage event of one ended attempt, without prompt, answer or key.
+
+    Each attempt whose tokens were reserved has exactly one event.
+    """
 
     route: str
     deployment: str

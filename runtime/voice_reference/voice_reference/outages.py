@@ -213,7 +213,10 @@ def _answers(platform: Platform, callee: str) -> bool:
 
 
 def bounds(bundles: dict[str, PolicyBundle], entrance: str) -> Counter[tuple[str, str]]:
-    """Maximum number of attempts of each call that one request to `entrance` may cause, by caller and name."""
+    """Maximum number of attempts of each call that one request may cause, by caller and name.
+
+    `entrance` is the operation that gets the request: `service.operation`.
+    """
     found: Counter[tuple[str, str]] = Counter()
     service, _, operation = entrance.partition(".")
     bundle = bundles[service]

@@ -77,7 +77,7 @@ METRICS: tuple[Metric[Observation], ...] = (
     Metric(
         "voice_saga_leases_lost_total",
         "counter",
-        "Sagas that another worker took while this worker ran them.",
+        "Leases of sagas that ended while the worker ran the saga: expired, or taken over.",
         (),
         _leases_lost,
     ),

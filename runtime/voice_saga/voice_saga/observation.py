@@ -64,7 +64,7 @@ class Observation:
         self.unfinished: dict[tuple[str, State], int] = {}
         """Unfinished sagas in the journal by name and state, at the last count."""
         self.leases_lost = 0
-        """Number of sagas that another worker took while this worker ran them."""
+        """Number of times that this worker's lease of a saga ended while the worker ran the saga."""
 
     def written(self, saga: str, saga_id: str, entries: Sequence[Entry], before: State | Literal[""]) -> None:
         """Count and publish entries after they were written. `before` is the previous state of the saga."""

@@ -38,7 +38,7 @@ _SAGAS = Row(
         ),
         metrics(
             "Lost leases",
-            "Sagas that a second worker took over while the first worker still ran them.",
+            "Leases that expired or were taken over while a worker still ran the saga.",
             {"{{job}}": rate("voice_saga_leases_lost_total", "job")},
             "reqps",
         ),
