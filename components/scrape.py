@@ -64,7 +64,7 @@ class Scrape(ClosedModel):
     """True: Prometheus keeps the labels `pod` and `namespace` of the series. They name the object that a series
     describes, not the server."""
     token: SecretKeys | None = None
-    """The secret whose only key is the bearer token that Prometheus sends. `None` sends none."""
+    """The secret whose only key holds the bearer token that Prometheus sends. `None` sends no token."""
     module: BlackboxModule | None = None
     """The module with which the blackbox exporter probes `port` and `path`. `None` scrapes the pod itself."""
 

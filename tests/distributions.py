@@ -27,7 +27,7 @@ BUILD = ROOT / "build" / "distributions"
 WHEELS = BUILD / "wheels"
 LOCK = ROOT / "requirements-dev.lock"
 HANG_SECONDS = 300
-"""Seconds after which pytest prints the stack of each thread of a test that has not ended."""
+"""Seconds that a test may take before pytest prints the stack of each thread."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ class Distribution:
         return tuple(self.project.get("optional-dependencies", {}))
 
     def requirement(self, extras: Sequence[str] = ()) -> str:
-        """The path of the wheel. Given only the name, uv would install the wheel of an earlier run from its cache."""
+        """The requirement, with the path of the wheel.
+
+        Given only the name, uv would install the wheel of an earlier run from its cache.
+        """
         wheel = WHEELS / f"{self.module}-{self.project['version']}-py3-none-any.whl"
         named = f"{self.name}[{','.join(extras)}]" if extras else self.name
         return f"{named} @ {wheel.as_uri()}"

@@ -2,8 +2,8 @@
 
 The message of a JSON line becomes the body of a log record, and the line's other fields become attributes. The
 Collector removes duplicate attributes and masks secrets. Namespace, pod and container come from the name of the log
-file, so Fluent Bit needs no API server and no token. While the Collector is down, lines wait on the node's disk up to a
-limit.
+file, so Fluent Bit needs no API server and no token. While the Collector is down, lines wait on the node's disk:
+at most `buffer` bytes, for about an hour (`RETRY_LIMIT`).
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ PROBES = Probes(
     readiness=Probe.http("/api/v1/health", **SLOW),
     liveness=Probe.http("/api/v1/uptime", **SLOW),
 )
-"""Fluent Bit is ready while the Collector accepts its data."""
+"""Fluent Bit is not ready if within a minute the Collector refused more than five chunks, or more than five chunks used
+up their retries: the defaults of `hc_period`, `hc_errors_count` and `hc_retry_failure_count`
+(src/http_server/api/v1/health.c)."""
 
 
 class FluentBit(Server):
@@ -145,7 +147,7 @@ class FluentBit(Server):
         }
 
     def _filters(self) -> list[dict[str, Any]]:
-        """Filters. They join a traceback's lines, read pod names from the file name and parse the line's JSON.
+        """Filters: join a traceback's lines, replace NUL, add namespace, pod and container, and parse the line's JSON.
 
         A line that is not JSON stays unchanged. The field `time` of the parser `cri` is removed before the line's
         fields are added, because a line may have a `time` too, and the record would have two keys of that name.

@@ -75,7 +75,7 @@ class Bucket(ClosedModel):
     """Image with curl, for the container that waits for the store."""
 
     def wait(self) -> Container:
-        """Wait until the store gives any answer. Tempo exits if the store or its DNS name does not exist yet."""
+        """The init container that waits for any answer of the store. Tempo exits if it cannot reach the store."""
         url = f"https://{self.endpoint}/"
         script = f"until curl --silent --output /dev/null --max-time 5 {url}; do echo waiting for {url}; sleep 5; done"
         return Container(name="wait-for-bucket", image=self.image, sizing=SIZING, command=("sh", "-c", script))

@@ -188,8 +188,8 @@ class PostgresqlCluster(Component):
     def _bootstrap(self) -> Bootstrap:
         """Start the cluster empty, or from a backup.
 
-        The operator requires a database `app`; nobody may connect to it. The services' databases are declared
-        separately.
+        The operator requires a database and its owner, here `app`. No service uses them: each service has its own
+        database.
         """
         if self.backups.recover_from:
             return {"recovery": {"source": self.backups.recover_from}}

@@ -39,7 +39,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write missing and rotated secrets, and print their names only."""
+    """Write missing and rotated secrets, or check the stored secrets. Prints names, never values."""
     from stack.deploy.stack_secrets import missing_faults, stored, unread_faults  # noqa: PLC0415
 
     environment = options.environment

@@ -32,7 +32,7 @@ GOOD = 0.9
 FALLING_BACK = 0.1
 """Share of calls that need a second candidate. Above it the first candidate has a lasting fault."""
 CUT = 0.01
-"""Share of streams that break off after their first content (the platform's error budget for 5xx)."""
+"""Share of calls whose answer breaks off after its first content (the platform's error budget for 5xx)."""
 ESTIMATED = 0.2
 """Share of tokens that no provider reported. Above this share the reported cost is too inexact."""
 FULL = 0.8
@@ -148,14 +148,16 @@ MODEL_ALERTS = (
             'sum by (job, budget) (increase(voice_model_budget_requests_total{kind="rejected"}[10m]))', 0
         ),
         lasting=Duration("10m"),
-        summary="{{ $labels.job }} refuses model calls, because the budget {{ $labels.budget }} is spent",
-        action="If it is a tenant's budget, the usage events name the tenant. If it is a quota, see ModelQuotaBurning",
+        summary="{{ $labels.job }}: the budget {{ $labels.budget }} refuses attempts of model calls",
+        action="If it is a tenant's budget, the usage events name the tenant. If it is a quota, see ModelQuotaBurning."
+        " If its store is down, see ModelBudgetAlone",
     ),
     Alert(
         name="ModelBudgetAlone",
         expression=_above("sum by (job, budget) (increase(voice_model_budget_without_store_total[10m]))", 0),
         lasting=Duration("10m"),
-        summary="{{ $labels.job }}: each replica enforces its own share of the budget {{ $labels.budget }}",
+        summary="{{ $labels.job }} cannot reach the store of the budget {{ $labels.budget }}:"
+        " each replica enforces its own share, or refuses attempts",
         action="The store of budgets is down or slow: look at the alerts of `events`",
     ),
     Alert(

@@ -3,7 +3,8 @@
 The endpoint is part of the plugin `otel-data`, and no package registry has that plugin. `OtlpEndpoint` does the same as
 the plugin's classes `OTLPLogsTransportAction`, `LogDocumentBuilder` and `OTelDocumentBuilder` (read on 2026-11-30). It
 decodes a request, makes a document of each record, and sends all documents in one bulk request. It refuses a request
-that protobuf cannot decode or that has an empty value. Elasticsearch itself accepts or refuses each document.
+that protobuf cannot decode, or with an attribute that is not a string. Elasticsearch itself accepts or refuses each
+document.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def ask(url: str, method: str, path: str, body: bytes | dict[str, Any] | None = 
 
 
 def documents(url: str) -> list[dict[str, Any]]:
-    """Every stored document."""
+    """The stored documents, at most 1,000."""
     ask(url, "POST", f"/{STREAM}/_refresh")
     found = ask(url, "GET", f"/{STREAM}/_search?size=1000")
     return [hit["_source"] for hit in found["hits"]["hits"]]
@@ -167,8 +168,8 @@ def document(record: LogRecord) -> str:
     """The document of a record, as JSON. Duplicate keys of attributes are kept.
 
     Raises:
-        ValueError: a value is empty or not a string. The plugin accepts further types of values, but the Collector
-            sends only strings.
+        ValueError: an attribute has no value, or a value that is not a string. The plugin accepts further types of
+            values, but the Collector sends only strings.
     """
     members: dict[str, str] = {
         "@timestamp": json.dumps(record.time_unix_nano // 1_000_000),

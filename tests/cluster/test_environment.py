@@ -21,9 +21,9 @@ from tests.platforms import ENVIRONMENTS, real_environment
 
 pytestmark = pytest.mark.cluster
 
-# No pod needs the right to read Secrets, because pods mount them as files.
+# No account needs the right to list Secrets, because kubelet gives pods their Secrets as files or variables.
 LIST_SECRETS = Permission("list", "", "secrets")
-# Dangerous rights, checked for every account in addition to the rights in the Roles of the tree.
+# Dangerous rights, checked for every account in addition to the rights in the Roles and ClusterRoles of the tree.
 SENSITIVE = {
     LIST_SECRETS,
     Permission("get", "", "secrets"),

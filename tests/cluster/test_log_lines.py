@@ -152,7 +152,9 @@ def elasticsearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(str(error))
 
 
-def test_each_line_arrives_whole_or_is_counted_as_dropped(collector: Path, elasticsearch: str, tmp_path: Path) -> None:
+def test_each_line_arrives_with_its_message_and_attributes_up_to_the_limits(
+    collector: Path, elasticsearch: str, tmp_path: Path
+) -> None:
     place = moved("prod", tmp_path / "place")
     lines = [line for kind in KINDS.values() for line in (*kind.printed.split("\n"), "between")]
     expected = Counter(

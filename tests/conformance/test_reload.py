@@ -244,7 +244,7 @@ async def _await(awaitable: Any) -> Any:
     return await awaitable
 
 
-def test_p3_the_state_of_a_removed_policy_is_dropped(tmp_path: Path) -> None:
+def test_p3_a_reload_drops_removed_policies_and_calls(tmp_path: Path) -> None:
     mount(tmp_path, bundle(call(**STATEFUL), degradation=Degradation()))
     runtime = Runtime.load(tmp_path)
     mount(tmp_path, bundle(call("retrieval-service")))

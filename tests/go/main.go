@@ -1,5 +1,5 @@
-// Command serviceconfig calls servers that fail or hang, with the service config that is rendered for a Go service. It prints one
-// observation for each method and each behaviour.
+// Command serviceconfig calls test servers with the service config that is rendered for a Go service. It prints one observation
+// for each method and each scenario, such as a server that hangs.
 //
 //	go build -o serviceconfig . && ./serviceconfig build/prod/policies/knowledge-service/grpc-service-config.json
 package main
@@ -52,7 +52,7 @@ func run(arguments []string) error {
 	return json.NewEncoder(os.Stdout).Encode(report)
 }
 
-// observeAll tries every behaviour on every method in parallel, because a call that hangs takes as long as its timeout.
+// observeAll runs every scenario on every method in parallel, because a call that hangs takes as long as its timeout.
 func observeAll(channels map[string]channel) (map[string]map[string]observation, error) {
 	report := map[string]map[string]observation{}
 	var failed error

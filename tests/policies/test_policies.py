@@ -1,4 +1,4 @@
-"""Each policy refuses impossible values, and has the platform's defaults."""
+"""Policies refuse impossible values. Circuit breaker and retry have the platform's defaults."""
 
 from __future__ import annotations
 

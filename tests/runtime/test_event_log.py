@@ -366,7 +366,7 @@ async def test_a_storm_of_errors_of_listeners_writes_few_lines_and_counts_each_e
     assert caplog.text.count("an event listener raised an error") == 1
 
 
-async def test_a_storm_of_results_after_the_deadline_writes_few_lines(
+async def test_a_storm_of_calls_that_ignore_their_cancellation_writes_few_lines(
     clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def stubborn() -> None:

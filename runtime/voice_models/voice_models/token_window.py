@@ -1,8 +1,10 @@
-"""The tokens of one budget in one process: reservations keep them within the limit in any period as long as the window.
+"""The tokens of one budget in one process.
+
+Reservations keep the tokens within the limit in each period of the window's length.
 
 Spent tokens are counted in slots of a sixty-fourth of the window. A slot counts until its end has left the window. So
-tokens become free up to a sixty-fourth of the window late. Held tokens are
-counted by the second in which their reservation expires. `token_budget.lua` counts in the same way in a store.
+tokens become free up to a sixty-fourth of the window late. Held tokens are counted by the second in which their
+reservation expires. `token_budget.lua` counts in the same way in a store.
 """
 
 from __future__ import annotations

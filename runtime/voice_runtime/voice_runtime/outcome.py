@@ -93,7 +93,7 @@ def classify(error: Exception) -> Failure | None:
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """True if a circuit breaker refused, in this process or behind the callee.
+    """True if a breaker in this process refused the call, or a breaker behind the callee refused it or counted it.
 
     The service that answers with such an error is not down itself.
     """
@@ -130,7 +130,10 @@ def dependency_failure(error: BaseException | None) -> DependencyFailure | None:
 
 
 def received_failure(said: Mapping[str, str], retry_after: float | None) -> DependencyFailure | None:
-    """The failure in the headers or trailing metadata of an answer. A negative or unreadable wait forbids a retry."""
+    """The failure in the headers or trailing metadata of an answer.
+
+    A missing, negative or unreadable wait forbids a retry.
+    """
     if not _CLASS.fullmatch(said.get(ERROR_CLASS, "")):
         return None
     return DependencyFailure(said[ERROR_CLASS], retry_after if retry_after is not None and retry_after >= 0 else None)

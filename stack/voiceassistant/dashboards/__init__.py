@@ -1,4 +1,4 @@
-"""Grafana's dashboards. The names of services come from the catalogue, and prices from the environment's settings."""
+"""Grafana's dashboards. The names of services come from the catalogue; the caller passes the prices."""
 
 from __future__ import annotations
 

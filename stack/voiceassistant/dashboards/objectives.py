@@ -36,7 +36,7 @@ def _panels(indicator: Indicator) -> Iterator[Panel]:
         yield metrics(
             f"Burn rate over {window}",
             f"Speed at which the budget is spent. 1 spends it in {BUDGET_DAYS} days."
-            f" An alert fires only above {limit:g}.",
+            f" Above {limit:g} an alert may fire.",
             {legend: f"{indicator.ratio(window)} / {matched} {indicator.budget}"},
             red_from=limit,
             width=6,

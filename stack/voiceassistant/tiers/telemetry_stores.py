@@ -47,7 +47,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """Links from writers and readers to the stores, between the stores, and from Prometheus to each server."""
+    """Links between these servers, with Prometheus, Alertmanager and the Collector, and to the object store."""
     if full_text_index(graph) is None:
         return
     yield Link(source=_pods(COLLECTOR), target=_pods("jaeger", jaeger.OTLP_PORT))

@@ -1,6 +1,6 @@
--- Deletes the sagas that ended, and the messages that were handled, more than 30 days ago. No message is sent again that
--- late. An unfinished saga keeps its rows and its barriers. If the journal of a saga is in another database, its barriers
--- are deleted after 30 days.
+-- Deletes the sagas that ended, and the records of messages that were handled, more than 30 days ago. A message or step
+-- that arrives again after that counts as new. An unfinished saga keeps its rows and its barriers. If the journal of a
+-- saga is in another database, its barriers are deleted after 30 days, even if the saga is unfinished.
 DELETE FROM saga.sagas
 WHERE state IN ('completed', 'compensated', 'abandoned') AND updated_at < now() - interval '30 days';
 DELETE FROM saga.entries WHERE NOT EXISTS (SELECT FROM saga.sagas WHERE id = saga_id);

@@ -16,13 +16,17 @@ PLATFORM = small_platform(
 
 
 def test_each_workload_counts_its_pods_times_its_requests() -> None:
-    """`a` has 2 pods at least, 2.3 expected and 4 at most. `b` has 1 pod. Each requests 64 MiB = 0.0625 GiB."""
+    """`a` has 2 pods at least, 2 + 15 % of the range 2 to 4 = 2.3 expected, and 4 at most. `b` has 1 pod.
+
+    Each requests 64 MiB = 0.0625 GiB.
+    """
     found = rows(PLATFORM, "capacity", "requests of the workloads")
     assert found["shop/a"] == ("2..4", 0.1, 0.0625, *map(pytest.approx, (0.2, 0.23, 0.4, 0.125, 0.14375, 0.25)))
     assert found["total"] == ("", None, None, *map(pytest.approx, (0.3, 0.33, 0.5, 0.1875, 0.20625, 0.3125)))
 
 
 def test_a_job_requests_nothing_while_it_does_not_run() -> None:
+    """It has no pod at least, 15 % of the range 0 to 1 = 0.15 pods expected, and 1 pod at most."""
     amounts = {"cpu": "100m", "memory": "64Mi"}
     pod = {"spec": {"containers": [{"resources": {"requests": amounts, "limits": amounts}}]}}
     job = {"kind": "Job", "metadata": {"namespace": "shop", "name": "load"}, "spec": {"template": pod}}
