@@ -39,6 +39,7 @@ from stack.audit import (
     volumes,
 )
 from stack.audit.finding import Rule, Verdict
+from stack.audit.locations import located
 from stack.audit.outcome import Outcome, judge
 from stack.model.platform import Platform
 from stack.model.settings import file_of
@@ -72,7 +73,7 @@ RULES: tuple[Rule, ...] = (
 
 def audit(platform: Platform, *, on: date) -> tuple[Verdict, ...]:
     """The verdict of every rule on one environment, as of a day."""
-    return tuple(rule.verdict(platform, on) for rule in RULES)
+    return tuple(located(platform, (rule.verdict(platform, on) for rule in RULES)))
 
 
 def audit_outcome(platform: Platform, *, on: date) -> Outcome:

@@ -1,0 +1,42 @@
+"""The lines of the catalogue for findings whose rule names none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from components.declaration import Location
+from components.node import Caller, Dependency, Gateway, InCluster
+from stack.audit.finding import Finding, Verdict
+from stack.model.platform import Platform
+
+
+def located(platform: Platform, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
+    """The verdicts. A finding without a line gets the line of the declaration with which its path begins."""
+    lines = _lines(platform)
+    for verdict in verdicts:
+        yield replace(verdict, findings=tuple(_located(finding, lines) for finding in verdict.findings))
+
+
+def _located(finding: Finding, lines: Mapping[str, Location | None]) -> Finding:
+    beginnings = (finding.path, *(finding.path.partition(end)[0] for end in (": ", " → ")))
+    line = next((lines[each] for each in beginnings if each in lines), None)
+    return finding if finding.where or line is None else replace(finding, where=line)
+
+
+def _lines(platform: Platform) -> dict[str, Location | None]:
+    """Path of a flow, a call, an operation, a node or its workload → the line that declares it."""
+    graph = platform.graph
+    lines = {f"flow {flow.name}": flow.location for flow in graph.flows}
+    lines |= {edge.path: edge.call.location for edge in graph.edges}
+    for node in graph.nodes.values():
+        lines[node.name] = node.location
+        lines |= {f"{node.name}.{operation.name}": operation.location for operation in node.operations}
+        if isinstance(node, Caller):
+            lines[f"{node.namespace}/{node.name}"] = node.location
+        if isinstance(node, Dependency):
+            inside = (each for each in node.addresses if isinstance(each, InCluster))
+            lines |= {f"{address.namespace}/{address.service}": node.location for address in inside}
+        if isinstance(node, Gateway):
+            lines |= {f"route {route.name}": route.location for route in node.operations}
+    return lines
