@@ -33,7 +33,7 @@ _CALLERS_OF_HOSTS = [
 def tenant(services_wanted: int) -> Tenant:
     """VoiceAssistant's application tier with the given number of services.
 
-    Other tiers are left out, because the compared tools cannot describe the custom resources of our datastores.
+    Other tiers are left out, because not every compared tool has types for the custom resources of our datastores.
     """
     nodes = (catalog.GATEWAY, *services(services_wanted), *catalog.DEPENDENCIES)
     catalogue = TENANT.catalogue.model_copy(update={"nodes": nodes, "only_callers": {}, "forbidden": frozenset()})

@@ -58,12 +58,32 @@ GOALS = (
         most=1.3,
     ),
     Goal("open rejection, against the best library", beside_the_best("open rejection, async"), least=2),
-    Goal("windowed closed breaker, async", beside_the_best("breaker closed, async", WINDOWED), least=2),
-    Goal("windowed closed breaker, sync", beside_the_best("breaker closed, sync", WINDOWED), least=2),
-    Goal("consecutive closed breaker, async", beside_the_best("breaker closed, async", CONSECUTIVE), least=2),
-    Goal("consecutive closed breaker, sync", beside_the_best("breaker closed, sync", CONSECUTIVE), least=2),
-    Goal("token bucket's public path, async", beside_the_best(_PUBLIC, OURS_BY_KEY), least=1),
-    Goal("token bucket's public path, sync", beside_the_best(_PUBLIC_SYNC, OURS_BY_KEY), least=1),
+    Goal(
+        "windowed closed breaker, async, against the best library",
+        beside_the_best("breaker closed, async", WINDOWED),
+        least=2,
+    ),
+    Goal(
+        "windowed closed breaker, sync, against the best library",
+        beside_the_best("breaker closed, sync", WINDOWED),
+        least=2,
+    ),
+    Goal(
+        "consecutive closed breaker, async, against the best library",
+        beside_the_best("breaker closed, async", CONSECUTIVE),
+        least=2,
+    ),
+    Goal(
+        "consecutive closed breaker, sync, against the best library",
+        beside_the_best("breaker closed, sync", CONSECUTIVE),
+        least=2,
+    ),
+    Goal("token bucket's public path, async, against the best library", beside_the_best(_PUBLIC, OURS_BY_KEY), least=1),
+    Goal(
+        "token bucket's public path, sync, against the best library",
+        beside_the_best(_PUBLIC_SYNC, OURS_BY_KEY),
+        least=1,
+    ),
     Goal(
         "inbound pipeline, as a multiple of a timeout", share(("inbound, async", INBOUND), (TIMEOUT, OURS)), most=2.55
     ),

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def add_to(commands: Commands) -> None:
     """Adds the command."""
     check = add_command(
-        commands, "check", run, "Audit an environment or manifests; exit 1 if a finding above info is not accepted."
+        commands,
+        "check",
+        run,
+        "Audit an environment or manifests; exit 1 for an unaccepted finding above info or an unused acceptance.",
     )
     subject = check.add_mutually_exclusive_group(required=True)
     subject.add_argument("environment", nargs="?", metavar="ENV", help=ENVIRONMENT)

@@ -74,7 +74,7 @@ PLATFORM_ALERTS = (
         "warning",
         'kube_node_status_condition{condition!="Ready",status="true"} == 1',
         "5m",
-        "Node {{ $labels.node }} reports {{ $labels.condition }}: its kubelet may evict pods",
+        "Node {{ $labels.node }} reports {{ $labels.condition }}. Under pressure kubelet evicts pods",
         "`kubectl describe node` shows the requests of its pods. Move the largest pod, or replace the node",
     ),
     _platform(
@@ -186,7 +186,7 @@ PLATFORM_ALERTS = (
         " > increase(envoy_cluster_manager_cds_update_success[15m])",
         "0s",
         "{{ $labels.pod }} keeps its old list of callers and hosts: Envoy refuses the new one",
-        "The pod's log names the field. Until the list is corrected, new callers and hosts stay unreachable",
+        "The pod's log names the field. Until the list is corrected, new callers and calls to new hosts are refused",
     ),
     _platform(
         "NotificationsFailing",

@@ -60,7 +60,7 @@ _TIME = Row(
         ),
         metrics(
             "Beyond the objective",
-            "Share of answers that took longer than the route's objective. The target is at most 5 %.",
+            "Share of answers or first bytes that came later than the route's objective. The target is at most 5 %.",
             {
                 "{{route}}": "route:slow:ratio_rate5m",
                 "{{route}}: first byte": "route:late_first_byte:ratio_rate5m",

@@ -29,7 +29,7 @@ _SPEED = Row(
         ),
         metrics(
             "Time per token",
-            "P95 of the time of each further token, by model, and the route's objective.",
+            "P95 over attempts of the mean time of a further token, by model, and the route's objective.",
             {
                 NAMED: _p95("time_per_output_chunk"),
                 f"objective of {NAMED}": f"max by ({MODEL}) (model:per_token:objective)",

@@ -278,7 +278,7 @@ async def test_an_answer_that_is_no_number_counts_as_a_failed_store(answer: Any)
     assert limited.without_store == 1
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a loop that ends does not close the connections of other loops
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the garbage collector closes the connections of an ended loop
 def test_event_loops_that_ended_leave_no_connections(tmp_path: Path, server: Server) -> None:
     runtime = loaded(tmp_path, server, shared(bucket("1000/s", 1000)))
 
