@@ -10,7 +10,15 @@ from typing import Any
 
 import asyncpg
 import pytest
-from voice_saga import JournalEngine, JournalUnavailableError, Message, NotJsonError, SqliteJournal, StepContext
+from voice_saga import (
+    JournalEngine,
+    JournalUnavailableError,
+    Message,
+    NotJsonError,
+    SagaConflictError,
+    SqliteJournal,
+    StepContext,
+)
 from voice_saga.journal import Journal
 from voice_saga.metrics import DEAD_LETTER_METRICS, METRICS
 from voice_saga.observation import Observation
@@ -157,3 +165,43 @@ def test_a_label_that_appears_during_an_export_does_not_break_the_export() -> No
     for dead_letters in DEAD_LETTER_METRICS:
         for number, _ in enumerate(dead_letters.read(letters)):
             letters["documents", str(number)] = 1
+
+
+async def test_a_journal_that_is_not_open_is_unavailable(journal: Journal) -> None:
+    engine = JournalEngine(journal, [Log().definition(saga(step("pay")))])
+
+    async def is_refused() -> None:
+        for request in (engine.start("order"), engine.show("1"), engine.list(), engine.deliver("1", "pay")):
+            with pytest.raises(JournalUnavailableError):
+                async with asyncio.timeout(60):
+                    await request
+
+    await is_refused()
+    async with engine:
+        assert (await engine.wait(await engine.start("order"), 60)).state == "completed"
+    await is_refused()
+
+
+@pytest.mark.parametrize("event_type", ["", "order\0paid", "order.\ud800"], ids=["empty", "NUL", "surrogate"])
+async def test_an_event_of_an_impossible_type_fails_its_step(journal: Journal, event_type: str) -> None:
+    async def publish(context: StepContext) -> None:
+        context.publish(event_type, {})
+
+    log = Log()
+    log.does("pay", publish)
+    async with JournalEngine(journal, [log.definition(saga(step("pay")))]) as engine:
+        record = await engine.wait(await engine.start("order"), 60)
+    assert record.state == "compensated"
+    assert "is no type of an event; expected text such as document.indexed" in record.reason
+
+
+async def test_simultaneous_interventions_are_carried_out_in_turn(journal: Journal) -> None:
+    log = Log()
+    log.hangs("pay")
+    async with JournalEngine(journal, [log.definition(saga(step("pay")))]) as engine:
+        saga_id = await engine.start("order")
+        requests = [engine.abandon(saga_id, f"operator {number}") for number in range(6)]
+        outcomes = await asyncio.gather(*requests, return_exceptions=True)
+        assert outcomes.count(None) == 1
+        assert all(isinstance(error, SagaConflictError) for error in outcomes if error is not None)
+        assert (await engine.show(saga_id)).state == "abandoned"

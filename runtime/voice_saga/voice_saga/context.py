@@ -93,8 +93,10 @@ class StepContext:
     def publish(self, event_type: str, payload: Any) -> None:
         """Send a copy of `payload` if, and only if, this execution returns and the journal records that.
 
-        Raises `NotJsonError`.
+        Raises `NotJsonError`, and `ValueError` for a type that no journal can store.
         """
+        if not event_type or storable(event_type) != event_type:
+            raise ValueError(f"{event_type!r} is no type of an event; expected text such as document.indexed")
         number = len(self.messages)
         copy = json.loads(to_json(payload, f"message {event_type}"))
         self.messages.append(Message(f"{self.idempotency_key}/{number}", event_type, copy, self.trace))

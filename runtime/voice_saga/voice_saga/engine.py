@@ -30,6 +30,8 @@ from voice_saga.progress import Entry, EntryKind, Progress, State, following, re
 from voice_saga.record import SagaRecord, SagaSummary
 
 logger = logging.getLogger("voice_saga")
+INTERVENTIONS_IN_TURN = 20
+"""Number of simultaneous interventions of one saga that the engine carries out one after the other."""
 POLL_CAP = 0.5
 """Longest time between two queries of `wait`, in seconds."""
 
@@ -264,6 +266,17 @@ class JournalEngine:
         await self._intervene(saga_id, Entry("abandoned", data=reason))
 
     async def _intervene(self, saga_id: str, entry: Entry) -> None:
+        """Intervene. If another intervention seizes the saga meanwhile, decide again by its new state."""
+        for _ in range(INTERVENTIONS_IN_TURN):
+            try:
+                await self._intervene_once(saga_id, entry)
+            except LeaseLostError as error:
+                lost = error
+            else:
+                return
+        raise lost
+
+    async def _intervene_once(self, saga_id: str, entry: Entry) -> None:
         summary = await self._summary(saga_id)
         _check_allowed(saga_id, entry.kind, summary.state)
         entry = replace(entry, data=storable(entry.data))

@@ -198,7 +198,8 @@ class PostgresqlJournal:
         self, pool: asyncpg.Pool[Any] | None = None
     ) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[Any]]:
         pool = pool or self._pool
-        assert pool is not None, "open() first"  # noqa: S101  # a fault of the calling code
+        if pool is None:
+            raise JournalUnavailableError("PostgreSQL is not open: use the engine in `async with`, or call `open`")
         try:
             async with pool.acquire() as connection:
                 yield connection

@@ -130,6 +130,7 @@ class SqliteJournal:
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run one write. Writes that arrive during a commit share the next commit, but each write fails alone."""
+        self._opened()
         done: Future[T] = Future()
         self._pending.append((work, done))
         self._thread.submit(self._commit_pending)
@@ -157,7 +158,8 @@ class SqliteJournal:
                 done.set_exception(refusal)
 
     def _opened(self) -> sqlite3.Connection:
-        assert self._connection is not None, "open() first"  # noqa: S101  # a fault of the calling code
+        if self._connection is None:
+            raise JournalUnavailableError(f"{self.path} is not open: use the engine in `async with`, or call `open`")
         return self._connection
 
     async def start(self, claim: Claim, owner: str | None, lease: float) -> bool:
