@@ -12,7 +12,10 @@ from stack.cli.terminal import close
 def add_to(commands: Commands) -> None:
     """Adds the command."""
     conform = add_command(
-        commands, "conform", run, "Check that a running service keeps the contract of services; exit 1 if not."
+        commands,
+        "conform",
+        run,
+        "Check that a running service keeps the contract of services (docs/go.md); exit 1 if not.",
     )
     conform.add_argument("url", metavar="URL", help="address of the HTTP port, such as http://127.0.0.1:8080")
     conform.add_argument(

@@ -127,7 +127,7 @@ class Observer:
         self._watched = {call.name for call in calls if is_on_the_wire(call)}
 
     def events(self, kind: str, since: float) -> list[ReceivedEvent]:
-        """The events of one kind from breakers between services. `since` is a time in seconds since the epoch."""
+        """The events of one kind from breakers between services, from the Unix time `since` on."""
         spans = list(self._collector.spans)
         return [
             event

@@ -49,7 +49,7 @@ def test_c06_finds_a_fallback_that_needs_the_failed_callee() -> None:
 
 @pytest.mark.parametrize(("slots", "count"), [(8, 0), (9, 1)], ids=["32 calls for 32 slots", "36 calls for 32 slots"])
 def test_c08_compares_bulkheads_with_the_slots_of_the_callee(slots: int, count: int) -> None:
-    """Capacity 100/s × P95 10 ms × headroom 4 = 4 slots in each replica. The minimum of 8 slots applies."""
+    """Slots of a replica: capacity 100/s × P95 10 ms × headroom 4 = 4, raised to the minimum of 8."""
     call = stage(hard("b.read", "idempotent", bulkhead=Bulkhead(max_concurrent=slots)))
     nodes = [service("a", operation("run", call, p95="1s", deadline="2s")), service("b", READ)]
     found = findings("C08", *nodes)
