@@ -33,7 +33,7 @@ MANY = 20
 
 
 QUIET_SECONDS = 30
-"""Longest time in seconds without a line of progress."""
+"""If no line was printed for this many seconds, the next test that ends prints one."""
 
 
 class Progress:

@@ -32,7 +32,7 @@ SHUTDOWN = Duration("10s")
 STATE = Bytes("64Mi")
 """Assumed size of silences and notification log. The log holds some 1 KiB for each alert, for five days."""
 NOBODY = "nobody"
-"""A receiver without a webhook: its alerts are visible only in Alertmanager."""
+"""A receiver without a webhook: Alertmanager shows its alerts and notifies nobody."""
 WEBHOOK_KEY = "webhook-url"
 
 
@@ -51,7 +51,7 @@ class Receiver(ClosedModel):
 
 
 class AlertRoute(ClosedModel):
-    """A rule that sends alerts to a receiver: alerts of a team, of a severity, of both, or every alert."""
+    """Sends alerts to a receiver: the alerts of a team, of a severity, of both, or every alert."""
 
     receiver: Name
     team: Name | None = None
@@ -78,8 +78,9 @@ class Inhibition(ClosedModel):
 
     alert: str
     severities: tuple[Severity, ...]
-    """Severities of the other alerts. Each has the same values of the labels `equal` as this alert."""
+    """Severities of the other alerts."""
     equal: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Labels that have the same values in this alert and in the other alert."""
 
     def document(self) -> dict[str, Any]:
         """The inhibition in Alertmanager's configuration."""

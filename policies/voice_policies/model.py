@@ -1,4 +1,4 @@
-"""Model: the facts of one model, as its provider publishes them."""
+"""Model: the capabilities, limits and price of one model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PricedUnit = Literal["token", "character", "audio_second"]
 TokenCount = Annotated[int, Field(ge=1, le=10**12)]
 """A number of tokens."""
 Day = Annotated[date, Field(strict=False)]
-"""A day as JSON writes it: `2026-11-30`."""
+"""A day. In JSON a string, such as `2026-11-30`."""
 
 
 class ModelPrice(Policy):

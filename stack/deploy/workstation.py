@@ -1,6 +1,6 @@
 """The machine of the person who runs `voice up` or `voice down`.
 
-It needs Pulumi, kubectl and, for a new cluster, Docker and kind.
+It needs Pulumi and kubectl. Without `--context` it also needs Docker and kind.
 """
 
 from __future__ import annotations

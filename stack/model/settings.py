@@ -60,7 +60,7 @@ NAMESPACES = (PROJECT, "kubernetes", "pulumi")
 PROVIDER_KEYS = ("clusterIdentifier", "context", "kubeconfig")
 """Keys of the provider's configuration that the program reads."""
 PULUMI_KEYS = ("config", "encryptedkey", "encryptionsalt", "environment", "secretsprovider")
-"""Keys that Pulumi itself writes at the top of a stack's file."""
+"""Top-level keys of a stack's file that Pulumi reads."""
 ANY_SERVER = "any"
 """Key of the storage class for every server without its own entry."""
 Repository = Annotated[str, TextPattern(r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$", "registry.example.com/voice")]
@@ -261,7 +261,7 @@ def parse_settings(
 
 
 def _top_level_key_faults(document: object) -> Iterator[Fault]:
-    """Top-level keys besides `config` that Pulumi does not know."""
+    """Top-level keys that Pulumi does not read."""
     for key in document if isinstance(document, dict) else ():
         if key not in PULUMI_KEYS:
             yield Fault(str(key), "is not a known key", one_of(str(key), PULUMI_KEYS))

@@ -48,7 +48,7 @@ def test_streams_that_fit_alone_but_not_together_are_refused() -> None:
 
 
 @given(SIZES, st.integers(1, 60), SIZES)
-def test_a_retention_is_accepted_exactly_if_it_leaves_room_on_the_disk_and_so_are_the_proposals(
+def test_a_retention_is_accepted_exactly_if_it_leaves_room_on_the_disk_and_every_proposed_value_is_accepted(
     daily: Bytes, days: int, disk: Bytes
 ) -> None:
     one = Stream(name="logs", daily=daily, retention=Duration(f"{days}d"))

@@ -89,7 +89,9 @@ async def test_every_breaker_opens_after_failures_and_refuses_calls(agent_engine
         assert isinstance(decided(refused.value), CircuitOpenError)
 
 
-async def test_agent_engine_serves_its_operation_under_its_deadline(agent_engine: Path, clock: FakeClock) -> None:
+async def test_a_request_of_agent_engine_ends_at_the_deadline_of_its_operation(
+    agent_engine: Path, clock: FakeClock
+) -> None:
     runtime = Runtime.load(agent_engine, clock=clock)
     operation = next(found for found in runtime.bundle.inbound if found.operation == "run")
     begun = clock.monotonic()

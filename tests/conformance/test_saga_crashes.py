@@ -45,7 +45,7 @@ class Ledger:
     lost: int = 0
     """Sagas whose effects do not match their state."""
     doubled: int = 0
-    """Effects beyond the first of a step."""
+    """Effects beyond the first of an action or of a compensation."""
     boundaries: int = 0
     """Writes before and after which workers are killed."""
     published: int = 0

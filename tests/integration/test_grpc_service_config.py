@@ -109,7 +109,9 @@ def test_retries_share_the_deadline_of_the_whole_call(call: OutboundCall, seen: 
     assert max(remaining) <= call.timeout.overall.seconds + 0.01
 
 
-def test_failed_calls_use_up_the_retry_budget(call: OutboundCall, seen: Observations) -> None:
+def test_the_retries_of_failed_calls_do_not_exceed_the_reserve_of_the_budget(
+    call: OutboundCall, seen: Observations
+) -> None:
     repeated = arrivals(seen["budget spent"]) - FAILING_CALLS
     if call.retry:
         assert 0 < repeated <= call.retry.budget.reserve

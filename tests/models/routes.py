@@ -136,7 +136,7 @@ class Service:
 
 
 MADE: list[Service] = []
-"""The services of the running test. At the end of the test their telemetry is searched for prompts and keys."""
+"""The services of the running test. After the test their telemetry is searched for prompts, answers and keys."""
 
 
 def deployments(directory: Path) -> dict[str, ModelDeployment]:

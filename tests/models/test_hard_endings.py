@@ -79,7 +79,7 @@ async def raw(written: bytes) -> AsyncIterator[Address]:
         "a complete answer after 100 Continue",
     ],
 )
-async def test_an_attempt_fails_if_the_connection_ends_before_the_answer_is_complete(
+async def test_an_attempt_fails_unless_its_http_answer_is_valid_and_complete(
     tmp_path: Path, written: bytes, found: str | None, contents: list[str]
 ) -> None:
     b = FakeProvider(lambda _: fake.chat_stream("from B"))

@@ -232,7 +232,7 @@ async def test_a_retried_call_keeps_no_argument_alive(tmp_path: Path) -> None:
 
 
 class Passing:
-    """A hop that calls the next hop under its own policies, and returns the answer."""
+    """A hop: calls the next hop with up to three retries, and answers with the status of that call."""
 
     def __init__(self, directory: Path, url: str, budget: RetryBudget) -> None:
         once_more = AT_ONCE.model_copy(update={"conditions": ("unavailable",), "max_retries": 3, "budget": budget})

@@ -3,7 +3,7 @@
 runtime = Runtime.load("/etc/voice/policy", store=RedisStore(lambda: single("redis://redis:6379")))
 
 The policies of the declared call limit the time of each command, and decide on retries. The client itself never
-retries, and limits only the time for connecting.
+repeats a command, and limits only the time for connecting.
 """
 
 from __future__ import annotations

@@ -149,7 +149,11 @@ def refusal(kind: EntryKind, state: State) -> str:
 
 
 def following(plan: Plan, progress: Progress) -> list[Entry]:
-    """The entries that follow from the current progress. Empty if a step runs or the saga waits, is parked or ended."""
+    """The entries that follow from the current progress.
+
+    Empty while an action or a compensation runs, while steps wait and none has failed, and for a saga that is parked or
+    has ended.
+    """
     if progress.state == "running" and not progress.running:
         if progress.failed:
             return _compensating(plan, progress)

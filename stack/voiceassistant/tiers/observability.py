@@ -55,7 +55,7 @@ LOGS = user(site.COLLECTOR).account
 """The user that writes the log lines from OTLP."""
 
 CLUSTER_DNS_SERVER = "kube-dns.kube-system.svc.cluster.local:53"
-"""The Service of the cluster's DNS has this name in every distribution, whatever program answers."""
+"""The Service of the cluster's DNS has this name in kubeadm, kind and most other distributions, even for CoreDNS."""
 INFRASTRUCTURE_PODS = 3
 """Largest number of pods of one server without an autoscaler."""
 ON_CALL = "on-call"
@@ -110,7 +110,10 @@ def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterato
 
 
 def _most_pods(graph: CallGraph, environment: Environment, target: Peer) -> int:
-    """The largest number of pods at the same time, including a rollout's surge."""
+    """The largest number of pods at the same time, for a service including a rollout's surge.
+
+    Node agents have a pod on each node. Other servers count as `INFRASTRUCTURE_PODS`, even with an autoscaler.
+    """
     node = graph.nodes.get(target.name)
     if isinstance(node, Service) and node.namespace == target.namespace:
         return environment.replicas(node).max + 1
@@ -272,7 +275,7 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
         routes=tuple(_routes(names)),
         default=PLATFORM_TEAM if names else alertmanager.NOBODY,
         inhibitions=(
-            # If no pod of a job is found, its other alerts mean nothing. A single pod that is down mutes no alert,
+            # If no pod of a job is found, the job's warnings mean nothing. A single pod that is down mutes no alert,
             # because it says nothing about the other pods.
             Inhibition(alert="TargetMissing", severities=("warning",), equal=("job",)),
         ),

@@ -15,8 +15,6 @@ from tests.cluster.engine.site import Site
 
 @dataclass(frozen=True)
 class Deployed:
-    """A tenant on a cluster, and the stack that deploys it."""
-
     site: Site
     stack: Stack
 

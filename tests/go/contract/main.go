@@ -21,7 +21,7 @@ func main() {
 	}
 }
 
-// serve answers any method with an empty message, and logs it. It makes no calls, and counts a fallback for each soft call.
+// serve answers any method with an empty message, and logs a line. It makes no calls, and counts a fallback for each soft call.
 func serve(contract *Contract, logger *slog.Logger) grpc.StreamHandler {
 	return func(_ any, stream grpc.ServerStream) error {
 		if err := stream.RecvMsg(&emptypb.Empty{}); err != nil {

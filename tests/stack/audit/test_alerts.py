@@ -182,7 +182,7 @@ def test_o01_ignores_files_that_are_no_dashboard() -> None:
     assert [each.path for each in found("O01", others=(empty, boards))] == ["dashboard board.json: Load: metrics"]
 
 
-def test_o03_ignores_only_constants() -> None:
+def test_o03_checks_the_windows_of_recordings_too() -> None:
     long = {"record": "job:failed:increase25h", "expr": "increase(voice_x_total[25h])"}
     (beyond,) = found("O03", recorded(0.05), long)
     assert (beyond.path, beyond.proposal) == ("job:failed:increase25h: window", "25h")

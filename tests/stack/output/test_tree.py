@@ -1,4 +1,4 @@
-"""A run replaces only files of `voice render`, and it replaces all of them or none."""
+"""A run replaces only files of `voice render`. A failed run replaces none, the run after a killed run all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs every inbound RPC under the policies of its operation."""
+"""Runs the inbound RPCs of operations under the policies of the operation."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ class WorkCancelledError(Exception):
 
 
 class InboundInterceptor(grpc.aio.ServerInterceptor):
-    """Applies rate limits, bulkhead, degradation and deadline to handlers. Each request gets a span in its trace."""
+    """Applies rate limits, bulkhead, degradation and deadline to handlers, and begins a span for each request."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.refusing = False
-        """True while the server is about to stop. The interceptor then refuses every request before any policy."""
+        """True while the server is about to stop. The interceptor then refuses every request to a handler that it
+        wraps, before any policy and without a span."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The wrapped handler of the method. Health and reflection stay unwrapped."""
@@ -73,7 +74,7 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
         try:
             return await self._admitted(path, caller, handle, request, servicer)
         except grpc.aio.AbortError:
-            raise  # the handler has answered
+            raise  # the RPC already has its status
         except Exception as error:  # noqa: BLE001  # converted into the status of the RPC
             failure = error
             await _abort(servicer, path, error)
@@ -130,7 +131,11 @@ def _code(servicer: Any) -> grpc.StatusCode:
 
 
 async def _abort(servicer: Any, path: str, error: Exception) -> None:
-    """End the RPC with the status of the error. Only the log gets the error's text, because it may contain secrets."""
+    """End the RPC with the status of the error.
+
+    The caller gets the summary of a policy's error. It does not get the text of another error, because that text may
+    contain secrets. The log gets the text if the status is INTERNAL.
+    """
     code, trailing = answer_to(error)
     if code is grpc.StatusCode.INTERNAL:
         logger.error("%s failed", path, exc_info=error)

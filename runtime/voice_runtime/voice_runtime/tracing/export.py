@@ -20,7 +20,7 @@ class Exporter(SpanExporter):
         self._statistics = statistics
         self._made: OTLPSpanExporter | None = None
         self.taken = 0
-        """Number of spans that left the queue: sent, or dropped after an error."""
+        """Number of spans that the exporter took from the queue."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch. While the Collector is down, retry for up to ten seconds, then drop the batch and count it."""

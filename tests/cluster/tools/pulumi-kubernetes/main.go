@@ -1,5 +1,6 @@
 // Pulumi's Kubernetes provider. The provider's own command embeds files that only a release build generates. This
-// program instead reads the sources of these files, which the toolchain copies from the provider's module to its side.
+// program instead reads the sources of these files. The toolchain copies them from the provider's module to the program's
+// folder.
 package main
 
 import (
