@@ -2,7 +2,7 @@
 
 They remove the identity that a caller claims, and set the identity from the verified token.
 
-A test runs them in LuaJIT against a request like APISIX's.
+A test runs them in LuaJIT, with a Python object in place of APISIX's request.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def test_a_platform_that_satisfies_the_rules_does_not_change(name: str) -> None:
 
 
 def test_retries_in_every_layer_are_reduced_to_one_layer() -> None:
-    """Before the solver there are 3 × 3 × 4 × 3 × 3 × 3 = 972 attempts."""
+    """Before the solver the gateway, four hops and the SDK make 3 × 3 × 4 × 3 × 3 × 3 = 972 attempts."""
     before = small_platform(*stacked(gateway_retries=True), flows=(flow("ask"),))
     assert broken_rules(before) >= {"R01", "R02", "R03", "R04", "R09", "T01", "T02", "T03"}
     solution = solve(before, on=DAY)
@@ -199,7 +199,7 @@ def test_retries_that_do_not_fit_the_deadline_are_removed_and_the_grace_period_f
 
 
 def test_retries_that_would_overload_a_service_are_removed_and_missing_capacity_is_named() -> None:
-    """Two replicas serve 200/s. Retries add 10 %, so 182/s become 200.2/s."""
+    """Two replicas serve 200/s. Retries add their default budget of 10 %, so 182/s become 200.2/s."""
 
     def loaded(load: str) -> Solution:
         callee = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas.exactly(2))
