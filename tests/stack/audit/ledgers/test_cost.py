@@ -100,7 +100,7 @@ def test_services_without_load_have_a_row_of_their_own() -> None:
 
 
 def test_protection_is_spare_pods_and_the_pods_for_retries() -> None:
-    """a has a spare pod, b has none. At b retries add 10 % (the default budget) of 30/s = 3/s. A pod of b serves 100/s."""
+    """a has a spare pod, b has none. Retries add 10 % (the default budget) of 30/s = 3/s at b. One pod serves 100/s."""
     found = rows(priced(routes(), caller(retry=TWICE), B), "cost", "cost of protection")
     assert found == {
         "N+1: one spare pod for each of 1 workloads": near(POD),
