@@ -99,8 +99,8 @@ async def test_the_error_for_a_database_without_tables_names_the_scripts_that_cr
 @pytest.mark.parametrize(
     ("engine", "code", "message"),
     [
-        ("", 2, "--engine is ''; expected sqlite:///PATH, postgresql://"),
-        ("mysql://x", 2, "--engine is 'mysql://x'; expected"),
+        ("", 2, "--engine has the scheme ''; expected sqlite:///PATH, postgresql://"),
+        ("mysql://x", 2, "--engine has the scheme 'mysql'; expected"),
         ("sqlite:///nowhere/sagas.db", 2, "--engine names /nowhere/sagas.db, which is not a file"),
         ("postgresql://nobody@127.0.0.1:1/x", 1, "PostgreSQL: "),
         (
@@ -123,6 +123,17 @@ async def test_an_invalid_address_or_unreachable_engine_gives_one_line_on_standa
     assert done.returncode == code
     assert done.stderr.startswith(f"voice-saga: {message}")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "engine",
+    ["postgre://u:swordfish@h/x", "host=h password=swordfish", "postgresql://u:swordfish/@h/x", "swordfish@h"],
+    ids=["scheme", "no address", "port", "no scheme"],
+)
+async def test_a_refused_address_does_not_show_its_password(engine: str) -> None:
+    done = await voice_saga(engine, "list")
+    assert done.returncode == 2
+    assert "swordfish" not in done.stderr
 
 
 @pytest.mark.parametrize(("content", "said"), [("no database", "file is not a database"), ("", "no such table: sagas")])

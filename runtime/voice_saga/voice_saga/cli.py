@@ -124,7 +124,7 @@ async def _opened(text: str) -> Engine:
             case "temporal":
                 return await _temporal(url)
             case _:
-                raise ValueError(f"is {text!r}")
+                raise ValueError(f"has the scheme {url.scheme!r}")  # the address may contain a password
     except ImportError as error:
         extra = "temporal" if url.scheme == "temporal" else "postgresql"
         raise ValueError(f"is {url.scheme}://, which needs voice-saga[{extra}]: {error}") from None
@@ -132,7 +132,8 @@ async def _opened(text: str) -> Engine:
     try:
         await engine.open()
     except ValueError as error:
-        raise ValueError(f"is not a valid address: {error}") from None
+        reason = "" if "@" in text else f": {error}"  # the driver's text may quote a part of the password
+        raise ValueError(f"is not a valid address{reason}") from None
     return engine
 
 
