@@ -147,6 +147,8 @@ def missing_on_drain(url: str, process: int) -> Iterator[Missing]:
     """
     base = _without_last_slash(url)
     try:
+        if process < 1:  # the kernel would stop a group of processes, or every process of the machine
+            raise ProcessLookupError
         os.kill(process, signal.SIGTERM)
     except (OSError, OverflowError):
         fault = Fault("--drain", f"is {process}", "expected the id of the service's process")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from voice_policies import Duration, PolicyBundle
+from voice_policies import Duration, InvalidInputError, PolicyBundle
 from voice_policies import Health as HealthPolicy
 from voice_reference.processes import Process, running
 from voice_runtime.metrics import METRICS as EXPORTED
@@ -297,3 +298,13 @@ def test_a_wrong_option_is_bad_input(option: tuple[str, str], said: str, capsys:
         code, _, error = conform(capsys, url, *option)
     assert code == 2
     assert said in error
+
+
+@pytest.mark.parametrize("process", [0, -1, -1234])
+def test_a_group_of_processes_is_never_stopped(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(*arguments: int) -> None:
+        pytest.fail(f"a signal is sent: {arguments}")
+
+    monkeypatch.setattr(os, "kill", kill)
+    with pytest.raises(InvalidInputError, match=f"--drain: is {process}; expected the id of the service's process"):
+        list(conformance.missing_on_drain("http://127.0.0.1:1", process))
