@@ -74,7 +74,7 @@ class Declaration(ClosedModel):
         return ""
 
     def _store_invalid(self, values: dict[str, Any]) -> None:
-        """Store values that are not valid. `model_construct` would copy defaults, and measures cannot be copied."""
+        """Store values that are not valid. A missing required value becomes "?"; `model_construct` would omit it."""
         fields = type(self).model_fields.items()
         defaults = {name: "?" if field.is_required() else field.default for name, field in fields}
         state = {"__dict__": {**defaults, **values}, "__pydantic_fields_set__": set(values)}

@@ -40,7 +40,7 @@ class Measured(NamedTuple):
 
 
 def main() -> int:
-    """Measure and print. Returns 1 if the goal is missed, 2 without HAProxy."""
+    """Measure and print. Returns 1 if a gap misses the goal or a replicated write is lost, 2 without HAProxy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way to stop; default: 3")
     rounds: int = parser.parse_args().rounds

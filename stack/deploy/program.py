@@ -29,8 +29,8 @@ WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
 FORCE = {"pulumi.com/patchForce": "true"}
 """Overwrite declared fields that somebody changed by hand. Without this annotation the update would fail."""
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
-"""Skip Pulumi's wait for Services and claims, because Pulumi also waits for the workloads, which need both. For a
-Service, Pulumi would wait for the pods and then 10 s more, one tier after the other."""
+"""Skip Pulumi's wait for claims, and for Services except load balancers. Pulumi also waits for the workloads, which
+need both. For a Service, Pulumi would wait for the pods and then 10 s more, one tier after the other."""
 TEMPLATE_SIZE = "spec.volumeClaimTemplates[*].spec.resources"
 """An immutable field. It keeps the value with which the StatefulSet was created, and the claims grow separately."""
 RELOAD_LABEL = "cnpg.io/reload"

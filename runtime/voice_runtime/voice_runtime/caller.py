@@ -9,7 +9,7 @@ from operator import attrgetter
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Tenant, user and API key of a request, by which rate limits count. They never appear in metric labels or logs."""
+    """Tenant, user and API key of a request. Limits and budgets count by them. Metric labels and logs omit them."""
 
     tenant: str = ""
     user: str = ""

@@ -116,8 +116,8 @@ class AsyncTransport(httpx.AsyncBaseTransport):
     """The transport for `httpx.AsyncClient(transport=…)`.
 
     The attempt ends when the body has been read, so the time and the errors of the body count. For server-sent events
-    the attempt ends with the headers, and the caller gets the events as they arrive. A hard call returns an error
-    status of its last attempt like any answer.
+    with a 2xx status the attempt ends with the headers, and the caller gets the events as they arrive. A hard call
+    returns an error status of its last attempt like any answer.
     """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.AsyncBaseTransport) -> None:

@@ -81,7 +81,7 @@ class DistributedGate:
         return False
 
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Admit a request, at the latest at `deadline`. Raises only `RateLimitedError`, even if the store fails."""
+        """Admit a request by `deadline` and within `max_wait`. Raises only `RateLimitedError`, even without a store."""
         latest = min(self._clock.monotonic() + self.policy.max_wait.seconds, deadline)
         try:
             try:
