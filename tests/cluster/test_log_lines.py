@@ -59,7 +59,7 @@ NAMES = {f"kubernetes.{key}_name" for key in ("namespace", "pod", "container")}
 
 
 class Kind(NamedTuple):
-    """A line that a container prints, and the message and attributes that must arrive besides the pod's attributes."""
+    """A printed record, and the message and attributes that must arrive besides the pod's attributes."""
 
     printed: str
     message: str

@@ -1,4 +1,4 @@
-"""An adaptive limit recovers: `longest_recovery` after the end of an outage it refuses no more requests."""
+"""An adaptive limit recovers: `longest_recovery` after an outage it refuses no requests up to the highest rate."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ class Failure:
 
 
 Classify = Callable[[Exception], Failure | None]
-"""Classifies an error. `None` is neutral: the callee works, and gave a normal answer (not found, ...). The function
-must not raise. It never gets a cancellation."""
+"""Classifies an error. `None` is neutral: the callee works and gave a normal answer (not found, ...), or a policy
+refused the attempt before it was sent. The function must not raise. It never gets a cancellation."""
 ClassifyResult = Callable[[object], Failure | None]
 """Classifies a result that may mean failure, such as a response with an error status. `None` is success."""
 

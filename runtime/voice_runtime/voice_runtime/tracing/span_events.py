@@ -9,7 +9,7 @@ from voice_runtime.events import Event, PromptListener
 
 
 class SpanEvents(PromptListener):
-    """A listener that adds each event to the current span. Register it: `Runtime.load(listeners=[SpanEvents()])`."""
+    """A listener that adds each event to the current span. Register it: `Runtime.load(directory, listeners=[…])`."""
 
     def on_event(self, event: Event) -> None:
         """Add the event to the current span."""
