@@ -83,6 +83,20 @@ async def test_an_operation_that_the_bundle_does_not_declare_is_refused(tmp_path
     assert app.asked == 0
 
 
+async def test_a_span_is_named_by_a_known_method_and_a_declared_operation(
+    tmp_path: Path, spans: InMemorySpanExporter
+) -> None:
+    async with serving_with_policies(tmp_path, Agent()) as (_, client):
+        for method, path in (("POST", "/v1/run"), ("GET", "/wp-login.php"), ("BREW", "/run"), ("BREW", "/coffee")):
+            await client.request(method, path)
+    assert [span.name for span in spans.get_finished_spans()] == ["POST run", "GET", "_OTHER run", "_OTHER"]
+    assert {(span.attributes or {})["http.request.method"] for span in spans.get_finished_spans()} == {
+        "POST",
+        "GET",
+        "_OTHER",
+    }
+
+
 async def test_a_request_above_the_rate_limit_gets_a_retry_after(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     limit = RateLimit(limit=TokenBucket(rate=Rate("1/m"), burst=1), key="tenant")
     async with serving_with_policies(tmp_path, Agent(), operation("run", rate_limits=(limit,))) as (_, client):

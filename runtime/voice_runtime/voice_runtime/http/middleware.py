@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from http import HTTPMethod
 
 from opentelemetry import context, trace
 
@@ -22,6 +23,8 @@ from voice_runtime.runtime import Runtime
 
 INFRASTRUCTURE = frozenset({"/health", "/ready", "/metrics"})
 """Paths that concern the process, so no policy of an operation applies."""
+METHODS = frozenset(HTTPMethod)
+"""OpenTelemetry's conventions call any other method `_OTHER`."""
 API_KEY = "x-api-key"
 NOT_AGAIN = (SHOULD_RETRY.encode(), b"false")
 _NUMBER = re.compile(r"[0-9]+")
@@ -54,8 +57,11 @@ class Middleware:
         )
         received = trace_context.context_of(headers)
         name = self._operation(scope)
+        # Span names become labels of metrics, so they contain only declared operations and known methods.
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+        declared = name in self._runtime.assembled.inbound
         span = trace_context.begin_server_span(
-            f"{scope['method']} {name}", {"http.request.method": scope["method"]}, received
+            f"{method} {name}" if declared else method, {"http.request.method": method}, received
         )
         token = context.attach(trace.set_span_in_context(span, received))
         exchange = _Exchange(send)
