@@ -13,7 +13,7 @@ from voice_policies.policy import Policy
 
 
 class Bulkhead(Policy):
-    """A bound on concurrent calls, with a short queue for the calls that wait."""
+    """A bound on concurrent calls, with an optional queue for calls without a slot."""
 
     max_concurrent: Annotated[int, Field(ge=1, le=100_000)]
     """Maximum number of concurrent calls in this process."""

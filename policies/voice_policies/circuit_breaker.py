@@ -55,7 +55,8 @@ class CircuitBreaker(Policy):
     def for_restart(cls, restart: Duration) -> CircuitBreaker:
         """The defaults, open for as long as the callee takes from a restart to its first good answer (rule C04).
 
-        Failed probes at most double this time: a probe costs one request, but a longer break refuses every caller.
+        Without jitter, failed probes at most double this time: a probe costs one request, but a longer break refuses
+        every caller.
         """
         return cls(break_duration=restart, max_break_duration=restart * 2)
 

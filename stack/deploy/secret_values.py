@@ -38,7 +38,7 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
 def generated(secret: SecretKeys) -> dict[str, str]:
-    """A new random value for every key of a secret."""
+    """A new value for every key of a secret."""
     kinds = {key: secret.form(key).kind for key in secret.keys}
     issued = _issued(secret) if ISSUED & set(kinds.values()) else {}
     return {key: issued[kind] if kind in issued else _MAKERS[kind]() for key, kind in kinds.items()}

@@ -66,7 +66,7 @@ _CANDIDATES = Row(
         ),
         metrics(
             "Attempts",
-            "Attempts that ended, by candidate and success or error class.",
+            "Attempts that ended, by candidate and by success, cancellation or error class.",
             {"{{candidate}}: {{kind}}": rate("voice_model_attempts_total", "candidate, kind")},
             "reqps",
         ),
