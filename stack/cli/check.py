@@ -37,7 +37,7 @@ def add_to(commands: Commands) -> None:
     instead.add_argument(
         "--solve",
         action="store_true",
-        help="print the attempts, timeouts and breakers with which the T, C and R rules hold",
+        help="print the attempts, objectives, timeouts and breakers with which the T, C and R rules hold",
     )
     check.add_argument("--format", choices=("text", "json", "sarif", "markdown"), default="text")
     add_day(check)
