@@ -86,7 +86,7 @@ class MeshDestination(ClosedModel):
     @override
     def conflicts(self) -> Iterator[str]:
         if self.circuit_breaker and self.circuit_breaker.consecutive_failures is None:
-            yield f"{self.host} has a breaker without consecutive_failures: the mesh supports that condition only"
+            yield f"{self.host} has a breaker without consecutive_failures: set it, the only condition of the mesh"
         if self.bulkhead and self.bulkhead.max_queue:
             yield f"{self.host} has a bulkhead with a queue, and the mesh has no queue: set max_queue to 0"
 
@@ -188,7 +188,7 @@ class MeshPolicy(Component):
         }
 
     def _virtual_service(self, host: str, timeouts: Iterable[AttemptTimeout]) -> VirtualService:
-        """A route without retries. The mesh's default of two would multiply the retries of another layer."""
+        """Routes without retries. The mesh's default of two retries would multiply the retries of another layer."""
         bounded = [_bounded_route(timeout) for timeout in timeouts if timeout.host == host]
         return {
             "apiVersion": NETWORKING_VERSION,

@@ -45,7 +45,7 @@ FRAGMENTATION = 2
 class Collector(Server):
     """Replicas, each with a volume for data that a backend has not accepted yet.
 
-    The queues of a backend together hold the data of its longest outage, even while one replica is missing.
+    The queues of a backend together hold the data of its longest outage, even while one of several replicas is missing.
     """
 
     folder: ClassVar[str] = "30-observability"

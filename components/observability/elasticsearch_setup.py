@@ -19,7 +19,7 @@ from components.secret_keys import SecretKeys
 __all__ = ["LOGS", "LOGS_PATTERN", "OTLP_PATTERN", "IndexUser", "user"]
 
 SUPERUSER = Account(user="elastic", secret=SecretKeys(name="elasticsearch-superuser", keys=("password",)))
-"""The built-in superuser. The setup Job uses it; no service has its password."""
+"""The built-in superuser. Only Elasticsearch's own pods and the setup Job have its password."""
 LOGS = "voice-logs"
 """Name of the log stream and of its lifecycle policy."""
 LOGS_PATTERN = "logs-*"

@@ -56,9 +56,10 @@ def names_are_served(platform: Platform) -> Iterator[Breach | None]:
 
 
 def services_reach_pods(platform: Platform) -> Iterator[Breach | None]:
-    """Check that every Service selects pods, and that its target ports are ports of their containers.
+    """Check that every Service with a selector selects pods, and that its target ports are ports of their containers.
 
-    A container need not declare a port, so a target that equals the Service's own port is accepted.
+    A container need not declare a port, so a target that equals the Service's own port is accepted. Services of single
+    pods are not checked.
     """
     found, behind = rendered(platform), defaultdict[str, list[Workload]](list)
     for workload in found.workloads:
@@ -81,7 +82,7 @@ def _path(service: Mapping[str, Any]) -> str:
 
 
 def _undeclared(service: Mapping[str, Any], workload: Workload) -> Iterator[str | int]:
-    """The target ports that no container of the workload declares."""
+    """The target ports that no container of the workload declares and that differ from the Service's port."""
     ports = [port for container in workload.pod["containers"] for port in container.get("ports", ())]
     known = {port["containerPort"] for port in ports} | {port.get("name") for port in ports}
     for port in service["spec"]["ports"]:

@@ -76,7 +76,8 @@ class Demand:
     namespace: str
     name: str
     scale: Scale
-    """The range that the autoscaler allows. A Job has a pod only while it runs, so its minimum is 0."""
+    """The range that the autoscaler allows; without an autoscaler, the declared number. A Job has a pod only while it
+    runs, so its minimum is 0."""
     surge: int
     """Pods that a rollout adds."""
     stopping: int
@@ -116,7 +117,10 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
 
 
 def _overlapping(spec: Mapping[str, Any]) -> int:
-    """Pods that a rollout stops within one grace period. It stops one pod each time a new pod becomes available."""
+    """Pods that a rollout stops within one grace period.
+
+    It stops one pod each time a new pod becomes available, which takes at least `minReadySeconds`, or 1 s without it.
+    """
     grace: int = spec["template"]["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE)
     ready: int = spec.get("minReadySeconds", 1)
     return math.ceil(grace / ready)

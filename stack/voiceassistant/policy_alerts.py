@@ -50,7 +50,7 @@ POLICY_ALERTS = (
         name="BreakerHalfOpen",
         expression=_breaker("half_open"),
         lasting=Duration("10m"),
-        summary=f"{_CALL}: the breaker probes the callee and does not close",
+        summary=f"{_CALL}: the breaker is half-open and does not close",
         action="If the service makes few calls, wait for more. Otherwise look for failures in the callee's log",
     ),
     Alert(

@@ -110,7 +110,8 @@ TARGETS = (
         alerts.OPERATION_FAILURES,
         "Own availability of services",
         "core 99.99 %, standard 99.95 %, batch 99.9 %, while all dependencies work. "
-        "The series also counts failures that a dependency causes, so it can only be worse than the target's number",
+        "The series also counts failures that dependencies cause, so the measured availability is at most the service's"
+        " own",
         _remaining_budget("Budgets of operations", alerts.OPERATION_FAILURES),
     ),
     _indicator_target(
@@ -153,7 +154,7 @@ TARGETS = (
         title="Cost of the application tier",
         target="below 2,000 USD a month at the expected scale",
         instead="Rule D04 of the audit compares the cost of the declared replicas with the budget before each"
-        " deployment. The dashboard “Cost and capacity” shows the price of the running replicas.",
+        " deployment. The dashboard “Cost and capacity” shows the price of the available replicas.",
     ),
     Target(
         title="Loss of a region",

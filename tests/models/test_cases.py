@@ -181,7 +181,7 @@ def test_mc8_after_context_exceeded_only_a_model_with_a_larger_window_is_called(
 
 
 def two_keys(tmp_path: Path, **second: Any) -> dict[str, Any]:
-    """Overrides that give provider A a second deployment, `a2`, with another key."""
+    """Overrides that give provider A a second deployment, `a2`. It has another key unless `second` names one."""
     found = deployments(tmp_path)
     key = tmp_path / "key-a2"
     key.write_text("sk-second")
@@ -451,7 +451,7 @@ def test_mc24_only_probes_call_a_candidate_after_its_breaker_has_opened(
 
 
 def test_the_estimate_of_output_tokens_is_never_too_low(driver: Driver, tested: Service) -> None:
-    """If the provider reports no usage, the estimate is one token for two bytes of content."""
+    """If the provider reports no usage, the estimate is at least one token for two bytes of content."""
     words = ["a", "four", "it's", "", "“x”", 'finish_reason":"stop"', "x" * 100]
     answers(tested, fake.chat_stream(*words, tokens=None))
     assert driver.ask(tested) == "".join(words)

@@ -1,4 +1,4 @@
-"""Costs, times, keys and headers from other services are refused, or read in one defined way."""
+"""Costs, times, keys and headers from outside the runtime are refused, or read in one defined way."""
 
 from __future__ import annotations
 

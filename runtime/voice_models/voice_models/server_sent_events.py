@@ -13,7 +13,7 @@ BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 LONGEST_BLANK_LINE = 4
 """Bytes of the longest end of a frame: CR LF CR LF."""
 ONE_FRAME = re.compile(rb"data: ([^\r\n]*)\n\n")
-"""Matches a chunk that is exactly one frame with one line. Most chunks are, so they get a fast path."""
+"""Matches a chunk that is exactly one frame with one line of data. Most chunks are, so they get a fast path."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 

@@ -45,8 +45,9 @@ class ModelTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request to the candidates of the route, one after the other, until a candidate answers.
 
-        Raises `ModelError` and `BulkheadFullError`. Raises `ValueError` for an unknown endpoint, or for a body that is
-        not a JSON object.
+        If the route has a hedge, a second candidate may get the request before the first one has answered. Raises
+        `ModelError` and `BulkheadFullError`. Raises `ValueError` for an unknown endpoint, or for a body that is not a
+        JSON object.
         """
         declared, models, route = self._runtime.declared(self._name)
         limit = models.routes[route].output_limit
@@ -54,7 +55,7 @@ class ModelTransport(httpx.AsyncBaseTransport):
         return await RoutedCall(self._runtime, declared, models, read, self._inner.handle_async_request).response()
 
     async def aclose(self) -> None:
-        """Wait for unfinished settlements, and close the connections."""
+        """Wait for unfinished writes of usage events and cached answers, and close the connections."""
         await self._runtime.drain()
         await self._inner.aclose()
 

@@ -1,4 +1,4 @@
-"""Trace context and baggage in headers, by OpenTelemetry's propagators. They take almost no time without an SDK.
+"""Trace context and baggage in headers, by OpenTelemetry's propagators. Without an SDK these take almost no time.
 
 A span stands for one call or one request. Event listeners add the decisions of policies to it.
 """
@@ -40,7 +40,7 @@ def within(span: Span) -> AbstractContextManager[Span]:
 
 
 def end_span(span: Span, error: BaseException | None, *, failed: bool) -> None:
-    """End the span. If `failed`, the span is an error and records `error`."""
+    """End the span. If `failed` and there is an `error`, the span is an error and records `error`."""
     if failed and error is not None and span.is_recording():
         span.record_exception(error)
         span.set_status(Status(StatusCode.ERROR, type(error).__name__))

@@ -19,7 +19,10 @@ from voice_saga.observation import Observation
 
 
 class Execution:
-    """Runs the actions and compensations of a definition in one process. The definition's sagas share retry budgets."""
+    """Runs the actions and compensations of a definition in one process.
+
+    The definition's sagas share the retry budgets of the actions.
+    """
 
     def __init__(
         self,
@@ -52,9 +55,9 @@ class Execution:
     async def act(self, context: StepContext, remaining: float, room: int) -> Any:
         """Run the action with retries, and return its result.
 
-        Raises the error of the action, or of the policy that ended it.
         The action may run until the timeout of its step, but at most `remaining` seconds. Result and messages together
-        may have `room` bytes.
+        may have `room` bytes. Raises the error of the action, or of the policy that ended it. Raises `TimeoutError` if
+        no time remains.
         """
         outbound = self._actions[context.step]
         action = checked(self.definition.actions[context.step], room)

@@ -30,7 +30,7 @@ earlier attempts."""
 WORKER_DEATH_MARGIN = 1.0
 """Seconds after an attempt's timeout at which Temporal considers the worker dead."""
 MEMO_REASON = 1000
-"""Longest reason in the memo, in characters. Temporal requires less than two kilobytes."""
+"""Longest reason in the memo, in characters. Temporal's server warns of a memo above 2 KiB (`limit.memoSize.warn`)."""
 OBSERVATIONS: WeakValueDictionary[str, Observation] = WeakValueDictionary()
 """The observations of this process, by task queue. Workflows report their entries to them."""
 
@@ -258,7 +258,10 @@ class SagaWorkflow:
             await workflow.execute_activity(PUBLISH, attempted.messages, start_to_close_timeout=timedelta(seconds=30))
 
     async def _execute(self, step: str, branch: Branch) -> Attempted:
-        """Run the activity. Run it again if its worker was stopped, or knows only older versions of the saga."""
+        """Run the activity. Run it again if its worker was stopped.
+
+        Run it again, for at most `HANDOVER` seconds, if its worker knows only older versions of the saga.
+        """
         begun, times = self._begun, self._begun.steps[step]
         retry = times.retry if branch == "action" else times.compensation_retry
         hidden = self._plan.siblings[step] if branch == "action" else ()

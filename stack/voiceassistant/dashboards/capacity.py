@@ -1,4 +1,4 @@
-"""Cost and capacity: the price of the running replicas, load against capacity, autoscalers, pods and nodes."""
+"""Cost and capacity: the price of the available replicas, load against capacity, autoscalers, pods and nodes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CAPACITY = Row(
         ),
         metrics(
             "Missing replicas",
-            "Declared replicas that are not available.",
+            "Desired replicas that are not available.",
             {"{{deployment}}": "kube_deployment_spec_replicas - kube_deployment_status_replicas_available > 0"},
             red_from=1,
         ),
@@ -68,7 +68,8 @@ def _total(graph: CallGraph, price: Prices) -> Panel:
     parts = " + ".join(f"({_monthly(each, price)} or vector(0))" for each in graph.services)
     return metrics(
         "Application tier, a month",
-        f"Price of the CPU and memory that all running replicas request ({price.source}). Red above the budget.",
+        f"Price of CPU and memory requests of available pods, without mesh proxies ({price.source})."
+        " Red above the budget.",
         {"a month": parts},
         "currencyUSD",
         shows="gauge",
@@ -79,14 +80,14 @@ def _total(graph: CallGraph, price: Prices) -> Panel:
 def _by_service(graph: CallGraph, price: Prices) -> Panel:
     return metrics(
         "By service, a month",
-        f"Price of the CPU and memory that the running replicas request ({price.source}).",
+        f"Price of CPU and memory requests of available pods, without mesh proxies ({price.source}).",
         {each.name: _monthly(each, price) for each in graph.services},
         "currencyUSD",
     )
 
 
 def _monthly(service: Service, price: Prices) -> str:
-    """Price of the running replicas in USD a month. A Deployment has the name of its service."""
+    """Price of the available replicas in USD a month, without mesh proxies. The Deployment has the service's name."""
     sizing = service.sizing
     hourly = sizing.cpu_request.cores * price.cpu_hour + sizing.memory_request.gibibytes * price.memory_hour
     replicas = f'kube_deployment_status_replicas_available{{deployment="{service.name}"}}'

@@ -22,7 +22,7 @@ from tests.components.observability.servers import documents, rendered, the
 from tests.fluent_bit import ECS_LINE, GO_LINE, filtered, json_line, shipped
 
 SMALLEST_RECORD = 60
-"""Size in bytes of a record with only the members of `kubernetes`: short names, and an identifier of 64 digits."""
+"""Fewer bytes than any record has: the identifier in `kubernetes` alone has 64 digits."""
 
 
 def pod_of(workload: dict[str, Any]) -> dict[str, Any]:

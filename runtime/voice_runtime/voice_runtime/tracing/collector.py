@@ -75,14 +75,14 @@ class Collector(TraceServiceServicer):
         self._server.stop(None).wait()
 
     def Export(self, request: ExportTraceServiceRequest, context: object) -> ExportTraceServiceResponse:  # noqa: ARG002, N802  # the stub's signature
-        """Keep the spans of a batch. gRPC calls it for each batch."""
+        """Keep the spans of a batch. gRPC calls this method for each batch."""
         with self._arrived:
             self.spans.extend(_decoded(request))
             self._arrived.notify_all()
         return ExportTraceServiceResponse()
 
     def wait_for(self, enough: Callable[[list[ReceivedSpan]], bool], timeout: float) -> bool:
-        """Wait up to `timeout` seconds until `enough(spans)` is true for the received spans. True if it is."""
+        """Wait until `enough` is true for the received spans. False if it is not within `timeout` seconds."""
         with self._arrived:
             return self._arrived.wait_for(lambda: enough(self.spans), timeout)
 
