@@ -35,8 +35,8 @@ STATE_PATH = "/var/lib/fluent-bit"
 queued."""
 TAG = "kube."
 RETRY_LIMIT = 60
-"""Retries of one chunk. They last about an hour: the pause before a retry is random between 5 seconds and
-`BACKOFF_CAP`, on average half of `BACKOFF_CAP` (`backoff_full_jitter` in src/flb_scheduler.c)."""
+"""Retries of one chunk. They last about an hour: after the first few retries the pause is random between 5 seconds and
+`BACKOFF_CAP`, on average 62 s (`backoff_full_jitter` in src/flb_scheduler.c)."""
 BACKOFF_CAP = 120
 """Longest pause between two attempts, in seconds."""
 BATCH_RECORDS = 50_000

@@ -1,4 +1,4 @@
-"""The examples of docs/reference-service.md."""
+"""The example configuration in docs/reference-service.md."""
 
 from __future__ import annotations
 
