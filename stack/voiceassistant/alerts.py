@@ -131,13 +131,13 @@ OBJECTIVE_ALERTS = (
     ),
     *ROUTE_TIMEOUTS.alerts(
         "RouteTimingOut",
-        f"{_ROUTE}: {_SHARE} of its requests reach the gateway's timeout",
+        f"{_ROUTE} answers {_SHARE} of its requests with status 504, a timeout of gateway or service",
         "Look at the alerts of the route's service; a saturated or hanging dependency is the usual cause",
     ),
     *ROUTE_RATE_LIMITED.alerts(
         "RouteLimiting",
         f"{_ROUTE} refuses {_SHARE} of its requests because of a rate limit",
-        "Find the clients with status 429 in the gateway's log. Ask them to send less, or raise the route's limit",
+        "Find the clients with status 429 in the gateway's log. Ask them to send less, or raise the limit they exceed",
     ),
     Alert(
         name="GatewayUncounted",
