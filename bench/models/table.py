@@ -116,9 +116,9 @@ async def unary(sdk: Any, policed: Any, stored: Any, routed: Any) -> None:
 
 
 def round_trips(store: TimedStore) -> None:
-    """Print the times of the two scripts that each call runs in Valkey.
+    """Print the times of the two scripts that each call of the row `STORED` runs in Valkey.
 
-    Raises `RuntimeError` if Valkey did not answer both scripts of every call.
+    Raises `RuntimeError` if Valkey did not answer both scripts of every such call.
     """
     calls = (WARM_UP + UNARY_ROUNDS) * CALLS
     if len(store.seconds) != 2 * calls:

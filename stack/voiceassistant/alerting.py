@@ -1,4 +1,4 @@
-"""Prometheus's rules: the model's objectives as series, and the alerts that compare with them."""
+"""Prometheus's rules: the model's objectives and the measured values as series, and the alerts that compare them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def rule_groups(
     *,
     mesh: bool,
 ) -> tuple[RuleGroup, ...]:
-    """Recording rules of the objectives first, then rules that compare with them, then alerts.
+    """Recording rules of the objectives first, then recording rules of measured values, then alerts.
 
     `digests` maps each service to the digest of its policy bundle.
     """

@@ -27,7 +27,10 @@ KEY = re.compile(rb"[\x21-\x7e]+")
 
 
 class RoutedCall:
-    """Makes the attempts of one call under the bulkhead, reads and fills the cache, and counts the call once."""
+    """Makes the attempts of one call under the bulkhead, and reads and fills the cache.
+
+    A call that the bulkhead admits is counted once. A call that it rejects appears only in the bulkhead's own counts.
+    """
 
     def __init__(
         self, runtime: ModelRuntime, declared: OutboundCall, models: Models, request: ModelRequest, send: Send

@@ -91,9 +91,10 @@ class TokenBudgets:
         self.statistics: dict[str, BudgetStatistics] = {}
 
     async def reserve(self, claims: Iterable[Claim], tokens: int, total: float) -> Reservation:
-        """Hold `tokens` in every budget, or in none. `total` is the longest time of the call in seconds.
+        """Hold `tokens` in every budget. `total` is the longest time of the call in seconds.
 
-        Raises `BudgetExceededError`.
+        Raises `BudgetExceededError` and holds nothing if a budget has no room. If the call is cancelled meanwhile, the
+        stores hold the tokens until they expire.
         """
         reservation = Reservation(tokens)
         try:

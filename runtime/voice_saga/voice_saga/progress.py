@@ -117,7 +117,7 @@ class Progress:
         self.waiting.pop(step, None)
 
     def _turn(self, entry: Entry) -> None:
-        """Apply an entry that changes the state of the saga."""
+        """Apply an entry about the saga itself. `started` and `left` change nothing."""
         match entry.kind:
             case "compensating":
                 self.state, self.reason = "compensating", str(entry.data)

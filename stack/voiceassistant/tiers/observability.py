@@ -97,7 +97,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterator[ScrapeTarget]:
-    """The pods that Prometheus scrapes or that the prober probes, one target for each link."""
+    """The pods that Prometheus scrapes or that the prober probes, one target for each link with a `scrape`."""
     for link in links:
         if link.scrape and isinstance(link.target, Peer):
             yield ScrapeTarget(
