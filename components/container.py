@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Image"]
 
 USER = 10001
-"""User and group of our own images. Above 10000, so that it equals no user of the node."""
+"""User and group of each container whose workload names no other user. Above 10000, so that it equals no user of the
+node."""
 ROOT = 0
 TEMPORARY_VOLUME = "tmp"
 TEMPORARY_PATH = "/tmp"  # noqa: S108 - the pod's own emptyDir

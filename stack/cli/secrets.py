@@ -80,7 +80,7 @@ def _rotated(platform: Platform, options: argparse.Namespace) -> list[str]:
 def _secrets_to_write(
     secrets: Iterable[SecretKeys], present: Collection[SecretKey], rotated: Collection[str]
 ) -> Iterator[SecretKeys]:
-    """The secrets with only the keys that need a value. A certificate and its key are always replaced together."""
+    """The secrets with only the keys that need a value. A certificate, its key and its authority change together."""
     from stack.deploy.secret_values import ISSUED  # noqa: PLC0415
 
     for secret in secrets:
