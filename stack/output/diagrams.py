@@ -135,8 +135,8 @@ def hop_text(edge: Edge, site: Site) -> str:
     policy = outbound_call(edge, site, mesh=True)
     text = edge.call.name.removeprefix(f"{edge.call.callee}.").replace(":", " ")
     text += f" ≤ {time_limit(edge)}"
-    if policy.circuit_breaker:
-        text += f", breaker {policy.circuit_breaker.consecutive_failures}"
+    if breaker := policy.circuit_breaker:
+        text += f", breaker {breaker.consecutive_failures or breaker.failure_ratio or breaker.slow_call_ratio}"
     return f"{text}, else {edge.call.fallback}" if edge.call.fallback else text
 
 

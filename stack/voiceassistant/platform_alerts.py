@@ -72,7 +72,7 @@ PLATFORM_ALERTS = (
     _platform(
         "NodeUnderPressure",
         "warning",
-        'kube_node_status_condition{condition!="Ready",status="true"} == 1',
+        'kube_node_status_condition{condition=~".+Pressure",status="true"} == 1',
         "5m",
         "Node {{ $labels.node }} reports {{ $labels.condition }}. Under pressure kubelet evicts pods",
         "`kubectl describe node` shows the requests of its pods. Move the largest pod, or replace the node",

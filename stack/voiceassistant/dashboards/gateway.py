@@ -81,9 +81,8 @@ _CONNECTIONS = Row(
     panels=(
         metrics(
             "Connections",
-            "Connections of clients, by state. From the start, accepted and handled count connections, total counts"
-            " requests.",
-            {"{{state}}": "sum by (state) (apisix_nginx_http_current_connections)"},
+            "Open connections of clients, by state.",
+            {"{{state}}": 'sum by (state) (apisix_nginx_http_current_connections{state!~"accepted|handled|total"})'},
         ),
         metrics(
             "Traffic",
