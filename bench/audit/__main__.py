@@ -25,12 +25,12 @@ from tests.small import datastore, service, small_platform
 
 SERVICES, CALLS = 1_000, 10
 LAYERS = 20
-"""Depth of the graph. The services of each layer call services of the next layer."""
+"""Depth of the graph. Services call services of the next layer, and the last layer calls the store."""
 LARGE_SECONDS, PROD_SECONDS, REVIEW_SECONDS = 2.0, 0.2, 2.0
 
 
 def services() -> Iterator[Service]:
-    """Layers of services. The services of the last layer call the store."""
+    """Layers of services."""
     width = SERVICES // LAYERS
     for number in range(SERVICES):
         layer, place = divmod(number, width)

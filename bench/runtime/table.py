@@ -1,4 +1,6 @@
-"""Measures the CPU time of voice_runtime and of published libraries, and prints a table with a group for each task.
+"""Measures the CPU time and memory of voice_runtime and of published libraries.
+
+Prints a table with a group for each task, and a table with the goals.
 
 `python -m bench.runtime` runs this module in a virtual environment with the compared libraries.
 """

@@ -61,7 +61,7 @@ PROXY_SIZING = Sizing.of(cpu=("100m", "500m"), memory=("64Mi", "128Mi"))
 SENTINEL_SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 PROXIES = 2
 CONNECTS = Probes.tcp(readiness=Probe.tcp("tcp", **READY), port="tcp", startup=Duration("60s"))
-"""Probes of the proxies, which are ready as soon as their port is open. Sentinels have another readiness probe."""
+"""Probes of proxies and Sentinels. A proxy is ready when its port is open. Sentinels have another readiness probe."""
 
 
 class ReplicatedValkey(Server):
@@ -139,7 +139,7 @@ class ReplicatedValkey(Server):
         yield self._sentinels()
 
     def _servers(self) -> StatefulSet:
-        """The servers. A server is ready only with all data, so a rollout may continue with the next server."""
+        """The servers. A replica is ready only with the primary's data, so a rollout waits for the synchronisation."""
         dump = data_size(self.sizing)
         members = self._members(
             "node",
@@ -165,7 +165,7 @@ class ReplicatedValkey(Server):
         )
 
     def _sentinels(self) -> StatefulSet:
-        """The Sentinels. A Sentinel is ready only if it knows enough other Sentinels for a quorum."""
+        """The Sentinels. A Sentinel is ready only if enough Sentinels answer for the quorum and for a majority."""
         return self._members(
             "sentinel",
             self.sentinels,

@@ -55,9 +55,9 @@ class Valkey(Server):
 
     With `storage` the server is durable: each write is on disk before the acknowledgement, and no data is evicted.
 
-    There is one pod instead of a replicated pair: replication is asynchronous, so a failover would lose acknowledged
-    events. While the pod moves, publishers keep their events in the outbox. Without `storage` the server is a cache
-    that may lose its data at any time.
+    There is one pod instead of a replicated pair: replication is asynchronous, so a failover could lose acknowledged
+    events. While the pod moves, publishers with an outbox keep their events in it; other events are lost. Without
+    `storage` the server is a cache that may lose its data at any time.
     """
 
     folder: ClassVar[str] = "20-data"

@@ -13,12 +13,12 @@ from voice_policies.policy import Policy
 class ModelFallback(Policy):
     """Limits of the attempts of one call. Once an attempt has delivered content, no other attempt follows.
 
-    No other layer repeats a model call: SDK, gateway and mesh do not retry.
+    SDK, gateway and mesh do not retry a model call.
     """
 
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
-    """Maximum number of attempts: the first attempt and every fallback."""
+    """Maximum number of attempts: the first attempt, every fallback and every hedge."""
     distinct: bool = True
     """True if no candidate is attempted twice in one call."""
     backoff: Duration = Duration("50ms")
-    """Longest wait before the next attempt. Full jitter spreads the calls that leave a failing provider."""
+    """Longest backoff after a failed attempt. Full jitter spreads the calls that leave a failing provider."""

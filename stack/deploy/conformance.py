@@ -78,7 +78,10 @@ class Answer(NamedTuple):
 
 
 def missing_over_http(url: str) -> Iterator[Missing]:
-    """The parts that the service's HTTP port lacks. Raises `InvalidInputError` if nothing answers at the address."""
+    """The parts that the service's HTTP port lacks.
+
+    Raises `InvalidInputError` for a malformed address, or if nothing answers there.
+    """
     base = _without_last_slash(url)
     alive = _get(f"{base}/health")
     if alive.status != OK:
@@ -91,7 +94,10 @@ def missing_over_http(url: str) -> Iterator[Missing]:
 
 
 def missing_of_bundle(url: str, file: Path) -> Iterator[Missing]:
-    """The series that declared operations and soft calls lack. Raises `InvalidInputError` for an invalid bundle."""
+    """The series that declared operations and soft calls lack.
+
+    Raises `InvalidInputError` for a missing or invalid bundle, for a malformed address, or if nothing answers there.
+    """
     try:
         bundle = PolicyBundle.from_json(file.read_bytes(), str(file))
     except OSError as error:
@@ -143,7 +149,7 @@ def missing_in_logs(file: Path) -> Iterator[Missing]:
 def missing_on_drain(url: str, process: int) -> Iterator[Missing]:
     """Stop a process by SIGTERM. `/ready` must fail while the process still answers.
 
-    Raises `InvalidInputError` if there is no such process.
+    Raises `InvalidInputError` for a malformed address, or if the process does not exist or belongs to another user.
     """
     base = _without_last_slash(url)
     try:
@@ -162,7 +168,7 @@ def missing_on_drain(url: str, process: int) -> Iterator[Missing]:
             time.sleep(POLL)
         _get(f"{base}/health")
     except InvalidInputError:
-        yield Missing("drain", "the process stops answering immediately after SIGTERM", expected)
+        yield Missing("drain", "the process stops answering before /ready fails, or as soon as it fails", expected)
 
 
 def _without_last_slash(url: str) -> str:

@@ -22,8 +22,8 @@ OperationKey: TypeAlias = tuple[str, str]
 """Names of a node and of one of its operations."""
 NO_TIME = Duration("0s")
 NETWORK_MARGIN = Duration("150ms")
-"""Time that the gateway waits beyond the callee's deadline, so that the callee ends first. HTTP requests carry no
-deadline."""
+"""Time that the gateway waits beyond the callee's deadline, so that the callee ends first. The gateway's requests carry
+no deadline."""
 # Fallbacks of the calls that publishing and consuming events cause.
 OUTBOX = "the row stays in the outbox until it is acknowledged"
 APPENDED = "the event is lost and counted"
@@ -51,7 +51,7 @@ def _breaker(restart: Duration) -> CircuitBreaker:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One declared call of one operation, joined with the operation it calls."""
+    """One call of one operation, joined with the operation that it calls."""
 
     caller: Caller
     operation: Operation
@@ -338,7 +338,7 @@ class CallGraph:
                     yield Fault(path, value, accepted, str(operation.location))
 
     def _cycle_faults(self) -> Iterator[Fault]:
-        """Cycles of synchronous calls, found by depth-first search. Each cycle is reported once."""
+        """Cycles of synchronous calls, found by depth-first search: at least one if there is any, and none twice."""
         done: set[OperationKey] = set()
         for start in self._runs.values():
             trail = {} if start.key in done else {start.key: iter(start.edges)}

@@ -21,7 +21,7 @@ from voice_policies import Fault, InvalidInputError
 __all__ = ["read_documents", "read_yaml"]
 
 DEEPEST = 100
-"""Deepest nesting of mappings and lists: ten times the nesting of a manifest."""
+"""Deepest nesting of mappings and lists. Rendered manifests have at most 13 levels."""
 
 LARGEST = 100 * 2**20
 """Largest file, in bytes: far larger than any file of manifests, and far smaller than memory."""

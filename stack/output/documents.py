@@ -1,4 +1,4 @@
-"""Generated documents and the bundle's JSON Schema. Tests check that all are current."""
+"""The documents that `voice docs` writes, and the bundle's JSON Schema. Tests check that all are current."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SCHEMA = ROOT / "policies" / "policy-bundle.schema.json"
 
 
 def documents(tenant: Tenant, platforms: Sequence[Platform]) -> Iterator[tuple[Path, str]]:
-    """Every generated document: its path and its text."""
+    """Every document that `voice docs` writes: its path and its text."""
     yield FOLDER / "architecture.md", architecture(tenant)
     yield FOLDER / "technology.md", technology()
     yield FOLDER / "environments-compared.md", comparison(platforms)

@@ -191,4 +191,4 @@ OBJECTIVE_ALERTS = (
         action="The consumer's log has each error. Fix the cause, then publish the messages again (docs/sagas.md)",
     ),
 )
-"""Alerts on objectives. Severity and team come from the objective's service."""
+"""Alerts on objectives. Severity and team are labels of the objective's series."""

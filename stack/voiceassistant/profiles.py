@@ -2,7 +2,7 @@
 
 dev fits a laptop: one replica of everything and a fraction of the CPU and memory requests. prod follows the catalogue,
 with at least N+1 replicas of each server that can have several. staging has half of prod's maximum service replicas and
-prod's servers, with fewer proxies and Collectors.
+prod's servers, with fewer replicas of the gateway, the egress proxies and the Collector.
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ async def test_an_answer_that_breaks_off_ends_with_its_failure_class_and_opens_n
     ],
     ids=["after the first content", "before the first content"],
 )
-async def test_a_failed_spoken_turn_ends_with_the_failure_class_and_the_providers_wait(
+async def test_a_failed_spoken_turn_ends_with_the_failure_class_and_tells_if_and_when_to_retry(
     platform: Platform, answer: Answer, error_class: str, header: tuple[str, str]
 ) -> None:
     def script(request: Any) -> Answer:

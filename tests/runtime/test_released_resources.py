@@ -277,7 +277,7 @@ async def test_a_span_that_ends_in_another_context_logs_no_error(caplog: pytest.
     assert not caplog.records
 
 
-async def test_a_task_that_outlives_its_request_is_limited_only_by_its_own_timeout(
+async def test_a_call_of_a_task_that_outlives_its_request_is_limited_only_by_the_timeout_of_the_call(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     runtime = Runtime.load(mount(tmp_path, bundle(call(NAME), inbound=(operation("run"),))), clock=clock)

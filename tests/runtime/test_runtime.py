@@ -275,7 +275,7 @@ def test_a_request_can_be_served_synchronously(tmp_path: Path, clock: FakeClock)
 
 
 @pytest.mark.parametrize("allowed", [True, False], ids=["allowed", "not allowed"])
-async def test_faults_are_injected_only_if_policy_and_process_allow_it(
+async def test_the_faults_of_the_policy_are_injected_only_if_the_process_allows_it(
     clock: FakeClock, tmp_path: Path, *, allowed: bool
 ) -> None:
     faults = FaultInjection(

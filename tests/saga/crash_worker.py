@@ -60,7 +60,7 @@ class Job:
 
 
 def definitions(pool: Any, engine: list[JournalEngine], job: Job | None = None) -> list[Definition]:
-    """A saga that completes after an event has confirmed its payment, and a saga whose last step fails."""
+    """A saga whose step `pay` gets its outcome from outside and which completes, and a saga whose last step fails."""
 
     async def effect(context: StepContext) -> Any:
         if context.step == "reserve" and context.branch == "action":

@@ -250,7 +250,9 @@ async def test_an_id_that_is_not_text_of_1_to_200_storable_characters_is_refused
 
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, "5", 10**30])
-async def test_a_list_without_a_sensible_limit_is_refused(backend: Backend, limit: Any) -> None:
+async def test_a_list_refuses_an_impossible_limit_and_finds_no_saga_with_an_empty_name(
+    backend: Backend, limit: Any
+) -> None:
     async with backend([Log().definition(saga(step("pay")))]) as engine:
         with pytest.raises(ValueError, match=f"must be a whole number from 1 to 2147483647, not {limit!r}"):
             await engine.list(limit=limit)

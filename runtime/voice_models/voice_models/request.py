@@ -31,7 +31,7 @@ class ModelRequest:
     """One request of an SDK. All candidates get the same body except for the model, so the body is parsed once."""
 
     def __init__(self, request: httpx.Request, content: bytes, output_limit: int | None) -> None:
-        """Parse the request. Raises `ValueError` for an unknown endpoint, or JSON that is not an object."""
+        """Parse the request. Raises `ValueError` for an unknown endpoint, invalid JSON, and JSON that is no object."""
         self.endpoint, self.form = _form_of(request.url.path)
         self.headers = request.headers
         self.query = request.url.query
@@ -101,7 +101,7 @@ def _object(content: bytes) -> dict[str, Any]:
 
 
 def _fields(content: bytes) -> dict[str, Any]:
-    """The short fields of a multipart form. Its files do not count in an estimate."""
+    """The fields of a multipart form that have one line. Its files do not count in an estimate."""
     return {name.decode(): value.decode(errors="replace") for name, value in FORM_FIELD.findall(content)}
 
 

@@ -1,7 +1,7 @@
 """The state of policies, which outlives each bundle.
 
-The kind of the policy and the name of the call or operation identify the state. An unchanged policy keeps its state. A
-changed policy continues from its state with the new numbers. The state of a removed policy is dropped.
+The kind of the policy and the name of the call, operation or service identify the state. An unchanged policy keeps its
+state. A changed policy continues from its state with the new numbers. The state of a removed policy is dropped.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Window:
 
     def _rotate(self, now: float) -> None:
         if now < self.end:
-            return  # another thread has rotated the window
+            return  # the current bucket is still open
         count = self.count
         if count > self._begun:
             self._past.append((self.end, count - self._begun))

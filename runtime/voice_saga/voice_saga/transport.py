@@ -21,13 +21,13 @@ logger = logging.getLogger("voice_saga")
 BATCH = 100
 """Largest number of messages in one transaction of the outbox."""
 PAUSE_CAP = 5.0
-"""Longest pause in seconds of an outbox whose journal or transport is down."""
+"""Longest pause in seconds after an error of the journal or the transport."""
 DeadLetters = Counter[tuple[str, str]]
-"""Number of messages that no consumer could handle, by stream and consumer group."""
+"""Number of messages that a transport gave up after too many deliveries, by stream and consumer group."""
 Handler = Callable[[Message], Awaitable[object]]
-"""Handles one message. The message is acknowledged when the handler returns, and delivered again if the handler raises.
-Even a handled message may arrive again: use its id as key of the effect, as the handler of `starts` does, or
-call `voice_saga.postgresql.admit` in the handler's transaction."""
+"""Handles one message. The message is acknowledged when the handler returns. If the handler raises, the transport
+delivers the message again, or moves it to the dead letters. Even a handled message may arrive again: use its id as key
+of the effect, as the handler of `starts` does, or call `voice_saga.postgresql.admit` in the handler's transaction."""
 
 
 class Transport(Protocol):
@@ -45,7 +45,8 @@ class Transport(Protocol):
     ) -> AsyncGenerator[tuple[Message, Callable[[], Awaitable[None]]], None]:
         """Messages of these types for the group `consumer`, each with a function that acknowledges it.
 
-        Messages that were not acknowledged are delivered again, including the messages of a dead consumer.
+        Messages that were not acknowledged are delivered again, including the messages of a dead consumer. After too
+        many deliveries a transport may move a message to the dead letters instead.
         """
         ...
 
@@ -116,7 +117,7 @@ async def consume(
 ) -> None:
     """Handle messages by type until cancelled.
 
-    A message whose handler fails stays unacknowledged and is delivered again.
+    A message whose handler fails stays unacknowledged: the transport delivers it again or moves it to the dead letters.
     """
     async with aclosing(transport.receive(tuple(handlers), consumer)) as received:
         async for message, acknowledge in received:
@@ -127,7 +128,9 @@ async def consume(
             except (Exception, asyncio.CancelledError):  # CancelledError: work inside the handler was cancelled
                 end_if_cancelled()
                 logger.exception(
-                    "the handler of message %s (%s) failed; the message is delivered again", message.id, message.type
+                    "the handler of message %s (%s) failed; the transport delivers it again or gives it up",
+                    message.id,
+                    message.type,
                 )
             else:
                 await acknowledge()

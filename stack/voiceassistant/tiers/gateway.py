@@ -83,7 +83,7 @@ def _gateway(graph: CallGraph, environment: Environment, links: Links, gateway: 
 
 
 def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
-    """Any address, Prometheus and the blackbox exporter connect to the gateway. It sends spans to the Collector."""
+    """Any address, Prometheus and the blackbox exporter reach the gateway. The gateway sends spans to the Collector."""
     gateway = graph.gateway
     if gateway is None:
         return

@@ -69,7 +69,9 @@ def test_an_even_number_of_servers_is_refused() -> None:
         consul(servers=4)
 
 
-def test_the_init_script_writes_key_and_tokens_into_separate_files(tmp_path: Path) -> None:
+def test_the_init_script_writes_the_servers_key_and_tokens_into_one_file_and_the_metrics_token_into_another(
+    tmp_path: Path,
+) -> None:
     place = Place(tmp_path, (SECRET.path, METRICS.path, RUN_PATH))
     for secret in (SECRET, METRICS):
         for key in secret.keys:

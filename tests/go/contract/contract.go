@@ -190,7 +190,7 @@ func (c *Contract) measure(method string, handle func() error) error {
 	return err
 }
 
-// kind names the end of a request. A status that is the caller's fault counts as successful.
+// kind names the end of a request. Every status that is neither a failure of the service nor Canceled counts as successful.
 func kind(err error) string {
 	switch status.Code(err) {
 	case codes.Canceled:

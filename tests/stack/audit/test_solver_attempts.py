@@ -29,7 +29,7 @@ BY_RATIO = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
 
 
 def solution_of(looked_at: Platform) -> Solution:
-    """The solution, whose report is compared with the test's snapshot word for word."""
+    """The solution. The test's snapshot has its report without line numbers."""
     found = solve(looked_at, on=DAY)
     SNAPSHOT_LINES.extend(re.sub(r"\.py:\d+", ".py", line) for line in REPORTS["text"](found).splitlines())
     return found

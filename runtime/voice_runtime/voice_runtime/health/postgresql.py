@@ -11,7 +11,7 @@ from voice_runtime.health.place import Place
 
 
 def checker(place: Place) -> Checker:
-    """A checker that connects as the service does: through the pooler, and to the database of the service."""
+    """A checker that connects as the service does: at the address of its call, to its own database."""
 
     async def look() -> None:
         connection = await asyncpg.connect(

@@ -1,5 +1,5 @@
--- A refused message waits longer after each refusal before it is sent again, and blocks no other message. Every
--- statement may run again.
+-- A refused message is sent again after 1 s, and after each further refusal twice as late, up to 64 s. It blocks no other
+-- message. Every statement may run again.
 CREATE TABLE IF NOT EXISTS refused (
     sequence INTEGER PRIMARY KEY,
     refusals INTEGER NOT NULL,
