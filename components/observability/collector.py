@@ -1,4 +1,4 @@
-"""The OpenTelemetry Collector as a gateway: it receives all telemetry, and queues it while a backend is down."""
+"""The OpenTelemetry Collector as a gateway: it receives telemetry over OTLP, and queues it while a backend is down."""
 
 from __future__ import annotations
 

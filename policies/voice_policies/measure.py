@@ -192,10 +192,10 @@ class Cpu(Measure):
 
 
 class Bytes(Measure):
-    """Memory or storage in bytes, with the binary suffixes of Kubernetes: `512Mi`, `1Gi`."""
+    """Memory or storage in bytes, with or without a binary suffix of Kubernetes: `512Mi`, `1Gi`, `1048576`."""
 
     __slots__ = ()
-    accepts = "a size in bytes with a binary suffix, such as 512Mi or 1.5Gi (Ki, Mi, Gi, Ti, Pi)"
+    accepts = "a size in bytes, such as 1048576, 512Mi or 1.5Gi (suffixes Ki, Mi, Gi, Ti, Pi)"
     pattern = r"\d{1,15}(\.\d{1,3})?(Ki|Mi|Gi|Ti|Pi)|\d{1,18}"
     UNITS: ClassVar = {"Pi": 1 << 50, "Ti": 1 << 40, "Gi": 1 << 30, "Mi": 1 << 20, "Ki": 1 << 10, "": 1}
 

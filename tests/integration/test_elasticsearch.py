@@ -1,4 +1,4 @@
-"""Elasticsearch 9.5 itself answers the requests of the setup jobs and of the readiness probe.
+"""Elasticsearch 9.5 itself answers the requests of the setup Job, of the retention job and of the readiness probe.
 
 These tests do not cover roles, users and lifecycle policies, because no registry has their plugins.
 """

@@ -1,5 +1,4 @@
-"""Token budgets are reserved before an attempt and settled once after it: cases MC20 and MC21, also on a real
-Valkey."""
+"""An attempt's tokens are reserved before it and settled once after it: cases MC20 and MC21, also on a real Valkey."""
 
 from __future__ import annotations
 
