@@ -14,8 +14,8 @@ from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.outbound import Outbound
 
 MAX_TARGETS = 256
-"""Maximum number of kept targets. One more drops the least recently used target with a closed breaker. If no breaker is
-closed, it drops the least recently used target."""
+"""Maximum number of kept targets. One more drops the least recently used target with a closed breaker, which may be the
+new target."""
 
 
 @dataclass(frozen=True, slots=True)
