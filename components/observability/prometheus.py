@@ -70,14 +70,14 @@ class Prometheus(Server):
     """Volume of each replica."""
     retention: Duration
     interval: Duration = Duration("30s")
-    """Time between two scrapes of a target and between two evaluations of a rule."""
+    """Time between two scrapes of a target, and between two evaluations of a group that declares no `interval`."""
     late: Duration
     """Largest delay of a sample over OTLP: the longest time that the Collector may queue it."""
     cluster: str
     """Label `cluster` on every alert, to tell platforms apart."""
     targets: tuple[ScrapeTarget, ...]
     probed_hosts: tuple[ProbedHosts, ...] = ()
-    """Hosts that the blackbox exporter probes in addition to the targets."""
+    """Hosts that the blackbox exporter or a store's exporter connects to, in addition to the targets."""
     proxied: tuple[Name, ...] = ()
     """Namespaces whose pods have a proxy of the mesh."""
     prober: str

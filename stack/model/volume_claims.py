@@ -10,7 +10,7 @@ from voice_policies import Bytes
 __all__ = ["claimed_storage"]
 
 Claim = tuple[str, str]
-"""Namespace and name of a claim."""
+"""Namespace of a claim, and a name that no other claim of the namespace has."""
 
 
 def claimed_storage(resources: Iterable[Mapping[str, Any]]) -> dict[Claim, Bytes]:

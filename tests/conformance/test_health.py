@@ -234,7 +234,7 @@ async def test_h2_on_sigterm_readiness_fails_first_and_work_is_still_accepted(tm
             await client.get(at)
 
 
-def test_the_small_server_serves_a_process_without_an_event_loop(tmp_path: Path) -> None:
+def test_a_thread_serves_the_probes_of_a_process_without_an_event_loop_and_refuses_a_used_port(tmp_path: Path) -> None:
     state = Health(Runtime.load(mount(tmp_path, bundle())))
     with serving_in_thread(HealthApp(state), 0, "127.0.0.1") as port:
         at = f"http://127.0.0.1:{port}"

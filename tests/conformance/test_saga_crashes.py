@@ -1,4 +1,5 @@
-"""Sagas under crashes, pauses and restarts: cases S3, S4 and S8 of the conformance list, on a real PostgreSQL."""
+"""Sagas under crashes, pauses and restarts: cases S3, S4 and S8 of the conformance list, on a real
+PostgreSQL. One test of S4 also runs on SQLite."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshD
 
 
 def _hosts(edge: Edge, site: Site) -> Iterator[tuple[str, OutboundCall]]:
-    """The Service of each address of a call: the callee's or the egress proxy's. The gateway calls the HTTP Service."""
+    """The host of each address of a call: the callee or its egress proxy. The gateway calls the HTTP Service."""
     call = outbound_call(edge, site, mesh=True)
     if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service):
         yield site.http_host(edge.callee), call

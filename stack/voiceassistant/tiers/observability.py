@@ -229,7 +229,10 @@ def _tls_servers(graph: CallGraph, environment: Environment) -> Iterator[str]:
 
 
 def _public_endpoints(gateway: Gateway, environment: Environment) -> Iterator[ProbedHosts]:
-    """The gateway's host name, and a route that refuses requests without a token. Both only with a load balancer."""
+    """With a load balancer: the gateway's host name, and with `gateway_network` also its first GET route.
+
+    The prober sends no token, so the route may refuse the request with status 401.
+    """
     settings = environment.settings
     if environment.profile.load_balancer and settings.gateway_host:
         module = _dns_module(settings.gateway_host).name

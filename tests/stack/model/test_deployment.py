@@ -126,6 +126,6 @@ def test_callers_that_are_also_left_out_need_no_callee() -> None:
     assert found.components
 
 
-def test_the_nodes_that_are_left_out_are_in_the_setting_named_without() -> None:
+def test_no_node_is_left_out_by_default_and_the_setting_without_names_the_left_out_nodes() -> None:
     assert Settings.model_fields["without"].default == ()
     assert real_environment("prod-text").settings.without == ("voice-engine",)
