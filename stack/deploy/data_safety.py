@@ -23,9 +23,9 @@ def bears_data(resource: Mapping[str, Any]) -> bool:
         case "PersistentVolumeClaim":
             return True
         case "StatefulSet":
-            return bool(resource["spec"].get("volumeClaimTemplates"))
+            return bool(resource.get("spec", {}).get("volumeClaimTemplates"))
         case "Cluster":
-            return "storage" in resource["spec"]
+            return "storage" in resource.get("spec", {})
         case _:
             return False
 

@@ -191,7 +191,8 @@ def _effects(changed: Iterable[Change], before: Resources, after: Resources) -> 
 
 
 def _config_maps(workload: Mapping[str, Any]) -> Iterator[str]:
-    for volume in workload["spec"].get("template", {}).get("spec", {}).get("volumes", ()):
+    template = workload.get("spec", {}).get("template") or {}
+    for volume in template.get("spec", {}).get("volumes", ()):
         for source in (volume, *volume.get("projected", {}).get("sources", ())):
             if "configMap" in source:
                 yield source["configMap"]["name"]

@@ -56,7 +56,7 @@ def _side_of_tree(root: Path) -> Side:
             if _is_manifest(document):
                 found.append(document)
             elif document is not None:
-                accepted = "expected apiVersion, kind and metadata.name, as `voice render` writes them"
+                accepted = "expected apiVersion, kind, metadata.name and a mapping spec, as `voice render` writes them"
                 faults.append(Fault(f"{path.relative_to(root)}[{number}]", "is not a Kubernetes resource", accepted))
     if faults:
         raise InvalidInputError(str(root), faults)
@@ -77,6 +77,8 @@ def _measures(path: Path) -> Measures | None:
 
 def _is_manifest(document: object) -> bool:
     if not isinstance(document, dict) or not isinstance(metadata := document.get("metadata"), dict):
+        return False
+    if not isinstance(document.get("spec", {}), dict):
         return False
     return all(
         isinstance(text, str) for text in (document.get("apiVersion"), document.get("kind"), metadata.get("name"))

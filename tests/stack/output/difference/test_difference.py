@@ -229,3 +229,12 @@ def test_a_change_matches_only_whole_field_names() -> None:
     assert change.touches("spec")
     assert change.touches("spec.replicas")
     assert not change.touches("spec.replica")
+
+
+@pytest.mark.parametrize("kind", ["Cluster", "Deployment", "Pooler", "StatefulSet"])
+@pytest.mark.parametrize("spec", [{}, {"spec": {}}, {"spec": {"template": None}}], ids=["no spec", "empty", "null"])
+def test_a_resource_without_its_parts_is_compared(kind: str, spec: dict[str, Any]) -> None:
+    whole = {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "a", "namespace": "shop"}}
+    before, after = whole | {"spec": {"replicas": 1}}, whole | spec
+    (change,) = difference([before], [after]).changed
+    assert change.fields

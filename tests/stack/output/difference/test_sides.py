@@ -62,12 +62,13 @@ def test_a_tree_with_files_that_are_no_resources_is_refused_with_every_such_file
 ) -> None:
     (tree / "manifests/a.yaml").write_text("foo: bar\n---\n- 1\n")
     (tree / "manifests/b.yaml").write_text("apiVersion: v1\nkind: List\nitems: []\n")
+    (tree / "manifests/c.yaml").write_text("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n")
     capsys.readouterr()
     assert main(["diff", "prod", str(tree)]) == 2
     refused = capsys.readouterr().err
-    assert refused.startswith(f"voice: {tree}: 3 faults\n")
-    for place in ("a.yaml[0]", "a.yaml[1]", "b.yaml[0]"):
-        said = "is not a Kubernetes resource; expected apiVersion, kind and metadata.name"
+    assert refused.startswith(f"voice: {tree}: 4 faults\n")
+    for place in ("a.yaml[0]", "a.yaml[1]", "b.yaml[0]", "c.yaml[0]"):
+        said = "is not a Kubernetes resource; expected apiVersion, kind, metadata.name and a mapping spec"
         assert f"  manifests/{place}: {said}" in refused
 
 
