@@ -371,6 +371,14 @@ async def test_l11_a_request_passes_after_exactly_retry_after(clock: FakeClock, 
     await limited.admit(Caller(), 1, FOREVER)
 
 
+@pytest.mark.parametrize("limit", [TokenBucketPolicy(rate=Rate("3/s"), burst=2), ADAPTIVE], ids=["other", "same"])
+def test_l9_a_request_may_add_a_key_to_the_limits_that_it_read_before_a_reload(clock: FakeClock, limit: Any) -> None:
+    limited = gate(clock, ADAPTIVE, key="tenant")
+    read = limited.limits
+    limited.reconfigure(RateLimit(limit=limit, key="tenant"))
+    assert read.take("a new tenant", clock.monotonic()) == 0
+
+
 async def test_each_user_of_each_tenant_has_a_separate_limit(clock: FakeClock) -> None:
     limited = gate(clock, TokenBucketPolicy(rate=Rate("1/s"), burst=1), key="user")
     await limited.admit(Caller("acme", "ann"), 1, FOREVER)

@@ -59,6 +59,7 @@ class Gate:
     """One local limit of one operation: this process counts it alone."""
 
     __slots__ = (
+        "_adaptive",
         "_capacity",
         "_clock",
         "_key",
@@ -91,7 +92,12 @@ class Gate:
         self.policy = policy
         self.max_wait = policy.max_wait.seconds
         self._key = KEYS[policy.key]
-        self._capacity = policy.limit.burst if isinstance(policy.limit, AdaptivePolicy) else policy.limit.capacity
+        if isinstance(policy.limit, AdaptivePolicy):
+            # It stays when a reload changes the algorithm: requests in flight may still add a key to the old limits.
+            self._adaptive = policy.limit
+            self._capacity = policy.limit.burst
+        else:
+            self._capacity = policy.limit.capacity
 
     def keys(self) -> int:
         """Number of stored keys."""
@@ -189,6 +195,4 @@ class Gate:
         return Keyed(self._adapting, self.policy.max_keys)
 
     def _adapting(self) -> Adaptive:
-        if isinstance(self.policy.limit, AdaptivePolicy):
-            return Adaptive(self.policy.limit, self.now(), self._random)
-        raise TypeError(f"{self.policy.limit.algorithm} is not adaptive")
+        return Adaptive(self._adaptive, self.now(), self._random)
