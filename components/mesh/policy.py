@@ -86,7 +86,10 @@ class MeshDestination(ClosedModel):
     @override
     def conflicts(self) -> Iterator[str]:
         if self.circuit_breaker and self.circuit_breaker.consecutive_failures is None:
-            yield f"{self.host} has a breaker without consecutive_failures: set it, the only condition of the mesh"
+            yield (
+                f"{self.host} has a breaker without consecutive_failures: set it,"
+                " because the mesh supports no other condition"
+            )
         if self.bulkhead and self.bulkhead.max_queue:
             yield f"{self.host} has a bulkhead with a queue, and the mesh has no queue: set max_queue to 0"
 

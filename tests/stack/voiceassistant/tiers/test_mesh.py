@@ -168,7 +168,9 @@ def test_a_breaker_that_the_mesh_cannot_express_is_refused() -> None:
     breaker = CircuitBreaker.model_validate(
         {"consecutive_failures": None, "failure_ratio": "50%", "break_duration": "1m"}
     )
-    with pytest.raises(ValueError, match="without consecutive_failures: set it, the only condition of the mesh"):
+    with pytest.raises(
+        ValueError, match="without consecutive_failures: set it, because the mesh supports no other condition"
+    ):
         MeshDestination(host="a.b.svc.cluster.local", http=True, circuit_breaker=breaker)
 
 
