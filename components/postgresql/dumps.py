@@ -26,6 +26,8 @@ DUMPS = RETENTION_DAYS + 2
 """Dumps on the volume at one time: the dumps of eight days, and the new dump."""
 DUMP_SHARE = 0.2
 """Assumed size of a compressed dump, without indexes, in relation to its database."""
+NAMES = "[0-9]*Z"
+"""Pattern of the dumps' names, such as `20261130T000000Z`. A volume may have other folders, such as `lost+found`."""
 DUMP_KEY = SecretKeys(name="postgresql-backup-key", keys=("password",))
 """Key that encrypts the dumps. Nobody can read a dump without it."""
 SIZING = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "256Mi"))
@@ -47,14 +49,21 @@ for database in {names}; do
     {CIPHER} -out "$target.partial/$database.dump"
 done
 mv "$target.partial" "$target"
-find {DUMPS_PATH} -mindepth 1 -maxdepth 1 -mtime +{RETENTION_DAYS} -exec rm -r {{}} +
+find {DUMPS_PATH} -mindepth 1 -maxdepth 1 -name '{NAMES}*' -mtime +{RETENTION_DAYS} -exec rm -r {{}} +
 echo "$target"
 """
     restore = f"""\
 set -euo pipefail
 export PGHOST=${{PGHOST:-{host}}}
-newest=$(ls {DUMPS_PATH} | grep -v partial | sort | tail -n 1)
-source={DUMPS_PATH}/${{BACKUP:-$newest}}
+shopt -s nullglob
+newest=
+for dump in {DUMPS_PATH}/{NAMES}; do newest=$dump; done
+source=${{BACKUP:+{DUMPS_PATH}/$BACKUP}}
+source=${{source:-$newest}}
+if [ ! -d "$source" ]; then
+  echo "restore: ${{source:-{DUMPS_PATH}}} is no dump; expected BACKUP to name a folder in {DUMPS_PATH}" >&2
+  exit 1
+fi
 for database in {names}; do
   {CIPHER} -d -in "$source/$database.dump" |
     {password} pg_restore --clean --if-exists --no-owner --exit-on-error --single-transaction \\

@@ -112,6 +112,13 @@ async def test_a_refusal_names_the_time_until_the_tokens_fit(make: Make) -> None
     assert never.value.wait == float("inf")
 
 
+async def test_a_changed_window_begins_a_new_count(make: Make) -> None:
+    """The slots of a window have a sixty-fourth of its length, so two lengths share no count."""
+    budgets = make()
+    minute, hour = claim(1000), claim(1000, window=Duration("1h"))
+    assert [await is_admitted(budgets, 1000, each) for each in (minute, hour, hour)] == [True, True, False]
+
+
 async def test_reserving_and_settling_are_one_round_trip_each(server: Server, tmp_path: Path) -> None:
     budgets = TokenBudgets(runtime(tmp_path), {STORE: connected(server)})
     claims = [claim(), claim(name="day"), claim(key="a", name="quota")]

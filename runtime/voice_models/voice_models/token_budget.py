@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
+from voice_policies import Duration
 from voice_policies import TokenBudget as Policy
 from voice_runtime import Runtime, SharedStore
 from voice_runtime.shared_store import Script
@@ -85,7 +86,7 @@ class TokenBudgets:
     def __init__(self, runtime: Runtime, stores: Mapping[str, SharedStore]) -> None:
         self._runtime = runtime
         self._stores = stores
-        self._windows: dict[tuple[str, str], TokenWindow] = {}
+        self._windows: dict[tuple[str, str, Duration], TokenWindow] = {}
         self._lock = Lock()
         """Guards the windows, because threads and event loops share them."""
         self.statistics: dict[str, BudgetStatistics] = {}
@@ -170,12 +171,16 @@ class TokenBudgets:
         return answer
 
     def _key(self, claim: Claim) -> str:
-        """The key in the store. A hash of fixed length replaces the name of the tenant or deployment."""
+        """The key in the store. A hash of fixed length replaces the name of the tenant or deployment.
+
+        The key contains the window, because a budget's slots have the length of its window: a changed window begins a
+        new count.
+        """
         digest = hashlib.blake2b(claim.key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-        return f"{self._runtime.bundle.metadata.service}:token-budget:{claim.budget}:{digest}"
+        return f"{self._runtime.bundle.metadata.service}:token-budget:{claim.budget}:{claim.policy.window}:{digest}"
 
     def _window(self, claim: Claim) -> TokenWindow:
-        windows, key = self._windows, (claim.budget, claim.key)
+        windows, key = self._windows, (claim.budget, claim.key, claim.policy.window)
         window = windows.pop(key, None)
         if window is None:
             window = TokenWindow()

@@ -99,3 +99,20 @@ def test_an_incomplete_dump_is_never_restored(server: Postgresql) -> None:
     server.place.write("/etc/voice/secrets/postgresql-backup-key/password", "the key")
     restored = run(server, "restore")
     assert (restored.returncode, restored.stdout) == (0, whole), restored.stderr
+
+
+def test_other_folders_of_the_volume_are_neither_restored_nor_deleted(server: Postgresql) -> None:
+    fill(server)
+    other = server.place.inside(DUMPS) / "lost+found"
+    other.mkdir()
+    os.utime(other, (0, 0))
+    dumped = run(server, "backup")
+    assert (dumped.returncode, other.exists()) == (0, True), dumped.stderr
+    assert run(server, "restore").stdout == dumped.stdout
+
+
+def test_a_restore_without_a_dump_names_what_it_expects(server: Postgresql) -> None:
+    for variables in ({}, {"BACKUP": "20200101T000000Z"}):
+        refused = run(server, "restore", **variables)
+        assert refused.returncode == 1
+        assert "is no dump; expected BACKUP to name a folder in" in refused.stderr
