@@ -137,6 +137,8 @@ def test_mc6_an_exhausted_quota_starts_one_cooldown_of_15_minutes_and_is_logged_
     cooldowns = [event for event in tested.events.of("transition") if event.policy == "cooldown"]
     assert [(event.target, event.reason, event.delay) for event in cooldowns] == [("a", "quota_exhausted", 900.0)]
     assert caplog.text.count("model deployment a is in cooldown for 900 s: quota_exhausted") == 1
+    (line,) = (each for each in caplog.records if "cooldown" in each.getMessage())
+    assert (vars(line)["callee"], vars(line).get("operation")) == ("a", None)
     clock.advance(2)
     driver.ask(tested)
     assert tested.calls == (2, 7)

@@ -87,12 +87,14 @@ def _write(event: Event, omitted: int) -> None:
 
 
 def _names(event: Event) -> tuple[str, str]:
-    """Callee and operation of an event. The callee of an inbound operation is empty.
+    """Callee and operation of an event. The callee of an inbound operation is empty. A model deployment is a callee.
 
     Both are empty for degradation and bundle, which concern the whole service.
     """
     if event.policy in {"bundle", "degradation"}:
         return "", ""
+    if event.policy == "cooldown":
+        return event.target, ""
     callee, dot, operation = event.target.partition(".")
     return (callee, operation) if dot else ("", event.target)
 
