@@ -65,7 +65,7 @@ OBJECT_STORE_KEYS: Mapping[str, SecretForm] = {
 
 
 class SecretKeys(ClosedModel):
-    """Keys of one secret, read as files.
+    """Keys of one secret. A program reads them as files, or as environment variables if it can read nothing else.
 
     The deployment provides the values; no rendered file holds one. Secrets of the same name have the same values in
     every namespace, so both ends of a connection read the same password.
