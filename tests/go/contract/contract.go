@@ -69,7 +69,7 @@ func NewContract(directory string) (*Contract, error) {
 		directory: directory, policy: found, objectives: map[string]time.Duration{},
 		health: health.NewServer(), registry: prometheus.NewRegistry(),
 		mounted:   gauge("voice_policy_mounted_info", "The bundle in the mounted file.", "digest"),
-		requests:  counter("voice_operation_requests_total", "Requests served.", "operation", "kind"),
+		requests:  counter("voice_operation_requests_total", "Ended requests.", "operation", "kind"),
 		slow:      counter("voice_operation_slow_requests_total", "Requests that took longer than the operation's objective for its P95.", "operation"),
 		seconds:   counter("voice_operation_seconds_total", "Duration of requests, summed.", "operation"),
 		inFlight:  gauge("voice_operation_in_flight_requests", "Requests in flight.", "operation"),

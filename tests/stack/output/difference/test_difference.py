@@ -184,7 +184,7 @@ def test_a_changed_selector_replaces_a_deployment() -> None:
         (CLUSTER, "spec.walStorage.size", "1Gi", (Risk(Identity.of(CLUSTER), "shrunk"),)),
     ],
 )
-def test_data_that_would_be_replaced_or_shrunk_is_at_risk(
+def test_only_data_that_would_be_replaced_or_shrunk_is_at_risk(
     before: dict[str, Any], path: str, value: object, at_risk: tuple[Risk, ...]
 ) -> None:
     assert difference([before], [with_field(before, path, value)]).data_at_risk == at_risk
