@@ -113,7 +113,10 @@ def _used(platform: Platform) -> Iterator[tuple[str, str, int]]:
 
 
 def names_resolve(platform: Platform) -> Iterator[Breach | None]:
-    """Check that policies permit all pods to reach the DNS pods, the node-local cache and the DNS Service's address."""
+    """Check that policies permit all pods to reach the DNS pods, the node-local cache and the DNS Service's address.
+
+    Resolvers ask over UDP first. N01 also checks TCP, for answers that are too long for UDP.
+    """
     found, wanted = rendered(platform), {NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns}
     for namespace in sorted({workload.namespace for workload in found.workloads}):
         blocks: set[str] = set()
@@ -121,13 +124,15 @@ def names_resolve(platform: Platform) -> Iterator[Breach | None]:
         for policy in found.of_kind("NetworkPolicy"):
             if policy["metadata"].get("namespace") == namespace and not policy["spec"].get("podSelector"):
                 for rule in policy["spec"].get("egress", ()):
-                    if any(port.get("port") == DNS_PORT for port in rule.get("ports", ())):
+                    if any(
+                        (port.get("port"), port.get("protocol")) == (DNS_PORT, "UDP") for port in rule.get("ports", ())
+                    ):
                         peers = rule.get("to") or [{"ipBlock": {"cidr": each}, "podSelector": {}} for each in wanted]
                         blocks |= {peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer}
                         selected |= any("podSelector" in peer for peer in peers)
         closed = [*sorted(wanted - blocks), *(() if selected else ("the DNS pods",))]
         text = (
-            f"no NetworkPolicy permits DNS from all pods of the namespace to {', '.join(closed)}:"
+            f"no NetworkPolicy permits DNS over UDP from all pods of the namespace to {', '.join(closed)}:"
             " if the cluster's DNS answers there, names do not resolve"
         )
         yield Breach(namespace, text, "NetworkPolicy allow-dns") if closed else None

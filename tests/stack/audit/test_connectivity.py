@@ -127,7 +127,7 @@ def test_n06_adds_up_the_rules_for_all_pods_of_a_namespace() -> None:
         return {"kind": "NetworkPolicy", "metadata": {"name": name, "namespace": "shop"}, "spec": spec}
 
     def dns(*peers: dict[str, Any]) -> dict[str, Any]:
-        return {"to": list(peers), "ports": [{"port": 53}]}
+        return {"to": list(peers), "ports": [{"port": 53, "protocol": "UDP"}]}
 
     template = {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "a", "resources": SIZES}]}}
     pod = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"template": template}}
@@ -139,11 +139,13 @@ def test_n06_adds_up_the_rules_for_all_pods_of_a_namespace() -> None:
         {"ports": [{"port": 54}]},
         {"to": [{"podSelector": {}}]},
     ]
-    everywhere = allowing("all", {}, {"ports": [{"port": 53}]})
+    everywhere = allowing("all", {}, {"ports": [{"port": 53, "protocol": "UDP"}]})
     assert verdict("N06", of_manifests(pod, everywhere)).findings == (), "a rule without destinations admits all"
     assert verdict("N06", of_manifests(pod, allowing("all", {}, *rules))).findings == ()
     (closed,) = verdict("N06", of_manifests(pod, allowing("one", {"matchLabels": {"app": "a"}}, *rules))).findings
     assert "169.254.20.10/32, the DNS pods: if the cluster's DNS" in closed.arithmetic
+    over_tcp = allowing("all", {}, {"ports": [{"port": 53, "protocol": "TCP"}]})
+    assert len(verdict("N06", of_manifests(pod, over_tcp)).findings) == 1, "resolvers ask over UDP"
 
 
 def test_n03_names_the_end_that_does_not_admit_the_caller() -> None:
