@@ -39,12 +39,19 @@ def _options(**options: Any) -> dict[str, Any]:
     }
 
 
+def _checked(url: str) -> str:
+    """`url`. Raises `ValueError` without the two slashes, because redis-py would connect to this machine instead."""
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("the URL of a store must begin with redis://, rediss:// or unix://")  # it may hold a password
+    return url
+
+
 def single(url: str, **options: Any) -> Connections:
     """One server, or a proxy that leads to the primary: `redis://`, `rediss://` or `unix://`.
 
     `options` are redis-py's, such as `username` and `password`.
     """
-    return Connections(ConnectionPool.from_url(url, **_options(**options)))
+    return Connections(ConnectionPool.from_url(_checked(url), **_options(**options)))
 
 
 def sentinel(
@@ -66,7 +73,7 @@ def sentinel(
 
 def cluster(url: str, **options: Any) -> Cluster:
     """The cluster to which the server at `url` belongs."""
-    return Cluster(RedisCluster.from_url(url, **_options(**options)))
+    return Cluster(RedisCluster.from_url(_checked(url), **_options(**options)))
 
 
 class Connections:

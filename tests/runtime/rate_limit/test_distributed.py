@@ -255,6 +255,14 @@ async def test_a_failed_check_is_not_retried_because_it_may_have_counted(tmp_pat
     assert len(store.asked) == 1
 
 
+@pytest.mark.parametrize("connect", [single, cluster])
+@pytest.mark.parametrize("url", ["redis:6379", "swordfish@redis:6379", "http://redis:6379", ""])
+def test_a_url_that_would_lead_to_another_machine_is_refused_without_its_password(connect: Any, url: str) -> None:
+    with pytest.raises(ValueError, match="must begin with redis://, rediss:// or unix://") as refused:
+        connect(url)
+    assert "swordfish" not in str(refused.value)
+
+
 async def test_every_error_of_the_store_is_raised_as_a_connection_error(server: Server) -> None:
     with pytest.raises(ConnectionError):
         await RedisStore(lambda: single("redis://127.0.0.1:1")).run(
