@@ -78,7 +78,9 @@ class ReplicatedValkey(Server):
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         PLAIN_TEXT,
         Exemption(rule="headless_service", reason="each pod has its own Service, whose name Sentinel stores"),
-        Exemption(rule="own_readiness", reason="HAProxy has one health check, for liveness and readiness"),
+        Exemption(
+            rule="own_readiness", reason="HAProxy shows its health only by its open port, for liveness and readiness"
+        ),
     )
     scrape: ClassVar[Scrape] = SCRAPE
     """The scrape of proxies and servers."""

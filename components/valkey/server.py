@@ -1,4 +1,4 @@
-"""One Valkey server: the cache in dev, and the durable store of event streams everywhere."""
+"""One Valkey server: in dev the cache; in every environment the durable store of event streams and token budgets."""
 
 from __future__ import annotations
 
