@@ -24,7 +24,7 @@ POD_SECURITY_VERSION = "v1.34"
 
 
 class Quota(ClosedModel):
-    """Upper bounds for the sum of requests and limits in a namespace."""
+    """Upper bounds for a namespace: the sums of its requests and limits, and the number of its pods."""
 
     cpu_requests: Cpu
     memory_requests: Bytes

@@ -1,4 +1,4 @@
-"""The text of docs/review-comment.md: applies the change in docs/review.md to a copy of the project, compares both."""
+"""The text of docs/review-comment.md: the comparison of the project with the changed copy in docs/review.md."""
 
 from __future__ import annotations
 

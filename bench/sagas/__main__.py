@@ -1,8 +1,8 @@
 """`python -m bench.sagas`: measures steps per second of each saga engine, and commits per second of `pgbench`.
 
-`pgbench` and the engine on PostgreSQL use one server. It flushes every commit to disk, as by default. Temporal's dev
-server keeps its data in memory.
-Contestants take turns for a few rounds. The table shows the median and the spread of the rounds.
+`pgbench` and the engine on PostgreSQL use one server. The server flushes every commit to disk, as by default.
+Temporal's dev server keeps its data in memory. Contestants take turns, once in each round. The table shows the median
+and the spread of the rounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.saga.temporal_server import running_temporal
 
 CLIENTS = 4
 GOAL = 0.25
-"""The goal: steps per second with four workers, as a share of pgbench's commits per second."""
+"""The goal: steps per second on PostgreSQL with four workers, as a share of pgbench's commits per second."""
 
 
 def main() -> int:

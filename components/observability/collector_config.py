@@ -37,8 +37,8 @@ SECRET_KEYS = (
     r"(?i)(^|[._-])(authorization|cookie|set-cookie|password|passwd|secret|client_secret|private_key|api[-_.]?key)\z",
     r"(?i)(^|[._-])(access|refresh|id|session|csrf)[-_]?token\z",
 )
-"""Patterns for names of attributes whose values are masked. They match the end of a name, so `input_tokens`, a count,
-stays."""
+"""Patterns for names of attributes whose values are masked. A name matches if it ends in one of these words, alone or
+after `.`, `_` or `-`. The count `input_tokens` does not match."""
 SECRET_VALUES = (
     r"\beyJ[\w-]+\.[\w-]+\.[\w-]*",  # a JSON Web Token
     r"(?i)\b(bearer|basic)\s+[\w.~+/-]{8,}=*",
@@ -47,7 +47,7 @@ SECRET_VALUES = (
     r"\b[2-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}\b",  # a payment card number; a time in microseconds does not match
     r"[\w.+-]+@[\w-]+\.[\w.-]+\w",  # an e-mail address
 )
-"""Patterns for values that the Collector masks everywhere, log lines included."""
+"""Patterns for values that the Collector masks in attributes, log lines, and names and status messages of spans."""
 MASK = "****"
 """Replacement of a secret by the processor `redaction`."""
 TEXT_OF_SPANS = ("span.name", "span.status.message")
@@ -67,7 +67,7 @@ BROKEN = r'"[\\x00\\x{FFFD}\\x{FFFE}]", "�"'
 refuse the whole batch. Go's regular expressions match an invalid byte as U+FFFD, but only in a character class: a
 pattern of one character is compared byte by byte."""
 NAMELESS = r'"^[\\s\\p{Z}]*\\z", "_"'
-"""A name of nothing but spaces, and its replacement."""
+"""Pattern and replacement for a name that is empty or has only spaces."""
 LINE_STATEMENTS = (
     # A line without a message has its fields in the body. Copying keeps one of several equal names.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',

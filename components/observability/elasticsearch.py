@@ -1,8 +1,8 @@
 """Elasticsearch: the full-text index of the services, and the store of logs and (through Jaeger) traces.
 
-Every caller has its own user, with a role for its own indices. The catalogue declares that the HTTP interface has no
-TLS. Datastores are not members of the mesh, so this traffic is not encrypted. A NetworkPolicy admits only the declared
-callers. Nodes talk to each other over TLS, which Elasticsearch requires.
+Every caller has its own user, whose role permits only the declared rights. The catalogue declares that the HTTP
+interface has no TLS. Datastores are not members of the mesh, so this traffic is not encrypted. A NetworkPolicy admits
+only the declared callers. Nodes talk to each other over TLS, which Elasticsearch requires.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ HEAP_SHARE = 0.5
 """Share of the memory limit for the heap. The rest is the file cache through which Lucene reads its segments."""
 
 JVM_LOG = "-Xlog:disable -Xlog:all=warning:stderr:utctime,level,tags"
-"""Log to stderr only. By default the JVM writes two gigabytes of garbage-collection logs into `logs`. Source: Elastic's
-documentation."""
+"""Log to stderr only. By default the JVM writes up to 2 GiB of garbage-collection logs into `logs`: 32 files of 64 MiB.
+Source: Elastic's `jvm.options`."""
 LOGIN = "health.curl"
 """File with curl's user and password for the readiness probe, next to the configuration."""
 _JOINED = f"exec 3<>/dev/tcp/127.0.0.1/{READINESS_PORT}"

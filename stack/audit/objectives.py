@@ -18,7 +18,10 @@ WHOLE_REQUEST = re.compile(r"_latency_bucket\{[^}]*type=[\"']request[\"']")
 
 
 def objectives_are_measurable(platform: Platform) -> Iterator[Breach | None]:
-    """Check that objectives are bucket boundaries, and that rules exclude the client's time and read the first byte."""
+    """Check that objectives are bucket boundaries, and that rules exclude the client's time and read the first byte.
+
+    A route over a WebSocket needs no boundary. First bytes matter only if a flow has a milestone of its first stage.
+    """
     boundaries = set(_boundaries(platform))
     for edge in platform.graph.edges if boundaries else ():
         if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service) and edge.operation.http:

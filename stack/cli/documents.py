@@ -10,7 +10,7 @@ from stack.cli.status import CLEAN
 
 
 def add_to(commands: Commands) -> None:
-    """Adds the commands."""
+    """Add the commands."""
     add_command(commands, "docs", _docs, "Write the generated documents in docs/.")
     add_command(commands, "schema", _schema, "Write policies/policy-bundle.schema.json.")
 

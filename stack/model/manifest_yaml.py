@@ -92,8 +92,8 @@ def _scalar(text: str) -> str:
         return quoted
     if refused := re.search(_REFUSED, text):
         raise ValueError(
-            f"{text!r} contains U+{ord(refused[0]):04X}, which YAML does not allow: expected every character except"
-            " U+007F to U+009F, U+D800 to U+DFFF, U+FFFE and U+FFFF"
+            f"{text!r} contains U+{ord(refused[0]):04X}, which not every YAML reader accepts: expected every character"
+            " except U+007F to U+009F, U+D800 to U+DFFF, U+FFFE and U+FFFF"
         )
     return re.sub(_UNSAFE, lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
@@ -101,7 +101,7 @@ def _scalar(text: str) -> str:
 def _fits_block(text: str) -> bool:
     """True if a literal block keeps the text.
 
-    A block loses trailing blanks, and a reader takes a leading blank for indentation.
+    A reader takes a leading space for indentation. Text with trailing spaces or tabs is quoted, as PyYAML does.
     """
     if text[0] in " \n" or text[-1] == " " or " \n" in text or "\t" in text:
         return False

@@ -1,4 +1,7 @@
-"""The connections that a set of NetworkPolicies permits, computed as the Kubernetes API defines it."""
+"""The connections that a set of rendered NetworkPolicies permits, computed as the Kubernetes API defines it.
+
+Rendered selectors have only `matchLabels`, and rendered ports are numbers.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +171,7 @@ def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool
 
 
 def egress_ports(policies: Iterable[Mapping[str, Any]]) -> Iterator[int]:
-    """Every port that any egress rule opens, to any destination."""
+    """Every port number in an egress rule. A range counts as its first port."""
     for policy in policies:
         for rule in policy["spec"].get("egress", ()):
             yield from (allowed["port"] for allowed in rule.get("ports", ()) if "port" in allowed)

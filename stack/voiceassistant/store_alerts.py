@@ -135,7 +135,8 @@ _VALKEY_ALERTS = (
         "critical",
         "redis_aof_last_write_status == 0 or redis_aof_last_bgrewrite_status == 0",
         "1m",
-        "{{ $labels.instance }} cannot write or rewrite its append-only file. If it cannot write, it refuses writes",
+        "{{ $labels.instance }} cannot write or rewrite its append-only file. While it cannot write the file, it"
+        " refuses clients' writes",
         "Is its volume full? Grow the claim, then watch the next rewrite of the file",
     ),
     platform_alert(

@@ -155,7 +155,7 @@ async def test_a_token_budget_without_room_for_a_second_request_leaves_the_first
     answers(made, a=0.2, b=0.0)
     asked = made.sdk().embeddings.create(
         model="any", input="x" * 2_400, encoding_format="float"
-    )  # over 600 of 1,000 tokens
+    )  # 2,400 bytes ÷ 4 = 600 of the budget's 1,000 tokens
     assert len((await asked).data) == 1
     assert made.calls == (1, 0)
     assert not made.runtime.statistics.hedges

@@ -61,7 +61,9 @@ def pair() -> Any:
         yield platform, collector
 
 
-def test_a_failure_degrades_the_answer_or_is_reported(pair: tuple[Platform, Collector]) -> None:
+def test_a_soft_failure_degrades_the_answer_and_other_failures_have_their_status(
+    pair: tuple[Platform, Collector],
+) -> None:
     platform, collector = pair
     agent = platform.processes["agent-engine"]
     assert post(agent, "run").json()["fallbacks"] == []
@@ -89,7 +91,7 @@ async def test_sigterm_under_load_finishes_every_accepted_request(pair: tuple[Pl
     answers: list[int] = []
 
     async def load(client: httpx.AsyncClient) -> None:
-        """Send requests until the port is closed. Requests that were refused do not count as accepted."""
+        """Send requests until the process has ended. A refused connection counts as no answer."""
         while agent.process.poll() is None:
             try:
                 answers.append((await client.post(f"{agent.url}/run")).status_code)

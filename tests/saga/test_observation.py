@@ -58,7 +58,7 @@ async def test_metrics_count_sagas_steps_and_compensations(tmp_path: Path) -> No
         assert {metric.name for metric in scope.metrics} == {metric.name.removesuffix("_total") for metric in METRICS}
 
 
-async def test_all_executions_of_a_saga_are_in_one_trace_across_processes(backend: Backend) -> None:
+async def test_all_executions_of_a_saga_are_in_one_trace_across_engines(backend: Backend) -> None:
     """The trace is that of the request that started the saga. An execution after an event has a link to the event."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()

@@ -1,7 +1,8 @@
 """Runs the platform's flows between reference services on one machine: `voice-flows build/dev/policies`.
 
-It sends a request into each flow, and prints the time of each hop, as the received spans report it. Then it makes a
-soft dependency fail and recover. Exit code 0: all flows behave as expected; 1: a flow does not; 2: bad input.
+It sends requests into each flow, and prints the time of each hop of an answered request, as the received spans report
+it. Then it makes a soft dependency fail and recover. Exit code 0: all flows behave as expected; 1: a flow does not; 2:
+bad input.
 """
 
 from __future__ import annotations
@@ -257,7 +258,10 @@ def short(digest: str | None) -> str:
 
 
 def run(directory: Path) -> None:
-    """Run every flow. Raises `FlowError`, `TimeoutError`, and `InvalidInputError` for missing or faulty bundles."""
+    """Run every flow.
+
+    Raises `FlowError`, `TimeoutError`, `httpx.HTTPError`, and `InvalidInputError` for missing or faulty bundles.
+    """
     bundles = bundles_of(directory, [flow.service for flow in FLOWS])
     print(f"{len(bundles)} services, a process each: {', '.join(sorted(bundles))}", flush=True)
     with Collector() as collector, running(bundles, collector.endpoint) as platform:

@@ -15,7 +15,7 @@ from voice_runtime.errors import CalleeError
 
 
 class FaultInjection:
-    """Decides at random for each call: delay it, fail it before sending, or fail it after the callee's work."""
+    """Decides at random for each attempt: a delay, a failure before sending, and a failure after the callee's work."""
 
     def __init__(self, policy: Policy, clock: Clock) -> None:
         self.policy = policy

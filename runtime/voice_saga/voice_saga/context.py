@@ -24,7 +24,7 @@ class Reply(Enum):
     """The return value of an action whose result arrives later."""
 
     LATER = "later"
-    """The step ends when `Engine.deliver` gets its outcome. If the step's timeout passes first, the step fails."""
+    """The step ends when `Engine.deliver` gets its outcome. It fails if its timeout, or the saga's, passes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class StepContext:
     trace: str = ""
     """W3C `traceparent` of the request that started the saga."""
     caused_by: str = ""
-    """W3C `traceparent` of the delivery that resumed the saga. Empty if the saga did not wait."""
+    """W3C `traceparent` of the last delivery that resumed the saga on this worker. Empty if there was none."""
     messages: list[Message] = field(default_factory=list)
 
     @property
@@ -93,7 +93,8 @@ class StepContext:
     def publish(self, event_type: str, payload: Any) -> None:
         """Send a copy of `payload` if, and only if, this execution returns and the journal records that.
 
-        Raises `NotJsonError`, and `ValueError` for a type that no journal can store.
+        Raises `NotJsonError`, `ValueError` for a type that no journal can store, and `TypeError` for a type that is not
+        text.
         """
         if not event_type or storable(event_type) != event_type:
             raise ValueError(f"{event_type!r} is no type of an event; expected text such as document.indexed")

@@ -31,7 +31,7 @@ from voice_saga.record import SagaRecord, SagaSummary
 
 logger = logging.getLogger("voice_saga")
 INTERVENTIONS_IN_TURN = 20
-"""Number of simultaneous interventions of one saga that the engine carries out one after the other."""
+"""Maximum number of tries of an intervention. A try fails if another intervention seizes the saga meanwhile."""
 POLL_CAP = 0.5
 """Longest time between two queries of `wait`, in seconds."""
 
@@ -43,8 +43,8 @@ class JournalEngine:
     after each third of this time. `poll_interval`: seconds between two searches for due sagas. The engine may notice a
     start or an event in another process this much later. `concurrency`: maximum number of sagas that run at the same
     time. `grace`: seconds that running steps get to finish when the `async with` ends. `max_claims`: maximum number of
-    claims of a saga without a new entry. After one more claim the engine parks the saga, because its step seems to kill
-    the workers. Raises `ValueError` for a number that would let no saga run.
+    claims of a saga without a write to its journal. After one more claim the engine parks the saga, because its step
+    seems to kill the workers. Raises `ValueError` for a number out of range.
     """
 
     def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
@@ -152,7 +152,7 @@ class JournalEngine:
         for claim, driver, task in driven:
             if claim.id not in held and not driver.released:
                 self.observation.leases_lost += 1
-                task.cancel()  # another process owns the saga now; `voice_saga.barrier` prevents a second effect
+                task.cancel()  # the lease expired or was taken over; `voice_saga.barrier` prevents a second effect
 
     async def _count(self) -> None:
         self.observation.unfinished = await self.journal.unfinished()

@@ -1,8 +1,8 @@
-"""The journal in PostgreSQL, for any number of workers. Each write takes one round trip. Needs the extra `postgresql`.
+"""The journal in PostgreSQL, for any number of workers. Needs the extra `postgresql`.
 
-It uses asyncpg and not psycopg, because asyncpg needs about half of psycopg's processor time for a step. asyncpg
-speaks the binary protocol from asyncio, without libpq, and prepares each statement once per connection. PgBouncer
-supports prepared statements from version 1.21 on.
+A write of transitions takes one round trip. The module uses asyncpg and not psycopg, because asyncpg needs about half
+of psycopg's processor time for a step. asyncpg speaks the binary protocol from asyncio, without libpq, and prepares
+each statement once per connection. PgBouncer supports prepared statements from version 1.21 on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNAVAILABLE = (
     TimeoutError,
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # the server shuts down or starts up
+    asyncpg.OperatorInterventionError,  # the server shuts down or starts up, or cancelled the query
     asyncpg.ReadOnlySQLTransactionError,  # a primary that became a replica
     asyncpg.TooManyConnectionsError,
 )
@@ -284,7 +284,7 @@ class PostgresqlJournal:
             return {row["id"] for row in await connection.fetch(RENEW, ids, epochs, lease)}
 
     async def release(self, owner: str) -> None:
-        """Release all sagas of the owner in one transaction."""
+        """Release all sagas whose lease the owner still has, in one transaction."""
         await self._fetch(RELEASE, owner)
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:

@@ -6,10 +6,11 @@
 2. From the callees to the callers, compute the wanted values: the values of the catalogue, raised where the callees
    need more time.
 3. From the callers to the callees, compute the budgets. The calls of an operation share at most the deadline that the
-   operation's own callers allow. If the wanted values do not fit, the solver first removes retries until the least
-   values fit. Then each call gets its least value, plus the same share of the difference to its wanted value. The sum
-   is convex in that share, so the new values fit.
-4. From the callees to the callers, lower each deadline that is now longer than the budgets of its calls need.
+   callers and the flows of the operation allow. If the wanted values do not fit, the solver first removes retries until
+   the least values fit. Then each call gets its least value, plus the same share of the difference to its wanted value.
+   The sum is convex in that share, so the new values fit.
+4. From the callees to the callers, lower each deadline that is now longer than the budgets of its calls need, but not
+   below the declared deadline.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class Budgets:
         return self._changed(given, deadlines)
 
     def _lower(self, deadlines: dict[OperationKey, Duration], given: dict[PolicyKey, Duration]) -> None:
-        """Lower each raised deadline to the time that its calls need with their final budgets."""
+        """Lower each raised deadline to the time that its calls need, but not below the declared deadline."""
         for run in self._graph.bottom_up:
             for edge in run.edges:
                 if edge.call.timeout is None:

@@ -102,7 +102,7 @@ _CONSUL = Row(
     panels=(
         metrics(
             "Leaders",
-            "Servers that lead. Exactly one does.",
+            "Servers that lead. There should be exactly one.",
             {"leaders": "sum(consul_server_isLeader)"},
             red_below=1,
         ),

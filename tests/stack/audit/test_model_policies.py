@@ -1,4 +1,7 @@
-"""M01, M05, M06, M09, M10, M11: candidates that fail together, stacked retries, lost budgets, leaked prompts."""
+"""M01, M05, M06, M09, M10, M11.
+
+Candidates that fail together or cannot answer, stacked retries, ignored idempotency keys, lost budgets, leaks.
+"""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_secrets_in_plain_text_are_refused_offline_and_encrypted_ones_are_accept
     )
 
 
-def test_prod_refuses_every_image_without_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prod_refuses_every_image_of_a_service_without_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     text = refusal("prod", configured("prod", image_tag="2.0.0-unreleased"), monkeypatch)
     for service in offline("prod").microservices:
         image = f"ghcr.io/voicehelper/{service.name}:2.0.0-unreleased"

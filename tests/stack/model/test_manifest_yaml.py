@@ -68,8 +68,10 @@ def test_a_value_that_no_manifest_may_contain_is_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["\x7f", "\x85", "\x9f", "\ud800", "\uffff"])
-def test_characters_that_yaml_does_not_allow_are_refused(text: str) -> None:
-    message = rf"U\+{ord(text):04X}, which YAML does not allow: expected every character except U\+007F to U\+009F"
+def test_characters_that_not_every_yaml_reader_accepts_are_refused(text: str) -> None:
+    message = (
+        rf"U\+{ord(text):04X}, which not every YAML reader accepts: expected every character except U\+007F to U\+009F"
+    )
     with pytest.raises(ValueError, match=message):
         documents([{"key": text}])
 

@@ -121,7 +121,7 @@ def test_either_the_deployment_or_the_autoscaler_sets_the_replicas(environment: 
 def test_a_single_replica_has_no_disruption_budget(environment: str) -> None:
     alone = {d["metadata"]["name"] for d in of_kind(environment, "Deployment") if d["spec"].get("replicas") == 1}
     assert alone.isdisjoint(budget["metadata"]["name"] for budget in of_kind(environment, "PodDisruptionBudget"))
-    # A server that stores nothing and that no service calls has one replica in every environment.
+    # No service calls these servers, and they store nothing that a restart must keep.
     helpers = {"blackbox-exporter", "grafana", "kube-state-metrics"}
     exporters = {"elasticsearch-exporter", "valkey-exporter"}
     assert (alone > helpers) if environment == "dev" else (alone == helpers | exporters)

@@ -56,7 +56,7 @@ class _Call(grpc.aio.Call):
         return Metadata() if rpc is None else await rpc.initial_metadata()
 
     async def trailing_metadata(self) -> Metadata:
-        """The callee's trailing metadata. Empty without an answer."""
+        """The callee's trailing metadata. Empty if no attempt was sent."""
         await self._ended()
         rpc = self._attempts.state.rpc
         return Metadata() if rpc is None else await rpc.trailing_metadata()

@@ -1,4 +1,7 @@
-"""Channels for code without an event loop. Each attempt blocks a worker thread, at most until gRPC's deadline."""
+"""Channels for code without an event loop.
+
+An attempt with a timeout blocks a worker thread, at most until gRPC's deadline.
+"""
 
 from __future__ import annotations
 

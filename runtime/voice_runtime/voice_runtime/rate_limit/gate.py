@@ -130,7 +130,7 @@ class Gate:
         return True
 
     async def admit(self, caller: Caller, cost: int, deadline: float) -> None:
-        """Admit a request, at the latest at `deadline`. Raises `RateLimitedError`.
+        """Admit a request within `max_wait` and before `deadline`. Raises `RateLimitedError` if that is impossible.
 
         Requests of one key on one event loop are admitted in their order of arrival.
         """

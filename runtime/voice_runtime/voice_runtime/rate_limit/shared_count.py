@@ -1,8 +1,8 @@
 """One limit whose counts are in a store that replicas share.
 
-A check takes one round trip to the store. While one check of a key runs, further requests of the key wait, and the next
-round trip asks for all of them together. After a refusal the process asks for the same or a higher cost only when the
-time that the store gave has passed.
+A check takes at most one round trip to the store. While one check of a key runs, further requests of the key wait, and
+the next round trip asks for all of them together. After a refusal the process asks for the same or a higher cost only
+when the time that the store gave has passed.
 """
 
 from __future__ import annotations
@@ -185,7 +185,10 @@ class SharedCount:
         return call.call(store.run, self._script, (name,), *self._arguments, needed, lease)
 
     def _new(self, key: str) -> _Share:
-        """Add a key. If there are too many keys, an old key is dropped, and the rest of its lease is lost."""
+        """Add a key, and drop old idle keys.
+
+        If there are too many keys, old keys that are not idle are dropped too, and the rest of their leases is lost.
+        """
         now, shares = self._now(), self._shares
         for _ in range(min(EXAMINED, len(shares))):
             oldest = next(iter(shares))
