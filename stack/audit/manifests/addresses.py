@@ -12,7 +12,7 @@ from stack.model.manifests.resources import Selector, ServiceSpec
 from stack.model.manifests.system import Item, Reference, System
 
 DNS_PORT = 53
-DNS_PORTS = frozenset({None, DNS_PORT, "dns", "dns-tcp"})
+DNS_PORT_NAMES = frozenset({"dns", "dns-tcp"})
 """Ports of a NetworkPolicy rule that may admit DNS. A rule without ports admits every port."""
 
 
@@ -132,14 +132,23 @@ def names_resolve(system: System) -> Iterator[Breach | None]:
         rules = [rule for policy in policies for rule in policy.spec.egress]
         if not policies:
             continue
-        ports = {allowed.port for rule in rules for allowed in rule.ports or (PolicyPort(),)}
+        admitted = any(not rule.ports or any(map(_is_dns, rule.ports)) for rule in rules)
         names = ", ".join(policy.manifest.title for policy in policies)
         text = (
             f"the pods connect to {reference.address.host} by name, but NetworkPolicies {names} admit no egress to"
-            f" port {DNS_PORT} (DNS)"
+            f" port {DNS_PORT} over UDP (DNS)"
         )
         where = policies[0].at("egress")
-        yield None if ports & DNS_PORTS else Breach(reference.workload.title, text, "egress", where=where)
+        yield None if admitted else Breach(reference.workload.title, text, "egress", where=where)
+
+
+def _is_dns(allowed: PolicyPort) -> bool:
+    """True if the port, or the range of ports, admits DNS. Resolvers ask over UDP first."""
+    if isinstance(allowed.port, int):
+        within = allowed.port <= DNS_PORT <= (allowed.end_port or allowed.port)
+    else:
+        within = allowed.port is None or allowed.port in DNS_PORT_NAMES
+    return within and allowed.protocol == "UDP"
 
 
 RULES = (

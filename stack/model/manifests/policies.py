@@ -29,6 +29,7 @@ class PolicyPort(Part):
 
     port: int | str | None = None
     end_port: int | None = None
+    protocol: str = "TCP"
 
 
 class PolicyRule(Part):

@@ -243,7 +243,18 @@ def test_n01_uses_the_union_of_all_policies_and_ignores_pods_on_the_nodes_networ
 
 def test_n06_finds_pods_that_no_policy_lets_resolve_names(tmp_path: Path) -> None:
     of_store = {"to": [{"podSelector": {}}], "ports": [{"port": 6379}]}
-    for rules, closed in (([of_store], True), ([of_store, DNS], False), ([{"to": [{"podSelector": {}}]}], False)):
+    over_tcp, every_udp = {"ports": [{"port": 53}]}, {"ports": [{"protocol": "UDP"}]}
+    in_range = {"ports": [{"port": 1, "endPort": 1024, "protocol": "UDP"}]}
+    named = {"ports": [{"port": "dns", "protocol": "UDP"}]}
+    for rules, closed in (
+        ([of_store], True),
+        ([over_tcp, of_store], True),
+        ([of_store, DNS], False),
+        ([of_store, every_udp], False),
+        ([of_store, in_range], False),
+        ([of_store, named], False),
+        ([{"to": [{"podSelector": {}}]}], False),
+    ):
         expected = [("N06", "error", "Deployment shop")] if closed else []
         assert found(tmp_path, shop(), *STORE, policy("p", "shop", egress=rules)) == expected
 
