@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from typing import Any
 
 from components.node import Dependency, Gateway, Host, Service
@@ -11,7 +12,7 @@ from stack.audit.finding import Breach, Rule
 from stack.audit.network import permitted_by_policies, title
 from stack.audit.rendered import Workload, rendered
 from stack.model.egress import egress_port
-from stack.model.network_connections import Connection
+from stack.model.network_connections import Connection, is_within
 from stack.model.platform import Platform
 
 __all__ = ["served_ports"]
@@ -119,23 +120,37 @@ def names_resolve(platform: Platform) -> Iterator[Breach | None]:
     """
     found, wanted = rendered(platform), {NODE_LOCAL_DNS, *platform.environment.settings.cluster_dns}
     for namespace in sorted({workload.namespace for workload in found.workloads}):
-        blocks: set[str] = set()
+        blocks: list[Mapping[str, Any]] = []
         selected = False
         for policy in found.of_kind("NetworkPolicy"):
             if policy["metadata"].get("namespace") == namespace and not policy["spec"].get("podSelector"):
                 for rule in policy["spec"].get("egress", ()):
-                    if any(
-                        (port.get("port"), port.get("protocol")) == (DNS_PORT, "UDP") for port in rule.get("ports", ())
-                    ):
+                    if _permits_dns(rule):
                         peers = rule.get("to") or [{"ipBlock": {"cidr": each}, "podSelector": {}} for each in wanted]
-                        blocks |= {peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer}
+                        blocks += [peer["ipBlock"] for peer in peers if "ipBlock" in peer]
                         selected |= any("podSelector" in peer for peer in peers)
-        closed = [*sorted(wanted - blocks), *(() if selected else ("the DNS pods",))]
+        closed = [each for each in sorted(wanted) if not any(_contains(block, each) for block in blocks)]
+        closed += [] if selected else ["the DNS pods"]
         text = (
             f"no NetworkPolicy permits DNS over UDP from all pods of the namespace to {', '.join(closed)}:"
             " if the cluster's DNS answers there, names do not resolve"
         )
         yield Breach(namespace, text, "NetworkPolicy allow-dns") if closed else None
+
+
+def _permits_dns(rule: Mapping[str, Any]) -> bool:
+    """True if an egress rule permits UDP to the DNS port, which resolvers ask first. Without ports it permits all."""
+    for port in rule.get("ports") or [{"protocol": "UDP"}]:
+        first = port.get("port", DNS_PORT)
+        if port.get("protocol") == "UDP" and isinstance(first, int) and first <= DNS_PORT <= port.get("endPort", first):
+            return True
+    return False
+
+
+def _contains(block: Mapping[str, Any], cidr: str) -> bool:
+    """True if an `ipBlock` contains the whole network `cidr`."""
+    network = ip_network(cidr)
+    return all(is_within(block, str(end)) for end in (network.network_address, network.broadcast_address))
 
 
 RULES = (

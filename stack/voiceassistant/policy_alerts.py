@@ -48,10 +48,14 @@ POLICY_ALERTS = (
     ),
     Alert(
         name="BreakerHalfOpen",
-        expression=_breaker("half_open"),
+        # Without calls nothing probes the callee, and a breaker whose break is over stays half-open.
+        expression=_of_service(
+            '(max by (job, name) (voice_circuitbreaker_state{state="half_open"})'
+            " and sum by (job, name) (increase(voice_call_attempts_total[10m])) > 0)"
+        ),
         lasting=Duration("10m"),
         summary=f"{_CALL}: the breaker is half-open and does not close",
-        action="If the service makes few calls, wait for more. Otherwise look for failures in the callee's log",
+        action="The service makes calls, but too few succeed in a row. Look for failures in the callee's log",
     ),
     Alert(
         name="RetryBudgetSpent",

@@ -682,7 +682,12 @@ CASES: dict[tuple[str, str | None], Case] = {
     ("ServiceSaturated", None): Case(_load(0.95), _load(0.8), "30m", [_labels(job) for job in _jobs()]),
     ("BulkheadSaturated", None): Case(_slots(10), _slots(9), "20m", [_labels(job) for job in _jobs()]),
     ("BreakerOpen", None): Case(_breakers("open"), _breakers("half_open"), "20m", _of_jobs(**CALL)),
-    ("BreakerHalfOpen", None): Case(_breakers("half_open"), _breakers("closed"), "20m", _of_jobs(**CALL)),
+    ("BreakerHalfOpen", None): Case(
+        _breakers("half_open") | _counted("voice_call_attempts_total", 1, **CALL, kind="successful"),
+        _breakers("half_open") | _counted("voice_call_attempts_total", 0, **CALL, kind="successful"),
+        "20m",
+        _of_jobs(**CALL),
+    ),
     ("RetryBudgetSpent", None): Case(
         _counted("voice_call_exhausted_total", 1, **CALL, reason="budget"),
         _counted("voice_call_exhausted_total", 1, **CALL, reason="deadline"),

@@ -539,6 +539,9 @@ def test_b21_each_target_has_its_own_breaker_and_the_number_of_breakers_is_bound
         breaker_of(f"target-{number}")
     assert len(runtime.targets) == 256
     assert breaker_of("first") is down  # a target with an open breaker is not dropped before an idle one
+    for number in range(2_000 - 256, 2_000):
+        breaker_of(f"target-{number}").open()
+    assert breaker_of("new") is breaker_of("new")  # it is kept although every other breaker is open
 
 
 def test_b22_the_break_has_jitter_grows_with_each_failed_round_and_starts_again_after_closing() -> None:

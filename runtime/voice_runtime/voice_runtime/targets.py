@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from threading import Lock
 
 from voice_policies import CircuitBreaker as Policy
@@ -14,8 +15,8 @@ from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.outbound import Outbound
 
 MAX_TARGETS = 256
-"""Maximum number of kept targets. One more drops the least recently used target with a closed breaker, which may be the
-new target."""
+"""Maximum number of kept targets. One more drops the least recently used target with a closed breaker, or the least
+recently used target if no other breaker is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,5 +65,6 @@ class Targets:
         return _Target(base, outbound, breaker)
 
     def _forget_one(self) -> None:
-        idle = (key for key, kept in self._kept.items() if type(kept.breaker.state) is Closed)
+        others = islice(self._kept.items(), MAX_TARGETS)  # without the most recently used target
+        idle = (key for key, kept in others if type(kept.breaker.state) is Closed)
         del self._kept[next(idle, next(iter(self._kept)))]

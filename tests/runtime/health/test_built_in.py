@@ -265,6 +265,8 @@ async def test_the_disk_check_fails_below_min_free_or_without_its_directory(tmp_
     assert (await result(full)).error == "LowDiskError"
     missing = monitor(tmp_path, "disk", target=str(tmp_path / "missing"), min_free=Bytes("1Ki"))
     assert (await result(missing)).error == "FileNotFoundError"
+    impossible = monitor(tmp_path, "disk", target="/a\0b", min_free=Bytes("1Ki"))
+    assert (await result(impossible)).error == "ValueError"
 
 
 def test_one_error_names_every_check_without_a_checker_and_every_checker_without_a_check(tmp_path: Path) -> None:

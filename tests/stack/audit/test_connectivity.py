@@ -148,6 +148,27 @@ def test_n06_adds_up_the_rules_for_all_pods_of_a_namespace() -> None:
     assert len(verdict("N06", of_manifests(pod, over_tcp)).findings) == 1, "resolvers ask over UDP"
 
 
+@pytest.mark.parametrize(
+    ("egress", "count"),
+    [
+        ({}, 0),
+        ({"ports": [{"port": 1, "endPort": 65_535, "protocol": "UDP"}]}, 0),
+        ({"ports": [{"protocol": "UDP"}]}, 0),
+        ({"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}, {"podSelector": {}}]}, 0),
+        ({"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}, {"podSelector": {}}]}, 1),
+        ({"ports": [{"port": 53, "protocol": "TCP"}]}, 1),
+        ({"ports": [{"port": "dns", "protocol": "UDP"}]}, 1),
+    ],
+    ids=["everything", "a range", "every port", "every address", "all but the Service", "TCP alone", "a named port"],
+)
+def test_n06_reads_ports_ranges_and_blocks_as_kubernetes_does(egress: dict[str, Any], count: int) -> None:
+    spec = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [egress]}
+    policy = {"kind": "NetworkPolicy", "metadata": {"name": "dns", "namespace": "shop"}, "spec": spec}
+    template = {"metadata": {"labels": {}}, "spec": {"containers": [{"name": "a", "resources": SIZES}]}}
+    pod = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"template": template}}
+    assert len(verdict("N06", of_manifests(policy, pod)).findings) == count
+
+
 def test_n03_names_the_end_that_does_not_admit_the_caller() -> None:
     (entrance,) = verdict("N03", of_manifests(nodes=(gateway(ROUTE), service("a", READ)))).findings
     assert entrance.arithmetic == "a does not admit the namespace edge on its HTTP port"

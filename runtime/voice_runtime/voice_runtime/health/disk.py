@@ -40,7 +40,7 @@ def _begin(path: str) -> Future[Bytes]:
     def look() -> None:
         try:
             found.set_result(Bytes.of_units(shutil.disk_usage(path).free))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the path contains NUL
             found.set_exception(error)
 
     Thread(target=look, name=f"disk check {path}", daemon=True).start()
