@@ -87,7 +87,7 @@ class Call(Declaration):
     fallback: Sentence | None = None
     """Makes the call soft, and says how the caller's operation continues without it. `None` makes the call hard."""
     needed_by_flows: bool = False
-    """True: if this soft call fails, the caller's operation succeeds, but the flows through it fail."""
+    """True: if this soft call fails, the caller's operation succeeds, but the flows that contain the call fail."""
     fallback_uses: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     """Nodes that the fallback needs."""
     share: Ratio = Ratio("100%")

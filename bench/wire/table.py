@@ -48,7 +48,7 @@ def ours(address: str) -> Any:
 
 
 def untraced(address: str) -> Rows:
-    """The rows without tracing: the runtime, and libraries that a user could choose instead."""
+    """The rows without tracing: bare gRPC, libraries that repeat calls, and the runtime."""
     bare: Any = grpc.aio.insecure_channel(address).unary_unary(METHOD)
     options = [("grpc.service_config", json.dumps(SERVICE_CONFIG))]
     configured: Any = grpc.aio.insecure_channel(address, options=options).unary_unary(METHOD)

@@ -38,7 +38,7 @@ SERVICES_PATH = "/etc/voice/services"
 RUN_PATH = "/run/consul"
 DATA_PATH = "/consul/data"
 REPLAY_RATE = Bytes("20Mi")
-"""Assumed number of bytes of Raft's log that a server applies per second."""
+"""Assumed number of bytes of its snapshot and of Raft's log that a starting server applies per second."""
 SHUTDOWN = Duration("60s")
 """Longest time for a server to stop. It stays a member of the cluster, because `leave_on_terminate` is off."""
 WRITE_SECRETS = f"""\
@@ -59,7 +59,7 @@ container.
 _LEADER = f"wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/leader | grep -q :{RPC_PORT}"
 _PEER = f'wget -q -O - http://127.0.0.1:{HTTP_PORT}/v1/status/peers | grep -q "\\"$POD_IP:{RPC_PORT}\\""'
 PROBES = Probes.tcp(readiness=Probe.exec("sh", "-c", f"{_LEADER} && {_PEER}", **READY))
-"""A server is ready when it knows a leader and is itself a member of the cluster."""
+"""A server is ready when it knows a leader and is itself one of Raft's peers."""
 
 
 class Consul(Server):
@@ -115,7 +115,7 @@ class Consul(Server):
 
     @property
     def service_files(self) -> dict[str, str]:
-        """The declared services, and the ACL rules for their registration and for the metrics, as mounted."""
+        """The declared services, the ACL rules for their registration and for the metrics, and `permit_script`."""
         return {
             "services.json": file_text({"services": [service.definition() for service in self.services]}),
             f"{POLICY}.hcl": rules(self.services),

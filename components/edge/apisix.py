@@ -1,9 +1,9 @@
 """The two files of APISIX in standalone mode: `config.yaml` for the program, and `apisix.yaml` for the routes.
 
-The policies of a route become plugins. One rate limit becomes two plugins. `limit-count` counts in
-Redis for all replicas, and lets requests pass while Redis is down. `limit-req` counts in each replica, so a limit
-remains while Redis is down. `limit-count` needs a window: a bucket of `burst` tokens with a refill of `rate` becomes at
-most `burst` requests in `burst / rate` seconds. APISIX's breaker opens for 2 s after `failures` failures. Each further
+The policies of a route become plugins. One rate limit becomes two plugins. `limit-count` counts in Redis for all
+replicas, and lets requests pass while Redis is down. `limit-req` counts in each replica, so a limit remains while Redis
+is down. `limit-count` needs a window: a bucket of `burst` tokens with a refill of `rate` becomes at most `burst`
+requests in `burst / rate` seconds, rounded up. APISIX's breaker opens for 2 s after `failures` failures. Each further
 `failures` failures double this time, up to `max_breaker_sec`, the model's `max_break_duration`.
 """
 
@@ -77,7 +77,7 @@ ACCESS_LOG = {
 
 
 LATENCIES = (1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000)
-"""Boundaries of the latency histogram in addition to the routes' objectives, in milliseconds."""
+"""Boundaries of both latency histograms in addition to the objectives, in milliseconds."""
 FIRST_BYTE = """\
 return function(_, ctx)
   local exporter = require("apisix.plugins.prometheus.exporter")

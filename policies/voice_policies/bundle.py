@@ -48,10 +48,10 @@ class EnforcedBy(Policy):
     """The layer that enforces each policy of a call. `None` for a retry, breaker or bulkhead that the call lacks."""
 
     timeout: Enforcer
-    """The layer that bounds the whole call, and each attempt unless `attempt_timeout` names another layer."""
+    """The layer that bounds the whole call. It also bounds each attempt, unless gRPC retries the call."""
     attempt_timeout: Enforcer | None = None
-    """The layer that bounds each attempt, if the layer of `timeout` cannot: gRPC cannot bound one attempt of a call
-    that it repeats. Without a mesh no layer bounds the attempt, so it ends with the callee's own deadline."""
+    """The layer that bounds each attempt of a call that gRPC retries, because gRPC cannot bound one attempt. `None` for
+    such a call without a mesh: no layer bounds its attempt, so the attempt ends with the callee's own deadline."""
     retry: Enforcer | None = None
     circuit_breaker: Enforcer | None = None
     bulkhead: Enforcer | None = None

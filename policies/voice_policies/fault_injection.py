@@ -11,17 +11,20 @@ from voice_policies.policy import Policy
 
 
 class FaultInjection(Policy):
-    """Faults added to outbound calls. `Runtime.load(…, allow_fault_injection=True)` must also allow them."""
+    """Faults added to the attempts of outbound calls.
+
+    `Runtime.load(…, allow_fault_injection=True)` must also allow them.
+    """
 
     enabled: Literal[True]
     """Always written out, so that no default can switch fault injection on."""
     latency: Duration = Duration("0s")
-    """Delay added to the chosen calls."""
+    """Delay added to the chosen attempts."""
     latency_ratio: Ratio = Ratio("0%")
-    """Share of calls delayed."""
+    """Share of attempts that are delayed."""
     error_ratio: Ratio = Ratio("0%")
-    """Share of calls that fail as unavailable without being sent."""
+    """Share of attempts that fail as unavailable without being sent."""
     abort_ratio: Ratio = Ratio("0%")
-    """Share of calls that are cut off after the callee has answered. The caller does not know their outcome."""
+    """Share of attempts that are cut off after the callee has answered. The caller does not know their outcome."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of the random choice. `None`: each process chooses differently."""

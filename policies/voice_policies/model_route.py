@@ -36,7 +36,7 @@ class ModelRoute(Policy):
     """Features that every candidate must have."""
     latency_class: LatencyClass = "interactive"
     objective: StreamLatency | None = None
-    """A call that meets both parts of the objective counts as goodput. `None` counts every successful call."""
+    """A successful call that meets both parts counts as good. `None`: every successful call counts as good."""
     timeout: StreamTimeout = StreamTimeout()
     fallback: ModelFallback = ModelFallback()
     hedge: ModelHedge | None = None

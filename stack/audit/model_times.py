@@ -98,7 +98,7 @@ def _ends_early(path: str, field: str, limit: Duration, total: Duration) -> Brea
 
 
 def _routes_behind(graph: CallGraph) -> dict[OperationKey, Duration]:
-    """Operation → the longest total timeout of the model routes that its calls lead to."""
+    """Operation → the longest total timeout of the model routes that it serves or that its calls lead to."""
     found: dict[OperationKey, Duration] = {}
     for run in graph.bottom_up:
         totals = [run.operation.route.timeout.total] if run.operation.route else []

@@ -3,7 +3,8 @@
 CLEAN = 0
 """The command succeeded, and has nothing to report."""
 FINDINGS = 1
-"""The command found a breach, a difference, a missing, unread or old secret, a broken contract, or got no answer."""
+"""The command found something, such as a breach, a difference, a call that is not permitted or a missing secret. For
+`voice up`: the first request got no answer."""
 BAD_INPUT = 2
 """The command line, settings, catalogue or another input is invalid, or a file cannot be read or written."""
 DATA_AT_RISK = 3

@@ -34,7 +34,7 @@ class Kubectl:
         }
 
     def attempt(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Runs kubectl to its end. A failure raises no error."""
+        """Runs kubectl to its end. An exit status other than 0 raises no error."""
         return subprocess.run(
             [KUBECTL, *arguments],
             env=self._environment,

@@ -70,7 +70,7 @@ def test_breakers_close_soon_after_the_callee_is_back(
     assert "attempted" in check_attempts(platform, sent, before)
 
 
-def test_an_unknown_callee_is_refused_before_a_process_starts(
+def test_unknown_callees_are_refused_in_one_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outages, "bundles_of", lambda *_: three_hops())

@@ -1,4 +1,4 @@
-"""A change of the wall clock, by NTP or after a suspend, changes no lease of the SQLite journal."""
+"""A changed wall clock or a restarted monotonic clock changes no lease and stops no saga of the SQLite journal."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_a_waiting_step_times_out_although_the_machine_was_restarted(tmp_p
     assert record.reason == "pay: no outcome was delivered in time"
 
 
-async def test_a_refused_message_is_sent_again_after_the_wall_clock_was_set_back(
+async def test_a_refused_message_is_due_again_after_the_wall_clock_was_set_back(
     tmp_path: Path, clock: WallClock
 ) -> None:
     log = Log()

@@ -195,7 +195,7 @@ async def test_an_event_of_an_impossible_type_fails_its_step(journal: Journal, e
     assert "is no type of an event; expected text such as document.indexed" in record.reason
 
 
-async def test_simultaneous_interventions_are_carried_out_in_turn(journal: Journal) -> None:
+async def test_one_of_several_simultaneous_abandonments_succeeds_and_the_others_are_refused(journal: Journal) -> None:
     log = Log()
     log.hangs("pay")
     async with JournalEngine(journal, [log.definition(saga(step("pay")))]) as engine:

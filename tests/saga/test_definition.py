@@ -43,7 +43,7 @@ def test_an_action_that_cannot_be_called_is_no_code() -> None:
     ],
     ids=str,
 )
-def test_an_engine_with_a_number_that_lets_no_saga_run_is_refused(number: dict[str, Any]) -> None:
+def test_an_engine_with_a_number_out_of_range_is_refused(number: dict[str, Any]) -> None:
     ((name, value),) = number.items()
     with pytest.raises(ValueError, match=f"{name} of a saga engine must be .* not {value}"):
         JournalEngine(SqliteJournal("unused.db"), **number)

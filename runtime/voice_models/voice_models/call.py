@@ -116,7 +116,7 @@ class ModelCall:
         raise self._refused("no_candidate", None if earliest == NEVER else earliest)
 
     def hedge(self) -> ModelAttempt | None:
-        """A second attempt while the first attempt runs. `None` if no other candidate may be attempted now."""
+        """A second attempt while the first attempt runs. `None` if no further attempt may start now."""
         if self.attempts >= self.route.fallback.max_attempts:
             return None
         try:
@@ -143,7 +143,10 @@ class ModelCall:
         self._tried[attempt.candidate.name] += 1
 
     def failed(self, attempt: ModelAttempt, error: ModelError) -> float:
-        """Seconds to wait before the next attempt. Raises `error` if its class ends the call."""
+        """Seconds to wait before the next attempt.
+
+        Raises `error` if content was delivered, or if its `error_class` ends the call.
+        """
         if not isinstance(error, ModelAttemptError) or error.error_class not in FALL_BACK:
             raise error
         if error.error_class == "context_exceeded":

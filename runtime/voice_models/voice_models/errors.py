@@ -52,7 +52,7 @@ class ModelError(VoiceRuntimeError):
         self.route = route
         """The name of the model route."""
         self.candidate = candidate
-        """The deployment of the last attempt; empty if none was attempted."""
+        """The deployment of the last attempt; empty in a `ModelRefusedError`."""
         self.error_class: ErrorClass = error_class
         """The reason why the call failed."""
 

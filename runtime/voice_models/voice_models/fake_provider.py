@@ -194,8 +194,8 @@ class FakeNetwork(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The answer of the provider at the request's host.
 
-        Raises `httpx.ConnectTimeout` if `connect_delay` exceeds the request's timeout, and `httpx.ConnectError` if the
-        provider does not accept connections.
+        Raises `httpx.ConnectTimeout` if `connect_delay` exceeds the request's connect timeout, and `httpx.ConnectError`
+        if the provider does not accept connections.
         """
         provider = self._providers[request.url.host]
         limit = request.extensions.get("timeout", {}).get("connect")

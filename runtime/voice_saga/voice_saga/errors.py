@@ -14,7 +14,7 @@ class UnknownSagaError(SagaError, LookupError):
 
 
 class InvalidSagaIdError(UnknownSagaError, ValueError):
-    """The id of a saga is empty, too long or no text, or it contains NUL or half a surrogate pair."""
+    """The id of a saga is empty, too long or not a string, or it contains NUL or half a surrogate pair."""
 
 
 class SagaConflictError(SagaError):

@@ -29,7 +29,7 @@ GAIN = 1e-9
 class Group:
     """Addresses of a dependency. A call succeeds if at least one of them is up.
 
-    The group of a model call has only the candidates that the call's attempts can reach.
+    The group of a model call has only the addresses of the candidates that the call's attempts can reach.
     """
 
     availability: float
@@ -49,7 +49,7 @@ class Group:
 
 
 def _group(dependency: Dependency, route: ModelRoute | None) -> Group:
-    """The addresses of a dependency, without duplicates. A call needs only one of them."""
+    """The addresses of a dependency. For a model call: of the candidates that its attempts can reach, each once."""
     addresses = dependency.addresses
     if route and isinstance(dependency, ModelDependency):
         reached = dependency.candidates(route)[: route.fallback.max_attempts]
@@ -64,7 +64,10 @@ def _name(address: Host | InCluster | External) -> str:
 
 @dataclass(slots=True)
 class HardDependencies:
-    """Everything that must be up for an operation to succeed. Each node counts once, however often it is called."""
+    """Everything that must be up for an operation to succeed.
+
+    Each node and each group counts once, however often it is called.
+    """
 
     site: Site
     singles: dict[str, float] = field(default_factory=dict)
@@ -97,9 +100,9 @@ class HardDependencies:
     def availability(self) -> float:
         """Probability that every dependency is up. An egress proxy that several dependencies share counts once.
 
-        The result is exact. A proxy that is down is down for all its callers, so the sum runs over every combination of
-        proxies that are up. Within one combination, a group is up if at least one member and the proxy of that member
-        are up.
+        A proxy that is down is down for all its callers, so the sum runs over every combination of proxies that are up.
+        Within one combination, a group is up if at least one member and the proxy of that member are up. Two groups
+        count as independent, even if they share an address.
         """
         proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in group.proxies})
         each = self.site.egress_availability
@@ -200,7 +203,7 @@ def softenings_to_target(graph: CallGraph, flow: Flow, target: float) -> list[So
 
 
 def availability_ledger(platform: Platform) -> Ledger:
-    """Tables of the flows, of their dependencies, and of the calls whose softening helps most."""
+    """Tables of the flows, of their dependencies, and of the calls whose softening raises an availability."""
     graph = platform.graph
     return Ledger("availability", (_flows(graph), _dependencies(graph), _softenings(graph)))
 
@@ -259,7 +262,8 @@ def _dependencies(graph: CallGraph) -> Table:
     rows = tuple(row for flow in graph.flows for row in _dependency_rows(graph, flow))
     note = (
         "A dependency counts once for a flow, however many calls reach it. One of several: the dependency has several"
-        " addresses or several candidates for a model call, and a call needs only one of them."
+        " addresses or several candidates for a model call, and a call needs only one of them. Routes with other"
+        " candidates count separately."
     )
     return Table("dependencies of the flows", columns, rows, (note,))
 

@@ -267,8 +267,8 @@ def _flow_row(flow: FlowCost) -> tuple[str, float, float, float, float | None]:
 def _protection(found: Costs) -> Table:
     columns = (Column("protection"), Column("USD a month", MONEY))
     parts = (
-        "The tables above include these costs, except the pods for retries: the autoscaler adds those pods if callees "
-        "fail at the declared load."
+        "The tables above include these costs, except two. The autoscaler adds the pods for retries only if callees "
+        "fail at the declared load. An object store outside the cluster may hold traces."
     )
     telemetry = "Telemetry: a day's data × (retention + 1 day) × copies, at the price of a volume."
     return Table("cost of protection", columns, tuple(found.protection.items()), (parts, telemetry))

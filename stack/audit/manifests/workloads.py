@@ -107,7 +107,7 @@ def _moving_images(system: System) -> Iterator[Breach | None]:
         for place, index, container in workload.containers:
             users[container.image].append((workload, workload.at(place, index, "image")))
     for image, found in users.items():
-        # For an image with a digest, `tag` is the digest.
+        # For an image with a digest, `tag` ends with the digest, so it is not `latest`.
         tag = image.rpartition("/")[2].partition(":")[2] or "latest"
         titles = ", ".join(dict.fromkeys(workload.title for workload, _ in found))
         text = f"the tag latest may be another image at each pull; used by {titles}"

@@ -41,7 +41,7 @@ _IMMUTABLE = {
 }
 """Fields that the API server refuses to change. If one of them differs, Pulumi replaces the resource."""
 _TEMPLATE_SIZE = re.compile(r"spec\.volumeClaimTemplates\[\d+\]\.spec\.resources\b")
-"""The size in a claim template of a StatefulSet cannot change. The existing claims grow separately."""
+"""The size in a claim template of a StatefulSet. Pulumi ignores its change, because the claims grow separately."""
 
 
 class Identity(NamedTuple):

@@ -73,7 +73,7 @@ REDIS = Dependency(
 )
 EVENTS = Dependency(
     name="events",
-    restart=Duration("10s"),  # the same time as for the cache
+    restart=Duration("10s"),  # assumed: as long as the cache's failover
     kind="datastore",
     purpose="event streams and counters of token budgets, on a separate durable Valkey",
     protocol="redis",

@@ -1,4 +1,4 @@
-"""httpx under the policies of a call, against a real server."""
+"""httpx under the policies of a call."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_transient_status_is_retried_and_the_answer_is_read_completely(t
     assert [headers.get("x-envoy-attempt-count") for headers, _ in app.asked] == [None, "2", "3"]
     assert {body for _, body in app.asked} == {b'{"query":"tides"}'}
     for headers, _ in app.asked:
-        # At most the attempt's 10 s, less a margin of 5 ms.
+        # At most the attempt's 10 s, less a margin of 5 ms. A busy machine may take up to 9 s of them.
         assert 995 < int(headers["x-envoy-expected-rq-timeout-ms"]) <= 9995
 
 
@@ -319,7 +319,7 @@ async def test_only_callees_inside_the_platform_get_trace_context(tmp_path: Path
     assert (second.attributes or {})["http.response.status_code"] == 200
 
 
-async def test_the_synchronous_transport_applies_the_same_policies(tmp_path: Path) -> None:
+async def test_the_synchronous_transport_retries_a_transient_status(tmp_path: Path) -> None:
     app = Elasticsearch((503, {}))
     client_runtime = runtime(tmp_path)
 

@@ -57,7 +57,7 @@ def test_n02_finds_an_undeclared_connection_only_if_both_ends_permit_it() -> Non
 
 
 def leaking(_graph: CallGraph, environment: Environment, _links: Links) -> Iterator[Builder]:
-    """A store that no link names. Its NetworkPolicy permits egress to the internet."""
+    """A store that no link of the tenant names. Only its own NetworkPolicy permits egress to the internet."""
     anywhere = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
     yield partial(
         Valkey,

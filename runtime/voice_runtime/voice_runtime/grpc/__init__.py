@@ -57,10 +57,11 @@ class Grpc:
 
         `target`, in gRPC's format, replaces the address in the bundle. `credentials` come from
         `grpc.ssl_channel_credentials`; create them once, because each credentials object gets a separate connection.
-        Without credentials the channel is plaintext, but an address behind an egress proxy uses TLS. `options` are
-        gRPC's channel options, such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors` run inside
-        each attempt. Channels share a connection only if options and interceptors are the same. Raises
-        `UnknownCallError`, and `ValueError` for an option that the runtime sets.
+        Without credentials the channel is plaintext, but to the bundle's address behind an egress proxy it uses TLS.
+        `options` are gRPC's channel options, such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors`
+        run inside each attempt. Channels share a connection only if options and interceptors are the same. Raises
+        `UnknownCallError` if the bundle declares no gRPC call with this name or callee, and `ValueError` for an option
+        that the runtime sets.
         """
         settings = Settings.beside(CHANNEL_OPTIONS, options, interceptors)
         return Channel(self.runtime, name, self._locate(name, target, credentials, settings), self._connections)

@@ -66,7 +66,7 @@ class Channel(grpc.aio.Channel):
         return StreamRequest(self, "stream_stream", method, serializers, settings)
 
     async def close(self, grace: float | None = None) -> None:  # noqa: ARG002  # calls in flight end by themselves
-        """Refuse further calls. Other channels may share the connection, so only `Grpc.close` closes it."""
+        """Refuse further calls. The connection stays open, because other channels may share it."""
         self._closed = True
 
     async def __aenter__(self) -> Self:

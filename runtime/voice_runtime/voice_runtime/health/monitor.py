@@ -70,7 +70,10 @@ class Health:
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
 
     def checks(self) -> list[Check]:
-        """Every check of the current bundle. Unchanged checks keep their results after a reload."""
+        """Every check of the current bundle, or of an earlier one if a check of the current one cannot be made.
+
+        Unchanged checks keep their results after a reload.
+        """
         bundle = self._runtime.bundle
         if bundle is not self._bundle:
             self._follow(bundle)
