@@ -64,7 +64,7 @@ Ends = set[tuple[str, int]]
 
 
 def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> Iterator[Connection]:
-    """Every connection between two endpoints that the policies of both ends permit."""
+    """Every connection between two different endpoints that the policies of both ends permit."""
     policies = [resource for resource in resources if resource["kind"] == "NetworkPolicy"]
     candidates = _Candidates(endpoints)
     outward = _admitted(policies, "Egress", candidates)

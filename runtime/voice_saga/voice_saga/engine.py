@@ -1,4 +1,7 @@
-"""The engine on a journal. Any process with access to the journal may run, show and change its sagas."""
+"""The engine on a journal. Any process with access to the journal may show and change its sagas.
+
+With PostgreSQL several processes may run them, with SQLite one.
+"""
 
 from __future__ import annotations
 
