@@ -1,4 +1,4 @@
-"""Links between pods: the permitted connections, from which each server's network policies are rendered."""
+"""Links, the permitted connections of pods. Each server's network policy is rendered from its links."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Link", "Links", "peer"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A connection that the network policies of both ends permit."""
+    """A connection that is permitted. An end that is pods has a network policy that permits it."""
 
     source: NetworkEnd
     """The end that connects. It has no ports."""

@@ -1,4 +1,4 @@
-"""Network policies. Both ends of every link permit the connection. Apart from DNS, everything else is denied."""
+"""Network policies. The pods at each end of a link permit the connection. Apart from DNS, all else is denied."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class AddressBlock(ClosedModel):
 
 
 NetworkEnd: TypeAlias = Peer | AddressBlock
-"""The other end of a rule: pods, or a block of addresses."""
+"""An end of a link, or a peer in a NetworkPolicy's rule: pods, or a block of addresses."""
 
 
 def network_policy(

@@ -29,7 +29,7 @@ class Volume(ABC):
     size: Bytes | None = None
     """Largest size of the content. `None` for a volume without its own limit."""
     persistent: bool = False
-    """True if the volume outlives the pod."""
+    """True if the content is on a persistent volume."""
     on_node: bool = False
     """True if files that the pod writes here count as its ephemeral storage."""
 

@@ -60,7 +60,7 @@ class Result:
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
         self.validated = 0
-        """Number of files of settings that were parsed, and of catalogues whose nodes are valid."""
+        """Number of files that reached the parser of settings, and of catalogues whose nodes are valid."""
 
 
 def fuzz(count: int, seed: int = 0) -> Result:
@@ -82,7 +82,7 @@ def fuzz(count: int, seed: int = 0) -> Result:
 
 @contextmanager
 def _settings_in(folder: Path, result: Result) -> Iterator[None]:
-    """Reads the environment's file from `folder`, and counts the files that are parsed."""
+    """Reads the environment's file from `folder`, and counts the files that reach the parser of settings."""
     parse = settings.parse_settings
 
     def counted(config: Any, environment: str, choices: Any, faults: Any) -> Settings:
@@ -105,7 +105,7 @@ def _development() -> str:
 
 
 def _file(chance: random.Random) -> str:
-    """A valid file with up to three settings added, or a file whose text is changed at one place."""
+    """A valid file with one to three added settings of any value, or a file whose text is changed at one place."""
     if chance.random() < 0.6:
         names = chance.sample(sorted(Settings.model_fields), chance.randint(1, 3))
         lines = (f"  voiceassistant:{name}: {chance.choice(VALUES)}\n" for name in names)

@@ -24,7 +24,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Medians over the rounds."""
+    """One run, or the medians over the rounds."""
 
     seconds: float
     """Time from start to end."""

@@ -26,7 +26,7 @@ WINDOW = SlidingWindow(limit=LIMIT, window=Duration("1s"))
 
 
 PATIENCE = 30.0
-"""Timeout of the declared call in seconds. It is long, so that no check is decided without the store."""
+"""Timeout of the call to the store in seconds. It is long, so that no check is decided without the store."""
 
 
 def name(lease: int) -> str:

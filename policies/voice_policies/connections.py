@@ -1,14 +1,14 @@
-"""Idle times of connections, shared by every hop, so that no hop closes a connection that its caller still uses."""
+"""Idle times of HTTP connections. With them no server closes a connection that the proxy before it still uses."""
 
 from __future__ import annotations
 
 from voice_policies.measure import Duration
 
 IDLE_TIMEOUT = Duration("60s")
-"""The time without a request after which a gateway, a proxy or a client closes a connection to a server."""
+"""The time without a request after which the gateway or a server's mesh proxy closes a connection to the server."""
 KEEP_ALIVE = Duration("75s")
 """The time without a request after which a server closes a connection. It is longer than `IDLE_TIMEOUT`, so that no
-client sends a request on a connection that the server is closing."""
+proxy sends a request on a connection that the server is closing."""
 PING_INTERVAL = Duration("20s")
 """A server sends a ping this often on a WebSocket, and waits as long for the answer: uvicorn's default."""
 STREAM_IDLE_TIMEOUT = Duration("60s")

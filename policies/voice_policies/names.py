@@ -31,7 +31,7 @@ class TextPattern:
 
 
 DnsLabel = Annotated[str, TextPattern(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", "rag-engine", 63)]
-"""Label of a DNS name that begins with a letter (RFC 1035) and has no two hyphens in sequence."""
+"""A label of a DNS name (RFC 1035), in lower case. It begins with a letter and has no two hyphens in sequence."""
 OperationName = Annotated[str, TextPattern(r"^[a-z][a-z0-9-]*$", "search", 63)]
 CallName = Annotated[
     str, TextPattern(r"^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)?(:[a-z][a-z0-9-]*)?$", "rag-engine.search", 128)

@@ -22,7 +22,7 @@ NOTICE = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The need of a route, and the quota of each of its candidates."""
+    """The need of a route and of the routes that share its candidates, and the quota of each of its candidates."""
 
     route: str
     needed: float
@@ -101,7 +101,7 @@ def _models(platform: Platform) -> Iterator[tuple[str, str, Location | None, Mod
 
 
 def in_service(platform: Platform, on: date) -> Iterator[Breach | None]:
-    """Compare the last day of each model with the day of the audit."""
+    """Compare the day on which each model is shut down with the day of the audit."""
     for path, field, where, model in _models(platform):
         if model.retires is None or on < model.retires - NOTICE:
             yield None

@@ -38,7 +38,7 @@ class Cluster:
     @classmethod
     @contextmanager
     def connected(cls, context: str, kubeconfig: str | None) -> Iterator[Self]:
-        """The cluster of a kubeconfig: a path, the text of a file (YAML, or JSON on one line), or kubectl's default."""
+        """The cluster of a kubeconfig: a path, the text of a file (YAML or JSON), or kubectl's default."""
         if kubeconfig is None:
             yield cls(context)
             return

@@ -50,7 +50,8 @@ CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
 def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
     """The sealed bundle of one service.
 
-    Raises `InvalidInputError` if no layer can enforce a policy of a call, or if calls that share a policy differ.
+    Raises `InvalidInputError` if no layer can enforce a policy of a call, or if calls that must have
+    equal policies have different ones.
     """
     edges, site = list(graph.edges_from(service)), graph.site
     replicas = environment.replicas(service).min

@@ -1,4 +1,4 @@
-"""The platform's sagas, in indexing-service's bundle: each completes, or compensates its failed and earlier steps."""
+"""The platform's sagas, in indexing-service's bundle. Each completes, or compensates all stages up to a failed step."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def undone(steps: list[SagaStep]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("saga", "failing"), CASES, ids=[f"{saga.name}: {failing}" for saga, failing in CASES])
-async def test_when_a_step_fails_it_and_all_earlier_steps_are_compensated_and_the_saga_is_not_parked(
+async def test_when_a_step_fails_its_stage_and_all_earlier_stages_are_compensated_and_the_saga_is_not_parked(
     saga: Saga, failing: str, tmp_path: Path
 ) -> None:
     callees = Callees(Runtime.load(mount(tmp_path, BUNDLE)), failing)

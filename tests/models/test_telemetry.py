@@ -28,7 +28,9 @@ def value(made: Service, name: str, **labels: str) -> float | None:
     return registry.get_sample_value(name, labels)
 
 
-async def test_a_call_with_a_fallback_is_counted_with_its_tokens_and_cost(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_call_with_a_fallback_is_counted_with_its_tokens_cost_cooldown_and_first_content(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     made = service(tmp_path, clock)
     made.a.script = lambda _: fake.error(429, headers={"retry-after": "9"})
     made.b.script = lambda _: fake.chat_stream(ANSWER, "B", first=0.1, gap=0.02, tokens=(1000, 500))
@@ -115,7 +117,7 @@ async def test_a_span_follows_the_conventions_and_contains_no_prompt_or_answer(
     assert "gen_ai.input.messages" not in finished.attributes
 
 
-async def test_only_a_policy_captures_prompts_and_answers(
+async def test_a_policy_can_capture_prompts_and_answers_in_spans(
     tmp_path: Path, clock: FakeClock, spans: InMemorySpanExporter
 ) -> None:
     made = service(tmp_path, clock, route={"privacy": PromptPrivacy(capture=True)})

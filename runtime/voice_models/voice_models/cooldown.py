@@ -1,4 +1,4 @@
-"""Cooldowns: after certain errors of a provider, the runtime does not attempt the deployment for some time."""
+"""Cooldowns: after certain errors of a provider, no call attempts the affected deployments for some time."""
 
 from __future__ import annotations
 

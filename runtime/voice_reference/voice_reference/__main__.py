@@ -4,7 +4,7 @@
 |---|---|
 | `VOICE_POLICY_PATH` | the directory of the bundle; default `/etc/voice/policy` |
 | `VOICE_SETTINGS_PATH` | the directory of the settings (ports, log level), optional; default `/etc/voice/settings` |
-| `VOICE_REFERENCE_PATH` | the file with the behaviour of simulated work and local addresses of callees; optional |
+| `VOICE_REFERENCE_PATH` | the file with ports, local addresses and the behaviour of simulated work; optional |
 """
 
 from __future__ import annotations

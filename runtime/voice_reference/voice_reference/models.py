@@ -1,4 +1,4 @@
-"""Model calls through the providers' official SDK.
+"""Model calls through OpenAI's SDK.
 
 Requests go to the addresses in the configuration. A fake in this process stands for each provider without an address
 there, so that no reference service needs a real provider.
@@ -44,7 +44,7 @@ class ModelCalls:
             _sdk()  # import the SDK now, and not during the first request
 
     async def texts(self, call: OutboundCall) -> AsyncGenerator[str, None]:
-        """Call the endpoint that fits the route's capabilities. Yields the parts of a text; nothing for audio or lists.
+        """Call the endpoint that fits the route's capabilities. Yields the parts of a chat's answer, otherwise nothing.
 
         Raises `ModelError`, and the errors of the policies.
         """
@@ -85,7 +85,7 @@ class ModelCalls:
 
 
 def _sdk() -> type[AsyncOpenAI]:
-    """The client of the official SDK. Services without model calls do not spend half a second on its import."""
+    """The client of OpenAI's SDK. Services without model calls do not spend half a second on its import."""
     from openai import AsyncOpenAI  # noqa: PLC0415
 
     return AsyncOpenAI

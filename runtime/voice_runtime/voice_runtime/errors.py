@@ -11,7 +11,7 @@
     │   └── DeadlineExceededError      no time is left for the whole call
     ├── RetriesExhaustedError          every allowed attempt failed; the error of the last attempt is its cause
     ├── SoftCallError                  a soft call failed, and has no fallback; the failure is its cause
-    └── CalleeError                    the callee answered with a transient failure, a `RetryCondition`
+    └── CalleeError                    a transient failure of the callee, with its `RetryCondition`
     FailedResultError                  the result of a soft call means failure; the fallback gets this error
     UnknownNameError                   the bundle declares no such name, or more than one; a LookupError
     └── UnknownCallError               the name of an outbound call or an inbound operation
@@ -213,7 +213,7 @@ class CalleeError(VoiceRuntimeError):
 
     @property
     def summary(self) -> str:  # type: ignore[override]  # each condition has its own text
-        """The condition of the callee's answer, in words."""
+        """The condition in words."""
         return f"the callee failed: {self.condition.replace('_', ' ')}"
 
     @property

@@ -7,7 +7,7 @@ from components.observability.dashboards import Dashboard, Row, metrics, rate, r
 EDGE = "client, server"
 LEGEND = "{{client}} → {{server}}"
 CLUSTER = "envoy_cluster_name"
-"""Label of Envoy's statistics with the name of a host and port."""
+"""The label that names the host and port in Envoy's statistics."""
 
 
 def _p95(histogram: str) -> str:
@@ -31,7 +31,7 @@ _BETWEEN_SERVICES = Row(
         ),
         metrics(
             "Time at the caller",
-            "P95 including network and mesh. If it is much higher than at the callee, the network is slow.",
+            "P95 including network and mesh. If it is much higher than at the callee, the network or the mesh is slow.",
             {LEGEND: _p95("traces_service_graph_request_client_seconds_bucket")},
             "s",
         ),
@@ -52,7 +52,7 @@ _MESH = Row(
         ),
         metrics(
             "Refused calls",
-            "Calls that the mesh refused because too many requests wait or too many connections are open.",
+            "Calls that the mesh refused because too many requests are in flight or too many connections are open.",
             {
                 "{{caller}} → {{cluster_name}}: requests": rate(
                     "envoy_cluster_upstream_rq_pending_overflow", _DESTINATION

@@ -26,7 +26,7 @@ Secrets = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """A step of the engine on one resource, executed or planned: `create`, `update`, `replace` or `delete`."""
+    """A step of the engine on one resource, executed or planned. `op` is Pulumi's name of it, such as `create`."""
 
     op: str
     urn: str

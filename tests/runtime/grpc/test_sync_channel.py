@@ -1,4 +1,4 @@
-"""The channel for code without an event loop: the four kinds of calls from a thread, against a real server.
+"""The channel for code without an event loop: all kinds of RPCs from a thread, against a real server.
 
 R11 and R12 are cases of the conformance list (`tests/conformance`).
 """

@@ -27,7 +27,9 @@ def named(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
     return found
 
 
-def test_received_spans_name_their_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_received_spans_have_a_parent_attributes_and_the_identity_of_their_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("POD_NAME", "agent-engine-7")
     received = collected(monkeypatch, tmp_path)
     with received as (_, collector), span("outer", SpanKind.SERVER, {"documents": 20}), span("inner"):
@@ -51,7 +53,7 @@ async def unavailable() -> None:
     raise CalleeError("rag-engine")
 
 
-async def test_every_decision_of_a_policy_is_an_event_on_the_span_around_the_call(
+async def test_retries_rejections_and_fallbacks_are_events_on_the_span_around_the_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     soft = call(necessity="soft", fallback="none", retry=Retry(max_retries=1), circuit_breaker=CircuitBreaker())
@@ -99,7 +101,7 @@ def test_events_of_many_threads_are_added_to_the_span_of_their_own_request(
     assert {len(each.events) for each in collector.spans} == {1}
 
 
-async def test_an_error_fails_the_span_and_a_cancellation_only_marks_it(
+async def test_an_error_fails_a_traced_span_a_cancellation_only_marks_it_and_inner_spans_have_it_as_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @traced("generator")

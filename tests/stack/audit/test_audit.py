@@ -1,4 +1,4 @@
-"""Every rule holds on the real platform and names a source."""
+"""Every rule holds on the real platform, names a source and has examples. One run finds faults of many rules."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_rule_ids_are_unique_and_every_rule_names_a_source() -> None:
     assert all(rule.source for rule in RULES)
 
 
-def test_every_rule_is_explained_by_a_pair_of_examples() -> None:
+def test_title_rationale_and_both_examples_of_a_rule_are_different_texts() -> None:
     for rule in RULES:
         assert len({rule.title, rule.rationale, rule.violates, rule.holds}) == 4, rule.id
 

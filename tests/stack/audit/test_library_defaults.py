@@ -1,4 +1,4 @@
-"""R09: libraries and mesh routes that retry by default."""
+"""R09: retries of libraries, mesh and gateway that no call declares."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_r09_compares_a_route_of_the_gateway_with_its_call(upstream: dict[str, A
     assert [each.arithmetic.partition(" (")[0] for each in found] == ([arithmetic] if arithmetic else [])
 
 
-def test_every_row_of_the_table_has_a_setting_and_a_source() -> None:
+def test_every_row_of_the_table_has_retries_a_setting_and_a_source() -> None:
     assert {"openai-python", "apisix", "istio", "envoy", "dapr", "kong", "ingress-nginx"} <= DEFAULTS.keys()
     for name, row in DEFAULTS.items():
         assert row.retries > 0, name

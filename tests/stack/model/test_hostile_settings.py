@@ -334,6 +334,7 @@ def sparse(path: Path) -> None:
         (lambda path: path.symlink_to(path), "cannot be read; Too many levels of symbolic links"),
         (lambda path: path.symlink_to("nowhere"), "cannot be read; No such file or directory"),
     ],
+    ids=["directory", "pipe", "device", "file of 1 TiB", "link to itself", "link to a missing file"],
 )
 def test_something_else_in_the_place_of_a_file_is_reported(
     tmp_path: Path, make: Callable[[Path], None], said: str

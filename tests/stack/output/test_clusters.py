@@ -126,7 +126,9 @@ GO_SERVERS = ("alertmanager", "blackbox-exporter", "consul", "grafana", "jaeger"
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_go_program_gets_its_cpu_and_memory_limits_as_environment_variables(environment: str) -> None:
+def test_go_services_and_the_listed_go_servers_get_gomaxprocs_and_about_80_percent_of_memory_as_gomemlimit(
+    environment: str,
+) -> None:
     own = {node.name for node in TENANT.graph.services if node.language == "go"}
     wanted, found = own | set(GO_SERVERS), set()
     for resource in resources(environment):

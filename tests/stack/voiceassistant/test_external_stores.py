@@ -1,4 +1,4 @@
-"""An external store is not deployed. Its callers, probes and alerts use its address outside the cluster."""
+"""An external store is not deployed. Its callers and the prober use its address outside the cluster."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_nothing_of_an_external_store_is_deployed() -> None:
     assert "redis.voice-data" not in json.dumps(resources(OUTSIDE))
 
 
-def test_callers_keep_their_secrets_and_external_stores_need_no_secrets() -> None:
+def test_callers_keep_their_secrets_and_the_secrets_of_the_stores_own_servers_are_gone() -> None:
     def secrets(environment: str) -> set[str]:
         return {
             secret.name

@@ -1,4 +1,7 @@
-"""Connections: one channel for each target and event loop. A new channel replaces it after `CONNECTION_AGE`."""
+"""Connections: one channel for each target in each event loop, or in the process for code without an event loop.
+
+A new channel replaces a channel of the age `CONNECTION_AGE`.
+"""
 
 from __future__ import annotations
 

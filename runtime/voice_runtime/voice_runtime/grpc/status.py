@@ -1,4 +1,4 @@
-"""Maps the status of a callee to a failure, and the decision of a policy to a status."""
+"""Maps the status of a callee to a failure, and an error to the status with which a server answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _FAILURES: dict[StatusCode, Failure] = {
     StatusCode.UNKNOWN: PERMANENT,
     StatusCode.DATA_LOSS: PERMANENT,
 }
-"""The codes that count as failures of the callee. A working callee answers a wrong request with any other code."""
+"""The codes that count as failures of the callee. Other codes, such as NOT_FOUND, are answers of a working callee."""
 _STATUS = {failure.condition: code for code, failure in _FAILURES.items() if failure.condition} | {
     "connection_failed": StatusCode.UNAVAILABLE
 }
@@ -167,8 +167,8 @@ def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]
     """The status and the trailing metadata with which a server ends a request.
 
     A callee's status such as NOT_FOUND becomes INTERNAL, because it describes the call to the callee, and not the
-    request that this server answers. If this service has already retried, or waiting does not help, the answer asks the
-    caller not to retry. So attempts do not multiply from hop to hop.
+    request that this server answers. If this service's retries are exhausted, or waiting does not help, the answer asks
+    the caller not to retry. So attempts do not multiply from hop to hop.
     """
     code = status_of(error)
     if code is StatusCode.CANCELLED:

@@ -20,7 +20,7 @@ class NotServingError(Exception):
 
 
 def checker(place: Place) -> Checker:
-    """A checker that raises `NotServingError` if the server is not ready, and `AioRpcError` if it does not answer."""
+    """A checker that raises `NotServingError` if the server is not ready, and `AioRpcError` if the RPC fails."""
     address = place.address
     origin = f"{address.host}:{address.port}"
     credentials = grpc.ssl_channel_credentials() if address.via else None

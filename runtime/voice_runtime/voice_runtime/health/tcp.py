@@ -1,4 +1,7 @@
-"""TCP: the target accepts a connection. An address with TLS must also show a certificate for its host name."""
+"""TCP: the target accepts a connection.
+
+An address with TLS or behind the egress proxy must also show a certificate for its host name.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from voice_runtime.health.place import Place
 
 
 def checker(place: Place) -> Checker:
-    """A checker that raises `OSError` if nobody listens, or if the certificate is not for the host's name."""
+    """A checker that raises `OSError` if nobody listens, or if the certificate is not valid for the host."""
     address = place.address
     host, _, port = (address.via or f"{address.host}:{address.port}").rpartition(":")
 

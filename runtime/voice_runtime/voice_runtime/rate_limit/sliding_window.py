@@ -72,7 +72,7 @@ class SlidingWindow:
             shape.lock.release()
 
     def wait(self, now: float, cost: int = 1) -> float:
-        """Seconds until `cost` would fit. More than `limit` counts as several windows in a row."""
+        """Seconds until `cost` would fit. A cost above `limit` takes several windows in a row."""
         shape = self.shape
         with shape.lock:
             rounds, rest = divmod(cost - 1, shape.limit)
