@@ -31,7 +31,7 @@ STATUS: dict[RetryCondition, str] = {
 
 
 def inexpressible(retry: Retry) -> Iterator[str]:
-    """A sentence for each part of a retry policy that gRPC cannot express, with the nearest accepted value."""
+    """A sentence for each part of a retry policy that gRPC cannot express, with its correction."""
     if retry.max_attempts > MAX_ATTEMPTS:
         yield (
             f"gRPC makes {MAX_ATTEMPTS} attempts at most, not {retry.max_attempts}: "
@@ -48,7 +48,7 @@ def inexpressible(retry: Retry) -> Iterator[str]:
 
 
 def grpc_channels(calls: Iterable[OutboundCall]) -> dict[str, Any]:
-    """Address and service config of the channel to each callee whose calls gRPC enforces."""
+    """Callee → the address and the service config of its channel, for calls whose timeout gRPC enforces."""
     found: dict[str, list[OutboundCall]] = {}
     for call in calls:
         if call.enforced_by.timeout == "grpc":

@@ -123,7 +123,7 @@ KUBE_STATE_METRICS = ThirdPartyImage(
     reference="registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.17.0",
     source="kubernetes/kube-state-metrics",
     licence="Apache-2.0",
-    note="counts restarts and autoscalers' replicas",
+    note="serves the states of nodes, pods and workloads as metrics",
 )
 JAEGER = ThirdPartyImage(
     reference="jaegertracing/jaeger:2.20.0",

@@ -89,7 +89,7 @@ class StatefulSet(Workload):
 
     @override
     def controllers(self, metadata: ObjectMeta, template: PodTemplateSpec) -> Iterator[Resource]:
-        """The claims under the names that the StatefulSet expects, the StatefulSet, and its disruption budget."""
+        """The claims come first, with the names that the StatefulSet expects."""
         spec: StatefulSetSpec = {
             "serviceName": self.governing_service or self.name,
             "replicas": self.replicas,

@@ -28,7 +28,7 @@ LONGEST_PAUSE = 0.02
 
 
 async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> dict[str, float]:
-    """Send requests for the given number of seconds, after the start signal."""
+    """After the start signal send requests for `seconds`, and then until every task was refused."""
     limited = gate(url, TokenBucket(rate=Rate(rate), burst=burst), lease)
     await limited.admit(Caller(tenant="another"), 1, float("inf"))  # connects before the measurement
     print("ready", flush=True)

@@ -227,7 +227,7 @@ RULES = (
     ),
     Rule(
         id="O03",
-        title="windows fit the retention of metrics, and one failure fires no alert",
+        title="windows fit the retention of metrics, and one failure fires no burn-rate alert",
         severity="error",
         rationale="a sum over more days than Prometheus keeps is too small; one failure is no reason to page anybody",
         source="pyrra#1925; pyrra#406",

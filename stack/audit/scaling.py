@@ -96,8 +96,8 @@ def memory_metrics_can_scale_in(platform: Platform) -> Iterator[Breach | None]:
 def _keeps_memory(workload: Workload, service: Service, targets: list[Mapping[str, Any]]) -> Breach | None:
     if service.language in KEEPS_MEMORY:
         text = (
-            f"the autoscaler uses memory, but a {service.language} process releases no memory:"
-            " the replicas never decrease"
+            f"the autoscaler uses memory, but a {service.language} process returns little memory after a peak:"
+            " the replicas may never decrease"
         )
         return Breach(workload.path, text, "spec.metrics", "cpu")
     if (resident := service.resident_memory) is None:

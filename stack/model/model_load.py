@@ -25,7 +25,7 @@ class ModelDemand:
     arrival: Edge | None
     """The call by which the requests arrive at the caller; `None` if they come from outside the platform."""
     rate: float
-    """Calls a second at the declared load."""
+    """Calls a second."""
     route: ModelRoute
     models: ModelDependency
 

@@ -24,7 +24,7 @@ Rate = Callable[[str], str]
 
 
 class Burn(ClosedModel):
-    """A burn rate, as a multiple of the budget. An alert fires if the long and the short window both exceed it."""
+    """A burn rate, as a multiple of the budget. An alert needs a higher rate in the long and in the short window."""
 
     rate: float
     long: str
@@ -60,8 +60,8 @@ OF_A_SERVICE = ("route", "flow")
 class Indicator(ClosedModel):
     """The share of bad requests, or of other bad events, compared with a budget that the model declares.
 
-    Its series are `<subject>:<name>:ratio_rate<window>`, `<subject>:<name>:budget` and
-    `<subject>:<name>_budget:remaining30d`.
+    Its series are `<subject>:<name>:ratio_rate<window>`, `<subject>:<name>:budget`,
+    `<subject>:<name>_budget:remaining30d`, and the series that `count` names.
     """
 
     subject: Subject

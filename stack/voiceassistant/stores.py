@@ -98,7 +98,7 @@ def postgresql(graph: CallGraph) -> Store | None:
 
 
 def full_text_index(graph: CallGraph) -> Store | None:
-    """The index that services search. It also holds logs and Jaeger's traces."""
+    """The index that services search. It also holds logs, and traces if `keeps_traces`."""
     return store(graph, dependencies.ELASTICSEARCH.name)
 
 

@@ -43,7 +43,7 @@ class NodePool:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The capacity that an environment declares."""
+        """The capacity that an environment declares, without the nodes that remain after an even split into zones."""
         pool = settings.node_pool
         return cls(
             zones=pool.zones, nodes_per_zone=pool.nodes // pool.zones, cpu=str(pool.cpu), memory=str(pool.memory)
@@ -132,7 +132,7 @@ class Cluster:
         )
 
     def dry_run(self, content: Object) -> str:
-        """The API server's refusal of the object in a dry run. Empty if the API server would create the object."""
+        """The API server's refusal or warning in a dry run. Empty if it would create the object without a warning."""
         arguments = ("--dry-run=server", "--validate=strict", "--warnings-as-errors", "--filename=-")
         return self.kubectl.attempt("create", *arguments, stdin=json.dumps(content)).stderr
 
@@ -177,7 +177,7 @@ class Cluster:
         return items
 
     def contents(self, documents: Sequence[Document]) -> dict[str, Object]:
-        """The API server's object for each document, by identity, without the fields that controllers write."""
+        """The API server's object for each document, by identity, without status, managed fields and version."""
         return {manifests.identity(each): _without_state(each) for each in self.stored(documents)}
 
     def ready_endpoints(self) -> Mapping[tuple[str, str], int]:
@@ -198,7 +198,7 @@ class Cluster:
         return [answer == "true" for answer in answers.split()]
 
     def drain(self, node: str) -> set[str]:
-        """Evicts every Pod of the node with `kubectl drain`, and makes the node schedulable again.
+        """Evicts the Pods of the node, except those of DaemonSets, and makes the node schedulable again.
 
         Returns:
             Every breach of a disruption budget during the drain.
@@ -220,7 +220,7 @@ class Cluster:
             time.sleep(1)
 
     def _warnings(self) -> list[str]:
-        """One warning of each kind for each object."""
+        """The last listed warning event of each reason for each object."""
         warnings: dict[tuple[str, str], str] = {}
         for event in self._warning_events():
             about = event["involvedObject"]

@@ -176,5 +176,5 @@ def _leaves(documents: list[Any], *path: str) -> Iterator[dict[str, Any]]:
 
 
 def attributes_of(item: dict[str, Any]) -> Attributes:
-    """The attributes of a span or a record."""
+    """The attributes of a span or a record, with each value as a string."""
     return {each["key"]: str(next(iter(each["value"].values()))) for each in item.get("attributes", [])}

@@ -16,6 +16,7 @@ from tests.platforms import platform
 pytestmark = pytest.mark.cluster
 
 WARNING = 5  # the grades: 1 critical, 5 warning, 7 almost OK, 10 OK
+# Check → the rule that an exemption from it names.
 RULES = {
     "Container Security Context User Group ID": "run_as_user",
     "Deployment Replicas": "two_replicas",
@@ -87,6 +88,7 @@ def test_kube_score_finds_in_the_whole_platform_only_decisions_and_what_exemptio
         for exemption in component.exemptions
     }
     assert violated <= exempt, findings
+    # kube-score sees no pod of PostgreSQL, because the operator creates these pods.
     operated = {("postgresql", "run_as_user")}
     assert {found for found in exempt if found[1] in RULES.values()} - operated == violated, (
         "an exemption without a finding"

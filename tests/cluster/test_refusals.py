@@ -1,4 +1,4 @@
-"""Faults that only the API server refuses, because model and schemas accept them."""
+"""The API server refuses faulty objects, so an applied tree without refusals is correct in these points."""
 
 import copy
 from collections.abc import Iterator

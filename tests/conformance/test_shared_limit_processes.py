@@ -19,7 +19,7 @@ def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
 
     The store decides each request at an unknown time between the request and its answer. The shortest time is from the
     first answer to the last request, and the longest time is from the start to the last answer. At the end each process
-    takes the remaining admissions, because a busy machine may have been too slow to request them.
+    takes the remaining admissions, because on a busy machine the processes may be too slow to request all.
     """
     with single_server(directory) as server:
         command = [*HAMMER, server.url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]

@@ -59,7 +59,10 @@ def calls(server: Server, command: str) -> int:
 async def test_l7_a_check_is_one_round_trip_of_one_script(server: Server, store: RedisStore, limit: Any) -> None:
     limited = gate(store, shared(limit))
     assert [await passes(limited) for _ in range(12)] == [True] * 10 + [False] * 2
-    assert (calls(server, "evalsha"), calls(server, "eval")) == (11, 1)  # the twelfth was refused locally
+    assert (calls(server, "evalsha"), calls(server, "eval")) == (
+        11,
+        1,
+    )  # the first also sent the script; the twelfth was refused locally
 
 
 @every_algorithm

@@ -242,7 +242,7 @@ async def test_a_saga_runs_even_if_the_answer_to_a_write_in_the_journal_was_lost
 
 
 class CountingJournal(PostgresqlJournal):
-    """A journal that counts its writes."""
+    """A journal that counts the calls of `start` and `append`."""
 
     writes = 0
 

@@ -96,7 +96,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_fallbacks_total",
         "counter",
-        "Model calls that attempted a second candidate after a failure.",
+        "Model calls with a failed attempt and more than one attempted candidate.",
         _ROUTE,
         _counter(lambda counts: counts.fallbacks),
     ),
@@ -180,7 +180,7 @@ HISTOGRAMS = (
     ),
     Histogram(
         "gen_ai_client_operation_time_per_output_chunk_seconds",
-        "Mean time per output token after the first, one value for each attempt.",
+        "Mean time per output token after the first, one value for each attempt with several output tokens.",
         OPERATION,
         lambda runtime: runtime.statistics.per_output,
     ),

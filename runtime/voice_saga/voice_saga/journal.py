@@ -2,8 +2,8 @@
 
 A saga has one row with its holder and the end of the lease, and one row for each entry. `due` is the time from which
 any worker may claim the saga. While a worker holds the saga, it is due at the end of the lease. While the saga waits,
-it is due at the next timeout. A saga that has ended or is parked is never due. Each claim raises `epoch`, and each
-write names the epoch of its claim. So a worker that was paused beyond its lease cannot write.
+it is due at the next timeout. A saga that has ended or is parked is never due. Each claim raises `epoch`, and
+`append` and `renew` need the epoch of the last claim. So a worker that was paused beyond its lease cannot write.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ class Claim:
     age: float = 0.0
     """Seconds since the start of the saga."""
     claims: int = 1
-    """Number of claims since the last entry. If there are several, the step probably kills its workers."""
+    """Number of claims since the last `append`, without released claims. The start of the saga counts as one. If there
+    are several, the step probably kills its workers."""
     signals: int = 0
     """Number of outcomes that were delivered before the claim, or before the last call of `Journal.outcomes`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a step, delivered by an event: a result or an error."""
+    """The outcome of a step, from `Engine.deliver`: a result or an error."""
 
     step: str
     result: Any = None
@@ -107,7 +108,7 @@ class Journal(Protocol):
         ...
 
     async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
-        """Extend the leases of `claims` by `lease` seconds. Returns the ids of the sagas whose claim was still valid.
+        """Let the leases of `claims` end `lease` seconds from now. Returns the ids of the sagas whose claim was valid.
 
         Leases are renewed by claim and not by owner. If the connection broke before the answer to a claim, the owner
         does not know of the claim. That claim must expire, so that another worker takes over the saga.

@@ -1,4 +1,4 @@
-"""The journal in an SQLite file, for one process. It needs no server.
+"""The journal in an SQLite file, for one worker process. It needs no server.
 
 `due` is a time of the monotonic clock, so a change of the wall clock changes no lease. The monotonic clock restarts
 with the machine. So a worker that opens the file makes all unfinished sagas due, except parked ones, and then checks
@@ -129,7 +129,10 @@ class SqliteJournal:
         return await self._on_thread(lambda: self._opened().execute(statement, values).fetchall())
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run one write. Writes that arrive during a commit share the next commit, but each write fails alone."""
+        """Run one write. Writes that arrive during a commit share the next commit.
+
+        An error of one write fails no other write. A failed commit fails all writes that share it.
+        """
         self._opened()
         done: Future[T] = Future()
         self._pending.append((work, done))

@@ -1,6 +1,6 @@
 """Attempts: as many as the rules on retries permit, and never more than the catalogue declares.
 
-The solver passes over the graph twice. Each pass takes time linear in the number of edges. The first pass goes from the
+`retries` passes over the graph twice. Each pass takes time linear in the number of edges. The first pass goes from the
 callers to the callees, and multiplies the attempts of saga steps and of the fallbacks of model routes. The solver never
 changes these attempts. The second pass goes from the callees to the callers. Each call keeps as many of its attempts as
 the product along the worst path permits. So the calls next to a failure keep their attempts first.
@@ -41,7 +41,7 @@ OTHERS_REPEAT: RetryCondition = "unavailable"
 
 
 def clients(platform: Platform) -> Values:
-    """Turn off the retries of client libraries: they have no budget, and the call's declared policy retries already."""
+    """Turn off the retries of client libraries: they have no budget, and a call that may retry declares a policy."""
     values = Values()
     for node in platform.graph.nodes.values():
         for client in node.clients if isinstance(node, Dependency) else ():

@@ -72,14 +72,14 @@ def _call(node: Node, operation: Operation, call: Call, values: Values) -> Call:
 
 
 class Change(NamedTuple):
-    """One field of the catalogue with its old and its new value."""
+    """One field of the catalogue, or one rendered time, with its old and its new value."""
 
     path: str
     field: str
     old: str
     new: str
     where: Location | None
-    """The line that declares the client, operation or call."""
+    """The line that declares the dependency, operation or call. `None` for a rendered time."""
 
 
 def changes(before: Platform, after: Platform) -> Iterator[Change]:

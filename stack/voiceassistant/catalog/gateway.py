@@ -23,7 +23,9 @@ def route(
     circuit_breaker: Literal["off"] | None = None,
     **options: object,
 ) -> Operation:
-    """A route to one operation, with the load of all callers and the limit of one tenant as rate and burst.
+    """A route to one operation, with the load of all callers.
+
+    `limit` is the rate and the burst of one tenant, or of one client address on a public route.
 
     The gateway queries Redis before it calls the callee. The model counts both as parallel, because Redis answers
     within 3 ms (P95).

@@ -1,4 +1,7 @@
-"""Stacks of the toy tenant: volumes, a killed first update, and the destruction. Each test has its own cluster."""
+"""Stacks of the toy tenant: volumes, a killed first update, and the destruction.
+
+Each test has its own cluster, unless ENGINE_CONTEXT names one.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +106,7 @@ def live(site: Site) -> dict[str, str]:
 
 
 def made(site: Site) -> list[Object]:
-    """The Kubernetes resources in the state. Empty if an update is just writing the state."""
+    """The Kubernetes resources in the state. Empty before the first write, and while an update writes the state."""
     try:
         state = json.loads(site.project.text(f"stacks/*/{site.environment}.json.gz"))
     except (ValueError, OSError):

@@ -27,7 +27,10 @@ def tracing(endpoint: str, **overrides: Any) -> Tracing:
 def telemetry(
     monkeypatch: pytest.MonkeyPatch, directory: Path, endpoint: str, *calls: Any, **policy: Any
 ) -> Iterator[tuple[Runtime, Telemetry]]:
-    """Set up the tracing of a runtime. The end of the block restores OpenTelemetry's global state."""
+    """Set up the tracing of a runtime.
+
+    The end of the block restores the global propagator, and the end of the test the global tracer provider.
+    """
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     before = propagate.get_global_textmap()

@@ -91,7 +91,7 @@ def test_d03_reports_a_service_that_spends_80_percent_of_its_p95_in_calls() -> N
 
 def test_h01_finds_an_autoscaler_on_memory_that_python_keeps() -> None:
     (found,) = scaled("H01", ON_CPU, ON_MEMORY, nodes=(service("a", READ),))
-    assert "a python process releases no memory" in found.arithmetic
+    assert "a python process returns little memory" in found.arithmetic
     assert scaled("H01", ON_CPU, nodes=(service("a", READ),)) == ()
     assert scaled("H01", ON_MEMORY, nodes=(service("a", READ, language="go"),)) == ()
 

@@ -20,7 +20,11 @@ ENTRANCE = gateway(operation("a-run", stage(hard("a.run", "idempotent")), p95="1
 
 
 def test_each_measure_of_a_small_model_equals_the_value_computed_by_hand() -> None:
-    """`a` has a soft and a hard call to the store. `b` has only a soft call to the store."""
+    """`a` has a soft and a hard call to the store. `b` has only a soft call to the store.
+
+    The availability is the product of gateway, `a`, `b` and store. `a` and `b` have up to 4 pods and a surge pod each,
+    so 10 pods request 0.1 cores and 0.0625 GiB each.
+    """
     either = stage(soft("store.read", "without"), hard("store.write", "idempotent", retry=TWICE))
     a = service("a", operation("run", either, stage(hard("b.run", "idempotent")), p95="1s", deadline="2s"))
     b = service("b", operation("run", stage(soft("store.read", "without")), p95="1s", deadline="1s"))
@@ -42,6 +46,7 @@ def test_an_operation_without_a_flow_has_attempts_and_the_cost_has_two_parts() -
     found = measures(priced(caller(), service("b", READ)))
     assert set(found["attempts"]) == {"a.run"}
     assert set(found["cost"]) == {"services", "infrastructure"}
+    # Each of two services has 2.3 pods at the expected scale. A pod costs 73 USD a month.
     assert found["cost"]["services"] == pytest.approx(4.6 * 73)
     assert found["cost"]["infrastructure"] == 0
 

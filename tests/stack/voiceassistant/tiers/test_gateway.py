@@ -122,7 +122,8 @@ def test_the_bodies_of_admitted_requests_fit_the_volume(environment: str) -> Non
 
 def test_two_of_three_replicas_take_the_uploads_of_slow_clients() -> None:
     plugins = {route["id"]: route["plugins"] for route in resources()["routes"]}["knowledge-service-upload"]
-    # One of three replicas is missing: 5/s × (20.97 s for 25 MiB at 10 Mbit/s + 1.65 s for the answer) / 2 replicas.
+    # One of three replicas is missing: 5/s × (20.97 s for 25 MiB at 10 Mbit/s + the call's timeout, 1.65 s) / 2
+    # replicas.
     assert plugins["limit-conn"]["conn"] == 57
 
 
@@ -136,11 +137,11 @@ def test_a_limit_counts_for_all_replicas_and_without_redis_for_each_replica() ->
     assert {shared["key"], alone["key"]} == {"http_x_tenant_id"}
 
 
-def test_identity_headers_of_clients_are_removed_before_any_other_plugin_reads_them() -> None:
+def test_identity_headers_of_clients_are_removed_before_opentelemetry_reads_them() -> None:
     (rule,) = resources()["global_rules"]
     function = rule["plugins"]["serverless-pre-function"]
     assert (function["phase"], function["functions"]) == ("rewrite", [REMOVE_CLAIMED_IDENTITY])
-    assert function["_meta"]["priority"] > 12_009  # opentelemetry, the first of all plugins
+    assert function["_meta"]["priority"] > 12_009  # opentelemetry's priority; the plugin with the higher one is first
 
 
 def test_routes_with_a_token_set_the_tenant_and_public_routes_do_not() -> None:

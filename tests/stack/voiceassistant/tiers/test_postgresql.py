@@ -38,7 +38,7 @@ def test_every_misspelt_key_is_refused(line: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_owns_its_database(server: Postgresql, service: str) -> None:
+def test_a_service_creates_tables_in_its_own_database(server: Postgresql, service: str) -> None:
     assert server.sql("CREATE TABLE owned (id int); DROP TABLE owned; SELECT current_database()", role=service) == (
         f"CREATE TABLE\nDROP TABLE\n{service}"
     )
