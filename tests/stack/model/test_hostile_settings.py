@@ -83,9 +83,9 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "no memory": (pool(memory="0Gi"), f"{ON}node_pool: is refused; memory is '0': expected more than 0"),
     "memory without a unit": (
         pool(memory="32"),
-        f"{ON}node_pool.memory: is 32; expected a size in bytes with a binary",
+        f"{ON}node_pool.memory: is 32; expected a size in bytes",
     ),
-    "a decimal unit": (pool(memory="32GB"), f"{ON}node_pool.memory: is '32GB'; expected a size in bytes with a binary"),
+    "a decimal unit": (pool(memory="32GB"), f"{ON}node_pool.memory: is '32GB'; expected a size in bytes"),
     "a huge CPU quantity": (pool(cpu="9" * 90), f"{ON}node_pool.cpu: is "),
     "a word for a quantity": (pool(cpu="many"), f"{ON}node_pool.cpu: is 'many'; expected a CPU quantity"),
     # Words
