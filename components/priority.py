@@ -15,8 +15,8 @@ __all__ = ["PRIORITIES", "PriorityClasses"]
 Priority: TypeAlias = Literal["foundation", "core", "standard", "batch"]
 PRIORITIES: dict[Priority, tuple[int, str]] = {
     "foundation": (1_000_000, "gateway, egress, datastores and node agents: everything depends on them"),
-    "core": (100_000, "services of the core tier, and servers that report faults"),
-    "standard": (10_000, "services of the standard tier, and telemetry"),
+    "core": (100_000, "services of the core tier, and Prometheus, Alertmanager and the Collector"),
+    "standard": (10_000, "services of the standard tier, and the other telemetry servers"),
     "batch": (1_000, "jobs, and services of the batch tier: they wait for room and displace no other pod"),
 }
 """Value and purpose of each class: above the cluster's default of 0, far below the system's own 2,000,000,000."""

@@ -159,8 +159,8 @@ class BundleMetadata(Policy):
 class PolicyBundle(Policy):
     """The policies of one service, for each inbound operation and each outbound call.
 
-    The canonical form is JSON: keys sorted, no blanks, measures in their canonical text. The digest covers this form
-    without `metadata.digest`, so declared, mounted and enforced bundles can be compared.
+    The canonical form is JSON: keys sorted, no blanks between tokens, measures in their canonical text. The digest
+    covers this form without `metadata.digest`, so declared, mounted and enforced bundles can be compared.
     """
 
     api_version: Annotated[Literal["voiceassistant.dev/v1"], Field(alias="apiVersion")] = API_VERSION

@@ -153,7 +153,7 @@ RULES = (
     ),
     Rule(
         id="E02",
-        title="every service has a caller",
+        title="every service has a caller, an event, background work or a load from outside",
         severity="warning",
         rationale="a service without callers wastes money, or a caller forgot to declare its call",
         source="the declared calls",

@@ -182,7 +182,7 @@ RULES = (
     ),
     Rule(
         id="T02",
-        title="every attempt can finish within the operation's deadline",
+        title="every retry can finish within the operation's deadline",
         severity="warning",
         rationale="an attempt that ends after the deadline adds load, and nobody reads its answer",
         source="Envoy, per_try_timeout and timeout",

@@ -54,7 +54,7 @@ class Tenant:
     profiles: Profiles
     """One profile for each name."""
     targets: tuple[Target, ...] = ()
-    """Promises to users, with the metrics and alerts that measure them in operation."""
+    """Promises to users, with the series and alerts that measure them, or with another check."""
     runbook: Path | None = None
     """Folder of the runbook's written parts: a template for each procedure, and `<node>.md` for a node."""
     decided_by: Mapping[str, str] = field(default_factory=dict)

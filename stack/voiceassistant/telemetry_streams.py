@@ -1,4 +1,4 @@
-"""The telemetry streams with their stores and retentions. The stores' disks must hold them."""
+"""The telemetry streams with their retentions. A store without a bucket must hold its stream on its disk."""
 
 from __future__ import annotations
 

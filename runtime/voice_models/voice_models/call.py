@@ -39,7 +39,7 @@ FALL_BACK: frozenset[ErrorClass] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """No candidate may be attempted now. After `seconds` at least one candidate may be attempted."""
+    """No candidate may be attempted now. Ask again after `seconds`."""
 
     seconds: float
 

@@ -26,11 +26,11 @@ class LeaseLostError(SagaError):
 
 
 class JournalUnavailableError(SagaError, ConnectionError):
-    """The journal is unreachable. The last write may have happened; only the journal shows if it did."""
+    """The journal cannot be used. The last write may have happened; only the journal shows if it did."""
 
 
 class WorkCancelledError(SagaError):
-    """An action waited for a task or a call that was cancelled. Nobody cancelled the action, so it counts as failed."""
+    """An action or compensation waited for cancelled work. Nobody cancelled the step, so it counts as failed."""
 
 
 class BarrierClosedError(SagaError):
