@@ -50,14 +50,14 @@ def bare(port: int) -> AsyncOpenAI:
 
 
 class TimedStore:
-    """A store in Valkey that records the time of each answered script, in seconds."""
+    """A store in Valkey that records the duration of each answered script, in seconds."""
 
     def __init__(self, url: str) -> None:
         self.seconds: list[float] = []
         self._store = RedisStore(lambda: single(url))
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
-        """Run a script as `RedisStore.run` does, and record its time."""
+        """Run a script as `RedisStore.run` does, and record its duration."""
         begun = time.perf_counter()
         answer = await self._store.run(script, keys, *arguments)
         self.seconds.append(time.perf_counter() - begun)

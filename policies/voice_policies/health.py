@@ -14,7 +14,7 @@ from voice_policies.policy import Policy
 
 
 class HealthCheck(Policy):
-    """One check of a dependency or a disk that the service needs."""
+    """One check of a dependency or a disk that the service uses."""
 
     name: Annotated[str, TextPattern(r"^[a-z][a-z0-9.-]{0,127}$", "postgresql.read")]
     kind: Literal["postgresql", "redis", "grpc", "http", "tcp", "disk"]
@@ -25,7 +25,7 @@ class HealthCheck(Policy):
     timeout: PositiveDuration = Duration("1s")
     """A check without an answer after this time has failed."""
     max_latency: Duration | None = None
-    """A slower answer is degraded. `None`: any answer within the timeout is healthy."""
+    """A slower success is degraded. `None`: every success within the timeout is healthy."""
     min_free: Bytes | None = None
     """Free space below which a disk is unhealthy."""
 

@@ -77,7 +77,7 @@ def quotas_cover_the_loss_of_a_candidate(platform: Platform) -> Iterator[Breach 
 
 
 def models_have_prices(platform: Platform) -> Iterator[Breach | None]:
-    """Check that each candidate has a price and a tokenizer, and compare the monthly cost with the budget."""
+    """Check that each candidate has a price, and a tokenizer if tokens are billed. Compare the cost with the budget."""
     for path, field, where, model in _models(platform):
         lacking = [] if model.price else ["price"]
         if model.tokenizer is None and (model.price is None or model.price.unit == "token"):

@@ -181,7 +181,8 @@ def _alerts(tenant: Tenant, node: Node) -> Iterator[str]:
 def _can_fire_for(graph: CallGraph, node: Node, alert: Alert) -> bool:
     """True if the alert can fire for a node.
 
-    Alerts on routes and on flows concern the services that the gateway calls. Those on routes concern the gateway, too.
+    Alerts on routes and on flows concern the services that the gateway calls. Alerts on routes also concern the
+    gateway.
     """
     labels = {*LABEL.findall(alert.summary)}
     if OF_MODELS.search(alert.expression) and not any(edge.route for edge in graph.edges_from(node)):

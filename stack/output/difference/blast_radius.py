@@ -1,4 +1,4 @@
-"""The blast radius of a change: one sentence for each number of the platform that the change affects."""
+"""The blast radius of a change: one sentence for each number or permitted edge that the change affects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sentence: TypeAlias = Callable[[str, Value, Value], str]
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """A number of the platform that differs between two sides."""
+    """A number or a permitted edge of the platform that differs between two sides."""
 
     measure: str
     subject: str

@@ -42,7 +42,8 @@ from stack.voiceassistant.stores import (
 )
 
 CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@dangerous"
-"""Commands of the cache's callers. Distributed limits need `time`, which is neither in `@read` nor in `@dangerous`."""
+"""Commands on a caller's own keys, in the cache and for the counters of token budgets. Scripts of distributed limits
+need `time`, which none of these categories contains."""
 GATEWAY_KEYS = "plugin-limit-count*"
 """Keys of the gateway's rate-limit counters. APISIX's plugin chooses the prefix."""
 PUBLISH = "+xadd"

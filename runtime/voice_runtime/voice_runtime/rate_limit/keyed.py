@@ -1,10 +1,10 @@
 """Limits per key in bounded memory.
 
-A key is dropped only when its bucket is full again, or its window is empty, because a new limit starts in this state.
-Each new key checks the two keys that were checked longest ago, and drops the unused ones. So unused keys disappear
-faster than new keys arrive, without a scan and without a timer. While the maximum number of keys is stored, further
-keys share one count. When there is room, a key gets a count of its own, which starts as a copy of the shared count. So
-a caller gains nothing by sending many keys, and a limited key never gets a fresh burst.
+A key is unused when its bucket is full again, its window is empty, or its adaptive rate would have recovered. Each new
+key checks the two keys that were checked longest ago, and drops the unused ones. So unused keys disappear faster than
+new keys arrive, without a scan and without a timer. While the maximum number of keys is stored, further keys share one
+count. When there is room, a key gets a count of its own, which starts as a copy of the shared count. So a caller gains
+nothing by sending many keys, and a limited key never gets a fresh burst.
 """
 
 from __future__ import annotations
