@@ -51,7 +51,8 @@ SECRET_VALUES = (
 MASK = "****"
 """Replacement of a secret by the processor `redaction`."""
 TEXT_OF_SPANS = ("span.name", "span.status.message")
-"""Texts of a span that this configuration masks itself, because `redaction` masks only the attributes of a span."""
+"""Texts of a span that this configuration masks itself. `redaction` masks only attributes: those of the span, its
+resource, its scope and its events. Nothing masks the attributes of its links and the names of its events."""
 LARGEST_MESSAGE = 800_000
 LARGEST_ATTRIBUTE = 16_384
 LONGEST_NAME = 400
