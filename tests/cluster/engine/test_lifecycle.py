@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from components.files import CONFIG_DIGEST_ANNOTATION
 from tests.cluster.engine.conftest import PrepareSite
 from tests.cluster.engine.deploy_document import DESTROY, commands, for_dev
 from tests.cluster.engine.engine import Change, Stack
@@ -69,14 +70,19 @@ def test_a_refresh_finds_no_difference(deployed: Deployed) -> None:
     assert deployed.stack.run("up") == []
 
 
-def test_a_changed_log_level_changes_only_the_settings_of_services(deployed: Deployed) -> None:
+def test_a_changed_log_level_changes_only_the_settings_and_the_pods_of_services(deployed: Deployed) -> None:
     deployed.stack.configure({"log_level": "info"})
+    digest = f'spec.template.metadata.annotations["{CONFIG_DIGEST_ANNOTATION}"]'
     expected = sorted(
-        f'update ConfigMap {service.namespace}/{service.name}-settings data["settings.json"]'
+        change
         for service in deployed.site.platform.microservices
+        for change in (
+            f'update ConfigMap {service.namespace}/{service.name}-settings data["settings.json"]',
+            f"update Deployment {service.namespace}/{service.name} {digest}",
+        )
     )
-    assert [str(change) for change in deployed.stack.run("preview")] == expected
-    assert [str(change) for change in deployed.stack.run("up")] == expected
+    assert sorted(map(str, deployed.stack.run("preview"))) == expected
+    assert sorted(map(str, deployed.stack.run("up"))) == expected
 
 
 def test_the_state_contains_no_secret_in_plain_text(deployed: Deployed) -> None:
