@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import codecs
 import re
+import reprlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import yaml
 from voice_policies import Fault, InvalidInputError
@@ -22,6 +23,9 @@ __all__ = ["read_documents", "read_yaml"]
 
 DEEPEST = 100
 """Deepest nesting of mappings and lists. Rendered manifests have at most 13 levels."""
+
+CORE_PREFIX = "tag:yaml.org,2002:"
+"""Prefix of the core schema's tags. A file writes it as `!!`."""
 
 LARGEST = 100 * 2**20
 """Largest file, in bytes: far larger than any file of manifests, and far smaller than memory."""
@@ -139,6 +143,15 @@ class _StrictLoader(yaml.CSafeLoader):
         self.faults: list[Fault] = []
         self._name = name
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT002 - PyYAML's own signature
+        """The value of a node. Raises for a tag that the content does not fit, such as `!!int` on text."""
+        tag = node.tag.removeprefix(CORE_PREFIX)
+        if tag in _CORE and not _CORE[tag].fits(node):
+            kinds: dict[type[yaml.Node], str] = {yaml.SequenceNode: "a list", yaml.MappingNode: "a mapping"}
+            content = kinds.get(type(node)) or reprlib.repr(node.value)
+            raise _RefusedError(node.start_mark, f"has the tag !!{tag}, but is {content}", _CORE[tag].accepted)
+        return super().construct_object(node, deep)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002 - PyYAML's own signature
         found: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
@@ -169,30 +182,57 @@ class _StrictLoader(yaml.CSafeLoader):
     def refuse(self, node: yaml.Node) -> None:
         """Raise for a tag outside the core schema."""
         accepted = "expected plain text, numbers, lists and mappings"
-        raise _RefusedError(node.start_mark, f"has the tag {node.tag.replace('tag:yaml.org,2002:', '!!')}", accepted)
+        raise _RefusedError(node.start_mark, f"has the tag {node.tag.replace(CORE_PREFIX, '!!')}", accepted)
 
     def _note(self, node: yaml.Node, value: str, accepted: str) -> None:
         self.faults.append(Fault("", value, accepted, f"{self._name}:{node.start_mark.line + 1}"))
 
 
+class _CoreTag(NamedTuple):
+    """One tag of the core schema."""
+
+    constructor: Callable[[_StrictLoader, Any], Any]
+    accepted: str
+    node: type[yaml.Node] = yaml.ScalarNode
+    pattern: str | None = None
+    """Plain scalars of this tag. `None`: any content."""
+    first: tuple[str, ...] = ()
+    """First letters of the plain scalars. An empty text is the first letter of an empty scalar."""
+
+    def fits(self, node: yaml.Node) -> bool:
+        """True if the content of the node has the form that the tag names."""
+        return isinstance(node, self.node) and (self.pattern is None or bool(re.fullmatch(self.pattern, node.value)))
+
+
 _CORE = {
-    "null": (_StrictLoader.construct_null, r"~|null|Null|NULL|", "~nN\0"),
-    "bool": (_StrictLoader.construct_bool, r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (_StrictLoader.construct_integer, r"[-+]?[0-9]{1,100}|0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}", "-+0123456789"),
-    "float": (
-        _StrictLoader.construct_float,
-        r"[-+]?(\.[0-9]{1,100}|[0-9]{1,100}(\.[0-9]{0,100})?)([eE][-+]?[0-9]{1,4})?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+0123456789.",
+    "null": _CoreTag(
+        _StrictLoader.construct_null, "expected null", pattern=r"~|null|Null|NULL|", first=("~", "n", "N", "")
     ),
-    "str": (yaml.CSafeLoader.construct_yaml_str, None, ""),
-    "seq": (yaml.CSafeLoader.construct_yaml_seq, None, ""),
-    "map": (yaml.CSafeLoader.construct_yaml_map, None, ""),
+    "bool": _CoreTag(
+        _StrictLoader.construct_bool,
+        "expected true or false",
+        pattern=r"true|True|TRUE|false|False|FALSE",
+        first=tuple("tTfF"),
+    ),
+    "int": _CoreTag(
+        _StrictLoader.construct_integer,
+        "expected a whole number of at most 100 digits",
+        pattern=r"[-+]?[0-9]{1,100}|0o[0-7]{1,100}|0x[0-9a-fA-F]{1,100}",
+        first=tuple("-+0123456789"),
+    ),
+    "float": _CoreTag(
+        _StrictLoader.construct_float,
+        "expected a number such as 1.5",
+        pattern=r"[-+]?(\.[0-9]{1,100}|[0-9]{1,100}(\.[0-9]{0,100})?)([eE][-+]?[0-9]{1,4})?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        first=tuple("-+0123456789."),
+    ),
+    "str": _CoreTag(yaml.CSafeLoader.construct_yaml_str, "expected text"),
+    "seq": _CoreTag(yaml.CSafeLoader.construct_yaml_seq, "expected a list", yaml.SequenceNode),
+    "map": _CoreTag(yaml.CSafeLoader.construct_yaml_map, "expected a mapping", yaml.MappingNode),
 }
-"""The tags of the core schema (YAML 1.2.2, section 10.3.2): constructor, plain scalars, their first letters.
-A number of more than a hundred digits is text."""
-for _name, (_constructor, _pattern, _first) in _CORE.items():
-    _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_name}", _constructor)
-    if _pattern is not None:
-        letters = ["" if letter == "\0" else letter for letter in _first]
-        _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), letters)
+"""The tags of the core schema (YAML 1.2.2, section 10.3.2). A number of more than a hundred digits is text."""
+for _name, _tag in _CORE.items():
+    _StrictLoader.add_constructor(f"{CORE_PREFIX}{_name}", _tag.constructor)
+    if _tag.pattern is not None:
+        _StrictLoader.add_implicit_resolver(f"{CORE_PREFIX}{_name}", re.compile(f"^(?:{_tag.pattern})$"), _tag.first)
 _StrictLoader.add_constructor(None, _StrictLoader.refuse)
