@@ -145,6 +145,15 @@ def test_bad_input_is_named_and_the_service_does_not_start(tmp_path: Path, polic
     assert "Traceback" not in faulty.stderr + missing.stderr
 
 
+def test_an_empty_configuration_file_is_a_fault(tmp_path: Path, policy: str) -> None:
+    configuration = tmp_path / "configuration.json"
+    configuration.touch()
+    faulty = start(tmp_path, VOICE_POLICY_PATH=policy, VOICE_REFERENCE_PATH=str(configuration))
+    assert (faulty.returncode, faulty.stdout) == (2, "")
+    assert "configuration.json: 1 fault" in faulty.stderr
+    assert "Traceback" not in faulty.stderr
+
+
 def test_names_in_the_configuration_must_be_in_the_bundle(tmp_path: Path, policy: str) -> None:
     configuration = tmp_path / "configuration.json"
     configuration.write_text(

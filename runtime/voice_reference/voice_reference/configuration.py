@@ -72,7 +72,7 @@ class ConfigurationFile:
     def __init__(self, path: Path | None, runtime: Runtime) -> None:
         self._path = path
         self._runtime = runtime
-        self._text = b""
+        self._text: bytes | None = None
         self._configuration = Configuration() if path is None else self._read(path)
 
     def current(self) -> Configuration:
