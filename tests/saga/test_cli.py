@@ -136,6 +136,21 @@ async def test_a_refused_address_does_not_show_its_password(engine: str) -> None
     assert "swordfish" not in done.stderr
 
 
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+async def test_a_lone_surrogate_in_a_result_is_shown_escaped(backend: Backend, address: str) -> None:
+    async def half(_: StepContext) -> Any:
+        return "é \ud800"
+
+    log = Log()
+    log.does("reserve", half)
+    async with backend([log.definition(saga(step("reserve")))]) as engine:
+        one = await engine.start("order")
+        await engine.wait(one, 180)
+    shown = await voice_saga(address, "show", one)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert '"é \\ud800"' in shown.stdout
+
+
 @pytest.mark.parametrize(("content", "said"), [("no database", "file is not a database"), ("", "no such table: sagas")])
 def test_a_file_that_is_not_a_journal_is_refused_and_not_changed(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "other"

@@ -40,12 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        print(asyncio.run(_carry_out(options)))  # noqa: T201  # the command prints its result
+        _print(asyncio.run(_carry_out(options)))
     except ValueError as error:
         return _print_error(str(error), 2)
     except (SagaError, OSError) as error:
         return _print_error(str(error), 1)
     return 0
+
+
+def _print(text: str) -> None:
+    """Print the text, with an escape for each character that the output cannot encode, such as a lone surrogate."""
+    encoding = sys.stdout.encoding
+    print(text.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201  # the command prints its result
 
 
 def _print_error(message: str, code: int) -> int:
