@@ -40,7 +40,7 @@ class ModelRoute(Policy):
     timeout: StreamTimeout = StreamTimeout()
     fallback: ModelFallback = ModelFallback()
     hedge: ModelHedge | None = None
-    """Only for embeddings and re-ranking. `None`: the next candidate is asked only after a failure."""
+    """Only for embeddings and re-ranking. `None`: no attempt starts before the previous attempt has failed."""
     cooldown: Cooldown = Cooldown()
     output_limit: OutputLimit | None = None
     """Required for models that generate text (rule M10); `None` for others."""

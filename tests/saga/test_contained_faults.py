@@ -1,4 +1,4 @@
-"""Faults that must not spread: cancelled work, deep nesting, a journal that does not open, a label during an export."""
+"""Faults that must not spread, such as cancelled work, deep nesting or a journal that does not open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model call. This module decides which candidate is attempted next, without I/O."""
+"""One model call. It decides, without I/O, which candidate is attempted next."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def _step(step: Step) -> Row:
 
 
 def _policies(call: DeclaredCall) -> Iterator[Row]:
-    """The retry, timeout, deadline, circuit breaker and degradation of one call, then its bulkheads and rate limits.
+    """The properties of one call and its policies, one row each.
 
     A retry, timeout, circuit breaker or bulkhead ends with the layer that enforces it.
     """
