@@ -1,4 +1,4 @@
-"""M07, M08: quotas of candidates below the declared load. M12: models without a price, and models that retire."""
+"""M07, M08: quotas of candidates below the declared load. M12: models without a price, retiring models, total cost."""
 
 from __future__ import annotations
 

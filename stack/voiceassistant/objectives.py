@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 ENTRANCES = (site.CLUSTER_DNS, site.PUBLIC_NAME, site.PUBLIC_ENTRANCE)
-"""Scrape jobs of the cluster's DNS and of the gateway's public address. Their target is the gateway's, 99.99 %."""
+"""Scrape jobs of the cluster's DNS, and of the gateway's public name and address. They have the gateway's target."""
 FAILURE_BUDGET = Ratio("1%")
 """Largest share of a route's answers with a 5xx status (the platform's targets)."""
 TIMEOUT_BUDGET = Ratio("2%")

@@ -51,7 +51,8 @@ def _times(route: ModelRoute) -> Iterator[Row]:
         yield "hedge", f"a second request after {hedge.delay}, at most {hedge.budget.ratio} of the calls, {RUNTIME}"
     begin = f"connect {timeout.connect}, first token {timeout.first_token}"
     yield "stream timeout", f"{begin}, idle {timeout.idle}, total {timeout.total}, {RUNTIME}"
-    yield "cooldown", f"{cooldown.default}, at most {cooldown.max}; {cooldown.quota} for a spent quota, {RUNTIME}"
+    long = f"{cooldown.quota} for a spent quota, a refused key or an unknown model"
+    yield "cooldown", f"{cooldown.default}, at most {cooldown.max}; {long}, {RUNTIME}"
 
 
 def _budget(name: str, budget: TokenBudget) -> str:

@@ -63,7 +63,7 @@ def _elasticsearch(graph: CallGraph, environment: Environment, links: Links, ind
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """The index's clients: its setup job, the servers that write and show its data, its own nodes, and the prober."""
+    """The index's clients: its setup job, the programs that write, show or delete its data, its nodes, the prober."""
     index = full_text_index(graph)
     if index is None:
         return

@@ -1,4 +1,4 @@
-"""D01: pools that exceed the database's limits. D02: requests beyond quota or nodes. H03: D02 with stopping pods."""
+"""D01: pools that exceed the database's limits. D02: requests beyond quota or nodes. H03: D02, with stopping pods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, called in this process. `test_command.py` starts it in a separate process."""
+"""The command line. `voice` calls it in this process; `test_command.py` starts it in a separate process."""
 
 from __future__ import annotations
 
