@@ -48,7 +48,7 @@ POSTGRESQL = ThirdPartyImage(
     reference="postgres:18.6",
     source="postgres/postgres",
     licence="PostgreSQL",
-    note="dev's database; its tools restore dumps and create tables",
+    note="dev's database; its tools write and restore dumps, and create tables",
 )
 POSTGRESQL_OPERAND = ThirdPartyImage(
     reference="ghcr.io/cloudnative-pg/postgresql:18.6-system-trixie",

@@ -117,7 +117,7 @@ def burn_rates(platform: Platform) -> Iterator[Breach | None]:
 
 
 def alerts_are_complete(platform: Platform) -> Iterator[Breach | None]:
-    """Check that each budget has an alert, each alert an action, and each metric an exporter."""
+    """Check that each budget has an alert, each alert an action or a runbook, and each metric a source."""
     known = rules(platform)
     alerts = " ".join(alert["expr"] for alert in known.alerts)
     for budget in _budgets(known.recordings):
@@ -217,7 +217,7 @@ RULES = (
     ),
     Rule(
         id="O01",
-        title="every objective has an alert, every alert an action, every metric an exporter",
+        title="every budget has an alert, every alert an action or a runbook, every metric an exporter or a recording",
         severity="error",
         rationale="an expression over a metric that nothing exports is empty, and its alert never fires",
         source="kubernetes-mixin; Site Reliability Workbook, ch. 5",

@@ -80,7 +80,7 @@ class CallPolicies:
         fallback: Fallback | None,
         fault_injection: FaultInjection | None,
     ) -> Self:
-        """The policies of a declared call that the runtime enforces. They keep their state from the previous bundle."""
+        """The policies that the runtime enforces for a declared call. Each keeps its state from the previous bundle."""
         name, by = call.name, call.enforced_by
         timed = by.timeout == "runtime"
         retry = None

@@ -23,8 +23,8 @@ __all__ = ["RedisStreams"]
 
 MAX_LENGTH = 100_000
 """Default maximum length of a stream, in entries. The platform's three streams of that length, with payloads of
-`PAYLOAD` bytes on average, take about 345 MB. A full store refuses every message, and refuses even to trim a
-stream."""
+`PAYLOAD` bytes on average, take about 345 MB. A full store refuses every XADD, so XADD does not trim the stream
+either. XTRIM still works."""
 PAYLOAD = 1024
 """Expected mean payload in bytes. A message names an event and the place of the data, and does not contain the data."""
 Received = tuple[Message, Callable[[], Awaitable[None]]]

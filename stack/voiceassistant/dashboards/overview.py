@@ -27,7 +27,7 @@ _NOW = Row(
         ),
         metrics(
             "Failing scrapes and probes",
-            "Pods that Prometheus cannot scrape, and addresses that do not answer their probe.",
+            "Targets that Prometheus cannot scrape, and addresses that fail their probe.",
             {
                 "{{job}}": "count by (job) (up == 0)",
                 "{{job}}: probe": "count by (job) (probe_success == 0)",
