@@ -158,7 +158,7 @@ class Cluster:
             The messages of all refusals by quotas since the cluster started.
 
         Raises:
-            NotReadyError: a Deployment got no new Pod, or a Pod found no node.
+            NotReadyError: a Deployment got no new Pod, or a Pod does not run, for example because no node has room.
         """
         deployments: dict[str, list[str]] = {}
         for each in self.kubectl.objects("deployments"):

@@ -1,4 +1,4 @@
-"""The API server refuses faulty objects, so an applied tree without refusals is correct in these points."""
+"""Faults of objects that the API server refuses. So an applied tree without refusals has none of these faults."""
 
 import copy
 from collections.abc import Iterator
