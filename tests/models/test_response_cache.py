@@ -40,6 +40,14 @@ async def test_the_cache_answers_an_equal_request_of_the_same_tenant_user_and_pr
     assert PROMPT_VERSION not in made.a.exchanges[0].request.headers
 
 
+async def test_a_cached_answer_meets_the_objective_of_the_route(made: Service) -> None:
+    for _ in range(3):
+        await asked(made)
+    assert made.runtime.statistics.cache_hits["llm.generate"] == 2
+    assert made.runtime.statistics.calls == {("llm.generate", "successful"): 3}
+    assert made.runtime.statistics.good_calls["llm.generate"] == 3
+
+
 async def test_mc25_another_tenant_user_or_prompt_version_misses_the_cache(made: Service) -> None:
     await asked(made)
     await asked(made, tenant="other")

@@ -150,18 +150,24 @@ class ModelRuntime:
         await self.budgets.settle(attempt.reservation, attempt.used_tokens)
 
     def ended(self, call: ModelCall, kind: CallKind, event: ModelAttempted | None = None) -> None:
-        """Count an ended call. `event` is the event of the attempt whose answer the caller got."""
+        """Count an ended call. `event` is the event of the attempt whose answer the caller got.
+
+        A cached answer has no event. It meets every objective.
+        """
         self.statistics.calls[call.route_name, kind] += 1
         self.statistics.fallbacks[call.route_name] += call.has_fallen_back
+        if kind == "successful" and (event is None or self._meets_objective(call, event)):
+            self.statistics.good_calls[call.route_name] += 1
+
+    def _meets_objective(self, call: ModelCall, event: ModelAttempted) -> bool:
         objective = call.route.objective
-        if kind != "successful" or event is None or event.first_token is None:
-            return
+        if event.first_token is None:
+            return False
+        if objective is None:
+            return True
         waited = self.runtime.clock.monotonic() - call.started - event.duration + event.first_token
-        if objective is not None:
-            limit = objective.per_token.seconds
-            if waited > objective.first_token.seconds or (limit and per_token(event) > limit):
-                return
-        self.statistics.good_calls[call.route_name] += 1
+        limit = objective.per_token.seconds
+        return waited <= objective.first_token.seconds and (not limit or per_token(event) <= limit)
 
     def _report(self, event: ModelAttempted) -> None:
         for sink in self._sinks:
