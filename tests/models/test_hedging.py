@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from voice_models import ModelAttemptError
 from voice_models import fake_answers as fake
-from voice_policies import Duration, ModelHedge, Ratio, RetryBudget
+from voice_policies import Duration, ModelFallback, ModelHedge, Ratio, RetryBudget
 from voice_runtime.testing import FakeClock
 
-from tests.models.routes import Service, budget, model, service
+from tests.models.routes import Service, budget, deployments, model, service
 
 DELAY = 0.1
 ALWAYS = RetryBudget(ratio=Ratio("100%"))
 
 
-def hedged(tmp_path: Path, clock: FakeClock, *, bound: RetryBudget = ALWAYS, **route: Any) -> Service:
+def hedged(
+    tmp_path: Path,
+    clock: FakeClock,
+    *,
+    bound: RetryBudget = ALWAYS,
+    models: Mapping[str, Any] | None = None,
+    **route: Any,
+) -> Service:
     made = service(
         tmp_path,
         clock,
         models={
             "models": {"m": model(capabilities=("embeddings",))},
             "budgets": {"minute": budget(1_000)},
+            **(models or {}),
         },
         route={
             "capabilities": ("embeddings",),
@@ -128,6 +138,36 @@ async def test_a_failed_first_request_leaves_the_second_one_running(tmp_path: Pa
     made.b.script = lambda _: fake.embeddings(2, delay=0.2)
     assert await embed(made) == 2
     assert made.calls == (1, 1)
+
+
+@pytest.mark.parametrize("second", [0.05, 0.3], ids=["before the first one fails", "after the first one has failed"])
+async def test_the_error_of_the_second_request_counts_for_its_own_candidate(
+    tmp_path: Path, clock: FakeClock, second: float
+) -> None:
+    """Only the small window of B is too small, so C, whose window is as large as A's, still answers."""
+    found, capabilities = deployments(tmp_path), ("embeddings",)
+    models = {
+        "models": {
+            "m": model(capabilities=capabilities),
+            "small": model("small", capabilities=capabilities, context_window=512),
+        },
+        "deployments": {**found, "b": found["b"].model_copy(update={"model": "small"}), "c": found["b"]},
+    }
+    fallback = ModelFallback(max_attempts=3)
+    made = hedged(tmp_path, clock, models=models, candidates=("a", "b", "c"), fallback=fallback)
+    too_long = replace(fake.error(400, "context_length_exceeded"), delay=second)
+    made.a.script = lambda _: replace(fake.error(503), delay=0.2)
+    made.b.script = lambda request: too_long if b'"small"' in request.body else fake.embeddings(2)
+    assert await embed(made) == 2
+    assert endings(made)[-1] == ("c", "finished")
+
+
+async def test_a_first_request_that_fails_beside_a_hedge_is_no_fallback(tmp_path: Path, clock: FakeClock) -> None:
+    made = hedged(tmp_path, clock)
+    made.a.script = lambda _: fake.streamed([b"busy"], first=0.15)
+    made.b.script = lambda _: fake.embeddings(2, delay=0.2)
+    assert await embed(made) == 2
+    assert made.runtime.statistics.fallbacks["llm.generate"] == 0
 
 
 async def test_a_call_fails_if_both_requests_fail(tmp_path: Path, clock: FakeClock) -> None:

@@ -68,6 +68,8 @@ class ModelCall:
         self.route_name, self.route = route_name, route
         self.started = clock.monotonic()
         self.attempts = 0
+        self.has_fallen_back = False
+        """True if an attempt began after another candidate's attempt had failed."""
         self._candidates = candidates
         self._cooldowns = cooldowns
         self._clock, self._random = clock, random
@@ -84,11 +86,6 @@ class ModelCall:
     def preferred(self) -> Candidate | None:
         """The first candidate that has the required capabilities. `None` if none has them."""
         return next((candidate for candidate, _ in self._candidates.values()), None)
-
-    @property
-    def has_fallen_back(self) -> bool:
-        """True if an attempt failed and more than one candidate was attempted."""
-        return self._failure is not None and len(self._tried) > 1
 
     def next(self) -> ModelAttempt | Wait:
         """The next attempt, or the wait before it. Raises `ModelError` if no further attempt is possible."""
@@ -140,17 +137,21 @@ class ModelCall:
     def begun(self, attempt: ModelAttempt) -> None:
         """Count the attempt. Call this when every budget has reserved the attempt's tokens."""
         self.attempts += 1
+        if self._failure is not None and self._failure.candidate != attempt.candidate.name:
+            self.has_fallen_back = True
         self._tried[attempt.candidate.name] += 1
 
-    def failed(self, attempt: ModelAttempt, error: ModelError) -> float:
-        """Seconds to wait before the next attempt.
+    def failed(self, error: ModelError) -> float:
+        """Book the failure of an attempt on the candidate that `error` names.
 
-        Raises `error` if content was delivered, or if its `error_class` ends the call.
+        Returns the seconds to wait before the next attempt. Raises `error` if content was delivered, or if its
+        `error_class` ends the call.
         """
         if not isinstance(error, ModelAttemptError) or error.error_class not in FALL_BACK:
             raise error
         if error.error_class == "context_exceeded":
-            self._window = max(self._window, attempt.candidate.model.context_window)
+            candidate, _ = self._candidates[error.candidate]
+            self._window = max(self._window, candidate.model.context_window)
         self._failure = error
         return self._random.random() * self.route.fallback.backoff.seconds
 

@@ -76,7 +76,7 @@ class RoutedCall:
                 return await (exchange.open(self._prepared) if hedge is None else self._hedged(exchange, hedge))
             except ModelError as error:
                 failure = error
-            await asyncio.sleep(self._call.failed(attempt, failure))
+            await asyncio.sleep(self._call.failed(failure))
 
     async def _reserved(self, attempt: ModelAttempt) -> Exchange | None:
         """The exchange of an attempt whose tokens are reserved. `None` if its deployment's budgets have no room."""
@@ -116,13 +116,17 @@ class RoutedCall:
         return second
 
     async def _first_answer(self, running: dict[asyncio.Task[httpx.Response], Exchange]) -> httpx.Response:
-        """The first answer. After a failure the other exchange may still answer, unless the failure ends the call."""
+        """The first answer. After a failure the other exchange may still answer, unless the failure ends the call.
+
+        Raises the last failure, which the caller books.
+        """
         while True:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=lambda task: task.exception() is not None):
-                exchange, error = running.pop(task), task.exception()
-                if isinstance(error, ModelError):
-                    self._call.failed(exchange.attempt, error)
+                running.pop(task)
+                error = task.exception()
+                if running and isinstance(error, ModelError):
+                    self._call.failed(error)
                 if error is None or not running or not isinstance(error, ModelError):
                     return task.result()
 
