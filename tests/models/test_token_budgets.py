@@ -24,8 +24,8 @@ from voice_runtime import Caller, Runtime, SharedStore
 from voice_runtime.redis import RedisStore, single
 from voice_runtime.testing import FakeClock
 
-from tests.bundles import mount, operation
-from tests.models.routes import Service, ask, budget, deployments, results, routed, service
+from tests.bundles import bundle, mount, operation
+from tests.models.routes import Service, ask, budget, deployments, results, routed, service, store_call
 from tests.redis_servers import PATIENCE, Server
 
 STORE = "events.reserve"
@@ -148,6 +148,33 @@ class Unreachable(SharedStore):
         raise ConnectionError
 
 
+class Silent(SharedStore):
+    """A store that never answers."""
+
+    def __init__(self) -> None:
+        self.is_asked = asyncio.Event()
+
+    async def run(self, *_: object) -> int:
+        self.is_asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class Slow(SharedStore):
+    """A store that answers to a settlement only when the test permits it."""
+
+    def __init__(self) -> None:
+        self.is_settling, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.has_settled = False
+
+    async def run(self, *arguments: object) -> list[int]:
+        if "settle" in arguments:
+            self.is_settling.set()
+            await self.may_answer.wait()
+            self.has_settled = True
+        return [0, 1]
+
+
 @pytest.mark.parametrize(("mode", "admitted"), [("local_share", 5), ("closed", 0)])
 async def test_without_its_store_a_budget_admits_its_local_share_or_nothing(
     tmp_path: Path, mode: Any, admitted: int
@@ -165,6 +192,42 @@ async def test_a_settlement_without_its_store_is_counted(tmp_path: Path, server:
     stores[STORE] = Unreachable()
     await budgets.settle(reservation, 10)
     assert budgets.statistics["minute"].without_store == 1
+
+
+async def test_a_cancelled_reservation_returns_the_tokens_that_another_store_already_holds(
+    server: Server, tmp_path: Path
+) -> None:
+    """The budgets ask the stores in the order of their names, so the silent store is asked last."""
+    silent = Silent()
+    loaded = Runtime.load(mount(tmp_path / "policy", bundle(store_call(STORE), store_call("events.silent"))))
+    budgets = TokenBudgets(loaded, {STORE: connected(server), "events.silent": silent})
+    first, second = claim(1000), claim(1000, name="day", store="events.silent")
+    reserving = asyncio.ensure_future(budgets.reserve([first, second], 1000, 60.0))
+    await silent.is_asked.wait()
+    assert not await is_admitted(budgets, 1, first)
+    reserving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reserving
+    assert await is_admitted(budgets, 1000, first)
+
+
+async def test_a_second_cancellation_does_not_stop_the_return_of_the_tokens(tmp_path: Path) -> None:
+    other, silent = Slow(), Silent()
+    loaded = Runtime.load(mount(tmp_path / "policy", bundle(store_call(STORE), store_call("events.silent"))))
+    budgets = TokenBudgets(loaded, {STORE: other, "events.silent": silent})
+    claims = [claim(1000), claim(1000, name="day", store="events.silent")]
+    reserving = asyncio.ensure_future(budgets.reserve(claims, 1000, 60.0))
+    await silent.is_asked.wait()
+    reserving.cancel()
+    settling = asyncio.ensure_future(other.is_settling.wait())
+    await asyncio.wait([reserving, settling], return_when=asyncio.FIRST_COMPLETED)
+    assert not reserving.done()
+    reserving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reserving
+    other.may_answer.set()
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+    assert other.has_settled
 
 
 # --- expiry

@@ -7,6 +7,7 @@ says.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -94,16 +95,17 @@ class TokenBudgets:
     async def reserve(self, claims: Iterable[Claim], tokens: int, total: float) -> Reservation:
         """Hold `tokens` in every budget. `total` is the longest time of the call in seconds.
 
-        Raises `BudgetExceededError` and holds nothing if a budget has no room. If the call is cancelled meanwhile, the
-        stores hold the tokens until they expire.
+        Raises `BudgetExceededError` and holds nothing if a budget has no room. A cancellation returns the tokens that
+        are held. Only a store whose answer is still outstanding may hold them until they expire.
         """
         reservation = Reservation(tokens)
         try:
             for store, of_store in groupby(sorted(claims, key=_store_of), key=_store_of):
                 await self._hold(reservation, tuple(of_store), store, total)
-        except BudgetExceededError as error:
-            self._statistics_of(error.claim.budget).rejected += 1
-            await self.settle(reservation, 0)
+        except BaseException as error:
+            if isinstance(error, BudgetExceededError):
+                self._statistics_of(error.claim.budget).rejected += 1
+            await asyncio.shield(self.settle(reservation, 0))  # it continues if the caller is cancelled again
             raise
         for claim in (claim for hold in reservation.holds for claim in hold.claims):
             self._statistics_of(claim.budget).admitted += 1
