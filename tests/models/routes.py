@@ -127,12 +127,14 @@ class Service:
         """Tokens that are held or spent in local budgets."""
         return sum(
             window.used(60.0, self.runtime.runtime.clock.monotonic())
-            for window in self.runtime.budgets._windows.values()  # noqa: SLF001  # no public attribute has the sum over tenants
+            for windows in self.runtime.budgets._windows.values()  # noqa: SLF001  # no public attribute has the sum over tenants
+            for window in windows.values()
         )
 
     def is_settled(self) -> bool:
         """True if no reservation is held."""
-        return not any(window._held for window in self.runtime.budgets._windows.values())  # noqa: SLF001  # as above
+        budgets = self.runtime.budgets._windows.values()  # noqa: SLF001  # as above
+        return not any(window._held for windows in budgets for window in windows.values())  # noqa: SLF001  # as above
 
 
 MADE: list[Service] = []

@@ -230,6 +230,26 @@ async def test_a_second_cancellation_does_not_stop_the_return_of_the_tokens(tmp_
     assert other.has_settled
 
 
+# --- keys in the process
+
+
+async def test_max_keys_bounds_the_counts_of_its_own_budget_only(tmp_path: Path) -> None:
+    budgets = TokenBudgets(runtime(tmp_path), {})
+    large, small = claim(1000, name="large"), claim(1000, name="small", max_keys=1)
+    assert await is_admitted(budgets, 1000, large)
+    assert await is_admitted(budgets, 1000, small)
+    assert not await is_admitted(budgets, 1, large)
+    assert not await is_admitted(budgets, 1, small)
+
+
+async def test_a_key_beyond_max_keys_replaces_the_least_recently_used_count(tmp_path: Path) -> None:
+    budgets = TokenBudgets(runtime(tmp_path), {})
+    acme, other, third = (claim(1000, key, max_keys=2) for key in ("acme", "other", "third"))
+    assert [await is_admitted(budgets, 1000, each) for each in (acme, other, acme, third)] == [True, True, False, True]
+    assert not await is_admitted(budgets, 1, acme)
+    assert await is_admitted(budgets, 1000, other)
+
+
 # --- expiry
 
 

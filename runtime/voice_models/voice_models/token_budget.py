@@ -87,7 +87,8 @@ class TokenBudgets:
     def __init__(self, runtime: Runtime, stores: Mapping[str, SharedStore]) -> None:
         self._runtime = runtime
         self._stores = stores
-        self._windows: dict[tuple[str, str, Duration], TokenWindow] = {}
+        self._windows: dict[str, dict[tuple[str, Duration], TokenWindow]] = {}
+        """By the budget's name, because `max_keys` bounds each budget on its own."""
         self._lock = Lock()
         """Guards the windows, because threads and event loops share them."""
         self.statistics: dict[str, BudgetStatistics] = {}
@@ -182,7 +183,7 @@ class TokenBudgets:
         return f"{self._runtime.bundle.metadata.service}:token-budget:{claim.budget}:{claim.policy.window}:{digest}"
 
     def _window(self, claim: Claim) -> TokenWindow:
-        windows, key = self._windows, (claim.budget, claim.key, claim.policy.window)
+        windows, key = self._windows.setdefault(claim.budget, {}), (claim.key, claim.policy.window)
         window = windows.pop(key, None)
         if window is None:
             window = TokenWindow()
