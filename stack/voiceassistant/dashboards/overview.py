@@ -17,7 +17,7 @@ _NOW = Row(
         ),
         metrics(
             "Open circuit breakers",
-            "Pods whose breaker of a call is open.",
+            "Pods whose runtime has an open breaker of a call. Breakers of the mesh are not counted.",
             {"{{job}}: {{name}}": 'sum by (job, name) (voice_circuitbreaker_state{state="open"}) > 0'},
         ),
         metrics(
