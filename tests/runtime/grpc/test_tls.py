@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+import pytest
 from voice_policies import Duration, Health
 from voice_runtime import Runtime
 from voice_runtime.grpc import Grpc
@@ -72,3 +74,42 @@ async def test_a_callee_behind_the_egress_proxy_must_have_a_certificate_for_its_
             answers.append(await ask(client, grpc.ssl_channel_credentials(AUTHORITY.certificate)))
     assert answers[0] == b"x"
     assert isinstance(answers[1], grpc.aio.AioRpcError)
+
+
+@asynccontextmanager
+async def recording() -> AsyncIterator[tuple[int, asyncio.Future[bytes]]]:
+    """Listen on a socket without TLS. Yields the port and the first bytes that a client sends."""
+    first: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        content = await reader.read(4096)
+        if not first.done():
+            first.set_result(content)
+        writer.close()
+
+    async with await asyncio.start_server(record, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], first
+
+
+@pytest.mark.parametrize("kind", ["channel", "sync_channel"])
+async def test_a_channel_to_an_address_with_tls_begins_a_handshake_for_its_host(tmp_path: Path, kind: str) -> None:
+    async with recording() as (port, first):
+        address = {"host": "localhost", "port": port, "tls": True}
+        client = runtime(tmp_path, call("rag-engine.context", addresses=(address,)))
+        if kind == "channel":
+            refused = await ask(client, None)
+        else:
+            stub = RagEngineStub(Grpc(client).sync_channel("rag-engine"))
+            refused = await ended(asyncio.to_thread(stub.Context, b"x"))
+        client_hello = await first
+    assert isinstance(refused, grpc.RpcError)
+    assert client_hello.startswith(b"\x16\x03")
+    assert b"localhost" in client_hello
+
+
+async def test_the_given_credentials_replace_those_of_an_address_with_tls(tmp_path: Path) -> None:
+    async with serving(tmp_path, "localhost") as port:
+        address = {"host": "localhost", "port": port, "tls": True}
+        client = runtime(tmp_path, call("rag-engine.context", addresses=(address,)))
+        assert await ask(client, grpc.ssl_channel_credentials(AUTHORITY.certificate)) == b"x"
+        assert isinstance(await ask(client, None), grpc.aio.AioRpcError)

@@ -243,17 +243,20 @@ async def test_a_host_behind_the_egress_proxy_needs_a_certificate_for_its_name(
         assert stranger.error in {"SSLCertVerificationError", "ConnectError"}
 
 
-async def test_a_grpc_host_behind_the_egress_proxy_needs_a_certificate_for_its_name(
-    tmp_path: Path, authority: Authority
+@pytest.mark.parametrize("is_proxied", [True, False])
+async def test_a_grpc_host_outside_the_platform_needs_a_certificate_for_its_name(
+    tmp_path: Path, authority: Authority, *, is_proxied: bool
 ) -> None:
+    """The host is behind the egress proxy, or its address has `tls`."""
+    name, other = (OUTSIDE, "other.example") if is_proxied else ("localhost", LOOPBACK)
     servicer = aio.HealthServicer()
     server = grpc.aio.server()
     add_HealthServicer_to_server(servicer, server)
-    port = server.add_secure_port(f"{LOOPBACK}:0", grpc.ssl_server_credentials([authority.issue(OUTSIDE)]))
+    port = server.add_secure_port(f"{LOOPBACK}:0", grpc.ssl_server_credentials([authority.issue(name)]))
     await server.start()
-    via = f"localhost:{port}"
-    assert (await result(monitor(tmp_path, "grpc", 443, host=OUTSIDE, via=via))).status == "healthy"
-    stranger = await result(monitor(tmp_path / "other", "grpc", 443, host="other.example", via=via))
+    reached: dict[str, Any] = {"via": f"localhost:{port}"} if is_proxied else {"tls": True}
+    assert (await result(monitor(tmp_path, "grpc", port, host=name, **reached))).status == "healthy"
+    stranger = await result(monitor(tmp_path / "other", "grpc", port, host=other, **reached))
     assert stranger.error == "AioRpcError"
     await server.stop(None)
 

@@ -57,7 +57,8 @@ class Grpc:
 
         `target`, in gRPC's format, replaces the address in the bundle. `credentials` come from
         `grpc.ssl_channel_credentials`; create them once, because each credentials object gets a separate connection.
-        Without credentials the channel is plaintext, but to the bundle's address behind an egress proxy it uses TLS.
+        Without credentials the channel is plaintext, but it uses TLS to an address of the bundle that has `tls` or is
+        behind an egress proxy. Then the system's root certificates verify the callee's host.
         `options` are gRPC's channel options, such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors`
         run inside each attempt. Channels share a connection only if options and interceptors are the same. Raises
         `UnknownCallError` if the bundle declares no gRPC call with this name or callee, and `ValueError` for an option
@@ -119,7 +120,7 @@ def _target(
         raise UnknownCallError("gRPC callee", name, known)
     callee = found.addresses[0]
     server_name = callee.host if callee.via else None
-    if address is None and callee.via:
+    if address is None and (callee.via or callee.tls):
         credentials = credentials or _public_roots()
     return Target(
         address or f"dns:///{callee.via or f'{callee.host}:{callee.port}'}", credentials, server_name, settings

@@ -20,10 +20,13 @@ class NotServingError(Exception):
 
 
 def checker(place: Place) -> Checker:
-    """A checker that raises `NotServingError` if the server is not ready, and `AioRpcError` if the RPC fails."""
+    """A checker that raises `NotServingError` if the server is not ready, and `AioRpcError` if the RPC fails.
+
+    A host with TLS or behind the egress proxy must also show a certificate for its name.
+    """
     address = place.address
     origin = f"{address.host}:{address.port}"
-    credentials = grpc.ssl_channel_credentials() if address.via else None
+    credentials = grpc.ssl_channel_credentials() if address.via or address.tls else None
     target = Target(f"dns:///{address.via or origin}", credentials, address.host if address.via else None)
 
     async def look() -> None:
