@@ -1,4 +1,4 @@
-"""Service accounts and roles: each workload has an account, without a token unless the server declares rights."""
+"""Service accounts and roles. A pod gets a token for the API server only if its workload declares `rights`."""
 
 from __future__ import annotations
 

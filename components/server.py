@@ -63,16 +63,17 @@ class Workload(ABC):
     """Identical pods of a server. Each subclass is one kind of controller, such as a Deployment or a Job."""
 
     name: str
-    """The pods' name label, and the name of the resources that belong to this workload alone."""
+    """The pods' name label, and the name of the workload's own resources. A Job or CronJob may have another name."""
     container: Container
     init: Container | None = None
     """A container that must finish before `container` starts."""
     volumes: Mapping[str, Volume] = field(default_factory=dict)
-    """Volumes by name. The pod also gets `/tmp`, its secrets, its API token, and the data volume of a StatefulSet."""
+    """Volumes by name. The pod also gets `/tmp`, its secrets, a token if there are `rights`, and in a StatefulSet the
+    data volume."""
     pre_stop: Duration = PRE_STOP
     """Sleep before SIGTERM, so that callers stop connecting first. 0 for pods that nobody calls."""
     shutdown: Duration
-    """Longest time between SIGTERM and the end of the process."""
+    """Longest time that the program needs after SIGTERM, in addition to `SHUTDOWN_MARGIN`."""
     outward: Iterable[NetworkEnd] = ()
     """Addresses that the pods connect to in addition to their links."""
     services: Mapping[str, ServiceSpec] = field(default_factory=dict)
@@ -102,7 +103,7 @@ class Workload(ABC):
 
     @property
     def own_label(self) -> dict[str, str]:
-        """The label by which the controller selects the pods. It never changes."""
+        """The label by which the controller selects the pods. Kubernetes does not allow a change of it."""
         return {NAME_LABEL: self.name}
 
     @property
@@ -155,7 +156,7 @@ class Workload(ABC):
         return {"metadata": metadata, "spec": self.pod(server)}
 
     def pod(self, server: Server) -> PodSpec:
-        """The hardened pod. It gets a token for the API server if the account has rights."""
+        """The hardened pod. It gets a token for the API server if the workload declares `rights`."""
         token = {TOKEN_VOLUME: ApiToken()} if self.rights else {}
         volumes: dict[str, Volume] = {TEMPORARY_VOLUME: Scratch(), **self.volumes, **token}
         read_only = {name for name, volume in volumes.items() if volume.read_only}

@@ -29,7 +29,7 @@ NIGHTLY_FILE = "nightly.sql"
 LIBPQ_PORT = 5432
 """The default port of libpq."""
 RETRIES = 20
-"""Retries of a Job. Kubernetes doubles the pause up to six minutes, so the deadline ends the Job first."""
+"""Retries of a Job. Kubelet doubles the pause up to five minutes, so the deadline of 30 min ends the Job first."""
 SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 
 

@@ -41,7 +41,7 @@ INIT_PATH = "/docker-entrypoint-initdb.d"
 """Scripts in this directory run once, when the volume is empty."""
 ROLES_PATH = "/etc/roles"
 RETRIES = 20
-"""Retries of the Job. Kubernetes doubles the pause up to six minutes, so the deadline ends the Job first."""
+"""Retries of the Job. Kubelet doubles the pause up to five minutes, so the deadline of 30 min ends the Job first."""
 SOCKET_PATH = "/var/run/postgresql"
 DATA_PATH = "/var/lib/postgresql"
 """Mount path of the volume. Since version 18 each major version has its own directory below it."""

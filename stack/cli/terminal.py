@@ -19,7 +19,7 @@ BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses an unknown word, and suggests the nearest known word."""
+    """Refuses an unknown word, and suggests a similar known word if there is one."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

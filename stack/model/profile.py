@@ -47,7 +47,7 @@ class Defaults(ClosedModel):
     trace_sample_ratio: Ratio
     """Share of traces that are kept."""
     mesh: bool
-    """True if a service mesh enforces the policies of Go services that gRPC cannot express."""
+    """True if a service mesh enforces the policies of Go services that neither gRPC nor a driver can express."""
     metrics: MetricsStorage
     ingress_grace: Duration
     """Longest time for which the load balancer still sends new connections to a stopping pod of the gateway: interval ×
@@ -88,7 +88,7 @@ class ServerSize(ClosedModel):
 
     replicas: Annotated[int, Field(ge=1)] = 1
     max_replicas: int | None = None
-    """Largest number of replicas, set by an autoscaler. For proxies only. `None` means a fixed number."""
+    """Largest number of replicas that the autoscaler may set. For proxies only. `None` means a fixed number."""
     sizing: Sizing
     """Resources of each replica."""
     storage: Bytes | None = None

@@ -88,7 +88,7 @@ async def test_r1_a_cancellation_in_an_attempt_or_a_backoff_ends_the_call(clock:
 
 
 @pytest.mark.parametrize("pushback", [None, 10.0], ids=["backoff", "pushback"])
-async def test_r2_a_call_fails_immediately_with_the_last_error_if_its_next_wait_would_end_after_the_deadline(
+async def test_r2_a_call_fails_immediately_if_its_next_wait_would_end_after_the_deadline(
     clock: FakeClock, pushback: float | None
 ) -> None:
     slow = Retry("callee", Policy(base_delay=Duration("10s")), clock=clock, random=Longest())

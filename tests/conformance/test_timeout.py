@@ -253,7 +253,7 @@ async def test_t6_a_task_that_made_a_call_is_freed_without_the_garbage_collector
         gc.enable()
 
 
-async def test_t6_calls_under_a_shorter_deadline_leave_no_timer() -> None:
+async def test_t6_calls_whose_overall_timeout_is_the_shorter_one_leave_few_timers() -> None:
     limited = Outbound("callee", attempt_timeout=60.0, overall_timeout=50.0)
     for _ in range(10_000):
         await limited.call(asyncio.sleep, 0)

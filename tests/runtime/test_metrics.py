@@ -136,7 +136,7 @@ def test_the_prometheus_text_is_valid_and_describes_every_metric(runtime: Runtim
         assert metric.help.endswith(".")
 
 
-async def test_a_tenant_is_never_a_label_and_traffic_adds_no_time_series(runtime: Runtime) -> None:
+async def test_a_tenant_is_never_a_label_and_adds_no_time_series(runtime: Runtime) -> None:
     before = sum(map(len, scrape(runtime).values()))
     for number in range(500):
         async with runtime.request("run", Caller(tenant=f"tenant-{number}", user="ann", api_key="secret")):

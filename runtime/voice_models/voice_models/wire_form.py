@@ -62,7 +62,7 @@ class WireForm(ABC):
         """Change a streamed request so that it asks for the usage. True if the caller had not asked for the usage."""
         return False
 
-    def envelope(self, data: bytes, signal: Signal) -> Envelope | None:  # noqa: ARG002  # few events need no shortcut
+    def envelope(self, data: bytes, signal: Signal) -> Envelope | None:  # noqa: ARG002  # an endpoint with few events needs no shortcut
         """The bytes around the text of an event that holds text and nothing else; `None` for any other event."""
         return None
 
@@ -190,7 +190,7 @@ class Chat(WireForm):
 
 
 def _text(content: Any) -> str:
-    """The text of a delta. Some providers send a list of parts. Its text is the JSON of the whole list."""
+    """The text of a delta. For providers that send a list of parts, it is the JSON of the whole list."""
     if isinstance(content, list):
         return json.dumps(content, ensure_ascii=False)
     if not isinstance(content, str):

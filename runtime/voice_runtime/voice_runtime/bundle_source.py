@@ -1,7 +1,7 @@
 """Reads the bundle's file, and watches it for changes.
 
-Kubelet updates a mounted ConfigMap by swapping a symbolic link. Modification times do not show that, so the watcher
-compares the content.
+Kubelet updates a mounted ConfigMap by swapping a symbolic link above the file. The watcher compares the content, so it
+notices every kind of update.
 """
 
 from __future__ import annotations

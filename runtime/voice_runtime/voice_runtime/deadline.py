@@ -42,7 +42,7 @@ def detached() -> Iterator[None]:
 
     The deadline of the request does not apply to tasks and threads that start in the block, nor to their calls. If
     these calls exhaust their retries, the request may still retry. In these tasks and threads `current_request()` is
-    `None`, but trace and baggage stay. Keep a reference to the task, and await it before the process stops.
+    `None`. The tasks keep trace and baggage. Keep a reference to the task, and await it before the process stops.
     """
     token = CURRENT.set(None)
     try:

@@ -32,7 +32,7 @@ from voice_runtime.statistics import OperationStatistics
 from voice_runtime.timeout import CURRENT, TimedScope, Timer, current_scope
 
 LARGEST_COST = 2**53
-"""The largest cost of a request. No limit admits so large a cost, and floats above 2^53 are not exact."""
+"""A larger cost of a request counts as this cost: no limit admits it, and floats above 2^53 are not exact."""
 
 
 class Inbound:
@@ -270,7 +270,7 @@ class Request(TimedScope):
     def _is_failure(self, error: BaseException) -> bool:
         """True if a handler's error counts as a failure of this service.
 
-        The classifier can declare an error neutral.
+        The classifier can declare any error neutral except a `CallRejectedError`.
         """
         neutral = isinstance(error, Exception) and self.operation.classify(error) is None
         return isinstance(error, CallRejectedError) or not neutral

@@ -20,7 +20,7 @@ Stages = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps and stages of a saga. Together with the journal's entries they determine its next entry."""
+    """The steps and stages of a saga. Together with the journal's entries they determine the next entries."""
 
     name: str
     version: int

@@ -28,7 +28,7 @@ def governing(system: System, workload: Workload, direction: Direction) -> tuple
 
 
 def own_namespace_peers(policy: Item[NetworkPolicySpec]) -> Iterator[tuple[Selector, Location]]:
-    """The label selectors in a policy's rules that select pods of the policy's namespace, each with its line."""
+    """The selectors with `matchLabels` in a policy's rules that select pods of its namespace, each with its line."""
     for direction, rules, side in (("ingress", policy.spec.ingress, "from"), ("egress", policy.spec.egress, "to")):
         for number, rule in enumerate(rules):
             for index, peer in enumerate(rule.peers):

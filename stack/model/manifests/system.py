@@ -316,7 +316,10 @@ def _scaled_place(autoscaler: Item[Autoscaler]) -> tuple[str, str, str]:
 
 
 def load_system(directory: Path) -> System:
-    """The system of a directory of manifests. Raises `InvalidInputError` with every fault of its files."""
+    """The system of a directory of manifests.
+
+    Raises `InvalidInputError` with every document that cannot be read or, if there is none, with every faulty field.
+    """
     manifests = read_manifests(directory)
     reader = _Reader(manifests)
     system = System(

@@ -79,7 +79,7 @@ def hello(name: str) -> bytes:
 
 
 def reached(port: int, name: str | None, pem: Path) -> str | None:
-    """The host that a TLS connection to `port` with server name `name` reaches. `None` if the connection is refused."""
+    """The host that a TLS connection to `port` with server name `name` reaches. `None` if the proxy closes it."""
     context = ssl.create_default_context(cafile=str(pem))
     context.check_hostname = name is not None
     try:

@@ -252,7 +252,7 @@ async def test_requests_that_a_draining_server_refuses_are_counted(tmp_path: Pat
     add_to_server(RagEngine(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    server._inbound.refusing = True  # noqa: SLF001  # `drain` sets it for half a second
+    server._inbound.refusing = True  # noqa: SLF001  # `drain` sets it half a second before it stops the server
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError, match="about to stop"):
             await RagEngineStub(channel).Context(b"x")

@@ -58,7 +58,7 @@ def test_r01_warns_above_five_attempts_and_fails_above_ten() -> None:
 
 
 def stacked(*, gateway_retries: bool) -> list[Node]:
-    """The gateway, every service and the SDK retry. With the SDK's retries the last call makes 3 × 3 attempts."""
+    """Every service and the SDK retry; the gateway only if `gateway_retries`. The last call has 3 × 3 attempts."""
     four = TWICE.model_copy(update={"max_retries": 3})
     nodes = chain(THRICE, four, THRICE, THRICE)
     sdk = Client(library="openai-python")

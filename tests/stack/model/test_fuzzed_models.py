@@ -129,7 +129,7 @@ def test_the_unchanged_model_is_rendered() -> None:
     rendered(MODEL)
 
 
-@settings(max_examples=300)  # `make fuzz` tests 10,000 changes
+@settings(max_examples=300)  # `make fuzz` tests 10,000 changed settings and catalogues
 @given(st.lists(st.sampled_from(list(changes(MODEL))), max_size=4))
 def test_any_model_is_rendered_or_refused(several: list[Change]) -> None:
     model: Any = MODEL

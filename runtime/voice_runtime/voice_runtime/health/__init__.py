@@ -1,4 +1,4 @@
-"""Health: `/health` shows that the process lives, `/ready` runs the checks of the bundle's health policy.
+"""Health: `/health` shows that the process lives, `/ready` reports the checks of the bundle's health policy.
 
 health = Health(runtime, settings=load_settings("/etc/voice/settings"))
 app = HealthApp(health, otherwise=service)

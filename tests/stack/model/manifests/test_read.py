@@ -1,4 +1,4 @@
-"""A directory of manifests is read completely, or refused with every fault and its line."""
+"""A directory of manifests is read completely, or refused with the faults and their lines."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_custom_resource_with_the_kind_of_a_workload_is_no_workload(tmp_path: 
     assert not system(tmp_path, SHOP, job).workloads
 
 
-def test_all_faults_of_all_files_are_reported_in_one_message(tmp_path: Path) -> None:
+def test_unreadable_documents_or_else_faulty_fields_of_all_files_are_reported_in_one_message(tmp_path: Path) -> None:
     text = refusal(tmp_path, "a: [", "- b", SHOP.replace("80", "http"))
     assert text.startswith("DIR: 2 faults\n")
     text = refusal(tmp_path, SHOP.replace("80", "a"), SHOP.replace("shop", "b").replace("80", "b"), "# none")
