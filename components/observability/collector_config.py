@@ -75,7 +75,6 @@ LINE_STATEMENTS = (
     'set(log.body, "") where IsMap(log.body)',
     "set(log.body, String(log.body)) where not IsString(log.body)",
     "flatten(log.attributes)",
-    'set(log.cache["attributes"], Len(log.attributes))',
     # Elasticsearch refuses a batch with an empty value, and a record with an attribute whose name has only spaces.
     "stringify_all(log.attributes)",
     # Replace before the limits apply: a replacement has three bytes, an invalid byte one.
@@ -83,14 +82,8 @@ LINE_STATEMENTS = (
     f'replace_all_patterns(log.attributes, "value", {BROKEN})',
     f'replace_all_patterns(log.attributes, "key", {BROKEN})',
     f'replace_all_patterns(log.attributes, "key", {NAMELESS})',
-    f'set(log.body, Format("dropped: a message of %d bytes", [Len(log.body)])) where Len(log.body) > {LARGEST_MESSAGE}',
-    f'delete_matching_keys(log.attributes, "^(?s:.{{{LONGEST_NAME + 1}}})")',
-    f"limit(log.attributes, {MOST_ATTRIBUTES}, {KEPT})",
-    (
-        'set(log.dropped_attributes_count, log.cache["attributes"] - Len(log.attributes))'
-        ' where log.cache["attributes"] > Len(log.attributes)'
-    ),
     f"truncate_all(log.attributes, {LARGEST_ATTRIBUTE})",
+    # Read the record's own fields before the limit of attributes applies, which may drop them.
     (
         'set(log.trace_id.string, log.attributes["trace_id"])'
         r' where IsMatch(log.attributes["trace_id"], "^[0-9a-f]{32}\\z")'
@@ -103,6 +96,14 @@ LINE_STATEMENTS = (
     # Delete duplicates of the record's own fields, and attributes that would choose another data stream.
     r'delete_matching_keys(log.attributes, "^(@timestamp|time|trace_id|span_id|(log\\.)?level)\\z")',
     r'delete_matching_keys(log.attributes, "^(data_stream\\..*|elasticsearch\\.(index|mapping\\..*))\\z")',
+    'set(log.cache["attributes"], Len(log.attributes))',
+    f'set(log.body, Format("dropped: a message of %d bytes", [Len(log.body)])) where Len(log.body) > {LARGEST_MESSAGE}',
+    f'delete_matching_keys(log.attributes, "^(?s:.{{{LONGEST_NAME + 1}}})")',
+    f"limit(log.attributes, {MOST_ATTRIBUTES}, {KEPT})",
+    (
+        'set(log.dropped_attributes_count, log.cache["attributes"] - Len(log.attributes))'
+        ' where log.cache["attributes"] > Len(log.attributes)'
+    ),
 )
 """Statements that give every log record the same form: the body is a string, and each attribute is one string.
 

@@ -94,6 +94,11 @@ KINDS: dict[str, Kind] = {
     "a message above the limit": Kind("x" * 900_000, "dropped: a message of 900000 bytes"),
     "a message of broken bytes": Kind(BAD * 50_000, f"dropped: a message of {50_000 * len(SHOWN) * 3} bytes"),
     "300 fields": Kind(json.dumps({"message": "many", **NUMBERED}), "many", dropped=300 + len(POD) - MOST_ATTRIBUTES),
+    "300 fields before the record's own": Kind(
+        json.dumps({"message": "own", **NUMBERED, "level": "ERROR", "trace_id": "0" * 31 + "1"}),
+        "own",
+        dropped=300 + len(POD) - MOST_ATTRIBUTES,
+    ),
     "a name twice": Kind('{"message": "first", "message": "last", "a": 1, "a": 2}', "last", {"a": "2"}),
     "JSON that is no object": Kind("[1, 2, 3]", "[1, 2, 3]"),
     "half of a JSON object": Kind('{"message": "cut', '{"message": "cut'),

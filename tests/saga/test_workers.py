@@ -100,6 +100,13 @@ async def test_a_saga_whose_step_kills_its_workers_is_parked(database: str) -> N
     assert log.done == []
 
 
+async def test_sagas_that_wait_for_a_free_worker_are_claimed_only_once(journal: Journal) -> None:
+    log = Log()
+    async with JournalEngine(journal, [log.definition(saga(step("pay")))], concurrency=1, max_claims=1) as engine:
+        ids = [await engine.start("order") for _ in range(3)]
+        assert [(await engine.wait(each, 60)).state for each in ids] == ["completed"] * 3
+
+
 async def test_a_saga_of_a_newer_version_is_parked_only_ten_minutes_after_an_older_worker_handed_it_over(
     database: str,
 ) -> None:

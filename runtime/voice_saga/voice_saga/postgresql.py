@@ -42,7 +42,7 @@ WITH saga AS (
     INSERT INTO saga.sagas (id, name, version, fingerprint, input, trace, state, owner, epoch, due, entries, claims)
     VALUES ($1, $2, $3, $4, $5, $6, 'running', $7, 1,
             clock_timestamp() + CASE WHEN $7::text IS NULL THEN interval '0' ELSE make_interval(secs => $8) END,
-            cardinality($9::text[]), 1)
+            cardinality($9::text[]), CASE WHEN $7::text IS NULL THEN 0 ELSE 1 END)
     ON CONFLICT DO NOTHING RETURNING id)
 INSERT INTO saga.entries (saga_id, sequence, kind, step, data, epoch)
 SELECT saga.id, entry.sequence, entry.kind, entry.step, entry.data::json, 1

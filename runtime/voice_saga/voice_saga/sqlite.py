@@ -170,7 +170,7 @@ class SqliteJournal:
         now, due = time.time(), time.monotonic() + (lease if owner else 0.0)
         row = (
             claim.id, claim.name, claim.version, claim.fingerprint, to_json(claim.input, "the input"), claim.trace,
-            "running", owner, 1, due, len(claim.entries), 1, now, now,
+            "running", owner, 1, due, len(claim.entries), 1 if owner else 0, now, now,
         )  # fmt: skip
 
         def write(db: sqlite3.Connection) -> bool:

@@ -76,5 +76,5 @@ def _with_throughput(
     window = breaker.sampling_duration
     if slowest * window.seconds < 1:
         window = Duration(f"{math.ceil(1 / slowest)}s")
-    throughput = min(breaker.minimum_throughput, int(slowest * window.seconds))
+    throughput = min(breaker.minimum_throughput, max(int(slowest * window.seconds), 1))
     return breaker.model_copy(update={"sampling_duration": window, "minimum_throughput": throughput})

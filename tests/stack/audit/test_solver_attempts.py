@@ -274,10 +274,12 @@ def test_missing_capacity_is_named_with_the_line_of_its_service() -> None:
     assert bound.where == callee.location
 
 
-@pytest.mark.parametrize("load", ["1/m", "2/m", "3/m", "1/s"])
-def test_the_window_of_a_breaker_holds_at_least_one_call_of_each_replica(load: str) -> None:
+@pytest.mark.parametrize(("load", "replicas"), [("1/m", 2), ("2/m", 2), ("3/m", 2), ("1/s", 2), ("135/h", 3)], ids=str)
+def test_the_window_of_a_breaker_holds_at_least_one_call_of_each_replica(load: str, replicas: int) -> None:
+    """A replica of three has 45 calls an hour: 80 s × 0.0125/s is less than one call in floating-point numbers."""
     made = stage(hard("store.read", "idempotent", circuit_breaker=BY_RATIO))
-    caller = service("a", operation("run", made, p95="1s", deadline="9s", load=load))
+    run = operation("run", made, p95="1s", deadline="9s", load=load)
+    caller = service("a", run, replicas=Replicas.exactly(replicas))
     solution_of(small_platform(caller, STORE, load_share=1))
 
 
