@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import compress, product
 from math import prod
+from operator import itemgetter
 
 from voice_policies import ModelRoute
 
@@ -35,7 +36,7 @@ class Group:
     availability: float
     """Availability of each member."""
     members: tuple[tuple[str, str | None], ...]
-    """Address and egress proxy of each member."""
+    """Address and egress proxy of each member, in the order of the addresses."""
 
     def any_up(self, up: Collection[str]) -> float:
         """Probability that at least one member can be reached while only the proxies in `up` are up."""
@@ -55,7 +56,7 @@ def _group(dependency: Dependency, route: ModelRoute | None) -> Group:
         reached = dependency.candidates(route)[: route.fallback.max_attempts]
         addresses = tuple(dict.fromkeys(dependency.provider(each).host for each in reached))
     members = tuple((_name(address), address.egress if isinstance(address, Host) else None) for address in addresses)
-    return Group(float(dependency.availability), members)
+    return Group(float(dependency.availability), tuple(sorted(members, key=itemgetter(0))))
 
 
 def _name(address: Host | InCluster | External) -> str:
@@ -102,7 +103,7 @@ class HardDependencies:
 
         A proxy that is down is down for all its callers, so the sum runs over every combination of proxies that are up.
         Within one combination, a group is up if at least one member and the proxy of that member are up. Two groups
-        count as independent, even if they share an address.
+        with different addresses count as independent, even if they share an address.
         """
         proxies = sorted(self.egress | {proxy for group in self.groups.values() for proxy in group.proxies})
         each = self.site.egress_availability

@@ -9,7 +9,7 @@ from components.node import Dependency, Host, Node, Service
 from components.operation import Stage, hard, operation, soft, stage
 from stack.audit.ledgers.availability import flow_availability
 from stack.model.platform import Platform
-from tests.small import datastore, gateway, models, service, small_platform
+from tests.small import CANDIDATES, PROVIDERS, datastore, deployment, gateway, models, provider, service, small_platform
 from tests.stack.audit.ledgers.rows import ledger, rows
 from tests.stack.audit.rule_findings import READ, STORE, flow
 
@@ -120,18 +120,20 @@ def test_a_dependency_with_two_candidates_is_listed_as_one_of_several() -> None:
     assert kinds["llm"] == "one of several"
 
 
-def test_routes_with_equal_candidates_in_equal_order_are_one_group_and_others_have_the_name_of_their_route() -> None:
-    """`generate` and `plan` have the same candidates in the same order. `embed` has them in the reverse order."""
+def test_routes_over_the_same_providers_are_one_group_and_others_have_the_name_of_their_route() -> None:
+    """`plan` has the candidates of `generate` in the reverse order. `embed` has another second candidate."""
     asked = [hard(f"llm.{name}", "never") for name in ("generate", "plan", "embed")]
     caller = runs("a", stage(*asked))
     caller = service("a", caller.operations[0].model_copy(update={"deadline": Duration("60s")}))
-    llm = models()
-    generate = llm.operations[0]
-    assert generate.route is not None
-    reversed_route = generate.route.model_copy(update={"candidates": generate.route.candidates[::-1]})
-    plan = generate.model_copy(update={"name": "plan"})
-    embed = generate.model_copy(update={"name": "embed", "route": reversed_route})
-    dependency = llm.model_copy(update={"operations": (generate, plan, embed)})
+    third = deployment("three-fast", "three")
+    llm = models(*CANDIDATES, third, providers=(*PROVIDERS, provider("three", "egress-proxy-a")))
+    over_all = llm.operations[0]
+    assert over_all.route is not None
+    operations = []
+    for name, *candidates in (("generate", "one", "two"), ("plan", "two", "one"), ("embed", "one", "three")):
+        named = {"candidates": tuple(f"{each}-fast" for each in candidates)}
+        operations.append(over_all.model_copy(update={"name": name, "route": over_all.route.model_copy(update=named)}))
+    dependency = llm.model_copy(update={"operations": tuple(operations)})
     slow = ROUTE.model_copy(update={"deadline": Duration("70s")})
     platform = small_platform(gateway(slow), caller, dependency, flows=(flow("a-run"),))
     kinds = {row[1]: row[2] for row in ledger(platform, "availability").tables[1].rows}
