@@ -211,8 +211,8 @@ def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
     """
     for run in platform.graph.bottom_up:
         for edge in run.edges:
-            if names := [layer.name for layer in layers(edge) if layer.name != SAGA]:
-                yield _stacked(edge, names) if len(names) > 1 else None
+            if counted := [layer for layer in layers(edge) if layer.name != SAGA]:
+                yield _stacked(edge, counted) if len(counted) > 1 else None
     found = heaviest(platform.graph, lambda edge, behind: (is_interior(edge) + behind, False))
     for root in platform.graph.roots:
         path = path_of(found, root.key)
@@ -225,9 +225,9 @@ def is_interior(edge: Edge) -> bool:
     return edge.call.max_attempts > 1 and isinstance(edge.callee, Service)
 
 
-def _stacked(edge: Edge, names: list[str]) -> Breach:
-    product = " × ".join(str(layer.attempts) for layer in layers(edge))
-    text = f"{' and '.join(names)} retry the same call: {product} attempts"
+def _stacked(edge: Edge, counted: list[Layer]) -> Breach:
+    product = " × ".join(str(layer.attempts) for layer in counted)
+    text = f"{' and '.join(layer.name for layer in counted)} retry the same call: {product} attempts"
     field = f"{edge.callee.name}.clients: retries, or {edge.path}: retry"
     return Breach(edge.path, text, field, "retries=0", edge.call.location, "error")
 

@@ -221,6 +221,16 @@ def test_r02_does_not_count_the_step_of_a_saga_as_a_layer() -> None:
     assert findings("R02", caller, STORE) == ()
 
 
+def test_r02_multiplies_the_layers_that_it_names() -> None:
+    """The saga repeats the step, but it does not count as a layer."""
+    step = SagaStep(name="read", no_compensation_because="it only reads", calls=("store.read",))
+    saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
+    store = STORE.model_copy(update={"clients": (Client(library="openai-python"),)})
+    call = stage(hard("store.read", "idempotent", retry=TWICE))
+    (found,) = findings("R02", service("a", operation("run", call, p95="1s", deadline="60s", saga=saga)), store)
+    assert found.arithmetic == "runtime and openai-python retry the same call: 2 × 3 attempts"
+
+
 @pytest.mark.parametrize(("attempts", "count"), [(1, 0), (2, 1)], ids=["one attempt", "two attempts"])
 def test_r02_counts_the_candidates_of_a_route_as_a_layer(attempts: int, count: int) -> None:
     call = stage(hard("llm.generate", "idempotent", retry=TWICE))
