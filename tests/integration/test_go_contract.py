@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import grpc
 import httpx
 import pytest
 from voice_policies import FILE_NAME, PolicyBundle, grpc_method, grpc_service
+from voice_runtime.grpc.status import failure_of
 
 from stack.cli import main
 from tests.platforms import platform
@@ -103,6 +104,21 @@ def test_the_go_service_counts_a_request_and_logs_its_trace(identity: GoService)
     assert {requests % "verify" + " 1", requests % "login" + " 0"} <= set(identity.metrics())
     last = identity.lines[-1]
     assert (last["message"], last["trace_id"], last["span_id"]) == ("answered", TRACE, SPAN)
+
+
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code.name != "CANCELLED"], ids=lambda code: code.name
+)
+def test_the_go_service_counts_a_status_as_failed_if_a_python_service_does(
+    identity: GoService, code: grpc.StatusCode
+) -> None:
+    method = f"/{grpc_service('identity-service')}/{grpc_method('verify')}"
+    with grpc.insecure_channel(identity.lines[0]["grpc"], options=(("grpc.enable_http_proxy", 0),)) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+        with suppress(grpc.RpcError):
+            call(b"", metadata=(("answer-with-status", str(code.value[0])),), timeout=60)
+    kind = "failed" if failure_of(code) else "successful"
+    assert f'voice_operation_requests_total{{kind="{kind}",operation="verify"}} 1' in identity.metrics()
 
 
 def test_the_go_service_exports_the_mounted_bundle_and_the_bundle_in_force(identity: GoService) -> None:

@@ -195,7 +195,8 @@ func kind(err error) string {
 	switch status.Code(err) {
 	case codes.Canceled:
 		return "cancelled"
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Internal, codes.Unknown, codes.DataLoss, codes.Aborted:
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Aborted,
+		codes.Internal, codes.Unknown, codes.DataLoss:
 		return "failed"
 	}
 	return "successful"

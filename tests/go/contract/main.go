@@ -8,9 +8,13 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -21,7 +25,11 @@ func main() {
 	}
 }
 
-// serve answers any method with an empty message, and logs a line. It makes no calls, and counts a fallback for each soft call.
+// statusKey is the metadata of a request that names the status code for the answer, as a number.
+const statusKey = "answer-with-status"
+
+// serve answers any method with an empty message, or with the status that the request names, and logs a line. It makes no
+// calls, and counts a fallback for each soft call.
 func serve(contract *Contract, logger *slog.Logger) grpc.StreamHandler {
 	return func(_ any, stream grpc.ServerStream) error {
 		if err := stream.RecvMsg(&emptypb.Empty{}); err != nil {
@@ -31,6 +39,13 @@ func serve(contract *Contract, logger *slog.Logger) grpc.StreamHandler {
 			contract.FellBack(call)
 		}
 		logger.InfoContext(stream.Context(), "answered")
+		for _, named := range metadata.ValueFromIncomingContext(stream.Context(), statusKey) {
+			code, err := strconv.ParseUint(named, 10, 32)
+			if err != nil {
+				return err
+			}
+			return status.Error(codes.Code(code), "the request asked for this status")
+		}
 		return stream.SendMsg(&emptypb.Empty{})
 	}
 }
