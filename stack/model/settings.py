@@ -125,7 +125,8 @@ class Settings(Defaults):
     trace_bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-traces")] | None = None
     """Bucket of Tempo's blocks, in the object store of the backups. Without it Tempo stores them on a volume."""
     gateway_host: HostName | None = None
-    """Host name of the gateway for clients. The application's pages have the same name with `app` instead of `api`."""
+    """Host name of the gateway for clients. If the first label is `api`, the application's pages have the same name
+    with `app` instead. Otherwise the pages have the gateway's own host name."""
     gateway_network: Cidr | None = None
     """Network of the addresses of the gateway's load balancer. With it the prober requests the gateway's host name as a
     client does; without it the prober only resolves the name."""

@@ -130,10 +130,10 @@ def _entrance(gateway: Gateway, redis: Store, timeout: Duration, environment: En
     if host is None:
         fault = Fault(path_of("gateway_host"), "is missing", "expected the host name that clients request")
         raise InvalidInputError(file_of(environment.name), [fault])
+    first, _, domain = host.partition(".")
     return Entrance(
         host=host,
-        # The host name of the application's pages begins with `app.` instead of `api.`.
-        origins=(f"https://{host.replace('api.', 'app.', 1)}",),
+        origins=(f"https://app.{domain}" if first == "api" else f"https://{host}",),
         redis_host=redis.host,
         redis_port=redis.address.port,
         redis_tls=redis.tls,

@@ -19,8 +19,10 @@ from components.edge.apisix_functions import REMOVE_CLAIMED_IDENTITY, SET_VERIFI
 from components.edge.gateway import ApisixGateway
 from components.node import Dependency, Gateway, InCluster
 from components.operation import HttpRoute, Operation, hard, operation, soft, stage
+from stack.model.environments import environment as environment_of
 from stack.model.platform import Platform
 from stack.model.policy_bundles import outbound_call
+from stack.voiceassistant import TENANT
 from stack.voiceassistant.catalog import GATEWAY
 from stack.voiceassistant.site import SITE
 from stack.voiceassistant.tiers import gateway as tier
@@ -48,6 +50,25 @@ def program(environment: str = "prod") -> dict[str, Any]:
 
 def faults(schema: dict[str, Any], document: object) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(document)]
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("api.example.com", "https://app.example.com"),
+        ("therapi.example.com", "https://therapi.example.com"),
+        ("voice.api.example.com", "https://voice.api.example.com"),
+        ("gateway.example.com", "https://gateway.example.com"),
+    ],
+)
+def test_the_pages_have_the_host_name_of_the_gateway_with_app_in_place_of_a_first_label_api(
+    host: str, origin: str
+) -> None:
+    settings = real_environment("prod").settings.model_copy(update={"gateway_host": host})
+    made = Platform(TENANT, environment_of(settings, TENANT))
+    (found,) = (each for each in made.components if isinstance(each, ApisixGateway))
+    (rule,) = re.findall(r'"allow_origins": *"([^"]*)"', found.files["apisix.yaml"])[:1]
+    assert rule == origin
 
 
 @pytest.mark.parametrize("environment", [*ENVIRONMENTS, "prod-external"])
