@@ -11,7 +11,8 @@ def proxy_configuration(members: Members) -> str:
 
     HAProxy starts without DNS, and keeps the last known addresses while DNS is down: `init-addr` and the `hold` times.
     Its resolver knows no search domains, so servers have their full names. HAProxy checks each server every second, so
-    it connects clients to a new primary within about a second.
+    it connects clients to a new primary within about a second. A primary's answer to ROLE is an array of three items
+    that begins with `master`. The check expects these bytes, because a replica's answer holds its primary's host name.
     """
     servers = "".join(f"  server {name} {name}.{members.domain}:{PORT}\n" for name in members.nodes)
     return f"""\
@@ -42,5 +43,5 @@ backend primary
   tcp-check send "AUTH health -\\r\\n"
   tcp-check expect string +OK
   tcp-check send "ROLE\\r\\n"
-  tcp-check expect string master
+  tcp-check expect string "*3\\r\\n\\$6\\r\\nmaster\\r\\n"
 {servers}"""

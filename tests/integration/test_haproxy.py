@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from tests.integration.cache_clients import (
     service,
 )
 from tests.loopback import free_port
+from tests.redis_servers import Server
 from tests.stack.voiceassistant.tiers.real_cache import NODES, eventually, running_cache
 
 pytestmark = pytest.mark.integration
@@ -43,6 +46,32 @@ def test_haproxy_starts_while_no_name_resolves(haproxy: Path, tmp_path: Path) ->
     finally:
         process.kill()
         process.wait()
+
+
+def test_haproxy_takes_no_replica_for_the_primary_if_its_primary_is_called_master(
+    haproxy: Path, tmp_path: Path
+) -> None:
+    health = ("--user", "health", "on", "nopass", "+@all")
+    with ExitStack() as stack:
+        primary = stack.enter_context(server(tmp_path, *health))
+        replica = stack.enter_context(server(tmp_path, *health, "--replicaof", "webmaster-cache", "6379"))
+        port = free_port()
+        text = on_loopback(port, {NODES[0]: replica.port, NODES[1]: primary.port, NODES[2]: free_port()})
+        (tmp_path / "haproxy.cfg").write_text(text)
+        process = subprocess.Popen([haproxy, "-db", "-f", str(tmp_path / "haproxy.cfg")], stderr=subprocess.DEVNULL)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        eventually(lambda: leads_to_the_primary_alone(port))
+
+
+@contextmanager
+def server(directory: Path, *options: str) -> Iterator[Server]:
+    """One Valkey server with these options."""
+    started = Server(directory, "--save", "", *options)
+    try:
+        yield started
+    finally:
+        started.kill()
 
 
 def listens(port: int) -> bool:
