@@ -49,20 +49,19 @@ class Workstation:
     def require(self, *, builds_image: bool) -> None:
         """Set Pulumi's environment variables that the user has not set, if this machine has all that is needed.
 
-        Raises `InvalidInputError` with every missing program and its install command, or for a missing `--image`.
+        Raises `InvalidInputError` with every missing program and its install command, and for a missing `--image`.
         """
-        needed = ["pulumi", "kubectl"]
-        needed += ["kind", "docker"] if self.owns_cluster else ["docker"] if builds_image else []
+        needed = ["pulumi", "kubectl", *(["kind", "docker"] if self.owns_cluster else [])]
         faults = [
             Fault(name, "is not on PATH", f"install it, for example with `{INSTALL[name]}`")
             for name in needed
             if shutil.which(name) is None
         ]
-        if faults:
-            raise InvalidInputError(self.command, faults)
         if not self.owns_cluster and builds_image:
             accepted = "expected an image that the nodes of this cluster can pull"
-            raise InvalidInputError(self.command, [Fault("--image", "is missing; --context needs it", accepted)])
+            faults.append(Fault("--image", "is missing; --context needs it", accepted))
+        if faults:
+            raise InvalidInputError(self.command, faults)
         os.environ.setdefault("PULUMI_BACKEND_URL", "file://~?metadata=skip")
         os.environ.setdefault("PULUMI_SELF_MANAGED_STATE_GZIP", "true")
         if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & os.environ.keys():
@@ -123,6 +122,8 @@ def _passphrase_file() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "voiceassistant.passphrase"
     if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(32))
+        beside = file.with_name(f".{file.name}.new")
+        beside.touch(mode=0o600)
+        beside.write_text(secrets.token_urlsafe(32))
+        os.replace(beside, file)  # noqa: PTH105 - the documentation of os.replace promises that it is atomic
     return file

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import ssl
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import yaml
 
 from stack.cli import main
 from stack.deploy.secret_values import generated
+from stack.deploy.workstation import Workstation
 from tests.platforms import platform
 from tests.stack.cli.test_secrets import Project
 
@@ -182,6 +184,36 @@ def test_every_missing_program_is_named_with_its_install_command(
         "  kind: is not on PATH; install it, for example with `brew install kind`",
         "  docker: is not on PATH; install it, for example with `brew install --cask docker`",
     ]
+
+
+def test_a_missing_image_and_missing_programs_are_named_together_and_docker_is_not_needed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(["up", "dev", "--context", "other"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "voice: voice up: 3 faults",
+        "  pulumi: is not on PATH; install it, for example with `brew install pulumi/tap/pulumi`",
+        "  kubectl: is not on PATH; install it, for example with `brew install kubectl`",
+        "  --image: is missing; --context needs it; expected an image that the nodes of this cluster can pull",
+    ]
+
+
+def test_an_interrupted_run_leaves_no_empty_passphrase(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment = {"PULUMI_HOME": str(tmp_path)}
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(shutil, "which", str)
+    workstation = Workstation("voice up", "dev", None)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Path, "write_text", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            workstation.require(builds_image=True)
+    workstation.require(builds_image=True)
+    assert Path(environment["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("command", ["up", "down"])
