@@ -67,9 +67,17 @@ def _servers(platform: Platform) -> Mapping[str, str]:
 
 
 def _sizes(platform: Platform) -> Iterator[tuple[str, str]]:
+    agents = _node_agents(platform)
     for name, size in sorted(platform.environment.profile.servers.items()):
+        replicas = "1 per node" if name in agents else _range(size.scale)
         volume = f", {size.storage}" if size.storage else ""
-        yield name, f"{_range(size.scale)} × {size.sizing.cpu_request} CPU, {size.sizing.memory_request}{volume}"
+        yield name, f"{replicas} × {size.sizing.cpu_request} CPU, {size.sizing.memory_request}{volume}"
+
+
+def _node_agents(platform: Platform) -> set[str]:
+    """Names of the DaemonSets. A DaemonSet has a pod on each node."""
+    resources = (resource for component in platform.components for resource in component.resources())
+    return {resource["metadata"]["name"] for resource in resources if resource["kind"] == "DaemonSet"}
 
 
 def _range(replicas: Replicas) -> str:
