@@ -153,7 +153,8 @@ class Prometheus(Server):
                     "out_of_order_time_window": str(self.late),
                     "retention": {
                         "time": str(self.retention),
-                        "size": f"{int(self.storage.units * FILL_LIMIT) // 1_000_000}MB",
+                        # Prometheus reads MB as 1024² bytes.
+                        "size": f"{int(self.storage.units * FILL_LIMIT) // 2**20}MB",
                     },
                 }
             },

@@ -56,7 +56,7 @@ _DEV_SERVERS = {
     "events": _size(("50m", "500m"), ("256Mi", "1536Mi"), storage="10Gi"),
     "consul": _size(("50m", "500m"), ("256Mi", "1Gi"), storage="5Gi"),
     "elasticsearch": _size(("100m", "1"), ("1Gi", "2Gi"), storage="14Gi"),
-    "egress-proxy": _size(("50m", "1"), ("64Mi", "256Mi")),
+    site.EGRESS_PROXY: _size(("50m", "1"), ("64Mi", "256Mi")),
     "jaeger": _size(("25m", "1"), ("128Mi", "512Mi")),
     "tempo": _size(("100m", "2"), ("1Gi", "4Gi"), storage="6Gi"),
     "grafana": _size(("10m", "1"), ("64Mi", "512Mi")),
@@ -73,7 +73,7 @@ _PROD_SERVERS = {
     "events": _size(("500m", "500m"), ("1536Mi", "1536Mi"), storage="10Gi"),
     "consul": _size(("500m", "500m"), ("1Gi", "1Gi"), replicas=3, storage="10Gi"),
     "elasticsearch": _size(("2", "2"), ("8Gi", "8Gi"), replicas=3, storage="1Ti"),
-    "egress-proxy": _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE, max_replicas=4),
+    site.EGRESS_PROXY: _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE, max_replicas=4),
     "jaeger": _size(("250m", "1"), ("512Mi", "512Mi"), replicas=N_PLUS_ONE),
     "tempo": _size(("1", "2"), ("4Gi", "4Gi"), storage="50Gi"),
     "grafana": _size(("100m", "1"), ("256Mi", "512Mi")),
@@ -93,7 +93,7 @@ _STAGING_SERVERS = {
     **_PROD_SERVERS,
     site.COLLECTOR: _size(("1", "2"), ("2Gi", "2Gi"), replicas=N_PLUS_ONE, storage="60Gi"),
     "gateway": _size(("1", "2"), ("1Gi", "2Gi"), replicas=N_PLUS_ONE),
-    "egress-proxy": _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE),
+    site.EGRESS_PROXY: _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE),
 }
 
 # Each quota has room for every workload at its maximum with one surge pod (rule D02), and for pods that are still

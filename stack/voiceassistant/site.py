@@ -16,6 +16,8 @@ DATA = "voice-data"
 EGRESS = "voice-egress"
 OBSERVABILITY = "voice-observability"
 NODE_AGENTS = "voice-node-agents"
+EGRESS_PROXY = "egress-proxy"
+"""Server of the profiles. Each egress proxy has its size."""
 EGRESS_PROXIES = ("egress-proxy-a", "egress-proxy-b")
 STORE_LABEL = "voiceassistant.dev/store"
 """Label for PostgreSQL's pods. The operator sets `app.kubernetes.io/name` itself, on instances and on poolers."""

@@ -28,7 +28,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 def _proxy(
     graph: CallGraph, environment: Environment, links: Links, proxy: str, allowed: tuple[AllowList, ...]
 ) -> EgressProxy:
-    size = environment.server("egress-proxy")
+    size = environment.server(site.EGRESS_PROXY)
     return EgressProxy(
         name=proxy,
         namespace=site.EGRESS,

@@ -57,7 +57,7 @@ LOGS = user(site.COLLECTOR).account
 CLUSTER_DNS_SERVER = "kube-dns.kube-system.svc.cluster.local:53"
 """The Service of the cluster's DNS has this name in kubeadm, kind and most other distributions, even for CoreDNS."""
 INFRASTRUCTURE_PODS = 3
-"""Largest number of pods of one server without an autoscaler."""
+"""Largest number of pods of a server without a size in the profile."""
 ON_CALL = "on-call"
 
 
@@ -110,14 +110,17 @@ def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterato
 
 
 def _most_pods(graph: CallGraph, environment: Environment, target: Peer) -> int:
-    """The largest number of pods at the same time, for a service including a rollout's surge.
+    """The largest number of pods at the same time, including the pod that a rollout adds.
 
-    Node agents have a pod on each node. Other servers count as `INFRASTRUCTURE_PODS`, even with an autoscaler.
+    Node agents have a pod on each node. A server without a size in the profile counts as `INFRASTRUCTURE_PODS`.
     """
     node = graph.nodes.get(target.name)
     if isinstance(node, Service) and node.namespace == target.namespace:
         return environment.replicas(node).max + 1
-    return environment.settings.node_pool.nodes if target.namespace == site.NODE_AGENTS else INFRASTRUCTURE_PODS
+    if target.namespace == site.NODE_AGENTS:
+        return environment.settings.node_pool.nodes
+    size = environment.profile.servers.get(site.EGRESS_PROXY if target.name in site.EGRESS_PROXIES else target.name)
+    return size.scale.max + 1 if size else INFRASTRUCTURE_PODS
 
 
 def _collector(graph: CallGraph, environment: Environment, links: Links) -> Collector:

@@ -376,7 +376,14 @@ def test_prod_has_two_replicas_of_prometheus_with_disks_for_31_days() -> None:
     assert (found.replicas, found.retention, found.storage) == (2, Duration("31d"), Bytes("120Gi"))
     retention = document(found, "prometheus.json")["storage"]["tsdb"]["retention"]
     assert retention["time"] == "31d"
-    assert int(retention["size"].removesuffix("MB")) * 1e6 < found.storage.units
+    # Prometheus reads MB as 1024² bytes.
+    assert int(retention["size"].removesuffix("MB")) == 0.85 * 120 * 1024
+
+
+def test_prometheus_expects_the_pods_of_an_autoscaled_server_at_its_maximum_with_one_of_a_rollout() -> None:
+    pods = {target.name: target.pods for target in prometheus("prod").targets}
+    assert (pods["gateway"], pods["egress-proxy-a"], pods["egress-proxy-b"]) == (7, 5, 5)
+    assert pods["fluent-bit"] == platform("prod").environment.settings.node_pool.nodes
 
 
 def test_a_label_distinguishes_replicas_and_alerts_drop_it() -> None:
