@@ -8,12 +8,14 @@ repeats a command, and limits only the time for connecting.
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import Semaphore
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import ConnectionPool, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
@@ -61,19 +63,49 @@ def sentinel(
     sentinel_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Connections:
-    """The primary that the Sentinels at `addresses` name. Each new connection asks the Sentinels again.
+    """The primary that the Sentinels at `addresses` name.
+
+    Each new connection asks all Sentinels at once. It takes the first answer that names the primary, so a Sentinel
+    that is down costs the call no time.
 
     `options` are for the connections to the primary, and `sentinel_options` for the connections to the Sentinels, such
     as another `password`.
     """
-    timeouts = {"socket_timeout": CONNECT_TIMEOUT, "socket_connect_timeout": CONNECT_TIMEOUT}
-    asked = Sentinel(addresses, sentinel_kwargs={**timeouts, **(sentinel_options or {})})  # type: ignore[no-untyped-call]  # redis-py's
+    asked = _Sentinels(
+        addresses, sentinel_kwargs=_options(**{"socket_timeout": CONNECT_TIMEOUT, **(sentinel_options or {})})
+    )
     return Connections(asked.master_for(service_name, **_options(**options)).connection_pool)
 
 
 def cluster(url: str, **options: Any) -> Cluster:
     """The cluster to which the server at `url` belongs."""
     return Cluster(RedisCluster.from_url(_checked(url), **_options(**options)))
+
+
+class _Sentinels(Sentinel):
+    """Asks all Sentinels at once. redis-py asks them in turn, so a silent one would use up the time of each call."""
+
+    def __init__(self, addresses: Iterable[tuple[str, int]], sentinel_kwargs: Mapping[str, Any]) -> None:
+        super().__init__((), sentinel_kwargs=sentinel_kwargs)  # type: ignore[no-untyped-call]  # redis-py's
+        self._each = [Sentinel([address], sentinel_kwargs=sentinel_kwargs) for address in addresses]  # type: ignore[no-untyped-call]  # redis-py's
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """The address of the primary. Raises `MasterNotFoundError` if no Sentinel names it."""
+        asking: list[asyncio.Task[tuple[str, int]]] = [
+            asyncio.ensure_future(each.discover_master(service_name)) for each in self._each
+        ]
+        errors = []
+        try:
+            for answer in asyncio.as_completed(asking):
+                try:
+                    return await answer
+                except RedisError as error:
+                    errors.append(str(error))
+            raise MasterNotFoundError("; ".join(errors))
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
 
 
 class Connections:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.exceptions import RedisError
 from voice_policies import CircuitBreaker, Duration, PolicyBundle, RateLimit, Ratio, Retry, Timeout, TokenBucket
 from voice_runtime import Caller, RateLimitedError, Runtime
 from voice_runtime.metrics import METRICS
@@ -314,6 +315,54 @@ async def test_sentinels_may_have_another_password_than_the_store(tmp_path: Path
             await RedisStore(lambda: sentinel(addresses, "cache")).run(TOKEN_BUCKET, ("k",), 1.0, 5, 1, 1)
     finally:
         asked.kill()
+
+
+@pytest.fixture
+def watching(tmp_path: Path, server: Server) -> Iterator[Server]:
+    """A Sentinel that names `server` as the primary `cache`."""
+    file = tmp_path / "sentinel.conf"
+    file.write_text(f"sentinel monitor cache 127.0.0.1 {server.port} 1\n")
+    asked = Server(tmp_path, str(file), "--sentinel")
+    yield asked
+    asked.kill()
+
+
+async def test_a_sentinel_that_ends_each_connection_is_asked_once() -> None:
+    asked = []
+
+    async def end(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(writer)
+        writer.close()
+
+    async with await asyncio.start_server(end, "127.0.0.1", 0) as ending:
+        connections = sentinel([ending.sockets[0].getsockname()], "cache")
+        with pytest.raises(RedisError):
+            await connections.execute("PING")
+    assert len(asked) == 1
+
+
+async def test_silent_sentinels_do_not_delay_the_answer_of_another_one(watching: Server) -> None:
+    """The test has no timeout for the silent Sentinels, so it would not end if one of them were waited for."""
+    writers = []
+
+    async def keep_silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+
+    async with await asyncio.start_server(keep_silent, "127.0.0.1", 0) as silent:
+        unanswering = silent.sockets[0].getsockname()
+        addresses = [unanswering, unanswering, ("127.0.0.1", watching.port)]
+        no_timeout = {"socket_timeout": None, "socket_connect_timeout": None}
+        connections = sentinel(addresses, "cache", sentinel_options=no_timeout, socket_connect_timeout=60)
+        assert await connections.execute("PING") == b"PONG"
+        await connections.close()
+        for writer in writers:
+            writer.close()
+
+
+async def test_an_error_names_each_sentinel_that_knows_no_primary() -> None:
+    addresses = [("127.0.0.1", 1), ("127.0.0.1", 2)]  # no server listens there
+    with pytest.raises(ConnectionError, match=r"port=1\b.*port=2\b|port=2\b.*port=1\b"):
+        await RedisStore(lambda: sentinel(addresses, "cache")).run(TOKEN_BUCKET, ("k",), 1.0, 5, 1, 1)
 
 
 def test_threads_and_forked_processes_share_the_limit(tmp_path: Path, server: Server) -> None:
