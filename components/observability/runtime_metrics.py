@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["METRICS"]
+__all__ = ["FINISHED", "METRICS"]
+
+FINISHED = 'kind=~"successful|failed"'
+"""Matcher for attempts and requests with a measured time. The runtime measures no ignored and no cancelled ones."""
 
 METRICS = (
     "voice_bulkhead_in_flight_calls",

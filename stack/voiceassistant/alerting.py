@@ -8,6 +8,7 @@ from voice_policies import Duration
 
 from components.node import Service
 from components.observability.rules import Alert, Recording, RuleGroup, Severity
+from components.observability.runtime_metrics import FINISHED
 from components.observability.scrape_jobs import CERTIFICATES, KUBELET, MESH_PROXY, ProbedHosts, ScrapeTarget
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.model_load import model_edges
@@ -89,7 +90,7 @@ def _operation_groups() -> Iterator[RuleGroup]:
     by = alerts.OPERATION_FAILURES.labels
     requests = _rate(_REQUESTS, by)
     yield from alerts.OPERATION_FAILURES.groups(requests, _rate(_REQUESTS, by, 'kind="failed"'))
-    yield from alerts.OPERATION_SLOW.groups(requests, _rate(_SLOW, by))
+    yield from alerts.OPERATION_SLOW.groups(_rate(_REQUESTS, by, FINISHED), _rate(_SLOW, by))
 
 
 def _route_groups(graph: CallGraph) -> Iterator[RuleGroup]:

@@ -92,12 +92,13 @@ def _requests(failed: int) -> Series:
 
 
 def _slow(count: int) -> Series:
-    """A hundred requests a minute of every operation; `count` of them exceed the objective."""
+    """A hundred measured and a hundred cancelled requests a minute of every operation; `count` exceed the objective."""
     return _joined(
         *(
-            _series("voice_operation_requests_total", "0+100x60", job=job, operation=operation, kind="successful")
+            _series("voice_operation_requests_total", "0+100x60", job=job, operation=operation, kind=kind)
             | _series("voice_operation_slow_requests_total", f"0+{count}x60", job=job, operation=operation)
             for job, operation in _operations()
+            for kind in ("successful", "cancelled")
         )
     )
 
@@ -745,7 +746,7 @@ CASES: dict[tuple[str, str | None], Case] = {
         )
         for name, firing, silent, expected in (
             ("OperationFailing", _requests(50), _requests(0), OF_OPERATIONS),
-            ("OperationSlow", _slow(20), _slow(4), OF_OPERATIONS),
+            ("OperationSlow", _slow(8), _slow(4), OF_OPERATIONS),
             ("ServerUnavailable", _series("other", "1x60"), _servers(failed=1, after=60), EVERYWHERE),
             ("FlowFailing", _flows(0.02), _flows(0.0004), OF_FLOWS),
             ("FirstMessageLate", _first_messages(20), _first_messages(4), [_labels(**SPEECH)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from components.observability.dashboards import Dashboard, Row, Variable, metrics, rate, ratio
+from components.observability.runtime_metrics import FINISHED
 from stack.model.call_graph import CallGraph
 
 CALLS = 'name=~"$dependency[.].+"'
@@ -11,6 +12,7 @@ CALLS = 'name=~"$dependency[.].+"'
 
 _ATTEMPTS = rate("voice_call_attempts_total", "job, name", CALLS)
 _FAILED = rate("voice_call_attempts_total", "job, name", f'{CALLS}, kind="failed"')
+_FINISHED = rate("voice_call_attempts_total", "job, name", f"{CALLS}, {FINISHED}")
 _LEGEND = "{{job}} → {{name}}"
 _CALLS = Row(
     title="Calls",
@@ -24,8 +26,8 @@ _CALLS = Row(
         ),
         metrics(
             "Time",
-            "Mean time of an attempt, by caller.",
-            {_LEGEND: ratio(rate("voice_call_seconds_total", "job, name", CALLS), _ATTEMPTS)},
+            "Mean time of a successful or failed attempt, by caller.",
+            {_LEGEND: ratio(rate("voice_call_seconds_total", "job, name", CALLS), _FINISHED)},
             "s",
         ),
         metrics(

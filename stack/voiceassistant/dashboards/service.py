@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from components.observability.dashboards import COLUMNS, Dashboard, Panel, Row, Variable, metrics, rate, ratio
+from components.observability.runtime_metrics import FINISHED
 from stack.model.call_graph import CallGraph
 
 OWN = 'job="$service"'
@@ -48,12 +49,13 @@ def served(noun: str, by: str, own: str) -> Iterator[Panel]:
     legend, failed = f"{{{{{by}}}}}", ", ".join(filter(None, (own, 'kind="failed"')))
     requests = rate("voice_operation_requests_total", by, own)
     failures = ratio(rate("voice_operation_requests_total", by, failed), requests)
-    seconds = ratio(rate("voice_operation_seconds_total", by, own), requests)
-    slow = ratio(rate("voice_operation_slow_requests_total", by, own), requests)
-    beyond = f"Share of requests that took longer than their P95 objective, by {noun}. The target is at most 5 %."
+    finished = rate("voice_operation_requests_total", by, ", ".join(filter(None, (own, FINISHED))))
+    seconds = ratio(rate("voice_operation_seconds_total", by, own), finished)
+    slow = ratio(rate("voice_operation_slow_requests_total", by, own), finished)
+    beyond = f"Share of successful and failed requests above their P95 objective, by {noun}. The target is at most 5 %."
     yield metrics("Requests", f"Requests served, by {noun}.", {legend: requests}, "reqps")
     yield metrics("Failures", f"Share of requests that failed, by {noun}.", {legend: failures}, "percentunit")
-    yield metrics("Time", f"Mean time of a request, by {noun}.", {legend: seconds}, "s")
+    yield metrics("Time", f"Mean time of a successful or failed request, by {noun}.", {legend: seconds}, "s")
     yield metrics("Beyond the objective", beyond, {legend: slow}, "percentunit", red_from=0.05)
 
 
@@ -87,14 +89,15 @@ def _calls() -> Iterator[Panel]:
     latency = rate("traces_spanmetrics_latency_bucket", "le, span_name", spans)
     attempts = rate("voice_call_attempts_total", "name", OWN)
     failed = rate("voice_call_attempts_total", "name", f'{OWN}, kind="failed"')
+    finished = rate("voice_call_attempts_total", "name", f"{OWN}, {FINISHED}")
     yield metrics("Calls to others", "Attempts that ended, by call.", {"{{name}}": attempts}, "reqps")
     yield metrics(
         "Failed calls", "Share of attempts that failed, by call.", {"{{name}}": ratio(failed, attempts)}, "percentunit"
     )
     yield metrics(
         "Time of an attempt",
-        "Mean time of an attempt, by call.",
-        {"{{name}}": ratio(rate("voice_call_seconds_total", "name", OWN), attempts)},
+        "Mean time of a successful or failed attempt, by call.",
+        {"{{name}}": ratio(rate("voice_call_seconds_total", "name", OWN), finished)},
         "s",
     )
     yield metrics(

@@ -28,6 +28,7 @@ from tests.stack.voiceassistant.exported_metrics import ENVOY, exported, recorde
 known = cache(exported)
 SENT = {"$__rate_interval": "2m", "$service": "rag-engine", "$dependency": "redis"}
 """Variable → the value that Grafana sends in place of it."""
+MEASURED = {"voice_call_seconds_total", "voice_operation_seconds_total", "voice_operation_slow_requests_total"}
 
 
 def grafana(environment: str = "prod") -> Grafana:
@@ -90,6 +91,23 @@ def strangers(expression: str) -> list[str]:
 @pytest.mark.parametrize("expression", sorted(set(expressions())), ids=lambda expression: expression[:80])
 def test_a_query_parses_and_names_only_exported_metrics(expression: str) -> None:
     assert strangers(expression) == []
+
+
+def names(expression: Any) -> set[str]:
+    found: set[str] = set()
+    promql_parser.walk(expression, pre_visit=lambda node: found.add(getattr(node, "name", "")))
+    return found
+
+
+def test_a_mean_time_counts_only_the_kinds_whose_time_is_measured() -> None:
+    """The runtime measures successful and failed attempts and requests, but neither ignored nor cancelled ones."""
+    quotients = 0
+    for tree in map(parsed, expressions()):
+        if not isinstance(tree, promql_parser.BinaryExpr) or not names(tree.lhs) & MEASURED:
+            continue
+        quotients += 1
+        assert 'kind=~"successful|failed"' in tree.rhs.prettify(), tree.prettify()
+    assert quotients >= 6
 
 
 @pytest.mark.parametrize(
