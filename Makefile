@@ -52,7 +52,7 @@ outages: $(READY) ## Freeze, kill and slow down each reference service, and meas
 up: $(INSTALLED) ## Deploy dev to a kind cluster, or to CONTEXT=... with IMAGE=..., and send it one request
 	$(BIN)/voice up dev $(if $(CONTEXT),--context $(CONTEXT)) $(if $(IMAGE),--image $(IMAGE))
 
-down: $(INSTALLED) ## Remove everything that make up deployed
+down: $(INSTALLED) ## Remove everything that `make up` deployed
 	$(BIN)/voice down dev $(if $(CONTEXT),--context $(CONTEXT))
 
 cluster-test: $(READY) ## Build a Kubernetes control plane from Go modules and apply every environment to it

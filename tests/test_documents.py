@@ -31,7 +31,7 @@ RUN_BY = {
     ("docs/tutorial.md", "console"): "tests/test_tutorial.py",
     ("docs/tutorial.md", "sh"): "tests/test_tutorial.py",
 }
-"""Document and language → the test that runs its blocks."""
+"""Document and language → the file of the test or program that runs its blocks."""
 RUNBOOK = "docs/runbook/"
 """Folder whose commands tests/cluster/test_runbook.py runs, or lists with the reason why it cannot."""
 BLOCKS = [block for path in documents() for block in blocks(path)]

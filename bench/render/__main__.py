@@ -23,7 +23,7 @@ COUNTS = (16, 160, 1600)
 
 
 def main() -> None:
-    """Prepare the inputs, measure, print the table, and compare the outputs."""
+    """For each number of services: prepare the inputs, measure, print a table, and compare the outputs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--rounds", type=int, default=9, help="rounds with 16 services; with more services a third, but at least 3"

@@ -1,4 +1,4 @@
-"""The benchmarks of `voice_runtime`, one case for each row of the table."""
+"""The rows of `voice_runtime`: a case for each row of time, and `KEYED` for the rows of memory per key."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Floor:
 
 
 def cases(runtime: Runtime, refusing: Breaker) -> list[Case]:
-    """Every row of the runtime. Call it inside the running loop, because some rows bind to the loop."""
+    """Every row of time. Call it inside the running loop, because some rows bind to the loop."""
     return [*_breakers(refusing), *_calls(runtime), *_limits(), *_inbound(runtime)]
 
 

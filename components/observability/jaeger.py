@@ -46,7 +46,7 @@ class InMemory(ClosedModel):
 
 
 class InElasticsearch(ClosedModel):
-    """Traces in daily indices of spans and services. A lifecycle policy deletes the indices."""
+    """Traces in daily indices. A lifecycle policy deletes the indices."""
 
     url: str
     stream: Stream

@@ -18,7 +18,7 @@ from voice_policies.token_budget import TokenBudget
 
 
 class Models(Policy):
-    """Everything that the model calls of one service need. Calls and routes refer to the other parts by name."""
+    """Everything that the model calls of one service need. The parts refer to each other by name."""
 
     providers: Mapping[DnsLabel, ModelProvider]
     models: Mapping[DnsLabel, Model]

@@ -14,15 +14,15 @@ from voice_policies.policy import Policy
 RetryCondition = Literal["unavailable", "attempt_timeout", "connection_failed", "resource_exhausted", "aborted"]
 """A transient outcome, with one name for gRPC, HTTP and stores.
 
-`unavailable`: gRPC UNAVAILABLE, HTTP 502 and 503. `attempt_timeout`: the attempt's own timeout fired, gRPC
-DEADLINE_EXCEEDED, HTTP 504. `connection_failed`: the request was certainly not sent. `resource_exhausted`: gRPC
-RESOURCE_EXHAUSTED or HTTP 429, and only if the callee sends a retry delay. `aborted`: gRPC ABORTED, a
-serialization failure. A permanent error has no name here, so no policy can retry it.
+`unavailable`: gRPC UNAVAILABLE, an RPC that the callee cancelled, HTTP 502 and 503, a lost connection.
+`attempt_timeout`: the attempt's own timeout fired, gRPC DEADLINE_EXCEEDED, HTTP 504. `connection_failed`: the request
+was certainly not sent. `resource_exhausted`: gRPC RESOURCE_EXHAUSTED or HTTP 429, and only if the callee sends a retry
+delay. `aborted`: gRPC ABORTED, a serialization failure. A permanent error has no name here, so no policy can retry it.
 """
 
 
 class RetryBudget(Policy):
-    """A bound on the retries of a process to one target, so that retries do not multiply the load of an outage."""
+    """A bound on the retries of one call in one process, so that retries do not multiply the load of an outage."""
 
     ratio: Ratio = Ratio("10%")
     """Retries per call over `window` (10 %: SRE book, ch. 21)."""

@@ -32,8 +32,8 @@ class TokenBudget(Policy):
     expiry_margin: PositiveDuration = Duration("30s")
     """A reservation that nobody settles expires after the route's total timeout and this margin."""
     when_store_unavailable: WithoutStore | None = "local_share"
-    """Behaviour while the store is down: each replica enforces its `local_share`, or refuses every call. `None`: not
-    declared. The audit reports it (rule M10)."""
+    """Behaviour while the store is down: each replica enforces its `local_share`, or refuses every call. `None`
+    also enforces the share, but the audit reports that the behaviour is not declared (rule M10)."""
     local_share: PositiveRatio = Ratio("100%")
     """Part of the budget that one replica enforces while the store is unavailable."""
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000

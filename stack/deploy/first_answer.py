@@ -39,7 +39,7 @@ class Request:
         return f"{self.method} https://{self.host}{self.path}"
 
     def by_hand(self, context: str) -> str:
-        """The shell command that sends this request."""
+        """A shell command that sends this request, without the body `{}` that `ask` sends."""
         forward = (
             f"kubectl --context {context} --namespace {self.namespace} port-forward service/{self.service} 8443:443"
         )
@@ -58,7 +58,7 @@ def first_request(platform: Platform) -> Request | None:
 
 
 def ask(request: Request, context: str) -> int:
-    """Send the request and return the answer's status code. Raises `AnswerError` if the platform failed."""
+    """Send the request and return the answer's status code. Raises `AnswerError`."""
     try:
         with _forwarded(request, context) as port, socket.create_connection(("127.0.0.1", port), TIMEOUT) as plain:
             status = _status(request, plain)

@@ -18,9 +18,10 @@ __all__ = ["refused_with_line"]
 
 @contextmanager
 def refused_with_line(folder: Path) -> Iterator[None]:
-    """Convert an error whose line is below `folder` into `InvalidInputError`. Other errors pass through.
+    """Convert an error of code below `folder`, or of a function that this code calls, into `InvalidInputError`.
 
-    `sys.exit` is converted, too: otherwise its status would look like the status of the command.
+    Other errors pass through. `sys.exit` is converted, too: otherwise its status would look like the status of the
+    command.
     """
     try:
         yield

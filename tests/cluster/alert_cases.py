@@ -27,7 +27,7 @@ class Case:
 
 
 def _labels(job: str, **labels: str) -> Labels:
-    """The labels of an alert about a job. Team and severity come from the catalogue."""
+    """The labels of an alert about a job."""
     services = {service.name: service for service in platform("prod").graph.services}
     spaces = {target.name: target.namespace for target in _targets()}
     if job in services:
@@ -132,7 +132,7 @@ def _latencies(within: int, histogram: str = "latency", **labels: str) -> Series
 
 
 def _for_days(series: Series) -> Series:
-    """The same requests for eight hours, so that they fill the long windows of the alerts."""
+    """The same series for eight hours, so that they fill the short windows (2 h and 6 h) of the alerts."""
     return {name: values.rpartition("x")[0] + "x480" for name, values in series.items()}
 
 

@@ -297,7 +297,7 @@ METRICS: tuple[Metric[Runtime], ...] = (
         _breaker_states,
     ),
     Metric(
-        "voice_circuitbreaker_calls_total", "counter", "Calls that breakers admitted.", ("name", "kind"), _breaker_calls
+        "voice_circuitbreaker_calls_total", "counter", "Admitted calls that ended.", ("name", "kind"), _breaker_calls
     ),
     Metric(
         "voice_circuitbreaker_slow_calls_total",

@@ -62,7 +62,7 @@ class Runtime:
         self._enforce(bundle)
         self.mounted_digest = ""
         """The digest in the mounted file at the last read, even if the runtime refused that bundle. Empty if the file
-        was missing or unreadable."""
+        was missing or unreadable, or contained no digest."""
 
     @classmethod
     def load(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
@@ -84,7 +84,8 @@ class Runtime:
         Raises `voice_policies.InvalidInputError` with every fault of the bundle. A missing file is a fault, unless
         `defaults` are given: the runtime enforces them until the file appears. `store` holds the counts of distributed
         limits; without a store the limits behave as if the store were down. Tests pass a seeded `random` to repeat
-        every jitter. Raises `ValueError` for a `poll_interval` that is not a number of seconds above 0.
+        every jitter. Raises `ValueError` for a `poll_interval` that is not above 0 s or that exceeds `TIMEOUT_MAX`, and
+        `RuntimeError` in free-threaded Python.
         """
         _refuse_free_threading()
         if not 0 < poll_interval <= TIMEOUT_MAX:
@@ -221,7 +222,10 @@ class Runtime:
         return enter(fn, *args, **kwargs) if kwargs else enter(fn, *args)  # type: ignore[call-arg]  # no kwargs
 
     def call_sync(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Like `call`, for code without an event loop. `fn` runs on a worker thread, which a timeout cannot stop."""
+        """Like `call`, for code without an event loop.
+
+        With a time limit `fn` runs on a worker thread, which a timeout cannot stop.
+        """
         return self.outbound(name).enter_sync(fn, *args, **kwargs)
 
     def stream(

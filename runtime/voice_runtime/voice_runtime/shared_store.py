@@ -1,4 +1,4 @@
-"""The interface of a store that replicas share, for distributed limits."""
+"""The interface of a store that replicas share, for example for distributed limits and token budgets."""
 
 from __future__ import annotations
 

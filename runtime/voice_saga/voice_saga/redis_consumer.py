@@ -20,7 +20,7 @@ from voice_saga.transport import end_if_cancelled
 
 logger = logging.getLogger("voice_saga")
 COUNT = 10
-"""Maximum number of messages of one stream in one read."""
+"""Maximum number of unacknowledged messages, and of new messages, that one read takes from each stream."""
 FORGET_AFTER = 10
 """A consumer that was inactive for this many times `redeliver_after` counts as dead. If it has no unacknowledged
 messages, other consumers remove it from the group."""

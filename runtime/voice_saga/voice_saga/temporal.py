@@ -88,8 +88,8 @@ class TemporalEngine:
     """Runs sagas on the Temporal service of `client`. Inside its `async with` a worker polls `task_queue`.
 
     `transport` sends the messages that actions publish. `grace`: seconds that running steps get to finish when
-    the `async with` ends. Outside the `async with` the engine can show sagas and intervene. The worker that runs the
-    saga carries out an intervention.
+    the `async with` ends. Outside the `async with` all methods work, but another worker must run the sagas, answer
+    `show` and carry out interventions.
     """
 
     def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default

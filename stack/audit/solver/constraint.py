@@ -12,13 +12,13 @@ class Constraint(NamedTuple):
 
     rule: str
     path: str
-    """The flow, call or service that the rule bounds."""
+    """The flow, call, operation, saga step or service that the rule bounds."""
     bound: str
-    """The bound that the catalogue sets."""
+    """The bound, from the catalogue or from the rule itself."""
     needed: str
     """The least bound that would be feasible."""
     why: str
     """The arithmetic of the least possible value."""
     field: str
-    """The part of the catalogue that sets the bound."""
+    """The part of the catalogue to change."""
     where: Location | None = None

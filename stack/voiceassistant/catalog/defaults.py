@@ -10,8 +10,7 @@ from __future__ import annotations
 from voice_policies import Adaptive, Bulkhead, Duration, Rate, RateLimit, Retry, SlidingWindow, TokenBucket
 
 LEAF_RETRY = Retry(max_retries=1, base_delay=Duration("50ms"), max_delay=Duration("50ms"))
-"""A second attempt at a store or at the other provider. 50 ms suffice, because a failover needs a new connection and
-no restart."""
+"""A second attempt at a store. 50 ms suffice, because a failover needs a new connection and no restart."""
 INTERIOR_RETRY = Retry(
     max_retries=1,
     base_delay=Duration("100ms"),

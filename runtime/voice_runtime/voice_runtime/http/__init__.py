@@ -19,8 +19,8 @@ from voice_runtime.runtime import Runtime
 __all__ = ["AsyncTransport", "Http", "Middleware", "Transport", "last_segment"]
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-"""Connection limits of the transports that the runtime creates. The pool itself has no bound, because the bulkhead
-of the call already bounds the connections. 20 idle connections are httpx's default."""
+"""Connection limits of the transports that the runtime creates. The pool itself has no bound. The call's
+bulkhead, if it has one, bounds the connections. 20 idle connections are httpx's default."""
 
 
 class Http:

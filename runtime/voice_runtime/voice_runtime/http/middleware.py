@@ -1,4 +1,4 @@
-"""ASGI middleware that runs every inbound HTTP request under the policies of its operation."""
+"""ASGI middleware that runs inbound HTTP requests under the policies of their operations."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         """Send a message of the application.
 
-        If the answer is a failure and this service has already retried, a header asks the caller not to retry.
+        If the answer is a failure and a call of this request exhausted its retries, a header asks the caller not to
+        retry.
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]

@@ -57,7 +57,7 @@ def test_a_changed_field_is_reported_with_the_pods_that_restart(tree: Path, caps
     )
 
 
-def test_a_tree_with_files_that_are_no_resources_is_refused_with_every_such_file(
+def test_a_tree_with_documents_that_are_no_resources_is_refused_with_every_such_document(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tree / "manifests/a.yaml").write_text("foo: bar\n---\n- 1\n")
