@@ -11,7 +11,7 @@ from stack.audit.rendered import Workload, rendered
 from stack.model.image_lock import images
 from stack.model.platform import Platform
 
-SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|private_?key)$")
+SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|secret_?key|private_?key)$")
 """Suffixes of the names of variables that contain a secret."""
 PLAIN = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|://[^/@:\s]*:[^/@\s$<{%]+@")
 """Finds a private key, or an address with a password, in a text."""

@@ -19,10 +19,11 @@ from voice_saga import (
     SqliteJournal,
     StepContext,
 )
-from voice_saga.journal import Journal
+from voice_saga.journal import Claim, Journal
 from voice_saga.metrics import DEAD_LETTER_METRICS, METRICS
 from voice_saga.observation import Observation
 from voice_saga.postgresql import PostgresqlJournal
+from voice_saga.progress import Entry
 from voice_saga.transport import DeadLetters, consume
 
 from tests.saga.backends import Backend
@@ -131,6 +132,24 @@ async def test_a_file_that_could_not_be_opened_can_be_opened_when_it_is_repaired
     for _ in range(2):
         await journal.open(worker=True)
         await journal.close()
+
+
+async def test_a_file_that_is_no_database_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "sagas.db"
+    path.write_text("no database " * 100)
+    with pytest.raises(JournalUnavailableError, match=r"sagas\.db: file is not a database"):
+        await SqliteJournal(path).open(worker=False)
+
+
+async def test_a_write_while_the_journal_closes_is_refused_and_does_not_hang(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "sagas.db")
+    await journal.open(worker=True)
+    closing = asyncio.create_task(journal.close())
+    await asyncio.sleep(0)  # the closing task has handed its work to the journal's thread
+    claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started")])
+    with pytest.raises(JournalUnavailableError, match="is not open"):
+        await journal.start(claim, None, 0.0)
+    await closing
 
 
 async def test_a_journal_that_finds_no_tables_closes_its_connections(database: str) -> None:

@@ -30,6 +30,8 @@ from voice_saga.record import SagaRecord, SagaSummary
 T = TypeVar("T")
 BUSY_SECONDS = 10
 """Seconds that a write waits for the write of another process, for example of `voice-saga`."""
+UNAVAILABLE = (sqlite3.OperationalError, sqlite3.DatabaseError)
+"""Errors of the file itself. Their subclasses are errors of a statement. A file that is no database is the second."""
 SUMMARY = "id, name, version, state, reason, started_at, updated_at"
 RENEW = "UPDATE sagas SET due = ? WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?"
 RELEASE = "UPDATE sagas SET owner = NULL, due = 0, claims = max(claims - 1, 0) WHERE owner = ?"
@@ -107,11 +109,17 @@ class SqliteJournal:
     async def close(self) -> None:
         """Close the file. It can be opened again."""
         if self._connection is not None:
-            await self._on_thread(self._connection.close)
+            await self._on_thread(self._disconnect)
         self._thread.shutdown()
         if self._lock is not None:
             self._lock.close()
-        self._thread, self._connection, self._lock = _thread(), None, None
+        self._thread, self._lock = _thread(), None
+
+    def _disconnect(self) -> None:
+        """Runs on the journal's thread, so that earlier writes are committed and later ones refused."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         """Run `work` on the journal's thread, so that the disk does not block the event loop."""
@@ -122,7 +130,9 @@ class SqliteJournal:
     def _reached(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
+            if type(error) not in UNAVAILABLE:
+                raise
             raise JournalUnavailableError(f"{self.path}: {error}") from error
 
     async def _read(self, statement: str, *values: Any) -> list[sqlite3.Row]:
@@ -145,13 +155,14 @@ class SqliteJournal:
         batch = [(work, done) for work, done in batch if done.set_running_or_notify_cancel()]
         if not batch:
             return
-        db = self._opened()
+        db = None
         try:
+            db = self._opened()
             db.execute("BEGIN IMMEDIATE")
             outcomes = [_apart(db, work) for work, _ in batch]
             db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if db.in_transaction:
+        except (sqlite3.Error, JournalUnavailableError) as error:
+            if db is not None and db.in_transaction:
                 db.execute("ROLLBACK")
             outcomes = [(None, error)] * len(batch)
         for (_, done), (result, refusal) in zip(batch, outcomes, strict=True):

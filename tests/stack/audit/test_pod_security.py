@@ -41,6 +41,7 @@ def test_s01_finds_a_secret_in_a_rendered_file() -> None:
     assert len(found({**secret, "stringData": {"password": "x"}})) == 1
     (plain,) = found(workload(env=[{"name": "DB_PASSWORD", "value": "changeme"}]))
     assert plain.arithmetic == "secrets in plain text: DB_PASSWORD"
+    assert len(found(workload(env=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "changeme"}]))) == 1
     named = {"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "database", "key": "password"}}}
     assert found(workload(env=[named])) == ()
 
