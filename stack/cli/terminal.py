@@ -50,7 +50,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def wrapped(text: str, indent: str) -> str:
-    """A line of text no wider than the terminal, with indented continuation lines. In a pipe it stays one line."""
+    """`text`, wrapped at the width of the terminal, with indented continuation lines. In a pipe it stays one line."""
     if not sys.stdout.isatty():
         return text
     columns = max(shutil.get_terminal_size().columns, 2 * len(indent) + 20)

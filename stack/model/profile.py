@@ -152,7 +152,8 @@ class Profile(ClosedModel):
     stand_in_secrets: bool
     """True if `voice secrets` generates a substitute for each value that somebody outside the platform issues."""
     strict: bool
-    """True if an image without a digest, or an audit error that nobody accepted, stops the deployment."""
+    """True if a deployment needs a digest for every image, metrics-server, an acceptance of every audit error, and a
+    finding for every acceptance. Then the audit also reports routes that capture prompts."""
 
     def replicas(self, declared: Replicas) -> Replicas:
         """The range of a service's replicas in this kind of environment."""

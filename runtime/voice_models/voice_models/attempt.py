@@ -133,7 +133,7 @@ class ModelAttempt:
         return rest
 
     def broken(self) -> ModelError | None:
-        """End the attempt if the answer contains the provider's error or stops early.
+        """End the attempt if its incomplete answer contains the provider's error or stops early.
 
         Returns the error for the caller, or `None`.
         """

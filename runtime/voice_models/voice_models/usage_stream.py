@@ -19,7 +19,7 @@ from voice_models.usage import ModelAttempted
 USAGE_STREAM = Script(Path(__file__).with_name("usage_stream.lua"))
 STREAM = "model.attempted"
 MAX_LENGTH = 1_000_000
-"""Number of events that the stream keeps: about 380 MB, or 14 minutes of the platform's declared 1,170 calls/s."""
+"""Smallest number of events that a full stream keeps: about 380 MB, or 14 minutes of the declared 1,170 calls/s."""
 
 
 async def append(runtime: Runtime, store: SharedStore, call: str, event: ModelAttempted) -> None:

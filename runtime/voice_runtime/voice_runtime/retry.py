@@ -4,7 +4,7 @@ Some errors are never retried, whatever the policy says:
 
 - a cancellation;
 - a rejection, because the next attempt would be rejected, too;
-- a failure whose backoff would end after the deadline;
+- a failure whose next attempt would begin after the deadline;
 - a failure of an attempt inside which another call exhausted its retries.
 """
 
@@ -31,7 +31,7 @@ GaveUp = Literal["max_retries", "budget", "deadline", "pushback", "nested"]
 
 
 class RetryBudget:
-    """Bounds the retries for one target to `ratio` of its calls, plus a reserve for callers with few calls.
+    """Bounds the retries for one target in a window to `ratio` of its calls plus a reserve, for callers with few calls.
 
     A retry counts as soon as it is decided, so retries that wait in their backoff count, too.
     """
