@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from typing_extensions import override
@@ -224,10 +224,13 @@ _PLUGINS = (
 )
 
 
-def resources(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any]:
+def resources(entrance: Entrance, routes: Sequence[GatewayRoute]) -> dict[str, Any]:
     """`apisix.yaml`: the routes, the issuer of tokens, the plugins of all routes, and the TLS certificate."""
+    # The first streamed answer creates the histogram for all routes, so each route has the objectives of all routes.
+    buckets = _boundaries(route.first_byte for route in routes if route.first_byte)
+    first_byte = FIRST_BYTE.format(buckets=", ".join(map(str, buckets)))
     return {
-        "routes": [_route(entrance, route) for route in routes],
+        "routes": [_route(entrance, route, first_byte) for route in routes],
         "consumers": [{"username": ISSUER, "plugins": {"jwt-auth": _issuer()}}],
         "global_rules": [{"id": "everywhere", "plugins": _global_plugins(entrance)}],
         "plugin_metadata": [
@@ -269,7 +272,7 @@ def _global_plugins(entrance: Entrance) -> dict[str, Any]:
     }
 
 
-def _route(entrance: Entrance, route: GatewayRoute) -> dict[str, Any]:
+def _route(entrance: Entrance, route: GatewayRoute, first_byte: str) -> dict[str, Any]:
     return {
         "id": route.name,
         "name": route.name,
@@ -277,7 +280,7 @@ def _route(entrance: Entrance, route: GatewayRoute) -> dict[str, Any]:
         "uri": route.http.path,
         "methods": [route.http.method, "OPTIONS"],
         "enable_websocket": route.websocket,
-        "plugins": dict(_plugins(entrance, route)),
+        "plugins": dict(_plugins(entrance, route, first_byte)),
         "upstream": {
             "type": "roundrobin",
             "nodes": [{"host": route.upstream, "port": route.port, "weight": 1}],
@@ -289,14 +292,13 @@ def _route(entrance: Entrance, route: GatewayRoute) -> dict[str, Any]:
     }
 
 
-def _plugins(entrance: Entrance, route: GatewayRoute) -> Iterator[tuple[str, dict[str, Any]]]:
+def _plugins(entrance: Entrance, route: GatewayRoute, first_byte: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "client-control", {"max_body_size": route.http.max_body.units}
     if route.buffered.units:
         yield "limit-conn", _concurrency(route.concurrent)
     yield "cors", _cors(entrance, route)
     if route.first_byte:
-        buckets = ", ".join(map(str, _boundaries([route.first_byte])))
-        yield "serverless-post-function", {"phase": "log", "functions": [FIRST_BYTE.format(buckets=buckets)]}
+        yield "serverless-post-function", {"phase": "log", "functions": [first_byte]}
     if not route.http.public:
         yield "serverless-pre-function", {"phase": "access", "functions": [SET_VERIFIED_IDENTITY]}
         yield "jwt-auth", {"key_claim_name": "iss", "store_in_ctx": True, "claims_to_verify": ["exp", "nbf"]}

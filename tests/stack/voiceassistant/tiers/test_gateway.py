@@ -294,6 +294,20 @@ def test_the_gateway_retries_as_often_as_the_call_declares() -> None:
     assert {each["id"]: each["upstream"]["retries"] for each in routes} == {"again": 2, "once": 0}
 
 
+def test_the_first_byte_histogram_has_the_objectives_of_all_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker creates the histogram once, with the boundaries of the route that answers first."""
+    objectives = {"one": Duration("300ms"), "two": Duration("400ms")}
+    monkeypatch.setattr(tier, "first_byte_objective", lambda _graph, name: objectives.get(name))
+    redis = soft("redis.read", "limits then per node", circuit_breaker="off")
+    names = (*objectives, "whole")
+    (component_,) = built(*(route(name, f"/v1/{name}", redis, hard("a.read", "idempotent")) for name in names))
+    routes = yaml.safe_load(component_.files["apisix.yaml"])["routes"]
+    plugins = {each["id"]: each["plugins"].get("serverless-post-function") for each in routes}
+    assert plugins["one"] == plugins["two"]
+    assert "200, 300, 400, 500" in plugins["one"]["functions"][0]
+    assert plugins["whole"] is None
+
+
 def test_a_websocket_route_with_a_breaker_is_refused() -> None:
     redis = soft("redis.read", "limits then per node", circuit_breaker="off")
     with pytest.raises(InvalidInputError, match=r"one → a\.read: is refused; one is a WebSocket with a breaker"):
