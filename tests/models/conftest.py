@@ -41,8 +41,8 @@ def server(running: Server) -> Server:
 def spans(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[InMemorySpanExporter]:
     """The spans of a test.
 
-    At the end of the test this fixture checks case MC25: no log, span, metric, event or error contains a prompt, answer
-    or key.
+    At the end of the test this fixture checks the second part of case MC25: no log, span, metric, event or error
+    contains a prompt, answer or key.
     """
     provider, recorded = TracerProvider(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(recorded))

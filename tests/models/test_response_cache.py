@@ -1,4 +1,4 @@
-"""The cache of answers to equal requests, case MC25, on a real Valkey."""
+"""The cache of answers to equal requests on a real Valkey: the first part of case MC25."""
 
 from __future__ import annotations
 
