@@ -188,6 +188,20 @@ async def test_the_hedging_budget_bounds_the_second_requests(tmp_path: Path, clo
     assert answered.count(2) == made.calls[1] == 3
 
 
+async def test_a_slow_call_without_a_second_candidate_spends_no_hedging_budget(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    made = hedged(tmp_path, clock, bound=RetryBudget(ratio=Ratio("1%"), reserve=1))
+    answers(made, a=0.6, b=0.0)
+    models = made.runtime.runtime.bundle.models
+    assert models is not None
+    second = made.runtime.candidates(models, "llm.generate")[1]
+    made.runtime.cooldowns.record(second, "rate_limited", 5.0, models.routes["llm.generate"].cooldown)
+    assert await embed(made) == 1
+    clock.advance(5.0)
+    assert await embed(made) == 2
+
+
 async def test_a_token_budget_without_room_for_a_second_request_leaves_the_first_one_running(
     tmp_path: Path, clock: FakeClock
 ) -> None:

@@ -105,9 +105,10 @@ class RoutedCall:
 
     async def _second(self, budget: RetryBudget) -> Exchange | None:
         """The exchange with the next candidate. `None` if hedge budget, candidates or token budgets permit none."""
-        attempt = self._call.hedge() if budget.spend() else None
+        attempt = self._call.hedge() if budget.left() >= 1 else None
         if attempt is None:
             return None
+        budget.spend()  # not before, because a call without a second candidate spends nothing
         try:
             second = await self._reserved(attempt)
         except ModelRefusedError:

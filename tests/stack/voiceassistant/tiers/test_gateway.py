@@ -162,7 +162,7 @@ def test_identity_headers_of_clients_are_removed_before_opentelemetry_reads_them
     (rule,) = resources()["global_rules"]
     function = rule["plugins"]["serverless-pre-function"]
     assert (function["phase"], function["functions"]) == ("rewrite", [REMOVE_CLAIMED_IDENTITY])
-    assert function["_meta"]["priority"] > 12_009  # opentelemetry's priority; the plugin with the higher one is first
+    assert function["_meta"]["priority"] > 12_015  # request-id's priority; the plugin with the higher one is first
 
 
 def test_routes_with_a_token_set_the_tenant_and_public_routes_do_not() -> None:
