@@ -1,4 +1,4 @@
-"""A test runs each code block of a document, or the document says why not. The commands in a block exist."""
+"""A test runs each code block of a document, or the document says why not. Its `voice` and `make` commands exist."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_named_test_reads_the_document(block: tuple[str, str], test: str) ->
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=named)
-def test_the_commands_of_a_block_exist(block: Block) -> None:
+def test_the_voice_and_make_commands_of_a_block_exist(block: Block) -> None:
     for line in block.commands:
         words = shlex.split(line.partition(" && ")[0], comments=True) if line.startswith(("voice ", "make ")) else []
         if words[:1] == ["voice"]:

@@ -115,7 +115,10 @@ def _statuses(code: str, share: float) -> Series:
 
 
 def _latencies(within: int, histogram: str = "latency", **labels: str) -> Series:
-    """A hundred requests a minute; `within` of them end within the objective, and all within twice the objective."""
+    """A hundred requests a minute; `within` of them end within the objective, and all within twice the objective.
+
+    The objective of the first byte is 300 ms (`FIRST_FRAME` in the catalogue's flows).
+    """
     return _joined(
         *(
             _series(f"apisix_http_{histogram}_bucket", f"0+{count}x120", route=route, le=le, **labels)

@@ -1,4 +1,4 @@
-"""Routes a service's model calls to providers. `ModelTransport` is the HTTP transport of the providers' own SDKs.
+"""Routes a service's model calls to providers. `ModelTransport` is an httpx transport for the providers' own SDKs.
 
 runtime = ModelRuntime(Runtime.load("/etc/voice/policy"))
 client = AsyncOpenAI(http_client=httpx.AsyncClient(transport=ModelTransport(runtime, "llm.generate")))

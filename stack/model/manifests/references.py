@@ -38,7 +38,7 @@ class Address:
 
 
 def environment(container: Container, of_config_maps: Mapping[str, str]) -> dict[str, str]:
-    """The literal values of a container's variables. As in kubelet, `$(NAME)` can name only an earlier variable."""
+    """The values of variables from ConfigMaps and literals. As in kubelet, `$(NAME)` names only an earlier variable."""
     values = dict(of_config_maps)
     for variable in container.env:
         if variable.value_from is None:
