@@ -47,8 +47,10 @@ def titles(platform: Platform) -> dict[Place, str]:
 @lru_cache(maxsize=4)
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
     """Every declared endpoint, and endpoints that represent the rest of the cluster and the networks outside."""
-    # Includes every port that a policy opens, so that the rules find a port that is open to all addresses.
-    outside = tuple(sorted({80, *_host_ports(platform), *egress_ports(rendered(platform).network_policies)}))
+    # Every declared port, every port that a policy names, and the port after each of them: the lowest undeclared port
+    # of an open range is either its first port or the port after a declared one.
+    named = {80, *_declared_ports(platform), *egress_ports(rendered(platform).network_policies)}
+    outside = tuple(sorted(named | {port + 1 for port in named}))
     namespaces = sorted({service.namespace for service in platform.graph.services})
     found = [
         *_pods(platform),
@@ -115,13 +117,19 @@ def _listening(platform: Platform) -> defaultdict[Place, set[int]]:
     return ports
 
 
+def _targeted(platform: Platform) -> Iterator[AddressBlock]:
+    """The networks outside the cluster that a link targets."""
+    return (link.target for link in platform.links if isinstance(link.target, AddressBlock))
+
+
 def _blocks(platform: Platform) -> Iterator[Endpoint]:
-    targeted = (link.target for link in platform.links if isinstance(link.target, AddressBlock))
-    for block in {block.name: block for block in targeted}.values():
+    for block in {block.name: block for block in _targeted(platform)}.values():
         yield Endpoint(block.name, ip=str(ip_network(block.cidr).network_address), ports=block.ports)
 
 
-def _host_ports(platform: Platform) -> Iterator[int]:
+def _declared_ports(platform: Platform) -> Iterator[int]:
+    """The declared ports of hosts and networks outside the cluster."""
+    yield from (port for block in _targeted(platform) for port in block.ports)
     for allowed in allow_lists(platform.graph).values():
         yield from (host.port for each in allowed for host in each.hosts)
 
@@ -158,7 +166,7 @@ def _linked(
         for source in _names(platform, link.source, outside):
             for target in _names(platform, link.target, outside):
                 open_ports = set(link.target.ports) & set(everyone[target].ports)
-                yield from (Connection(source, target, port) for port in open_ports if source != target)
+                yield from (Connection(source, target, port) for port in open_ports)
 
 
 def _names(platform: Platform, end: NetworkEnd, outside: Mapping[str, Endpoint]) -> list[str]:

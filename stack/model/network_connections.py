@@ -64,7 +64,10 @@ Ends = set[tuple[str, int]]
 
 
 def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> Iterator[Connection]:
-    """Every connection between two different endpoints that the policies of both ends permit."""
+    """Every connection that the policies of both ends permit.
+
+    An endpoint of pods stands for all its pods, so a connection may lead from one pod to another pod of the endpoint.
+    """
     policies = [resource for resource in resources if resource["kind"] == "NetworkPolicy"]
     candidates = _Candidates(endpoints)
     outward = _admitted(policies, "Egress", candidates)
@@ -79,7 +82,7 @@ def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoi
     free = {source.name for source in candidates.all if source.name not in outward}
     for target in candidates.all:
         ends = inward.get(target.name, ((name, port) for name in free for port in target.ports))
-        yield from (Connection(name, target.name, port) for name, port in ends if name in free and name != target.name)
+        yield from (Connection(name, target.name, port) for name, port in ends if name in free)
 
 
 class Decision(NamedTuple):
@@ -149,12 +152,12 @@ def _ends(spec: Mapping[str, Any], direction: str, own: Endpoint, candidates: _C
 def _peers(selectors: Iterable[Mapping[str, Any]] | None, own: Endpoint, candidates: _Candidates) -> Iterator[Endpoint]:
     """The endpoints that any of the selectors selects. Without selectors, all endpoints."""
     if not selectors:
-        yield from (peer for peer in candidates.all if peer is not own)
+        yield from candidates.all
         return
     for selector in selectors:
         near = candidates.outside if "ipBlock" in selector else candidates.of(selector.get("podSelector", {}))
         for peer in near:
-            if peer is not own and _is_peer(selector, own, peer):
+            if _is_peer(selector, own, peer):
                 yield peer
 
 
@@ -171,7 +174,7 @@ def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool
 
 
 def egress_ports(policies: Iterable[Mapping[str, Any]]) -> Iterator[int]:
-    """Every port number in an egress rule. A range counts as its first port."""
+    """The port, or the first port of the range, of every egress rule that has ports."""
     for policy in policies:
         for rule in policy["spec"].get("egress", ()):
             yield from (allowed["port"] for allowed in rule.get("ports", ()) if "port" in allowed)

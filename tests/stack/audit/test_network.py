@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from components import images
 from components.links import Link, Links, peer
 from components.network_policy import AddressBlock, Peer
+from components.observability.alertmanager import GOSSIP_PORT
 from components.valkey.server import Valkey
+from stack.audit import network
 from stack.audit.network import title
+from stack.audit.rendered import rendered
 from stack.model.call_graph import CallGraph
 from stack.model.environments import Environment
 from stack.model.platform import Platform
 from stack.model.tenant import Builder, Tier
+from stack.voiceassistant import TENANT
 from tests import toy
+from tests.platforms import real_environment
 from tests.small import small_platform
 from tests.stack.audit.rule_findings import STORE, verdict
 
@@ -74,6 +84,53 @@ def test_n02_finds_open_egress_of_pods_that_no_link_names() -> None:
     tenant = replace(toy.TENANT, tiers=(*toy.TENANT.tiers, Tier(leaking)))
     paths = {found.path for found in verdict("N02", Platform(tenant, toy.ENVIRONMENT)).findings}
     assert "idle → the internet:443" in paths
+
+
+def changed(platform: Platform, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> Platform:
+    """The platform, whose rendered NetworkPolicies `change` edits in place."""
+    policies = deepcopy(rendered(platform).network_policies)
+    for policy in policies:
+        change(policy)
+    monkeypatch.setattr(network, "rendered", lambda _platform: SimpleNamespace(network_policies=policies))
+    return platform
+
+
+def opened(policy: Any, *ports: dict[str, int]) -> None:
+    """Let `orders` connect to every address on these ports."""
+    if policy["metadata"]["name"] == "orders":
+        rule = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], **({"ports": [*ports]} if ports else {})}
+        policy["spec"]["egress"].append(rule)
+
+
+@pytest.mark.parametrize(
+    ("ports", "found"),
+    [
+        (({"port": 443, "endPort": 8443},), 444),
+        (({"port": 80, "endPort": 81},), 81),
+        (({"port": 9999},), 9999),
+        ((), 80),
+    ],
+)
+def test_n02_finds_a_range_that_begins_at_a_declared_port(
+    ports: tuple[dict[str, int], ...], found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_platform = changed(Platform(toy.TENANT, toy.ENVIRONMENT), monkeypatch, lambda policy: opened(policy, *ports))
+    paths = {each.path for each in network.permitted_is_declared(toy_platform) if each}
+    assert f"orders → the internet:{found}" in paths
+
+
+@pytest.mark.parametrize("direction", ["egress", "ingress"])
+def test_n01_finds_a_denied_link_between_two_pods_of_a_component(
+    direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_gossip(policy: Any) -> None:
+        if policy["metadata"]["name"] == "alertmanager":
+            rules = policy["spec"][direction]
+            rules[:] = [rule for rule in rules if {"port": GOSSIP_PORT, "protocol": "TCP"} not in rule["ports"]]
+
+    production = changed(Platform(TENANT, real_environment("prod")), monkeypatch, without_gossip)
+    (found,) = filter(None, network.declared_is_permitted(production))
+    assert found.path == f"alertmanager → alertmanager:{GOSSIP_PORT}"
 
 
 def test_findings_name_undeclared_pods_without_a_namespace() -> None:

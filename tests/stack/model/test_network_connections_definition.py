@@ -106,9 +106,7 @@ def test_a_connection_is_permitted_exactly_if_both_ends_admit_it(
         for source in endpoints
         for target in endpoints
         for port in target.ports
-        if source is not target
-        and admits(policies, "Egress", source, target, port)
-        and admits(policies, "Ingress", target, source, port)
+        if admits(policies, "Egress", source, target, port) and admits(policies, "Ingress", target, source, port)
     ]
     found = list(permitted(policies, endpoints))
     assert set(found) == set(expected)
