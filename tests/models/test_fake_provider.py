@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -85,6 +85,45 @@ async def test_the_fake_provider_notices_over_a_socket_that_its_client_has_left(
         await stream.close()
         await provider.exchanges[0].ended.wait()
     assert (provider.exchanges[0].ending, provider.exchanges[0].written) == ("closed_by_client", 1)
+
+
+async def test_the_fake_provider_notices_over_a_socket_that_its_client_left_before_the_status() -> None:
+    provider = answering(Answer((b"a",), delay=stall.seconds))
+    async with asyncio.timeout(START_SECONDS), provider.serve() as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        while not provider.exchanges:  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(0.01)
+        writer.close()
+        await provider.exchanges[0].ended.wait()
+    assert provider.exchanges[0].ending == "closed_by_client"
+
+
+async def test_a_client_without_sockets_may_leave_before_the_first_step(clock: FakeClock) -> None:
+    provider = answering(Answer((b"a",)))
+    client = httpx.AsyncClient(transport=FakeNetwork({"fake": provider}))
+    response = await client.send(client.build_request("GET", "http://fake/"), stream=True)
+    await response.aclose()
+    (exchange,) = provider.exchanges
+    assert (exchange.ending, exchange.written, exchange.ended_at) == ("closed_by_client", 0, clock.monotonic())
+    assert exchange.ended.is_set()
+
+
+async def test_a_provider_that_does_not_accept_closes_new_and_idle_connections() -> None:
+    provider = answering(Answer((b"a",)))
+    async with asyncio.timeout(START_SECONDS), provider.serve() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await reader.readuntil(b"0\r\n\r\n")
+        provider.accepts = False
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        with suppress(ConnectionResetError):  # if the server closed before it read the request
+            assert await reader.read() == b""
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.read() == b""  # although the client has sent no request
+        writer.close()
+    assert len(provider.exchanges) == 1
 
 
 async def test_the_fake_provider_writes_at_the_given_times_on_a_fake_clock(clock: FakeClock) -> None:

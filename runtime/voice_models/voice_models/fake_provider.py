@@ -78,7 +78,11 @@ class Exchange:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self) -> None:
-        """Record the time of the end."""
+        """Record the end, once. If the answer is still open, the client closed it."""
+        if self.ended.is_set():
+            return
+        if self.ending == "open":
+            self.ending = "closed_by_client"
         self.ended_at = asyncio.get_running_loop().time()
         self.ended.set()
 
@@ -109,6 +113,9 @@ class FakeProvider:
         connections: set[asyncio.Task[None]] = set()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if not self.accepts:
+                writer.close()
+                return
             task = asyncio.ensure_future(self._serve_connection(reader, writer))
             connections.add(task)
             task.add_done_callback(connections.discard)
@@ -126,7 +133,10 @@ class FakeProvider:
         """Serve one connection: HTTP/1.1 with chunked answers, one request after the other."""
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
-                while (request := await _read_request(reader)) is not None and self.accepts:
+                while True:
+                    request = await _read_request(reader)
+                    if not self.accepts:  # `accepts` may change while the connection is idle
+                        break
                     exchange, answer = self.receive(request)
                     playing = asyncio.ensure_future(self._send_answer(writer, exchange, answer))
                     # A client sends nothing while it waits, so this read ends only if the client disconnects.
@@ -138,6 +148,7 @@ class FakeProvider:
                         playing.cancel()
                         disconnected.cancel()
                         await asyncio.gather(playing, disconnected, return_exceptions=True)
+                        exchange.end()  # a task that is cancelled before `play` records no end
                     if not finished or exchange.ending == "cut":
                         break
         finally:
@@ -173,12 +184,10 @@ async def play(exchange: Exchange, answer: Answer, write: Write) -> None:
                 return
         exchange.ending = "complete"
     finally:
-        if exchange.ending == "open":
-            exchange.ending = "closed_by_client"
         exchange.end()
 
 
-async def _read_request(reader: asyncio.StreamReader) -> FakeRequest | None:
+async def _read_request(reader: asyncio.StreamReader) -> FakeRequest:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     path = head[0].split(" ")[1]
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
@@ -210,7 +219,6 @@ class FakeNetwork(httpx.AsyncBaseTransport):
         try:
             await asyncio.sleep(answer.delay)
         except asyncio.CancelledError:
-            exchange.ending = "closed_by_client"
             exchange.end()
             raise
         return httpx.Response(answer.status, headers=dict(answer.headers), stream=_FakeStream(exchange, answer))
@@ -239,3 +247,4 @@ class _FakeStream(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         self._writer.cancel()
         await asyncio.gather(self._writer, return_exceptions=True)
+        self._exchange.end()  # a task that is cancelled before it runs records no end
