@@ -239,6 +239,8 @@ def test_a_thread_serves_the_probes_of_a_process_without_an_event_loop_and_refus
     with serving_in_thread(HealthApp(state), 0, "127.0.0.1") as port:
         at = f"http://127.0.0.1:{port}"
         assert json.loads(httpx.get(f"{at}/ready", trust_env=False).text) == {"status": "healthy", "checks": {}}
+        with pytest.raises(OverflowError), serving_in_thread(HealthApp(state), 70_000, "127.0.0.1"):
+            pass
         with pytest.raises(OSError, match="in use"), serving_in_thread(HealthApp(state), port, "127.0.0.1"):
             pass
     with pytest.raises(httpx.ConnectError):

@@ -208,7 +208,9 @@ def service(
     """A service with two healthy providers. A test changes the `script` of `a` or `b` to make it fail."""
     mounted = mount(directory / "policy", routed(directory, **overrides))
     events, ledger = Recorder(), Ledger()
-    runtime = Runtime.load(mounted, listeners=[events], random=seeded(), clock=clock or time)
+    runtime = Runtime.load(
+        mounted, listeners=[events], random=seeded(), clock=clock or time, allow_fault_injection=True
+    )
     a, b = FakeProvider(lambda _: chat_stream(ANSWER, "A")), FakeProvider(lambda _: chat_stream(ANSWER, "B"))
     network = FakeNetwork({"a.example": a, "b.example": b})
     made = Service(ModelRuntime(runtime, stores=stores, sinks=[ledger]), a, b, network, ledger, events, clock)

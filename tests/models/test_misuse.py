@@ -9,11 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from voice_models import ModelAttempted, ModelRuntime, ModelTransport, UsageSink
+from voice_models import ModelAttempted, ModelAttemptError, ModelRuntime, ModelTransport, UsageSink
 from voice_models import fake_answers as fake
 from voice_models.fake_provider import Answer
 from voice_models.metrics import METRICS
-from voice_policies import Bulkhead, EnforcedBy
+from voice_models.wire_form import Transcription
+from voice_policies import Bulkhead, EnforcedBy, FaultInjection, Ratio
 from voice_runtime import Runtime
 from voice_runtime.testing import FakeClock
 
@@ -124,3 +125,20 @@ def test_a_deployment_of_two_routes_has_one_cooldown_metric(tmp_path: Path) -> N
     runtime.cooldowns.record(candidate, "rate_limited", 5.0, routes[ROUTE].cooldown)
     metric = next(metric for metric in METRICS if metric.name == "voice_model_cooldown")
     assert list(metric.read(runtime)) == [(("a", "rate_limited"), 1)]
+
+
+async def test_an_injected_fault_uses_no_tokens_and_costs_nothing(tmp_path: Path, clock: FakeClock) -> None:
+    faults = FaultInjection(enabled=True, error_ratio=Ratio("100%"))
+    limits = {"budgets": {"minute": budget(2_000)}}
+    made = service(tmp_path, clock, models=limits, route={"budgets": ("minute",)}, fault_injection=faults)
+    with pytest.raises(ModelAttemptError, match="server_error"):
+        await post(made, {})
+    await made.runtime.drain()
+    assert made.calls == (0, 0)
+    assert [(event.input_units, event.micro_usd) for event in made.ledger.events] == [(0, 0)] * 2
+    assert made.held == 0
+
+
+@pytest.mark.parametrize(("stream", "streamed"), [(True, True), ("true", True), (1, False), ([], False), ({}, False)])
+def test_a_transcription_is_streamed_only_if_it_asks_for_it(stream: object, *, streamed: bool) -> None:
+    assert Transcription().is_streamed({"stream": stream}) is streamed

@@ -178,7 +178,7 @@ class ModelAttempt:
         if isinstance(error, OSError):
             return self._failed("authentication", NOTHING)  # the file with the API key cannot be read
         if isinstance(error, CalleeError):
-            return self._failed("server_error")  # an injected fault
+            return self._failed("server_error", NOTHING)  # an injected fault, so nothing was sent
         self.cancelled()
         raise error
 

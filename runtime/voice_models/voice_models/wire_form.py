@@ -259,7 +259,8 @@ class Transcription(WireForm):
 
     def is_streamed(self, body: Mapping[str, Any]) -> bool:
         """True if the request asks for a stream. In a multipart form the field is text."""
-        return body.get("stream") in {True, "true"}
+        stream = body.get("stream")
+        return stream is True or stream == "true"
 
     def piece(self, event: str, document: Any) -> Signal:
         """The facts in an event of a streamed transcript."""

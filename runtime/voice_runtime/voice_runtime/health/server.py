@@ -77,7 +77,7 @@ def serving_in_thread(app: Application, port: int, host: str = "0.0.0.0") -> Ite
     def run() -> None:
         try:
             asyncio.run(serve())
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # raised in the thread that waits for the port
             ports.put(error)
 
     thread = Thread(target=run, name="voice-health", daemon=True)
