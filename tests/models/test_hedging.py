@@ -188,16 +188,19 @@ async def test_the_hedging_budget_bounds_the_second_requests(tmp_path: Path, clo
     assert answered.count(2) == made.calls[1] == 3
 
 
-async def test_a_slow_call_without_a_second_candidate_spends_no_hedging_budget(
-    tmp_path: Path, clock: FakeClock
+@pytest.mark.parametrize("distinct", [True, False])
+async def test_a_slow_call_without_a_second_candidate_sends_no_hedge_and_spends_no_hedging_budget(
+    tmp_path: Path, clock: FakeClock, *, distinct: bool
 ) -> None:
-    made = hedged(tmp_path, clock, bound=RetryBudget(ratio=Ratio("1%"), reserve=1))
+    bound, fallback = RetryBudget(ratio=Ratio("1%"), reserve=1), ModelFallback(distinct=distinct)
+    made = hedged(tmp_path, clock, bound=bound, fallback=fallback)
     answers(made, a=0.6, b=0.0)
     models = made.runtime.runtime.bundle.models
     assert models is not None
     second = made.runtime.candidates(models, "llm.generate")[1]
     made.runtime.cooldowns.record(second, "rate_limited", 5.0, models.routes["llm.generate"].cooldown)
     assert await embed(made) == 1
+    assert made.calls == (1, 0)
     clock.advance(5.0)
     assert await embed(made) == 2
 

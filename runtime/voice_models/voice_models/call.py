@@ -87,13 +87,16 @@ class ModelCall:
         """The first candidate that has the required capabilities. `None` if none has them."""
         return next((candidate for candidate, _ in self._candidates.values()), None)
 
-    def next(self) -> ModelAttempt | Wait:
-        """The next attempt, or the wait before it. Raises `ModelError` if no further attempt is possible."""
+    def next(self, *, besides: Candidate | None = None) -> ModelAttempt | Wait:
+        """The next attempt, at any candidate except `besides`, or the wait before it.
+
+        Raises `ModelError` if no further attempt is possible.
+        """
         if self._failure is not None and (
             self.attempts >= self.route.fallback.max_attempts or self._clock.monotonic() >= self._deadline
         ):
             raise self._failure
-        usable = self._usable()
+        usable = [candidate for candidate in self._usable() if candidate is not besides]
         if not usable:
             raise self._failure or self._refused("context_exceeded" if self._candidates else "no_candidate")
         earliest = NEVER
@@ -112,12 +115,12 @@ class ModelCall:
             raise self._failure
         raise self._refused("no_candidate", None if earliest == NEVER else earliest)
 
-    def hedge(self) -> ModelAttempt | None:
-        """A second attempt while the first attempt runs. `None` if no further attempt may start now."""
+    def hedge(self, first: ModelAttempt) -> ModelAttempt | None:
+        """A second attempt, at another candidate, while `first` runs. `None` if no such attempt may start now."""
         if self.attempts >= self.route.fallback.max_attempts:
             return None
         try:
-            attempt = self.next()
+            attempt = self.next(besides=first.candidate)
         except ModelError:
             return None
         return None if isinstance(attempt, Wait) else attempt

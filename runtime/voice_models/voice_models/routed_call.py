@@ -95,7 +95,7 @@ class RoutedCall:
         running = {asyncio.ensure_future(exchange.open(self._prepared)): exchange}
         try:
             done, _ = await asyncio.wait(running, timeout=hedge.delay.seconds)
-            if not done and (second := await self._second(budget)) is not None:
+            if not done and (second := await self._second(exchange.attempt, budget)) is not None:
                 running[asyncio.ensure_future(second.open(self._prepared))] = second
             return await self._first_answer(running)
         finally:
@@ -103,9 +103,9 @@ class RoutedCall:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _second(self, budget: RetryBudget) -> Exchange | None:
+    async def _second(self, first: ModelAttempt, budget: RetryBudget) -> Exchange | None:
         """The exchange with the next candidate. `None` if hedge budget, candidates or token budgets permit none."""
-        attempt = self._call.hedge() if budget.left() >= 1 else None
+        attempt = self._call.hedge(first) if budget.left() >= 1 else None
         if attempt is None:
             return None
         budget.spend()  # not before, because a call without a second candidate spends nothing
