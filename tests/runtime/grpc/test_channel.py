@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry import baggage, context
 from voice_policies import CircuitBreaker, Duration, OutboundCall, Timeout
 from voice_runtime import DeadlineExceededError, UnknownCallError
 from voice_runtime.grpc import Grpc
@@ -215,3 +216,22 @@ async def test_a_stream_whose_status_alone_is_read_logs_no_error(
         assert await stub.ListSources(b"3").code() is grpc.StatusCode.UNAVAILABLE
         gc.collect()
     assert "never retrieved" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reached", "is_inside"), [({}, True), ({"via": "egress:8443"}, False), ({"tls": True}, False)]
+)
+async def test_only_a_callee_inside_the_platform_gets_the_baggage(
+    tmp_path: Path, reached: dict[str, Any], *, is_inside: bool
+) -> None:
+    address = {"host": "milvus.example", "port": 19530, **reached}
+    client, servicer = runtime(tmp_path, call("rag-engine.context", addresses=(address,))), RagEngine()
+    wire, token = Grpc(client), context.attach(baggage.set_baggage("tenant.id", "acme"))
+    try:
+        async with serving(servicer) as target, wire.channel("rag-engine", target=target) as channel:
+            await RagEngineStub(channel).Context(b"tides")
+        await wire.close()
+    finally:
+        context.detach(token)
+    ((_, metadata, _),) = servicer.asked
+    assert ("baggage" in metadata) is is_inside
