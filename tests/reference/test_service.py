@@ -17,6 +17,7 @@ import pytest
 from voice_policies import Duration, Rate, RateLimit, Ratio, Timeout, TokenBucket, Tracing
 from voice_policies import Health as HealthPolicy
 from voice_reference.configuration import Behaviour
+from voice_reference.operations import is_on_the_wire
 from voice_reference.processes import Platform, Process, running, wait_until
 from voice_reference.simulation import latency
 from voice_runtime.tracing.collector import Collector
@@ -194,3 +195,11 @@ def test_latency_is_drawn_from_its_median_and_p95() -> None:
     assert drawn[10_000] == pytest.approx(0.010, rel=0.05)
     assert drawn[19_000] == pytest.approx(0.050, rel=0.05)
     assert latency(Behaviour(median=Duration("0s")), random) == 0
+
+
+@pytest.mark.parametrize(
+    ("reached", "is_inside"), [({}, True), ({"via": "egress:8443"}, False), ({"tls": True}, False)]
+)
+def test_a_grpc_callee_outside_the_platform_is_simulated(reached: dict[str, Any], *, is_inside: bool) -> None:
+    address = {"host": "milvus.example", "port": 19530, **reached}
+    assert is_on_the_wire(call("vector-store.search", addresses=(address,))) is is_inside
