@@ -21,7 +21,8 @@ _BARE_HOST = re.compile(_HOST)
 _NAMES_A_HOST = re.compile(r".*(HOST|HOSTNAME|ADDR|ADDRESS|SERVER|ENDPOINT|URL|URI)", re.IGNORECASE)
 _NAMES_AN_IMAGE = re.compile(r".*(IMAGE|TAG|VERSION)", re.IGNORECASE)
 """Names of variables and flags that hold an image or a version. Their `redis:7` is no address."""
-_EXPANSION = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
+_EXPANSION = re.compile(r"\$(?:\$|\(([A-Za-z_][A-Za-z0-9_]*)\))")
+"""A reference to a variable, or `$$`, which stands for `$`."""
 LOOPBACK = "localhost"
 
 
@@ -48,7 +49,7 @@ def environment(container: Container, of_config_maps: Mapping[str, str]) -> dict
 
 def expanded(text: str, values: Mapping[str, str]) -> str:
     """A text with the values of known variables. References to unknown variables stay unchanged."""
-    return _EXPANSION.sub(lambda match: values.get(match[1], match[0]), text)
+    return _EXPANSION.sub(lambda match: "$" if match[1] is None else values.get(match[1], match[0]), text)
 
 
 def hosts_of_variable(name: str, value: str, values: Mapping[str, str]) -> Iterator[tuple[str, int | None]]:

@@ -26,7 +26,8 @@ FAKE = """#!/bin/sh
 printf '%s\\n' "$(basename "$0") $*" >> {folder}/log
 case "$(basename "$0") $*" in
   *"set-all"*) exec {python} {fake} "$@" ;;
-  *"port-forward"*) [ -n "$PORT" ] || {{ echo "error: no pod" >&2; exit 1; }}
+  *"port-forward"*) [ -z "$FORWARDING" ] || {{ echo "$FORWARDING"; exec sleep 60; }}
+    [ -n "$PORT" ] || {{ echo "error: no pod" >&2; exit 1; }}
     echo "Forwarding from 127.0.0.1:$PORT -> 443"; exec sleep 60 ;;
   *"kube-system"*) [ -z "$REFUSAL" ] || {{ echo "$REFUSAL" >&2; exit 1; }}
     echo '{{"metadata": {{"uid": "00000000-0000-4000-8000-000000000001"}}}}' ;;
@@ -138,6 +139,12 @@ def test_up_reports_why_the_gateway_gave_no_answer(machine: Machine) -> None:
     done = machine.voice_up("up", "dev")
     assert done.returncode == 1
     assert "voice: no answer to POST https://api.voicehelper.localhost/v1/login: error: no pod" in done.stderr
+
+
+def test_up_does_not_wait_for_a_kubectl_that_forwards_no_ipv4_port(machine: Machine) -> None:
+    done = machine.voice_up("up", "dev", FORWARDING="Forwarding from [::1]:8443 -> 443")
+    assert done.returncode == 1
+    assert "/v1/login: Forwarding from [::1]:8443 -> 443" in done.stderr
 
 
 def test_up_stops_at_a_failed_step_with_exit_code_2(machine: Machine) -> None:

@@ -69,7 +69,7 @@ def unsendable(metadata: tuple[Any, ...]) -> list[str]:
     return [
         str(entry[0]) if isinstance(entry, tuple) else "an entry that is not a pair"
         for entry in metadata
-        if not _is_sendable(*entry)
+        if not isinstance(entry, tuple | list) or not _is_sendable(*entry)
     ]
 
 

@@ -60,7 +60,8 @@ def test_a_bare_host_counts_only_in_a_host_or_url_variable_and_only_host_takes_t
 
 def test_variables_are_expanded_as_kubelet_does(tmp_path: Path) -> None:
     variables = (variable("A", "http://$(B):80"), variable("B", "store"), variable("C", "http://$(B):80"))
-    assert named(tmp_path, *variables, args=["--store=$(B):81"]) == [("store", 80, True), ("store", 81, True)]
+    args = ["--store=$(B):81", "--text=$$(B):82"]  # `$$(B)` is the text `$(B)`
+    assert named(tmp_path, *variables, args=args) == [("store", 80, True), ("store", 81, True)]
 
 
 def test_variables_come_from_config_maps_too(tmp_path: Path) -> None:
