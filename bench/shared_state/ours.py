@@ -1,4 +1,4 @@
-"""The rows of the runtime, and the bare scripts, which are the baseline."""
+"""The rows of the runtime in the table of costs. The baseline is the runtime's scripts alone, sent to Valkey."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def cases(url: str) -> dict[str, Check]:
 
 
 async def bare(url: str) -> dict[str, Check]:
-    """The rows of the scripts alone: sent with redis-py's defaults, and without redis-py's timeouts."""
+    """Checks that only send the scripts: two with redis-py's defaults, and two without redis-py's timeouts."""
     plain, untimed = Redis.from_url(url), Redis.from_url(url, socket_timeout=None)
     for script in (TOKEN_BUCKET, SLIDING_WINDOW):
         await plain.script_load(script.text)

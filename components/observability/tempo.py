@@ -29,7 +29,8 @@ OTLP_PORT, HTTP_PORT = 4317, 3200
 CONFIG_PATH = "/etc/tempo"
 DATA_PATH = "/var/tempo"
 SHUTDOWN = Duration("110s")
-"""Longest time to write the data in memory. With the pre-stop sleep, the grace period is two minutes."""
+"""Longest time to write out the data that is in memory. With the pre-stop sleep and
+`SHUTDOWN_MARGIN`, the grace period is two minutes."""
 CREDENTIALS = SecretKeys(
     name="tempo-object-storage",
     keys=("credentials",),

@@ -101,7 +101,7 @@ def envoy_resources(proxy: EgressProxy) -> EnvoyResources:
 
 
 def _hosts(read: EnvoyResources, listener: Mapping[str, Any]) -> Iterator[tuple[str, Host]]:
-    """Each name that a listener admits, with the host behind the name. A chain without names admits any host."""
+    """Each name that a listener admits, with the host behind the name. A filter chain without names admits any name."""
     addresses = {
         cluster["name"]: cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
         for cluster in read.clusters
@@ -135,7 +135,7 @@ RULES = (
         severity="error",
         rationale="a compromised process sends data to any host that it can reach",
         source="the platform's rules",
-        violates="the proxy's allow-list lets the service orders connect to a host that none of its calls declares",
+        violates="the proxy's allow-list admits orders to a host that none of its calls declares",
         holds="the allow-list admits each caller to exactly its declared hosts",
         check=egress_breaches,
     ),

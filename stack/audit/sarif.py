@@ -47,7 +47,7 @@ def _result(judged: Judged, rule_index: int, source: str) -> dict[str, Any]:
         "level": LEVELS[finding.severity],
         "message": {"text": _message(finding)},
         "locations": [_location(finding, source)],
-        # A path contains no number that may change, so a result keeps its identity (3.27.17) in every run.
+        # A finding's path contains no number that may change, so the fingerprint (3.27.17) is the same in every run.
         "partialFingerprints": {"rulePath/v1": f"{finding.rule} {finding.path}"},
     }
     if judged.acceptance:

@@ -41,7 +41,7 @@ _EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
 
 
 def layers(edge: Edge) -> frozenset[Enforcer]:
-    """The layers that see the calls of an edge. The mesh is among them even if an environment has none."""
+    """The layers that see the calls of an edge. For calls of Go services one is the mesh, even if it is off."""
     if isinstance(edge.caller, Gateway):
         return frozenset({"gateway"}) if isinstance(edge.callee, Service) else frozenset({"driver"})
     if isinstance(edge.caller, Service) and edge.caller.language == "python":
@@ -80,7 +80,7 @@ def timeout_enforcer(edge: Edge) -> Enforcer:
 
 
 def attempt_timeout_enforcer(edge: Edge, *, mesh: bool) -> Enforcer | None:
-    """The layer that enforces the timeout of each attempt, if gRPC retries the call; otherwise `None`."""
+    """The layer that enforces the attempt timeout of a call that gRPC retries. `None` for others, or without a mesh."""
     if not edge.call.retry or enforcer(edge, "retry") != "grpc":
         return None
     return in_force(edge, "attempt_timeout", mesh=mesh)

@@ -223,7 +223,7 @@ async def test_g2_all_channels_to_a_target_share_one_connection(tmp_path: Path) 
         await wire.close()
 
 
-async def test_g2_an_old_connection_is_replaced_and_closes_when_its_calls_have_ended(
+async def test_g2_an_old_connection_is_replaced_and_closes_after_the_longest_time_of_a_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
@@ -389,13 +389,13 @@ def with_shorter_keepalive(options: Any, divisor: int) -> list[tuple[str, Any]]:
 async def test_g3_a_server_with_default_settings_accepts_the_default_keepalive_interval_and_no_shorter_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int | None, *, tolerated: bool
 ) -> None:
-    # With gRPC's default the client sends too few pings for a refusal.
+    # 0 means no limit. Under gRPC's default limit the client sends too few pings for a refusal.
     options = dict(CHANNEL_OPTIONS) | {"grpc.http2.max_pings_without_data": 0}
     if interval is not None:
         options["grpc.keepalive_time_ms"] = interval
     monkeypatch.setattr(
         connections, "CHANNEL_OPTIONS", tuple(with_shorter_keepalive(options.items(), 200))
-    )  # the smallest interval that gRPC accepts is 1 s = 200 s / 200
+    )  # all intervals are divided by 200: 200 s becomes 1 s, the smallest interval that gRPC accepts
     default = (("grpc.http2.min_ping_interval_without_data_ms", 300_000 // 200),)
     servicer = Hanging()
     patient = calls(timeout=Timeout(attempt=Duration("7s"), overall=Duration("7s")))
@@ -412,7 +412,7 @@ async def test_g3_a_server_with_default_settings_accepts_the_default_keepalive_i
 
 BLAMED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "ABORTED", "RESOURCE_EXHAUSTED"}
 CANCELLED = {"CANCELLED"}
-"""CANCELLED from a callee counts as a failure. From our own handler it means that the handler's caller has left."""
+"""A callee's CANCELLED counts as a failure. The CANCELLED of our own handler does not: its caller has left."""
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"], ids=lambda code: code.name)
@@ -636,7 +636,7 @@ async def test_r11_a_call_with_streamed_requests_is_never_retried(tmp_path: Path
 # --- R12
 
 
-async def test_r12_the_number_of_earlier_attempts_is_sent_and_grpc_adds_none(tmp_path: Path) -> None:
+async def test_r12_the_number_of_earlier_attempts_is_sent_and_grpc_itself_does_not_retry(tmp_path: Path) -> None:
     servicer = Failing(times=100)
     async with connected(tmp_path, servicer, *retrying()) as (_, stub):
         await ended(stub.Context(b"x"))

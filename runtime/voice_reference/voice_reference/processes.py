@@ -33,9 +33,9 @@ LAST_WORDS = 500
 
 
 def bundles_of(directory: Path, entrances: Iterable[str]) -> dict[str, PolicyBundle]:
-    """The bundles of the services `entrances`, and of all services that these call, directly or not.
+    """The bundles of the services named in `entrances`, and of all services that they call, directly or not.
 
-    Raises `InvalidInputError`.
+    `directory` has a folder for each service. Raises `InvalidInputError`.
     """
     found: dict[str, PolicyBundle] = {}
     wanted = list(entrances)
@@ -163,7 +163,7 @@ def running(
 ) -> Iterator[Platform]:
     """Start a process for each bundle. The end of the block ends all processes.
 
-    `providers` maps model providers to `host:port`. Other providers are fakes.
+    `collector` is the URL of the Collector. `providers` maps model providers to `host:port`. Other providers are fakes.
 
     Raises:
         InvalidInputError: a process ended instead of starting.

@@ -77,7 +77,7 @@ async def one_of_each(stub: RagEngineStub) -> list[Any]:
 
 
 class Late(RagEngine):
-    """Answers each attempt only after its timeout of 100 ms."""
+    """Would answer after 300 ms, but the attempt times out after 100 ms. The cancelled handler ends 100 ms later."""
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
         try:

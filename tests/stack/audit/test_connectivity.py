@@ -121,7 +121,7 @@ def test_n06_finds_dns_that_pods_cannot_reach(blocks: tuple[str, ...], *, pods: 
     assert len(verdict("N06", of_manifests(closed, pod)).findings) == 1, "the policy is in another namespace"
 
 
-def test_n06_adds_up_the_rules_for_all_pods_of_a_namespace() -> None:
+def test_n06_adds_up_the_rules_of_the_policies_that_select_all_pods() -> None:
     def allowing(name: str, selector: dict[str, Any], *egress: dict[str, Any]) -> dict[str, Any]:
         spec = {"podSelector": selector, "policyTypes": ["Egress"], "egress": list(egress)}
         return {"kind": "NetworkPolicy", "metadata": {"name": name, "namespace": "shop"}, "spec": spec}

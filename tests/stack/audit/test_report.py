@@ -47,7 +47,7 @@ def test_sarif_names_the_audited_file_if_a_finding_has_no_line() -> None:
     assert result["locations"][0]["physicalLocation"] == {"artifactLocation": {"uri": "Pulumi.toy.yaml"}}
 
 
-def test_sarif_knows_every_rule_and_its_levels() -> None:
+def test_sarif_lists_every_rule_and_maps_each_severity_to_a_level() -> None:
     (known,) = log(None)["runs"][0]["tool"]["driver"]["rules"]
     assert (known["id"], known["defaultConfiguration"]["level"]) == ("D02", "error")
     assert "Violates: 2 > 1\nHolds: 1 = 1" in known["help"]["text"]

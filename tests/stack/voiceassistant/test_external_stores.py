@@ -107,7 +107,7 @@ def test_callers_connect_over_tls_and_check_the_store_at_its_address() -> None:
         ("voice-observability", "blackbox-exporter", {("10.200.8.0/28", 5432), ("10.200.8.16/28", 6380)}),
     ],
 )
-def test_callers_schema_jobs_and_prober_may_connect_to_exactly_their_stores(
+def test_the_callers_the_schema_jobs_and_the_prober_may_connect_to_exactly_their_stores(
     namespace: str, name: str, opened: set[tuple[str, int]]
 ) -> None:
     (policy,) = [
@@ -125,7 +125,7 @@ def test_callers_schema_jobs_and_prober_may_connect_to_exactly_their_stores(
     assert found == opened
 
 
-def test_the_prober_connects_to_the_stores_and_the_alerts_expect_them() -> None:
+def test_the_prober_connects_to_the_stores_and_target_declared_contains_them() -> None:
     config = file("ConfigMap", "prometheus-config", "prometheus.json")
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     modules = file("ConfigMap", "blackbox-exporter-config", "blackbox.json")["modules"]

@@ -1,4 +1,4 @@
-"""One check. A probe starts it. After its timeout it is cancelled. It never runs twice at the same time."""
+"""One check. A readiness probe starts it. After its timeout it is cancelled. It never runs twice at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data tier as rendered: CloudNativePG's resources, limits of connections, secrets, pods and claims. Refusals."""
+"""The rendered data tier: CloudNativePG's resources, connection limits, secrets, pods, claims, and refused settings."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_each_member_knows_exactly_the_hosts_of_its_calls_and_the_collector(envi
 
 
 @pytest.mark.parametrize("environment", MESHED)
-def test_every_service_and_the_gateway_are_members_and_each_member_has_its_policy(environment: str) -> None:
+def test_every_service_and_the_gateway_are_members_and_every_service_requires_mutual_tls(environment: str) -> None:
     members = {
         (
             pod["metadata"]["labels"]["app.kubernetes.io/name"],
