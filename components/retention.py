@@ -54,7 +54,10 @@ def shared_disk_conflicts(field: str, streams: Sequence[Stream], disk: Bytes) ->
 
 def _need(stream: Stream) -> str:
     copies = f" × {stream.copies} copies" if stream.copies > 1 else ""
-    return f"{stream.retention} of {_gibibytes(stream.daily)} a day{copies} need {_gibibytes(stream.kept)}"
+    return (
+        f"{stream.retention} and the current day, at {_gibibytes(stream.daily)} a day{copies}, "
+        f"need {_gibibytes(stream.kept)}"
+    )
 
 
 def _room(disk: Bytes, room: Bytes) -> str:

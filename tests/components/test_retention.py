@@ -17,7 +17,7 @@ def stream(name: str, daily: str, retention: str, copies: int = 1) -> Stream:
     return Stream(name=name, daily=Bytes(daily), retention=Duration(retention), copies=copies)
 
 
-def test_a_retention_counts_the_day_that_is_being_written_and_every_copy() -> None:
+def test_the_kept_size_includes_the_current_day_and_every_copy() -> None:
     assert stream("logs", "10Gi", "7d", 2).kept == Bytes("160Gi")
     assert stream("logs", "24Gi", "12h").kept == Bytes("36Gi")
 
@@ -26,12 +26,13 @@ def test_each_stream_that_does_not_fit_is_named_with_the_needed_size() -> None:
     streams = [stream("logs", "10Gi", "7d", 2), stream("traces", "50Gi", "3d"), stream("small", "1Gi", "1d")]
     assert list(map(str, shared_disk_conflicts("streams", streams, Bytes("100Gi")))) == [
         (
-            "streams.logs: 7d of 10.0 GiB a day × 2 copies need 160.0 GiB, "
+            "streams.logs: 7d and the current day, at 10.0 GiB a day × 2 copies, need 160.0 GiB, "
             "and 85% of the disk (100.0 GiB) is 85.0 GiB; "
             "expected a disk of at least 189Gi, or a retention of at most 3d"
         ),
         (
-            "streams.traces: 3d of 50.0 GiB a day need 200.0 GiB, and 85% of the disk (100.0 GiB) is 85.0 GiB; "
+            "streams.traces: 3d and the current day, at 50.0 GiB a day, need 200.0 GiB, "
+            "and 85% of the disk (100.0 GiB) is 85.0 GiB; "
             "expected a disk of at least 236Gi"
         ),
     ]
@@ -48,7 +49,7 @@ def test_streams_that_fit_alone_but_not_together_are_refused() -> None:
 
 
 @given(SIZES, st.integers(1, 60), SIZES)
-def test_a_retention_is_accepted_exactly_if_it_leaves_room_on_the_disk_and_every_proposed_value_is_accepted(
+def test_only_a_retention_beyond_the_fill_limit_is_refused_and_each_proposed_value_is_accepted(
     daily: Bytes, days: int, disk: Bytes
 ) -> None:
     one = Stream(name="logs", daily=daily, retention=Duration(f"{days}d"))

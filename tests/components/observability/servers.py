@@ -69,7 +69,7 @@ BOARD = Dashboard(
 
 @cache
 def the(kind: type[Kind], variant: str = "replicated") -> Kind:
-    """The server of a kind."""
+    """The only server of a component class in a variant."""
     (found,) = (each for each in _servers(replicated=variant == "replicated") if isinstance(each, kind))
     return found
 
@@ -168,7 +168,7 @@ def _users(*, replicated: bool) -> Iterator[IndexUser]:
 
 
 def documents(variant: str) -> dict[str, Any]:
-    """Name of a schema → the configuration file that it describes, parsed as the program parses it."""
+    """Name of a schema in `test_schemas` → the configuration file that it describes, parsed as its server parses it."""
     graphics = the(Grafana, variant).files
     ini = configparser.ConfigParser(interpolation=None)
     ini.read_string(graphics["grafana.ini"])

@@ -131,8 +131,8 @@ def test_one_error_lists_all_contradictions() -> None:
     found = [(fault.path, fault.accepted) for fault in faults_of(caught.value, Elasticsearch)]
     assert [(path, sentence.partition(":")[0]) for path, sentence in found[:2]] == [("", "nodes is 2"), ("", "logs")]
     assert [path for path, _ in found[2:]] == ["streams.logs", "streams.traces"]
-    assert "30d of 100.0 GiB a day × 3 copies need 9300.0 GiB" in found[2][1]
-    assert "14d of 200.0 GiB a day need 3000.0 GiB" in found[3][1]
+    assert "30d and the current day, at 100.0 GiB a day × 3 copies, need 9300.0 GiB" in found[2][1]
+    assert "14d and the current day, at 200.0 GiB a day, need 3000.0 GiB" in found[3][1]
 
 
 def test_two_nodes_are_refused() -> None:

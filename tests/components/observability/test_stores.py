@@ -22,7 +22,7 @@ from tests.components.observability.servers import documents, rendered, the
 from tests.fluent_bit import ECS_LINE, GO_LINE, filtered, json_line, shipped
 
 SMALLEST_RECORD = 60
-"""Fewer bytes than any record has: the identifier in `kubernetes` alone has 64 digits."""
+"""Fewer bytes than any record has: the container's id in the attribute `kubernetes` alone has 64 digits."""
 
 
 def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,8 @@ def test_tempo_waits_for_its_bucket_and_logs_the_wait(tmp_path: Path) -> None:
 def test_a_retention_that_does_not_fit_the_disk_of_tempo_is_refused() -> None:
     stream = Stream(name="voice-traces", daily=Bytes("1Gi"), retention=Duration("30d"))
     with pytest.raises(
-        ValidationError, match=r"30d of 1\.0 GiB a day need 31\.0 GiB, and 85% of the disk \(5\.0 GiB\)"
+        ValidationError,
+        match=r"30d and the current day, at 1\.0 GiB a day, need 31\.0 GiB, and 85% of the disk \(5\.0 GiB\)",
     ):
         Tempo.model_validate({**dict(the(Tempo, "single")), "stream": stream})
     Tempo.model_validate({**dict(the(Tempo)), "stream": stream})
