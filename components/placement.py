@@ -17,7 +17,10 @@ HOST = "kubernetes.io/hostname"
 
 
 def host_anti_affinity(selector: dict[str, str], *, required: bool) -> Affinity:
-    """Different hosts if possible. Set `required` for a quorum, because losing two pods together would break it."""
+    """Different hosts: if possible, or always with `required`.
+
+    A quorum needs `required`, because losing two pods together would break it.
+    """
     term: PodAffinityTerm = {"topologyKey": HOST, "labelSelector": {"matchLabels": selector}}
     if required:
         return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}

@@ -1,4 +1,4 @@
-"""Service specifications without a selector. The workload adds the selector."""
+"""Specifications of Services. They have no selector; `service` makes the Service and adds the selector of its pods."""
 
 from __future__ import annotations
 

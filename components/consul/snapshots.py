@@ -23,13 +23,13 @@ from components.writes import Write
 SCRIPTS_PATH = "/etc/consul-snapshot"
 WORK_PATH = "/var/consul-snapshot"
 STATE = Bytes("128Mi")
-"""Assumed size of catalogue and key-value store in one snapshot."""
+"""Assumed size of one snapshot: Consul's service catalogue and key-value store."""
 WORK_SIZE = Bytes("256Mi")
 SIZING = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "256Mi"))
 TOKEN = SecretKeys(name=SECRET.name, keys=("management-token",), forms={"management-token": UUID})
 CREDENTIALS = SecretKeys(name="consul-backup", keys=tuple(OBJECT_STORE_KEYS), forms=OBJECT_STORE_KEYS)
 REGION = "us-east-1"
-"""Region in the signature of requests. S3-compatible stores accept it if no region is configured."""
+"""Region in the signature of requests. S3-compatible stores accept it unless their own configuration sets another."""
 STORE = f"""\
 set -eu
 umask 077

@@ -58,5 +58,5 @@ def run(options: argparse.Namespace) -> int:
     for part in missing:
         print(part)
     if not missing:
-        close(f"{options.url} keeps the contract")
+        close(f"{options.url} keeps the checked parts of the contract")
     return FINDINGS if missing else CLEAN

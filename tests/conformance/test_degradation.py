@@ -74,7 +74,7 @@ def test_d1_alternating_failures_and_successes_cause_few_transitions(clock: Fake
     level = degradation(clock, Policy(sampling_duration=Duration("3s"), dwell_duration=Duration("30s")))
     for number in range(200):  # 620 s, alternating between far too many failures and none
         serve(level, clock, failures=0 if number % 2 else 20)
-    assert level.transitions <= 2 * 600 / 30  # fewer than two in each dwell of 30 s: 620 s have more than 20 dwells
+    assert level.transitions <= 2 * 600 / 30  # fewer than two in each `dwell_duration`: 620 s ÷ 30 s = 20.7
 
 
 def test_d1_the_level_does_not_rise_before_minimum_throughput_requests(clock: FakeClock) -> None:

@@ -1,4 +1,4 @@
-"""Flows between reference services: the output for a trace, and refusals."""
+"""Flows between reference services: the completeness, the deadlines and the output of a trace, and bad input."""
 
 from __future__ import annotations
 

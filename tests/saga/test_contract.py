@@ -1,4 +1,4 @@
-"""The contract of all engines: the same definitions and calls have the same outcomes."""
+"""The contract of all saga engines: the same definitions and calls lead to the same states, results and errors."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_a_step_that_hangs_times_out_and_is_compensated(backend: Backend) 
     assert log.done == ["reserve", "pay", "pay", "undo-pay", "undo-reserve"]
 
 
-async def test_the_timeout_of_the_saga_ends_the_wait_for_an_outcome(backend: Backend) -> None:
+async def test_a_step_and_a_saga_with_the_same_timeout_end_the_wait_for_an_outcome(backend: Backend) -> None:
     log = Log()
     log.does("pay", _later)
     times: Any = {"attempt_timeout": Duration("200ms"), "timeout": Duration("800ms")}
@@ -384,7 +384,7 @@ async def test_a_saga_whose_steps_changed_is_parked_until_the_old_steps_are_rest
     assert (fresh.version, after.done) == (2, ["pay", "pack", "ship"])
 
 
-async def test_a_saga_of_a_missing_version_is_parked_and_a_saga_of_a_newer_version_waits_for_a_newer_process(
+async def test_a_saga_of_a_removed_version_is_parked_and_a_saga_of_a_newer_version_waits_for_a_newer_process(
     backend: Backend,
 ) -> None:
     first, second = Log(), Log()

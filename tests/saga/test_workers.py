@@ -78,7 +78,7 @@ async def test_a_sqlite_worker_takes_over_the_sagas_of_a_dead_process_and_a_seco
     saga_id = await dead.start("order", saga_id="held")
     for task in (*dead._loops, *(task for *_, task in dead._driving.values())):  # noqa: SLF001  # a crash would end them in the same way
         task.cancel()
-    with pytest.raises(JournalUnavailableError, match="another process runs its sagas"):
+    with pytest.raises(JournalUnavailableError, match="another process runs the sagas of this file"):
         await JournalEngine(SqliteJournal(path), [log.definition(policy)]).__aenter__()
     await dead.journal.close()
     async with JournalEngine(SqliteJournal(path), [log.definition(policy)], lease=1000) as alive:

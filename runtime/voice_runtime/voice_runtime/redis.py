@@ -2,8 +2,8 @@
 
 runtime = Runtime.load("/etc/voice/policy", store=RedisStore(lambda: single("redis://redis:6379")))
 
-The policies of the declared call limit the time of each command, and decide on retries. The client itself never
-repeats a command, and limits only the time for connecting.
+The policies of the bundle's call to the store limit the time of each command, and decide on retries. The client itself
+never repeats a command, and limits only the time for connecting.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ __all__ = ["Connections", "RedisStore", "cluster", "sentinel", "single"]
 
 CONNECTIONS = 32
 """Maximum number of connections of one event loop to one server. Further commands wait for a connection, within their
-timeout. A cluster has the maximum of redis-py."""
+timeout. In a cluster redis-py allows 100, and further commands fail."""
 CONNECT_TIMEOUT = 1.0
 """Timeout in seconds for connecting to a server or a Sentinel."""
 
 
 def _options(**options: Any) -> dict[str, Any]:
-    """Options of every connection. There is no socket timeout: it would cost a timer and a task for each command."""
+    """Options of a connection, with these defaults.
+
+    The default is no socket timeout, because a socket timeout would cost a timer and a task for each command.
+    """
     return {
         "socket_timeout": None,
         "socket_connect_timeout": CONNECT_TIMEOUT,
@@ -42,9 +45,13 @@ def _options(**options: Any) -> dict[str, Any]:
 
 
 def _checked(url: str) -> str:
-    """`url`. Raises `ValueError` without the two slashes, because redis-py would connect to this machine instead."""
+    """`url`. Raises `ValueError` for another scheme, and for a scheme without the two slashes.
+
+    Without the slashes redis-py would connect to localhost.
+    """
     if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("the URL of a store must begin with redis://, rediss:// or unix://")  # it may hold a password
+        # The message does not show the URL, because it may hold a password.
+        raise ValueError("the URL of a store must begin with redis://, rediss:// or unix://")
     return url
 
 
@@ -133,7 +140,7 @@ class Connections:
     async def _asked(self, packed: bytes) -> Any:
         connection = self._idle.pop() if self._idle else self._make()
         try:
-            if connection.is_connected and connection._reader.at_eof():  # noqa: SLF001  # redis-py only tells by a read
+            if connection.is_connected and connection._reader.at_eof():  # noqa: SLF001  # redis-py notices an end only by a read
                 await connection.disconnect(nowait=True)  # the server or a proxy has closed the idle connection
             if not connection.is_connected:
                 await connection.connect()
@@ -196,7 +203,7 @@ class RedisStore:
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
         """The script's answer. Raises `ConnectionError` for any error of the server or the network.
 
-        If the server does not know the script, for example after a restart, the store sends it.
+        If the server does not know the script, for example after a restart, this method sends the script's text.
         """
         servers = self._servers.get()
         try:

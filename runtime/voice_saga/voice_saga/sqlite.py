@@ -1,8 +1,8 @@
 """The journal in an SQLite file, for one worker process. It needs no server.
 
-`due` is a time of the monotonic clock, so a change of the wall clock changes no lease. The monotonic clock restarts
-with the machine. So a worker that opens the file makes all unfinished sagas due, except parked ones, and then checks
-each of them.
+`due` of a saga is a time of the monotonic clock, so a change of the wall clock changes no lease. The monotonic clock
+restarts with the machine. So a worker that opens the file makes all unfinished sagas due, except parked ones. Then it
+claims and continues them like all due sagas. `due` of a refused message is a time of the wall clock.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from voice_saga.record import SagaRecord, SagaSummary
 
 T = TypeVar("T")
 BUSY_SECONDS = 10
-"""Seconds that a write waits for the write of another process, for example of `voice-saga`."""
+"""Seconds that a write waits for the write of another process, for example of the command `voice-saga`."""
 UNAVAILABLE = (sqlite3.OperationalError, sqlite3.DatabaseError)
-"""Errors of the file itself. Their subclasses are errors of a statement. A file that is no database is the second."""
+"""The exact types of errors of the file itself. `DatabaseError` means that the file is no database. Its other
+subclasses, such as `IntegrityError`, are errors of a statement."""
 SUMMARY = "id, name, version, state, reason, started_at, updated_at"
 RENEW = "UPDATE sagas SET due = ? WHERE id = ? AND epoch = ? AND owner NOTNULL AND due > ?"
 RELEASE = "UPDATE sagas SET owner = NULL, due = 0, claims = max(claims - 1, 0) WHERE owner = ?"
@@ -52,7 +53,8 @@ WHERE id = ?2"""
 TAKE_MESSAGES = """
 SELECT outbox.* FROM outbox LEFT JOIN refused USING (sequence)
 WHERE due ISNULL OR due NOT BETWEEN ?1 AND ?1 + 64 ORDER BY sequence LIMIT ?2"""
-"""A refused message waits at most 64 s. If `due` is later, the clock was set back, so the message is due now."""
+"""A message that the transport refused waits at most 64 s. If `due` is more than 64 s ahead, the clock was set back, so
+the message is due now."""
 REFUSED = """
 INSERT INTO refused VALUES (?1, 1, ?2 + 1)
 ON CONFLICT DO UPDATE SET refusals = refusals + 1, due = ?2 + (1 << min(refusals, 6))"""
@@ -61,7 +63,7 @@ ON CONFLICT DO UPDATE SET refusals = refusals + 1, due = ?2 + (1 << min(refusals
 class SqliteJournal:
     """The journal in the file `path`.
 
-    One process at a time runs its sagas; other processes may show and change them.
+    One process at a time runs the sagas of the file; other processes may show and change them.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -93,7 +95,8 @@ class SqliteJournal:
         except OSError:
             file.close()
             raise JournalUnavailableError(
-                f"{self.path}: another process runs its sagas; stop that process, or use PostgreSQL for several workers"
+                f"{self.path}: another process runs the sagas of this file; "
+                "stop that process, or use PostgreSQL for several workers"
             ) from None
         return file
 
@@ -197,7 +200,7 @@ class SqliteJournal:
         return await self._take(owner, lease, "due <= ? ORDER BY due LIMIT ?", time.monotonic(), limit)
 
     async def seize(self, saga_id: str, owner: str, lease: float) -> Claim | None:
-        """Take the saga from its holder. The saga's new epoch makes the journal refuse the holder's writes."""
+        """Take the saga from its holder. The saga's new epoch makes the journal refuse the former holder's writes."""
         claims = await self._take(owner, lease, "id = ?", saga_id)
         return claims[0] if claims else None
 

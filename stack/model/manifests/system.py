@@ -163,7 +163,7 @@ class System:
     def service(self, host: str, namespace: str) -> Item[ServiceSpec] | None:
         """The Service that a host name means to pods of a namespace. `None` if no manifest has it.
 
-        A pod of a StatefulSet has a name below its Service's: `store-0.store`.
+        The host may begin with the name of a StatefulSet's pod: `store-0.store` means the Service `store`.
         """
         name = re.sub(r"^[a-z][-a-z0-9]*-\d+\.", "", host)
         return self._service_by_host.get(name, {}).get(namespace)
@@ -180,7 +180,10 @@ class System:
         return found
 
     def pods_of(self, service: Item[ServiceSpec]) -> tuple[Workload, ...]:
-        """The workloads whose pods a Service selects. Empty without a selector: its endpoints are managed elsewhere."""
+        """The workloads whose pods a Service selects.
+
+        Empty for a Service without a selector, because the endpoints of such a Service are managed elsewhere.
+        """
         return self._pods_by_service[service.manifest.identity]
 
     @cached_property
@@ -246,7 +249,10 @@ class System:
         )
 
     def is_complete(self, namespace: str) -> bool:
-        """True if the namespace has no custom resource. Operators create pods and Services from custom resources."""
+        """True if the manifests show every pod and Service of the namespace.
+
+        False if the namespace has a custom resource, from which an operator may create others.
+        """
         return namespace not in self._namespaces_of_operators
 
     @cached_property
@@ -318,7 +324,8 @@ def _scaled_place(autoscaler: Item[Autoscaler]) -> tuple[str, str, str]:
 def load_system(directory: Path) -> System:
     """The system of a directory of manifests.
 
-    Raises `InvalidInputError` with every document that cannot be read or, if there is none, with every faulty field.
+    Raises `InvalidInputError` for every document that cannot be read. If all can be read, raises it for every faulty
+    field, or if there is no Service.
     """
     manifests = read_manifests(directory)
     reader = _Reader(manifests)
@@ -336,7 +343,7 @@ def load_system(directory: Path) -> System:
         namespace_manifests=tuple(reader.items("Namespace", Metadata, "")),
     )
     if not reader.faults and not system.services:
-        reader.faults.append(Fault("", "has no Service", "expected the manifests of a system of services"))
+        reader.faults.append(Fault("", "has no Service", "expected at least one manifest of the kind Service"))
     if reader.faults:
         raise InvalidInputError(str(directory), reader.faults)
     return system

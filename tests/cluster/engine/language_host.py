@@ -1,7 +1,7 @@
 """Replaces Pulumi's Python language host, because no package registry has that program.
 
 The engine starts this program as `pulumi-language-python`, reads the port that the program prints, and asks it over
-gRPC to run the project. The class of the gRPC server comes from Pulumi's Automation API.
+gRPC to run the project. The gRPC service is a class of Pulumi's Automation API.
 """
 
 import os

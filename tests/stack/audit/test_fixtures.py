@@ -16,7 +16,8 @@ INFORMATION = re.compile(r"""^    ['"]  info: """)
 def outcomes() -> dict[str, set[str]]:
     """Rule → the kinds of its verdicts in the snapshots: `violated`, `held` and `informed`.
 
-    A rule also holds if all its findings have the severity `info`. A refused model violates C07.
+    `informed` means that the first finding has the severity `info`. A rule also holds if all its findings have that
+    severity. The model itself refuses a cycle of calls, which counts as a violation of C07.
     """
     found: dict[str, set[str]] = defaultdict(set)
     for snapshot in (Path(__file__).parent / "__snapshots__").glob("*.ambr"):

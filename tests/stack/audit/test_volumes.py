@@ -100,7 +100,7 @@ def test_v02_holds_if_the_start_up_work_just_fits() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_a_pod_may_fill_all_of_its_volumes_and_logs_on_the_node(environment: str) -> None:
+def test_the_ephemeral_storage_limit_covers_the_emptydirs_and_the_logs(environment: str) -> None:
     for component in platform(environment).components:
         for resource in component.resources():
             found: Any = resource
