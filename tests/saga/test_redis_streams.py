@@ -264,6 +264,56 @@ async def test_a_delivery_that_a_deploy_interrupts_does_not_count_as_failed(redi
     assert transport.dead_letters == {(stream, GROUP): 0}
 
 
+async def test_a_delivery_counts_only_if_its_consumer_lives_to_handle_it(redis_port: int, stream: str) -> None:
+    handled: list[int] = []
+    reads = asyncio.Event()
+
+    class Slow(Redis):
+        """A client that gets no answer to XREADGROUP. A consumer has claimed unacknowledged messages before it."""
+
+        async def xreadgroup(self, *_: Any, **__: Any) -> Any:
+            reads.set()
+            await asyncio.Event().wait()
+
+    async def handle(message: Message) -> None:
+        handled.append(message.payload)
+
+    async with connected(redis_port) as redis, Slow(port=redis_port) as slow:
+        settings: Any = {"redeliver_after": 0.1, "max_deliveries": 2, "block": 0.01}
+        await RedisStreams(redis).send([Message("1", stream, 1)])
+        await _died_with_every_message(redis, stream, idle=100)
+        for _ in range(3):
+            reads.clear()
+            async with consuming(RedisStreams(slow, **settings), stream, handle):
+                await reads.wait()
+        async with consuming(RedisStreams(redis, **settings), stream, handle):
+            await eventually(lambda: _pending(redis, stream, 0))
+        assert await _dead_letters(redis, stream) == []
+    assert handled == [1]
+
+
+async def test_a_redelivered_message_does_not_wait_for_new_messages(redis_port: int, stream: str) -> None:
+    handled: list[int] = []
+
+    async def handle(message: Message) -> None:
+        handled.append(message.payload)
+
+    async with connected(redis_port) as redis:
+        transport = RedisStreams(redis, redeliver_after=60.0, block=3600.0)
+        await transport.send(numbered(stream, 2))
+        await _died_with_every_message(redis, stream, idle=60_000)
+        async with consuming(transport, stream, handle):
+            await until(lambda: handled == [0, 1])
+
+
+async def _died_with_every_message(redis: Redis, stream: str, *, idle: int) -> None:
+    """Let a consumer read all messages of the stream and die. Its messages are then unacknowledged for `idle` ms."""
+    await redis.xgroup_create(stream, GROUP, id="0")
+    await redis.xreadgroup(GROUP, "died", {stream: ">"})
+    entries: Any = await redis.xrange(stream)
+    await redis.xclaim(stream, GROUP, "died", 0, [entry for entry, _ in entries], idle=idle, justid=True)
+
+
 async def test_messages_that_fail_repeatedly_do_not_block_later_messages(redis_port: int, stream: str) -> None:
     handled: list[int] = []
 

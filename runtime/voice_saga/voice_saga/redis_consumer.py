@@ -105,15 +105,18 @@ class RedisConsumer:
     async def read(self) -> list[Delivery]:
         """Read new messages, and messages whose handler failed or whose consumer is silent.
 
-        Waits up to `block` ms for new messages. Returns no messages while Redis is unreachable.
+        Waits up to `block` ms for new messages if there are no other messages. Returns no messages while Redis is
+        unreachable.
         """
         try:
             if not self._grouped:
                 await self._make_groups()
-            found = [*await self._unacknowledged(), *await self._fresh()]
+            found = await self._unacknowledged()
+            found += await self._fresh(None if found else self._group.block)
         except RedisError as error:
             logger.warning("Redis: %s", error)
             self._grouped = False
+            self._held = {}
             await asyncio.sleep(self._group.block / 1000)
             return []
         deliveries = [
@@ -155,17 +158,17 @@ class RedisConsumer:
                 stream, self._group.name, self._name, self._group.redeliver_after, start_id=cursor, count=COUNT
             )
             here = {entry: fields for entry, fields in entries if fields}
+            self._held |= dict.fromkeys((stream, entry) for entry in here)  # the consumer may end before `read` does
             for row in await self._still_pending(stream, list(here)):
                 if row["times_delivered"] > self._group.max_deliveries:
                     await self._give_up(stream, row, here.pop(row["message_id"]))
             found += [(stream, entry, fields) for entry, fields in here.items()]
         return found
 
-    async def _fresh(self) -> list[tuple[str, Any, Any]]:
+    async def _fresh(self, block: int | None) -> list[tuple[str, Any, Any]]:
+        """Up to `COUNT` new messages of each stream. Waits up to `block` ms for them; `None`: does not wait."""
         streams: Any = dict.fromkeys(self._group.streams, ">")
-        read: Any = await self._redis.xreadgroup(
-            self._group.name, self._name, streams, count=COUNT, block=self._group.block
-        )
+        read: Any = await self._redis.xreadgroup(self._group.name, self._name, streams, count=COUNT, block=block)
         pairs = read.items() if isinstance(read, dict) else read or ()
         return [(_text(stream), entry, fields) for stream, entries in pairs for entry, fields in _flat(entries)]
 
