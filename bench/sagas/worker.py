@@ -25,18 +25,18 @@ CONCURRENCY = 32
 
 
 class Ended:
-    """Tells callers that their sagas have ended, without queries to the journal."""
+    """Tells callers that their sagas have completed, without queries to the journal."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Event] = {}
 
     def on_event(self, event: Event) -> None:
-        """Set the event of a saga that has ended."""
+        """Set the `asyncio.Event` of a saga that has completed."""
         if event.after == "completed":
             self.of(event.target.rpartition("/")[2]).set()
 
     def of(self, saga_id: str) -> asyncio.Event:
-        """An event that is set when the saga ends."""
+        """An event that is set when the saga completes."""
         return self._waiting.setdefault(saga_id, asyncio.Event())
 
 
@@ -62,7 +62,7 @@ async def engine_of(kind: str, address: str, ended: Ended) -> Any:
 
 
 async def main(kind: str, address: str, seconds: float) -> None:
-    """Run a closed loop: each caller starts its next saga when its previous saga has ended."""
+    """Run a closed loop: each caller starts its next saga when its previous saga has completed."""
     ended = Ended()
     async with await engine_of(kind, address, ended) as engine:
         await ended.of(await engine.start("bench")).wait()

@@ -44,7 +44,7 @@ SHUTDOWN = Duration("30s")
 ACCOUNT = Account(user="grafana", secret=user_secret("grafana"))
 SECRET = SecretKeys(name="grafana", keys=("admin-password", "secret-key"))
 CONFIG_MAP_LIMIT = Bytes("1Mi")
-"""Largest ConfigMap (Kubernetes, `core/v1`: `MaxSecretSize`)."""
+"""Largest ConfigMap. Kubernetes has one limit for ConfigMaps and Secrets (`core/v1`: `MaxSecretSize`)."""
 AROUND = {"spanStartTimeShift": "-5m", "spanEndTimeShift": "5m"}
 """Grafana searches the logs and metrics of a span from 5 min before its start to 5 min after its end."""
 PATHS = {
@@ -226,7 +226,10 @@ class Provisioning(Volume):
 
 
 def _text(dashboard: Dashboard) -> str:
-    """The dashboard as JSON. Imports the SDK only here: the import takes 70 ms, and few commands need it."""
+    """The dashboard as JSON.
+
+    Imports the Grafana Foundation SDK only here: the import takes 70 ms, and few commands need it.
+    """
     from components.observability.dashboard_json import dashboard_json  # noqa: PLC0415
 
     return dashboard_json(dashboard)

@@ -27,4 +27,5 @@ class Backups(ClosedModel):
     """Address block of the object store. The plugin connects directly, because it supports no proxy that routes by
     SNI."""
     recover_from: Name | None = None
-    """Name of the cluster in the bucket from whose backup a new cluster starts. Without it the cluster starts empty."""
+    """Folder of the bucket with the backup from which a new cluster starts. A cluster backs up to the folder of its own
+    name. Without `recover_from` a new cluster starts empty."""

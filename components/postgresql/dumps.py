@@ -1,7 +1,7 @@
 """Encrypted dumps of one server's databases, and a restore. Only dev uses them: its server archives no WAL.
 
-Each role dumps and restores its own database, so the job needs no superuser. A dump is consistent for one database. The
-loss of the server's volume loses all writes after the last dump.
+Each role dumps and restores its own database, so the job needs no superuser. A dump shows each database at one moment,
+but two databases at different moments. The loss of the server's volume loses all writes after the last dump.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ SCRIPTS_PATH = "/etc/postgresql-backup"
 DUMPS_PATH = "/var/backups/postgresql"
 RETENTION_DAYS = 7
 DUMPS = RETENTION_DAYS + 2
-"""Dumps on the volume at one time: the dumps of eight days, and the new dump."""
+"""Dumps on the volume at one time: those of eight days, and the new dump.
+
+`find -mtime +7` deletes a dump only after eight full days, and runs when the new dump is complete.
+"""
 DUMP_SHARE = 0.2
 """Assumed size of a compressed dump, without indexes, in relation to its database."""
 NAMES = "[0-9]*Z"

@@ -39,7 +39,7 @@ def grace_periods_cover_requests(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _longest_requests(platform: Platform) -> dict[tuple[str, str], float]:
-    """Namespace and name of pods → their longest deadline in seconds."""
+    """Namespace and name of a workload → its longest deadline in seconds."""
     return {
         (node.namespace, node.name): max(operation.deadline.seconds for operation in node.operations)
         for node in platform.graph.nodes.values()
@@ -48,7 +48,10 @@ def _longest_requests(platform: Platform) -> dict[tuple[str, str], float]:
 
 
 def liveness_checks_only_the_process(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no caller's liveness probe equals its readiness probe, and that no probe overlaps the next one."""
+    """Check that no caller's liveness probe equals its readiness probe.
+
+    Also check that the timeout of each probe is shorter than its period.
+    """
     depending = {(edge.caller.namespace, edge.caller.name) for edge in platform.graph.edges}
     for workload in rendered(platform).workloads:
         for container in workload.pod["containers"]:
@@ -85,7 +88,10 @@ def _replicas(found: Rendered, workload: Workload) -> int:
 
 
 def one_pod_can_be_evicted(platform: Platform) -> Iterator[Breach | None]:
-    """Check that a workload with a target of at least `PROMISED` has two replicas, and replicas a budget for drains."""
+    """Check that a workload with a target of at least `PROMISED` has two replicas.
+
+    Also check that several replicas have a disruption budget, and that every budget permits an eviction.
+    """
     found, promised = rendered(platform), _availability_targets(platform)
     for workload in (each for each in found.workloads if each.kind != "DaemonSet"):
         replicas, budgets = _replicas(found, workload), list(found.selecting("PodDisruptionBudget", workload))
@@ -100,7 +106,7 @@ def one_pod_can_be_evicted(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _availability_targets(platform: Platform) -> dict[tuple[str, str], float]:
-    """Namespace and name of pods → their availability target. A profile with one replica per service has no targets."""
+    """Namespace and name of a workload → its availability target. With one replica per service there are no targets."""
     if platform.environment.profile.service_replicas == "one":
         return {}
     targets = platform.site.own_availability

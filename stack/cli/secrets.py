@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
-    text = "Generate an environment's missing secrets, ask for the values that only their owner knows, and encrypt all."
+    text = "Generate an environment's missing secrets, ask for values that only their owner knows, and encrypt both."
     secrets = add_command(commands, "secrets", run, text)
     secrets.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
     either = secrets.add_mutually_exclusive_group()
@@ -80,7 +80,10 @@ def _rotated(platform: Platform, options: argparse.Namespace) -> list[str]:
 def _secrets_to_write(
     secrets: Iterable[SecretKeys], present: Collection[SecretKey], rotated: Collection[str]
 ) -> Iterator[SecretKeys]:
-    """The secrets with only the keys that need a value. A certificate, its key and its authority change together."""
+    """The secrets with only the keys that need a value.
+
+    A certificate, its private key and its CA certificate are replaced together.
+    """
     from stack.deploy.secret_values import ISSUED  # noqa: PLC0415
 
     for secret in secrets:
@@ -119,7 +122,10 @@ def _write(platform: Platform, wanted: Collection[SecretKeys]) -> int:
 
 
 def _by_origin(wanted: Iterable[SecretKeys], *, stand_ins: bool) -> tuple[list[SecretKeys], list[SecretKeys]]:
-    """The secrets by origin: keys that the command generates, and keys that it asks for."""
+    """The secrets by origin: keys that the command generates, and keys that it asks for.
+
+    With `stand_ins` the command asks for no key. It generates a substitute for each value that only its owner knows.
+    """
     parts: tuple[list[SecretKeys], list[SecretKeys]] = ([], [])
     for secret in wanted:
         for is_asked in (False, True):
@@ -153,7 +159,10 @@ def _prompted_values(secrets: Collection[SecretKeys], environment: str) -> dict[
 
 
 def _answers(secret: SecretKeys) -> dict[str, str]:
-    """The values of one secret. One refused value repeats every question. An empty answer skips a value."""
+    """The values of one secret. An empty answer skips a value.
+
+    If a value is refused, the command asks for all values of this secret again.
+    """
     from stack.deploy.secret_values import refusals  # noqa: PLC0415
 
     while True:

@@ -1,8 +1,8 @@
 """YAML files that people edit, read by the rules of YAML 1.2, so that no value is lost or changed silently.
 
-`yes`, `on`, `1:30` and dates are text, as Pulumi reads them. A value that two readers would understand differently is a
-fault: a duplicate key, or a number with a leading zero. Anchors, tags of other types and deep nesting are refused,
-because no file here needs them. Anchors and deep nesting can exhaust a reader.
+`yes`, `on`, `1:30` and dates are text, as Pulumi reads them. A value that two YAML parsers would understand differently
+is a fault: a duplicate key, or a number with a leading zero. Anchors, tags outside YAML's core schema and deep nesting
+are refused, because no file here needs them. Anchors can exhaust a parser's memory, and deep nesting its stack.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _not_yaml(path: Path, line: int, problem: str) -> InvalidInputError:
 
 
 def _text(path: Path) -> str:
-    """Decode UTF-8, or UTF-16 with a byte order mark, as YAML 1.2 requires."""
+    """Decode UTF-8, or UTF-16 with a byte order mark. No file here needs the other encodings of YAML 1.2."""
     try:
         _refuse_endless(path)
         content = path.read_bytes()
@@ -164,7 +164,7 @@ class _StrictLoader(yaml.CSafeLoader):
         """A decimal, octal (`0o`) or hexadecimal (`0x`) number."""
         text = str(node.value)
         if re.fullmatch(r"[-+]?0[0-9]+", text):
-            self._note(node, f"{text} is octal for some readers, decimal for others", "leave out the leading zero")
+            self._note(node, f"{text} is octal for some YAML parsers, decimal for others", "leave out the leading zero")
             return int(text)
         return int(text, 0)
 
@@ -197,7 +197,7 @@ class _CoreTag(NamedTuple):
     pattern: str | None = None
     """Plain scalars of this tag. `None`: any content."""
     first: tuple[str, ...] = ()
-    """First letters of the plain scalars. An empty text is the first letter of an empty scalar."""
+    """First characters of the plain scalars, by which PyYAML finds the pattern. `""` stands for an empty scalar."""
 
     def fits(self, node: yaml.Node) -> bool:
         """True if the content of the node has the form that the tag names."""
@@ -230,7 +230,11 @@ _CORE = {
     "seq": _CoreTag(yaml.CSafeLoader.construct_yaml_seq, "expected a list", yaml.SequenceNode),
     "map": _CoreTag(yaml.CSafeLoader.construct_yaml_map, "expected a mapping", yaml.MappingNode),
 }
-"""The tags of the core schema (YAML 1.2.2, section 10.3.2). A number of more than a hundred digits is text."""
+"""The tags of the core schema (YAML 1.2.2, section 10.3.2).
+
+A whole number of more than a hundred digits is text. So is a fraction with more than a hundred digits on one side of
+the point.
+"""
 for _name, _tag in _CORE.items():
     _StrictLoader.add_constructor(f"{CORE_PREFIX}{_name}", _tag.constructor)
     if _tag.pattern is not None:

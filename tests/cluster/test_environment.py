@@ -101,7 +101,7 @@ def test_nothing_is_rejected_or_warned_about(deployed: Deployed) -> None:
     assert deployed.applied.warnings == []
 
 
-def test_operators_ship_the_definitions_that_the_program_looks_up(deployed: Deployed) -> None:
+def test_operators_ship_the_crds_that_the_pulumi_program_looks_up(deployed: Deployed) -> None:
     looked_up = {definition for operator in OPERATORS for definition in operator.definitions}
     shipped = {each["metadata"]["name"] for each in deployed.cluster.kubectl.objects("customresourcedefinitions")}
     assert looked_up <= shipped
@@ -218,7 +218,7 @@ def previous_revision(environment: str) -> str:
     """The second newest commit that changed an environment's snapshot; the newest if there is no other."""
     if git("rev-parse", "--is-shallow-repository") == ["true"]:
         pytest.skip("skipped: the clone is shallow, so there is no earlier version to upgrade from")
-    # The path is a pattern, because staging's snapshot is one file with the differences from prod.
+    # The path is a pattern: the snapshots of dev and prod are folders, but staging's is one file, `staging-prod.txt`.
     return git("log", "--max-count=2", "--format=%H", "--", f"tests/snapshots/{environment}*")[-1]
 
 

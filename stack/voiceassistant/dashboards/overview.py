@@ -27,7 +27,7 @@ _NOW = Row(
         ),
         metrics(
             "Failing scrapes and probes",
-            "Targets that Prometheus cannot scrape, and addresses that fail their probe.",
+            "Instances that Prometheus cannot scrape, and addresses that fail their probe.",
             {
                 "{{job}}": "count by (job) (up == 0)",
                 "{{job}}: probe": "count by (job) (probe_success == 0)",
@@ -49,7 +49,7 @@ def overview() -> Dashboard:
                 panels=tuple(
                     metrics(
                         f"{each.subject.capitalize()}: {each.name.replace('_', ' ')}",
-                        "The smallest remaining budget of 30 days of these objectives. Below 0 an objective is missed.",
+                        "The smallest share of its 30-day budget that an objective has left. Below 0 it is missed.",
                         {"least": f"min({each.remaining})"},
                         "percentunit",
                         shows="number",

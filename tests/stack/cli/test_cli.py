@@ -1,4 +1,4 @@
-"""The command line. `voice` calls it in this process; `test_command.py` starts it in a separate process."""
+"""The command line. The function `voice` runs it in this process; `test_command.py` starts a separate process."""
 
 from __future__ import annotations
 

@@ -94,9 +94,9 @@ def test_the_parent_of_every_resource_is_its_component(environment: str, monkeyp
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_each_tier_waits_for_the_tier_before_it(environment: str) -> None:
-    """Only resources for whose readiness Pulumi waits depend on the tier before theirs.
+    """A resource depends on the tier before its own if Pulumi waits until the resource is ready.
 
-    The others depend on the tier before that one.
+    Otherwise it depends on the tier two before its own.
     """
     run = deployed(environment)
     ranks = ranks_of_components(environment)
@@ -262,7 +262,7 @@ def test_only_resources_that_hold_data_are_protected_and_retained_in_prod() -> N
     assert not [found for name in ("dev", "staging") for found in deployed(name).kubernetes if found.protected]
 
 
-def test_in_prod_pulumi_would_delete_one_protected_resource_before_all_others() -> None:
+def test_in_prod_a_protected_resource_stops_pulumi_destroy_before_the_first_deletion() -> None:
     (guard,) = (found for found in deployed("prod").registrations if found.type == GATE and found.protected)
     others = {found.urn for found in deployed("prod").registrations if found.type == GATE and not found.protected}
     last = {max(others)}

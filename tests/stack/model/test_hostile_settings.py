@@ -53,7 +53,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     # Numbers
     "a leading zero": (
         pool(nodes="010"),
-        "Pulumi.dev.yaml:5: 010 is octal for some readers, decimal for others; leave",
+        "Pulumi.dev.yaml:5: 010 is octal for some YAML parsers, decimal for others; leave",
     ),
     "a sexagesimal number": (pool(nodes="1:30"), f"{ON}node_pool.nodes: is '1:30'; expected a whole number"),
     "an underscore": (pool(nodes="1_0"), f"{ON}node_pool.nodes: is '1_0'; expected a whole number"),

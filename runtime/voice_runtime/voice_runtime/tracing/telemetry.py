@@ -54,7 +54,10 @@ class PolicySampler(Sampler):
 
 
 class Telemetry:
-    """Sets up spans and propagation for this process, by the bundle. The setup stays until the end of the process.
+    """Sets up spans and propagation for this process, by the bundle.
+
+    The end of the `with` block stops the export. The global provider stays set, because OpenTelemetry accepts only one
+    provider in a process.
 
     A reload changes the sample ratio and the baggage keys, but not the endpoint or the queue. `endpoint` replaces the
     endpoint of the policy. An object from before a fork works in each child, because it connects at the first export.
