@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from voice_models.answer import EventReader
 from voice_models.estimate import TOKENS_OF_IMAGE, input_tokens, output_tokens
+from voice_models.wire_form import Chat
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
 
@@ -43,6 +46,19 @@ def test_a_recording_does_not_count_by_its_bytes() -> None:
 
 def test_an_empty_request_is_at_least_one_token() -> None:
     assert input_tokens({}) == 1
+
+
+@pytest.mark.parametrize("captures", [False, True])
+@pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.parametrize("text", ["plain", "привет", "😀", 'a "quote"\n', "\\"])
+def test_an_escaped_answer_counts_like_the_same_answer_without_escapes(
+    text: str, *, ascii_only: bool, captures: bool
+) -> None:
+    reader = EventReader(Chat(), captures=captures, hides_usage=False)
+    for _ in range(10):
+        document = {"choices": [{"index": 0, "delta": {"content": text}}]}
+        reader.feed(b"data: %b\n\n" % json.dumps(document, ensure_ascii=ascii_only).encode())
+    assert reader.content_bytes == 10 * len(text.encode())
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Reader(ABC):
 
     def _note(self, signal: Signal, *, is_finished: bool = True) -> None:
         if signal.text:
-            self.content_bytes += len(signal.text.encode(errors="surrogatepass"))
+            self.content_bytes += _length(signal.text)
             if self._captures:
                 self.text.append(signal.text)
         if is_finished:
@@ -102,7 +102,7 @@ class EventReader(Reader):
                 self._waiting.append(frame.raw)
             return
         if self._envelope is not None and (text := self._envelope.text_in(frame.data)) is not None:
-            self.content_bytes += len(text)
+            self.content_bytes += _length(parsed(b'"%b"' % text)) if b"\\" in text else len(text)
             self._waiting.append(frame.raw)
             return
         document = parsed(frame.data)
@@ -169,6 +169,11 @@ class SoundReader(Reader):
         """Complete the answer, unless it is empty. Returns no bytes."""
         self.finish_reason = "stop" if self.is_committed else None
         return b""
+
+
+def _length(text: str) -> int:
+    """The length in bytes of UTF-8."""
+    return len(text.encode(errors="surrogatepass"))
 
 
 def reader_of(
