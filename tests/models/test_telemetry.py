@@ -14,7 +14,7 @@ from voice_models import fake_answers as fake
 from voice_models.metrics import HISTOGRAMS, METRICS
 from voice_models.prometheus import ModelCollector
 from voice_models.usage_stream import STREAM
-from voice_policies import Duration, PromptPrivacy, StreamLatency
+from voice_policies import Duration, ModelPrice, PricedUnit, PromptPrivacy, StreamLatency
 from voice_runtime.redis import RedisStore, single
 from voice_runtime.testing import FakeClock
 
@@ -127,6 +127,34 @@ async def test_a_policy_can_capture_prompts_and_answers_in_spans(
     assert span.attributes is not None
     assert MARKER in str(span.attributes["gen_ai.input.messages"])
     assert span.attributes["gen_ai.output.messages"] == f"{ANSWER}A"
+
+
+@pytest.mark.parametrize("unit", ["token", "character"])
+async def test_only_input_that_is_billed_by_tokens_is_exported_as_tokens(
+    tmp_path: Path, clock: FakeClock, spans: InMemorySpanExporter, unit: PricedUnit
+) -> None:
+    price = ModelPrice(unit=unit, input=15.0, as_of=date(2026, 11, 30), source="a test")
+    made = service(tmp_path, clock, models={"models": {"m": model(price=price)}})
+    made.a.script = lambda _: fake.speech(1)
+    await made.sdk().audio.speech.create(model="any", voice="alloy", input="hello")
+    _assert_exported_tokens(made, spans, made.ledger.events[0].input_units if unit == "token" else None, "estimated")
+
+
+async def test_seconds_of_audio_are_not_exported_as_tokens(
+    tmp_path: Path, clock: FakeClock, spans: InMemorySpanExporter
+) -> None:
+    made = service(tmp_path, clock)
+    made.a.script = lambda _: fake.transcription("heard", seconds=7)
+    await made.sdk().audio.transcriptions.create(model="any", file=("a.wav", b"RIFF" * 100))
+    _assert_exported_tokens(made, spans, None, "reported")
+
+
+def _assert_exported_tokens(made: Service, spans: InMemorySpanExporter, tokens: int | None, source: str) -> None:
+    (span,) = spans.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes.get("gen_ai.usage.input_tokens") == tokens
+    of_input = {"route": "llm.generate", "candidate": "a", "direction": "input", "source": source}
+    assert value(made, "voice_model_tokens_total", **of_input) == tokens
 
 
 def test_metrics_and_attributes_have_the_names_of_the_conventions() -> None:

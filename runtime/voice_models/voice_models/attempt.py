@@ -219,6 +219,7 @@ class ModelAttempt:
             tenant=tenant,
             attempt=self.number,
             input_units=usage.input,
+            input_unit=usage.unit,
             output_tokens=usage.output,
             micro_usd=price.micro_usd(usage.input, usage.output) if price else 0,
             estimated=usage.estimated,
@@ -239,8 +240,7 @@ class ModelAttempt:
     @property
     def used_tokens(self) -> int:
         """The tokens that the attempt's budgets count as used."""
-        price = self.candidate.model.price
-        if price is None or price.unit == "token" or self._usage == NOTHING:
+        if self._usage.unit == "token":
             return self._usage.total
         return self.request.input_tokens + self._usage.output
 
@@ -301,5 +301,6 @@ class ModelAttempt:
         reader = self.state.reader if isinstance(self.state, Opened | Committed | Finished) else None
         if reader is not None and reader.usage is not None:
             return reader.usage
-        units = self.request.input_units(self.candidate.model.price)
-        return Usage(units, output_tokens(reader.content_bytes) if reader else 0, estimated=True)
+        price = self.candidate.model.price
+        output = output_tokens(reader.content_bytes) if reader else 0
+        return Usage(self.request.input_units(price), output, estimated=True, unit=price.unit if price else "token")

@@ -110,7 +110,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_tokens_total",
         "counter",
-        "Tokens of attempts; characters or seconds of audio if the provider bills these.",
+        "Tokens of attempts. Input that the provider bills by characters or seconds of audio does not count.",
         (*_CANDIDATE, "direction", "source"),
         _counter(lambda counts: counts.tokens),
     ),

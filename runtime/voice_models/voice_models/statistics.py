@@ -65,7 +65,8 @@ class ModelStatistics:
         of, error = (event.route, event.deployment), event.error_class or ""
         self.attempts[(*of, error or ("successful" if event.ending == "finished" else "cancelled"))] += 1
         source = "estimated" if event.estimated else "reported"
-        self.tokens[(*of, "input", source)] += event.input_units
+        if event.input_unit == "token":
+            self.tokens[(*of, "input", source)] += event.input_units
         self.tokens[(*of, "output", source)] += event.output_tokens
         self.micro_usd[of] += event.micro_usd
         labels = (operation, event.provider, event.model, error)

@@ -45,11 +45,12 @@ def end_span(span: Span, event: ModelAttempted, answer: str | None) -> None:
     """End the span with the facts of the event. `answer` is the content, if it is captured."""
     if span.is_recording():
         attributes: dict[str, Any] = {
-            "gen_ai.usage.input_tokens": event.input_units,
             "gen_ai.usage.output_tokens": event.output_tokens,
             "voice.model.usage.estimated": event.estimated,
             "voice.model.ending": event.ending,
         }
+        if event.input_unit == "token":
+            attributes["gen_ai.usage.input_tokens"] = event.input_units
         if event.first_token is not None:
             attributes["gen_ai.response.time_to_first_chunk"] = event.first_token
         if event.finish_reason is not None:

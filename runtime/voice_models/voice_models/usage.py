@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from voice_policies import PricedUnit
+
 from voice_models.classification import ErrorClass
 
 Ending = Literal["finished", "failed", "cancelled"]
@@ -19,6 +21,8 @@ class Usage(NamedTuple):
     """Output tokens."""
     estimated: bool = False
     """True if the numbers are estimates, because the provider reported no usage."""
+    unit: PricedUnit = "token"
+    """The unit of `input`."""
 
     @property
     def total(self) -> int:
@@ -46,7 +50,9 @@ class ModelAttempted:
     attempt: int
     """The number of the attempt within its call, from 1."""
     input_units: int
-    """Input in the unit that the provider bills: tokens, characters or seconds of audio."""
+    """Input in the unit that the provider bills."""
+    input_unit: PricedUnit
+    """The unit of `input_units`."""
     output_tokens: int
     micro_usd: int
     """Cost in millionths of a US dollar; 0 if the model has no price."""

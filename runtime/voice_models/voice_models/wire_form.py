@@ -90,6 +90,11 @@ def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usag
     return Usage(given, output or 0) if _is_count(given) and (output is None or _is_count(output)) else None
 
 
+def _seconds(document: Mapping[str, Any]) -> Usage | None:
+    found = _usage(document, "seconds", "")
+    return found and found._replace(unit="audio_second")
+
+
 def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= MOST_TOKENS
 
@@ -276,7 +281,7 @@ class Transcription(WireForm):
         error = _error_of(document)
         if error is not None:
             return Signal(error=error)
-        usage = _usage(document, "input_tokens", "output_tokens") or _usage(document, "seconds", "")
+        usage = _usage(document, "input_tokens", "output_tokens") or _seconds(document)
         text = document.get("text")
         return Signal(text, finish_reason="stop", usage=usage) if isinstance(text, str) else Signal(usage=usage)
 

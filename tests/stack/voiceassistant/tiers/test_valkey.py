@@ -243,6 +243,7 @@ USAGE = ModelAttempted(
     tenant="00000000-0000-0000-0000-000000000000",
     attempt=1,
     input_units=3_000,
+    input_unit="token",
     output_tokens=150,
     micro_usd=1_234,
     estimated=False,
