@@ -485,9 +485,9 @@ def test_one_error_names_every_setting_that_needs_a_larger_disk(environment: str
     assert said[0] == f"Pulumi.{environment}.yaml: {refusing} faults"
     ratio, retention = "config.voiceassistant:trace_sample_ratio", "config.voiceassistant:metrics.retention"
     expected = [
-        f"  {ratio}: is '100%'; Elasticsearch.streams.voice-traces: 3d of ",
+        f"  {ratio}: is '100%'; Elasticsearch.streams.voice-traces: 3d and the current day, at ",
         f"  {ratio}: is '100%'; Collector.backends: the data of an outage of 30m needs ",
-        f"  {retention}: is '400d'; Prometheus.retention: 400d of ",
+        f"  {retention}: is '400d'; Prometheus.retention: 400d and the current day, at ",
     ]
     for line, beginning in zip(said[1:], expected[-refusing:], strict=True):
         assert line.startswith(beginning)
