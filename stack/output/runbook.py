@@ -142,6 +142,7 @@ def _node_page(tenant: Tenant, node: Node) -> str:
         background=[operation for operation in node.operations if operation.consumes],
         stopped=[key for key in sorted(found.failing) if key[0] != node.name and _is_background(graph, key)],
         callers=relations(graph.edges_to(node), lambda edge: edge.caller.name),
+        caller_languages={edge.caller.language for edge in graph.edges_to(node) if isinstance(edge.caller, Service)},
         callees=relations(graph.edges_from(node), lambda edge: edge.callee.name),
         owners={name: owner(graph, alerting, each) for name, each in graph.nodes.items()},
         alerts=list(dict.fromkeys(_alerts(tenant, node))),

@@ -9,7 +9,7 @@ from pathlib import Path
 import promql_parser
 import pytest
 
-from components.node import Gateway
+from components.node import Gateway, Service
 from stack.model.impact import impact
 from stack.model.settings import environments
 from stack.output.runbook import FOLDER, runbook
@@ -92,6 +92,14 @@ def test_every_query_in_a_command_is_promql(path: Path) -> None:
     queries = re.findall(r"promtool query instant \S+ '([^']+)'", PAGES[path])
     assert all(promql_parser.parse(query) for query in queries)
     assert all(block.language in {"sh", "promql"} for block in blocks(path))
+
+
+@pytest.mark.parametrize("service", TENANT.graph.services, ids=lambda service: service.name)
+def test_the_first_look_asks_the_layer_that_has_the_breakers_of_the_service(service: Service) -> None:
+    first_look = PAGES[FOLDER / f"{service.name}.md"].partition("## First look")[2].partition("##")[0]
+    mesh = f'envoy_cluster_outlier_detection_ejections_active{{caller="{service.name}"}}'
+    runtime = f'voice_circuitbreaker_state{{job="{service.name}"'
+    assert (mesh in first_look, runtime in first_look) == (service.language == "go", service.language == "python")
 
 
 @pytest.mark.parametrize("store", TENANT.alerting.store_alerts)
