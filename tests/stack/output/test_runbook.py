@@ -94,7 +94,7 @@ def test_every_query_in_a_command_is_promql(path: Path) -> None:
     assert all(block.language in {"sh", "promql"} for block in blocks(path))
 
 
-@pytest.mark.parametrize("service", TENANT.graph.services, ids=lambda service: service.name)
+@pytest.mark.parametrize("service", list(TENANT.graph.services), ids=lambda service: service.name)
 def test_the_first_look_asks_the_layer_that_has_the_breakers_of_the_service(service: Service) -> None:
     first_look = PAGES[FOLDER / f"{service.name}.md"].partition("## First look")[2].partition("##")[0]
     mesh = f'envoy_cluster_outlier_detection_ejections_active{{caller="{service.name}"}}'
