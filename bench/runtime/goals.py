@@ -57,32 +57,17 @@ GOALS = (
         share((TIMEOUT, OURS), (TIMEOUT, FLOOR)),
         most=1.3,
     ),
-    Goal("open rejection, against the best library", beside_the_best("open rejection, async"), least=2),
-    Goal(
-        "windowed closed breaker, async, against the best library",
-        beside_the_best("breaker closed, async", WINDOWED),
-        least=2,
-    ),
-    Goal(
-        "windowed closed breaker, sync, against the best library",
-        beside_the_best("breaker closed, sync", WINDOWED),
-        least=2,
-    ),
-    Goal(
-        "consecutive closed breaker, async, against the best library",
-        beside_the_best("breaker closed, async", CONSECUTIVE),
-        least=2,
-    ),
-    Goal(
-        "consecutive closed breaker, sync, against the best library",
-        beside_the_best("breaker closed, sync", CONSECUTIVE),
-        least=2,
-    ),
-    Goal("token bucket's public path, async, against the best library", beside_the_best(_PUBLIC, OURS_BY_KEY), least=1),
-    Goal(
-        "token bucket's public path, sync, against the best library",
-        beside_the_best(_PUBLIC_SYNC, OURS_BY_KEY),
-        least=1,
+    *(
+        Goal(f"{name}, against the best library", beside_the_best(row, ours), least=least)
+        for name, least, row, ours in (
+            ("open rejection", 2, "open rejection, async", OURS),
+            ("windowed closed breaker, async", 2, "breaker closed, async", WINDOWED),
+            ("windowed closed breaker, sync", 2, "breaker closed, sync", WINDOWED),
+            ("consecutive closed breaker, async", 2, "breaker closed, async", CONSECUTIVE),
+            ("consecutive closed breaker, sync", 2, "breaker closed, sync", CONSECUTIVE),
+            ("token bucket's public path, async", 1, _PUBLIC, OURS_BY_KEY),
+            ("token bucket's public path, sync", 1, _PUBLIC_SYNC, OURS_BY_KEY),
+        )
     ),
     Goal(
         "inbound pipeline, as a multiple of a timeout", share(("inbound, async", INBOUND), (TIMEOUT, OURS)), most=2.55

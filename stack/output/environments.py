@@ -76,7 +76,7 @@ def _sizes(platform: Platform) -> Iterator[tuple[str, str]]:
 
 def _node_agents(platform: Platform) -> set[str]:
     """Names of the DaemonSets. A DaemonSet has a pod on each node."""
-    resources = (resource for component in platform.components for resource in component.resources())
+    resources = (resource for _, found in platform.resources for resource in found)
     return {resource["metadata"]["name"] for resource in resources if resource["kind"] == "DaemonSet"}
 
 

@@ -111,8 +111,8 @@ def deployed(platforms: Iterable[Platform], kind: str) -> dict[tuple[str, str], 
     """Namespace and name of each resource of a kind → the environments that deploy it."""
     found: dict[tuple[str, str], list[str]] = {}
     for platform in platforms:
-        for component in platform.components:
-            for resource in component.resources():
+        for _, resources in platform.resources:
+            for resource in resources:
                 if resource["kind"] == kind:
                     metadata = resource["metadata"]
                     found.setdefault((metadata["namespace"], metadata["name"]), []).append(platform.environment.name)
