@@ -25,8 +25,8 @@ SNAPSHOTS = Path(__file__).with_name("snapshots")
 def manifests(environment: str) -> dict[Path, str]:
     """One file for each component: `<environment>/<folder>/<component>.yaml`."""
     return {
-        SNAPSHOTS / environment / manifest_path(component).removeprefix("manifests/"): manifest(component, environment)
-        for component in platform(environment).components
+        SNAPSHOTS / environment / manifest_path(component).removeprefix("manifests/"): manifest(resources, environment)
+        for component, resources in platform(environment).resources
     }
 
 

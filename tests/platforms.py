@@ -44,7 +44,7 @@ def with_profile(changed: Environment, **changes: object) -> Environment:
 @cache
 def resources(name: str) -> tuple[dict[str, Any], ...]:
     """Every resource that an environment renders."""
-    return tuple(dict(resource) for component in platform(name).components for resource in component.resources())
+    return tuple(dict(resource) for _, found in platform(name).resources for resource in found)
 
 
 def of_kind(name: str, kind: str) -> list[dict[str, Any]]:

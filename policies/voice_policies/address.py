@@ -19,3 +19,8 @@ class Address(Policy):
     """The egress proxy that leads to an external host. The connection uses TLS. `None` without a proxy."""
     tls: Literal[True] | None = None
     """True for a store outside the cluster that uses TLS without a proxy."""
+
+    @property
+    def uses_tls(self) -> bool:
+        """True if the connection uses TLS: through an egress proxy, or to a store with `tls`."""
+        return self.via is not None or self.tls is True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.edge.egress_proxy import EgressProxy
 from components.edge.envoy import CLUSTERS, FILE_NAME, LISTENERS
@@ -14,6 +14,9 @@ from stack.audit.finding import Breach, Rule
 from stack.audit.network import INTERNET, PEERED_NETWORK, endpoints, permitted_by_policies, resolvers, title
 from stack.model.network_connections import Connection
 from stack.model.platform import Platform
+
+if TYPE_CHECKING:
+    from components.component import Resource
 
 __all__ = ["EgressConnection", "permitted_egress"]
 
@@ -64,14 +67,14 @@ def permitted_egress(platform: Platform) -> set[EgressConnection]:
     """The connections out of the cluster that the rendered resources permit."""
     connections, everyone, site = permitted_by_policies(platform), endpoints(platform), platform.site
     proxies = {
-        title(platform, component.namespace, component.name): component
-        for component in platform.components
+        title(platform, component.namespace, component.name): resources
+        for component, resources in platform.resources
         if isinstance(component, EgressProxy)
     }
     listeners = {
         (name, listener["address"]["socket_address"]["port_value"]): dict(_hosts(read, listener))
-        for name, component in proxies.items()
-        for read in [envoy_resources(component)]
+        for name, resources in proxies.items()
+        for read in [envoy_resources(resources)]
         for listener in read.listeners
     }
     through = {
@@ -89,9 +92,9 @@ def permitted_egress(platform: Platform) -> set[EgressConnection]:
     return through | {EgressConnection(each.source, NO_PROXY, each.target, each.port) for each in outside}
 
 
-def envoy_resources(proxy: EgressProxy) -> EnvoyResources:
-    """Envoy's listeners and clusters, read back from the rendered ConfigMaps."""
-    maps = (resource["data"] for resource in proxy.resources() if resource["kind"] == "ConfigMap")
+def envoy_resources(resources: Iterable[Resource]) -> EnvoyResources:
+    """Envoy's listeners and clusters, read back from an egress proxy's rendered ConfigMaps."""
+    maps = (resource["data"] for resource in resources if resource["kind"] == "ConfigMap")
     files = {name: json.loads(text) for data in maps for name, text in data.items()}
     static = files[FILE_NAME]["static_resources"]
     return EnvoyResources(

@@ -110,9 +110,9 @@ def _routes_behind(graph: CallGraph) -> dict[OperationKey, Duration]:
 
 def _proxy_limits(platform: Platform) -> Iterator[tuple[tuple[str, str], list[tuple[str, Duration]]]]:
     """Egress proxy and caller → the fixed limits of the caller's connections, each with its field."""
-    for proxy in platform.components:
+    for proxy, resources in platform.resources:
         if isinstance(proxy, EgressProxy):
-            for listener in envoy_resources(proxy).listeners:
+            for listener in envoy_resources(resources).listeners:
                 settings = [chain["filters"][-1]["typed_config"] for chain in listener["filter_chains"]]
                 limits = [("idle_timeout", Duration(each.get("idle_timeout", str(ENVOY_IDLE)))) for each in settings]
                 limits += [

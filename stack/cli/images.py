@@ -29,9 +29,7 @@ def used(options: argparse.Namespace) -> set[str]:
     update = {"reference_image": None}
     settings = [load_settings(name, tenant).model_copy(update=update) for name in environments()]
     platforms = [Platform(tenant, environment(each, tenant, UNLOCKED)) for each in settings]
-    return {
-        image for platform in platforms for component in platform.components for image in images(component.resources())
-    }
+    return {image for platform in platforms for _, resources in platform.resources for image in images(resources)}
 
 
 def _lock(options: argparse.Namespace) -> int:

@@ -80,7 +80,7 @@ def _identity_faults(cluster: Cluster, stack: str, configured: str | None) -> It
 
 def _operator_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
     missing: dict[str, tuple[str, list[str]]] = {}
-    for api_version, plurals in required(platform.components).items():
+    for api_version, plurals in required(platform).items():
         operator = operator_of(api_version)
         absent = sorted(plurals - cluster.served(api_version))
         if operator and absent:
@@ -110,8 +110,8 @@ def _growth_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
 
 
 def _wanted_volumes(platform: Platform) -> Iterator[tuple[Volume, Bytes]]:
-    for component in platform.components:
-        for resource in component.resources():
+    for _, resources in platform.resources:
+        for resource in resources:
             metadata = resource["metadata"]
             for path, size in volume_sizes(resource).items():
                 yield Volume(metadata["namespace"], resource["kind"], metadata["name"], path), size

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from voice_policies import ClosedModel
 
-from components.component import Component
 from components.operation import Sentence
+
+if TYPE_CHECKING:
+    from stack.model.platform import Platform
 
 __all__ = ["OPERATORS"]
 
@@ -93,11 +96,11 @@ def operator_of(api_version: str) -> Operator | None:
     return next((operator for operator in OPERATORS if group in operator.plurals), None)
 
 
-def required(components: Iterable[Component]) -> dict[str, set[str]]:
-    """The plurals of the components' custom resources, by the API version that the cluster must serve."""
+def required(platform: Platform) -> dict[str, set[str]]:
+    """The plurals of the platform's custom resources, by the API version that the cluster must serve."""
     found: dict[str, set[str]] = {}
-    for component in components:
-        for resource in component.resources():
+    for _, resources in platform.resources:
+        for resource in resources:
             api_version = resource["apiVersion"]
             if operator := operator_of(api_version):
                 group = api_version.partition("/")[0]

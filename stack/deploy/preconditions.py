@@ -42,8 +42,8 @@ def _secret_faults(platform: Platform, values: SecretValues) -> Iterator[Fault]:
 
 
 def _image_faults(platform: Platform) -> Iterator[Fault]:
-    for component in platform.components:
-        for image in dict.fromkeys(images(component.resources())):
+    for component, resources in platform.resources:
+        for image in dict.fromkeys(images(resources)):
             if "@sha256:" not in image:
                 yield Fault(f"{component.name}.image", f"is {image!r}", "expected a digest: run `voice images lock`")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import groupby
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pulumi
 import pulumi_kubernetes
@@ -21,6 +21,9 @@ from stack.deploy.configuration import Configuration, SecretValues
 from stack.deploy.data_safety import bears_data, data_namespaces
 from stack.deploy.operators import operator_of
 from stack.model.platform import Platform
+
+if TYPE_CHECKING:
+    from components.component import Resource
 
 __all__ = ["resource_type"]
 
@@ -91,8 +94,8 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
         frozenset(data_namespaces(resources)) if platform.environment.profile.protects_data else None,
     )
     trees: list[ComponentTree] = []
-    for rank, tier in groupby(platform.components, key=_rank):
-        made = [ComponentTree(component, target) for component in tier]
+    for rank, tier in groupby(platform.resources, key=lambda found: _rank(found[0])):
+        made = [ComponentTree(component, resources, target) for component, resources in tier]
         awaited = [resource for tree in made for resource in tree.awaited]
         opts = pulumi.ResourceOptions(depends_on=[*target.gates[-1:], *awaited])
         target.gates.append(pulumi.Stash(f"tier-{rank}", input="ready", opts=opts))
@@ -118,7 +121,7 @@ class ComponentTree(pulumi.ComponentResource):
     resources earlier, while that tier becomes ready.
     """
 
-    def __init__(self, component: Component, target: Target) -> None:
+    def __init__(self, component: Component, resources: Iterable[Resource], target: Target) -> None:
         super().__init__(
             f"voice:components:{component.kind}",
             f"{component.namespace}/{component.name}",
@@ -127,7 +130,7 @@ class ComponentTree(pulumi.ComponentResource):
         self.component = component
         self._target = target
         self._made: list[tuple[Mapping[str, Any], pulumi.CustomResource]] = []
-        for resource in component.resources():
+        for resource in resources:
             self._made.append((resource, self._make(resource)))
         for secret in component.secrets:
             place = (component.namespace, secret.name)

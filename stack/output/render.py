@@ -73,9 +73,9 @@ def manifest_path(component: Component) -> str:
     return f"manifests/{component.folder}/{component.name}.yaml"
 
 
-def manifest(component: Component, environment: str) -> str:
-    """A component's resources as one YAML file."""
-    return HEADER.format(environment=environment) + documents(component.resources())
+def manifest(resources: Iterable[Resource], environment: str) -> str:
+    """Resources as one YAML file."""
+    return HEADER.format(environment=environment) + documents(resources)
 
 
 def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]]:
@@ -84,7 +84,7 @@ def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]
     for component, found in platform.resources:
         files.setdefault(manifest_path(component), (component.name, []))[1].extend(found)
     for path, (name, resources) in files.items():
-        yield path, HEADER.format(environment=index.environment) + documents(resources)
+        yield path, manifest(resources, index.environment)
         index.add(path, resources)
         for bundle, text in _bundle(name, resources):
             index.files.append(bundle)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from voice_policies import (
+    Address,
     CircuitBreaker,
     Duration,
     Health,
@@ -183,3 +184,12 @@ def test_the_store_of_a_distributed_limit_must_be_a_call_to_redis() -> None:
     changed = document()
     changed["inbound"][0]["rate_limits"][0]["store"] = "postgresql.write"
     assert "inbound operation run keeps a limit in postgresql.write, which is not a call to Redis" in refused(changed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "uses_tls"), [({}, False), ({"tls": True}, True), ({"via": "egress-proxy:8443"}, True)]
+)
+def test_an_address_uses_tls_if_it_says_so_or_is_behind_an_egress_proxy(
+    settings: dict[str, Any], uses_tls: bool
+) -> None:
+    assert Address(host="api.example.com", port=443, **settings).uses_tls is uses_tls

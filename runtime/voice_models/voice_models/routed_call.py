@@ -136,7 +136,7 @@ class RoutedCall:
         candidate, request, timeout = attempt.candidate, attempt.request, self._route.timeout
         address = candidate.provider.address
         key = _key_in(candidate.deployment.credential)
-        is_tls = self._is_https or address.via is not None or address.tls is True
+        is_tls = self._is_https or address.uses_tls
         scheme = "https" if is_tls else "http"
         connect = timeout.connect.seconds
         extensions: dict[str, object] = {

@@ -129,7 +129,7 @@ class Operations:
 
 def is_on_the_wire(call: OutboundCall) -> bool:
     """True if the callee is another reference service: inside the platform, over gRPC."""
-    return call.protocol == "grpc" and not any(address.via or address.tls for address in call.addresses)
+    return call.protocol == "grpc" and not any(address.uses_tls for address in call.addresses)
 
 
 def _path(call: OutboundCall) -> str:

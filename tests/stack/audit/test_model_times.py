@@ -171,9 +171,8 @@ def test_m04_finds_an_egress_proxy_that_ends_the_stream(
     monkeypatch.setattr(model_times, "envoy_resources", lambda _: written)
     looked_at = of_manifests(nodes=(agent(), ADAPTER, models()))
     proxy = EgressProxy.model_construct(name="egress-proxy-a")
-    proxies = {**looked_at.__dict__, "components": (*looked_at.components, proxy)}
     rendered(looked_at)
-    looked_at.__dict__.update(proxies)
+    looked_at.__dict__["resources"] = (*looked_at.resources, (proxy, ()))
     breaches = verdict("M04", looked_at).findings
     assert [(each.path, each.field) for each in breaches] == [
         ("adapter.generate → llm.generate: egress-proxy-a", field) for field in fields

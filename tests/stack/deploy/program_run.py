@@ -36,7 +36,7 @@ CLUSTER: Mapping[str, Any] = {
     "/api/v1/namespaces/kube-system": {"metadata": {"uid": "00000000-0000-4000-8000-000000000001"}},
     **{
         f"/apis/{api_version}": {"resources": [{"name": plural} for plural in plurals]}
-        for api_version, plurals in required(offline("prod").components).items()
+        for api_version, plurals in required(offline("prod")).items()
     },
     "/apis/storage.k8s.io/v1/storageclasses": {"items": []},
     "/apis/metrics.k8s.io/v1beta1": {"resources": [{"name": "nodes"}, {"name": "pods"}]},

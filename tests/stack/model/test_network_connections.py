@@ -31,7 +31,7 @@ def policy(pods: dict[str, Any], **rules: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_yaml_permits_exactly_the_declared_connections(environment: str) -> None:
     looked_at = platform(environment)
-    text = "".join(manifest(component, environment) for component in looked_at.components)
+    text = "".join(manifest(resources, environment) for _, resources in looked_at.resources)
     everyone = endpoints(looked_at)
     found = set(permitted(yaml.safe_load_all(text), everyone.values()))
     ours = {each for each in found if everyone[each.source].governed or everyone[each.target].governed}

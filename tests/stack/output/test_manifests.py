@@ -216,6 +216,6 @@ def test_every_resource_names_its_namespace(environment: str) -> None:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_written_files_equal_the_built_resources(environment: str) -> None:
-    for component in platform(environment).components:
-        built = [json.loads(json.dumps(resource)) for resource in component.resources()]
-        assert list(yaml.safe_load_all(manifest(component, environment))) == built
+    for _, found in platform(environment).resources:
+        built = [json.loads(json.dumps(resource)) for resource in found]
+        assert list(yaml.safe_load_all(manifest(found, environment))) == built

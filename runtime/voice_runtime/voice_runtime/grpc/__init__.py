@@ -120,7 +120,7 @@ def _target(
         raise UnknownCallError("gRPC callee", name, known)
     callee = found.addresses[0]
     server_name = callee.host if callee.via else None
-    if address is None and (callee.via or callee.tls):
+    if address is None and callee.uses_tls:
         credentials = credentials or _public_roots()
     return Target(
         address or f"dns:///{callee.via or f'{callee.host}:{callee.port}'}", credentials, server_name, settings

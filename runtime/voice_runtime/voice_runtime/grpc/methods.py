@@ -107,7 +107,7 @@ class Method:
             path=self._path,
             outbound=outbound,
             enter=outbound.entry(),
-            is_internal=not any(address.via or address.tls for address in addresses),
+            is_internal=not any(address.uses_tls for address in addresses),
             is_recorded=trace_context.is_recorded(),
             channel=connection.channel,
             serialize=self._serialize,

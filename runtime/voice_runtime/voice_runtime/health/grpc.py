@@ -26,7 +26,7 @@ def checker(place: Place) -> Checker:
     """
     address = place.address
     origin = f"{address.host}:{address.port}"
-    credentials = grpc.ssl_channel_credentials() if address.via or address.tls else None
+    credentials = grpc.ssl_channel_credentials() if address.uses_tls else None
     target = Target(f"dns:///{address.via or origin}", credentials, address.host if address.via else None)
 
     async def look() -> None:

@@ -21,7 +21,7 @@ def checker(place: Place) -> Checker:
     """
     address = place.address
     origin = f"{address.host}:{address.port}"
-    scheme = "https" if address.via or address.tls else "http"
+    scheme = "https" if address.uses_tls else "http"
     url = f"{scheme}://{address.via or origin}/"
     extensions = {"sni_hostname": address.host} if address.via else {}
 

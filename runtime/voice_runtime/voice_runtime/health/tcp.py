@@ -18,9 +18,8 @@ def checker(place: Place) -> Checker:
     host, _, port = (address.via or f"{address.host}:{address.port}").rpartition(":")
 
     async def look() -> None:
-        is_tls = bool(address.via or address.tls)
-        context = ssl.create_default_context() if is_tls else None
-        name = address.host if is_tls else None
+        context = ssl.create_default_context() if address.uses_tls else None
+        name = address.host if address.uses_tls else None
         _, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=name)
         writer.transport.abort()
 

@@ -45,7 +45,7 @@ class _Call:
         self.arguments = () if is_data else (ONCE,)
         self._body = request.stream if is_data else _Body(request.stream)
         self._proxies = {address.host: address.via for address in addresses if address.via}
-        self._is_internal = not any(address.via or address.tls for address in addresses)
+        self._is_internal = not any(address.uses_tls for address in addresses)
 
     def begin(self) -> Span:
         """Begin the span of the request."""
