@@ -25,6 +25,10 @@ LABEL = re.compile(r"\{\{\s*\$labels\.(\w+)\s*\}\}")
 VALUE = re.compile(r"\{\{\s*\$value[^}]*\}\}")
 OF_SERVICES = re.compile(r"\bvoice_|job:requests_per_replica")
 """Series that only services have."""
+OF_RUNTIME = re.compile(r"\bvoice_(?!operation_|policy_info|policy_mounted_info)|\bcall:")
+"""Series that Go services lack: only the runtime for Python exports them."""
+OF_MESH = re.compile(r"\benvoy_cluster_")
+"""Series that Python services lack: the mesh enforces only the policies of Go services."""
 OF_MODELS = re.compile(r"\b(voice_model|gen_ai)_")
 """Series that only services with model calls have."""
 BY_LABEL: Mapping[str, tuple[str, ...]] = {
@@ -189,6 +193,8 @@ def _can_fire_for(graph: CallGraph, node: Node, alert: Alert) -> bool:
     if OF_MODELS.search(alert.expression) and not any(edge.route for edge in graph.edges_from(node)):
         return False
     if isinstance(node, Service):
+        if (OF_RUNTIME if node.language == "go" else OF_MESH).search(alert.expression):
+            return False
         routed = any(isinstance(edge.caller, Gateway) for edge in graph.edges_to(node))
         return "job" in labels or (routed and bool({"route", "flow"} & labels))
     if _namespace(node) is None:

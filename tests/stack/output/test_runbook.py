@@ -102,6 +102,16 @@ def test_the_first_look_asks_the_layer_that_has_the_breakers_of_the_service(serv
     assert (mesh in first_look, runtime in first_look) == (service.language == "go", service.language == "python")
 
 
+@pytest.mark.parametrize("service", list(TENANT.graph.services), ids=lambda service: service.name)
+def test_the_page_of_a_service_lists_only_alerts_on_series_that_the_service_has(service: Service) -> None:
+    listed = set(re.findall(r"\[(\w+)\]", PAGES[FOLDER / f"{service.name}.md"].partition("## Its alerts")[2]))
+    of_runtime = {"BreakerOpen", "CallsRejected", "RetryBudgetSpent", "FirstMessageLate", "BundleRefused", "SagaParked"}
+    of_mesh = {"MeshBreakerOpen", "MeshCallsRejected"}
+    own, other = (of_mesh, of_runtime) if service.language == "go" else (of_runtime, of_mesh)
+    assert listed >= own | {"OperationFailing", "AttemptsAboveBound", "BundleNotMounted", "BundlesDiffer"}
+    assert not listed & other
+
+
 @pytest.mark.parametrize("store", TENANT.alerting.store_alerts)
 def test_the_page_of_a_store_lists_its_own_alerts_and_queries_them(store: str) -> None:
     names = [alert.name for alert in TENANT.alerting.store_alerts[store]]
