@@ -1,5 +1,3 @@
-"""An adaptive limit recovers: `longest_recovery` after an outage it refuses no requests up to the highest rate."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -53,8 +51,7 @@ class Simulation:
             now += 1 / self.demand
 
 
-def is_over(simulation: Simulation) -> bool:
-    """True if no request was refused later than `longest_recovery` after the outage."""
+def has_recovered(simulation: Simulation) -> bool:
     return max(simulation.refused, default=0.0) <= OUTAGE + simulation.policy.longest_recovery
 
 
@@ -68,7 +65,7 @@ def test_the_platforms_limits_recover_within_half_a_minute_for_keys_with_many_or
     simulation = Simulation(policy, demand=share * policy.max_rate.per_second)
     simulation.run(OUTAGE + 2 * policy.longest_recovery)
     assert simulation.lowest == policy.min_rate.per_second
-    assert is_over(simulation)
+    assert has_recovered(simulation)
 
 
 def rates(highest: int) -> st.SearchStrategy[Rate]:
@@ -103,7 +100,7 @@ def test_every_valid_policy_recovers_within_its_longest_recovery(policy: Policy,
     # Evenly spaced requests at exactly the highest rate leave no room for rounding.
     simulation = Simulation(policy, demand=min(demand, 0.9 * policy.max_rate.per_second))
     simulation.run(OUTAGE + policy.longest_recovery + 20)
-    assert is_over(simulation)
+    assert has_recovered(simulation)
 
 
 def test_a_policy_that_recovers_too_late_or_never_lowers_its_rate_is_refused() -> None:

@@ -1,5 +1,3 @@
-"""Circuit breaker, cases B1 to B23 of the conformance list."""
-
 from __future__ import annotations
 
 import asyncio

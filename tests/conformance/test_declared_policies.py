@@ -1,5 +1,3 @@
-"""Real requests under the policies that the platform declares: rate limits, adaptive limits and degradation."""
-
 from __future__ import annotations
 
 import asyncio
@@ -27,7 +25,6 @@ LIMITED = 429
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[Platform]:
-    """Three services under the bundles of dev."""
     dev, bundles = load_environment("dev", TENANT), {}
     for name in ("agent-engine", "voice-engine", "model-adapter"):
         node = TENANT.graph.nodes[name]
@@ -48,7 +45,6 @@ async def _refused(url: str, requests: int, baggage: str) -> int:
 
 
 def refused(platform: Platform, target: str, requests: int, *, tenant: str = "acme", user: str = "ann") -> int:
-    """Send requests at the same time. Returns the number of requests that a rate limit refused."""
     service, _, operation = target.partition(".")
     url = f"{platform.processes[service].url}/{operation}"
     return asyncio.run(_refused(url, requests, f"tenant.id={tenant},user.id={user}"))
@@ -73,10 +69,7 @@ def test_a_token_bucket_limits_one_tenant_and_no_other(platform: Platform) -> No
 
 
 def test_failures_of_the_providers_lower_the_adaptive_limit_and_raise_the_degradation_level(platform: Platform) -> None:
-    """The highest rate admits a burst of 150, so only a lower rate refuses one of 50 requests.
-
-    `test_adaptive_recovery` tests the recovery of the rate on a fake clock.
-    """
+    """The highest rate admits a burst of 150, so only a lower rate refuses one of 50 requests."""
     platform.behave("model-adapter", **{"llm.embed": BROKEN})
     wait_until(lambda: refused(platform, "model-adapter.embed", 50) > 0, PATIENCE, "the rate has fallen")
     wait_until(lambda: is_at(platform, "model-adapter", "full"), PATIENCE, "every feature is off")

@@ -1,8 +1,3 @@
-"""The gRPC client: cases G1 to G5 of the conformance list, and T4, R4, R5, R11, R12 and O3 over gRPC.
-
-The servers are real, on loopback.
-"""
-
 from __future__ import annotations
 
 import asyncio
@@ -57,8 +52,6 @@ def retrying(*conditions: RetryCondition, **fields: Any) -> tuple[OutboundCall, 
 
 
 class Failing(RagEngine):
-    """Aborts the first `times` requests."""
-
     def __init__(
         self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, times: int = 1, details: str = "", trailing: Any = ()
     ) -> None:
@@ -71,13 +64,8 @@ class Failing(RagEngine):
 
 
 class Hanging(RagEngine):
-    """Never answers."""
-
     async def behave(self, name: str, request: Any, context: Any) -> None:
         await asyncio.sleep(3600)
-
-
-# --- G1
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
@@ -197,9 +185,6 @@ async def test_g1_an_external_callee_gets_no_trace_context(tmp_path: Path, spans
     assert len(spans.get_finished_spans()) == 1
 
 
-# --- G2
-
-
 async def test_g2_a_channel_refuses_calls_from_another_event_loop(tmp_path: Path) -> None:
     async with connected(tmp_path, RagEngine()) as (_, stub):
 
@@ -317,7 +302,7 @@ async def test_g2_calls_are_balanced_round_robin_over_all_replicas(tmp_path: Pat
 async def test_g2_a_new_runtime_does_not_share_the_reconnect_backoff_of_another_runtime(
     tmp_path: Path, *, synchronous: bool
 ) -> None:
-    """The callee was down and is back. The first runtime is in its reconnect backoff; the new runtime is not."""
+    """When the second runtime connects, the first is in its reconnect backoff."""
     wires = [Grpc(runtime(tmp_path, *retrying())) for _ in range(2)]
     port = free_port()
     for wire in wires:
@@ -376,9 +361,6 @@ async def test_g2_calls_reach_a_callee_that_moves_to_its_other_address(tmp_path:
     await wire.close()
 
 
-# --- G3
-
-
 def with_shorter_keepalive(options: Any, divisor: int) -> list[tuple[str, Any]]:
     return [(key, value // divisor if key == "grpc.keepalive_time_ms" else value) for key, value in options]
 
@@ -393,9 +375,8 @@ async def test_g3_a_server_with_default_settings_accepts_the_default_keepalive_i
     options = dict(CHANNEL_OPTIONS) | {"grpc.http2.max_pings_without_data": 0}
     if interval is not None:
         options["grpc.keepalive_time_ms"] = interval
-    monkeypatch.setattr(
-        connections, "CHANNEL_OPTIONS", tuple(with_shorter_keepalive(options.items(), 200))
-    )  # all intervals are divided by 200: 200 s becomes 1 s, the smallest interval that gRPC accepts
+    # All intervals are divided by 200: 200 s becomes 1 s, the smallest interval that gRPC accepts.
+    monkeypatch.setattr(connections, "CHANNEL_OPTIONS", tuple(with_shorter_keepalive(options.items(), 200)))
     default = (("grpc.http2.min_ping_interval_without_data_ms", 300_000 // 200),)
     servicer = Hanging()
     patient = calls(timeout=Timeout(attempt=Duration("7s"), overall=Duration("7s")))
@@ -407,8 +388,6 @@ async def test_g3_a_server_with_default_settings_accepts_the_default_keepalive_i
         assert isinstance(error, grpc.aio.AioRpcError)
         assert error.details() == "Too many pings"
 
-
-# --- G4
 
 BLAMED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "ABORTED", "RESOURCE_EXHAUSTED"}
 CANCELLED = {"CANCELLED"}
@@ -448,9 +427,6 @@ async def test_g4_resource_exhausted_counts_if_the_policy_says_so(tmp_path: Path
     assert len(servicer.asked) == 2
 
 
-# --- G5: no hedging. No policy can request it, and a call has one attempt at a time.
-
-
 async def test_g5_no_attempt_is_sent_while_another_is_in_flight(tmp_path: Path) -> None:
     servicer = Hanging()
     slow = Timeout(attempt=Duration("30s"), overall=Duration("3m"))
@@ -465,9 +441,6 @@ async def test_g5_no_attempt_is_sent_while_another_is_in_flight(tmp_path: Path) 
 def test_g5_a_bundle_with_a_hedging_policy_is_refused() -> None:
     with pytest.raises(ValidationError, match="hedge"):
         OutboundCall.model_validate({**call("rag-engine.context").model_dump(), "hedge": {"delay": "50ms"}})
-
-
-# --- T4
 
 
 async def test_t4_the_callee_gets_the_remaining_time_less_a_margin(tmp_path: Path) -> None:
@@ -525,9 +498,6 @@ async def test_t4_a_timeout_raises_the_runtimes_error_and_cancels_the_rpc_at_the
         await eventually(lambda: servicer.cancelled == len(servicer.asked))
 
 
-# --- R4
-
-
 @pytest.mark.parametrize(
     ("pushback", "attempts"),
     [("0", 2), ("40", 2), ("-1", 1), ("soon", 1), ("600000", 1)],
@@ -568,9 +538,6 @@ async def test_r4_resource_exhausted_is_retried_only_with_a_pushback(tmp_path: P
         assert len(servicer.asked) == attempts
 
 
-# --- R5
-
-
 def once_only(**fields: Any) -> tuple[OutboundCall, ...]:
     return retrying("connection_failed", idempotency="never", **fields)
 
@@ -605,9 +572,6 @@ async def test_r5_a_request_that_was_never_sent_is_retried(tmp_path: Path) -> No
     await wire.close()
 
 
-# --- R11
-
-
 async def test_r11_a_stream_is_retried_only_before_its_first_message(tmp_path: Path) -> None:
     class Breaking(Failing):
         async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto
@@ -633,9 +597,6 @@ async def test_r11_a_call_with_streamed_requests_is_never_retried(tmp_path: Path
     assert len(servicer.asked) == 4
 
 
-# --- R12
-
-
 async def test_r12_the_number_of_earlier_attempts_is_sent_and_grpc_itself_does_not_retry(tmp_path: Path) -> None:
     servicer = Failing(times=100)
     async with connected(tmp_path, servicer, *retrying()) as (_, stub):
@@ -644,9 +605,6 @@ async def test_r12_the_number_of_earlier_attempts_is_sent_and_grpc_itself_does_n
     sent = [metadata.get("grpc-previous-rpc-attempts") for _, metadata, _ in servicer.asked]
     assert sent == [None, "1", "2", "3"] * 2
     assert dict(CHANNEL_OPTIONS)["grpc.enable_retries"] == 0
-
-
-# --- O3
 
 
 ASK_AFTER_FORK = """

@@ -1,5 +1,3 @@
-"""Health, cases H1 and H2 of the conformance list."""
-
 from __future__ import annotations
 
 import asyncio

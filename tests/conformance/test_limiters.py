@@ -1,5 +1,3 @@
-"""Rate limiters, cases L1 to L6 and L9 to L11 of the conformance list. `test_shared_limits` has L7, L8."""
-
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,3 @@
-"""Observability, cases O1 to O4 of the conformance list."""
-
 from __future__ import annotations
 
 import socket
@@ -45,14 +43,12 @@ async def test_o1_ten_thousand_tenants_add_no_time_series(tmp_path: Path, clock:
 
 @contextmanager
 def mute_listener() -> Iterator[str]:
-    """A Collector that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @contextmanager
 def closed_port() -> Iterator[str]:
-    """The address of a Collector that does not run."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
     yield endpoint

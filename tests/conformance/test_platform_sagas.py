@@ -1,5 +1,3 @@
-"""The platform's sagas, in indexing-service's bundle. Each completes, or compensates all stages up to a failed step."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -18,7 +16,7 @@ CASES = [(saga, step.name) for saga in BUNDLE.sagas for step in saga.steps]
 
 
 class Callees:
-    """The callees of the steps, under the policies of the bundle. The step `failing` fails after its effects.
+    """The step `failing` fails after its effects.
 
     The test tracks the document's objects, because all other data can be restored from them.
     """

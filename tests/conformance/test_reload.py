@@ -1,5 +1,3 @@
-"""Policy reload, cases P1 to P4 of the conformance list, and bad input."""
-
 from __future__ import annotations
 
 import asyncio

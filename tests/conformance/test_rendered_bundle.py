@@ -1,5 +1,3 @@
-"""The runtime under the bundle of agent-engine that `voice render` writes, and every bundle as JSON."""
-
 from __future__ import annotations
 
 import asyncio
@@ -19,7 +17,6 @@ from tests.platforms import ENVIRONMENTS, platform
 
 
 def rendered_bundle(service: str, environment: str, directory: Path) -> Path:
-    """The directory that `service` mounts in `environment`, rendered by the command line."""
     command = [sys.executable, "-m", "stack.cli", "render", environment, "-o", str(directory)]
     rendered = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert rendered.returncode == 0, f"{' '.join(command)} failed:\n{rendered.stderr}"

@@ -1,5 +1,3 @@
-"""Retry, cases R1 to R13 of the conformance list. `test_grpc` also tests R4, R5, R11 and R12, over gRPC."""
-
 from __future__ import annotations
 
 import asyncio
@@ -38,15 +36,11 @@ def retry(clock: FakeClock, seed: int = 7, **fields: Any) -> Retry:
 
 
 class Longest(Random):
-    """A random source that always draws the largest wait."""
-
     def uniform(self, a: float, b: float) -> float:
         return max(a, b)
 
 
 class Callee:
-    """A callee that fails the given number of times, and records the times of its calls."""
-
     def __init__(self, clock: FakeClock, failures: int = 10_000, error: Callable[[], Exception] | None = None) -> None:
         self.clock = clock
         self.failures = failures

@@ -1,5 +1,3 @@
-"""Sagas, cases S1, S2, S5 to S7, S9 and S10 of the conformance list. `test_saga_crashes` has S3, S4 and S8."""
-
 from __future__ import annotations
 
 import asyncio
@@ -177,7 +175,6 @@ async def _has_ended(engine: Any, saga_id: str) -> bool:
 
 
 async def test_s6_a_compensation_continues_after_its_worker_has_stopped(backend: Backend) -> None:
-    """The first worker stops in the middle of a compensation, and the next worker repeats the compensation."""
     log = Log()
     log.fails("ship", lambda: ValueError("no"))
     log.hangs("undo-pay")
@@ -238,7 +235,6 @@ OUTCOMES = st.lists(
 
 
 async def _events_in_any_order(tmp_path: Path, outcomes: list[tuple[str, str]], random: Random) -> None:
-    """Deliver outcomes with random pauses. The first outcome of each step counts; later outcomes change nothing."""
     log = Log()
 
     async def later(_: StepContext) -> Any:
@@ -333,8 +329,6 @@ async def test_s9_a_saga_completes_over_redis_streams_that_deliver_every_message
 
 
 class Twice(RedisStreams):
-    """A transport that sends every message twice, the second time in reverse order."""
-
     def __init__(self, redis: Redis) -> None:
         super().__init__(redis, block=0.02)
 
@@ -348,7 +342,6 @@ async def _all_completed(engine: Any, ids: list[str]) -> bool:
 
 
 def test_s10_the_order_in_which_parallel_steps_end_does_not_change_the_journal() -> None:
-    """Outcomes in any order result in the same entries, and in the same compensations in the same order."""
     begun = [Entry("started"), Entry("began", "a"), Entry("succeeded", "a"), *(Entry("began", n) for n in "bcd")]
     mixed, fine = {"b": "succeeded", "c": "failed", "d": "failed"}, dict.fromkeys("bcd", "succeeded")
     for outcomes, end in ((mixed, "compensated"), (fine, "completed")):

@@ -1,6 +1,3 @@
-"""Sagas under crashes, pauses and restarts: cases S3, S4 and S8 of the conformance list, on a real
-PostgreSQL. One test of S4 also runs on SQLite."""
-
 from __future__ import annotations
 
 import asyncio
@@ -29,15 +26,12 @@ ROUNDS = 100
 MOST_ROUNDS = 2 * ROUNDS
 """More rounds than kills, because a worker may end before the write at which it should be killed."""
 DRY_RUNS = 3
-"""Number of workers that run undisturbed to count their writes. Later workers are killed before or after one of these
-writes."""
+"""Number of workers that run undisturbed to count their writes."""
 KINDS = ("start", "claim", "append", "renew", "deliver", "send", "forget")
 
 
 @dataclass
 class Ledger:
-    """The counts of all rounds."""
-
     rounds: int = 0
     kills: int = 0
     started: int = 0
@@ -66,7 +60,7 @@ async def test_s3_a_worker_killed_at_any_journal_write_loses_and_doubles_no_effe
         await pool.execute(DELIVERIES)
         await asyncio.to_thread(_kill_workers, database, ledger)
         await _finish_all_sagas(database, pool)
-        await _settle(pool, ledger)
+        await _count(pool, ledger)
     record_property("ledger", str(ledger))
     assert ledger.kills == ROUNDS
     assert ledger.completed + ledger.compensated == ledger.started
@@ -124,8 +118,7 @@ async def _nothing_unfinished(engine: JournalEngine) -> bool:
     return not unfinished
 
 
-async def _settle(pool: Any, ledger: Ledger) -> None:
-    """Count, over all sagas, the states, the effects that are lost or doubled, and the messages."""
+async def _count(pool: Any, ledger: Ledger) -> None:
     sagas = {row["id"]: row["state"] for row in await pool.fetch("SELECT id, state FROM saga.sagas")}
     effects = await pool.fetch("SELECT saga_id, step, branch, count(*) FROM effects GROUP BY 1, 2, 3")
     ledger.doubled = sum(row["count"] - 1 for row in effects)
@@ -160,9 +153,8 @@ async def test_s4_a_worker_that_was_paused_beyond_its_lease_cannot_write(databas
             finally:
                 zombie.send_signal(signal.SIGCONT)
             *_, last = (await asyncio.to_thread(zombie.stdout.read)).splitlines()
-            assert (
-                int(last.removeprefix("leases lost: ")) >= 1
-            )  # a slow machine may have lost another lease before the pause
+            # A slow machine may have lost another lease before the pause.
+            assert int(last.removeprefix("leases lost: ")) >= 1
         assert await pool.fetch("SELECT sequence, epoch FROM saga.entries ORDER BY sequence") == written
         assert {row["epoch"] for row in written} >= {1, 2}
         effects = await pool.fetch("SELECT step, count(*) FROM effects WHERE branch = 'action' GROUP BY step")
@@ -204,7 +196,6 @@ async def test_s8_every_saga_ends_after_postgresql_was_killed_and_restarted() ->
 
 
 async def _start_many(engine: JournalEngine, count: int) -> list[str]:
-    """Start many sagas. If a start fails, repeat it under the same id."""
     ids = [f"saga-{number}" for number in range(count)]
     for saga_id in ids:
         while True:

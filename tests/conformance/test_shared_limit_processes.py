@@ -1,5 +1,3 @@
-"""Many processes enforce one limit together."""
-
 from __future__ import annotations
 
 import json

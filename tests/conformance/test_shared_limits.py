@@ -1,5 +1,3 @@
-"""Limits on a shared, real store: cases L7 and L8 of the conformance list, and L3, L5, L9 and L11 with such a store."""
-
 from __future__ import annotations
 
 import asyncio
@@ -52,17 +50,12 @@ def calls(server: Server, command: str) -> int:
     return int(found[1]) if found else 0
 
 
-# --- L7: one atomic script, keys declared, one slot, server time, TTL, NOSCRIPT, failover
-
-
 @every_algorithm
 async def test_l7_a_check_is_one_round_trip_of_one_script(server: Server, store: RedisStore, limit: Any) -> None:
     limited = gate(store, shared(limit))
     assert [await passes(limited) for _ in range(12)] == [True] * 10 + [False] * 2
-    assert (calls(server, "evalsha"), calls(server, "eval")) == (
-        11,
-        1,
-    )  # the first also sent the script; the twelfth was refused locally
+    # The first check also sends the script, and the last check is refused locally.
+    assert (calls(server, "evalsha"), calls(server, "eval")) == (11, 1)
 
 
 @every_algorithm
@@ -131,9 +124,6 @@ async def test_l7_the_limit_continues_on_the_new_primary_after_a_failover(tmp_pa
         assert without > 0
         assert servers[1].ask("ROLE")[0] == "master"
         await store.close()
-
-
-# --- L8: the store is down or slow
 
 
 @pytest.mark.parametrize(
@@ -226,7 +216,7 @@ async def test_l8_a_store_killed_and_restarted_under_load_is_used_again(tmp_path
 
 
 async def test_l8_a_cancelled_check_never_leaves_its_answer_to_another_check(store: RedisStore) -> None:
-    """Each check must get its own answer. Each check has a different lease, so the answer identifies the check."""
+    """Each check has a different lease, so the answer identifies the check."""
     random = Random(7)  # noqa: S311  # not a secret
 
     async def ask(number: int) -> bool:
@@ -250,12 +240,8 @@ async def test_l8_a_cancelled_check_never_leaves_its_answer_to_another_check(sto
     await store.close()
 
 
-# --- common behaviour of all limiters
-
-
 async def test_l3_waiters_of_one_key_pass_in_order_and_a_cancelled_waiter_takes_nothing(store: RedisStore) -> None:
-    # The second waiter would pass after 2 s. Even a busy machine starts the six tasks and cancels the second waiter
-    # before that time.
+    # The second waiter would pass after 2 s: even a busy machine cancels it before that time.
     limited = gate(store, shared(bucket("1/s", 1), max_wait=Duration("1m")))
     passed: list[int] = []
 
@@ -272,7 +258,7 @@ async def test_l3_waiters_of_one_key_pass_in_order_and_a_cancelled_waiter_takes_
     waiters[3].cancel()
     with suppress(asyncio.CancelledError):
         await asyncio.gather(*waiters, return_exceptions=True)
-    assert passed == [0, 2, 4, 5], "in their order"
+    assert passed == [0, 2, 4, 5]
     await store.close()
 
 

@@ -1,5 +1,3 @@
-"""Timeout and deadline, cases T1 to T6 of the conformance list. `test_grpc` also tests T4, over gRPC."""
-
 from __future__ import annotations
 
 import asyncio

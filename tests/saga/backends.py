@@ -1,5 +1,3 @@
-"""The engines of the saga tests. The same tests run on each engine, with real servers."""
-
 from __future__ import annotations
 
 import asyncio

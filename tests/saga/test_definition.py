@@ -1,5 +1,3 @@
-"""A definition that cannot run is refused at its creation, with every fault."""
-
 from __future__ import annotations
 
 from math import inf, nan

@@ -1,5 +1,3 @@
-"""The examples of docs/sagas.md run, in order, as one program, on real servers."""
-
 from __future__ import annotations
 
 import ast

@@ -1,5 +1,3 @@
-"""Leases are renewed even when all connections of the journal are busy."""
-
 from __future__ import annotations
 
 import asyncio
@@ -15,7 +13,7 @@ LEASE = 3.0
 
 
 async def test_leases_are_renewed_while_all_connections_are_busy(database: str) -> None:
-    """A step holds both connections of the journal for three times the lease, as senders do while Redis is slow."""
+    """While Redis is slow, senders hold connections of the journal for as long."""
     log, journal = Log(), PostgresqlJournal(database, connections=2)
 
     async def send(_: StepContext) -> None:

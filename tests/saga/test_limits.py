@@ -1,5 +1,3 @@
-"""The size of a saga is bounded, no action can change the saga's input, and long sagas cost no more per step."""
-
 from __future__ import annotations
 
 import asyncio
@@ -155,7 +153,6 @@ async def test_a_step_gets_no_result_of_its_own_stage(backend: Backend) -> None:
 
 
 def processor_seconds(count: int, *, fails: bool) -> float:
-    """CPU time to compute all entries of a saga with the given number of steps."""
     names = tuple(f"s-{number}" for number in range(count))
     plan, progress = Plan("bulk", 1, tuple((name,) for name in names), frozenset(names)), Progress()
     begun = time.process_time()

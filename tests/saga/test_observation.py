@@ -1,5 +1,3 @@
-"""Metrics and traces of sagas."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -59,7 +57,6 @@ async def test_metrics_count_sagas_steps_and_compensations(tmp_path: Path) -> No
 
 
 async def test_all_executions_of_a_saga_are_in_one_trace_across_engines(backend: Backend) -> None:
-    """The trace is that of the request that started the saga. An execution after an event has a link to the event."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -1,5 +1,3 @@
-"""Redis Streams with slow handlers, messages that always fail, deploys and dead consumers."""
-
 from __future__ import annotations
 
 import asyncio
@@ -126,7 +124,7 @@ async def test_an_idle_consumer_that_lives_is_not_removed(redis_port: int, strea
 
 
 async def _nothing(_: Message) -> None:
-    """Handle a message without an effect."""
+    pass
 
 
 async def until_grouped(redis: Redis, stream: str) -> None:
@@ -256,9 +254,7 @@ async def test_a_delivery_that_a_deploy_interrupts_does_not_count_as_failed(redi
         for number in range(5):
             async with consuming(transport, stream, hang):
                 await until(lambda: len(begun) == number + 1)  # noqa: B023  # awaited here
-        async with consuming(
-            transport, stream, handle
-        ):  # gets the messages immediately, and not after `redeliver_after`
+        async with consuming(transport, stream, handle):  # does not wait for `redeliver_after`
             await eventually(lambda: _pending(redis, stream, 0))
     assert begun == [1] * 5 + [-1, -2]
     assert transport.dead_letters == {(stream, GROUP): 0}
@@ -269,7 +265,7 @@ async def test_a_delivery_counts_only_if_its_consumer_lives_to_handle_it(redis_p
     reads = asyncio.Event()
 
     class Slow(Redis):
-        """A client that gets no answer to XREADGROUP. A consumer has claimed unacknowledged messages before it."""
+        """A client whose XREADGROUP never returns. A consumer claims unacknowledged messages before XREADGROUP."""
 
         async def xreadgroup(self, *_: Any, **__: Any) -> Any:
             reads.set()
@@ -307,7 +303,7 @@ async def test_a_redelivered_message_does_not_wait_for_new_messages(redis_port: 
 
 
 async def _died_with_every_message(redis: Redis, stream: str, *, idle: int) -> None:
-    """Let a consumer read all messages of the stream and die. Its messages are then unacknowledged for `idle` ms."""
+    """Leave every message with a dead consumer, unacknowledged for `idle` milliseconds."""
     await redis.xgroup_create(stream, GROUP, id="0")
     await redis.xreadgroup(GROUP, "died", {stream: ">"})
     entries: Any = await redis.xrange(stream)

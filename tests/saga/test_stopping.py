@@ -1,5 +1,3 @@
-"""An orderly stop of a worker, as in a deploy, counts neither as a failure nor as an attempt of a step."""
-
 from __future__ import annotations
 
 import asyncio
@@ -39,7 +37,6 @@ class Interrupted:
 
 
 async def stopped_again_and_again(backend: Backend, log: Log, policy: Any, action: Interrupted, times: int) -> Any:
-    """Run a saga whose worker is stopped `times` times during `action`. Returns the saga's final record."""
     options = {"grace": 0.05}
     async with backend([log.definition(policy)], **options) as engine:
         saga_id = await engine.start("order")

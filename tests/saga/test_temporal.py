@@ -1,5 +1,3 @@
-"""The engine reports a saga whose workflow was ended from outside, and a workflow that is not a saga."""
-
 from __future__ import annotations
 
 import asyncio
@@ -18,8 +16,6 @@ WAIT = 60
 
 @workflow.defn(name="another", sandboxed=False)
 class Another:
-    """A workflow that is not a saga."""
-
     @workflow.run
     async def run(self) -> None:
         await asyncio.sleep(3600)

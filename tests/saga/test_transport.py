@@ -1,5 +1,3 @@
-"""The outbox and Redis Streams: messages arrive even after a refusal, an error or the loss of consumer groups."""
-
 from __future__ import annotations
 
 import asyncio
@@ -24,8 +22,6 @@ from tests.saga.definitions import Log, eventually, saga, step
 
 
 class Wire:
-    """A transport that records messages, and fails while `broken` is true."""
-
     def __init__(self, *, broken: bool = False) -> None:
         self.sent: list[Message] = []
         self.broken = broken
@@ -193,7 +189,7 @@ async def _times(handled: list[str], saga_id: str, count: int) -> bool:
 
 
 async def test_an_outbox_ends_at_whichever_point_it_is_cancelled(database: str) -> None:
-    """A driver may convert a cancellation into its own error. The outbox must end even then."""
+    """A driver may convert a cancellation into its own error."""
     journal = PostgresqlJournal(database)
     await journal.open(worker=False)
     random = seeded()

@@ -1,5 +1,3 @@
-"""Workers that share a journal, lose it, or take over sagas."""
-
 from __future__ import annotations
 
 import asyncio
@@ -110,7 +108,6 @@ async def test_sagas_that_wait_for_a_free_worker_are_claimed_only_once(journal: 
 async def test_a_saga_of_a_newer_version_is_parked_only_ten_minutes_after_an_older_worker_handed_it_over(
     database: str,
 ) -> None:
-    """The ten minutes begin when the older worker hands the saga over, however long the saga waited before."""
     newer, older = Log(), Log()
 
     async def later(_: StepContext) -> Reply:
@@ -249,8 +246,6 @@ async def test_a_saga_runs_even_if_the_answer_to_a_write_in_the_journal_was_lost
 
 
 class CountingJournal(PostgresqlJournal):
-    """A journal that counts the calls of `start` and `append`."""
-
     writes = 0
 
     async def start(self, *arguments: Any) -> bool:
@@ -367,7 +362,7 @@ async def test_a_worker_that_stops_during_a_step_releases_the_saga_immediately(j
         saga_id = await engine.start("order")
         await eventually(lambda: _has_begun(log))
     log.fails("pay", ValueError, times=0)
-    async with JournalEngine(_again(journal), [log.definition(policy)], lease=1000.0) as engine:
+    async with JournalEngine(_on_same_store(journal), [log.definition(policy)], lease=1000.0) as engine:
         assert (await engine.wait(saga_id, 20)).state == "completed"
     assert log.done == ["pay", "pay"]
 
@@ -376,8 +371,7 @@ async def _has_begun(log: Log) -> bool:
     return bool(log.done)
 
 
-def _again(journal: Journal) -> Journal:
-    """A journal on the same store, for the next worker."""
+def _on_same_store(journal: Journal) -> Journal:
     if isinstance(journal, SqliteJournal):
         return SqliteJournal(journal.path)
     assert isinstance(journal, PostgresqlJournal)
