@@ -1,7 +1,6 @@
 """Snapshots for review, below `tests/snapshots/`, and docs/review-comment.md: `python -m tests.accept` writes them.
 
-A test compares these files with newly rendered ones. Reviewers see dev and prod as manifests, staging as the text of
-`voice diff staging prod`, and the URNs of all three.
+Reviewers see dev and prod as manifests, staging as the text of `voice diff staging prod`, and the URNs of all three.
 """
 
 from __future__ import annotations
@@ -49,11 +48,9 @@ REVIEWED: Mapping[str, Callable[[], dict[Path, str]]] = {
     "comment": comment,
     **{f"urns of {environment}": partial(urns, environment) for environment in ENVIRONMENTS},
 }
-"""Name of a family of files → the function that renders the files."""
 
 
 def committed() -> set[Path]:
-    """The snapshots and the comment that exist."""
     return {path for path in (*SNAPSHOTS.rglob("*"), COMMENT) if path.is_file()}
 
 

@@ -12,7 +12,7 @@ from stack.model.settings import ROOT
 
 
 def copied(folder: Path) -> Path:
-    """Copy everything that `voice` needs into a folder. The copy uses the virtual environment of the tests.
+    """Copy everything that `voice` needs into a folder.
 
     Bytecode is copied with its source: without it each process would compile some 200 modules.
     """
@@ -26,7 +26,6 @@ def copied(folder: Path) -> Path:
 
 
 def bash(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """Run commands in a copy."""
     # If a module changes twice in a second and keeps its length, Python would load its old bytecode.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     command = ["bash", "-c", f". {folder}/.venv/bin/activate\n{text}"]

@@ -1,5 +1,3 @@
-"""Settings for every test."""
-
 import gc
 import os
 import time
@@ -18,7 +16,7 @@ settings.load_profile("project")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Number of test processes for `-n auto`. Tests spend half of their time waiting for servers."""
+    """Tests spend half of their time waiting for servers."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 2 * cores
 
@@ -78,7 +76,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints the ledgers that the tests of all processes recorded."""
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
             for name, value in report.user_properties:

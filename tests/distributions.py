@@ -32,8 +32,6 @@ HANG_SECONDS = 300
 
 @dataclass(frozen=True)
 class Distribution:
-    """A folder with a `pyproject.toml`, and the folder of its tests."""
-
     folder: Path
     tests: str
 
@@ -55,10 +53,7 @@ class Distribution:
         return tuple(self.project.get("optional-dependencies", {}))
 
     def requirement(self, extras: Sequence[str] = ()) -> str:
-        """The requirement, with the path of the wheel.
-
-        Given only the name, uv would install the wheel of an earlier run from its cache.
-        """
+        """Given only the name, uv would install the wheel of an earlier run from its cache."""
         wheel = WHEELS / f"{self.module}-{self.project['version']}-py3-none-any.whl"
         named = f"{self.name}[{','.join(extras)}]" if extras else self.name
         return f"{named} @ {wheel.as_uri()}"
@@ -112,7 +107,6 @@ def build() -> None:
 
 
 def install(distribution: Distribution) -> None:
-    """Install into an empty environment: first without extras, to import it, then with extras and its tests' tools."""
     say(f"{distribution.name}: installing without extras, importing")
     run("venv", "--clear", "--python", sys.executable, distribution.environment)
     install_into(distribution, distribution.requirement())

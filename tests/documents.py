@@ -1,5 +1,3 @@
-"""The code blocks of the documents."""
-
 from __future__ import annotations
 
 import re
@@ -39,7 +37,6 @@ class Block:
 
 
 def documents() -> list[Path]:
-    """The READMEs, CONTRIBUTING.md, and every document below `docs`."""
     packages = (ROOT / "policies", *(ROOT / "runtime").iterdir())
     readmes = (path / "README.md" for path in (ROOT, *packages))
     return [*filter(Path.exists, readmes), ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -32,8 +32,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 class Recorder:
-    """A listener that records events."""
-
     def __init__(self) -> None:
         self.events: list[Any] = []
 

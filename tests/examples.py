@@ -1,5 +1,3 @@
-"""Runs the Python examples of a document, in order, as one program."""
-
 from __future__ import annotations
 
 import ast
@@ -14,7 +12,7 @@ DOCUMENTS = Path(__file__).parents[1] / "docs"
 
 
 def run_examples(document: str, replaced: Mapping[str, Path]) -> int:
-    """Run the examples of a document, with some paths `replaced`. Returns the number of examples."""
+    """Run the Python examples of a document, in order, as one program. Returns their number."""
     path = DOCUMENTS / document
     examples = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
     names: dict[str, Any] = {}

@@ -55,8 +55,6 @@ MODEL_CHANGES = list(changes(MODEL))
 
 
 class Result:
-    """Counts of one run."""
-
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
         self.validated = 0

@@ -10,7 +10,6 @@ SKIPPED = pytest.StashKey[str]()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the reason of skipped tests."""
     if reason := config.stash.get(SKIPPED, ""):
         terminalreporter.section("programs built from Go modules")
         terminalreporter.write_line(f"skipped: {reason}")

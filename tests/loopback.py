@@ -1,5 +1,3 @@
-"""Ports and waits for the real servers that tests start on this machine."""
-
 from __future__ import annotations
 
 import random
@@ -26,7 +24,7 @@ BLOCK = 250
 
 @cache
 def _own() -> tuple[socket.socket, Iterator[int]]:
-    """A block of ports for this process. Its first port stays bound as long as the process lives."""
+    """The first port of the block stays bound as long as the process lives."""
     for first in range(PORTS.start, PORTS.stop, BLOCK):
         claim = socket.socket()
         try:

@@ -45,8 +45,6 @@ draw(DIAGRAMS);
 
 
 class Drawn(NamedTuple):
-    """The picture of a diagram, or the error of the parser."""
-
     svg: str
     error: str
 
@@ -80,7 +78,6 @@ def drawn(texts: Mapping[str, str]) -> dict[str, Drawn]:
 
 
 def _script() -> Path:
-    """Mermaid's script, from the package that npm fetches once."""
     script = CACHE / f"mermaid-{VERSION}.js"
     if not script.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -103,7 +100,6 @@ def _program(name: str) -> str:
 
 
 def main() -> int:
-    """Draw every diagram. The exit code is 1 if the parser refuses one."""
     folder = ROOT / "build" / "diagrams"
     folder.mkdir(parents=True, exist_ok=True)
     refused = 0

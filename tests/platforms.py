@@ -1,5 +1,3 @@
-"""The platforms of VoiceAssistant, each made once."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -27,7 +25,6 @@ VARIANTS = environments(VARIANT_FILES)
 
 @cache
 def platform(name: str) -> Platform:
-    """The platform in an environment that has a file."""
     return Platform(TENANT, real_environment(name))
 
 
@@ -37,13 +34,11 @@ def real_environment(name: str) -> Environment:
 
 
 def with_profile(changed: Environment, **changes: object) -> Environment:
-    """The environment with some of its profile's values changed."""
     return changed.model_copy(update={"profile": changed.profile.model_copy(update=changes)})
 
 
 @cache
 def resources(name: str) -> tuple[dict[str, Any], ...]:
-    """Every resource that an environment renders."""
     return tuple(dict(resource) for _, found in platform(name).resources for resource in found)
 
 

@@ -1,5 +1,3 @@
-"""A real PostgreSQL server on loopback."""
-
 from __future__ import annotations
 
 import signal
@@ -13,7 +11,7 @@ from tests.programs import directory, postgresql, unprivileged
 
 
 class Postgresql:
-    """A server in the directory `root`. `settings` are parameters such as `fsync=off`."""
+    """`settings` are parameters such as `fsync=off`."""
 
     def __init__(self, root: Path, settings: tuple[str, ...]) -> None:
         self._settings = [part for setting in settings for part in ("-c", setting)]

@@ -31,7 +31,7 @@ class MissingError(RuntimeError):
 
 
 def program(package: str, name: str) -> Path:
-    """A program of an installed package. The package is not imported, because some packages then create directories."""
+    """The package is not imported, because some packages then create directories."""
     return Path(str(_file(package, name).locate())).resolve()
 
 
@@ -82,8 +82,7 @@ def directory() -> Iterator[Path]:
 
 @cache
 def temporary_folder() -> Path:
-    """The first temporary folder in which the user of `unprivileged` can start programs, with a path short enough for
-    sockets.
+    """A folder in which the user of `unprivileged` can start programs. Its path is short enough for sockets.
 
     Raises:
         MissingError: no temporary folder satisfies both conditions.

@@ -1,5 +1,3 @@
-"""Real Valkey servers on loopback: a single one, a set with Sentinels, a cluster."""
-
 from __future__ import annotations
 
 import subprocess
@@ -37,8 +35,6 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 class Server:
-    """One process that can be killed and started again on its port."""
-
     def __init__(self, directory: Path, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
         network = ("--port", str(self.port), "--bind", "127.0.0.1")
@@ -93,7 +89,6 @@ def single(directory: Path) -> Iterator[Server]:
 
 @contextmanager
 def watched_by_sentinels(directory: Path) -> Iterator[tuple[list[Server], list[Server]]]:
-    """A primary and a replica, and three Sentinels that watch them under the name `cache`."""
     with ExitStack() as stack:
         primary = stack.enter_context(single(directory))
         replica = Server(directory, "--save", "", "--replicaof", "127.0.0.1", str(primary.port))
@@ -120,7 +115,6 @@ def _knows_all(sentinel: Server) -> bool:
 
 @contextmanager
 def cluster(directory: Path) -> Iterator[list[Server]]:
-    """Three primaries with a third of the slots each."""
     with ExitStack() as stack:
         servers = []
         for number in range(3):

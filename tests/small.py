@@ -49,7 +49,6 @@ def service(name: str, *operations: Operation, **changes: object) -> Service:
 
 
 def datastore(name: str, *operations: Operation, availability: str = "99.99%") -> Dependency:
-    """A small datastore in the cluster."""
     return Dependency(
         name=name,
         kind="datastore",
@@ -68,7 +67,6 @@ def gateway(*routes: Operation) -> Gateway:
 
 
 def tenant_of(*nodes: Node, flows: Iterable[Flow] = (), **rules: Any) -> Tenant:
-    """A tenant with only these nodes. It deploys the services among them."""
     catalogue = Catalogue(source="tests", site=toy.SITE, nodes=nodes, flows=tuple(flows), **rules)
     return replace(toy.TENANT, catalogue=catalogue, tiers=(Tier(microservices.components),))
 
@@ -80,13 +78,13 @@ def graph_of(*nodes: Node, flows: Iterable[Flow] = (), **rules: Any) -> CallGrap
 def small_platform(
     *nodes: Node, flows: Iterable[Flow] = (), environment: Environment = toy.ENVIRONMENT, **profile: Any
 ) -> Platform:
-    """A platform with only these nodes; `profile` changes values of the environment's profile."""
+    """`profile` changes values of the environment's profile."""
     changed = environment.profile.model_copy(update=profile)
     return Platform(tenant_of(*nodes, flows=flows), environment.model_copy(update={"profile": changed}))
 
 
 def deployment(name: str, provider: str, *, pace: str = "4.3ms", quota: int = 20_000_000, **model: Any) -> Deployment:
-    """A small deployment of a model that generates text; `pace` is its time per token."""
+    """`pace` is the time per token."""
     facts = {
         "name": name,
         "capabilities": ("text", "streaming"),
@@ -104,7 +102,6 @@ def deployment(name: str, provider: str, *, pace: str = "4.3ms", quota: int = 20
 
 
 def provider(name: str, egress: str, **changes: Any) -> Provider:
-    """A small provider behind an egress proxy."""
     host = Host(host=f"api.{name}.example", port=443, egress=egress)
     return Provider.model_validate({"name": name, "host": host, **changes})
 

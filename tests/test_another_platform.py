@@ -1,5 +1,3 @@
-"""The platform in docs/another-platform.md renders, passes the audit, and registers with Pulumi's mocks."""
-
 from __future__ import annotations
 
 import re

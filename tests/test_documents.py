@@ -1,5 +1,3 @@
-"""A test runs each code block of a document, or the document says why not. Its `voice` and `make` commands exist."""
-
 from __future__ import annotations
 
 import re

@@ -1,5 +1,3 @@
-"""`voice check` ends with one of its exit codes for random inputs. `python -m tests.fuzz 10000` tries more inputs."""
-
 from __future__ import annotations
 
 from tests.fuzz import STATUSES, fuzz

@@ -1,5 +1,3 @@
-"""The README's output, its example, its links and the index of documents are correct."""
-
 from __future__ import annotations
 
 import re
@@ -32,7 +30,6 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def resources() -> dict[tuple[str, str], Any]:
-    """The resources of the toy platform with the README's service, by kind and name."""
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = dict(NAMES)
     exec(block, names)  # noqa: S102  # the README's own example

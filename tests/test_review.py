@@ -1,5 +1,3 @@
-"""The commands of docs/review.md print what the document shows."""
-
 from __future__ import annotations
 
 import re
@@ -15,7 +13,7 @@ BLOCKS = [block for block in blocks(ROOT / "docs/review.md") if block.language =
 
 
 def without_line_numbers(text: str) -> list[str]:
-    """The lines of a text without the line numbers of files, because every edit of the catalogue changes them."""
+    """Every edit of the catalogue changes the line numbers."""
     return re.sub(r"\.py:\d+", ".py", text).splitlines()
 
 

@@ -1,5 +1,3 @@
-"""The commands of docs/tutorial.md, run as written, succeed and print the output that the document shows."""
-
 from __future__ import annotations
 
 import re
@@ -23,12 +21,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("this checkout already declares summary-service: somebody followed the tutorial in it")
     folder = copied(tmp_path_factory.mktemp("checkout"))
     for block in BLOCKS:
-        _type(block, folder)
+        _run_block(block, folder)
     return folder
 
 
-def _type(block: Block, folder: Path) -> None:
-    """Run the commands of a block. If the block shows output, run each command alone and compare its output."""
+def _run_block(block: Block, folder: Path) -> None:
     if block.language == "sh":
         done = bash(folder, f"set -e\n{block.text}")
         assert done.returncode == 0, done.stdout + done.stderr

@@ -87,7 +87,6 @@ PRICES = Service(
 
 
 def stores(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """The store, which admits only its declared callers."""
     if isinstance(stock := graph.nodes.get("stock"), Dependency):
         yield partial(_valkey, graph, environment, links, stock)
 

@@ -45,8 +45,6 @@ IDIOMS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Riddle:
-    """A refused sentence and its place."""
-
     path: str
     line: int
     text: str

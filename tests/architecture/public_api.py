@@ -56,7 +56,6 @@ def _public_object(module: griffe.Module, name: str) -> griffe.Object | griffe.A
 
 
 def document() -> str:
-    """The content of docs/api.md."""
     return "\n".join(_lines())
 
 

@@ -1,5 +1,3 @@
-"""A module of `components` or of the engine lists in `__all__` exactly the names that other packages use."""
-
 from __future__ import annotations
 
 import ast

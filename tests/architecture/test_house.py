@@ -1,5 +1,3 @@
-"""The architecture: permitted imports, public names, generated files."""
-
 from __future__ import annotations
 
 import ast
@@ -83,7 +81,6 @@ def test_imports_point_one_way(package: str) -> None:
 
 
 def test_only_two_modules_contain_the_names_of_profiles() -> None:
-    """The names appear where the engine types profiles and where the tenant defines them."""
     found = {
         str(path.relative_to(ROOT))
         for package in ("components", "policies/voice_policies", "stack")

@@ -1,5 +1,3 @@
-"""`make lint` refuses riddles: docstrings that begin with a refused word, and our own idioms."""
-
 from __future__ import annotations
 
 import pytest

@@ -1,5 +1,3 @@
-"""The distributions export the names in docs/api.md. Other packages and the documents import only these names."""
-
 from __future__ import annotations
 
 import ast

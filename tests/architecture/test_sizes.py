@@ -1,5 +1,3 @@
-"""No function and no file exceeds its limit of lines."""
-
 from __future__ import annotations
 
 import ast
@@ -24,7 +22,6 @@ def sources(part: str) -> Iterator[Path]:
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
-    """Every function with its length."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", (node.end_lineno or 0) - node.lineno + 1

@@ -1,5 +1,3 @@
-"""The bench of failovers judges the gap and the lost writes."""
-
 from __future__ import annotations
 
 import pytest

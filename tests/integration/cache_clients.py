@@ -1,5 +1,3 @@
-"""HAProxy with its rendered file, and a client that writes through it and records acknowledged writes."""
-
 from __future__ import annotations
 
 import subprocess
@@ -30,7 +28,6 @@ PAUSE = 0.005
 
 
 def on_loopback(port: int, servers: dict[str, int]) -> str:
-    """The rendered file with other addresses and ports."""
     text = RENDERED.replace(f"bind :{PORT}", f"bind 127.0.0.1:{port}")
     for name, own in servers.items():
         text = text.replace(f"{name}.{DOMAIN}:{PORT}", f"127.0.0.1:{own}")
@@ -39,7 +36,6 @@ def on_loopback(port: int, servers: dict[str, int]) -> str:
 
 @contextmanager
 def running_proxy(program: Path, file: Path, nodes: list[Member]) -> Iterator[int]:
-    """Run a proxy that forwards to the primary, and yield its port."""
     port = free_port()
     file.write_text(on_loopback(port, {node.name: node.port for node in nodes}))
     process = subprocess.Popen([program, "-db", "-f", str(file)], stderr=subprocess.DEVNULL)
@@ -53,7 +49,6 @@ def running_proxy(program: Path, file: Path, nodes: list[Member]) -> Iterator[in
 
 
 def service(port: int) -> Any:
-    """A client of the user `identity-service`."""
     return Redis(
         port=port,
         username="identity-service",
@@ -65,17 +60,14 @@ def service(port: int) -> Any:
 
 
 def leads_to_the_primary_alone(port: int) -> bool:
-    """True if twelve connections all reach the primary.
-
-    Each connection may reach a different server, if the proxy takes several servers for the primary.
-    """
+    """Each connection may reach a different server, if the proxy takes several servers for the primary."""
     clients: list[Any] = [Redis(port=port, username="health", password="", retry=NO_RETRY) for _ in range(12)]
     return {client.execute_command("ROLE")[0] for client in clients} == {b"master"}
 
 
 @dataclass
 class Writer:
-    """Writes one key after the other. A failed write is not repeated, so each key has at most one write."""
+    """A failed write is not repeated, so each key has at most one write."""
 
     port: int
     acknowledged: dict[str, float] = field(default_factory=dict)
@@ -94,7 +86,6 @@ class Writer:
             self.acknowledged[key] = time.monotonic()
 
     def written_after(self, moment: float) -> bool:
-        """True if a write was acknowledged after `moment`, a time of `time.monotonic`."""
         return max(self.acknowledged.values(), default=0) > moment
 
     def lost(self) -> dict[str, float]:
@@ -118,7 +109,6 @@ def replicated(lost: dict[str, float], stopped: float, elected: float) -> dict[s
 
 @contextmanager
 def writing(port: int) -> Iterator[Writer]:
-    """A writer on its own thread, after its first writes."""
     writer = Writer(port)
     thread = threading.Thread(target=writer.run)
     thread.start()

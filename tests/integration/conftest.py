@@ -1,5 +1,3 @@
-"""The programs that these tests start."""
-
 from __future__ import annotations
 
 import shutil
@@ -13,25 +11,21 @@ from tests.cluster.build_or_skip import build_or_skip
 
 @pytest.fixture(scope="session")
 def serviceconfig(request: pytest.FixtureRequest) -> Path:
-    """The Go program of `tests/go`."""
     return build_or_skip(request, toolchain.SERVICE_CONFIG) / "serviceconfig"
 
 
 @pytest.fixture(scope="session")
 def contract(request: pytest.FixtureRequest) -> Path:
-    """The Go service of `tests/go/contract`."""
     return build_or_skip(request, toolchain.CONTRACT) / "contract"
 
 
 @pytest.fixture(scope="session")
 def consul(request: pytest.FixtureRequest) -> Path:
-    """Consul's program."""
     return build_or_skip(request, toolchain.CONSUL) / "consul"
 
 
 @pytest.fixture(scope="session")
 def blackbox_exporter(request: pytest.FixtureRequest) -> Path:
-    """The blackbox exporter's program."""
     return build_or_skip(request, toolchain.BLACKBOX_EXPORTER) / "blackbox_exporter"
 
 

@@ -46,8 +46,6 @@ class Keys:
 
 @dataclass
 class Server:
-    """One server on its own loopback address."""
-
     program: Path
     environment: str
     place: Place
@@ -96,7 +94,6 @@ class Server:
         subprocess.run(["/bin/sh", str(script)], check=True, capture_output=True, env=variables)
 
     def start(self) -> None:
-        """Run the command of the rendered container."""
         variables = {"$(POD_IP)": self.address, "$(POD_NAME)": f"consul-{self.address.rpartition('.')[2]}"}
         command = [self.place.moved(word) for word in container(self.environment)["command"][1:]]
         for name, value in variables.items():
@@ -107,7 +104,6 @@ class Server:
             )
 
     def ready(self) -> bool:
-        """The result of the rendered readiness probe."""
         *shell, line = container(self.environment)["readinessProbe"]["exec"]["command"]
         line = line.replace(f"127.0.0.1:{HTTP_PORT}", f"{self.address}:{self.ports['http']}")
         probe = [*shell, line.replace(f":{RPC_PORT}", f":{self.ports['server']}")]
@@ -115,11 +111,10 @@ class Server:
         return subprocess.run(probe, check=False, capture_output=True, env=pod).returncode == 0
 
     def knows(self, token: str) -> bool:
-        """True if the server accepts a token."""
         return self.ask("acl/token/self", token)[0] == HTTPStatus.OK
 
     def ask(self, path: str, token: str = "", body: object = None, method: str = "") -> tuple[int, Any]:
-        """Status and answer of the HTTP interface. A body is sent with PUT unless `method` is given."""
+        """Status and answer of the HTTP interface."""
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode() if body is not None else None
         request = Request(f"{self.url}/v1/{path}", data=data, method=method or ("PUT" if data else "GET"))  # noqa: S310 - loopback
         if token:
@@ -139,7 +134,6 @@ class Server:
 
 
 def container(environment: str) -> dict[str, Any]:
-    """The server's container, as rendered."""
     (found,) = (each for each in of_kind(environment, "StatefulSet") if each["metadata"]["name"] == "consul")
     (server,) = found["spec"]["template"]["spec"]["containers"]
     rendered: dict[str, Any] = server
@@ -158,7 +152,7 @@ def wait_until(condition: Callable[[], bool], server: Server) -> None:
 
 @contextmanager
 def prepared_servers(program: Path, environment: str, count: int) -> Iterator[list[Server]]:
-    """Servers that are not started yet. At the end of the context they are stopped."""
+    """Servers that are not started yet."""
     ports = {"http": free_port(), "server": free_port(), "serf_lan": free_port()}
     addresses = [f"127.0.0.{number}" for number in range(1, count + 1)]
     joined = [f"{address}:{ports['serf_lan']}" for address in addresses]

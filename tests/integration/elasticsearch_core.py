@@ -22,7 +22,7 @@ JAVA = "*25*/bin/java"
 
 
 class ElasticsearchMissingError(RuntimeError):
-    """Elasticsearch cannot run here. The message says why."""
+    """Elasticsearch cannot run here."""
 
 
 def home() -> Path:

@@ -77,7 +77,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running_bucket(key_id: str, secret: str) -> Iterator[Bucket]:
-    """Serve a bucket within the context."""
     bucket = Bucket(key_id, secret)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"bucket": bucket}))
     bucket.port = server.server_address[1]

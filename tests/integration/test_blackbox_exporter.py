@@ -1,5 +1,3 @@
-"""The blackbox exporter reads its rendered configuration and the expiry of certificates."""
-
 from __future__ import annotations
 
 import ssl
@@ -24,7 +22,6 @@ pytestmark = pytest.mark.integration
 
 
 def written(environment: str, directory: Path) -> Path:
-    """Write the rendered configuration into `directory`; returns the file."""
     (prober,) = (each for each in platform(environment).components if isinstance(each, BlackboxExporter))
     file = directory / "blackbox.json"
     file.write_text(prober.files[file.name], encoding="utf-8")

@@ -1,7 +1,6 @@
-"""The replicated cache behind HAProxy while servers are killed, restarted and synchronised. All programs are real.
+"""Replication is asynchronous: a killed primary may have acknowledged writes that no replica has yet.
 
-Replication is asynchronous. A killed primary may have acknowledged writes that no replica has yet. Only these writes
-may be lost. An orderly restart loses no write, because the primary hands over first.
+Only these writes may be lost.
 """
 
 from __future__ import annotations
@@ -107,14 +106,11 @@ def fill(port: int) -> None:
 
 
 def has_all(replica: Member, port: int) -> bool:
-    """True if the replica follows the primary and has as many keys."""
     sizes: list[int] = [service(each).dbsize() for each in (replica.port, port)]
     return replica.ask("ROLE")[3] == "connected" and sizes[0] == sizes[1]
 
 
 class peak_of:  # noqa: N801 - a context manager that is used like a function
-    """Measures the size of a directory repeatedly."""
-
     def __init__(self, directory: Path) -> None:
         self._directory, self._sizes, self._end = directory, [0], threading.Event()
         self._thread = threading.Thread(target=self._run)

@@ -1,5 +1,3 @@
-"""Consul with the rendered configuration of its servers."""
-
 from __future__ import annotations
 
 import json
@@ -46,7 +44,6 @@ def servers(consul: Path, keys: Keys) -> Iterator[list[Server]]:
 
 @pytest.fixture(scope="module")
 def service_token(servers: list[Server], keys: Keys) -> str:
-    """A token whose policy permits the keys of one service."""
     server = servers[0]
     status, policy = server.ask("acl/policy", keys.token, {"Name": "conversation-service", "Rules": RULES})
     assert status == 200, policy

@@ -1,5 +1,3 @@
-"""Snapshot, wipe, restore: the rendered scripts with a real Consul and a bucket that checks signatures."""
-
 from __future__ import annotations
 
 import os
@@ -25,8 +23,6 @@ BUCKET = "https://objects.voicehelper.internal/voicehelper-prod-postgresql"
 
 @dataclass
 class Jobs:
-    """The commands of the CronJobs' pods."""
-
     place: Place
     server: Server
     keys: Keys

@@ -1,7 +1,4 @@
-"""Elasticsearch 9.5 itself answers the requests of the setup Job, of the retention job and of the readiness probe.
-
-These tests do not cover roles, users and lifecycle policies, because no registry has their plugins.
-"""
+"""These tests do not cover roles, users and lifecycle policies, because no registry has their plugins."""
 
 from __future__ import annotations
 
@@ -23,7 +20,6 @@ HEALTH = "/_cluster/health?wait_for_status=green&timeout=1s"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a node."""
     try:
         with running_elasticsearch(tmp_path_factory.mktemp("elasticsearch")) as found:
             yield found

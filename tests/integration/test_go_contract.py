@@ -26,30 +26,24 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 @dataclass
 class GoService:
-    """The running service."""
-
     process: subprocess.Popen[bytes]
     bundle: PolicyBundle
     log: Path
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of its log."""
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
     @property
     def url(self) -> str:
-        """The address of its HTTP port."""
         return f"http://{self.lines[0]['http']}"
 
     def metrics(self) -> list[str]:
-        """The lines of its metrics."""
         return httpx.get(f"{self.url}/metrics", trust_env=False).text.splitlines()
 
 
 @contextmanager
 def running(name: str, contract: Path, tmp_path: Path) -> Iterator[GoService]:
-    """The Go program with the bundle of a service in prod."""
     (service,) = (each for each in platform("prod").microservices if each.name == name)
     (tmp_path / FILE_NAME).write_text(json.dumps(service.bundle.to_document()), encoding="utf-8")
     log = tmp_path / "log"

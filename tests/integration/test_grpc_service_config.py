@@ -1,4 +1,4 @@
-"""grpc-go with the rendered service config of real Go services. The servers fail or hang, and count the attempts."""
+"""grpc-go with the rendered service config of real Go services."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ Observations = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The policies of prod, as `voice render` writes them."""
     out = tmp_path_factory.mktemp("rendered") / "prod"
     render(platform("prod"), out)
     return out / "policies"
@@ -39,10 +38,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def observed(serviceconfig: Path, policies: Path) -> dict[str, Observations]:
-    """The attempts that the servers saw, by service and method.
-
-    One program runs for each service. They run in parallel, because they mostly wait.
-    """
+    """The attempts that the servers saw, by service and method."""
     running = {
         service: subprocess.Popen([serviceconfig, policies / service / GRPC_FILE_NAME], stdout=subprocess.PIPE)
         for service in {service for service, _ in CALLS}

@@ -1,5 +1,3 @@
-"""HAProxy with the rendered file of the cache's proxies, in front of real servers and Sentinels."""
-
 from __future__ import annotations
 
 import re
@@ -66,7 +64,6 @@ def test_haproxy_takes_no_replica_for_the_primary_if_its_primary_is_called_maste
 
 @contextmanager
 def server(directory: Path, *options: str) -> Iterator[Server]:
-    """One Valkey server with these options."""
     started = Server(directory, "--save", "", *options)
     try:
         yield started

@@ -1,5 +1,3 @@
-"""Mermaid accepts every diagram of the documents, and draws it in a browser."""
-
 from __future__ import annotations
 
 import pytest
@@ -14,7 +12,6 @@ RESERVED = "flowchart LR\n  graph-store --> b"
 
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, Drawn]:
-    """Every diagram, and one that must be refused."""
     try:
         return drawn({**diagrams(), "reserved": RESERVED})
     except MissingProgramError as error:

@@ -1,5 +1,3 @@
-"""The idle timeouts of all hops fit together."""
-
 from __future__ import annotations
 
 from voice_policies import IDLE_TIMEOUT, KEEP_ALIVE, PING_INTERVAL, STREAM_IDLE_TIMEOUT

@@ -1,5 +1,3 @@
-"""The routes, deployments and budgets of a bundle must fit together. A contradiction is refused."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""Policies refuse impossible values. Circuit breaker and retry have the platform's defaults."""
-
 from __future__ import annotations
 
 from fractions import Fraction

@@ -1,5 +1,3 @@
-"""The example configuration in docs/reference-service.md."""
-
 from __future__ import annotations
 
 import json

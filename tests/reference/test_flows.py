@@ -1,5 +1,3 @@
-"""Flows between reference services: the completeness, the deadlines and the output of a trace, and bad input."""
-
 from __future__ import annotations
 
 from dataclasses import replace

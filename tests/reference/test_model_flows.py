@@ -1,5 +1,3 @@
-"""Chat and voice over real processes and two fake providers: streaming, cancellation, and faults of one provider."""
-
 from __future__ import annotations
 
 import asyncio
@@ -54,7 +52,6 @@ ROUTES = {"llm.generate": "text", "speech.recognize": "transcription", "speech.s
 
 
 def routed(name: str) -> OutboundCall:
-    """A model call over the route of the same name."""
     return call(
         name,
         protocol="https",
@@ -67,7 +64,6 @@ def routed(name: str) -> OutboundCall:
 
 
 def models(*names: str) -> Models:
-    """Routes with the candidates a and b."""
     kinds: Any = {name: (ROUTES[name],) for name in names}
     return Models(
         providers={name: ModelProvider(address=Address(host=f"{name}.example", port=443)) for name in ("a", "b")},
@@ -129,7 +125,6 @@ def closed_breakers(platform: Platform) -> None:
 
 @pytest.fixture
 def closed_speech_breakers(platform: Platform) -> None:
-    """Restart voice-engine, because an earlier test may have opened its breakers."""
     restart(platform, "voice-engine")
 
 
@@ -147,14 +142,12 @@ def restart(platform: Platform, name: str) -> None:
 
 
 async def answered(platform: Platform) -> None:
-    """Request a chat and a spoken turn until both are answered."""
     async with providers(healthy), asyncio.timeout(PATIENCE):
         while {await chat(platform), await voice(platform)} != {"high tide|"}:  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.2)
 
 
 def healthy(request: Any) -> Answer:
-    """The healthy answer of each endpoint."""
     if request.path.endswith("/speech"):
         return fake.speech(2, gap=0.0)
     if request.path.endswith("/transcriptions"):
@@ -164,7 +157,7 @@ def healthy(request: Any) -> Answer:
 
 @asynccontextmanager
 async def providers(a: Callable[[Any], Answer] | None, b: Callable[[Any], Answer] = healthy) -> AsyncIterator[Any]:
-    """Serve both providers with their scripts. If `a` is `None`, provider A refuses connections."""
+    """If `a` is `None`, provider A refuses connections."""
     made = FakeProvider(a or healthy), FakeProvider(b)
     async with AsyncExitStack() as servers:
         if a is not None:
@@ -209,7 +202,6 @@ async def voice(platform: Platform) -> str:
 
 
 async def many(platform: Platform, ask: Callable[[Platform], Any], count: int) -> set[str]:
-    """Send many requests, a few at a time. Returns the distinct outcomes."""
     slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def one() -> str:

@@ -1,5 +1,3 @@
-"""Outages of reference services: calls pass again soon after the callee is back, and attempts stay bounded."""
-
 from __future__ import annotations
 
 from collections import Counter
@@ -58,9 +56,8 @@ def test_breakers_close_soon_after_the_callee_is_back(
     monkeypatch.setattr(outages, "RATE", 5)
     monkeypatch.setattr(outages, "OUTAGE", 5.0)
     monkeypatch.setattr(outages, "FLAPS", 2)
-    monkeypatch.setattr(
-        outages, "MARGIN", 20.0
-    )  # a busy machine delays half-open probes beyond their timeout, and the breaker opens again
+    # A busy machine delays half-open probes beyond their timeout, and the breaker opens again.
+    monkeypatch.setattr(outages, "MARGIN", 20.0)
     platform, observer = observed
     before = attempts(platform)
     with load(platform, [FLOW]) as sent:

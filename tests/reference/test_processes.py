@@ -1,6 +1,3 @@
-"""Processes that fail to start or start late: the error names the reason. A start is repeated while another program
-uses the port."""
-
 from __future__ import annotations
 
 import socket
@@ -20,7 +17,7 @@ ENDS = "import sys; print('no module named grpc'); sys.exit(3)"
 
 
 def pretending(patch: pytest.MonkeyPatch, programs: dict[str, str]) -> dict[str, PolicyBundle]:
-    """A bundle for each service. The process of the service runs the given program instead of a reference service."""
+    """The process of each service runs the given program instead of a reference service."""
 
     def start(directory: Path, service: PolicyBundle, *_: str) -> Process:
         directory.mkdir(parents=True)

@@ -1,5 +1,3 @@
-"""Reference services as processes: answers, degradation, and the end of the process."""
-
 from __future__ import annotations
 
 import asyncio
@@ -92,7 +90,6 @@ async def test_sigterm_under_load_finishes_every_accepted_request(pair: tuple[Pl
     answers: list[int] = []
 
     async def load(client: httpx.AsyncClient) -> None:
-        """Send requests until the process has ended. A refused connection counts as no answer."""
         while agent.process.poll() is None:
             try:
                 answers.append((await client.post(f"{agent.url}/run")).status_code)
@@ -116,14 +113,12 @@ async def test_sigterm_under_load_finishes_every_accepted_request(pair: tuple[Pl
     assert await asyncio.to_thread(agent.process.wait, 180) == 0
     assert set(answers) == {200}
     assert len(answers) > 8
-    # The spans of all served requests were exported, also those of the last request.
     served = sum(span.name == "POST run" for span in collector.spans)
     assert served == len(answers)
 
 
 @pytest.fixture
 def policy(tmp_path: Path) -> str:
-    """The folder of agent-engine's bundle."""
     return str(mount(tmp_path / "policy", bundle(call("rag-engine.context"), inbound=(operation("run"),))))
 
 
