@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["FINISHED", "METRICS"]
 
 FINISHED = 'kind=~"successful|failed"'
-"""Matcher for attempts and requests with a measured time. The runtime measures no ignored and no cancelled ones."""
+"""Matcher for attempts and requests whose time the runtime measures: all except ignored and cancelled ones."""
 
 METRICS = (
     "voice_bulkhead_in_flight_calls",

@@ -62,8 +62,8 @@ class Adaptive(Policy):
 
     The rate changes after `interval`, but not before `minimum_throughput` samples. It is multiplied by `decrease` if
     the error ratio or the P95 latency is above its threshold. Otherwise it is raised by `increase`. Idle time does not
-    raise the rate. The limiter forgets a key that is unused for `longest_recovery` after its bucket is full. Such a key
-    begins again at `max_rate`.
+    raise the rate. But the limiter forgets a key whose bucket has been full for `longest_recovery`, and the key's next
+    request begins at `max_rate`.
     """
 
     algorithm: Literal["adaptive"] = "adaptive"
@@ -92,8 +92,8 @@ class Adaptive(Policy):
 
         The result is an upper bound. A step takes an interval with its jitter, plus the time that its samples take at
         the rate of that step. One step is added, because the first interval may still hold samples of the outage. The
-        integral of 1 ÷ rate is an upper bound for the sum of 1 ÷ rate over the steps. Requests at equal intervals use
-        only rate ÷ (1 + 1 ÷ burst), because a request that comes just before its token is refused.
+        integral of 1 ÷ rate is an upper bound for the sum of 1 ÷ rate over the steps. A request that comes just before
+        its token is refused, so requests at equal intervals may use only rate ÷ (1 + 1 ÷ burst).
         """
         lowest, highest, increase = (rate.per_second for rate in (self.min_rate, self.max_rate, self.increase))
         steps = math.ceil((highest - lowest) / increase) + 1

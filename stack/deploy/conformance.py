@@ -78,7 +78,7 @@ class Answer(NamedTuple):
 
 
 def missing_over_http(url: str) -> Iterator[Missing]:
-    """The parts that the service's HTTP port lacks.
+    """The parts of the contract that the service's HTTP port does not keep.
 
     Raises `InvalidInputError` for a malformed address, or if nothing answers there.
     """

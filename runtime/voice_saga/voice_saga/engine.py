@@ -43,11 +43,11 @@ class JournalEngine:
     """Runs sagas inside its `async with`. To only show sagas and intervene, use `open` and `close` instead.
 
     `lease`: seconds after which another worker takes over the saga of a worker that died. A worker renews its leases
-    after each third of this time. `poll_interval`: seconds between two searches for due sagas. The engine may notice a
-    start or an event in another process this much later. `concurrency`: maximum number of sagas that run at the same
-    time. `grace`: seconds that running steps get to finish when the `async with` ends. `max_claims`: maximum number of
-    claims of a saga without a write to its journal. After one more claim the engine parks the saga, because its step
-    seems to kill the workers. Raises `ValueError` for a number out of range.
+    after each third of this time. `poll_interval`: seconds between two searches for due sagas. If another process
+    starts a saga or delivers an event, the engine may notice it this much later. `concurrency`: maximum number of sagas
+    that run at the same time. `grace`: seconds that running steps get to finish when the `async with` ends.
+    `max_claims`: maximum number of claims of a saga without a write to its journal. After one more claim the engine
+    parks the saga, because its step seems to kill the workers. Raises `ValueError` for a number out of range.
     """
 
     def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default

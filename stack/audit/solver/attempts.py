@@ -96,7 +96,7 @@ def infeasible(platform: Platform) -> Iterator[Constraint]:
             needed = f"a maximum of {-int(-load // service.capacity.per_second)} replicas"
             why = f"{load:.4g}/s offered without retries > {capacity:g}/s"
             yield Constraint(
-                "R10", service.name, f"{capacity:g}/s", needed, why, "replicas, or capacity", service.location
+                "R10", service.name, f"{capacity:g}/s", needed, why, "replicas or capacity", service.location
             )
     above = _repeated_by_others(platform)
     for run in platform.graph.bottom_up:

@@ -39,7 +39,7 @@ def _change(change: Change) -> str:
 def _constraint_lines(bound: Constraint) -> Iterator[str]:
     yield f"  {bound.rule}  {bound.path}: {bound.why}"
     where = f" ({bound.where})" if bound.where else ""
-    yield f"     {bound.field} is {bound.bound}; feasible from {bound.needed}{where}"
+    yield f"     bound {bound.bound}, needed {bound.needed}: change {bound.field}{where}"
 
 
 def _verdict(solution: Solution) -> str:

@@ -1,6 +1,6 @@
 """The parts of Kubernetes' and Istio's resources that the audit reads. Other fields are ignored.
 
-The defaults are the API server's defaults. The default is `None` if no value has the meaning of an absent field.
+The defaults are the API server's defaults, or `None` if the audit distinguishes an absent field from every value.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _step(step: Step) -> Row:
 def _policies(call: DeclaredCall) -> Iterator[Row]:
     """The properties of one call and its policies, one row each.
 
-    A retry, timeout, circuit breaker or bulkhead ends with the layer that enforces it.
+    The row of a retry, timeout, circuit breaker or bulkhead ends with the layer that enforces it.
     """
     policy, by = call.policy, call.policy.enforced_by
     yield "call", f"{policy.necessity}, {policy.idempotency}"

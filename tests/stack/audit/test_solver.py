@@ -276,7 +276,7 @@ def test_the_report_names_each_change_with_its_line_and_the_infeasible_bounds() 
         "  T04  flow flow: gateway.ask = 1700ms client.ask; client.ask = 1600ms adapter.ask; "
         "adapter.ask = 1500ms provider.ask"
     )
-    assert "flows.flow.latency is 1s; feasible from 1700ms" in lines[bound + 1]
+    assert "bound 1s, needed 1700ms: change flows.flow.latency" in lines[bound + 1]
     document = json.loads(REPORTS["json"](solution))
     assert [each["rule"] for each in document["infeasible"]] == ["T04"]
     assert document["changes"][0].keys() == {"path", "field", "old", "new", "where"}

@@ -80,7 +80,7 @@ class Server(grpc.aio.Server):
 
         The server reports that it does not serve, and waits for `health.drain_duration`, so that callers notice. Then
         it answers new requests with UNAVAILABLE for `REFUSING` seconds, because gRPC's own stop cancels requests that
-        have not reached a handler. Requests in flight get the longest deadline of an operation to end.
+        have not reached a handler. Requests in flight get time to end: the longest deadline of all operations.
         """
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
