@@ -39,10 +39,9 @@ def server(running: Server) -> Server:
 
 @pytest.fixture(autouse=True)
 def spans(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[InMemorySpanExporter]:
-    """The spans of a test.
+    """Checks the second part of case MC25 after each test.
 
-    At the end of the test this fixture checks the second part of case MC25: no log, span, metric, event or error
-    contains a prompt, answer or key.
+    No log, span, metric, event or error contains a prompt, answer or key.
     """
     provider, recorded = TracerProvider(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(recorded))
@@ -64,14 +63,13 @@ def spans(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
         *(record.getMessage() + str(record.__dict__) for record in caplog.get_records("call")),
         *(str(span.to_json()) for span in recorded.get_finished_spans()),
         *("".join(traceback.format_exception(error)) + repr(vars(error)) for error in errors),
-        *(shown_by(service) for service in MADE),
+        *(published_by(service) for service in MADE),
     ]
     found = {marker: text for text in shown for marker in (MARKER, KEY, ANSWER) if marker in text}
     assert found == {}
 
 
-def shown_by(service: Service) -> str:
-    """All text that a service publishes about its calls: metrics, usage events and policy events."""
+def published_by(service: Service) -> str:
     registry = CollectorRegistry()
     registry.register(ModelCollector(service.runtime))
     return f"{generate_latest(registry).decode()} {service.ledger.events} {service.events.events}"

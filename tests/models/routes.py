@@ -81,8 +81,6 @@ def store_call(name: str = "events.reserve") -> OutboundCall:
 
 @dataclass
 class Ledger(UsageSink):
-    """A sink that keeps every usage event."""
-
     events: list[ModelAttempted] = field(default_factory=list)
 
     def on_attempt(self, event: ModelAttempted) -> None:
@@ -91,8 +89,6 @@ class Ledger(UsageSink):
 
 @dataclass
 class Service:
-    """The runtime under test, and its providers."""
-
     runtime: ModelRuntime
     a: FakeProvider
     b: FakeProvider
@@ -119,7 +115,6 @@ class Service:
 
     @property
     def calls(self) -> tuple[int, int]:
-        """Requests that A and B received."""
         return len(self.a.exchanges), len(self.b.exchanges)
 
     @property
@@ -132,17 +127,15 @@ class Service:
         )
 
     def is_settled(self) -> bool:
-        """True if no reservation is held."""
         budgets = self.runtime.budgets._windows.values()  # noqa: SLF001  # as above
         return not any(window._held for windows in budgets for window in windows.values())  # noqa: SLF001  # as above
 
 
 MADE: list[Service] = []
-"""The services of the running test. After the test their telemetry is searched for prompts, answers and keys."""
+"""The services of the running test. The fixture `spans` searches their telemetry for prompts, answers and keys."""
 
 
 def deployments(directory: Path) -> dict[str, ModelDeployment]:
-    """One deployment at each provider."""
     directory.mkdir(exist_ok=True)
     found = {}
     for name in ("a", "b"):
@@ -205,7 +198,7 @@ def service(
     stores: Mapping[str, SharedStore] | None = None,
     **overrides: Any,
 ) -> Service:
-    """A service with two healthy providers. A test changes the `script` of `a` or `b` to make it fail."""
+    """Both providers are healthy until a test changes their `script`."""
     mounted = mount(directory / "policy", routed(directory, **overrides))
     events, ledger = Recorder(), Ledger()
     runtime = Runtime.load(
@@ -219,12 +212,10 @@ def service(
 
 
 async def ask(client: AsyncOpenAI, headers: Mapping[str, str] | None = None) -> str:
-    """The streamed answer to the question."""
     return "".join([text async for text in texts(client, headers)])
 
 
 async def texts(client: AsyncOpenAI, headers: Mapping[str, str] | None = None) -> AsyncGenerator[str, None]:
-    """The content of each event of a streamed answer."""
     stream = await client.chat.completions.create(model="any", messages=QUESTION, stream=True, extra_headers=headers)
     async with stream:
         async for chunk in stream:
@@ -233,7 +224,6 @@ async def texts(client: AsyncOpenAI, headers: Mapping[str, str] | None = None) -
 
 
 def texts_sync(client: OpenAI) -> Generator[str, None, None]:
-    """Like `texts`, without an event loop."""
     with client.chat.completions.create(model="any", messages=QUESTION, stream=True) as stream:
         for chunk in stream:
             if chunk.choices and chunk.choices[0].delta.content:
@@ -241,13 +231,11 @@ def texts_sync(client: OpenAI) -> Generator[str, None, None]:
 
 
 async def results(asks: Iterable[Awaitable[str]]) -> list[str | BaseException]:
-    """The answer or the error of each call."""
     return list(await asyncio.gather(*asks, return_exceptions=True))
 
 
 @asynccontextmanager
 async def served(a: FakeProvider, b: FakeProvider) -> AsyncIterator[dict[str, Address]]:
-    """The addresses of both providers on loopback."""
     async with a.serve() as port_a, b.serve() as port_b:
         yield {"a": Address(host="127.0.0.1", port=port_a), "b": Address(host="127.0.0.1", port=port_b)}
 
@@ -271,14 +259,11 @@ def sync_sdk(made: Service) -> OpenAI:
 
 
 class Driver:
-    """Makes the calls of a test. The subclasses use the asynchronous and the synchronous SDK."""
-
     def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
-        """Call, and leave after `most` contents. Returns the received contents, and the error that ended the call."""
+        """Call, and leave after `most` contents."""
         raise NotImplementedError
 
     def ask(self, service: Service) -> str:
-        """The whole answer. Raises the error that ended it."""
         contents, error = self.received(service)
         if error is not None:
             raise error
@@ -286,8 +271,6 @@ class Driver:
 
 
 class Asynchronous(Driver):
-    """Calls with `AsyncOpenAI` on an event loop with fake time."""
-
     def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
         async def receive() -> tuple[list[str], Exception | None]:
             contents: list[str] = []
@@ -311,7 +294,7 @@ class Asynchronous(Driver):
 
 
 class Synchronous(Driver):
-    """Calls with `OpenAI`. Its transport uses an event loop with fake time on another thread."""
+    """The transport uses an event loop with fake time on another thread."""
 
     def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
         try:

@@ -39,8 +39,6 @@ class _SteppedLoop(asyncio.SelectorEventLoop):
 
 
 class SteppedThread(LoopThread):
-    """A `LoopThread` with fake time."""
-
     def __init__(self, clock: FakeClock) -> None:
         self._awaited = 0
         super().__init__(lambda: _SteppedLoop(clock, lambda: self._awaited > 0))

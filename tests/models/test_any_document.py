@@ -1,5 +1,3 @@
-"""Every wire form reads any JSON document as facts or as an error, and raises no exception."""
-
 from __future__ import annotations
 
 from typing import Any, get_args

@@ -1,5 +1,3 @@
-"""If a caller leaves, the provider's connection closes: cases MC18 and MC19, deadlines, and interrupted threads."""
-
 from __future__ import annotations
 
 import asyncio
@@ -45,7 +43,6 @@ def budgeted(tmp_path: Path, clock: FakeClock | None, route: dict[str, Any] | No
 
 
 async def cancel_and_check(made: Service, asking: asyncio.Task[Any], clock: FakeClock) -> None:
-    """Cancel a call after 0.2 s. The provider's connection must close in time, and no other provider may be called."""
     await asyncio.sleep(0.2)
     left_at = clock.monotonic()
     asking.cancel()
@@ -125,7 +122,7 @@ def wait_for_the_end(provider: FakeProvider) -> None:
 
 
 class LeftError(Exception):
-    """The caller is interrupted."""
+    pass
 
 
 def test_mc18_an_interrupted_thread_closes_the_connection(tmp_path: Path) -> None:

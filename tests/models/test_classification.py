@@ -1,5 +1,3 @@
-"""The provider's error codes and phrases decide the class of an error. Without a match the status decides."""
-
 from __future__ import annotations
 
 from datetime import date

@@ -1,5 +1,3 @@
-"""The examples in docs/models.md run, and the errors and classes that the document names exist."""
-
 from __future__ import annotations
 
 import json

@@ -1,7 +1,4 @@
-"""`Envelope` finds the text of an event without a parser, if only the text differs from an earlier event.
-
-It refuses any event that holds more than text, however the network or a proxy cut and joined the events.
-"""
+"""`Envelope` finds the text of an event without a parser, if only the text differs from an earlier event."""
 
 from __future__ import annotations
 

@@ -1,5 +1,3 @@
-"""Estimates of tokens without a tokenizer."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""The fake provider answers OpenAI's SDK, over sockets and without sockets."""
-
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,3 @@
-"""After a faulty answer a call goes to the next candidate or ends with a typed error, unless the answer is complete."""
-
 from __future__ import annotations
 
 import gzip

@@ -1,5 +1,3 @@
-"""The SDK works with each endpoint that a route serves, and the SDK's retries have no effect. Cases MC6, MC13."""
-
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,3 @@
-"""Edge cases: connections that end inside an HTTP answer, cancellations at any await, full budgets, rotated keys."""
-
 from __future__ import annotations
 
 import asyncio

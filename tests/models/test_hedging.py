@@ -1,5 +1,3 @@
-"""Hedging sends a second request if the first one is slow. The earlier answer wins; the other request is cancelled."""
-
 from __future__ import annotations
 
 import asyncio
@@ -49,7 +47,6 @@ def hedged(
 
 
 def answers(made: Service, *, a: float, b: float) -> None:
-    """A answers with one embedding after `a` seconds, B with two after `b` seconds."""
     made.a.script = lambda _: fake.embeddings(1, delay=a)
     made.b.script = lambda _: fake.embeddings(2, delay=b)
 
@@ -144,7 +141,7 @@ async def test_a_failed_first_request_leaves_the_second_one_running(tmp_path: Pa
 async def test_the_error_of_the_second_request_counts_for_its_own_candidate(
     tmp_path: Path, clock: FakeClock, second: float
 ) -> None:
-    """Only the small window of B is too small, so C, whose window is as large as A's, still answers."""
+    """B's error concerns its own small window, so C may still answer: its window is as large as A's."""
     found, capabilities = deployments(tmp_path), ("embeddings",)
     models = {
         "models": {

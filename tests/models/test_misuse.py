@@ -1,5 +1,3 @@
-"""Requests, sinks and callers that break the rules do no harm to budgets, slots, keys and metrics."""
-
 from __future__ import annotations
 
 import asyncio
@@ -27,7 +25,6 @@ def budgeted(directory: Path, clock: FakeClock) -> Service:
 
 
 async def post(made: Service, body: dict[str, Any], headers: dict[str, str] | None = None) -> httpx.Response:
-    """Send a request without an SDK."""
     transport = ModelTransport(made.runtime, ROUTE, made.network)
     request = {"model": "any", "messages": QUESTION, "stream": True, **body}
     async with httpx.AsyncClient(transport=transport) as client:
@@ -72,8 +69,6 @@ async def test_the_key_of_the_sdk_is_sent_to_no_provider(tmp_path: Path, clock: 
 
 
 class Broken(UsageSink):
-    """A sink that raises on every event."""
-
     def on_attempt(self, event: ModelAttempted) -> None:
         raise RuntimeError(event.ending)
 

@@ -1,11 +1,9 @@
-"""In any order of frames, faults and cancellations at most one candidate answers, and no budget is exceeded."""
-
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from voice_models import ModelError, ModelStreamError
@@ -52,8 +50,6 @@ def answers(letter: str) -> st.SearchStrategy[Answer]:
 
 @dataclass
 class Asked:
-    """One call: the answers of A and B, and the seconds after which the caller leaves."""
-
     a: Answer
     b: Answer
     leaves_after: float
@@ -67,7 +63,6 @@ calls = st.lists(
 
 
 async def outcome(made: Service, leaves_after: float) -> tuple[str, BaseException | None]:
-    """The contents that the caller received, and the error that ended the call."""
     contents: list[str] = []
 
     async def receive() -> None:
@@ -85,9 +80,9 @@ async def outcome(made: Service, leaves_after: float) -> tuple[str, BaseExceptio
 @given(asked=calls)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_of_frames_faults_and_cancellations_gives_at_most_one_answer(
-    tmp_path_factory: object, asked: list[Asked]
+    tmp_path_factory: pytest.TempPathFactory, asked: list[Asked]
 ) -> None:
-    directory = Path(tmp_path_factory.mktemp("case"))  # type: ignore[attr-defined]  # pytest's factory
+    directory = tmp_path_factory.mktemp("case")
     clock = FakeClock()
     limit = 400
     made = service(

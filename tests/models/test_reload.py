@@ -1,5 +1,3 @@
-"""A new bundle takes effect at the next call. The process keeps its cooldowns and budgets."""
-
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,5 +1,3 @@
-"""The cache of answers to equal requests on a real Valkey: the first part of case MC25."""
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""The wait before the next request is read in every form that providers send."""
-
 from __future__ import annotations
 
 from datetime import UTC, datetime

@@ -1,5 +1,3 @@
-"""Server-sent events are parsed in the same way, however the network divides them into chunks."""
-
 from __future__ import annotations
 
 from hypothesis import given
@@ -19,7 +17,7 @@ lines = st.one_of(
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """A stream of frames. Each frame has one kind of line end, and the last frame may be incomplete."""
+    """Each frame has one kind of line end, and the last frame may be incomplete."""
     written = b""
     for frame in draw(st.lists(st.lists(lines, min_size=1, max_size=4), max_size=6)):
         end = draw(line_ends)

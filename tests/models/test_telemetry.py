@@ -1,5 +1,3 @@
-"""Metrics and spans, under the names of OpenTelemetry's conventions for generative AI."""
-
 from __future__ import annotations
 
 from datetime import date

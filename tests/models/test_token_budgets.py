@@ -1,5 +1,3 @@
-"""An attempt's tokens are reserved before it and settled once after it: cases MC20 and MC21, also on a real Valkey."""
-
 from __future__ import annotations
 
 import asyncio
@@ -47,7 +45,6 @@ def runtime(tmp_path: Path) -> Runtime:
 
 @pytest.fixture(params=["in the process", "on valkey"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Makes the token budgets of one replica. They count in the process or in a Valkey store."""
     loaded = runtime(tmp_path)
     if request.param == "in the process":
         return lambda: TokenBudgets(loaded, {})
@@ -149,8 +146,6 @@ class Unreachable(SharedStore):
 
 
 class Silent(SharedStore):
-    """A store that never answers."""
-
     def __init__(self) -> None:
         self.is_asked = asyncio.Event()
 
@@ -161,8 +156,6 @@ class Silent(SharedStore):
 
 
 class Slow(SharedStore):
-    """A store that answers to a settlement only when the test permits it."""
-
     def __init__(self) -> None:
         self.is_settling, self.may_answer = asyncio.Event(), asyncio.Event()
         self.has_settled = False

@@ -1,5 +1,3 @@
-"""A certificate authority for tests."""
-
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
@@ -11,7 +9,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Signs certificates on request. Python 3.13 and later verify every extension that RFC 5280 requires."""
+    """Python 3.13 and later refuse a certificate without the extensions that RFC 5280 requires."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())

@@ -11,8 +11,6 @@ from voice_runtime import trace_context
 
 
 class Spans(InMemorySpanExporter):
-    """Every ended span, and the number of open spans."""
-
     def __init__(self) -> None:
         super().__init__()
         self.open = 0

@@ -1,5 +1,3 @@
-"""A breaker recovers: for any pattern of calls, it refuses no call to a healthy callee after a bounded time."""
-
 from __future__ import annotations
 
 import heapq
@@ -21,15 +19,13 @@ from voice_runtime.testing import FakeClock
 from tests.driver import Recorder, seeded
 
 OUTAGE = 120.0
-"""Duration of the outage in seconds. Afterwards the callee is healthy."""
+"""Seconds. Afterwards the callee is healthy."""
 PATIENCE = 45.0
-"""Seconds within which a call made in the outage fails or answers late. A call without a result by then never ends."""
+"""Seconds within which a call made in the outage fails or answers late."""
 
 
 @dataclass
 class Calls:
-    """A pattern of calls to a callee."""
-
     gap: float
     """Seconds between two arrivals."""
     burst: int = 1
@@ -46,15 +42,12 @@ class Calls:
 
 @dataclass
 class Simulation:
-    """Runs a breaker on a simulated timeline."""
-
     policy: Policy
     calls: Calls
     clock: FakeClock = field(default_factory=lambda: FakeClock(0.0))
     last_refused: float = 0.0
 
     def run(self, end: float) -> None:
-        """Make every call, and report its result, until `end`."""
         self.breaker = CircuitBreaker("callee", self.policy, clock=self.clock, random=seeded())
         self._number = count()
         self._fates = cycle(self.calls.in_the_outage)
@@ -214,7 +207,6 @@ def test_the_late_success_of_a_hanging_probe_resumes_its_round() -> None:
 
 
 def test_a_round_continues_when_a_reload_lowers_half_open_max_requests() -> None:
-    """One probe has succeeded, and the new limit is 1. The round still admits a second probe."""
     breaker = opened(clock := FakeClock())
     clock.advance(120)
     breaker.success(breaker.acquire())

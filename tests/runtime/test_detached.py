@@ -1,5 +1,3 @@
-"""Detached work keeps the baggage of its request, but the request's deadline and retries do not apply to it."""
-
 from __future__ import annotations
 
 import asyncio

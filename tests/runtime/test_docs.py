@@ -1,8 +1,3 @@
-"""The examples in docs/runtime.md, docs/health.md and docs/tracing.md run.
-
-The errors in docs/runtime.md and the metrics in its table of policies exist.
-"""
-
 from __future__ import annotations
 
 import builtins

@@ -1,6 +1,3 @@
-"""Waiters of closed event loops keep no slot. A generator that the garbage collector closes inside a lock does not
-deadlock."""
-
 from __future__ import annotations
 
 import asyncio
@@ -39,7 +36,6 @@ def drop_a_stream(call: Outbound) -> None:
 
 
 def ends(work: Callable[[], object]) -> bool:
-    """Run `work` on a new thread. False if it has not ended after `PATIENCE`, for example because of a deadlock."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(PATIENCE)

@@ -1,5 +1,3 @@
-"""Each policy event increments a metric and writes a log line with names and reason. A storm writes few lines."""
-
 from __future__ import annotations
 
 import asyncio
@@ -80,7 +78,6 @@ async def fine() -> int:
 
 
 async def fail(runtime: Runtime, times: int, fn: Callable[[], Awaitable[Any]] = unavailable) -> VoiceRuntimeError:
-    """Call `times` times. Returns the last error."""
     last: VoiceRuntimeError | None = None
     for _ in range(times):
         with pytest.raises(VoiceRuntimeError) as failed:
@@ -345,8 +342,6 @@ async def test_the_repr_of_each_object_shows_its_state(tmp_path: Path, clock: Fa
 
 
 class Broken:
-    """A listener that raises on every event."""
-
     def on_event(self, event: Event) -> None:
         raise RuntimeError(event.kind)
 

@@ -1,5 +1,3 @@
-"""Listeners get events in order, and in the context in which the events happened."""
-
 from __future__ import annotations
 
 from contextvars import ContextVar, copy_context
@@ -12,8 +10,6 @@ request: ContextVar[str] = ContextVar("request")
 
 
 class Slow:
-    """A listener that is still busy with the first event when the second event happens."""
-
     def __init__(self) -> None:
         self.heard: list[tuple[str, str]] = []
         self.busy, self.go_on = Signal(), Signal()
@@ -43,8 +39,6 @@ def test_an_event_that_another_thread_delivers_keeps_its_context() -> None:
 
 
 class Prompt(PromptListener):
-    """A listener that records the thread that called it."""
-
     def __init__(self) -> None:
         self.heard: list[tuple[str, int, str]] = []
 

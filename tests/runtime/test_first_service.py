@@ -29,8 +29,6 @@ PATIENCE = 60.0
 
 @dataclass
 class Laptop:
-    """The folder of the service, its processes, and the ports that replace the ports in the document."""
-
     folder: Path
     ports: dict[str, int]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -69,7 +67,6 @@ class Laptop:
 
 
 def session(text: str) -> Iterator[tuple[str, str]]:
-    """Each command of a session with its output."""
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         command, _, output = part.partition("\n")
         yield command, output.strip()

@@ -1,5 +1,3 @@
-"""Exported metrics are valid, and the number of their time series is bounded."""
-
 from __future__ import annotations
 
 import json
@@ -101,7 +99,6 @@ async def test_a_request_that_takes_longer_than_the_objective_counts_as_slow(
 async def test_a_first_message_later_than_the_objective_counts_as_late(
     waits: list[float], late: int, tmp_path: Path, clock: FakeClock
 ) -> None:
-    """The time of a failed first attempt counts. The time after the first message does not count."""
     retry = Retry(max_retries=1, base_delay=Duration("1ms"), max_delay=Duration("1ms"))
     spoken = call("speech-providers.synthesize", first_message=Duration("300ms"), retry=retry)
     runtime = Runtime.load(mount(tmp_path, bundle(spoken, call("plain.read"))), clock=clock)

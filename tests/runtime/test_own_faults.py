@@ -1,5 +1,3 @@
-"""A request that was never sent does not count against the callee."""
-
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,3 @@
-"""Compares breaker and limiters with slow, simple models under any sequence of events."""
-
 from __future__ import annotations
 
 from fractions import Fraction
@@ -30,8 +28,6 @@ POLICY = Policy(
 
 
 class Admitted:
-    """A call in the model."""
-
     def __init__(self, generation: int, since: float) -> None:
         self.generation, self.since = generation, since
         self.awaited = True

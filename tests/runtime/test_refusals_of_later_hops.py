@@ -1,7 +1,4 @@
-"""If a breaker behind the callee refuses a call, the caller's breaker does not count the failure.
-
-So an outage opens only the breakers in the direct callers of the failed service.
-"""
+"""An outage opens only the breakers in the direct callers of the failed service."""
 
 from __future__ import annotations
 
@@ -31,19 +28,16 @@ REFUSAL = CircuitOpenError("elasticsearch.search", 3.0)
 
 
 class Hop(RagEngine):
-    """A server whose handler calls a function of the test, which raises or calls the next hop."""
-
     def __init__(self, act: Any) -> None:
         super().__init__()
         self.act = act
 
-    async def behave(self, name: str, request: Any, context: Any) -> None:  # the hook of `RagEngine`
+    async def behave(self, name: str, request: Any, context: Any) -> None:
         await self.act()
 
 
 @asynccontextmanager
 async def hop(directory: Path, act: Any) -> AsyncIterator[tuple[Runtime, RagEngineStub]]:
-    """A server under its inbound policies, and a caller under its outbound policies."""
     content = bundle(
         inbound=(operation("context"),), service="rag-engine", health=Health(drain_duration=Duration("0s"))
     )

@@ -1,5 +1,3 @@
-"""Slots, timers and scopes are released, however a call ends."""
-
 from __future__ import annotations
 
 import asyncio
@@ -105,8 +103,6 @@ def test_a_call_that_a_full_queue_refuses_leaves_no_entry_in_the_queue() -> None
 
 
 class Refusing(PromptListener):
-    """A listener that raises `SystemExit`."""
-
     def on_event(self, _: Event) -> None:
         raise SystemExit
 

@@ -1,5 +1,3 @@
-"""Only a request that can be sent again is retried, and the error that ends a call reports the earlier attempts."""
-
 from __future__ import annotations
 
 import asyncio
@@ -211,7 +209,7 @@ async def test_a_retried_call_keeps_no_argument_alive(tmp_path: Path) -> None:
     runtime, failures = load(tmp_path), 1
 
     class Body:
-        """An argument that the test can observe."""
+        pass
 
     async def fail_once(_: Body) -> None:
         nonlocal failures
@@ -232,18 +230,16 @@ async def test_a_retried_call_keeps_no_argument_alive(tmp_path: Path) -> None:
 
 
 class Passing:
-    """A hop: calls the next hop with up to three retries, and answers with the status of that call."""
-
     def __init__(self, directory: Path, url: str, budget: RetryBudget) -> None:
         once_more = AT_ONCE.model_copy(update={"conditions": ("unavailable",), "max_retries": 3, "budget": budget})
-        # The timeouts are long. On a busy machine a short timeout could cut off an answer, and cause another retry.
+        # On a busy machine a short timeout could cut off an answer, and cause another retry.
         patient = Timeout(attempt=Duration("1m"), overall=Duration("5m"))
         next_hop = call("hop.run", protocol="http", retry=once_more, timeout=patient)
         inbound = operation("run", deadline=Duration("1m"))
         self.runtime = Runtime.load(mount(directory, bundle(next_hop, inbound=(inbound,))))
         self.client = Http(self.runtime).client("hop.run", base_url=url)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # as ASGI defines it
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         answer = await self.client.post("/run")
         await send({"type": "http.response.start", "status": answer.status_code, "headers": []})
         await send({"type": "http.response.body", "body": b""})
@@ -251,7 +247,7 @@ class Passing:
 
 @pytest.mark.parametrize("budget", [GENEROUS, RetryBudget()], ids=["generous budget", "default budget"])
 async def test_retries_of_three_http_hops_do_not_multiply(tmp_path: Path, budget: RetryBudget) -> None:
-    """Each of three hops allows four attempts. The leaf gets 4 attempts, and neither 4 × 4 nor 4 × 4 × 4."""
+    """Each hop allows four attempts. If these multiplied, the leaf would get 4 × 4 × 4 = 64 attempts."""
     asked = 0
 
     async def leaf(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it

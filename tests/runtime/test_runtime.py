@@ -1,5 +1,3 @@
-"""The runtime as a service uses it: calls by name, decorators, fallbacks, requests."""
-
 from __future__ import annotations
 
 import asyncio
@@ -321,7 +319,6 @@ async def test_the_same_seed_gives_the_same_backoffs(tmp_path: Path) -> None:
     for _ in range(2):
         clock, recorder = FakeClock(), Recorder()
         runtime = Runtime.load(tmp_path, clock=clock, random=seeded(3), listeners=[recorder])
-        runtime.outbound("rag-engine")
         retry = runtime.outbound("rag-engine").retry
         assert retry is not None
         waits.append([retry.backoff(number) for number in range(1, 5)])

@@ -1,5 +1,3 @@
-"""A service on a developer's computer starts with an edited bundle."""
-
 from __future__ import annotations
 
 import json

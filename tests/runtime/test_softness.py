@@ -1,5 +1,3 @@
-"""If a soft call fails, the caller gets the fallback's result, or `SoftCallError` without a fallback."""
-
 from __future__ import annotations
 
 import logging
@@ -174,14 +172,13 @@ async def test_the_fallback_replaces_an_error_status_of_an_http_call(tmp_path: P
 
 
 async def test_a_service_whose_soft_call_failed_answers_unavailable_and_not_internal(tmp_path: Path) -> None:
-    """Callers over gRPC and HTTP get UNAVAILABLE or 503, although no handler caught the error."""
     soft = call("elasticsearch.search", protocol="http", necessity="soft", fallback="no results")
     runtime = Runtime.load(mount(tmp_path, bundle(soft, inbound=(operation("context"),))))
     async with serving(Elasticsearch((503, {}), (503, {}))) as url:
         client = Http(runtime).client("elasticsearch.search", base_url=url)
 
         class Searching(RagEngine):
-            async def behave(self, name: str, request: Any, context: Any) -> None:  # the signature of the hook
+            async def behave(self, name: str, request: Any, context: Any) -> None:
                 (await client.get("/")).raise_for_status()
 
         async def search(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it
@@ -204,7 +201,7 @@ async def test_a_service_whose_soft_call_failed_answers_unavailable_and_not_inte
 
 
 class Unavailable(RagEngine):
-    async def behave(self, name: str, request: Any, context: Any) -> None:  # the signature of the hook
+    async def behave(self, name: str, request: Any, context: Any) -> None:
         await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
 
 

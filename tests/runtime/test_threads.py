@@ -31,7 +31,6 @@ PATIENCE = 60.0
 
 @pytest.fixture(params=[1e-6, sys.getswitchinterval()], ids=["shortest interval", "default interval"])
 def switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Switch threads at nearly every instruction, or at the default interval."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(request.param)
     yield
@@ -39,7 +38,6 @@ def switch_interval(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> None:
-    """Run `work(number)` in `count` threads at the same time. Raises the error of one thread."""
     ready = threading.Barrier(count)
 
     def begin(number: int) -> None:
@@ -100,8 +98,6 @@ def test_the_counts_of_many_threads_leave_the_window() -> None:
 
 
 class Slow:
-    """A listener that waits for permission to handle each event, and records events."""
-
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.permits = threading.Semaphore(0)
@@ -114,7 +110,6 @@ class Slow:
 
 
 def test_a_publisher_does_not_wait_for_the_events_of_other_threads() -> None:
-    """The publishing thread continues after its own event, although the listener is busy with other threads' events."""
     slow, rounds = Slow(), 200
     events = Events([slow])
     first = threading.Thread(target=events.publish, args=(Event("rejected", "bulkhead", "first"),), daemon=True)
@@ -187,7 +182,6 @@ def test_a_build_without_the_global_interpreter_lock_is_refused(
 
 
 def in_child(work: Callable[[], Any]) -> int:
-    """Run `work` in a forked process. Returns the exit code: 0 if `work` returned a true value."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -268,7 +262,7 @@ def test_timeouts_and_slots_work_on_uvloop(tmp_path: Path) -> None:
 
 
 class ReadSlowly(asyncio.SelectorEventLoop):
-    """A loop that gives another thread time to run while the present thread reads the state of this loop."""
+    """Lets another thread run while this thread asks whether the loop is closed."""
 
     meanwhile: Callable[[], object] | None = None
 

@@ -1,5 +1,3 @@
-"""Costs, times, keys and headers from outside the runtime are refused, or read in one defined way."""
-
 from __future__ import annotations
 
 import json
@@ -208,8 +206,6 @@ async def test_each_user_has_a_separate_limit(tmp_path: Path, one: tuple[str, st
 
 
 class Store:
-    """A store that records its requests."""
-
     def __init__(self) -> None:
         self.keys: list[str] = []
 

@@ -1,5 +1,3 @@
-"""A wrong argument gets one clear error, and does not count against the callee."""
-
 from __future__ import annotations
 
 import asyncio
@@ -105,10 +103,17 @@ async def test_a_protected_mock_of_a_coroutine_function_is_awaited(runtime: Runt
 
 
 @pytest.mark.parametrize("name", [None, 5, b"rag-engine.context"])
-def test_a_name_that_is_not_text_is_told_with_the_declared_names(runtime: Runtime, name: Any) -> None:
-    for look_up in (runtime.outbound, runtime.inbound, runtime.protect, runtime.request):
+def test_the_error_for_a_name_that_is_not_text_lists_the_declared_names(runtime: Runtime, name: Any) -> None:
+    calls, operations = ("memory.recall", NAME), ("run",)
+    for look_up, declared in (
+        (runtime.outbound, calls),
+        (runtime.inbound, operations),
+        (runtime.protect, calls),
+        (runtime.request, operations),
+    ):
         with pytest.raises(UnknownCallError) as refused:
             look_up(name)
+        assert refused.value.known == declared
         assert f"{name!r} does not name exactly one" in str(refused.value)
 
 

@@ -1,4 +1,4 @@
-"""The types of the public API, as a type checker sees them. Nothing here runs."""
+"""Only a type checker reads this file: nothing in it runs."""
 
 from __future__ import annotations
 

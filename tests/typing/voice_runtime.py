@@ -1,4 +1,4 @@
-"""The types of the public API, as a type checker sees them. Nothing here runs."""
+"""Only a type checker reads this file: nothing in it runs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,6 @@ async def calls(runtime: Runtime) -> None:
 
 
 async def protected(runtime: Runtime) -> None:
-    """A decorated function keeps its parameters and its result."""
     asked = runtime.protect("a.b")(question)
     assert_type(await asked("tides", limit=2), list[str])
     assert_type(runtime.protect("a.b")(words)("tides"), AsyncIterator[str])

@@ -1,4 +1,4 @@
-"""The types of the public API, as a type checker sees them. Nothing here runs."""
+"""Only a type checker reads this file: nothing in it runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,6 @@ def definition(policy: Saga) -> Definition:
 
 
 async def engines(policy: Saga, client: Client) -> None:
-    """Every engine class is an `Engine` and every journal class a `Journal` for a type checker."""
     journals: list[Journal] = [SqliteJournal(Path("sagas.db")), PostgresqlJournal("postgresql://localhost/sagas")]
     engines: list[Engine] = [JournalEngine(journal, [definition(policy)]) for journal in journals]
     engines.append(TemporalEngine(client, [definition(policy)], task_queue="sagas"))

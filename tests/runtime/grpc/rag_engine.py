@@ -1,5 +1,4 @@
-"""A service with all four kinds of gRPC methods. Stub and `add_to_server` work like generated code, with bytes as
-messages."""
+"""Stub and `add_to_server` work like generated code, with bytes as messages."""
 
 # ruff: noqa: N802  # methods of a servicer are named as in the .proto
 
@@ -29,8 +28,6 @@ OPERATIONS = {"Context": "context", "ListSources": "list-sources", "Upload": "up
 
 
 class RagEngineStub:
-    """The calls that generated stubs make on a channel."""
-
     Context: Any
     ListSources: Any
     Upload: Any
@@ -45,14 +42,14 @@ class RagEngineStub:
 
 
 class RagEngine:
-    """Records the method, metadata and remaining time of each request. `Context` and `Chat` echo their requests."""
+    """Records the method, metadata and remaining time of each request."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any], float | None]] = []
         self.cancelled = 0
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
-        """A hook for tests. It runs at the start of each handler."""
+        """A hook for tests, at the start of each handler."""
 
     async def _asked(self, name: str, request: Any, context: Any) -> None:
         self.asked.append((name, dict(context.invocation_metadata()), context.time_remaining()))
@@ -94,7 +91,6 @@ def add_to_server(servicer: RagEngine, server: grpc.aio.Server) -> None:
 
 @asynccontextmanager
 async def serving(servicer: RagEngine, options: Any = (), port: int = 0) -> AsyncIterator[str]:
-    """Run a server without policies on loopback. Yields the address."""
     server = grpc.aio.server(options=options)
     add_to_server(servicer, server)
     address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
@@ -106,12 +102,10 @@ async def serving(servicer: RagEngine, options: Any = (), port: int = 0) -> Asyn
 
 
 def calls(**policies: Any) -> tuple[OutboundCall, ...]:
-    """A call to each method, all under the same policies."""
     return tuple(call(f"rag-engine.{operation}", **policies) for operation in OPERATIONS.values())
 
 
 def runtime(directory: Path, *outbound: OutboundCall, **settings: Any) -> Runtime:
-    """A runtime with these calls, or with a call to each method if none is given."""
     return Runtime.load(mount(directory, bundle(*(outbound or calls()))), **settings)
 
 
@@ -131,20 +125,17 @@ async def wired(
 async def connected(
     directory: Path, servicer: RagEngine, *outbound: OutboundCall, options: Any = (), **settings: Any
 ) -> AsyncIterator[tuple[Runtime, RagEngineStub]]:
-    """Like `wired`, for tests that inspect only the runtime."""
     async with wired(directory, servicer, *outbound, options=options, **settings) as (wire, stub):
         yield wire.runtime, stub
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait up to `seconds` until a condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  # there is no event to wait for
             await asyncio.sleep(0.01)
 
 
 async def ended(awaitable: Awaitable[Any]) -> Any:
-    """The result or the error of a call."""
     try:
         return await awaitable
     except BaseException as error:  # noqa: BLE001  # it is the result

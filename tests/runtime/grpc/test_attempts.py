@@ -1,5 +1,3 @@
-"""The states of a call: allowed transitions, without a network."""
-
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,3 @@
-"""Stubs on a channel with policies: the four kinds of calls against a real server."""
-
 from __future__ import annotations
 
 import asyncio
@@ -161,7 +159,6 @@ async def test_a_channel_connects_to_a_changed_address_after_a_reload(tmp_path: 
 
 
 def at(address: str) -> OutboundCall:
-    """The call to a server on this machine."""
     return call("rag-engine.context", addresses=({"host": "127.0.0.1", "port": int(address.rpartition(":")[2])},))
 
 

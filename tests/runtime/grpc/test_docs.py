@@ -1,5 +1,3 @@
-"""The examples in docs/grpc.md run, and the errors that it names exist."""
-
 from __future__ import annotations
 
 import builtins

@@ -1,5 +1,3 @@
-"""Requests that gRPC cannot send, and calls that the callee cancels."""
-
 from __future__ import annotations
 
 import asyncio
@@ -77,8 +75,6 @@ UNSENDABLE = {"metadata value": "x-token", "metadata key": "X Token", "metadata 
 
 
 class Stub:
-    """A stub that takes the serializer from the test."""
-
     def __init__(self, channel: Any) -> None:
         self.channel = channel
 

@@ -1,5 +1,3 @@
-"""Failures of real servers leave no task, slot or call in flight. Reloads and SIGTERM under load lose no call."""
-
 from __future__ import annotations
 
 import asyncio
@@ -41,7 +39,6 @@ SHORT = Timeout(attempt=Duration("100ms"), overall=Duration("5s"))
 
 @asynccontextmanager
 async def leaving_nothing(wire: Grpc, spans: Spans | None = None) -> AsyncIterator[None]:
-    """Check that the block leaves no tasks, slots, connections or open spans behind."""
     await wire.close()
     opened = sockets()
     yield
@@ -57,7 +54,7 @@ async def leaving_nothing(wire: Grpc, spans: Spans | None = None) -> AsyncIterat
 
 
 def sockets() -> int:
-    """The number of sockets. If the server runs in this process, both ends of a connection count."""
+    """If the server runs in this process, both ends of a connection count."""
     gc.collect()  # a connection stays open while a call object on it exists
     return sum(each.is_socket() for each in Path("/proc/self/fd").iterdir())
 
@@ -77,7 +74,7 @@ async def one_of_each(stub: RagEngineStub) -> list[Any]:
 
 
 class Late(RagEngine):
-    """Would answer after 300 ms, but the attempt times out after 100 ms. The cancelled handler ends 100 ms later."""
+    """The attempt times out after 100 ms, and the cancelled handler ends 100 ms later."""
 
     async def behave(self, name: str, request: Any, context: Any) -> None:
         try:
@@ -192,8 +189,6 @@ def count_objects() -> int:
 
 
 class FailingFirst(RagEngine):
-    """Fails the first attempt of each call, and answers the second."""
-
     async def behave(self, name: str, request: Any, context: Any) -> None:
         if "grpc-previous-rpc-attempts" not in dict(context.invocation_metadata()):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "once more")

@@ -1,5 +1,3 @@
-"""The server: inbound policies around real handlers."""
-
 from __future__ import annotations
 
 import asyncio
@@ -52,7 +50,6 @@ def operations(**policies: Any) -> tuple[InboundOperation, ...]:
 async def serving_with_policies(
     directory: Path, servicer: RagEngine, *, inbound: tuple[InboundOperation, ...] | None = None, **parts: Any
 ) -> AsyncIterator[tuple[Runtime, grpc.aio.Channel]]:
-    """A server with policies, and a plain gRPC channel to this server."""
     content = bundle(inbound=inbound or operations(), service="rag-engine", **{"health": HEALTH} | parts)
     service = Runtime.load(mount(directory, content))
     server = Grpc(service).server()
@@ -65,8 +62,6 @@ async def serving_with_policies(
 
 
 class Acting(RagEngine):
-    """Calls a function of the test in each handler."""
-
     def __init__(self, act: Any) -> None:
         super().__init__()
         self.act = act
@@ -315,7 +310,7 @@ async def test_the_trace_and_the_baggage_reach_the_handler(tmp_path: Path) -> No
 
 
 async def test_health_reports_not_serving_while_readiness_fails(tmp_path: Path) -> None:
-    """The code is the same as in docs/grpc.md."""
+    """docs/grpc.md recommends this code."""
     service = Runtime.load(mount(tmp_path, bundle(inbound=operations(), service="rag-engine", health=HEALTH)))
     server, readiness = Grpc(service).server(), Readiness(service)
     port = server.add_insecure_port("127.0.0.1:0")

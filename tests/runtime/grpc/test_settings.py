@@ -1,5 +1,3 @@
-"""Options and interceptors that a service gives for its channels and servers."""
-
 from __future__ import annotations
 
 import asyncio
@@ -23,8 +21,6 @@ AT_ONCE = Retry(base_delay=Duration("1ms"), max_delay=Duration("1ms"))
 
 
 class Stamping(grpc.aio.UnaryUnaryClientInterceptor):
-    """An interceptor that sends the number of the attempt."""
-
     def __init__(self) -> None:
         self.seen = 0
 
@@ -41,8 +37,6 @@ class SyncStamping(grpc.UnaryUnaryClientInterceptor):
 
 
 class Refusing(RagEngine):
-    """Fails the first attempt."""
-
     async def behave(self, name: str, request: Any, context: Any) -> None:
         if len(self.asked) == 1:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
@@ -80,8 +74,6 @@ async def test_a_synchronous_channel_accepts_options_and_applies_interceptors(tm
 
 
 class Recording(grpc.aio.ServerInterceptor):
-    """An interceptor that records the current operation."""
-
     def __init__(self) -> None:
         self.operations: list[str] = []
 

@@ -1,8 +1,3 @@
-"""The channel for code without an event loop: all kinds of RPCs from a thread, against a real server.
-
-R11 and R12 are cases of the conformance list (`tests/conformance`).
-"""
-
 from __future__ import annotations
 
 import asyncio
@@ -29,7 +24,6 @@ AT_ONCE = Retry(
 async def asked(
     directory: Path, servicer: RagEngine, ask: Callable[[Runtime, RagEngineStub], Any], *outbound: OutboundCall
 ) -> Any:
-    """Call `ask` on a thread, and return the result."""
     async with serving(servicer) as address:
         client = runtime(directory, *outbound)
 

@@ -1,5 +1,3 @@
-"""Three gRPC hops with retries: the leaf gets the attempts of one hop, because attempts do not multiply."""
-
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
@@ -21,16 +19,12 @@ HOPS = 3
 
 
 class Leaf(RagEngine):
-    """A service that is down."""
-
     async def behave(self, name: str, request: Any, context: Any) -> None:
         del name, request
         await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
 
 
 class Passing(RagEngine):
-    """A hop that calls the next hop under its own policies."""
-
     def __init__(self, next_hop: RagEngineStub) -> None:
         super().__init__()
         self.next_hop = next_hop
@@ -41,7 +35,6 @@ class Passing(RagEngine):
 
 
 async def with_policies(stack: AsyncExitStack, directory: Path, target: str, budget: RetryBudget) -> tuple[Grpc, Any]:
-    """The gRPC side of a service, and a stub that makes up to four attempts at the next hop."""
     retry = Retry(max_retries=3, base_delay=Duration("1ms"), max_delay=Duration("1ms"), budget=budget)
     content = bundle(
         call("rag-engine.context", retry=retry),

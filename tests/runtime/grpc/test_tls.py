@@ -1,5 +1,3 @@
-"""TLS, mutual TLS, and a callee behind a proxy that does not terminate TLS."""
-
 from __future__ import annotations
 
 import asyncio
@@ -22,7 +20,6 @@ AUTHORITY = Authority()
 
 @asynccontextmanager
 async def serving(directory: Path, name: str, *, mutual: bool = False) -> AsyncIterator[int]:
-    """Run a server with policies and a certificate for `name`. Yields the port."""
     content = bundle(
         inbound=(operation("context"),), service="rag-engine", health=Health(drain_duration=Duration("0s"))
     )
@@ -78,7 +75,6 @@ async def test_a_callee_behind_the_egress_proxy_must_have_a_certificate_for_its_
 
 @asynccontextmanager
 async def recording() -> AsyncIterator[tuple[int, asyncio.Future[bytes]]]:
-    """Listen on a socket without TLS. Yields the port and the first bytes that a client sends."""
     first: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,5 +1,3 @@
-"""Each built-in checker against a real server that works, refuses, or has stopped."""
-
 from __future__ import annotations
 
 import asyncio
@@ -35,7 +33,6 @@ OUTSIDE = "milvus.example"
 
 
 def monitor(root: Path, kind: str, port: int = 0, password: str = "", **overrides: Any) -> Health:
-    """The health of a service with one critical check. The settings name the store, as on the platform."""
     host, via, tls = overrides.pop("host", LOOPBACK), overrides.pop("via", None), overrides.pop("tls", None)
     target = overrides.pop("target", "store.read")
     policy = HealthCheck.model_validate(
@@ -168,7 +165,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 
 @asynccontextmanager
 async def passing_on(authority: Authority, directory: Path, host: str) -> AsyncIterator[str]:
-    """An HTTPS server in place of the egress proxy, with a certificate for `host`. Yields the server's address."""
+    """An HTTPS server in place of the egress proxy, with a certificate for `host`."""
     key, certificate = authority.issue(host)
     (directory / "host.pem").write_bytes(key + certificate)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -247,7 +244,6 @@ async def test_a_host_behind_the_egress_proxy_needs_a_certificate_for_its_name(
 async def test_a_grpc_host_outside_the_platform_needs_a_certificate_for_its_name(
     tmp_path: Path, authority: Authority, *, is_proxied: bool
 ) -> None:
-    """The host is behind the egress proxy, or its address has `tls`."""
     name, other = (OUTSIDE, "other.example") if is_proxied else ("localhost", LOOPBACK)
     servicer = aio.HealthServicer()
     server = grpc.aio.server()

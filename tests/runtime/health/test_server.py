@@ -1,5 +1,3 @@
-"""The HTTP server closes an idle connection after the keep-alive of the policies, and not after uvicorn's 5 s."""
-
 from __future__ import annotations
 
 import asyncio
@@ -19,7 +17,6 @@ async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 async def idle_close(monkeypatch: pytest.MonkeyPatch, keep_alive: Duration) -> bytes:
-    """Send one request, wait until the server closes the connection, and return the bytes after the answer."""
     monkeypatch.setattr(server, "KEEP_ALIVE", keep_alive)
     async with serving(answer, 0, "127.0.0.1") as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

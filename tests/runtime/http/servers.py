@@ -1,5 +1,3 @@
-"""A real ASGI server on loopback."""
-
 from __future__ import annotations
 
 import asyncio
@@ -13,7 +11,6 @@ import uvicorn
 
 @asynccontextmanager
 async def serving(app: Any, **settings: Any) -> AsyncIterator[str]:
-    """Run the server. Yields the base URL."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", **settings)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # pytest handles signals
@@ -32,7 +29,7 @@ async def serving(app: Any, **settings: Any) -> AsyncIterator[str]:
 
 
 class Elasticsearch:
-    """Answers with the given statuses in order, then with 200. Records the requests."""
+    """Answers with the given statuses in order, then with 200."""
 
     def __init__(self, *answers: tuple[int, dict[str, str]]) -> None:
         self.answers = list(answers)

@@ -1,5 +1,3 @@
-"""An ASGI application under the inbound policies, on a real server."""
-
 from __future__ import annotations
 
 import asyncio
@@ -32,8 +30,6 @@ from tests.runtime.http.servers import serving
 
 
 class Agent:
-    """An application that calls a function of the test, and answers with `status`."""
-
     def __init__(self, act: Any = lambda: None, status: int = 200) -> None:
         self.act = act
         self.status = status

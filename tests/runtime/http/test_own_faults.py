@@ -1,5 +1,3 @@
-"""Over HTTP, a body that cannot be sent does not count against the callee."""
-
 from __future__ import annotations
 
 import asyncio

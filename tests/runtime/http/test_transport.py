@@ -1,5 +1,3 @@
-"""httpx under the policies of a call."""
-
 from __future__ import annotations
 
 import asyncio
@@ -440,8 +438,6 @@ async def test_a_request_through_the_egress_proxy_names_the_callees_host(tmp_pat
 
 
 class Answering(httpx.MockTransport):
-    """A transport in place of a server. It records requests, and answers with a function of the test."""
-
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200)) -> None:
         self.asked: list[httpx.Request] = []
         super().__init__(answer)

@@ -1,5 +1,3 @@
-"""Gates for tests. A gate enforces one distributed rate limit."""
-
 from __future__ import annotations
 
 import time
@@ -33,7 +31,7 @@ def shared(limit: TokenBucket | SlidingWindow, **fields: Any) -> RateLimit:
 
 
 def guarded(timeout: float = 5.0) -> Outbound:
-    """The declared call to the store. Its timeout is long, because the machine may be busy."""
+    """The timeout is long, because the machine may be busy."""
     return Outbound("redis.access", attempt_timeout=timeout, breaker=CircuitBreaker("redis.access", BREAKER))
 
 
@@ -44,7 +42,6 @@ def gate(store: SharedStore | None, policy: RateLimit, *, timeout: float = 5.0, 
 
 
 async def passes(limited: DistributedGate, caller: Caller = NOBODY, cost: int = 1) -> bool:
-    """True if a request is admitted, and false if it is refused. Any other error of the gate fails the test."""
     try:
         await limited.admit(caller, cost, FOREVER)
     except RateLimitedError as error:

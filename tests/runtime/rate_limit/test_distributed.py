@@ -1,5 +1,3 @@
-"""Distributed limits in one process: requests to the store, reloads, threads, metrics."""
-
 from __future__ import annotations
 
 import asyncio
@@ -30,9 +28,7 @@ from tests.redis_servers import single as single_server
 from tests.runtime.rate_limit.gates import FOREVER, bucket, gate, passes, shared, window
 
 
-class Kept:
-    """A store with the given number of admissions. It answers after one turn of the event loop."""
-
+class FakeStore:
     def __init__(self, admissions: int, wait: float = 3600) -> None:
         self.admissions = admissions
         self.wait = wait
@@ -50,16 +46,16 @@ class Kept:
 
 
 async def test_simultaneous_checks_of_one_key_share_a_request_to_the_store(clock: FakeClock) -> None:
-    store = Kept(60)
+    store = FakeStore(60)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     assert sum(await asyncio.gather(*(passes(limited) for _ in range(100)))) == 60
-    # One request for the first check, one for the other 99 checks, of which the store admits 59, and a refused request.
+    # Requests for the first check, for the other 99, and for the 40 that remain after the store has admitted 59.
     assert [cost for _, cost, _ in store.asked] == [1, 1, 1]
-    assert store.asked[1][2] == 99
+    assert [lease for _, _, lease in store.asked[1:]] == [99, 40]
 
 
 async def test_a_refused_cost_is_requested_again_after_the_wait_that_the_store_returned(clock: FakeClock) -> None:
-    store = Kept(0, wait=10)
+    store = FakeStore(0, wait=10)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     for _ in range(5):
         assert not await passes(limited, cost=2)
@@ -73,7 +69,7 @@ async def test_a_refused_cost_is_requested_again_after_the_wait_that_the_store_r
 
 
 async def test_admissions_of_a_lease_need_no_request_to_the_store(clock: FakeClock) -> None:
-    store = Kept(100)
+    store = FakeStore(100)
     limited = gate(store, shared(bucket("1/h", 100), lease=10), clock=clock)
     for _ in range(30):
         assert await passes(limited)
@@ -89,7 +85,7 @@ async def test_admissions_of_a_lease_need_no_request_to_the_store(clock: FakeClo
 def test_leases_never_admit_more_than_the_store_gave(
     requests: list[tuple[int, int]], admissions: int, lease: int
 ) -> None:
-    clock, store = FakeClock(), Kept(admissions)
+    clock, store = FakeClock(), FakeStore(admissions)
     limited = [gate(store, shared(bucket("1/h", 100), lease=lease), clock=clock) for _ in range(4)]
 
     async def main() -> int:
@@ -102,7 +98,7 @@ def test_leases_never_admit_more_than_the_store_gave(
 
 
 async def test_the_number_of_keys_is_bounded(clock: FakeClock) -> None:
-    store = Kept(0)
+    store = FakeStore(0)
     limited = gate(store, shared(bucket("1/h", 100), key="tenant", max_keys=100), clock=clock)
     for number in range(1000):
         assert not await passes(limited, Caller(tenant=str(number)))
@@ -115,7 +111,7 @@ async def test_the_number_of_keys_is_bounded(clock: FakeClock) -> None:
 
 
 async def test_a_failed_request_to_the_store_fails_all_waiting_checks_without_another_request(clock: FakeClock) -> None:
-    class Broken(Kept):
+    class Broken(FakeStore):
         async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> int:
             await super().run(script, keys, *arguments)
             raise ConnectionResetError
@@ -128,7 +124,7 @@ async def test_a_failed_request_to_the_store_fails_all_waiting_checks_without_an
 
 
 async def test_a_cancelled_check_lets_the_other_checks_pass(clock: FakeClock) -> None:
-    store = Kept(100)
+    store = FakeStore(100)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     first, *others = [asyncio.create_task(passes(limited)) for _ in range(10)]
     await asyncio.sleep(0)
@@ -244,7 +240,7 @@ async def test_a_registered_fallback_does_not_answer_for_the_store(tmp_path: Pat
 
 
 async def test_a_failed_check_is_not_retried_because_it_may_have_counted(tmp_path: Path) -> None:
-    class Failing(Kept):
+    class Failing(FakeStore):
         async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> int:
             await super().run(script, keys, *arguments)
             raise ConnectionResetError
@@ -319,7 +315,6 @@ async def test_sentinels_may_have_another_password_than_the_store(tmp_path: Path
 
 @pytest.fixture
 def watching(tmp_path: Path, server: Server) -> Iterator[Server]:
-    """A Sentinel that names `server` as the primary `cache`."""
     file = tmp_path / "sentinel.conf"
     file.write_text(f"sentinel monitor cache 127.0.0.1 {server.port} 1\n")
     asked = Server(tmp_path, str(file), "--sentinel")
@@ -342,7 +337,7 @@ async def test_a_sentinel_that_ends_each_connection_is_asked_once() -> None:
 
 
 async def test_silent_sentinels_do_not_delay_the_answer_of_another_one(watching: Server) -> None:
-    """The test has no timeout for the silent Sentinels, so it would not end if one of them were waited for."""
+    """No timeout ends a wait for a silent Sentinel, so the test hangs if the client waits for one."""
     writers = []
 
     async def keep_silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -417,7 +412,7 @@ def test_a_limit_that_a_reload_makes_local_no_longer_uses_the_store(tmp_path: Pa
 
 def test_a_limit_is_reconfigured_while_an_event_loop_adds_keys() -> None:
     policy = shared(bucket("1/h", 100), key="tenant", lease=10)
-    limited = gate(Kept(10**9), policy)
+    limited = gate(FakeStore(10**9), policy)
 
     async def many_tenants() -> None:
         for number in range(3_000):

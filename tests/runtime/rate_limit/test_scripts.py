@@ -1,5 +1,3 @@
-"""The scripts decide like the local limits. They get the time from the test instead of the server."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

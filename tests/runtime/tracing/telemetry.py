@@ -1,5 +1,3 @@
-"""Sets up tracing for one test, with a Collector that decodes the received spans."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -27,10 +25,7 @@ def tracing(endpoint: str, **overrides: Any) -> Tracing:
 def telemetry(
     monkeypatch: pytest.MonkeyPatch, directory: Path, endpoint: str, *calls: Any, **policy: Any
 ) -> Iterator[tuple[Runtime, Telemetry]]:
-    """Set up the tracing of a runtime.
-
-    The end of the block restores the global propagator, and the end of the test the global tracer provider.
-    """
+    """The end of the block restores the global propagator, and the end of the test the global tracer provider."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     before = propagate.get_global_textmap()
@@ -49,6 +44,6 @@ def telemetry(
 def collected(
     monkeypatch: pytest.MonkeyPatch, directory: Path, *calls: Any, **policy: Any
 ) -> Iterator[tuple[Runtime, Collector]]:
-    """Like `telemetry`, with a Collector. At the end of the block it has received all spans."""
+    """At the end of the block the Collector has received all spans."""
     with Collector() as collector, telemetry(monkeypatch, directory, collector.endpoint, *calls, **policy) as (run, _):
         yield run, collector

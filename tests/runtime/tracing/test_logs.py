@@ -1,5 +1,3 @@
-"""A log line is one line of JSON, whatever the fields of `extra=` hold."""
-
 from __future__ import annotations
 
 import json

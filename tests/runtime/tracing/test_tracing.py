@@ -1,5 +1,3 @@
-"""The spans that a Collector receives over OTLP, and the log lines."""
-
 from __future__ import annotations
 
 import asyncio
