@@ -1,5 +1,3 @@
-"""The engine serves any tenant: the toy is rendered, audited, drawn and compared."""
-
 from __future__ import annotations
 
 import subprocess

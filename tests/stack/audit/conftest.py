@@ -1,5 +1,3 @@
-"""Compares the verdicts on small models with snapshots."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ from tests.stack.audit.rule_findings import SNAPSHOT_LINES
 
 @pytest.fixture(autouse=True)
 def _verdicts_word_for_word(request: pytest.FixtureRequest, snapshot: SnapshotAssertion) -> Iterator[None]:
-    """Compare each verdict of a test with its snapshot, because people act on the text. Skips property tests."""
+    """Compare each verdict with its snapshot, because people act on the text."""
     SNAPSHOT_LINES.clear()
     yield
     if SNAPSHOT_LINES and not hasattr(request.function, "hypothesis"):

@@ -1,5 +1,3 @@
-"""The findings of one rule on a small model."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -66,8 +64,6 @@ def flow(route: str, latency: str = "1s", availability: str | None = None) -> Fl
 
 
 class Manifests(Component):
-    """A component whose resources are the given documents."""
-
     folder: ClassVar[str] = "50-services"
     documents: tuple[dict[str, Any], ...]
 
@@ -76,8 +72,6 @@ class Manifests(Component):
 
 
 class WithManifests(Platform):
-    """A small platform. Its resources are the given documents instead of rendered ones."""
-
     def __init__(self, nodes: tuple[Node, ...], documents: tuple[dict[str, Any], ...]) -> None:
         small = small_platform(*nodes)
         super().__init__(small.tenant, small.environment)

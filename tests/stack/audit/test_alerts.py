@@ -1,5 +1,3 @@
-"""A04, O01, O03, O04, O05: missing alerts, metrics that nothing exports, alerts that cannot fire or fire too easily."""
-
 from __future__ import annotations
 
 import json
@@ -72,7 +70,6 @@ def test_o01_knows_every_metric_of_the_runtime_by_name() -> None:
 
 
 def test_o01_knows_which_metrics_a_program_is_configured_to_export() -> None:
-    """kube-state-metrics exports only the metrics that it is configured for, and not `kube_job_status_active`."""
     assert found("O01", alert("kube_job_status_failed > 0")) == ()
     (unlisted,) = found("O01", alert("kube_job_status_active > 0"))
     assert unlisted.arithmetic == "nothing exports or records kube_job_status_active"

@@ -1,5 +1,3 @@
-"""Every rule holds on the real platform, names a source and has examples. One run finds faults of many rules."""
-
 from __future__ import annotations
 
 import pytest

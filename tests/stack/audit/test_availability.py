@@ -1,5 +1,3 @@
-"""A01, A02: flows whose target is too high for the availability of their dependencies."""
-
 from __future__ import annotations
 
 import pytest

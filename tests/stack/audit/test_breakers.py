@@ -1,5 +1,3 @@
-"""C01 to C05: breakers that open too easily, never or for the wrong time, and retries that ignore an open breaker."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -52,7 +50,6 @@ def test_c01_finds_a_breaker_that_one_or_two_requests_open(
 
 @pytest.mark.parametrize(("load", "minimum", "count"), [("1/s", 16, 1), ("1/s", 15, 0), ("2/s", 30, 0)])
 def test_c02_finds_a_breaker_that_never_opens(load: str, minimum: int, count: int) -> None:
-    """Each of two replicas makes half of the calls."""
     nodes = guarded(load=load, minimum_throughput=minimum)
     found = verdict("C02", small_platform(*nodes, load_share=1)).findings
     assert len(found) == count
@@ -98,8 +95,7 @@ def test_c04_finds_a_break_that_does_not_fit_the_restart(opened: str, count: int
     assert all(opened in each.arithmetic for each in found)
 
 
-def several(*calls: dict[str, Any]) -> list[Node]:
-    """A service that calls a different store with each of these policies, in this order."""
+def calls_to_separate_stores(*calls: dict[str, Any]) -> list[Node]:
     names = [f"store-{number}" for number in range(len(calls))]
     stages = [stage(hard(f"{name}.read", "idempotent", **call)) for name, call in zip(names, calls, strict=True)]
     caller = service("a", operation("run", *stages, p95="1s", deadline="60s", load="1/s"))
@@ -107,7 +103,7 @@ def several(*calls: dict[str, Any]) -> list[Node]:
 
 
 def broken(rule: str, *calls: dict[str, Any]) -> list[str]:
-    return [each.path.rpartition(" → ")[2] for each in findings(rule, *several(*calls))]
+    return [each.path.rpartition(" → ")[2] for each in findings(rule, *calls_to_separate_stores(*calls))]
 
 
 def test_breakers_after_one_that_a_rule_skips_are_checked() -> None:
@@ -128,7 +124,7 @@ def test_breakers_after_one_that_a_rule_skips_are_checked() -> None:
     assert broken("C05", *retries) == ["store-3.read"]
     alone = TWICE.model_copy(update={"conditions": ("breaker_open",)})
     assert broken("C05", {"circuit_breaker": RATIO, "retry": alone}) == ["store-0.read"]
-    (found,) = findings("C05", *several(*retries))
+    (found,) = findings("C05", *calls_to_separate_stores(*retries))
     assert found.arithmetic == "breaker_open, circuit_open is retried up to 1 times"
     assert found.proposal == "unavailable"
 

@@ -1,5 +1,3 @@
-"""D01: pools that exceed the database's limits. D02: requests beyond quota or nodes. H03: D02, with stopping pods."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -76,7 +74,7 @@ def test_d02_finds_requests_limits_and_pods_beyond_the_quota() -> None:
 
 
 def test_h03_counts_the_pods_that_are_still_stopping() -> None:
-    """4 replicas, 1 pod of surge, and at most 4 replaced pods that are in their grace period at one time."""
+    """4 replicas + 1 pod of surge + 4 replaced pods in their grace period = 9."""
     full = toy.QUOTA.model_copy(update={"pods": 8})
     (found,) = verdict("H03", using_a_database(quotas={"shop": full})).findings
     assert (found.path, found.arithmetic) == ("shop → quota.pods", "Σ (max replicas + 1 + stopping) × pods = 9 > 8")
@@ -95,7 +93,6 @@ def test_d02_adds_up_all_workloads_of_a_namespace() -> None:
 
 
 def test_d02_holds_if_the_maximum_with_surge_is_83_cpu_and_the_quota_is_100() -> None:
-    """82 replicas at the maximum and 1 pod of surge, each with a request of 1 CPU."""
     sizing = {"cpu_request": "1", "cpu_limit": "2", "memory_request": "1Gi", "memory_limit": "2Gi"}
     big = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas(min=2, max=82), sizing=sizing)
     roomy = {"cpu_requests": Cpu("100"), "cpu_limits": Cpu("200"), "memory_requests": Bytes("100Gi")}

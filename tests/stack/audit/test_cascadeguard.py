@@ -1,6 +1,4 @@
-"""The published examples of CascadeGuard, which checks topology files that people write by hand, as typed models.
-
-The audit finds at least the faults that CascadeGuard finds.
+"""The published examples of CascadeGuard as typed models. CascadeGuard checks topology files that people write by hand.
 
 | CascadeGuard | here |
 |---|---|
@@ -26,13 +24,11 @@ FOUND_THERE = frozenset({"T01", "R01", "R04", "R08"})
 
 
 def call(target: str, timeout: str, retries: int, idempotency: Idempotency = "idempotent", **options: object) -> Call:
-    """An edge of CascadeGuard's topology."""
     retry = Retry(max_retries=retries) if retries else None
     return hard(target, idempotency, timeout=timeout, retry=retry, **options)
 
 
 def chain(first: Call, second: Call, *, entrance: bool = False) -> tuple[Node, ...]:
-    """A → B → C, where A is a gateway or a service."""
     run = operation("run", stage(first), p95="1ms", deadline="1h")
     begin = gateway(run) if entrance else service("a", run)
     middle = service("b", operation("run", stage(second), p95="1ms", deadline="1m"))
@@ -40,7 +36,6 @@ def chain(first: Call, second: Call, *, entrance: bool = False) -> tuple[Node, .
 
 
 def rules(*nodes: Node) -> set[str]:
-    """The rules with findings, among the rules that CascadeGuard also has."""
     verdicts = audit(small_platform(*nodes), on=DAY)
     findings = (finding for verdict in verdicts for finding in verdict.findings if finding.severity != "info")
     return {finding.rule for finding in findings} & FOUND_THERE

@@ -1,5 +1,3 @@
-"""N03, N04, N06: callees that refuse a caller, names and ports that nothing serves, and DNS that pods cannot reach."""
-
 from __future__ import annotations
 
 import json
@@ -17,8 +15,6 @@ from tests.stack.audit.rule_findings import READ, ROUTE, Manifests, of_manifests
 
 
 class AsWritten:
-    """A component whose resources are replaced by the given documents."""
-
     def __init__(self, component: Component, documents: list[dict[str, Any]]) -> None:
         self.component, self.documents = component, documents
 
@@ -29,9 +25,7 @@ class AsWritten:
         yield from self.documents
 
 
-class Changed(Platform):
-    """Prod. The resources of one component and one kind have changed fields."""
-
+class ProdWith(Platform):
     def __init__(self, name: str, kind: str, **change: Any) -> None:
         real = platform("prod")
         super().__init__(real.tenant, real.environment)
@@ -48,7 +42,7 @@ class Changed(Platform):
 
 def test_n03_finds_a_service_that_does_not_admit_the_gateway() -> None:
     assert verdict("N03", platform("prod")).text == "holds"
-    closed = verdict("N03", Changed("identity-service", "NetworkPolicy", ingress=[])).findings
+    closed = verdict("N03", ProdWith("identity-service", "NetworkPolicy", ingress=[])).findings
     assert {each.path for each in closed} == {
         "gateway.identity-service-verify → identity-service.verify",
         "gateway.identity-service-login → identity-service.login",
@@ -56,14 +50,14 @@ def test_n03_finds_a_service_that_does_not_admit_the_gateway() -> None:
 
 
 def test_n03_finds_a_caller_that_its_egress_proxy_does_not_admit() -> None:
-    closed = verdict("N03", Changed("egress-proxy-b", "NetworkPolicy", ingress=[])).findings
+    closed = verdict("N03", ProdWith("egress-proxy-b", "NetworkPolicy", ingress=[])).findings
     assert {each.path.partition(".")[0] for each in closed} == {"model-adapter", "voice-engine"}
 
 
 def test_n04_finds_a_port_that_the_callee_does_not_serve() -> None:
     assert verdict("N04", platform("prod")).text == "holds"
     moved = [{"name": "http", "port": 8081}]
-    found = verdict("N04", Changed("retrieval-service", "Service", ports=moved)).findings
+    found = verdict("N04", ProdWith("retrieval-service", "Service", ports=moved)).findings
     assert "knowledge-service → retrieval-service-grpc.voice-apps:9000" in {each.path for each in found}
     assert all("the Service has only the ports 8081:" in each.arithmetic for each in found)
 
@@ -181,8 +175,6 @@ def test_n03_names_the_end_that_does_not_admit_the_caller() -> None:
 
 
 class Twins(Manifests):
-    """Pods in a separate namespace. They have the names of other pods, and a NetworkPolicy denies them everything."""
-
     names: tuple[str, ...]
 
     @property

@@ -1,5 +1,3 @@
-"""D04: services that cost more than the budget, and prices that are old."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -30,7 +28,7 @@ def priced(budget: int) -> Platform:
 def test_d04_compares_the_expected_scale_with_the_budget(budget: int, severity: str) -> None:
     """2 + 15 % of the range 2 to 4 = 2.3 replicas (`EXPECTED` in `pod_demand.py` is 15 %).
 
-    2.3 × 0.1 CPU × 1 USD an hour × 730 h = 167.9 USD. The cost of the memory is negligible.
+    2.3 × 0.1 CPU × 1 USD an hour × 730 h = 167.9 USD.
     """
     (found,) = verdict("D04", priced(budget)).findings
     assert found.severity == severity
@@ -38,7 +36,7 @@ def test_d04_compares_the_expected_scale_with_the_budget(budget: int, severity: 
 
 
 def test_d04_holds_if_the_cost_equals_the_budget() -> None:
-    """2 replicas × 0.1 CPU × 1 USD an hour × 730 h = 146 USD. The cost of the memory is negligible."""
+    """2 replicas × 0.1 CPU × 1 USD an hour × 730 h = 146 USD."""
     tenant = tenant_of(service("a", READ, replicas=Replicas.exactly(2)))
     prices = PRICES.model_copy(update={"memory_hour": 1e-300})
     site = tenant.catalogue.site.model_copy(update={"prices": prices, "monthly_budget": 146})

@@ -1,9 +1,3 @@
-"""Rules on dependencies.
-
-C06: core services that need a standard service, and fallbacks that need the failed callee. C08: callees that admit too
-few calls. E02: services without callers.
-"""
-
 from __future__ import annotations
 
 import pytest
@@ -16,7 +10,6 @@ from tests.stack.audit.rule_findings import READ, STORE, findings, flow, verdict
 
 
 def critical(call: Call) -> list[Node]:
-    """A core service on a flow, and a standard service that it calls."""
     route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
     return [
         gateway(route),
@@ -114,7 +107,6 @@ def test_c08_counts_a_shared_limit_once_and_ignores_an_operation_without_load() 
 
 
 def test_c06_adds_up_the_needs_of_all_operations_of_a_node() -> None:
-    """The fallback asks `c`, which needs `b` for one operation and the store for another."""
     calls = [soft(f"{name}.read", "ask c", fallback_uses=("c",)) for name in ("b", "store")]
     other = service(
         "c",

@@ -1,5 +1,3 @@
-"""N05: proxies and policies that permit less or more than the declared hosts. N02: proxies that reach the cluster."""
-
 from __future__ import annotations
 
 import json
@@ -25,14 +23,11 @@ from tests.stack.audit.rule_findings import of_manifests, verdict
 RAG_ENGINE = peer("voice-apps", "rag-engine")
 
 
-def without(source: Peer, target: str) -> Links:
-    """The links of prod, except the links from `source` to `target`."""
+def links_of_prod_without(source: Peer, target: str) -> Links:
     return Links(link for link in platform("prod").links if (link.source, link.target.name) != (source, target))
 
 
-class Leaking(Platform):
-    """Prod, in which one component has changed fields."""
-
+class ProdWith(Platform):
     def __init__(self, name: str, **update: object) -> None:
         real = platform("prod")
         super().__init__(real.tenant, real.environment)
@@ -48,7 +43,7 @@ def proxy_b() -> EgressProxy:
 
 
 def n05(**update: object) -> set[tuple[str, str]]:
-    findings = verdict("N05", Leaking("egress-proxy-b", **update)).findings
+    findings = verdict("N05", ProdWith("egress-proxy-b", **update)).findings
     return {(found.path.replace("egress-proxy-b → ", ""), found.arithmetic.partition(",")[0]) for found in findings}
 
 
@@ -80,7 +75,7 @@ def test_n05_finds_a_proxy_that_may_reach_no_host() -> None:
 def test_n05_finds_a_service_that_bypasses_the_proxy() -> None:
     block = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
     links = Links([*platform("prod").links, Link(RAG_ENGINE, block)])
-    paths = {found.path for found in verdict("N05", Leaking("rag-engine", links=links)).findings}
+    paths = {found.path for found in verdict("N05", ProdWith("rag-engine", links=links)).findings}
     assert "rag-engine → no proxy → the internet:443" in paths
     assert "rag-engine → no proxy → backup-store:443" in paths
 
@@ -99,21 +94,19 @@ def test_n05_finds_a_port_on_which_pods_reach_the_internet(update: dict[str, obj
 
 
 def test_n05_finds_a_declared_store_that_a_policy_denies() -> None:
-    closed = without(peer("voice-data", "postgresql", STORE_LABEL), "backup-store")
-    (found,) = verdict("N05", Leaking("postgresql", links=closed)).findings
+    closed = links_of_prod_without(peer("voice-data", "postgresql", STORE_LABEL), "backup-store")
+    (found,) = verdict("N05", ProdWith("postgresql", links=closed)).findings
     assert (found.path, found.arithmetic.partition(",")[0]) == ("postgresql → no proxy → backup-store:443", "declared")
 
 
 def test_n02_finds_a_proxy_that_may_reach_the_clusters_own_network() -> None:
     block = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
-    paths = {found.path for found in verdict("N02", Leaking("egress-proxy-b", outward=(block,))).findings}
+    paths = {found.path for found in verdict("N02", ProdWith("egress-proxy-b", outward=(block,))).findings}
     assert "egress-proxy-b → the cloud's metadata service:443" in paths
     assert "egress-proxy-b → stranger in the cluster's network:443" in paths
 
 
 class Rewritten(EgressProxy):
-    """An egress proxy whose chains admit other names than the model declares."""
-
     names: tuple[str, ...] | None
 
     def resources(self) -> Iterator[Any]:

@@ -1,5 +1,3 @@
-"""Each rule has a fixture that violates it and a fixture that satisfies it."""
-
 from __future__ import annotations
 
 import re
@@ -14,10 +12,9 @@ INFORMATION = re.compile(r"""^    ['"]  info: """)
 
 
 def outcomes() -> dict[str, set[str]]:
-    """Rule → the kinds of its verdicts in the snapshots: `violated`, `held` and `informed`.
+    """`informed` means that the first finding has the severity `info`. A rule holds if all its findings have it.
 
-    `informed` means that the first finding has the severity `info`. A rule also holds if all its findings have that
-    severity. The model itself refuses a cycle of calls, which counts as a violation of C07.
+    The model itself refuses a cycle of calls, which counts as a violation of C07.
     """
     found: dict[str, set[str]] = defaultdict(set)
     for snapshot in (Path(__file__).parent / "__snapshots__").glob("*.ambr"):

@@ -1,5 +1,3 @@
-"""T06, S02: proxies that use a connection while the server closes it, and WebSockets that end between two pings."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""R09: retries of libraries, mesh and gateway that no call declares."""
-
 from __future__ import annotations
 
 import json

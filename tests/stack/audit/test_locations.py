@@ -1,5 +1,3 @@
-"""A finding whose rule names no line gets the line of the declaration that its path names."""
-
 from __future__ import annotations
 
 import linecache
@@ -23,7 +21,6 @@ GATEWAY = gateway(ROUTE)
 
 
 def line_of(path: str, where: Location | None = None) -> str:
-    """The text of the line that a finding with this path gets. Empty if it gets none."""
     rule = Rule(
         id="Z01",
         title="a rule for a test",

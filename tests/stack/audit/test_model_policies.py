@@ -1,8 +1,3 @@
-"""M01, M05, M06, M09, M10, M11.
-
-Candidates that fail together or cannot answer, stacked retries, ignored idempotency keys, lost budgets, leaks.
-"""
-
 from __future__ import annotations
 
 from typing import Any
@@ -40,7 +35,6 @@ BEHIND_ONE_PROXY = (provider("one", "egress-proxy-a"), provider("two", "egress-p
 
 
 def adapter(**call: Any) -> Service:
-    """A service with one model call."""
     made = hard("llm.generate", **{"idempotency": "idempotent", **call})
     return service("adapter", operation("generate", stage(made), p95="900ms", deadline="3s", load="10/s"))
 

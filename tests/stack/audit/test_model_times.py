@@ -1,5 +1,3 @@
-"""M02, M03, M04: models that decode too slowly, fallbacks that start too late, pauses and hops that end a stream."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -25,7 +23,6 @@ PLAN = ModelUse(input_p95=1_200, input_mean=800, output_max=12, output_mean=8)
 
 
 def agent(**call: Any) -> Service:
-    """A service whose questions reach the model through the adapter."""
     asked = hard("adapter.generate", "with_key", **call)
     return service("agent", operation("run", stage(asked), p95="2s", deadline="14s", load="10/s"))
 
@@ -162,7 +159,6 @@ def test_m04_ignores_a_virtual_service_without_routes() -> None:
 def test_m04_finds_an_egress_proxy_that_ends_the_stream(
     limits: dict[str, str], fields: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy of the first candidate has a listener for the adapter and one for another caller."""
     listeners = [
         {"name": name, "filter_chains": [{"filters": [{}, {"typed_config": config}]}]}
         for name, config in (("adapter", limits), ("other", {"idle_timeout": "1s"}))

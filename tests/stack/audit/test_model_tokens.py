@@ -1,8 +1,3 @@
-"""M07 and M08: loads beyond the quotas of all candidates, and of the fallback.
-
-M12: models without a price or tokenizer, models that retire, and a cost above the budget.
-"""
-
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""N01, N02: NetworkPolicies that permit less or more than the declared links."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -34,8 +32,6 @@ PRICES_HTTP = Peer(namespace="shop", name="prices", ports=(8080,))
 
 
 class Tampered(Platform):
-    """The toy tenant, with NetworkPolicies that differ from the declarations."""
-
     def __init__(self, *, ingress_open: bool = False, egress_open: bool = False, egress_closed: bool = False) -> None:
         super().__init__(toy.TENANT, toy.ENVIRONMENT)
         declared = Platform(toy.TENANT, toy.ENVIRONMENT)
@@ -67,7 +63,6 @@ def test_n02_finds_an_undeclared_connection_only_if_both_ends_permit_it() -> Non
 
 
 def leaking(_graph: CallGraph, environment: Environment, _links: Links) -> Iterator[Builder]:
-    """A store that no link of the tenant names. Only its own NetworkPolicy permits egress to the internet."""
     anywhere = AddressBlock(name="anywhere", cidr="0.0.0.0/0", ports=(443,))
     yield partial(
         Valkey,
@@ -87,7 +82,6 @@ def test_n02_finds_open_egress_of_pods_that_no_link_names() -> None:
 
 
 def changed(platform: Platform, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> Platform:
-    """The platform, whose rendered NetworkPolicies `change` edits in place."""
     policies = deepcopy(rendered(platform).network_policies)
     for policy in policies:
         change(policy)
@@ -96,7 +90,6 @@ def changed(platform: Platform, monkeypatch: pytest.MonkeyPatch, change: Callabl
 
 
 def opened(policy: Any, *ports: dict[str, int]) -> None:
-    """Let `orders` connect to every address on these ports."""
     if policy["metadata"]["name"] == "orders":
         rule = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], **({"ports": [*ports]} if ports else {})}
         policy["spec"]["egress"].append(rule)

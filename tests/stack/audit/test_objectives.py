@@ -1,5 +1,3 @@
-"""O02: objectives between two buckets, metrics that include the client's time, and first bytes that no rule reads."""
-
 from __future__ import annotations
 
 import json
@@ -54,7 +52,7 @@ def test_o02_finds_a_first_frame_that_no_rule_reads() -> None:
 
 
 def test_o02_compares_only_the_gateways_http_routes() -> None:
-    """The histogram counts only the HTTP routes of the gateway. The rule does not check WebSockets."""
+    """The histogram counts only these routes."""
     uneven = {"p95": "300ms", "deadline": "2s"}
     web = HttpRoute(path="/other", method="GET")
     inner = operation("inner", stage(hard("b.read", "idempotent")), http=web, **uneven)

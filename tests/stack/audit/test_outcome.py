@@ -19,7 +19,6 @@ def test_the_outcome_of_an_environment_names_its_file() -> None:
 
 
 def rule(name: str, *breaches: Breach | None, severity: Severity = "error") -> Verdict:
-    """The verdict of a rule that finds these breaches."""
     return Rule(
         id=name,
         title="the sum stays small",

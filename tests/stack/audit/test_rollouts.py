@@ -1,5 +1,3 @@
-"""T05, T07, A03, P01 to P04: faults in termination, probes, drains, updates and eviction of pods."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -37,7 +35,6 @@ def sleeping(seconds: int) -> dict[str, Any]:
     ("sleep", "count"), [(5, 0), (6, 1)], ids=["30 s for sleep and request", "31 s for sleep and request"]
 )
 def test_t05_finds_a_grace_period_that_cuts_off_requests(sleep: int, count: int) -> None:
-    """The default grace period of 30 s is enough for a sleep of 5 s and a deadline of 25 s."""
     breaches = found("T05", workload(container=sleeping(sleep)))
     assert [each.arithmetic for each in breaches] == [
         "grace period 30s < 6s of pre-stop sleep + 25s, the longest deadline"

@@ -1,5 +1,3 @@
-"""D03, H01, H02: autoscalers that cannot scale, that never shrink, or that count a sidecar."""
-
 from __future__ import annotations
 
 from typing import Any

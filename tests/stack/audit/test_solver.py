@@ -1,5 +1,3 @@
-"""The budget solver: its values satisfy the rules, and each constraint that it names is binding."""
-
 from __future__ import annotations
 
 import json
@@ -26,7 +24,6 @@ from tests.stack.audit.test_retries import chain, stacked
 
 
 def broken_rules(looked_at: Platform) -> set[str]:
-    """The T, C and R rules with findings. Findings of severity `info` do not count."""
     return {
         rule.id
         for rule in RULES
@@ -50,7 +47,6 @@ def test_a_platform_that_satisfies_the_rules_does_not_change(name: str) -> None:
 
 
 def test_retries_in_every_layer_are_reduced_to_one_layer() -> None:
-    """Before the solver the gateway, four hops and the SDK make 3 × 3 × 4 × 3 × 3 × 3 = 972 attempts."""
     before = small_platform(*stacked(gateway_retries=True), flows=(flow("ask"),))
     assert broken_rules(before) >= {"R01", "R02", "R03", "R04", "R09", "T01", "T02", "T03"}
     solution = solve(before, on=DAY)
@@ -67,8 +63,7 @@ def test_retries_in_every_layer_are_reduced_to_one_layer() -> None:
     assert changed_values(solution)["gateway.ask → hop1.run", "retry"][1] == "None"
 
 
-def patient(gateway_timeout: str, client: str, adapter: str, sdk: str) -> list[Node]:
-    """A chain in which each caller stops waiting long before its callee stops working."""
+def impatient_callers(gateway_timeout: str, client: str, adapter: str, sdk: str) -> list[Node]:
     provider = datastore("provider", operation("ask", p95="1500ms", deadline=sdk))
     call = hard("provider.ask", "idempotent")
     adapting = service("adapter", operation("ask", stage(call), p95="1600ms", deadline=adapter))
@@ -80,7 +75,7 @@ def patient(gateway_timeout: str, client: str, adapter: str, sdk: str) -> list[N
 
 
 def test_callers_wait_at_least_as_long_as_their_callees_work() -> None:
-    before = small_platform(*patient("30s", "120s", "180s", "600s"), flows=(flow("ask", "2s"),))
+    before = small_platform(*impatient_callers("30s", "120s", "180s", "600s"), flows=(flow("ask", "2s"),))
     assert broken_rules(before) >= {"T01", "T02", "T03"}
     solution = solve(before, on=DAY)
     assert (broken_rules(solution.platform), solution.infeasible, solution.remaining) == (set(), (), ())
@@ -93,7 +88,6 @@ def test_callers_wait_at_least_as_long_as_their_callees_work() -> None:
 
 
 def test_a_breaker_inside_the_retry_stays_closed_after_two_failed_requests() -> None:
-    """Before the solver the threshold is 3, and a request makes 3 attempts."""
     call = hard("store.read", "idempotent", retry=THRICE, circuit_breaker=CircuitBreaker(consecutive_failures=3))
     before = small_platform(service("a", operation("run", stage(call), p95="1s", deadline="9s")), STORE)
     assert verdict("C01", before).findings
@@ -267,7 +261,7 @@ def test_a_timeout_below_the_callees_deadline_is_raised_and_the_deadline_stays()
 
 
 def test_the_report_names_each_change_with_its_line_and_the_infeasible_bounds() -> None:
-    solution = solved(*patient("30s", "120s", "180s", "600s"), flows=(flow("ask", "1s"),))
+    solution = solved(*impatient_callers("30s", "120s", "180s", "600s"), flows=(flow("ask", "1s"),))
     lines = REPORTS["text"](solution).splitlines()
     change = next(number for number, line in enumerate(lines) if line.startswith("  provider.ask: deadline 10m → "))
     assert lines[change + 1].strip().startswith("tests/stack/audit/test_solver.py:")

@@ -1,5 +1,3 @@
-"""The solver's retries and circuit breakers, call by call."""
-
 from __future__ import annotations
 
 import re
@@ -29,7 +27,6 @@ BY_RATIO = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
 
 
 def solution_of(looked_at: Platform) -> Solution:
-    """The solution. The test's snapshot has its report without line numbers."""
     found = solve(looked_at, on=DAY)
     SNAPSHOT_LINES.extend(re.sub(r"\.py:\d+", ".py", line) for line in REPORTS["text"](found).splitlines())
     return found
@@ -138,7 +135,7 @@ def test_the_retries_of_a_chain_are_reduced_until_the_r_rules_hold(attempts: tup
 
 
 def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
-    """Three attempts of `a`, each at two candidates, are 6 > 5. So the call of `a` to `b` keeps two attempts."""
+    """Three attempts of `a` at two candidates each are 6 > 5."""
     asking = stage(hard("llm.generate", "idempotent"))
     inner = service("b", operation("run", asking, p95="9s", deadline="60s"), capacity="1000/s")
     thrice = TWICE.model_copy(update={"max_retries": 2})
@@ -200,7 +197,7 @@ def test_a_step_of_a_saga_is_a_layer_of_the_calls_that_it_makes() -> None:
 
 
 def test_the_attempts_of_a_saga_step_count_for_the_calls_behind_it() -> None:
-    """A step makes two attempts by default, and `b` makes three attempts at the store: 6 > 5. So `b` keeps two."""
+    """A step makes two attempts by default, and `b` makes three attempts at the store: 6 > 5."""
     step = SagaStep(name="read", no_compensation_because="it only reads", calls=("b.run",))
     saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
     outer = service("a", operation("run", stage(hard("b.run", "idempotent")), p95="1s", deadline="60s", saga=saga))

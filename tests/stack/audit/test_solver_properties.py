@@ -1,5 +1,3 @@
-"""The budget solver on random call graphs, checked against the audit."""
-
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -87,7 +85,6 @@ def with_operation(whole: Platform, node: Node, old: Operation, **changes: objec
 
 
 def relaxed(whole: Platform, bound: Constraint) -> Platform:
-    """The platform with only this bound relaxed, to the value that the solver names as needed."""
     needed = Duration(bound.needed)
     if bound.path.startswith("flow "):
         flows = (
@@ -98,7 +95,6 @@ def relaxed(whole: Platform, bound: Constraint) -> Platform:
 
 
 def with_call_objective(whole: Platform, path: str, latency: Duration) -> Platform:
-    """The platform with another P95 objective for the call at `path`."""
     (edge,) = (edge for edge in whole.graph.edges if edge.path == path)
     changed_call = edge.call.model_copy(update={"latency": latency})
     changed = tuple(
@@ -118,10 +114,9 @@ def pinned(whole: Platform, bound: Constraint) -> Platform:
 
 
 def with_least_values(whole: Platform) -> Platform:
-    """The platform with the least values: one attempt of each call, and the shortest deadlines that are enough.
+    """One attempt of each call, and the shortest deadlines that are enough.
 
-    The audit's own functions compute the values, from the callees to the callers. So T01 holds with these values, and
-    T04 holds for each operation.
+    The audit's own functions compute the values. So T01 holds, and T04 holds for each operation.
     """
     for key in [run.key for run in whole.graph.bottom_up]:
         run = next(each for each in whole.graph.bottom_up if each.key == key)
@@ -139,7 +134,6 @@ def with_least_values(whole: Platform) -> Platform:
 
 
 def exceeded(whole: Platform) -> set[tuple[str, str]]:
-    """The bounds on time that the audit finds exceeded, by rule and path."""
     findings = (found for rule in ("T01", "T03", "T04") for found in rule_findings.verdict(rule, whole).findings)
     return {(found.rule, found.path) for found in findings}
 

@@ -1,5 +1,3 @@
-"""The report of a solution, as text and as JSON."""
-
 from __future__ import annotations
 
 import json

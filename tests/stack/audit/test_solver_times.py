@@ -1,7 +1,4 @@
-"""The solver's timeouts and deadlines, each computed by hand.
-
-A call of `store.read` takes at least 10 ms, its P95, and at most 50 ms, the deadline of the operation.
-"""
+"""A call of `store.read` takes at least 10 ms, its P95, and at most 50 ms, the deadline of the operation."""
 
 from __future__ import annotations
 
@@ -22,7 +19,6 @@ Changes = dict[tuple[str, str], tuple[str, str]]
 
 
 def times(*nodes: Node, flows: tuple[Flow, ...] = ()) -> Changes:
-    """The solver's changes to a small platform. The test's snapshot contains the solver's report."""
     return changed_values(solution_of(small_platform(*nodes, flows=flows)))
 
 
@@ -35,7 +31,6 @@ def read(**options: Any) -> Call:
 
 
 def calling(name: str, target: str = "b.run", *, p95: str = "1s", **options: Any) -> Node:
-    """A service with one call to `target`."""
     return service(name, running(stage(hard(target, "idempotent", **options)), p95=p95, deadline="9s"))
 
 

@@ -1,5 +1,3 @@
-"""T01 to T03: timeouts and deadlines that do not fit the calls. T04: objectives below the sum of the calls' P95."""
-
 from __future__ import annotations
 
 import pytest
@@ -23,7 +21,7 @@ def test_t01_finds_a_deadline_below_the_worst_case() -> None:
 
 
 def test_t01_finds_a_gateway_that_gives_up_before_its_callee() -> None:
-    """HTTP does not propagate the deadline, so the gateway must wait at least as long as its callee's worst case."""
+    """HTTP does not propagate the deadline."""
     inner = service(
         "a", operation("run", stage(hard("store.read", "idempotent", timeout=Duration("4s"))), p95="1s", deadline="5s")
     )

@@ -1,5 +1,3 @@
-"""V01, V02: volumes that their programs fill, and start-up work that exceeds the startup probe."""
-
 from __future__ import annotations
 
 from functools import partial
@@ -22,7 +20,6 @@ from tests.stack.audit.rule_findings import verdict
 
 
 def with_workload(workload: Workload) -> Platform:
-    """The toy tenant with one more server."""
     tier = Tier(lambda *_: [partial(server, workload)])
     tenant = Tenant(
         **{**{name: getattr(toy.TENANT, name) for name in TENANT_FIELDS}, "tiers": (*toy.TENANT.tiers, tier)}

@@ -1,7 +1,4 @@
-"""A fake of `pulumi config set-all`. It writes the file as Pulumi does, with one text for all encrypted secrets.
-
-The program also stores its arguments and the unencrypted secrets beside the stack's file. Tests read them there.
-"""
+"""A fake of `pulumi config set-all`. It leaves its arguments and the unencrypted secrets beside the stack's file."""
 
 import csv
 import io

@@ -1,5 +1,3 @@
-"""A mistake in the catalogue gives one clear message with file and line, exit code 2, and no traceback."""
-
 from __future__ import annotations
 
 import os
@@ -26,7 +24,6 @@ def repository(tmp_path: Path) -> Path:
 
 
 def edit(path: Path, before: str, after: str) -> int:
-    """Replace the first occurrence. Returns the number of its line."""
     text = path.read_text(encoding="utf-8")
     assert before in text
     path.write_text(text.replace(before, after, 1), encoding="utf-8")

@@ -1,5 +1,3 @@
-"""The command line. The function `voice` runs it in this process; `test_command.py` starts a separate process."""
-
 from __future__ import annotations
 
 import io

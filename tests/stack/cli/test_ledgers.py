@@ -1,5 +1,3 @@
-"""The output and the errors of `voice check --ledger`."""
-
 from __future__ import annotations
 
 import json

@@ -12,8 +12,7 @@ from stack.model.settings import NodePool, load_settings
 from stack.voiceassistant import TENANT
 
 
-def with_nodes(cpu: str) -> Platform:
-    """The platform of prod on nodes with `cpu` cores each."""
+def prod_with_nodes(cpu: str) -> Platform:
     settings = load_settings("prod", TENANT)
     pool = NodePool.model_validate({**settings.node_pool.model_dump(), "cpu": Cpu(cpu)})
     return Platform(TENANT, environment(settings.model_copy(update={"node_pool": pool}), TENANT))
@@ -23,7 +22,7 @@ def with_nodes(cpu: str) -> Platform:
 def test_render_writes_its_files_and_fails_only_on_an_audit_error(
     cpu: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(render, "platform_of", lambda *_: with_nodes(cpu))
+    monkeypatch.setattr(render, "platform_of", lambda *_: prod_with_nodes(cpu))
     assert main(["render", "prod", "-o", str(tmp_path / "out")]) == code
     assert ("`voice check prod` explains the findings." in capsys.readouterr().out) is bool(code)
     assert (tmp_path / "out" / "index.json").is_file()

@@ -26,8 +26,6 @@ TODAY = datetime.now(UTC).date()
 
 
 class Project:
-    """A copy of the files that `voice secrets` reads, with a script in place of Pulumi."""
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for part in ("stack", "components", "runtime"):
@@ -166,7 +164,7 @@ def test_a_missing_pulumi_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 class Asked:
-    """An owner who answers the questions at a terminal. `written` collects the values that `voice secrets` writes."""
+    """An owner who answers the questions at a terminal."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, environment: str) -> None:
         self.folder, self.written = folder, dict[SecretKey, str]()

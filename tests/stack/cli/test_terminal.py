@@ -1,5 +1,3 @@
-"""The commands' output on a terminal: each command runs on a pseudo-terminal, sixty columns wide."""
-
 from __future__ import annotations
 
 import fcntl
@@ -22,7 +20,6 @@ COLUMNS = 60
 
 
 def seen(*arguments: str, **variables: str) -> list[str]:
-    """The lines that a command shows on a terminal."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}

@@ -39,8 +39,6 @@ PROGRAMS = ("docker", "kind", "kubectl", "pulumi")
 
 
 class Machine(Project):
-    """A project, and scripts in place of docker, kind, kubectl and pulumi. The scripts log their arguments."""
-
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         fake = Path(__file__).with_name("fake_pulumi.py")
@@ -76,9 +74,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-class Answer(BaseHTTPRequestHandler):
-    """A gateway that answers 200 on one route and 503 on every other path."""
-
+class GatewayHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         known = (self.path, self.headers["Host"]) == ("/v1/login", "api.voicehelper.localhost")
         self.send_response(200 if known else 503)
@@ -89,23 +85,22 @@ class Answer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The port of a running gateway on loopback."""
+def gateway_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("gateway")
     values = generated(next(each for each in platform("dev").secrets if each.name == "gateway-tls"))
     for key, value in values.items():
         (folder / key).write_text(value)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "certificate", folder / "private-key")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), GatewayHandler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         Thread(target=server.serve_forever, daemon=True).start()
         yield str(server.server_address[1])
         server.shutdown()
 
 
-def test_up_creates_a_kind_cluster_and_deploys_dev_which_answers(machine: Machine, port: str) -> None:
-    done = machine.voice_up("up", "dev", PORT=port)
+def test_up_creates_a_kind_cluster_and_deploys_dev_which_answers(machine: Machine, gateway_port: str) -> None:
+    done = machine.voice_up("up", "dev", PORT=gateway_port)
     assert done.returncode == 0, done.stderr
     assert "gateway.voice-gateway: https://api.voicehelper.localhost" in done.stdout
     assert "POST https://api.voicehelper.localhost/v1/login: 200" in done.stdout
@@ -125,11 +120,13 @@ def test_up_creates_a_kind_cluster_and_deploys_dev_which_answers(machine: Machin
     assert passphrase.read_text() not in done.stdout + done.stderr
 
 
-def test_a_second_up_keeps_secrets_and_passphrase(machine: Machine, port: str) -> None:
-    machine.voice_up("up", "dev", "--context", "other", "--image", "registry.example/reference:1", PORT=port)
+def test_a_second_up_keeps_secrets_and_passphrase(machine: Machine, gateway_port: str) -> None:
+    machine.voice_up("up", "dev", "--context", "other", "--image", "registry.example/reference:1", PORT=gateway_port)
     file, passphrase = machine.folder / "Pulumi.dev.yaml", machine.folder / "pulumi" / "voiceassistant.passphrase"
     before = (yaml.safe_load(file.read_text()), passphrase.read_text())
-    done = machine.voice_up("up", "dev", "--context", "other", "--image", "registry.example/reference:1", PORT=port)
+    done = machine.voice_up(
+        "up", "dev", "--context", "other", "--image", "registry.example/reference:1", PORT=gateway_port
+    )
     assert done.returncode == 0
     assert (yaml.safe_load(file.read_text()), passphrase.read_text()) == before
     assert not any(line.startswith(("kind", "docker")) for line in machine.log)

@@ -1,4 +1,4 @@
-"""A small container registry on loopback, with the distribution API and the quirks of real registries."""
+"""A small container registry on loopback."""
 
 from __future__ import annotations
 
@@ -47,13 +47,11 @@ class OciRegistry:
         self.asked: list[Asked] = []
 
     def push(self, repository: str, tag: str, media_type: str = INDEX) -> str:
-        """Store a manifest; returns its digest."""
         body = json.dumps({"schemaVersion": 2, "mediaType": media_type, "name": repository, "tag": tag}).encode()
         self.manifests[f"/v2/{repository}/manifests/{tag}"][media_type] = body
         return digest(body)
 
     def script(self, path: str, *answers: Answer) -> None:
-        """Set answers for `path` that come before the stored ones."""
         self.next_answers[path].extend(answers)
 
     def answer(self, asked: Asked, accepted: list[str]) -> Answer:
@@ -84,7 +82,7 @@ def digest(body: bytes) -> str:
 
 @contextmanager
 def serve(certificate: Path) -> Iterator[OciRegistry]:
-    """Serve a registry over TLS within the context. `certificate` is a file with a certificate and its key."""
+    """`certificate` is a file with a certificate and its key."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -97,7 +95,7 @@ def serve(certificate: Path) -> Iterator[OciRegistry]:
             self.wfile.write(answer.body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in http.server
-            """Prints nothing: tests check the requests."""
+            pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     registry = OciRegistry(server.server_port)

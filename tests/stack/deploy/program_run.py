@@ -25,7 +25,6 @@ from stack.voiceassistant import TENANT
 
 
 def offline(environment_name: str) -> Platform:
-    """The platform that `voice render` renders."""
     return Platform(TENANT, load_environment(environment_name, TENANT))
 
 
@@ -49,8 +48,6 @@ CLUSTER: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Registration:
-    """One resource that the program registered with the engine."""
-
     type: str
     name: str
     urn: str
@@ -68,8 +65,6 @@ class Registration:
 
 @dataclass(frozen=True)
 class Run:
-    """The registered resources and the outputs of one run of the program."""
-
     registrations: tuple[Registration, ...]
     outputs: dict[str, Any]
 
@@ -83,9 +78,7 @@ class Run:
 
 
 BALANCER = "192.0.2.1"
-"""The address that the cluster gives to a load balancer."""
 NODE_PORT = 30443
-"""The port that the cluster opens on its nodes."""
 
 
 class _Echo(mocks.Mocks):
@@ -152,8 +145,8 @@ def run_program(
     encrypted: Sequence[str] = (SECRETS,),
     cluster: Mapping[str, Any] = CLUSTER,
 ) -> Run:
-    """Run the program with a configuration on a cluster. It fails if it formats an Output into a string."""
-    monkeypatch.setattr("stack.deploy.cluster.kubectl", partial(_answer, cluster))
+    """The program fails if it formats an Output into a string."""
+    monkeypatch.setattr("stack.deploy.cluster.kubectl", partial(_kubectl, cluster))
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
     pulumi.runtime.set_all_config({key: _as_pulumi_writes(value) for key, value in config.items()}, [*encrypted])
     # Pulumi uses the thread's current event loop. An `asyncio.run` of an earlier test leaves the thread without one.
@@ -185,8 +178,7 @@ def admitted(
     return platform
 
 
-def _answer(cluster: Mapping[str, Any], _: str | None, *arguments: str) -> str:
-    """The answer of kubectl, whose kubeconfig has the contexts `test` and `other`."""
+def _kubectl(cluster: Mapping[str, Any], _: str | None, *arguments: str) -> str:
     if arguments[0] == "config":
         return "test\nother\n"
     path = arguments[-1].removeprefix("--raw=")
@@ -202,7 +194,6 @@ def _as_pulumi_writes(value: Any) -> str:
 
 
 def configured(environment_name: str, **changes: Any) -> dict[str, Any]:
-    """A complete configuration: the values of the environment's file, a cluster, and a value for every secret."""
     file = yaml.safe_load((ROOT / f"Pulumi.{environment_name}.yaml").read_text())
     values = {
         secret.name: {key: f"value of {secret.name}/{key}" for key in secret.keys}
@@ -216,12 +207,10 @@ def configured(environment_name: str, **changes: Any) -> dict[str, Any]:
 
 @cache
 def deployed(environment: str) -> Run:
-    """One run for each environment, with every image pinned."""
     with pytest.MonkeyPatch.context() as patch:
         pin_images(patch)
         return run_program(environment, configured(environment), patch)
 
 
 def pin_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every image a digest, as a full lock would."""
     monkeypatch.setattr(ImageLock, "pinned", lambda _, reference: reference.partition("@")[0] + DIGEST)

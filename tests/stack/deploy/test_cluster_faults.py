@@ -1,5 +1,3 @@
-"""The program checks the cluster before it registers anything, and refuses a cluster with faults."""
-
 from __future__ import annotations
 
 import json
@@ -35,7 +33,6 @@ CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 def faults(
     stack: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, cluster: dict[str, Any] | None = None
 ) -> list[str]:
-    """The faults in the one error that a refused run shows."""
     pin_images(monkeypatch)
     with pytest.raises(pulumi.RunError) as refused:
         run_program(stack, config, monkeypatch, cluster={**CLUSTER, **(cluster or {})})

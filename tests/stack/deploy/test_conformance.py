@@ -1,5 +1,3 @@
-"""`voice conform` finds no fault in the reference service, and names each part of the contract that a service lacks."""
-
 from __future__ import annotations
 
 import json
@@ -29,7 +27,6 @@ DIGEST = f"sha256:{'0' * 64}"
 
 @pytest.fixture(scope="module")
 def reference() -> Iterator[tuple[Process, PolicyBundle]]:
-    """A reference service with two operations and a soft call, and its bundle."""
     policy = bundle(
         call("ai-orchestrator.answer", necessity="soft", fallback="no answer"),
         inbound=(operation("context"), operation("answer")),
@@ -67,7 +64,6 @@ def test_the_contract_asks_for_metrics_that_the_runtime_exports() -> None:
 
 
 def metrics(**changes: str) -> str:
-    """The metrics of a service with one operation. `changes` replaces the lines of single metrics."""
     samples = {
         "voice_policy_info": f'voice_policy_info{{service="a",environment="dev",digest="{DIGEST}"}} 1',
         "voice_policy_mounted_info": f'voice_policy_mounted_info{{digest="{DIGEST}"}} 1.0',
@@ -84,13 +80,11 @@ HEALTHY: dict[str, tuple[int, str, str]] = {
     "/ready": (200, "application/json", '{"status": "degraded"}'),
     "/metrics": (200, "text/plain; version=1.0.0; charset=utf-8", metrics()),
 }
-"""Path → the status, the content type and the text with which a service that keeps the contract answers."""
+"""Path → status, content type and text of a service that keeps the contract."""
 
 
 @contextmanager
 def serving(answers: dict[str, tuple[int, str, str]]) -> Iterator[str]:
-    """A server with these answers. Every other path is not found."""
-
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, kind, text = answers.get(self.path, (404, "text/plain", ""))
@@ -100,7 +94,7 @@ def serving(answers: dict[str, tuple[int, str, str]]) -> Iterator[str]:
             self.wfile.write(text.encode())
 
         def log_message(self, *_: Any) -> None:
-            """Print nothing."""
+            pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -173,8 +167,7 @@ def test_each_missing_part_is_named(
 
 
 @pytest.fixture
-def declared(tmp_path: Path) -> str:
-    """The file of a bundle with one operation, a hard call and a soft call."""
+def bundle_path(tmp_path: Path) -> str:
     soft = call("rag-engine.context", necessity="soft", fallback="no citations")
     policy = bundle(call("ai-orchestrator.answer"), soft, inbound=(operation(),))
     (tmp_path / "policy.json").write_text(json.dumps(policy.to_document()), encoding="utf-8")
@@ -202,10 +195,10 @@ def declared(tmp_path: Path) -> str:
     ids=["all series", "soft call without a series", "operation without a series"],
 )
 def test_each_declared_operation_and_soft_call_without_a_series_is_named(
-    broken: dict[str, tuple[int, str, str]], said: list[str], declared: str, capsys: pytest.CaptureFixture[str]
+    broken: dict[str, tuple[int, str, str]], said: list[str], bundle_path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving(HEALTHY | broken) as url:
-        _, missing, error = conform(capsys, url, "--bundle", declared)
+        _, missing, error = conform(capsys, url, "--bundle", bundle_path)
     assert [each for each in missing if "declared" in each] == said
     assert error == ""
 

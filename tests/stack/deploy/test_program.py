@@ -40,7 +40,6 @@ SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 - a type
 
 @cache
 def manifests(environment: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """The output of `voice render`, read back from its YAML, by type and logical name."""
     with pytest.MonkeyPatch.context() as patch:
         pin_images(patch)
         files = list(rendered_files(offline(environment), Index(environment)))
@@ -72,7 +71,6 @@ def test_registered_resources_equal_the_rendered_ones(environment: str) -> None:
 
 
 def _as_rendered(found: Registration) -> dict[str, Any]:
-    """A resource without the annotations for Pulumi."""
     metadata = found.properties["metadata"]
     kept = {key: value for key, value in metadata.get("annotations", {}).items() if not key.startswith("pulumi.com/")}
     others = {key: value for key, value in metadata.items() if key != "annotations"}
@@ -126,7 +124,6 @@ def is_gate(found: Registration) -> bool:
 
 
 def ranks_of_components(environment: str) -> dict[tuple[str, str], str]:
-    """Type and name of each component → the number of its folder."""
     return {
         (f"voice:components:{found.kind}", f"{found.namespace}/{found.name}"): found.folder[:2]
         for found in offline(environment).components
@@ -152,7 +149,7 @@ def test_pods_mount_nothing_that_is_created_after_their_tier(environment: str) -
     assert mounted > 100
 
 
-NEEDED = {
+KINDS_OF_FIELDS = {
     "configMap": "ConfigMap",
     "configMapKeyRef": "ConfigMap",
     "persistentVolumeClaim": "PersistentVolumeClaim",
@@ -160,15 +157,13 @@ NEEDED = {
     "secretKeyRef": "Secret",
     "serviceAccountName": "ServiceAccount",
 }
-"""Field of a pod template → the kind of the object that it names."""
 NAME_FIELDS = ("claimName", "name", "secretName")
 
 
 def _needs(value: Any) -> Iterator[tuple[str, str]]:
-    """Kind and name of the objects that a pod template needs."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if kind := NEEDED.get(key):
+            if kind := KINDS_OF_FIELDS.get(key):
                 names = [inner] if isinstance(inner, str) else [inner.get(field) for field in NAME_FIELDS]
                 yield from ((kind, name) for name in names if name)
             yield from _needs(inner)
@@ -338,7 +333,6 @@ def test_exactly_the_declared_secrets_are_registered_with_their_values(environme
 
 
 def _revealed(value: Any) -> Any:
-    """The content of a value that Pulumi keeps secret. Fails for any other value."""
     assert rpc.is_rpc_secret(value)
     return rpc.unwrap_rpc_secret(value)
 

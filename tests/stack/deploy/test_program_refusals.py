@@ -31,7 +31,6 @@ ACCEPTED = {
 def refusal(
     stack: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, encrypted: Sequence[str] = (SECRETS,)
 ) -> str:
-    """The one error that a refused run shows."""
     with pytest.raises(pulumi.RunError) as refused:
         run_program(stack, config, monkeypatch, encrypted=encrypted)
     assert refused.value.__suppress_context__

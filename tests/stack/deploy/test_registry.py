@@ -257,7 +257,6 @@ LOGIN = b64encode(b"robot:secret").decode()
 
 
 def logged_in(monkeypatch: pytest.MonkeyPatch, folder: Path, config: object) -> Registry:
-    """A client of a user with this `config.json`."""
     (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
     monkeypatch.setenv("DOCKER_CONFIG", str(folder))
     return Registry(read_logins())

@@ -1,5 +1,3 @@
-"""Settings fit the manifests to different clusters. Priorities say which pods run first when a node is full."""
-
 from __future__ import annotations
 
 import json
@@ -17,7 +15,6 @@ from tests.platforms import ENVIRONMENTS, of_kind, resources
 
 
 def pod_specs(found: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Kind and pod spec of every workload, except workloads that an operator creates."""
     specs = []
     for resource in found:
         if resource["kind"] in {"Deployment", "StatefulSet", "DaemonSet", "Job"}:
@@ -28,14 +25,12 @@ def pod_specs(found: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def with_settings(name: str = "prod", **settings: object) -> list[dict[str, Any]]:
-    """The resources of an environment with changed settings."""
     changed = load_settings(name, TENANT).model_copy(update=settings)
     components = Platform(TENANT, environment(changed, TENANT)).components
     return [dict(resource) for component in components for resource in component.resources()]
 
 
 def claims(found: list[dict[str, Any]]) -> dict[str, str | None]:
-    """Claim → its storage class. Includes the volumes that the database operator creates."""
     classes = {}
     for resource in found:
         name = resource["metadata"]["name"]

@@ -1,5 +1,3 @@
-"""Generated documents are current and match their source."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""The environments side by side."""
-
 from __future__ import annotations
 
 from stack.output.environments import comparison

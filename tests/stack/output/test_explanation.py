@@ -1,5 +1,3 @@
-"""`voice explain X Y` shows the policies of a call, the policy that blocks it, or the line that would permit it."""
-
 from __future__ import annotations
 
 import json
@@ -91,9 +89,7 @@ def test_the_first_failing_step_is_the_policy_that_denies_the_call() -> None:
     )
 
 
-class Changed(Platform):
-    """Prod, with `change` applied to the components of one type and name."""
-
+class ProdWith(Platform):
     def __init__(self, kind: type[Component], name: str, change: Callable[[Any], dict[str, Any]]) -> None:
         whole = platform("prod")
         super().__init__(whole.tenant, whole.environment)
@@ -143,7 +139,7 @@ def without_hosts(proxy: EgressProxy) -> dict[str, Any]:
 def test_the_first_failing_step_is_the_mesh_or_the_egress_proxy(
     kind: type[Component], name: str, change: Callable[[Any], dict[str, Any]], pair: tuple[str, str], said: str
 ) -> None:
-    explained = explain(Changed(kind, name, change), *pair)
+    explained = explain(ProdWith(kind, name, change), *pair)
     assert explained.broken is not None
     assert explained.broken.text == said
 
@@ -169,8 +165,7 @@ def test_a_model_call_shows_its_route_and_the_enforcer_of_each_part() -> None:
     assert "candidate" not in other
 
 
-def applied(whole: Platform, caller: str, line: str) -> Platform:
-    """The platform after the line was added to its catalogue."""
+def with_line(whole: Platform, caller: str, line: str) -> Platform:
     names = {"stage": stage, "hard": hard, "operation": operation, "HttpRoute": HttpRoute}
     added = eval(line.removesuffix(","), names)  # noqa: S307 - the line under test, as a person would paste it
     catalogue = whole.tenant.catalogue
@@ -206,7 +201,7 @@ def test_the_line_for_an_undeclared_pair_permits_it(caller: str, callee: str) ->
     assert explained.permission is not None
     assert explained.permission.refused == ()
     assert Path(ROOT, explained.permission.where.file).is_file() if explained.permission.where else False
-    assert explain(applied(platform("prod"), caller, explained.permission.line), caller, callee).permitted
+    assert explain(with_line(platform("prod"), caller, explained.permission.line), caller, callee).permitted
 
 
 def test_the_line_is_shown_with_every_rule_that_would_refuse_it() -> None:

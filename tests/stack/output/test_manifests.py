@@ -1,5 +1,3 @@
-"""The manifests of each environment satisfy the schemas and the rules for workloads."""
-
 from __future__ import annotations
 
 import json
@@ -43,7 +41,7 @@ def validator(version: str, api_version: str, kind: str) -> Draft202012Validator
 
 
 def is_custom(resource: dict[str, Any]) -> bool:
-    """True for a custom resource of an operator. The tests of the tier check the resource against its schema."""
+    """The tests of the tiers check custom resources against their schemas."""
     return operator_of(resource["apiVersion"]) is not None
 
 
@@ -66,7 +64,6 @@ def test_the_schema_finds_a_misspelt_field() -> None:
 
 
 def services(environment: str) -> list[dict[str, Any]]:
-    """The Deployments of our own services."""
     return [found for found in of_kind(environment, "Deployment") if found["metadata"]["namespace"] == APPS]
 
 
@@ -195,7 +192,6 @@ def test_every_secret_that_a_pod_reads_is_registered_in_its_namespace(environmen
 
 
 def secrets_of(value: Any) -> Iterator[str]:
-    """The secrets that volumes, variables and image pulls name anywhere inside `value`."""
     if isinstance(value, list):
         for each in value:
             yield from secrets_of(each)

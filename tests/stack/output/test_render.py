@@ -1,5 +1,3 @@
-"""Rendering gives the same bytes each time, changes only affected files, loads no Pulumi and opens no socket."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""The runbook has a page for each node, and each alert and each link leads to its section."""
-
 from __future__ import annotations
 
 import json

@@ -24,9 +24,7 @@ NOT_RUN = {
     "git revert COMMIT": "it changes the reader's repository",
     "pulumi up --stack ENV": "make engine-test runs it",
 }
-"""Command → the reason why no test in this file runs it."""
 VALUES = {"ENV": "prod", "REVISION": "HEAD:prod", "SECRET": "gateway-jwt"}
-"""Placeholder in capitals → an example value."""
 
 
 def commands() -> Iterator[str]:

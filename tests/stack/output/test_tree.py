@@ -1,5 +1,3 @@
-"""A run replaces only files of `voice render`. A failed run replaces none, the run after a killed run all."""
-
 from __future__ import annotations
 
 import json
@@ -17,7 +15,6 @@ from stack.output.tree import INDEX, LEDGER, STAGING, write_tree
 
 
 def tree_of(*paths: str, text: str = "new") -> dict[str, str]:
-    """Files with an index that lists them, as `voice render` writes them."""
     listed = {"environment": "dev", "resources": [{"file": path} for path in paths[:1]], "files": list(paths[1:])}
     return {**dict.fromkeys(paths, text), INDEX: json.dumps(listed)}
 
@@ -161,7 +158,6 @@ voice(["render", "dev", "-o", sys.argv[1]])
 
 
 def killed(out: Path, step: int, by: signal.Signals) -> int:
-    """Exit code of a run that gets a signal just before the run's move number `step`."""
     command = [sys.executable, "-c", KILLED, str(out), str(step), str(int(by))]
     return subprocess.run(command, capture_output=True, check=False).returncode
 

@@ -1,5 +1,3 @@
-"""The manifests start and probe a process as the reference service expects. Every service has the same contract."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,6 +11,7 @@ from voice_runtime.settings import load_settings
 from tests.platforms import of_kind
 
 PYTHON_SERVICE = "rag-engine"
+"""Every service has the same contract, so one stands for all."""
 
 
 @pytest.fixture(params=["dev", "staging", "prod"])

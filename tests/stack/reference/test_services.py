@@ -1,5 +1,3 @@
-"""The whole platform as reference services, from the bundles that `voice render` writes."""
-
 from __future__ import annotations
 
 import re
@@ -20,7 +18,6 @@ from tests.platforms import platform
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dev's bundles, as the command line renders them: a directory for each service."""
     root = tmp_path_factory.mktemp("rendered")
     command = [sys.executable, "-m", "stack.cli", "render", "dev", "-o", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -1,5 +1,3 @@
-"""A ledger, and the rows of its tables by their first cell."""
-
 from __future__ import annotations
 
 from stack.audit.ledgers import LEDGERS
@@ -10,7 +8,6 @@ from tests.stack.audit.rule_findings import SNAPSHOT_LINES
 
 
 def ledger(platform: Platform, name: str) -> Ledger:
-    """A ledger of a small model. The running test compares its text with the snapshot."""
     found = LEDGERS[name](platform)
     SNAPSHOT_LINES.extend((found.name, *markdown(found).splitlines()))
     return found

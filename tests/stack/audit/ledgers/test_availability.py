@@ -1,5 +1,3 @@
-"""The availability of flows, and the calls to soften (to turn from hard into soft), computed by hand."""
-
 from __future__ import annotations
 
 import pytest
@@ -51,7 +49,7 @@ def test_a_flow_names_several_calls_if_one_is_not_enough() -> None:
 
 
 def test_a_shared_dependency_counts_once_and_all_its_calls_become_soft_together() -> None:
-    """Gateway × a × b × store. a calls b and the store, and b calls the store."""
+    """Gateway × a × b × store."""
     platform = with_target(
         "99%", runs("a", stage(STORE_CALL, hard("b.run", "idempotent"))), runs("b", stage(STORE_CALL))
     )
@@ -111,7 +109,6 @@ def test_several_flows_each_list_their_own_calls() -> None:
 
 
 def test_a_dependency_with_two_candidates_is_listed_as_one_of_several() -> None:
-    """The label `one of several`: one of the two candidates is enough. Their providers have different proxies."""
     caller = runs("a", stage(hard("llm.generate", "never")))
     caller = service("a", caller.operations[0].model_copy(update={"deadline": Duration("60s")}))
     slow = ROUTE.model_copy(update={"deadline": Duration("70s")})
@@ -121,7 +118,6 @@ def test_a_dependency_with_two_candidates_is_listed_as_one_of_several() -> None:
 
 
 def test_routes_over_the_same_providers_are_one_group_and_others_have_the_name_of_their_route() -> None:
-    """`plan` has the candidates of `generate` in the reverse order. `embed` has another second candidate."""
     asked = [hard(f"llm.{name}", "never") for name in ("generate", "plan", "embed")]
     caller = runs("a", stage(*asked))
     caller = service("a", caller.operations[0].model_copy(update={"deadline": Duration("60s")}))

@@ -1,5 +1,3 @@
-"""CPU, memory and pods at each scale, summed by hand."""
-
 from __future__ import annotations
 
 import pytest
@@ -12,14 +10,11 @@ from tests.stack.audit.rule_findings import READ, of_manifests
 PLATFORM = small_platform(
     service("a", READ, replicas=Replicas(min=2, max=4)), service("b", READ, replicas=Replicas(min=1, max=1))
 )
-"""Each pod requests 100m and 64 MiB, and may use 200m and 128 MiB."""
+"""Each pod requests 100m and 64 MiB = 0.0625 GiB."""
 
 
 def test_each_workload_counts_its_pods_times_its_requests() -> None:
-    """`a` has 2 pods at least, 2 + 15 % of the range 2 to 4 = 2.3 expected, and 4 at most. `b` has 1 pod.
-
-    Each requests 64 MiB = 0.0625 GiB.
-    """
+    """`a` has 2 pods at least, 2 + 15 % of the range 2 to 4 = 2.3 expected, and 4 at most. `b` has 1 pod."""
     found = rows(PLATFORM, "capacity", "requests of the workloads")
     assert found["shop/a"] == ("2..4", 0.1, 0.0625, *map(pytest.approx, (0.2, 0.23, 0.4, 0.125, 0.14375, 0.25)))
     assert found["total"] == ("", None, None, *map(pytest.approx, (0.3, 0.33, 0.5, 0.1875, 0.20625, 0.3125)))

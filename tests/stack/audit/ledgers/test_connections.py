@@ -1,5 +1,3 @@
-"""The connections to each database, summed by hand."""
-
 from __future__ import annotations
 
 import pytest
@@ -21,11 +19,9 @@ NODES = (caller("a", 10, 2, 4), caller("b", 5, 1, 1), service("c", READ, connect
 
 
 def test_each_service_counts_its_replicas_times_its_pool() -> None:
-    """`a` has 2 replicas at least, 4 at most and 4 + 1 in a rollout, each with 10 connections.
+    """`a` has 2 replicas at least, 2 + 15 % of the range 2 to 4 = 2.3 expected, 4 at most and 5 in a rollout.
 
-    2 + 15 % of the range 2 to 4 = 2.3 replicas of `a` are expected.
-
-    `b` has 1 replica, and 2 in a rollout, each with 5 connections. `c` calls no database.
+    `b` has 1 replica, and 2 in a rollout. `c` calls no database.
     """
     found = rows(small_platform(*NODES), "connections", "connections to store")
     assert found == {

@@ -1,5 +1,3 @@
-"""The monthly cost, summed by hand: a core costs 1 USD an hour, so a pod of 100m costs 73 USD a month."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -60,7 +58,7 @@ def near(*values: float) -> tuple[Any, ...]:
 
 
 def test_a_service_costs_its_pods_at_each_scale() -> None:
-    """`a` has 2 to 4 pods. The expected number is the minimum + 15 % of the range: 2.3. `b` has 1 pod."""
+    """The expected number of pods of `a` is 2 + 15 % of the range 2 to 4 = 2.3."""
     found = rows(priced(caller(), B), "cost", "services")
     assert found == {
         "a": near(2 * POD, 2.3 * POD, 4 * POD),
@@ -109,8 +107,6 @@ def test_protection_is_spare_pods_and_the_pods_for_retries() -> None:
 
 
 class Keeping(Component):
-    """A store of telemetry."""
-
     folder: ClassVar[str] = "20-data"
 
     def streams_kept(self) -> Iterator[Stream]:

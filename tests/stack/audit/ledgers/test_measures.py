@@ -1,5 +1,3 @@
-"""The numbers by which `voice diff` compares two versions of a model."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -20,11 +18,7 @@ ENTRANCE = gateway(operation("a-run", stage(hard("a.run", "idempotent")), p95="1
 
 
 def test_each_measure_of_a_small_model_equals_the_value_computed_by_hand() -> None:
-    """`a` has a soft and a hard call to the store. `b` has only a soft call to the store.
-
-    The availability is the product of gateway, `a`, `b` and store. `a` and `b` have up to 4 pods and a surge pod each,
-    so 10 pods request 0.1 cores and 0.0625 GiB each.
-    """
+    """`a` and `b` have up to 4 pods and a surge pod each, so 10 pods request 0.1 cores and 0.0625 GiB each."""
     either = stage(soft("store.read", "without"), hard("store.write", "idempotent", retry=TWICE))
     a = service("a", operation("run", either, stage(hard("b.run", "idempotent")), p95="1s", deadline="2s"))
     b = service("b", operation("run", stage(soft("store.read", "without")), p95="1s", deadline="1s"))

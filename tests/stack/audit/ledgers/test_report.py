@@ -1,5 +1,3 @@
-"""A ledger as Markdown for people and as JSON for programs."""
-
 from __future__ import annotations
 
 from json import loads

@@ -1,5 +1,3 @@
-"""Manifests with a strange value in any place are audited, or refused with the place of each fault."""
-
 from __future__ import annotations
 
 import copy
@@ -41,7 +39,6 @@ SYSTEM: list[Content] = [
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value inside `value`."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in entries:
         yield (*path, key)

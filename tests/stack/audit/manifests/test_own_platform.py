@@ -1,5 +1,3 @@
-"""The rendered manifests of the platform break no rule on manifests."""
-
 from __future__ import annotations
 
 from datetime import date

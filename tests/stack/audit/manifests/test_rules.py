@@ -1,5 +1,3 @@
-"""Each rule checks manifests that break it, that just satisfy it, and that do not show whether they break it."""
-
 from __future__ import annotations
 
 from datetime import date
@@ -193,7 +191,6 @@ def test_n01_finds_ingress_that_no_policy_admits(rules: list[Content], denied: b
 
 
 def test_n01_names_every_policy_and_checks_every_pod_of_the_service(tmp_path: Path) -> None:
-    """The Service selects three workloads: one without the port, one that admits the caller, and one that denies it."""
     named = {"containerPort": 6379, "name": "redis"}
     labels = {"matchLabels": {"version": "closed"}}
 

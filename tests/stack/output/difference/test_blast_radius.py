@@ -1,5 +1,3 @@
-"""Each change has exactly the expected sentences in the blast radius. The values are computed by hand."""
-
 from __future__ import annotations
 
 import json
@@ -42,7 +40,7 @@ STORE_CALL = hard("store.read", "idempotent")
 
 @dataclass(frozen=True)
 class World:
-    """A small platform: gateway → a → b, and a store, which a calls too. Each change replaces parts of it."""
+    """A small platform: gateway → a → b, and a store, which a calls too."""
 
     to_a: Call = A_CALL
     a_calls: tuple[Stage, ...] = (stage(B_CALL, STORE_CALL),)
@@ -86,7 +84,6 @@ def with_pooler(pool_size: int) -> Environment:
 
 
 def sentences_of(before: World, after: World) -> list[str]:
-    """The sentences of the blast radius."""
     return [each.text for each in blast_radius(measures(before.platform), measures(after.platform))]
 
 
@@ -208,8 +205,6 @@ def test_each_change_has_exactly_its_sentences(change: str) -> None:
 
 
 def test_the_infrastructure_has_a_cost_of_its_own() -> None:
-    """The toy's store is one pod that requests 0.1 cores. Each 0.1 cores cost 73 USD a month."""
-
     def priced(tenths: int) -> Platform:
         site = toy.TENANT.catalogue.site.model_copy(update={"prices": PRICES})
         catalogue = toy.TENANT.catalogue.model_copy(update={"site": site})
