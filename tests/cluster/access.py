@@ -1,5 +1,3 @@
-"""The permissions that Roles grant, computed from the objects. Also the same questions for the API server."""
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,7 +16,6 @@ class Permission:
     name: str = ""
 
     def granted_by(self, rule: Object) -> bool:
-        """True if a rule of a Role allows this permission."""
         return (
             bool({self.verb, ANY} & set(rule["verbs"]))
             and bool({self.group, ANY} & set(rule.get("apiGroups", [])))
@@ -44,7 +41,6 @@ class Question:
     permission: Permission
 
     def review(self) -> Object:
-        """The question as a SubjectAccessReview."""
         resource, _, subresource = self.permission.resource.partition("/")
         attributes = {
             "namespace": self.namespace,
@@ -73,7 +69,6 @@ class Grants:
         self._bindings = list(of_kind(objects, "RoleBinding", "ClusterRoleBinding"))
 
     def allow(self, question: Question) -> bool:
-        """True if a rule that is bound to the account allows the permission in the namespace."""
         return any(
             question.permission.granted_by(rule) for rule in self._rules_of(question.account, question.namespace)
         )

@@ -16,18 +16,14 @@ DAY = 86_400
 
 @dataclass(frozen=True)
 class Case:
-    """Input series of one alert, the evaluation time, and the labels of the expected alerts."""
-
     firing: Series
-    """Series for which the alert fires."""
     silent: Series | None
-    """Series for which the alert stays silent. `None` for the alert that always fires."""
+    """`None` for the alert that always fires."""
     at: str
     labels: list[Labels] = field(default_factory=list)
 
 
 def _labels(job: str, **labels: str) -> Labels:
-    """The labels of an alert about a job."""
     services = {service.name: service for service in platform("prod").graph.services}
     spaces = {target.name: target.namespace for target in _targets()}
     if job in services:
@@ -140,7 +136,6 @@ def _for_days(series: Series) -> Series:
 
 
 def _as_warning(labels: Labels) -> Labels:
-    """The labels of the same alert with severity warning."""
     return {**labels, "severity": "warning"}
 
 
@@ -256,17 +251,14 @@ def _breakers(state: str) -> Series:
 
 
 def _counted(metric: str, step: int, **labels: str) -> Series:
-    """A counter of every service that grows by `step` a minute."""
     return _each(_jobs(), lambda job: _series(metric, f"0+{step}x60", job=job, **labels))
 
 
 def _valued(metric: str, value: int, **labels: str) -> Series:
-    """A gauge of every service with this value."""
     return _each(_jobs(), lambda job: _series(metric, f"{value}x60", job=job, **labels))
 
 
 def _bundles(*digests: str) -> Series:
-    """Pods of every service, each with the digest of its bundle."""
     return _joined(
         *(
             _valued("voice_policy_info", 1, instance=str(pod), digest=digest, service="any")
@@ -276,7 +268,6 @@ def _bundles(*digests: str) -> Series:
 
 
 def _of_jobs(**labels: str) -> list[Labels]:
-    """The labels of an alert of every service."""
     return [_labels(job, **labels) for job in _jobs()]
 
 
@@ -285,7 +276,6 @@ def _dead_letters(values: str) -> Series:
 
 
 def _mounted(*digests: str) -> Series:
-    """Pods of every service, each with the digest of the bundle in its mounted file."""
     return _joined(
         *(
             _valued("voice_policy_mounted_info", 1, instance=str(pod), digest=digest)
@@ -295,7 +285,6 @@ def _mounted(*digests: str) -> Series:
 
 
 def _declared(metric: str) -> Series:
-    """One pod of every service with the declared digest."""
     digests = bundle_digests(platform("prod").graph, platform("prod").environment)
     return _joined(*(_series(metric, "1x60", job=job, digest=digest) for job, digest in digests.items()))
 
@@ -308,7 +297,6 @@ def _called(chosen: int) -> Series:
 
 
 def _proxies(metric: str, values: str) -> Series:
-    """A statistic of the mesh's proxy beside every service."""
     return _joined(*(_series(metric, values, job="mesh-proxy", pod=job, caller=job, **DESTINATION) for job in _jobs()))
 
 
@@ -413,7 +401,6 @@ def _node(condition: str, status: str) -> Series:
 
 
 def _postgresql(metric: str, values: str, **labels: str) -> Series:
-    """A series of one instance of PostgreSQL."""
     return _series(metric, values, **INSTANCE, **labels)
 
 
@@ -440,7 +427,6 @@ def _connections(count: int) -> Series:
 
 
 def _valkey(metric: str, values: str, host: str = "redis-node-0", **labels: str) -> Series:
-    """A series of one Valkey server from its exporter."""
     return _series(metric, values, job="valkey", instance=f"{host}:6379", **labels)
 
 
@@ -472,7 +458,6 @@ def _memory(used: int) -> Series:
 
 
 def _consul(metric: str, *values: str, **labels: str) -> Series:
-    """One series for each of `values`: the first is of the server consul-0."""
     return _joined(
         *(
             _series(metric, value, job="consul", namespace="voice-data", pod=f"consul-{index}", **labels)

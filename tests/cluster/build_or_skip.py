@@ -1,5 +1,3 @@
-"""Builds programs from Go modules, or skips the tests that need them."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,7 +9,6 @@ from tests.go_programs import SKIPPED
 
 
 def build_or_skip(request: pytest.FixtureRequest, module: toolchain.Module) -> Path:
-    """Builds a module's programs. If Go is missing and the programs are not built, skips the tests that need them."""
     try:
         return toolchain.ensure_built(module)
     except toolchain.GoMissingError as error:

@@ -1,5 +1,3 @@
-"""Operations of the tests on a running cluster."""
-
 import json
 import tempfile
 import time
@@ -23,23 +21,14 @@ STORAGE_CLASS = "static"
 
 @dataclass(frozen=True)
 class NodePool:
-    """Equal nodes, spread evenly over zones.
-
-    Attributes:
-        zones: number of zones.
-        nodes_per_zone: number of nodes in each zone.
-        cpu: CPU that each node offers to Pods, as a Kubernetes quantity.
-        memory: memory that each node offers to Pods, as a Kubernetes quantity.
-        ephemeral_storage: disk that each node offers to Pods, as a Kubernetes quantity.
-        pods: number of Pods that a node takes; 110 is kubelet's default.
-    """
+    """Nodes of equal capacity. CPU, memory and ephemeral storage are Kubernetes quantities."""
 
     zones: int
     nodes_per_zone: int
     cpu: str
     memory: str
     ephemeral_storage: str = "100Gi"
-    pods: int = 110
+    pods: int = 110  # kubelet's default
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -52,21 +41,13 @@ class NodePool:
 
 @dataclass(frozen=True)
 class Applied:
-    """The result of applying a rendered tree.
-
-    Attributes:
-        objects: the objects that kubectl sent to the API server.
-        rejected: the lines of the API server's refusals.
-        warnings: the API server's warnings about accepted objects.
-    """
-
     objects: list[Document]
     rejected: list[str]
     warnings: list[str]
 
 
 class NotReadyError(AssertionError):
-    """Some objects did not become ready in time. The message names each of them and the reason."""
+    """The message names each object that is not ready, and the reason."""
 
 
 class Cluster:
@@ -100,12 +81,10 @@ class Cluster:
         )
 
     def add_definitions(self, file: Path) -> None:
-        """Adds the CustomResourceDefinitions of operators, and waits until the API server serves each of them."""
         self.kubectl.run("apply", "--server-side", f"--filename={file}")
         self.kubectl.run("wait", "--for=condition=Established", f"--filename={file}", "--timeout=60s")
 
     def add_volumes(self, claims: Sequence[Object]) -> None:
-        """Adds a static volume for each claim spec, with its size and class."""
         self.create([_volume(f"volume-{uuid4()}", claim) for claim in claims])
 
     def create(self, objects: Sequence[Object]) -> None:
@@ -171,17 +150,14 @@ class Cluster:
         return [event["message"] for event in self._warning_events() if "exceeded quota" in event["message"]]
 
     def stored(self, documents: Sequence[Document]) -> list[Object]:
-        """The API server's object for each document."""
         text = "\n---\n".join(document.text for document in documents)
         items: list[Object] = json.loads(self.kubectl.run("get", "--filename=-", "--output=json", stdin=text))["items"]
         return items
 
     def contents(self, documents: Sequence[Document]) -> dict[str, Object]:
-        """The API server's object for each document, by identity, without status, managed fields and version."""
         return {manifests.identity(each): _without_state(each) for each in self.stored(documents)}
 
     def ready_endpoints(self) -> Mapping[tuple[str, str], int]:
-        """Number of ready endpoints of each Service, by namespace and name."""
         counts: Counter[tuple[str, str]] = Counter()
         for slice_ in self.kubectl.objects("endpointslices"):
             service = slice_["metadata"]["labels"]["kubernetes.io/service-name"]
@@ -190,7 +166,6 @@ class Cluster:
         return counts
 
     def can_i(self, questions: Sequence[Question]) -> list[bool]:
-        """The answer of a SubjectAccessReview to each question."""
         reviews = _as_list([question.review() for question in questions])
         answers = self.kubectl.run(
             "create", "--filename=-", "--output=jsonpath={.status.allowed}{'\\n'}", stdin=reviews

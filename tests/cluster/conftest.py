@@ -1,5 +1,3 @@
-"""Fixtures of this folder: programs, rendered trees, and the final report."""
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
@@ -26,13 +24,11 @@ REPORT = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Adds a line to the final report."""
     return request.config.stash.setdefault(REPORT, []).append
 
 
 @pytest.fixture(scope="session")
 def start_cluster(request: pytest.FixtureRequest) -> StartCluster:
-    """Starts a control plane without nodes, for a `with` statement."""
     build_or_skip(request, toolchain.CONTROL_PLANE)
     build_or_skip(request, toolchain.OPERATORS)
     return control_plane
@@ -40,38 +36,31 @@ def start_cluster(request: pytest.FixtureRequest) -> StartCluster:
 
 @pytest.fixture(scope="session")
 def kube_score(request: pytest.FixtureRequest) -> Path:
-    """The path of kube-score."""
     return build_or_skip(request, toolchain.KUBE_SCORE) / "kube-score"
 
 
 @pytest.fixture(scope="session")
 def promtool(request: pytest.FixtureRequest) -> Path:
-    """The path of promtool."""
     return build_or_skip(request, toolchain.PROMETHEUS) / "promtool"
 
 
 @pytest.fixture(scope="session")
 def prometheus(request: pytest.FixtureRequest) -> Path:
-    """The path of Prometheus."""
     return build_or_skip(request, toolchain.PROMETHEUS) / "prometheus"
 
 
 @pytest.fixture(scope="session")
 def amtool(request: pytest.FixtureRequest) -> Path:
-    """The path of amtool."""
     return build_or_skip(request, toolchain.AMTOOL) / "amtool"
 
 
 @pytest.fixture(scope="session")
 def collector(request: pytest.FixtureRequest) -> Path:
-    """The path of the Collector."""
     return build_or_skip(request, toolchain.COLLECTOR) / "collector"
 
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Renders an environment once a session, and returns the folder of its manifests."""
-
     @cache
     def made(environment: str) -> Path:
         output = tmp_path_factory.mktemp(environment)
@@ -82,7 +71,6 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the report."""
     lines = config.stash.get(REPORT, [])
     if lines:
         terminalreporter.section("cluster")

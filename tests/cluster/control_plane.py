@@ -1,8 +1,4 @@
-"""A Kubernetes control plane on loopback: etcd, API server, controller manager, scheduler; kwok in place of kubelets.
-
-Real: authentication, RBAC, admission (Pod Security, quotas, limits), validation, scheduling, every controller.
-Not real: nodes and containers, whose status kwok writes.
-"""
+"""A control plane on loopback: etcd, API server, controller manager and scheduler. kwok replaces kubelets."""
 
 import json
 import secrets

@@ -1,5 +1,3 @@
-"""Runs kubectl, the client with which users apply manifests, on the control plane."""
-
 import json
 import os
 import subprocess
@@ -18,7 +16,7 @@ TIMEOUT_SECONDS = 300.0
 
 
 class KubectlError(RuntimeError):
-    """kubectl failed. The message contains the command and its error."""
+    """The message contains the command and the error of kubectl."""
 
 
 class Kubectl:
@@ -34,7 +32,7 @@ class Kubectl:
         }
 
     def attempt(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Runs kubectl to its end. An exit status other than 0 raises no error."""
+        """An exit status other than 0 raises no error."""
         return subprocess.run(
             [KUBECTL, *arguments],
             env=self._environment,
@@ -46,11 +44,7 @@ class Kubectl:
         )
 
     def run(self, *arguments: str, stdin: str = "") -> str:
-        """Runs kubectl and returns its stdout.
-
-        Raises:
-            KubectlError: its exit status is not 0.
-        """
+        """Raise `KubectlError` if the exit status is not 0."""
         done = self.attempt(*arguments, stdin=stdin)
         if done.returncode != 0:
             message = f"kubectl {' '.join(arguments)} failed: {done.stderr.strip()}"
@@ -90,7 +84,6 @@ class Kubectl:
         return self.attempt("get", kind, name, f"--namespace={namespace}").returncode == 0
 
     def server_is_ready(self) -> bool:
-        """True if the API server answers and says that it is ready."""
         return self.attempt("get", "--raw=/readyz").returncode == 0
 
 

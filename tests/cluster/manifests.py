@@ -1,4 +1,4 @@
-"""Rendered manifests as text and content. Tests apply the text, so kubectl parses the manifests, not our own reader."""
+"""Tests apply the rendered text, so kubectl parses the manifests, not our own reader."""
 
 import json
 import re
@@ -16,7 +16,7 @@ DOCUMENT_START = re.compile(r"^---[ \t]*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Document:
-    """One object of a rendered tree: its file relative to the tree, the rendered text, and the parsed content."""
+    """One object of a rendered tree. `file` is relative to the tree."""
 
     file: Path
     text: str
@@ -24,12 +24,10 @@ class Document:
 
     @property
     def namespace(self) -> str:
-        """The namespace of the object; empty if the object names no namespace."""
         return str(self.content["metadata"].get("namespace", ""))
 
 
 def read(tree: Path) -> list[Document]:
-    """Every object below `tree`, files in lexical order."""
     documents = [
         Document(path.relative_to(tree), text, content)
         for path in sorted(tree.rglob("*.yaml"))
@@ -57,7 +55,6 @@ def _with_templates(document: Document, deployed: Object | None) -> Document:
 
 
 def write(documents: Iterable[Document], tree: Path) -> None:
-    """Writes `documents` below `tree` under the names of their files."""
     for document in documents:
         path = tree / document.file
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,3 @@
-"""Misspells a configuration, one key at a time."""
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,7 +5,6 @@ KeyPath = tuple[str | int, ...]
 
 
 def keys_of(document: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """The path of every key."""
     if isinstance(document, dict):
         for key, value in document.items():
             yield (*path, key)

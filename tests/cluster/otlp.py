@@ -1,5 +1,3 @@
-"""Telemetry in OTLP's JSON format: created, sent over HTTP, and received by a server on loopback."""
-
 import json
 import secrets
 import threading
@@ -41,12 +39,10 @@ def _now() -> str:
 
 
 def trace_id() -> str:
-    """A new trace id."""
     return secrets.token_hex(16)
 
 
 def trace(service: str, name: str, identity: str | None = None, status: str = "", **attributes: Any) -> dict[str, Any]:
-    """One span of one service."""
     span = {
         "traceId": identity or trace_id(),
         "spanId": secrets.token_hex(8),
@@ -61,14 +57,12 @@ def trace(service: str, name: str, identity: str | None = None, status: str = ""
 
 
 def metric(service: str, name: str, value: float, attributes: Attributes | None = None) -> dict[str, Any]:
-    """One point of one gauge."""
     point = {"timeUnixNano": _now(), "asDouble": value, "attributes": _attributes(attributes or {})}
     gauge = {"name": name, "gauge": {"dataPoints": [point]}}
     return {"resourceMetrics": [{"resource": _resource(service), "scopeMetrics": [{"metrics": [gauge]}]}]}
 
 
 def log(service: str, line: str, attributes: Attributes | None = None) -> dict[str, Any]:
-    """One log record."""
     record = {
         "timeUnixNano": _now(),
         "severityText": "INFO",
@@ -84,13 +78,12 @@ def records(*found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resource(service: str) -> dict[str, Any]:
-    """The resource of a sender. Only a service of the platform has the platform's namespace."""
+    """Only a service of the platform has the platform's namespace."""
     namespace = {} if service == STRANGER else {"service.namespace": PART_OF}
     return {"attributes": _attributes({"service.name": service, **namespace})}
 
 
 def eventually(condition: Callable[[], bool], seconds: float) -> None:
-    """Waits until the condition is true. Fails if the condition is still false after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition is not true in time"
@@ -98,12 +91,10 @@ def eventually(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def send(port: int, signal: str, document: dict[str, Any]) -> bool:
-    """True if the Collector on that port accepted the data."""
     return send_to(f"http://127.0.0.1:{port}", signal, document)
 
 
 def send_to(endpoint: str, signal: str, document: dict[str, Any]) -> bool:
-    """True if the server at this OTLP endpoint accepted the data."""
     return status(endpoint, signal, document) == HTTPStatus.OK
 
 
@@ -124,8 +115,6 @@ def status(endpoint: str, signal: str, document: dict[str, Any]) -> int:
 
 
 class Sink:
-    """Receives OTLP/HTTP in JSON, and stores requests by path."""
-
     def __init__(self) -> None:
         taken: dict[str, list[Any]] = defaultdict(list)
         self._taken = taken
@@ -155,15 +144,12 @@ class Sink:
         self._server.server_close()
 
     def spans(self, backend: str) -> list[dict[str, Any]]:
-        """Every span that a backend received."""
         return list(_leaves(self._taken[f"/{backend}/v1/traces"], "resourceSpans", "scopeSpans", "spans"))
 
     def metrics(self, backend: str) -> list[dict[str, Any]]:
-        """Every metric that a backend received."""
         return list(_leaves(self._taken[f"/{backend}/v1/metrics"], "resourceMetrics", "scopeMetrics", "metrics"))
 
     def logs(self, backend: str) -> list[dict[str, Any]]:
-        """Every log record that a backend received."""
         return list(_leaves(self._taken[f"/{backend}/v1/logs"], "resourceLogs", "scopeLogs", "logRecords"))
 
 
@@ -176,5 +162,4 @@ def _leaves(documents: list[Any], *path: str) -> Iterator[dict[str, Any]]:
 
 
 def attributes_of(item: dict[str, Any]) -> Attributes:
-    """The attributes of a span or a record, with each value as a string."""
     return {each["key"]: str(next(iter(each["value"].values()))) for each in item.get("attributes", [])}

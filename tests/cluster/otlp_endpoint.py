@@ -1,10 +1,7 @@
 """A stand-in for Elasticsearch's OTLP endpoint for log records. It writes to a real Elasticsearch.
 
 The endpoint is part of the plugin `otel-data`, and no package registry has that plugin. `OtlpEndpoint` does the same as
-the plugin's classes `OTLPLogsTransportAction`, `LogDocumentBuilder` and `OTelDocumentBuilder` (read on 2026-11-30). It
-decodes a request, makes a document of each record, and sends all documents in one bulk request. It refuses a request
-that protobuf cannot decode, or with an attribute that is not a string. Elasticsearch itself accepts or refuses each
-document.
+the plugin's classes `OTLPLogsTransportAction`, `LogDocumentBuilder` and `OTelDocumentBuilder` (read on 2026-11-30).
 """
 
 from __future__ import annotations
@@ -97,11 +94,7 @@ def install_templates(url: str, custom: dict[str, Any]) -> None:
 
 
 def ask(url: str, method: str, path: str, body: bytes | dict[str, Any] | None = None) -> Any:
-    """Elasticsearch's answer to a request.
-
-    Raises:
-        HTTPError: Elasticsearch refused the request.
-    """
+    """Raise `HTTPError` if Elasticsearch refuses the request."""
     data = json.dumps(body).encode() if isinstance(body, dict) else body
     sent = Request(f"{url}{path}", data=data, method=method, headers={"Content-Type": "application/json"})  # noqa: S310 - loopback
     with urlopen(sent, timeout=60) as answer:  # noqa: S310 - loopback
@@ -116,11 +109,7 @@ def documents(url: str) -> list[dict[str, Any]]:
 
 
 class OtlpEndpoint:
-    """An HTTP server that receives OTLP requests and stores their log records in Elasticsearch.
-
-    Attributes:
-        refused: the error of each refused request or document.
-    """
+    """`refused` has the error of each refused request or document."""
 
     def __init__(self, port: int, url: str) -> None:
         self.url = url
@@ -143,7 +132,7 @@ class OtlpEndpoint:
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
 
     def take(self, body: bytes) -> HTTPStatus:
-        """Stores the records of a request. A document that Elasticsearch refuses does not stop the others."""
+        """A document that Elasticsearch refuses does not stop the others."""
         try:
             request = ExportLogsServiceRequest.FromString(body)
             lines = [document(record) for record in _records(request)]
@@ -202,7 +191,6 @@ def _object(members: Iterable[tuple[str, str]]) -> str:
 
 @contextmanager
 def receiving(port: int, url: str) -> Iterator[OtlpEndpoint]:
-    """The endpoint, until the end of the block."""
     endpoint = OtlpEndpoint(port, url)
     threading.Thread(target=endpoint.server.serve_forever, daemon=True).start()
     try:

@@ -1,5 +1,3 @@
-"""Servers that a test starts on loopback and always stops at its end."""
-
 import os
 import signal
 import subprocess
@@ -39,18 +37,13 @@ class Processes:
         signal.signal(signal.SIGTERM, self._previous)
 
     def start(self, program: Path, *arguments: str) -> None:
-        """Starts one server under the name of its program."""
         with self._log(program.name).open("wb") as log:
             self._running[program.name] = subprocess.Popen(
                 [program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
     def wait_until(self, condition: Callable[[], bool], waiting_for: str, seconds: float) -> None:
-        """Polls `condition` for at most `seconds`.
-
-        Raises:
-            StartError: a server has ended, or the time is over.
-        """
+        """Raise `StartError` if a server has ended or the time is over."""
         deadline = time.monotonic() + seconds
         while not condition():
             ended = [name for name, process in self._running.items() if process.poll() is not None]

@@ -1,10 +1,7 @@
-"""Pure functions that say why a cluster does not match its objects yet."""
-
 from collections.abc import Iterable
 
 from tests.cluster.manifests import Object, identity
 
-# The kinds that `unready` judges.
 JUDGED_KINDS = (
     "deployments,statefulsets,daemonsets,jobs,pods,persistentvolumeclaims,services,"
     "horizontalpodautoscalers,poddisruptionbudgets"
@@ -16,7 +13,7 @@ OPERATOR_POD_LABEL = "voiceassistant.dev/store"
 
 
 def unready(objects: Iterable[Object]) -> list[str]:
-    """One line for every object that does not match its spec yet; empty if all objects match."""
+    """One line for every object that does not match its spec yet."""
     return [f"{identity(content)}: {reason}" for content in objects if (reason := _reason(content))]
 
 

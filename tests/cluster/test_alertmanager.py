@@ -1,5 +1,3 @@
-"""amtool, Alertmanager's own program, accepts the rendered configuration and routes alerts as declared."""
-
 import json
 import subprocess
 from pathlib import Path
@@ -45,7 +43,6 @@ def test_each_key_is_refused_when_it_is_misspelt(amtool: Path, tmp_path: Path) -
 
 
 def receivers_of(amtool: Path, file: Path, **labels: str) -> str:
-    """The receivers that amtool finds for an alert with these labels."""
     words = [f"{name}={value}" for name, value in labels.items()]
     command = [str(amtool), "config", "routes", "test", f"--config.file={file}", *words]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()

@@ -1,7 +1,4 @@
-"""checkov, a scanner of manifests, finds in prod only what our decisions and exemptions name, each with its reason.
-
-checkov runs from a separate Python environment, because its dependencies conflict with those of the tests.
-"""
+"""checkov runs from a separate Python environment, because its dependencies conflict with those of the tests."""
 
 import json
 import subprocess
@@ -36,7 +33,6 @@ EXEMPT = {
 
 @pytest.fixture(scope="module")
 def checkov() -> Path:
-    """The program, installed once. If no package index answers, the test is skipped."""
     place = tools_folder() / f"checkov-{VERSION}"
     program = place / "bin" / "checkov"
     if not program.exists():

@@ -1,5 +1,3 @@
-"""A real Collector with the rendered configuration: it forwards, queues during outages, samples and masks."""
-
 import json
 import re
 import subprocess
@@ -37,8 +35,6 @@ def declared(environment: str) -> Collector:
 
 @dataclass(frozen=True)
 class Place:
-    """A rendered configuration on loopback: its folder, its ports, and the ports of its backends."""
-
     folder: Path
     http_port: int
     backends: dict[str, int]
@@ -105,7 +101,6 @@ def test_each_key_is_refused_when_it_is_misspelt(collector: Path, tmp_path: Path
 
 
 def own_metrics(place: Place) -> dict[str, float]:
-    """The Collector's own metrics, by name and labels."""
     with urlopen(f"http://127.0.0.1:{place.metrics}/metrics", timeout=5) as answer:
         lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
@@ -113,7 +108,6 @@ def own_metrics(place: Place) -> dict[str, float]:
 
 @contextmanager
 def running(program: Path, place: Place, name: str = "collector") -> Iterator[None]:
-    """Run a Collector with the configuration of `place` within the context."""
     logs = place.folder / name
     logs.mkdir(exist_ok=True)
     with Processes(logs) as processes:
@@ -299,7 +293,6 @@ SECRETS: otlp.Attributes = {
     "recipients": ["a", "person@example.com"],
     "payer": {"card": 4111111111111111, "tries": 1},
 }
-"""Secrets as text, within a list, and within a map."""
 HARMLESS = {"gen_ai.usage.input_tokens": "128", "http.route": "/v1/tokens/verify", "tenant.id": "t-1", "user.id": "u-1"}
 NUMBERS: otlp.Attributes = {"messaging.batch.message_count": 12, "enqueued.microseconds": 1767225600000000}
 """Numbers that stay in a span. The second has as many digits as a card number."""

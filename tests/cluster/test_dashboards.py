@@ -1,5 +1,3 @@
-"""promtool, Prometheus's own parser, accepts every query of the dashboards."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""A drain violates no disruption budget, and `breached` finds a violation even if it is short."""
-
 import copy
 
 import pytest

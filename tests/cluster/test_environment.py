@@ -1,5 +1,3 @@
-"""Every environment, applied to a real control plane: checks that only a cluster can make."""
-
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -40,8 +38,6 @@ SENSITIVE = {
 
 @dataclass(frozen=True)
 class Deployed:
-    """An environment, applied to its own cluster."""
-
     environment: str
     tree: Path
     cluster: Cluster
@@ -49,20 +45,16 @@ class Deployed:
 
     @property
     def objects(self) -> list[Object]:
-        """The applied objects."""
         return [document.content for document in self.applied.objects]
 
 
 @pytest.fixture(scope="module", params=[*ENVIRONMENTS, "prod-external"])
 def environment(request: pytest.FixtureRequest) -> str:
-    """Each environment in turn, and one with external stores."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def prepared_cluster(environment: str, start_cluster: StartCluster) -> Callable[..., AbstractContextManager[Cluster]]:
-    """Starts a cluster with the environment's nodes, and with a volume for each claim in the given trees."""
-
     @contextmanager
     def prepare(*trees: Path) -> Iterator[Cluster]:
         objects = [document.content for tree in trees for document in manifests.read(tree)]
@@ -81,7 +73,7 @@ def deployed(
     prepared_cluster: Callable[..., AbstractContextManager[Cluster]],
     report: Callable[[str], None],
 ) -> Iterator[Deployed]:
-    """The environment as rendered now. It is applied, but not yet Ready."""
+    """The environment is applied, but not yet Ready."""
     tree = rendered(environment)
     with prepared_cluster(tree) as cluster:
         applied = cluster.apply(tree)
@@ -91,7 +83,6 @@ def deployed(
 
 @pytest.fixture(scope="module")
 def ready(deployed: Deployed) -> Deployed:
-    """The environment once everything in it is Ready."""
     deployed.cluster.wait_ready()
     return deployed
 

@@ -1,5 +1,3 @@
-"""kube-score, a linter of manifests, reports only decisions of the platform and, outside our services, exemptions."""
-
 import json
 import subprocess
 from collections.abc import Callable
@@ -38,13 +36,7 @@ BLIND = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A critical finding or a warning of kube-score.
-
-    Attributes:
-        subject: kind, API version, namespace and name of the object.
-        check: the name of the check.
-        said: the message of the check.
-    """
+    """`subject` has the kind, API version, namespace and name of the object."""
 
     subject: str
     check: str
@@ -52,7 +44,6 @@ class Finding:
 
     @property
     def place(self) -> tuple[str, str, str]:
-        """Kind, namespace and name of the object."""
         kind, *_, namespace, name = self.subject.split("/")
         return kind, namespace, name
 
@@ -104,7 +95,6 @@ def is_blind(finding: Finding, documents: list[manifests.Document]) -> bool:
 
 
 def score(kube_score: Path, text: str) -> list[Finding]:
-    """kube-score's critical findings and warnings."""
     arguments = ("score", "--output-format=json", "--kubernetes-version=v1.36", "-")
     scored = subprocess.run([kube_score, *arguments], input=text, capture_output=True, text=True, check=False)
     return [

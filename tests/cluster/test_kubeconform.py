@@ -1,7 +1,4 @@
-"""kubeconform accepts every rendered manifest, strictly, by the schemas that the API server itself publishes.
-
-The schemas include those of the operators' resources. Nothing is downloaded.
-"""
+"""The API server publishes the schemas, also those of the operators' resources. Nothing is downloaded."""
 
 import json
 import subprocess
@@ -34,7 +31,6 @@ def kubeconform(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module")
 def schemas(start_cluster: StartCluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One file for each kind, in kubeconform's form."""
     with start_cluster() as cluster:
         published = json.loads(cluster.kubectl.run("get", "--raw", "/openapi/v2"))["definitions"]
     folder = tmp_path_factory.mktemp("schemas")

@@ -1,8 +1,7 @@
-"""Malformed log lines pass the shipper's rules and a real Collector. The test reads each one back from Elasticsearch.
+"""The Collector and the core of Elasticsearch 9.5 are real, with the rendered configuration.
 
-No package registry has two of the programs. `tests/fluent_bit.py` emulates Fluent Bit. `tests/cluster/otlp_endpoint.py`
-emulates Elasticsearch's OTLP endpoint, and replaces the templates that Elasticsearch installs itself. The Collector and
-the core of Elasticsearch 9.5 are real. They have the rendered configuration.
+No package registry has the other two programs. `tests/fluent_bit.py` emulates Fluent Bit. `otlp_endpoint.py` emulates
+Elasticsearch's OTLP endpoint, and replaces the templates that Elasticsearch installs itself.
 """
 
 import json
@@ -134,7 +133,6 @@ KINDS: dict[str, Kind] = {
 
 
 def request_of(lines: list[str]) -> bytes:
-    """The shipper's request for lines that one container printed."""
     (shipper,) = (each for each in platform("prod").components if isinstance(each, FluentBit))
     document = json.loads(shipper.files["fluent-bit.yaml"])
     texts = joined(document["multiline_parsers"], lines)
@@ -147,7 +145,6 @@ def request_of(lines: list[str]) -> bytes:
 
 @pytest.fixture(scope="module")
 def elasticsearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a node with the templates for log records."""
     (component,) = (each for each in platform("prod").components if isinstance(each, Elasticsearch))
     try:
         with running_elasticsearch(tmp_path_factory.mktemp("elasticsearch")) as url:

@@ -1,5 +1,3 @@
-"""Malformed metric points pass through a real Collector to a real Prometheus, and do not affect other points."""
-
 from __future__ import annotations
 
 import json
@@ -55,7 +53,6 @@ def test_malformed_points_are_stored_in_a_valid_form_and_do_not_affect_other_poi
 
 
 def request() -> bytes:
-    """One request with every point."""
     metrics = [
         metric
         for name, (labels, _) in POINTS.items()

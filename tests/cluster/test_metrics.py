@@ -1,5 +1,3 @@
-"""promtool, Prometheus's own linter, accepts the metrics of a service's runtime."""
-
 import asyncio
 import subprocess
 from collections.abc import Callable
@@ -14,13 +12,10 @@ pytestmark = pytest.mark.cluster
 
 
 def check(promtool: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """promtool's verdict on metrics in the text format."""
     return subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
 
 
 async def use(runtime: Runtime) -> None:
-    """Make one successful and one failed call."""
-
     async def down() -> None:
         raise CalleeError("rag-engine")
 

@@ -1,5 +1,3 @@
-"""promtool accepts the rendered configuration and fires every alert. Prometheus discovers and scrapes its targets."""
-
 import json
 import os
 import subprocess
@@ -38,7 +36,6 @@ def declared(environment: str) -> Prometheus:
 
 
 def written(environment: str, folder: Path) -> Path:
-    """Write the rendered files to `folder`, with `folder` in their paths. Returns the path of the configuration."""
     for name, text in declared(environment).files.items():
         for path in (CONFIG_PATH, TOKEN_PATH, *(secret.path for secret in declared(environment).secrets)):
             text = text.replace(f"{path}/", f"{folder}/")  # noqa: PLW2901 - one change after the other
@@ -116,7 +113,6 @@ def test_an_alert_fires_for_the_firing_series_and_stays_silent_for_the_silent_se
 
 
 def unit(key: tuple[str, str | None], case: Case, series: Series, expected: list[Labels]) -> dict[str, Any]:
-    """One test of promtool: input series, and the expected labels of firing alerts."""
     name, severity = key
     by = ", ".join(sorted({label for labels in case.labels for label in labels}))
     own = f',severity="{severity}"' if severity else ""
@@ -240,7 +236,6 @@ def answer(address: str) -> bytes | None:
 
 
 def query(server: str, expression: str) -> dict[str, float]:
-    """The samples of an expression by their labels."""
     found = json.loads(answer(f"{server}/api/v1/query?query={quote(expression)}") or b"{}")
     return {
         labels_text(sample["metric"]): float(sample["value"][1]) for sample in found.get("data", {}).get("result", [])

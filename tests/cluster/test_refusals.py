@@ -1,4 +1,4 @@
-"""Faults of objects that the API server refuses. So an applied tree without refusals has none of these faults."""
+"""The API server refuses each of these faults, so an applied tree without refusals has none of them."""
 
 import copy
 from collections.abc import Iterator
@@ -45,7 +45,6 @@ DEPLOYMENT: Object = {
 
 @pytest.fixture(scope="module")
 def cluster(start_cluster: StartCluster) -> Iterator[Cluster]:
-    """A cluster with a namespace that enforces `restricted`."""
     with start_cluster() as cluster:
         cluster.create([NAMESPACE])
         cluster.kubectl.run("wait", "--for=create", "serviceaccount/default", "--namespace=restricted", "--timeout=30s")
@@ -53,7 +52,6 @@ def cluster(start_cluster: StartCluster) -> Iterator[Cluster]:
 
 
 def changed(path: tuple[str | int, ...], value: Any) -> Object:
-    """The deployment with one field set."""
     content = copy.deepcopy(DEPLOYMENT)
     parent: Any = content
     for step in path[:-1]:
@@ -63,7 +61,7 @@ def changed(path: tuple[str | int, ...], value: Any) -> Object:
 
 
 def pod_of(deployment: Object) -> Object:
-    """The Pod in the deployment's template. The API server accepts a Deployment even if it refuses the Pod."""
+    """The API server accepts a Deployment even if it refuses the Pod."""
     metadata = {**deployment["metadata"], **deployment["spec"]["template"]["metadata"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": deployment["spec"]["template"]["spec"]}
 

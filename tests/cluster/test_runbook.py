@@ -1,5 +1,3 @@
-"""Every kubectl command of docs/runbook/ runs against a control plane with prod, or has a reason in `NOT_RUN`."""
-
 from __future__ import annotations
 
 import re
@@ -44,7 +42,6 @@ need the jobs."""
 
 
 def commands() -> Iterator[str]:
-    """Every command of the runbook once."""
     found = (
         first or second for path in sorted(FOLDER.glob("*.md")) for first, second in COMMAND.findall(path.read_text())
     )
@@ -56,7 +53,6 @@ RUN = [command for command in commands() if not any(re.match(pattern, command) f
 
 @pytest.fixture(scope="module")
 def prod(start_cluster: StartCluster, rendered: Callable[[str], Path]) -> Iterator[Cluster]:
-    """A control plane with prod, each workload ready."""
     tree = rendered("prod")
     objects = [document.content for document in manifests.read(tree)]
     with start_cluster() as cluster:

@@ -28,7 +28,7 @@ GO_MISSING = 77
 
 
 class ToolchainError(RuntimeError):
-    """A program or file is not in the cache and cannot be made here. The message says why."""
+    """A program or file is not in the cache and cannot be made here."""
 
 
 class GoMissingError(ToolchainError):
@@ -36,7 +36,6 @@ class GoMissingError(ToolchainError):
 
 
 def tools_folder() -> Path:
-    """The folder in the user's cache that keeps every program."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voiceassistant-cluster-tools"
 
 
@@ -58,7 +57,6 @@ class Module:
 
     @property
     def folder(self) -> Path:
-        """The folder of `go.mod` and `go.sum`."""
         return self.place / self.name
 
     @property
@@ -99,8 +97,7 @@ KUBECONFORM = Module(name="kubeconform", programs={"kubeconform": "github.com/ya
 CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
 SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)
 CONTRACT = Module(name="contract", programs={"contract": "."}, place=MODULES.parent.parent / "go")
-# The CustomResourceDefinitions that operators install. The API server validates custom resources with them. No operator
-# runs.
+# The CustomResourceDefinitions that operators install. The API server validates custom resources with them.
 OPERATORS = Module(
     name="operators",
     sources={

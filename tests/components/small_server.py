@@ -1,5 +1,3 @@
-"""A server with the workloads that a test declares, and its Kubernetes resources."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -37,12 +35,10 @@ def server(*workloads: Workload, links: Links | None = None) -> SmallServer:
 
 
 def store(**declared: Any) -> StatefulSet:
-    """The pods of a small store."""
     return StatefulSet(**{"name": "store", "container": Container(), "shutdown": Duration("10s"), **declared})
 
 
 def rendered(*workloads: Workload, links: Links | None = None) -> dict[str, list[Any]]:
-    """The resources of a server of these workloads, by kind."""
     found: dict[str, list[Any]] = {}
     for resource in server(*workloads, links=links).resources():
         found.setdefault(resource["kind"], []).append(resource)

@@ -1,5 +1,3 @@
-"""Names, sizes, replicas and ports of components."""
-
 from __future__ import annotations
 
 import re

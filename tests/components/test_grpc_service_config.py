@@ -23,7 +23,6 @@ ONCE = Retry(max_retries=1, conditions=("unavailable", "aborted"))
 
 
 def policy_files(environment: str) -> dict[str, dict[str, str]]:
-    """The files of each service's policy directory."""
     found = {resource["metadata"]["name"]: resource["data"] for resource in of_kind(environment, "ConfigMap")}
     return {name.removesuffix("-policy"): data for name, data in found.items() if name.endswith("-policy")}
 

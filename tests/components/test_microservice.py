@@ -14,7 +14,6 @@ ORDERS, PRICES = Platform(toy.TENANT, toy.ENVIRONMENT).microservices
 
 
 def changed(**update: object) -> dict[str, list[dict[str, Any]]]:
-    """The resources of a changed service, by kind."""
     component = Microservice.model_validate({**dict(ORDERS), **update})
     found: dict[str, list[dict[str, Any]]] = {}
     for resource in component.resources():

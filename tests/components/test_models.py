@@ -1,5 +1,3 @@
-"""A model dependency has the addresses and keys of its providers. It refuses contradictions."""
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,3 @@
-"""A retention that does not fit its disk is refused, and the message shows the arithmetic."""
-
 from __future__ import annotations
 
 from hypothesis import given
@@ -62,5 +60,4 @@ def test_only_a_retention_beyond_the_fill_limit_is_refused_and_each_proposed_val
 
 
 def named(words: str, conflict: Conflict) -> str:
-    """The value after `words`. Empty if the conflict does not name one."""
     return str(conflict).partition(words)[2].partition(",")[0]

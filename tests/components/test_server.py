@@ -1,5 +1,3 @@
-"""A declared server is hardened, reachable only by its links, and restarted only when necessary."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -24,7 +22,6 @@ PASSWORD = SecretKeys(name="store-users", keys=("password",))
 
 
 def digest(**files: bool) -> str | None:
-    """The digest on the pods of a store with these files. `True`: the program reloads the file."""
     volumes = {name: ConfigFiles(name, {name: "text"}, reloaded=reloaded) for name, reloaded in files.items()}
     (found,) = rendered(store(volumes=volumes))["StatefulSet"]
     annotations: dict[str, str] = found["spec"]["template"]["metadata"].get("annotations", {})

@@ -1,5 +1,3 @@
-"""Rendered workloads: claims, rollouts, autoscalers, disruption budgets and jobs."""
-
 from __future__ import annotations
 
 from typing import Any

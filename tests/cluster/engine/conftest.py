@@ -1,5 +1,3 @@
-"""The cluster that the engine deploys to, and the project that it deploys."""
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +17,6 @@ CONTEXT = os.environ.get("ENGINE_CONTEXT") or None
 
 @pytest.fixture(scope="session")
 def prepare_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PrepareSite:
-    """A context manager of a cluster for an environment: a new cluster with room for it, or the caller's cluster."""
     build_or_skip(request, toolchain.PULUMI)
     build_or_skip(request, toolchain.PULUMI_KUBERNETES)
 

@@ -27,7 +27,6 @@ NOT_RUN = {
     "pulumi destroy --stack prod": TOY,
     "kubectl delete namespace voice-data": "no namespace remains after the destruction of dev",
 }
-"""Command → the reason why the test with dev cannot run it."""
 
 
 def commands(text: str) -> list[str]:

@@ -1,5 +1,3 @@
-"""A tenant on a cluster, and the stack that deploys it."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +27,6 @@ class Deployed:
 
     @contextmanager
     def configured(self, settings: Mapping[str, str]) -> Iterator[None]:
-        """Change values of the configuration within the context."""
         before = self.stack.automation.get_all_config()
         self.stack.configure(settings)
         try:

@@ -118,7 +118,6 @@ class Project:
                 _kill_session(process.pid)
 
     def replace(self, file: str, old: str, new: str) -> None:
-        """Changes one text of one file of the program."""
         path = self.folder / file
         text = path.read_text()
         assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
@@ -130,8 +129,6 @@ class CommandFailedError(RuntimeError):
 
 
 class Stack:
-    """A stack. Its operations return their changes."""
-
     def __init__(self, stack: automation.Stack) -> None:
         self.automation = stack
 
@@ -146,7 +143,6 @@ class Stack:
         return sorted(_changes(events))
 
     def configure(self, settings: Mapping[str, str], secrets: Secrets | None = None) -> None:
-        """Sets values of the stack's configuration."""
         plain = {key: automation.ConfigValue(value) for key, value in settings.items()}
         encrypted = {
             f"secrets.{secret}.{key}": automation.ConfigValue(value, secret=True)

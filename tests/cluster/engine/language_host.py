@@ -19,8 +19,6 @@ from pulumi.runtime.proto import language_pb2_grpc
 
 
 class LanguageHost(LanguageServer):
-    """Runs the program in the folder that the engine names."""
-
     def __init__(self) -> None:
         super().__init__(self._run_program)
         self._folder = ""

@@ -1,5 +1,3 @@
-"""A cluster, and a project that deploys to it."""
-
 import json
 import subprocess
 from collections.abc import Iterator
@@ -34,12 +32,10 @@ class Site:
 
     @property
     def context(self) -> str:
-        """The context of the cluster in its kubeconfig."""
         return self.cluster.kubectl.run("config", "current-context").strip()
 
     @cached_property
     def secrets(self) -> Secrets:
-        """A value for every secret that the platform declares."""
         return {secret.name: generated(secret) for secret in self.platform.secrets}
 
     def stack(self) -> Stack:

@@ -1,5 +1,3 @@
-"""The tenants that the engine's tests deploy: VoiceAssistant, and the toy."""
-
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,22 +32,16 @@ TOY_CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A tenant, and the project that deploys it.
-
-    Attributes:
-        lay_out: writes the project into an empty folder.
-    """
+    """`lay_out` writes the project that deploys the tenant into an empty folder."""
 
     tenant: Tenant
     lay_out: Callable[[Path], None]
 
     def platform(self, environment: str, folder: Path) -> Platform:
-        """Load an environment of the project in `folder`, in the way of `voice render`."""
         return Platform(self.tenant, load_environment(environment, self.tenant, folder))
 
 
 def pin_images(platform: Platform, folder: Path) -> None:
-    """Locks every image with an invented digest, in the format of `voice images lock`."""
     references = {image for component in platform.components for image in images(component.resources())}
     ImageLock(digests=dict.fromkeys(references, f"sha256:{64 * '0'}")).write(folder / LOCK)
 
@@ -67,7 +59,6 @@ def _lay_out_voiceassistant(folder: Path) -> None:
 
 
 def _lay_out_toy(folder: Path) -> None:
-    """Writes a project with settings, a program and the toy tenant, which the program imports."""
     project = {**yaml.safe_load((ROOT / "Pulumi.yaml").read_text()), "main": "program/"}
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))
     for name in toy.TENANT.profiles:

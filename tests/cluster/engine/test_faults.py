@@ -1,5 +1,3 @@
-"""Faults of a deployed stack and their repair, with the toy tenant on one cluster."""
-
 from __future__ import annotations
 
 import json
@@ -23,7 +21,7 @@ NODES = (toy.ORDERS, toy.PRICES, PARCELS, toy.STOCK)
 
 @pytest.fixture(scope="module")
 def deployed(prepare_site: PrepareSite) -> Iterator[Deployed]:
-    """The toy tenant, deployed. Each test undoes its own changes."""
+    """Each test undoes its own changes."""
     with prepare_site(TOY, "dev") as site:
         stack = site.stack()
         stack.run("up")
@@ -109,6 +107,5 @@ def test_adding_and_removing_a_service_restarts_only_its_store(deployed: Deploye
 
 
 def restarted(changes: list[str]) -> list[str]:
-    """The workloads whose pods restart."""
     words = (change.split() for change in changes)
     return [f"{kind} {name}" for op, kind, name, *paths in words if any("spec.template" in path for path in paths)]

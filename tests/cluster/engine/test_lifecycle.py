@@ -1,5 +1,3 @@
-"""dev on Pulumi's engine, from its first preview to its destruction."""
-
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -21,8 +19,6 @@ pytestmark = pytest.mark.engine
 
 @dataclass(frozen=True)
 class Deployed:
-    """dev, and the changes of its first preview and its first update."""
-
     site: Site
     stack: Stack
     previewed: list[Change]
@@ -31,7 +27,6 @@ class Deployed:
 
 @pytest.fixture(scope="module")
 def deployed(prepare_site: PrepareSite) -> Iterator[Deployed]:
-    """dev after its first update."""
     with prepare_site(VOICEASSISTANT, "dev") as site:
         stack = site.stack()
         previewed = stack.run("preview")

@@ -1,7 +1,4 @@
-"""Stacks of the toy tenant: volumes, a killed first update, and the destruction.
-
-Each test has its own cluster, unless ENGINE_CONTEXT names one.
-"""
+"""Each test has its own cluster, unless ENGINE_CONTEXT names one."""
 
 from __future__ import annotations
 
@@ -94,13 +91,11 @@ def storage_class(name: str, binding: str, *, expandable: bool) -> Object:
 
 
 def sizes(site: Site) -> dict[str, str]:
-    """The requested size of each claim."""
     live_claims = site.cluster.kubectl.objects("persistentvolumeclaims")
     return {identity(claim): claim["spec"]["resources"]["requests"]["storage"] for claim in live_claims}
 
 
 def live(site: Site) -> dict[str, str]:
-    """Identity → the uid of each object in the cluster whose kind the tenant renders."""
     kinds = ",".join(sorted({each["kind"] for each in resources(site.platform)}))
     return {identity(each): each["metadata"]["uid"] for each in site.cluster.kubectl.objects(kinds)}
 

@@ -1,5 +1,3 @@
-"""A preview of prod with Pulumi's engine."""
-
 import json
 
 import pytest

@@ -1,5 +1,3 @@
-"""`voice secrets` with the real CLI of Pulumi encrypts every value, and sets every secret that the program needs."""
-
 import json
 import subprocess
 import sys

@@ -1,8 +1,4 @@
-"""`voice up --context`, the commands of docs/deploy.md and `voice down --context`, with Pulumi's engine.
-
-No container runs on the test cluster's nodes, so nothing answers the request at the end. Only a test with a container
-engine could cover the answer, the build of the image, and kind.
-"""
+"""No container runs on the test cluster's nodes, so nothing answers the request at the end."""
 
 import sys
 from collections.abc import Iterator
@@ -21,7 +17,6 @@ VOICE = f"'{sys.executable}' -m stack.cli"
 
 @pytest.fixture(scope="module")
 def site(prepare_site: PrepareSite) -> Iterator[Site]:
-    """A cluster without the platform."""
     with prepare_site(VOICEASSISTANT, "dev") as site:
         yield site
 

@@ -1,5 +1,3 @@
-"""Files, quorum and isolation of Consul's rendered servers. `tests/integration` starts the servers."""
-
 from __future__ import annotations
 
 import json

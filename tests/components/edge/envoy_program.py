@@ -31,7 +31,6 @@ ENVOY = Path(sysconfig.get_path("scripts"), "envoy")
 
 
 Files = Mapping[str, str]
-"""Text of each file of a proxy, by name."""
 DISCOVERED = {LISTENERS: "listeners", CLUSTERS: "clusters"}
 """The files that Envoy reloads, and their kind of resources."""
 _versions = count()
@@ -70,7 +69,6 @@ class Proxy:
         (mounted / "..data_tmp").rename(mounted / "..data")
 
     def move_to_loopback(self, listeners: Iterable[dict[str, Any]], clusters: Iterable[dict[str, Any]]) -> None:
-        """Replace the addresses of listeners and of clusters."""
         for listener in listeners:
             self.listen_on_loopback(listener)
         for cluster in clusters:
@@ -86,7 +84,6 @@ class Proxy:
         declared |= {"address": "127.0.0.1", "port_value": port}
 
     def ask(self, method: str, path: str) -> tuple[int, str]:
-        """Status and body of an answer on the status port."""
         connection = HTTPConnection("127.0.0.1", self.ports[STATUS_PORT], timeout=5)
         try:
             connection.request(method, path)
@@ -96,14 +93,12 @@ class Proxy:
             connection.close()
 
     def statistic(self, text: str) -> int:
-        """One value of the metrics that Prometheus reads."""
         _, body = self.ask("GET", METRICS_PATH)
         (value,) = [line.rpartition(" ")[2] for line in body.splitlines() if line.startswith(f"{text} ")]
         return int(value)
 
 
 def rendered(proxy: EgressProxy) -> Files:
-    """The files that the proxy mounts."""
     maps = (resource["data"] for resource in proxy.resources() if resource["kind"] == "ConfigMap")
     return {name: text for data in maps for name, text in data.items()}
 
@@ -118,7 +113,7 @@ def static_resources(files: Files) -> dict[str, list[dict[str, Any]]]:
 
 
 def validated(files: Files, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Validate a configuration with Envoy. Envoy validates only static resources, so the allow-lists become static."""
+    """Envoy validates only static resources, so the allow-lists become static."""
     document = {**json.loads(files[FILE_NAME]), "static_resources": static_resources(files)}
     del document["dynamic_resources"]
     path = folder / FILE_NAME
@@ -129,7 +124,6 @@ def validated(files: Files, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def running(files: Files, arguments: list[str], hosts: Mapping[str, int], folder: Path) -> Iterator[Proxy]:
-    """Run Envoy with the `files` and the container's `arguments`. `hosts` maps each host to its local port."""
     proxy = Proxy(folder, hosts)
     bootstrap = json.loads(files[FILE_NAME].replace(ALLOW_LISTS_PATH, str(folder / "allow-lists")))
     proxy.listen_on_loopback(bootstrap["admin"])

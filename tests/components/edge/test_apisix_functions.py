@@ -12,7 +12,7 @@ from components.edge.apisix_functions import REFUSED_HEADERS, REMOVE_CLAIMED_IDE
 
 
 class Request:
-    """A request. `set_header` has the signature of `apisix.core.request.set_header`."""
+    """`set_header` has the signature of `apisix.core.request.set_header`."""
 
     def __init__(self, headers: dict[str, str], arguments: dict[str, str]) -> None:
         self.headers = {name.lower(): value for name, value in headers.items()}
@@ -25,7 +25,6 @@ class Request:
 
 
 def run(function: str, request: Request, claims: dict[str, object] | None = None) -> Any:
-    """Runs a function on the request, and returns its result."""
     lua = lupa.LuaRuntime(unpack_returned_tuples=True)
     arguments = lua.table_from(request.arguments)
 

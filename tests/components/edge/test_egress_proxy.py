@@ -1,5 +1,3 @@
-"""The egress proxies, tested with Envoy itself: each caller reaches its declared hosts and no other host."""
-
 from __future__ import annotations
 
 import socket

@@ -19,7 +19,6 @@ PATIENCE = 30.0
 
 
 def certificate(folder: Path, names: Iterable[str]) -> Path:
-    """A self-signed certificate for all the names, in one file with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([]), datetime.now(UTC)
     made = (
@@ -43,7 +42,6 @@ def certificate(folder: Path, names: Iterable[str]) -> Path:
 
 @contextmanager
 def hosts(names: Iterable[str], pem: Path) -> Iterator[dict[str, int]]:
-    """A server for each name. Yields the port of each name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
     with ExitStack() as stack:

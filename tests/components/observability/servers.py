@@ -1,5 +1,3 @@
-"""Small servers of the observability tier, in two variants."""
-
 from __future__ import annotations
 
 import configparser
@@ -69,7 +67,6 @@ BOARD = Dashboard(
 
 @cache
 def the(kind: type[Kind], variant: str = "replicated") -> Kind:
-    """The only server of a component class in a variant."""
     (found,) = (each for each in _servers(replicated=variant == "replicated") if isinstance(each, kind))
     return found
 

@@ -1,5 +1,3 @@
-"""The exporter has the modules that the servers declare."""
-
 from __future__ import annotations
 
 import json

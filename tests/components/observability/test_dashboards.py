@@ -1,5 +1,3 @@
-"""Grafana's dashboards and links: panels do not overlap, and every link leads to an existing data source."""
-
 from __future__ import annotations
 
 import json
@@ -117,7 +115,6 @@ def test_every_link_leads_to_a_data_source_with_a_fixed_uid() -> None:
 
 
 def named(document: Any) -> Iterator[str]:
-    """Every data source to which a document refers."""
     if isinstance(document, dict):
         for key, value in document.items():
             if key in {"datasourceUid", "alertmanagerUid"}:

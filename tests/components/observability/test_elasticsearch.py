@@ -1,6 +1,4 @@
-"""Elasticsearch's rendered nodes: first start, memory, TLS, disks. The tests run the init script and the readiness
-probe, but no node.
-"""
+"""The tests run the init script and the readiness probe of Elasticsearch, but no node."""
 
 from __future__ import annotations
 

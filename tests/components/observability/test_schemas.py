@@ -1,5 +1,3 @@
-"""Configuration files of telemetry programs match schemas that accept only the fields that we set."""
-
 from __future__ import annotations
 
 from typing import Any

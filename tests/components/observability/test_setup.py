@@ -1,5 +1,3 @@
-"""The setup scripts of Elasticsearch, Kibana and Jaeger, run against a server that records the requests."""
-
 from __future__ import annotations
 
 import subprocess
@@ -34,7 +32,6 @@ def mounted(folder: Path, secrets: Iterable[SecretKeys], value: str = AWKWARD) -
 
 
 def run(files: dict[str, str], server: str, recorder: Recorder, folder: Path) -> None:
-    """Runs the script as the Job does, with local paths and a local server."""
     (folder / "requests").mkdir()
     moved = {
         REQUESTS_PATH: f"{folder}/requests",

@@ -1,5 +1,3 @@
-"""Storage of the rendered Jaeger and Tempo, and the permissions, buffers and records of the rendered Fluent Bit."""
-
 from __future__ import annotations
 
 import os

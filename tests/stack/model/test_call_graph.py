@@ -1,5 +1,3 @@
-"""A catalogue that contradicts itself is refused, with every fault in one message."""
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,3 @@
-"""An environment deploys the nodes of the catalogue, except the nodes that its settings leave out."""
-
 from __future__ import annotations
 
 import json

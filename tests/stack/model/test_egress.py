@@ -1,5 +1,3 @@
-"""Egress: ports that stay the same, and the refusal of ambiguous hosts."""
-
 from __future__ import annotations
 
 import pytest

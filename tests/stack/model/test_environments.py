@@ -1,5 +1,3 @@
-"""An environment is one file. The file alone adds the environment to every `voice` command."""
-
 from __future__ import annotations
 
 import os
@@ -21,7 +19,6 @@ from tests.small import service
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository's code and environments, with one more environment file."""
     root = tmp_path_factory.mktemp("tree")
     shutil.copytree(ROOT / "stack", root / "stack")
     (root / "runtime").symlink_to(ROOT / "runtime")
@@ -41,7 +38,6 @@ ANSWERS = {
     "voice check qa": (0, "rules hold"),
     "voice diff staging qa": (1, "data[settings.json].environment: staging -> qa"),
 }
-"""The commands of docs/environments.md, with the exit code and a part of the output."""
 
 
 def test_a_settings_file_adds_an_environment_as_the_document_shows(tree: Path) -> None:

@@ -1,5 +1,3 @@
-"""Every model is rendered, or refused with `InvalidInputError`. No other error reaches a user."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -102,7 +100,7 @@ def changes(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Change]:
 
 
 def changed(model: Any, path: tuple[str | int, ...], value: object) -> Any:
-    """A copy with one value replaced. The model itself if an earlier change has removed the place."""
+    """Return the model unchanged if an earlier change has removed the place."""
     match path, model:
         case (), _:
             return value

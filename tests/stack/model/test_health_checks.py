@@ -1,5 +1,3 @@
-"""The health checks of a process follow from its calls."""
-
 from __future__ import annotations
 
 import pytest

@@ -1,5 +1,3 @@
-"""Hostile catalogues. Each gets one error with file, line, path, value and the accepted values, and exit code 2."""
-
 from __future__ import annotations
 
 import re
@@ -89,7 +87,6 @@ HOSTILE: dict[str, tuple[tuple[str | int, ...], object, str]] = {
     "a list for a mapping": ((*SERVICE, "sizing"), (), "a: sizing: is refused; expected a mapping"),
     "a function": ((*SERVICE, "capacity"), min, "a: capacity: is of type builtin_function_or_method; expected a rate"),
 }
-"""Case → the changed place, its value, and a part of the expected error."""
 
 
 def catalogue(model: Any) -> Tenant:
@@ -125,7 +122,6 @@ PYTHON: dict[str, tuple[str, int, str]] = {
     "text that stays open": ('x = "a\n', 1, "SyntaxError: unterminated string literal"),
     "a name of a later line": ("print(orders)\norders = 1\n", 1, "NameError: name 'orders' is not defined"),
 }
-"""Case → the text of a module, the line of its error, and the answer."""
 
 
 @pytest.mark.parametrize(("text", "line", "answer"), PYTHON.values(), ids=PYTHON)

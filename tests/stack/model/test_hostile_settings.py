@@ -1,5 +1,3 @@
-"""Hostile settings files. Each is refused with one clear error, or is read as YAML 1.2 defines it."""
-
 from __future__ import annotations
 
 import json
@@ -32,7 +30,6 @@ def pool(nodes: str = "2", zones: str = "1", cpu: str = '"4"', memory: str = "14
 
 
 def key(line: str) -> str:
-    """A valid file with one more key."""
     return f"{GOOD}  {line}\n"
 
 

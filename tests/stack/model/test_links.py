@@ -1,5 +1,3 @@
-"""Links: derived from declared calls and scrapes, and found by namespace and name."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -80,7 +78,6 @@ def test_a_probed_server_is_linked_to_the_prober_and_one_with_metrics_to_prometh
 
 
 def twins(_graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """Two stores with the name `redis`, in different namespaces."""
     for namespace in ("shop", "stores"):
         yield partial(
             Valkey,
@@ -94,7 +91,6 @@ def twins(_graph: CallGraph, environment: Environment, links: Links) -> Iterator
 
 
 def twin_links(_graph: CallGraph, _environment: Environment) -> Iterator[Link]:
-    """A link from a different service to each `redis`."""
     for namespace, client in (("shop", "orders"), ("stores", "prices")):
         source = Peer(namespace="shop", name=client, ports=())
         yield Link(source, Peer(namespace=namespace, name="redis", ports=(PORT,)))
@@ -116,7 +112,6 @@ def test_components_of_one_name_are_rendered_into_one_file() -> None:
 
 
 def mirrored(links: Links) -> Links:
-    """The links, with the two stores `redis` exchanged."""
     there = {"shop": "stores", "stores": "shop"}
     return Links(
         replace(link, target=link.target.model_copy(update={"namespace": there[link.target.namespace]}))

@@ -1,5 +1,3 @@
-"""A bundle contains the model routes of its service, with the proxies, keys and budgets of the environment."""
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,3 @@
-"""The permitted connections, computed only from the rendered YAML, are exactly the declared connections."""
-
 from __future__ import annotations
 
 from typing import Any

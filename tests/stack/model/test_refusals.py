@@ -1,5 +1,3 @@
-"""The platform reports all faults in one message, each with the setting, file or line that causes it."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -25,24 +23,19 @@ if TYPE_CHECKING:
 
 
 class Odd(Component):
-    """A component that contradicts itself."""
-
     kind = "Odd"
     folder = "99-odd"
 
     def conflicts(self) -> Iterator[str | Conflict]:
-        """A conflict that a setting causes, and two conflicts that no setting causes."""
         yield Conflict("metrics", "too long")
         yield Conflict("size", "too large")
         yield "is odd"
 
     def resources(self) -> Iterator[Resource]:
-        """No resources."""
         yield from ()
 
 
 def odd(_graph: CallGraph, _environment: Environment, _links: Links) -> Iterator[Builder]:
-    """Two components with the same conflicts. Then the tier raises an error."""
     yield partial(Odd, name="one", namespace="shop")
     yield partial(Odd, name="two", namespace="shop")
     raise InvalidInputError("tier.py:1", [Fault("tier", "is incomplete", "expected more")])

@@ -1,5 +1,3 @@
-"""Sagas are declared with their operations, refused if they contradict the operation, and rendered into bundles."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -25,7 +23,6 @@ OURS = {saga.name: (node, operation, saga) for node, operation, saga in sagas(ca
 
 
 def keeping(*steps: dict[str, Any], retries: int = 0, **fields: Any) -> Service:
-    """A service whose only operation is a saga of these steps."""
     made = [{"timeout": "5m", "attempt_timeout": "2s", "retry": {"max_retries": retries}, **step} for step in steps]
     saga = {"name": "keeping", "timeout": "1h", "steps": made, **fields}
     calls = (stage(hard("store.delete", "idempotent")), loop(hard("store.read", "idempotent"), at_most=40, typically=2))
@@ -59,7 +56,6 @@ def test_r01_counts_the_attempts_of_a_step() -> None:
 
 
 def with_retired(*versions: int, name: str = "keeping") -> Service:
-    """`keeping` at version 3, with retired versions."""
     node = keeping(READS, version=3)
     (keep,) = node.operations
     assert keep.saga

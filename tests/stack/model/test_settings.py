@@ -1,5 +1,3 @@
-"""Settings are read strictly, and refused with every fault in one message."""
-
 from __future__ import annotations
 
 import json
@@ -233,7 +231,7 @@ def test_a_file_of_another_environment_is_refused() -> None:
 
 
 def test_backups_outside_the_network_of_the_object_store_are_refused() -> None:
-    """Backups use the object store of the services, so their network must be within the network of that store."""
+    """Backups use the object store of the services."""
     settings = load_settings("prod", TENANT)
     assert settings.backups
     elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})
@@ -321,7 +319,6 @@ ODD: tuple[object, ...] = (
     ),
 )
 WITHIN = [(key, name) for key, value in GOOD.items() if isinstance(value, dict) for name in (*value, "unknown")]
-"""Each setting that is a mapping, with each of its keys and with an unknown key."""
 
 
 def read_or_refused(config: dict[str, Any]) -> None:

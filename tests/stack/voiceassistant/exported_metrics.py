@@ -1,5 +1,3 @@
-"""The metrics that deployed programs export. The names come from the programs, or from sources read on a stated day."""
-
 from __future__ import annotations
 
 from voice_models.metrics import HISTOGRAMS, OPERATION
@@ -55,7 +53,6 @@ CONSUL = {
 }
 """A test reads these metrics from running Consul servers."""
 MESH = {name: {"caller", "cluster_name"} for name in proxy.STATISTICS.values()}
-"""The statistics that our configuration lets Istio's proxies export."""
 ENVOY = {
     "envoy_cluster_upstream_cx_active": {"envoy_cluster_name"},
     "envoy_cluster_upstream_cx_connect_fail": {"envoy_cluster_name"},

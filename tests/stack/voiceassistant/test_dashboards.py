@@ -1,5 +1,3 @@
-"""Every query of the dashboards parses and names existing metrics. Every target has series, alerts and panels."""
-
 from __future__ import annotations
 
 import json
@@ -50,7 +48,6 @@ def expressions() -> Iterator[str]:
 
 
 def sent(expression: str) -> str:
-    """The query after Grafana has replaced its variables."""
     for variable, value in SENT.items():
         expression = expression.replace(variable, value)
     assert "$" not in expression

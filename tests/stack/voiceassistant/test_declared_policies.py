@@ -1,5 +1,3 @@
-"""The catalogue declares every algorithm of rate limits. Each core service declares features or why it has none."""
-
 from __future__ import annotations
 
 from components.node import Service

@@ -1,5 +1,3 @@
-"""An external store is not deployed. Its callers and the prober use its address outside the cluster."""
-
 from __future__ import annotations
 
 import json

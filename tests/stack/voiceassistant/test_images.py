@@ -1,5 +1,3 @@
-"""Third-party images: each names a release and is used, and none comes from an abandoned project."""
-
 from __future__ import annotations
 
 import re

@@ -1,5 +1,3 @@
-"""The changes in docs/deploy.md, and the pods that each restarts or reloads."""
-
 from __future__ import annotations
 
 import re
@@ -26,8 +24,6 @@ Change = Callable[[Environment], tuple[Tenant, Environment]]
 
 
 def setting(**values: object) -> Change:
-    """A change of a setting."""
-
     def change(environment: Environment) -> tuple[Tenant, Environment]:
         settings = environment.settings.model_copy(update=values)
         return TENANT, environment.model_copy(update={"settings": settings})
@@ -36,18 +32,16 @@ def setting(**values: object) -> Change:
 
 
 def rag(**values: object) -> Change:
-    """A change of a field of rag-engine."""
     return nodes(*(node.model_copy(update=values) if node == RAG else node for node in NODES))
 
 
 def nodes(*changed: Node) -> Change:
-    """Replace the catalogue's nodes by these. Drop `only_callers`, which would forbid the calls of a new service."""
+    """Drop `only_callers`, which would forbid the calls of a new service."""
     catalogue = TENANT.catalogue.model_copy(update={"nodes": changed, "only_callers": {}})
     return lambda environment: (replace(TENANT, catalogue=catalogue), environment)
 
 
 def another(service: str) -> Change:
-    """One more service, with the same calls as `service`."""
     return nodes(*NODES, SERVICES[service].model_copy(update={"name": "another-service"}))
 
 
@@ -88,7 +82,6 @@ def tree(tenant: Tenant, environment: Environment) -> Side:
 
 
 def affected(environment: Environment, change: Change) -> tuple[set[str], set[str]]:
-    """The workloads whose pods restart and the workloads whose pods reload, according to `voice diff`."""
     effects = compare(tree(TENANT, environment), tree(*change(environment))).effects
     restart, reload = ({each.workload.name for each in effects if each.pods == pods} for pods in ("restart", "reload"))
     return restart, reload

@@ -1,5 +1,3 @@
-"""Only the name and the address of a store decide if the platform deploys it."""
-
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""The table in docs/telemetry.md matches the configuration."""
-
 from __future__ import annotations
 
 from components.observability.elasticsearch_setup import LOGS

@@ -1,5 +1,3 @@
-"""Builders of small manifests, as people write them, and the system of several manifests."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -21,7 +19,6 @@ class _Dumper(yaml.SafeDumper):
 
 
 def resource(kind: str, name: str, spec: Mapping[str, Any] | None = None, **fields: Any) -> Content:
-    """A resource in the API group of its kind."""
     groups = {
         "Deployment": "apps/v1",
         "StatefulSet": "apps/v1",
@@ -35,19 +32,17 @@ def resource(kind: str, name: str, spec: Mapping[str, Any] | None = None, **fiel
 
 
 def workload(name: str, *, kind: str = "Deployment", pod: Mapping[str, Any] | None = None, **changes: Any) -> Content:
-    """A workload with one container. `changes` are fields of the container, `pod` has other fields of the pod."""
+    """`changes` are fields of the container, `pod` has other fields of the pod."""
     container = {"name": name, "image": f"example/{name}:1.0", **changes}
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container], **(pod or {})}}
     return resource(kind, name, {"template": template})
 
 
 def with_spec(content: Content, **fields: Any) -> Content:
-    """A resource with changed fields of its spec."""
     return {**content, "spec": {**content["spec"], **fields}}
 
 
 def service(name: str, port: int = 80, target: int | str | None = None, **fields: Any) -> Content:
-    """A Service for the workload with the same name."""
     ports = [{"port": port, **({} if target is None else {"targetPort": target})}]
     return resource("Service", name, {"selector": {"app": name}, "ports": ports, **fields})
 
@@ -57,7 +52,6 @@ def variable(name: str, value: str) -> Content:
 
 
 def write(directory: Path, *contents: Content | str) -> Path:
-    """Write each content to a separate file. Returns the directory."""
     for number, content in enumerate(contents):
         text = content if isinstance(content, str) else yaml.dump(content, Dumper=_Dumper, sort_keys=False)
         (directory / f"{number:02}.yaml").write_text(text, encoding="utf-8")
@@ -65,5 +59,4 @@ def write(directory: Path, *contents: Content | str) -> Path:
 
 
 def system(directory: Path, *contents: Content | str) -> System:
-    """The system of these contents."""
     return load_system(write(directory, *contents))

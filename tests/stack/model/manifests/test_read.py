@@ -1,5 +1,3 @@
-"""A directory of manifests is read completely, or refused with the faults and their lines."""
-
 from __future__ import annotations
 
 import errno

@@ -1,4 +1,4 @@
-"""A closed schema of the APISIX 3.18 fields that we set. It refuses a misspelt field.
+"""A closed schema of the APISIX 3.18 fields that we set.
 
 It is transcribed from APISIX's sources: `apisix/schema_def.lua` (route, upstream, consumer, global rule, ssl),
 `apisix/plugins/<plugin>.lua` (each plugin's `schema`), `apisix/plugins/limit-count/init.lua`,

@@ -2,7 +2,6 @@
 
 Source: `config/crd/bases/postgresql.cnpg.io_{clusters,databases,poolers,scheduledbackups}.yaml` of
 cloudnative-pg/cloudnative-pg 1.30, and `barmancloud.cnpg.io_objectstores.yaml` of cloudnative-pg/plugin-barman-cloud.
-Types, enumerations, patterns and required keys are copied. Keys that we never set are left out.
 """
 
 from __future__ import annotations

@@ -30,10 +30,8 @@ Found = TypeVar("Found")
 
 
 class Member:
-    """The directory, the port and the process of one pod."""
-
     def __init__(self, root: Path, name: str, ports: dict[str, int], *changes: str) -> None:
-        """Start the process. `changes` follow the rendered lines: Valkey uses the last line of a repeated key."""
+        """`changes` follow the rendered lines: Valkey uses the last line of a repeated key."""
         self.name, self.port, self.ports, self.changes = name, ports[name], ports, changes
         self.part = name.rsplit("-", 1)[0].removeprefix("redis-")
         self.place = Place(root / name, VALKEY_PATHS)
@@ -45,12 +43,11 @@ class Member:
         self.start()
 
     def start(self) -> None:
-        """Start as in a new pod: the init container's script, then the server."""
         self.configure()
         self.restart()
 
     def configure(self) -> str:
-        """Run the init container's script. Returns the configuration; a Sentinel's has loopback addresses."""
+        """Run the init container's script. Returns the configuration."""
         script = str(self.place.inside("/etc/valkey/configure.sh"))
         subprocess.run(["/bin/sh", script], check=True, env=self._environment)
         if self.part == "sentinel":
@@ -68,7 +65,6 @@ class Member:
 
     @property
     def file(self) -> Path:
-        """The path of the configuration file."""
         name = "sentinel.conf" if self.part == "sentinel" else "node.conf"
         return self.place.inside("/run/valkey") / name
 
@@ -82,7 +78,6 @@ class Member:
         self.process.wait()
 
     def empty(self) -> None:
-        """Empty the volumes, which a new pod does not share with the old one."""
         for path in ("/data", "/run/valkey"):
             shutil.rmtree(self.place.inside(path))
             self.place.inside(path).mkdir()
@@ -125,32 +120,28 @@ esac
 """
 
     def _on_loopback(self, text: str) -> str:
-        """The configuration of a Sentinel, with loopback and each pod's port in place of the pod's name."""
         for name, port in self.ports.items():
             text = text.replace(f"{name} {PORT}", f"127.0.0.1 {port}")
             text = re.sub(rf"(announce-ip) {name}$", r"\1 127.0.0.1", text, flags=re.MULTILINE)
         return text.replace(f"port {SENTINEL_PORT}\n", f"port {self.port}\n", 1)
 
     def ask(self, *command: str, user: str | None = "health", password: str = "") -> Any:
-        """The answer to one command."""
         client: Any = Redis(port=self.port, username=user, password=password, decode_responses=True, retry=NO_RETRY)
         return client.execute_command(*command)
 
     @property
     def primary(self) -> str:
-        """The name of the server that a Sentinel follows."""
         _, port = self.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "cache", user=None)
         return next(name for name, own in self.ports.items() if own == int(port))
 
     @property
     def role(self) -> str:
-        """The role that the server reports."""
         return str(self.ask("ROLE")[0])
 
 
 @contextmanager
 def running_cache(root: Path, *changes: str) -> Iterator[tuple[list[Member], list[Member]]]:
-    """Servers and Sentinels that know each other. `changes` are lines after the rendered lines of the servers."""
+    """Yield the servers and the Sentinels as soon as they know each other."""
     ports = {name: free_port() for name in (*NODES, *SENTINELS)}
     with ExitStack() as stack:
         running = []
@@ -169,7 +160,6 @@ def _knows_all(sentinel: Member) -> bool:
 
 
 def eventually(holds: Callable[[], Found]) -> Found:
-    """Wait until `holds` returns a true value, and return that value."""
     deadline = time.monotonic() + FAILOVER_SECONDS
     while True:
         try:

@@ -69,7 +69,6 @@ VALKEY_PATHS = ("/etc/valkey", "/run/valkey", "/etc/voice/secrets", "/data")
 def running_valkey(
     environment: str, name: str, root: Path, port: int, *changes: str, rotated: Mapping[str, str] | None = None
 ) -> Iterator[None]:
-    """Run the init container's script and then Valkey, on the rendered files."""
     place = Place(root, VALKEY_PATHS)
     for file, text in files(environment, f"{name}-config").items():
         # Valkey uses the last line of a repeated key.
@@ -99,10 +98,7 @@ def refused_by_valkey(file: Path, lines: list[str], key: str, *arguments: str) -
 
 
 def answers_probe(scrape: Scrape, port: int) -> bool:
-    """True if the server passes the probe.
-
-    The steps follow blackbox_exporter's prober/tcp.go, which waits for `expect` and then sends `send`.
-    """
+    """The steps follow blackbox_exporter's prober/tcp.go, which waits for `expect` and then sends `send`."""
     with socket.create_connection(("127.0.0.1", port), 5) as connection, connection.makefile("rw") as lines:
         for step in scrape.module.settings["query_response"] if scrape.module else ():
             if expected := step.get("expect"):
@@ -126,8 +122,6 @@ POSTGRESQL_PATHS = (
 
 
 class Postgresql:
-    """A running server on a rendered configuration."""
-
     def __init__(self, place: Place, port: int) -> None:
         self.place = place
         self.port = port
@@ -135,7 +129,7 @@ class Postgresql:
     def run(
         self, program: str, *arguments: str, user: str, password: str, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a client program as a role: the superuser over the socket, every other role over the network."""
+        """The superuser connects over the socket, every other role over the network."""
         host = str(self.place.inside("/var/run/postgresql")) if user == "postgres" else "127.0.0.1"
         environment = {
             "PGHOST": host,
@@ -150,7 +144,6 @@ class Postgresql:
         )
 
     def apply_roles(self) -> None:
-        """Run the script of the rendered Job that sets the roles."""
         script = str(self.place.inside("/etc/roles/apply.sh"))
         variables = {"PATH": f"{postgresql()}:{os.environ['PATH']}"}
         done = subprocess.run(["/bin/sh", script], check=False, capture_output=True, text=True, env=variables)
@@ -167,7 +160,7 @@ class Postgresql:
 
 @contextmanager
 def running_postgresql() -> Iterator[Postgresql]:
-    """PostgreSQL 18 on dev's rendered files. The rendered script creates the roles and databases of the services."""
+    """PostgreSQL 18 on dev's rendered files."""
     with directory() as root:
         place = Place(root, POSTGRESQL_PATHS)
         port = free_port()

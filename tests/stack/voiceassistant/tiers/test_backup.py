@@ -1,5 +1,3 @@
-"""Dump, wipe, restore: the rendered scripts on a real PostgreSQL 18."""
-
 from __future__ import annotations
 
 import os

@@ -1,5 +1,3 @@
-"""The rendered data tier: CloudNativePG's resources, connection limits, secrets, pods, claims, and refused settings."""
-
 from __future__ import annotations
 
 from typing import Any

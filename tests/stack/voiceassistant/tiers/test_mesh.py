@@ -1,5 +1,3 @@
-"""The mesh's resources match the calls and their policies exactly."""
-
 from __future__ import annotations
 
 from typing import Any

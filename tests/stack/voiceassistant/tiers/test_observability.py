@@ -1,5 +1,3 @@
-"""The observability tier as rendered: scrapes, permitted connections, storage and refusals."""
-
 from __future__ import annotations
 
 import json

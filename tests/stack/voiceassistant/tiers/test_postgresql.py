@@ -1,5 +1,3 @@
-"""A real PostgreSQL 18 with the rendered configuration and roles."""
-
 from __future__ import annotations
 
 import subprocess

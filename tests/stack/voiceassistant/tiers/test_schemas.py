@@ -1,5 +1,3 @@
-"""The tables for events and sagas. The tests run the rendered jobs' script on a real PostgreSQL 18, as each role."""
-
 from __future__ import annotations
 
 import os
@@ -8,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from voice_saga.migrations import scripts
 
 from components.postgresql.schemas import DatabaseSchemas
 from tests.platforms import ENVIRONMENTS, of_kind, platform
@@ -55,7 +54,6 @@ def pod_of(user: str) -> dict[str, Any]:
 
 
 def starting(server: Postgresql, pod: dict[str, Any]) -> subprocess.Popen[str]:
-    """Start the command of a pod, with the variables of its manifest."""
     (container,) = pod["containers"]
     variables = {each["name"]: server.place.moved(each["value"]) for each in container["env"]}
     assert variables["PGHOST"] == "postgresql-pooler"
@@ -178,7 +176,5 @@ def test_changed_files_or_a_changed_image_give_the_job_a_new_name() -> None:
 
 
 def test_the_jobs_apply_the_schema_that_voice_saga_expects() -> None:
-    from voice_saga.migrations import scripts  # noqa: PLC0415  # only this test compares both
-
     (made,) = (each for each in platform("prod").components if isinstance(each, DatabaseSchemas))
     assert made.files == scripts("postgresql")

@@ -1,5 +1,3 @@
-"""Real servers and Sentinels of Valkey 9.1 with the replicated cache's rendered files."""
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Stores and user interfaces of telemetry in each environment: deployed servers, log shippers, permissions."""
-
 from __future__ import annotations
 
 import json

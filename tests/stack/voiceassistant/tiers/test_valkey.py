@@ -1,5 +1,3 @@
-"""A real Valkey 9.1 with the rendered configuration of cache and events."""
-
 from __future__ import annotations
 
 import asyncio
@@ -200,7 +198,6 @@ def test_services_with_model_calls_may_append_usage_and_reserve_tokens(tmp_path:
 
 
 def test_a_declared_consumer_may_run_every_command_that_consuming_needs(tmp_path: Path) -> None:
-    """The commands include the removal of a message that no handler accepts."""
     port = free_port()
     with running_valkey("prod", "events", tmp_path, port):
         connected(port, "knowledge-service", "events").xadd("document.uploaded", {"id": "1", "payload": "{}"})
@@ -256,7 +253,6 @@ USAGE = ModelAttempted(
 
 
 async def append_usage(port: int) -> None:
-    """Append twice as many usage events as their stream holds."""
     payload, longest, together = json.dumps(asdict(USAGE)), USAGE_EVENTS // SCALE, 1000
     url = f"redis://model-adapter:{quote(password_of('model-adapter-events'))}@127.0.0.1:{port}"
     async with AsyncRedis.from_url(url) as redis:
@@ -268,7 +264,6 @@ async def append_usage(port: int) -> None:
 
 
 async def publish(port: int, max_length: int) -> None:
-    """Publish twice as many messages as each stream of an outbox holds, with payloads of `PAYLOAD` bytes."""
     for event, service in PUBLISHERS.items():
         url = f"redis://{service}:{quote(password_of(f'{service}-events'))}@127.0.0.1:{port}"
         async with AsyncRedis.from_url(url) as redis:
