@@ -26,7 +26,7 @@ def copied(folder: Path) -> Path:
 
 
 def bash(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    # If a module changes twice in a second and keeps its length, Python would load its old bytecode.
+    # Python loads old bytecode if a module changes twice in a second and keeps its length.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     command = ["bash", "-c", f". {folder}/.venv/bin/activate\n{text}"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

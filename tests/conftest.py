@@ -10,7 +10,7 @@ from tests import programs
 
 pytest_plugins = ["tests.go_programs"]
 
-# On a shared machine single examples may be slow. That says nothing about the code.
+# Single examples may be slow on a busy machine.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 

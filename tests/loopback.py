@@ -15,9 +15,9 @@ START_SECONDS = 180.0
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For httpx on plain HTTP: without it each client would read all certificate authorities, which takes 15 ms."""
 PORTS = range(12_000, 22_000)
-"""Ports below the ephemeral ports, which a system assigns to connections and to port 0 (from 32768 on Linux, from 49152
-elsewhere). So the system gives no other program a free port before a test uses it. The bus port of a Valkey cluster is
-10,000 higher, and still below the ephemeral ports."""
+"""Ports below the ephemeral ports, which begin at 32768 on Linux and at 49152 elsewhere. The system gives ephemeral
+ports to other programs, so a test could lose such a port before it uses it. The bus port of a Valkey cluster is 10,000
+higher, and still below the ephemeral ports."""
 BLOCK = 250
 """Number of ports of one test process."""
 

@@ -1,4 +1,4 @@
-"""Small nodes and platforms of a few of them, on the site of the toy tenant, for tests of single rules."""
+"""Nodes and small platforms on the toy tenant's site, for tests of single rules."""
 
 from __future__ import annotations
 

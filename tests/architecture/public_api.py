@@ -1,6 +1,6 @@
 """The public API of the distributions: the names that a module lists in `__all__`.
 
-`make docs` writes the list to docs/api.md. A test checks that it is current.
+`make docs` writes the list to docs/api.md.
 """
 
 from __future__ import annotations

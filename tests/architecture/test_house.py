@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "components": {"voice_policies", "pydantic", "pydantic_core", "typing_extensions"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "typing_extensions", "yaml", "jinja2"},
 }
-"""Package → permitted imports, besides itself and the standard library. Imports point one way."""
+"""Package → permitted imports, besides itself and the standard library."""
 EXCEPTIONS = {
     "components/kubernetes/__main__.py": {
         "kubernetes_validate",

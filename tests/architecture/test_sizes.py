@@ -17,7 +17,7 @@ PARTS = ("stack", "components", "policies", "runtime")
 
 
 def sources(part: str) -> Iterator[Path]:
-    """Every file that people write. The types of Kubernetes are generated, so they are left out."""
+    """Every file that people write. The types of Kubernetes are generated."""
     return (path for path in (ROOT / part).rglob("*.py") if path != TYPES and "tests" not in path.parts)
 
 

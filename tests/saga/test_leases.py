@@ -13,7 +13,7 @@ LEASE = 3.0
 
 
 async def test_leases_are_renewed_while_all_connections_are_busy(database: str) -> None:
-    """While Redis is slow, senders hold connections of the journal for as long."""
+    """Senders hold connections of the journal like this while Redis is slow."""
     log, journal = Log(), PostgresqlJournal(database, connections=2)
 
     async def send(_: StepContext) -> None:

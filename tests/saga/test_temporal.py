@@ -25,8 +25,8 @@ async def hang(_: StepContext) -> None:
     await asyncio.sleep(600)
 
 
-async def _state(engine: TemporalEngine, saga_id: str, state: str) -> bool:
-    return any(found.id == saga_id for found in await engine.list(state="abandoned" if state == "abandoned" else None))
+async def _is_listed_as_abandoned(engine: TemporalEngine, saga_id: str) -> bool:
+    return any(found.id == saga_id for found in await engine.list(state="abandoned"))
 
 
 @pytest.mark.parametrize("end", ["terminate", "cancel"])
@@ -37,7 +37,7 @@ async def test_a_saga_whose_workflow_was_ended_from_outside_is_abandoned(tempora
     queue = f"ended-{end}"
     async with TemporalEngine(client, [log.definition(saga(step("pay")))], task_queue=queue, grace=0.1) as engine:
         saga_id = await engine.start("order")
-        await eventually(lambda: _is(log))
+        await eventually(lambda: _has_begun(log))
         handle: WorkflowHandle[object, object] = client.get_workflow_handle(saga_id)
         await (handle.terminate() if end == "terminate" else handle.cancel())
         record = await engine.wait(saga_id, WAIT)
@@ -47,10 +47,10 @@ async def test_a_saga_whose_workflow_was_ended_from_outside_is_abandoned(tempora
         with pytest.raises(SagaConflictError, match="is abandoned"):
             await engine.compensate(saga_id)
         assert await engine.deliver(saga_id, "pay") is True
-        await eventually(lambda: _state(engine, saga_id, "abandoned"))
+        await eventually(lambda: _is_listed_as_abandoned(engine, saga_id))
 
 
-async def _is(log: Log) -> bool:
+async def _has_begun(log: Log) -> bool:
     return log.done == ["pay"]
 
 
