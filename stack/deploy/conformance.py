@@ -188,10 +188,11 @@ def _get(url: str) -> Answer:
     request = Request(url, headers={"Accept": "application/json, text/plain"})  # noqa: S310 - _without_last_slash admits HTTP only
     opener = build_opener(ProxyHandler({}))
     try:
-        with opener.open(request, timeout=TIMEOUT) as response:
-            return Answer(response.status, response.headers.get("content-type", ""), response.read().decode())
-    except HTTPError as error:
-        return Answer(error.code, error.headers.get("content-type", ""), error.read().decode(errors="replace"))
+        try:
+            with opener.open(request, timeout=TIMEOUT) as response:
+                return Answer(response.status, response.headers.get("content-type", ""), response.read().decode())
+        except HTTPError as error:
+            return Answer(error.code, error.headers.get("content-type", ""), error.read().decode(errors="replace"))
     except (URLError, OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         accepted = "expected a running service that speaks HTTP there"

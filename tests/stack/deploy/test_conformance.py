@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -275,6 +276,21 @@ def test_an_address_that_is_invalid_or_does_not_answer_is_bad_input(
     code, missing, error = conform(capsys, *arguments)
     assert (code, missing) == (2, [])
     assert said in error
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_an_answer_that_ends_before_its_length_is_bad_input(status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(f"HTTP/1.1 {status} Status\r\ncontent-length: 100\r\n\r\n{{}}".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        code, missing, error = conform(capsys, f"http://127.0.0.1:{listener.getsockname()[1]}")
+    assert (code, missing) == (2, [])
+    assert "/health gives no answer (IncompleteRead(2 bytes read, 98 more expected))" in error
 
 
 @pytest.mark.parametrize(
