@@ -12,7 +12,7 @@ INFORMATION = re.compile(r"""^    ['"]  info: """)
 
 
 def outcomes() -> dict[str, set[str]]:
-    """`informed` means that the first finding has the severity `info`. A rule holds if all its findings have it.
+    """A rule is `informed` if its first finding has the severity `info`. It holds if all its findings have `info`.
 
     The model itself refuses a cycle of calls, which counts as a violation of C07.
     """

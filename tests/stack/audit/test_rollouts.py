@@ -117,10 +117,7 @@ def test_a03_counts_the_pods_that_a_disruption_budget_lets_a_drain_evict(
 
 
 def test_a03_finds_nothing_in_an_environment_with_one_replica_per_service() -> None:
-    class Dev(WithManifests):
-        pass
-
-    dev = Dev((CALLER, STORE), (workload(spec={"replicas": 1}),))
+    dev = WithManifests((CALLER, STORE), (workload(spec={"replicas": 1}),))
     profile = dev.environment.profile.model_copy(update={"service_replicas": "one"})
     dev.environment = dev.environment.model_copy(update={"profile": profile})
     assert verdict("A03", dev).findings == ()

@@ -179,7 +179,7 @@ def test_an_infeasible_target_names_the_slowest_call_of_each_stage() -> None:
 
 
 def test_retries_that_do_not_fit_the_deadline_are_removed_and_the_grace_period_follows() -> None:
-    """A deadline of 300 ms is enough for one attempt of 10 ms to 50 ms, but not for a backoff of 2 s."""
+    """The caller waits 10 × 30 ms, which is too short for a backoff of 2 s."""
     slow = TWICE.model_copy(update={"base_delay": Duration("2s"), "max_delay": Duration("2s")})
     inner = service(
         "a", operation("run", stage(hard("store.read", "idempotent", retry=slow)), p95="30ms", deadline="9s")

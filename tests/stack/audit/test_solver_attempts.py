@@ -135,7 +135,7 @@ def test_the_retries_of_a_chain_are_reduced_until_the_r_rules_hold(attempts: tup
 
 
 def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
-    """Three attempts of `a` at two candidates each are 6 > 5."""
+    """3 attempts of `a` × 2 candidates = 6 > 5."""
     asking = stage(hard("llm.generate", "idempotent"))
     inner = service("b", operation("run", asking, p95="9s", deadline="60s"), capacity="1000/s")
     thrice = TWICE.model_copy(update={"max_retries": 2})
@@ -197,7 +197,7 @@ def test_a_step_of_a_saga_is_a_layer_of_the_calls_that_it_makes() -> None:
 
 
 def test_the_attempts_of_a_saga_step_count_for_the_calls_behind_it() -> None:
-    """A step makes two attempts by default, and `b` makes three attempts at the store: 6 > 5."""
+    """2 attempts of a step, its default, × 3 attempts of `b` = 6 > 5."""
     step = SagaStep(name="read", no_compensation_because="it only reads", calls=("b.run",))
     saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
     outer = service("a", operation("run", stage(hard("b.run", "idempotent")), p95="1s", deadline="60s", saga=saga))

@@ -65,7 +65,7 @@ def test_t04_finds_objectives_below_the_sum_of_their_calls_objectives() -> None:
 
 
 def run(*stages: object) -> tuple[CallGraph, Node, Operation]:
-    target = operation("run", *stages, p95="1s", deadline="60s")  # type: ignore[arg-type]
+    target = operation("run", *stages, p95="1s", deadline="60s")  # type: ignore[arg-type]  # every test passes stages
     node = service("a", target)
     store = datastore("store", READ, operation("scan", p95="30ms", deadline="200ms"))
     return graph_of(node, store), node, target

@@ -117,7 +117,7 @@ class _Recorder(mocks.MockMonitor):
         raise AssertionError(f"the program must read no object into its state, but read {request.id}")
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
-        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]  # Pulumi's mocks have no types
         self.registrations.append(
             Registration(
                 type=request.type,
@@ -154,7 +154,7 @@ def run_program(
     monitor = _Recorder()
     pulumi.runtime.reset_options()
     mocks.set_mocks(mocks=monitor.mocks, project=PROJECT, stack=stack, preview=False, monitor=monitor)
-    mocks.test(lambda: runpy.run_path(str(ROOT / "stack"), run_name="__main__") and None)()  # type: ignore[no-untyped-call]
+    mocks.test(lambda: runpy.run_path(str(ROOT / "stack"), run_name="__main__") and None)()  # type: ignore[no-untyped-call]  # Pulumi's mocks have no types
     stack_resource: Any = pulumi.runtime.get_root_resource()
     outputs = asyncio.get_event_loop().run_until_complete(pulumi.Output.from_input(stack_resource.outputs).future())
     assert isinstance(outputs, dict)

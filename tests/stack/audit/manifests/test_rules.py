@@ -45,9 +45,6 @@ def shop(**fields: Any) -> Content:
     return workload("shop", env=[variable("STORE", "store:6379")], **fields)
 
 
-# Addresses
-
-
 def test_n04_finds_a_port_that_the_service_does_not_offer(tmp_path: Path) -> None:
     wrong = workload("shop", env=[variable("STORE", "store:6380")])
     (finding,) = findings(tmp_path, wrong, *STORE)
@@ -265,9 +262,6 @@ def test_n06_checks_a_workload_after_one_without_policies_and_names_every_policy
     assert "NetworkPolicies p, q" in finding.arithmetic
 
 
-# Workloads
-
-
 @pytest.mark.parametrize(
     ("handler", "grace", "late"),
     [
@@ -374,8 +368,6 @@ def test_s01_reports_an_image_with_the_tag_latest_once_for_all_workloads(
     assert found(tmp_path, *contents) == ([("S01", "warning", f"image {image}")] if moves else [])
 
 
-# Scaling
-
 CPU: Content = {"resources": {"requests": {"cpu": "100m"}}}
 METRIC: Content = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization"}}}
 BY_CONTAINER = {"type": "ContainerResource", "containerResource": {"name": "cpu"}}
@@ -465,9 +457,6 @@ def test_e01_finds_a_policy_or_a_budget_that_selects_no_pod(tmp_path: Path) -> N
     assert found(tmp_path, *STORE, without) == [("E01", "warning", "PodDisruptionBudget b")]
     operated = {**resource("Prometheus", "k8s"), "apiVersion": "monitoring.example.com/v1"}
     assert found(tmp_path, *STORE, budget, policy("p", "stores"), service("other"), operated) == []
-
-
-# Mesh
 
 
 @pytest.mark.parametrize(
