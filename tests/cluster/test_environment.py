@@ -189,7 +189,7 @@ def test_an_upgrade_changes_objects_in_place(
     report: Callable[[str], None],
 ) -> None:
     if environment not in ENVIRONMENTS:
-        pytest.skip("skipped: nobody deploys this environment, so there is no earlier version to upgrade from")
+        pytest.skip("nobody deploys this environment, so there is no earlier version to upgrade from")
     revision = previous_revision(environment)
     render_revision(revision, environment, tmp_path / revision)
     previous, current = tmp_path / revision / "manifests", rendered(environment)
@@ -208,7 +208,7 @@ def test_an_upgrade_changes_objects_in_place(
 def previous_revision(environment: str) -> str:
     """The second newest commit that changed an environment's snapshot; the newest if there is no other."""
     if git("rev-parse", "--is-shallow-repository") == ["true"]:
-        pytest.skip("skipped: the clone is shallow, so there is no earlier version to upgrade from")
+        pytest.skip("the clone is shallow, so there is no earlier version to upgrade from")
     # The path is a pattern: the snapshots of dev and prod are folders, but staging's is one file, `staging-prod.txt`.
     return git("log", "--max-count=2", "--format=%H", "--", f"tests/snapshots/{environment}*")[-1]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 MODULES = Path(__file__).parent / "tools"
 KWOK_MODULE = "sigs.k8s.io/kwok"
-# kwok executes only these stages: Nodes and their Pods become Ready, Pods of Jobs end, deleted Pods disappear.
+# The stages of kwok that run here: Nodes and their Pods become Ready, Pods of Jobs end, deleted Pods disappear.
 KWOK_STAGES = ("node/fast/node-initialize", "pod/fast/pod-ready", "pod/fast/pod-complete", "pod/fast/pod-delete")
 
 GO_MISSING = 77

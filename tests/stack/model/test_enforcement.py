@@ -9,7 +9,9 @@ from tests import toy
 
 
 @pytest.mark.parametrize("mesh", [True, False], ids=["mesh is on", "mesh is off"])
-def test_the_runtime_enforces_exactly_the_policies_of_python_callers_and_the_mesh_none_if_it_is_off(mesh: bool) -> None:
+def test_the_runtime_enforces_exactly_the_policies_of_python_callers_and_a_mesh_that_is_off_enforces_none(
+    mesh: bool,
+) -> None:
     for edge in toy.TENANT.graph.edges:
         policy = outbound_call(edge, toy.SITE, mesh=mesh)
         layers: dict[str, Any] = policy.enforced_by.model_dump(exclude_none=True)

@@ -61,7 +61,7 @@ def faults(schema: dict[str, Any], document: object) -> list[str]:
         ("gateway.example.com", "https://gateway.example.com"),
     ],
 )
-def test_the_pages_have_the_host_name_of_the_gateway_with_app_in_place_of_a_first_label_api(
+def test_the_origin_of_pages_is_the_gateways_host_with_app_in_place_of_a_first_label_api(
     host: str, origin: str
 ) -> None:
     settings = real_environment("prod").settings.model_copy(update={"gateway_host": host})
