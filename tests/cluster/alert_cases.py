@@ -184,7 +184,7 @@ def _servers(*, failed: int, after: int = 0) -> Series:
 
 
 def _flows(share: float) -> Series:
-    """Ten thousand requests a minute of every flow. A share fails. Three metrics count failures, each of some flows."""
+    """Ten thousand requests a minute of every flow. A share fails."""
     bad, good = round(10_000 * share), round(10_000 * (1 - share))
     voice = {"job": "voice-engine", "operation": "dialogue"}
     plain = {"identity-service-login", "conversation-service-list", "knowledge-service-search"}
@@ -301,7 +301,7 @@ def _proxies(metric: str, values: str) -> Series:
 
 
 def _sagas(parked: int) -> Series:
-    """Sagas by state. Both replicas report every saga of the engine."""
+    """Both replicas report every saga of the engine."""
     return _joined(
         *(
             _series(

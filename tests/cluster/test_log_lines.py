@@ -32,7 +32,7 @@ pytestmark = pytest.mark.cluster
 BAD = "\udcff\udcfe"
 """Two bytes that are no UTF-8, as Python decodes them."""
 MARK, BYTES = "@@BAD@@", b"\xff\xfe\xfd\xff\xfe\xfd\xff"
-"""A text in the place of the broken bytes while protobuf's library writes a request, and the bytes themselves."""
+"""Protobuf's library writes no broken bytes, so `MARK` holds their place in the request."""
 SHOWN = "\ufffd" * len(BYTES)
 TRACEBACK = """\
 Traceback (most recent call last):

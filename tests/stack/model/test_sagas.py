@@ -90,7 +90,10 @@ def test_only_the_bundle_of_indexing_service_has_sagas(environment: str) -> None
 
 
 def test_every_step_except_mark_indexed_has_a_compensation() -> None:
-    """Even the last step may have done its work when it fails. Another step's compensation removes the mark."""
+    """A failed step may have done its work, so even the last step of a saga needs a compensation.
+
+    `mark-indexed` needs none, because another step's compensation removes the mark.
+    """
     kept = [(name, step.name) for name, (_, _, saga) in OURS.items() for step in saga.steps if not step.compensation]
     assert kept == [("document-indexing", "mark-indexed")]
 
