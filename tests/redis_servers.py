@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -71,11 +72,11 @@ class Server:
 
     def pause(self) -> None:
         assert self._process is not None
-        self._process.send_signal(19)
+        self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         assert self._process is not None
-        self._process.send_signal(18)
+        self._process.send_signal(signal.SIGCONT)
 
 
 @contextmanager

@@ -59,10 +59,12 @@ def test_the_exporter_reads_the_certificate_of_a_server_that_refuses_the_connect
         f"--web.listen-address=127.0.0.1:{port}",
     ]
     with refusing_clients(secret, tmp_path) as target, subprocess.Popen(command) as process:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            wait_until(lambda: client.get("/-/healthy"), httpx.TransportError, process=process)
-            asked = client.get("/probe", params={"module": TLS, "target": target})
-        process.kill()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+                wait_until(lambda: client.get("/-/healthy"), httpx.TransportError, process=process)
+                asked = client.get("/probe", params={"module": TLS, "target": target})
+        finally:
+            process.kill()
     metrics = dict(line.rsplit(" ", 1) for line in asked.text.splitlines() if not line.startswith("#"))
     expiry = load_pem_x509_certificate(secret["certificate"].encode()).not_valid_after_utc
     assert float(metrics["probe_ssl_earliest_cert_expiry"]) == expiry.timestamp()

@@ -17,6 +17,7 @@ from voice_policies import FILE_NAME, PolicyBundle, grpc_method, grpc_service
 from voice_runtime.grpc.status import failure_of
 
 from stack.cli import main
+from tests.loopback import wait_until
 from tests.platforms import platform
 
 pytestmark = pytest.mark.integration
@@ -49,10 +50,11 @@ def running(name: str, contract: Path, tmp_path: Path) -> Iterator[GoService]:
     log = tmp_path / "log"
     with log.open("wb") as output, subprocess.Popen([contract, tmp_path], stdout=output) as process:
         started = GoService(process, service.bundle, log)
-        while not log.read_text(encoding="utf-8").endswith("\n"):
-            assert process.poll() is None
-        yield started
-        process.kill()
+        try:
+            wait_until(lambda: started.url, ValueError, IndexError, process=process, log=log)
+            yield started
+        finally:
+            process.kill()
 
 
 @pytest.fixture
