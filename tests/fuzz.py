@@ -47,9 +47,7 @@ VALUES = (
     *("{cidr: 10.0.0.0/16, port: 6443}", "{network: 10.9.0.0/24}", "{bucket: b, retention: 7d, network: 10.9.0.0/24}"),
     *("{retention: 2d, storage: 1Gi}", "{secure: v1:abc}", "{stock: {host: a.b, port: 1, network: 10.9.1.0/24}}"),
 )
-"""Valid and invalid values of settings."""
 PIECES = ("", " ", ":", "{", "}", "[", "- ", "#", "\n", "\t", '"', "&a ", "*a", "0", "é", "\x00", "config:")
-"""Text to put into a file."""
 TEXTS = [text for text, _ in HOSTILE.values() if isinstance(text, str) and len(text) < 1000]
 MODEL_CHANGES = list(changes(MODEL))
 

@@ -38,7 +38,7 @@ def _own() -> tuple[socket.socket, Iterator[int]]:
 
 
 def free_port() -> int:
-    """A free port of this process. Ports repeat only after all have been used."""
+    """Ports repeat only after all have been used."""
     _, candidates = _own()
     while True:
         port = next(candidates)

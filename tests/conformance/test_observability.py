@@ -80,7 +80,7 @@ def test_o2_a_collector_that_does_not_answer_costs_little_time_and_only_drops_sp
     assert counted.exported == 0
     # At most the queue and the batch that is being sent are in memory.
     assert sent - counted.dropped - counted.failed <= 2 * queue
-    assert counted.dropped > sent / 2, "spans are dropped, because no span waits for room in the queue"
+    assert counted.dropped > sent / 2, "no span may wait for room in the queue"
 
 
 def test_o2_queued_spans_are_sent_at_shutdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

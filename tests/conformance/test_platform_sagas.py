@@ -63,7 +63,7 @@ def undone(steps: list[SagaStep]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("saga", "failing"), CASES, ids=[f"{saga.name}: {failing}" for saga, failing in CASES])
-async def test_when_a_step_fails_its_stage_and_all_earlier_stages_are_compensated_and_the_saga_is_not_parked(
+async def test_a_failed_step_compensates_its_stage_and_all_earlier_stages(
     saga: Saga, failing: str, tmp_path: Path
 ) -> None:
     callees = Callees(Runtime.load(mount(tmp_path, BUNDLE)), failing)

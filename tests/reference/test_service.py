@@ -101,7 +101,6 @@ async def test_sigterm_under_load_finishes_every_accepted_request(pair: tuple[Pl
             await asyncio.sleep(0.02)
         assert (await client.get(f"{agent.url}/ready")).json()["status"] == "draining"
         assert (await client.get(f"{agent.url}/health")).status_code == 200
-        # The service is no longer ready, but still serves.
         answers.append((await client.post(f"{agent.url}/run")).status_code)
 
     async with httpx.AsyncClient(timeout=180, trust_env=False, verify=NO_TLS) as client, asyncio.TaskGroup() as group:
