@@ -62,7 +62,7 @@ class KubeStateMetrics(Server):
     exemptions: ClassVar[tuple[Exemption, ...]] = (
         Exemption(
             rule="no_api_token",
-            reason="reads nodes, and in our namespaces pods, workloads and autoscalers, from the API server",
+            reason="reads nodes, and pods, workloads and autoscalers of our namespaces, from the API server",
         ),
         Exemption(
             rule="two_replicas",

@@ -43,7 +43,7 @@ class CircuitBreaker(Policy):
     break_duration_jitter: Ratio = Ratio("10%")
     """Largest random share added to each open time, so that replicas do not probe together."""
     half_open_max_requests: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Largest number of probes that run or have succeeded while half-open. The breaker refuses all other calls."""
+    """Maximum of running and successful probes together while half-open. The breaker refuses further calls."""
     success_threshold: Annotated[int, Field(ge=1, le=1000)] = 2
     """Successful probes that close the breaker."""
     half_open_max_duration: PositiveDuration = Duration("30s")
@@ -55,8 +55,8 @@ class CircuitBreaker(Policy):
     def for_restart(cls, restart: Duration) -> CircuitBreaker:
         """The defaults, open for as long as the callee takes from a restart to its first good answer (rule C04).
 
-        Without jitter, failed probes at most double this time: a probe costs one request, but a longer break refuses
-        every caller.
+        Failed probes at most double this time, not counting jitter. A failed probe costs one request, but a longer
+        break refuses the calls of every caller.
         """
         return cls(break_duration=restart, max_break_duration=restart * 2)
 

@@ -139,14 +139,13 @@ def _route(name: str, route: dict[str, Any]) -> Breach | None:
     if "retries" not in route:
         return _by_default(name, "istio", "the route does not set them", "spec.http[].retries.attempts")
     if more := route["retries"].get("attempts", 0):
-        # No policy is enforced by retries of the mesh.
         text = f"the mesh makes 1 + {more} attempts, and no call declares them"
         return Breach(name, text, "spec.http[].retries.attempts", "0")
     return None
 
 
 def _unrouted(platform: Platform) -> Iterator[Breach | None]:
-    """The services that callers in the mesh reach over a host without a route."""
+    """The called services whose gRPC host has no VirtualService. Istio then retries by its default."""
     if not platform.environment.settings.mesh:
         return
     routed = {

@@ -1,5 +1,5 @@
 -- Token budgets that replicas share, counted as in `token_window.py`. After a failover the new server's clock may be
--- behind. It then frees no tokens until its clock has caught up.
+-- behind. Until that clock has caught up, no tokens are freed.
 -- KEYS the budgets of one attempt · ARGV 'reserve' or 'settle', reserved tokens, expiry, used tokens,
 -- then for each budget its limit and its window in seconds
 -- reserve: the expiry is in seconds from now. If all budgets admit, the answer is {0, the second of the expiry}.

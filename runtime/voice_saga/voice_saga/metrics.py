@@ -77,7 +77,7 @@ METRICS: tuple[Metric[Observation], ...] = (
     Metric(
         "voice_saga_leases_lost_total",
         "counter",
-        "Leases of sagas that ended while the worker ran the saga: expired, or taken over.",
+        "Leases that expired or were taken over while the worker ran the saga.",
         (),
         _leases_lost,
     ),

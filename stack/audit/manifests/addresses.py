@@ -13,7 +13,7 @@ from stack.model.manifests.system import Item, Reference, System
 
 DNS_PORT = 53
 DNS_PORT_NAMES = frozenset({"dns", "dns-tcp"})
-"""Ports of a NetworkPolicy rule that may admit DNS. A rule without ports admits every port."""
+"""Names of the DNS port in rules of NetworkPolicies."""
 
 
 def ports_agree(system: System) -> Iterator[Breach | None]:

@@ -29,7 +29,7 @@ _SPEED = Row(
         ),
         metrics(
             "Time per token",
-            "P95 over attempts of the mean time of a further token, by model, and the route's objective.",
+            "Mean time per further token in an attempt: P95 of all attempts, by model, and the route's objective.",
             {
                 NAMED: _p95("time_per_output_chunk"),
                 f"objective of {NAMED}": f"max by ({MODEL}) (model:per_token:objective)",

@@ -1,7 +1,4 @@
-"""Connections: one channel for each target in each event loop, or in the process for code without an event loop.
-
-A new channel replaces a channel of the age `CONNECTION_AGE`.
-"""
+"""Connections: one channel for each target in each event loop, or in the process for code without an event loop."""
 
 from __future__ import annotations
 

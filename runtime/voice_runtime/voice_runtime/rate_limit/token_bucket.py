@@ -1,6 +1,6 @@
-"""Token bucket, as the generic cell rate algorithm (GCRA). It stores one number instead of a count and a time.
+"""Token bucket, as the generic cell rate algorithm (GCRA).
 
-The number is the theoretical arrival time: the time at which the bucket is full again.
+Instead of a count of tokens it stores the theoretical arrival time: the time at which the bucket is full again.
 """
 
 from __future__ import annotations
