@@ -63,7 +63,10 @@ Cidr = Annotated[str, AfterValidator(_block)]
 
 
 class Peer(ClosedModel):
-    """The pods of one component, and the destination ports: theirs for egress, the selected pods' for ingress."""
+    """The pods of one component, and the destination ports of a rule.
+
+    An egress rule names ports of these pods. An ingress rule names ports of the pods that the policy selects.
+    """
 
     namespace: Name
     name: Name

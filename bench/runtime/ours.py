@@ -1,4 +1,4 @@
-"""The rows of `voice_runtime`: a case for each row of time, and `KEYED` for the rows of memory per key."""
+"""The cases of `voice_runtime`: `cases` for the table of times, and `KEYED` for the memory per key."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def bundle() -> PolicyBundle:
 
 
 def loaded() -> tuple[Runtime, float]:
-    """A runtime on a bundle file, and the best of ten load times in milliseconds."""
+    """A runtime that was loaded from a file, and the best of ten load times in milliseconds."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / FILE_NAME).write_text(json.dumps(bundle().to_document()))
         best = float("inf")
@@ -148,7 +148,7 @@ class Floor:
 
 
 def cases(runtime: Runtime, refusing: Breaker) -> list[Case]:
-    """Every row of time. Call it inside the running loop, because some rows bind to the loop."""
+    """Every case of the table of times. Call it inside the running loop, because some cases bind to the loop."""
     return [*_breakers(refusing), *_calls(runtime), *_limits(), *_inbound(runtime)]
 
 

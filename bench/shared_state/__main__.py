@@ -1,4 +1,4 @@
-"""`python -m bench.shared_state`: measures distributed limits and published libraries, in a separate environment."""
+"""`python -m bench.shared_state`: measures distributed limits and published libraries, in a virtual environment."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ SERVICES_PATH = "/etc/voice/services"
 RUN_PATH = "/run/consul"
 DATA_PATH = "/consul/data"
 REPLAY_RATE = Bytes("20Mi")
-"""Assumed number of bytes of its snapshot and of Raft's log that a starting server applies per second."""
+"""Assumed speed of a starting server: the bytes of its snapshot and of Raft's log that it applies per second."""
 SHUTDOWN = Duration("60s")
 """Longest time for a server to stop. It stays a member of the cluster, because `leave_on_terminate` is off."""
 WRITE_SECRETS = f"""\
@@ -72,7 +72,7 @@ class Consul(Server):
     priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (PLAIN_TEXT,)
     scrape: ClassVar[Scrape] = Scrape(port=HTTP_PORT, path="/v1/agent/metrics", series=1_000, token=METRICS)
-    """Consul answers in Prometheus's format because Prometheus accepts OpenMetrics. Consul 1.22 exposes 850 series."""
+    """Consul chooses Prometheus's format if the request accepts OpenMetrics. Consul 1.22 exposes 850 series."""
     servers: Annotated[int, Field(ge=1, le=7)]
     storage: Bytes
     services: tuple[CatalogueService, ...]

@@ -66,7 +66,7 @@ def dashboard_json(board: Dashboard) -> str:
 
 
 def _dashboard_dropdown() -> dashboard.DashboardLink:
-    """The list of all dashboards, which keeps time and variables."""
+    """The menu of all dashboards. Its links keep the time range and the variables."""
     link = dashboard.DashboardLink("Dashboards").type(DashboardLinkType.DASHBOARDS).tags([TAG])
     return link.as_dropdown(as_dropdown=True).keep_time(keep_time=True).include_vars(include_vars=True)
 

@@ -104,7 +104,7 @@ def _print_solution(options: argparse.Namespace) -> int:
 
 
 def _refuse_other_options(options: argparse.Namespace, flag: str, formats: Iterable[str]) -> None:
-    """Raises `InvalidInputError` for options that the flag cannot use: manifests, other formats, a ledger's day."""
+    """Raises `InvalidInputError` for options that the flag cannot use."""
     from voice_policies import Fault, InvalidInputError, one_of  # noqa: PLC0415
 
     faults = []

@@ -91,7 +91,7 @@ def _forwarded(request: Request, context: str) -> Iterator[int]:
             first = forward.stdout.readline() if forward.stdout else ""
             found = re.search(r"127\.0\.0\.1:(\d+)", first)
             if found is None:
-                forward.terminate()  # otherwise reading its errors waits for its end
+                forward.terminate()  # otherwise `read` blocks until kubectl ends
                 said = forward.stderr.read() if forward.stderr else ""
                 raise AnswerError(said.strip() or first.strip() or "kubectl forwards no port")
             yield int(found[1])

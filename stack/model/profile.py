@@ -59,7 +59,8 @@ class DatabaseLimits(ClosedModel):
 
     max_connections: int = 200
     reserved: int = 13
-    """Connections that the services cannot use: 3 + 10. `ServerLimits.reserved` says which roles can use them."""
+    """Connections that the services cannot use: 3 for superusers, and 10 for superusers and for members of the role
+    `pg_use_reserved_connections`."""
     poolers: int
     """Number of poolers. 0 if the services connect to the server itself."""
     pool_size: int
@@ -152,8 +153,15 @@ class Profile(ClosedModel):
     stand_in_secrets: bool
     """True if `voice secrets` generates a substitute for each value that somebody outside the platform issues."""
     strict: bool
-    """True if a deployment needs a digest for every image, metrics-server, an acceptance of every audit error, and a
-    finding for every acceptance. Then the audit also reports routes that capture prompts."""
+    """True if these prevent a deployment:
+
+    - a cluster without metrics-server;
+    - an image without a digest;
+    - a finding of severity error or critical without a valid acceptance;
+    - an acceptance that matches no finding.
+
+    The audit then also reports images without a digest, and routes that capture prompts.
+    """
 
     def replicas(self, declared: Replicas) -> Replicas:
         """The range of a service's replicas in this kind of environment."""

@@ -54,9 +54,9 @@ DECIDED_BY = {
     "Prometheus.retention": "metrics.retention",
     "Tempo.stream": "trace_sample_ratio",
 }
-"""Field that is refused if its data does not fit on the disk → the setting that decides how much data there is.
+"""Field of a component → the setting that decides how much data the component stores.
 
-The profile gives the size of the disk."""
+If the data does not fit on the disk, the error names this setting, because the profile fixes the size of the disk."""
 TENANT = Tenant(
     name="VoiceAssistant",
     catalogue=CATALOGUE,

@@ -23,7 +23,7 @@ from voice_runtime.timeout import TimedScope, current_scope
 
 
 class Attempt(TimedScope):
-    """One attempt of a call. `admit` asks the circuit breaker. The `with` block of the attempt runs its timer.
+    """One attempt of a call. `admit` asks the circuit breaker. The timer runs inside `with attempt:`.
 
     Code that runs an attempt reports the result once, by `succeeded` or `failed`.
     """
@@ -193,8 +193,9 @@ class Attempt(TimedScope):
 def before_sending() -> Iterator[None]:
     """A block of work before sending. Its errors and timeouts are faults of this process and not of the callee.
 
-    Transports use it to serialise a request, or to wait for a connection of their pool. An error in the block must
-    also propagate out of the attempt. Outside an attempt the block changes nothing.
+    Transports use it to serialise a request, or to wait for a connection of their pool. After an error in
+    the block the attempt must end, because a later failure would count as a fault of this process, too. Outside an
+    attempt the block changes nothing.
     """
     attempt = current_attempt()
     if attempt is None:

@@ -54,7 +54,7 @@ class PromptListener(ABC):
     """A listener that runs in the thread of the event, before that thread continues.
 
     Threads may call it at the same time, so events have no common order. Use it for an effect on the request itself,
-    such as an event on its span: when another thread delivers, the span may have ended.
+    such as an event on its span. Other listeners may get the event in another thread, after the span has ended.
     """
 
     @abstractmethod

@@ -31,9 +31,10 @@ GaveUp = Literal["max_retries", "budget", "deadline", "pushback", "nested"]
 
 
 class RetryBudget:
-    """Bounds the retries for one target in a window to `ratio` of its calls plus a reserve, for callers with few calls.
+    """Bounds the retries for one target in a window.
 
-    A retry counts as soon as it is decided, so retries that wait in their backoff count, too.
+    The bound is `ratio` of its calls in the window, plus a reserve for callers with few calls. A retry counts as
+    soon as it is decided, so retries that wait in their backoff count, too.
     """
 
     __slots__ = ("_lock", "_now", "calls", "policy", "retries")

@@ -48,7 +48,7 @@ def end_span(span: Span, error: BaseException | None, *, failed: bool) -> None:
 
 
 def headers(span: Span | None = None) -> dict[str, str]:
-    """Headers that continue the trace of `span`, or of the current span, at the next hop, with the baggage."""
+    """Headers for the next hop: the baggage, and the trace of `span` or else of the current span."""
     carrier: dict[str, str] = {}
     if span is not None:
         propagate.inject(carrier, trace.set_span_in_context(span))

@@ -188,7 +188,10 @@ class RedisConsumer:
         )
 
     async def _keep(self) -> None:
-        """Until cancelled, keep other consumers from the held messages, and remove dead consumers."""
+        """Renew the claims on the held messages, and remove dead consumers. Runs until cancelled.
+
+        Without a renewal other consumers get a message after `redeliver_after`.
+        """
         while True:
             end_if_cancelled()
             await asyncio.sleep(self._group.redeliver_after / 3000)

@@ -70,7 +70,7 @@ def _measures(path: Path) -> Measures | None:
     try:
         return _MEASURES.validate_json(path.read_bytes())
     except ValidationError as error:
-        accepted = "expected measure → subject → number, as `voice render` writes them"
+        accepted = "expected measure → subject → value, as `voice render` writes them"
         fault = Fault(LEDGER, f"has {error.error_count()} faults", accepted)
         raise InvalidInputError(str(path.parent), [fault]) from None
 

@@ -1,4 +1,4 @@
--- A sliding window that replicas share: never more than limit admissions in any span as long as the window.
+-- A sliding window that replicas share: never more than limit admissions in any time span of the window's length.
 -- The log is the same as in `sliding_window.py`, in one string: the total, the time at which the last entry was opened, and then
 -- for each entry the time of its last admission and its count.
 -- After a failover the new server's clock may be behind. Until that clock reaches the last time in the log, no slot

@@ -295,7 +295,7 @@ def test_a_tree_without_measures_is_compared_only_by_its_resources(trees: Callab
 def test_a_ledger_of_another_form_is_refused(content: str, trees: Callable[[World], Path]) -> None:
     tree = trees(WORLD)
     (tree / "ledger.json").write_text(content, encoding="utf-8")
-    with pytest.raises(InvalidInputError, match=r"ledger\.json: .*expected measure → subject → number"):
+    with pytest.raises(InvalidInputError, match=r"ledger\.json: .*expected measure → subject → value"):
         side_of(str(tree), toy.TENANT)
 
 
