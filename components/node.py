@@ -213,7 +213,7 @@ class External(ClosedModel):
     host: HostName
     port: Annotated[int, Field(ge=1, le=65_535)]
     tls: bool = True
-    """True: clients connect over TLS. All of them except the jobs that create tables verify the host's certificate."""
+    """True: clients connect over TLS. All verify the host's certificate, except the jobs of `DatabaseSchemas`."""
     network: Cidr
     """Address block of the host. Callers can reach every address of the block on `port`, so keep the block small."""
 

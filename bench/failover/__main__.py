@@ -42,7 +42,9 @@ class Measured(NamedTuple):
 def main() -> int:
     """Measure and print. Returns 1 if a gap misses the goal or a replicated write is lost, 2 without HAProxy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each way to stop; default: 3")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of measurements of each way to stop the primary; default: 3"
+    )
     rounds: int = parser.parse_args().rounds
     haproxy = shutil.which("haproxy")
     if haproxy is None:

@@ -127,8 +127,8 @@ def _faults(found: ErrorDetails, path: str, model: type[BaseModel] | None) -> It
     elif found["type"] == "extra_forbidden" and model is not None:
         yield Fault(path, _shown(found["type"], found["input"]), _known_keys(model, found["loc"]))
     else:
-        of_no_text = found["type"] == TEXT_PATTERN and not isinstance(found["input"], str)
-        accepted = EXPECTED.get("string_type" if of_no_text else found["type"], "").format(**found.get("ctx", {}))
+        not_text = found["type"] == TEXT_PATTERN and not isinstance(found["input"], str)
+        accepted = EXPECTED.get("string_type" if not_text else found["type"], "").format(**found.get("ctx", {}))
         yield Fault(path, _shown(found["type"], found["input"]), accepted or _hint(found) + _sentence(found["msg"]))
 
 

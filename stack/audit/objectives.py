@@ -18,9 +18,10 @@ WHOLE_REQUEST = re.compile(r"_latency_bucket\{[^}]*type=[\"']request[\"']")
 
 
 def objectives_are_measurable(platform: Platform) -> Iterator[Breach | None]:
-    """Check that objectives are bucket boundaries, and that rules exclude the client's time and read the first byte.
+    """Check the buckets of the gateway's histograms, and the rules that read these histograms.
 
-    A route over a WebSocket needs no boundary. First bytes matter only if a flow has a milestone of its first stage.
+    The objective of each route must be a bucket boundary; WebSocket routes are exempt. No rule may measure the time on
+    the client's connection. If a flow has a milestone of its first stage, a rule must read a first-byte metric.
     """
     boundaries = set(_boundaries(platform))
     for edge in platform.graph.edges if boundaries else ():

@@ -92,7 +92,7 @@ POLICY_ALERTS = (
         expression=_of_service('sum by (job) (increase(voice_policy_reloads_total{result="refused"}[15m]))'),
         lasting=Duration("0s"),
         summary="{{ $labels.job }} refuses its new policy bundle and keeps the old one",
-        action="The service's log names the fault. Render the bundle with the voice_policies version of the service",
+        action="The service's log names the fault. Render the bundle with the service's version of voice_policies",
     ),
     Alert(
         name="BundleNotMounted",

@@ -62,7 +62,7 @@ class ModelCall:
     ) -> None:
         """Begin a call.
 
-        `candidates` holds the candidates in order of preference, each with call policies that have its own breaker.
+        `candidates` is in order of preference. The call policies of each candidate have a breaker of their own.
         """
         self.request = request
         self.route_name, self.route = route_name, route
@@ -145,7 +145,7 @@ class ModelCall:
         self._tried[attempt.candidate.name] += 1
 
     def failed(self, error: ModelError) -> float:
-        """Book the failure of an attempt on the candidate that `error` names.
+        """Record that an attempt at the candidate `error.candidate` has failed.
 
         Returns the seconds to wait before the next attempt. Raises `error` if content was delivered, or if its
         `error_class` ends the call.

@@ -50,7 +50,7 @@ def content_hash(text: bytes) -> str:
 def declared_digest(text: bytes) -> str:
     """The digest that the bundle's text contains. Empty if the text is not JSON or contains no digest.
 
-    A value of another form than a digest does not count, because the result becomes a label of a metric.
+    A value that does not have the form of a digest does not count, because the result becomes a metric's label.
     """
     try:
         digest = json.loads(text)["metadata"]["digest"]

@@ -9,7 +9,7 @@ from typing import Any
 def restore(token: Token[Any]) -> None:
     """Reset the variable to its value before `token`.
 
-    Does nothing in a context other than the token's. The event loop closes a dropped generator in such a context.
+    Does nothing if the current context is not the token's. The event loop closes dropped generators in another context.
     """
     try:  # noqa: SIM105  # `suppress` costs more than the rest of the function
         token.var.reset(token)

@@ -100,7 +100,7 @@ class Degradation:
         self._publish(before, level, "override")
 
     def follow(self) -> None:
-        """End the manual override. The policy's override decides again, or without one the triggers."""
+        """End the manual override. Then the policy's override decides. If there is none, the triggers decide."""
         before, self._override = self.level, None
         self._publish(before, self.level, "follow")
 

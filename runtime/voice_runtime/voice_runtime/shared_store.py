@@ -41,7 +41,7 @@ class SharedStore(Protocol):
 class PerLoop(Generic[T]):
     """One object for each event loop. The first use on another loop drops the objects of closed loops.
 
-    A weak dictionary would keep them: connections and locks refer to their loop.
+    A `WeakKeyDictionary` would not drop them, because connections and locks refer to their loop.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:

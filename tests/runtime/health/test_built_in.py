@@ -107,7 +107,9 @@ async def test_the_redis_check_logs_in_with_the_services_password(tmp_path: Path
     assert (await result(health)).error == "ConnectionError"
 
 
-async def test_the_grpc_check_asks_the_standard_health_service(tmp_path: Path) -> None:
+async def test_the_grpc_check_asks_the_standard_health_service(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     servicer = aio.HealthServicer()
     server = grpc.aio.server()
     add_HealthServicer_to_server(servicer, server)
@@ -116,8 +118,10 @@ async def test_the_grpc_check_asks_the_standard_health_service(tmp_path: Path) -
     health = monitor(tmp_path, "grpc", port)
     await servicer.set("", HealthCheckResponse.SERVING)
     assert (await result(health)).status == "healthy"
-    await servicer.set("", HealthCheckResponse.NOT_SERVING)
-    assert (await result(health)).error == "NotServingError"
+    for status in ("NOT_SERVING", "UNKNOWN"):
+        await servicer.set("", HealthCheckResponse.ServingStatus.Value(status))
+        assert (await result(health)).error == "NotServingError"
+        assert caplog.messages[-1].endswith(f"{LOOPBACK}:{port} answers {status}")
     await server.stop(None)
     assert (await result(health)).error == "AioRpcError"
 

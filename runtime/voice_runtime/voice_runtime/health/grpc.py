@@ -34,6 +34,6 @@ def checker(place: Place) -> Checker:
             stub: Any = HealthStub(channel)
             answer = await stub.Check(HealthCheckRequest())
         if answer.status != HealthCheckResponse.SERVING:
-            raise NotServingError(f"{origin} answers {answer}")
+            raise NotServingError(f"{origin} answers {HealthCheckResponse.ServingStatus.Name(answer.status)}")
 
     return look
