@@ -21,7 +21,7 @@ __all__ = ["Link", "Links", "peer"]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A connection that is permitted. An end that is pods has a network policy that permits it."""
+    """A permitted connection. If an end is a `Peer`, the network policy of its pods permits the connection."""
 
     source: NetworkEnd
     """The end that connects. It has no ports."""

@@ -70,7 +70,7 @@ pattern of one character is compared byte by byte."""
 NAMELESS = r'"^[\\s\\p{Z}]*\\z", "_"'
 """Pattern and replacement for a name that is empty or has only spaces."""
 LINE_STATEMENTS = (
-    # A line without a message has its fields in the body. Copying keeps one of several equal names.
+    # A line without a message has its fields in the body. If a name occurs twice, the merge keeps one of its values.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
     'set(log.body, "") where IsMap(log.body)',
     "set(log.body, String(log.body)) where not IsString(log.body)",

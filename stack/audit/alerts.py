@@ -27,7 +27,7 @@ A burn rate is a multiple of the rate that spends the budget in exactly 30 days.
 BURNING = re.compile(r"ratio_rate(\w+) > .*?([\d.]+) \* ([\w:]+:budget)")
 """Finds each condition of a burn-rate alert: its window, its burn rate and its budget series."""
 ENOUGH = re.compile(r"increase\w+ > [1-9]")
-"""Finds a condition that at least two failures must have happened."""
+"""Finds a condition on a minimum number of failures, such as `operation:failed_requests:increase1h > 4`."""
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
 """Finds the windows of an expression, in brackets or in the name of a recorded ratio."""
 EXPORTED = re.compile(
@@ -174,7 +174,7 @@ def windows_fit_the_retention(platform: Platform) -> Iterator[Breach | None]:
     for alert in known.alerts:
         if BURNING.search(alert["expr"]):
             text = "no minimum number of failures: at a low request rate one failure fires the alert"
-            proposal = "and increase(…) > 4"
+            proposal = "and …:increase1h > 4"
             found = Breach(f"alert {alert['alert']}", text, "the expression", proposal, severity="warning")
             yield None if ENOUGH.search(alert["expr"]) else found
 

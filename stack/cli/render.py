@@ -42,7 +42,7 @@ class Rendered:
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
-    description = "Write manifests and policy bundles of environments; exit 1 if an error is not accepted."
+    description = "Write manifests and policy bundles; exit 1 for an unaccepted finding of severity error or critical."
     render = add_command(commands, "render", run, description)
     render.add_argument(
         "environments", nargs="*", metavar="ENV", help="names such as prod for Pulumi.prod.yaml (default: all)"

@@ -31,9 +31,9 @@ class Impact:
     failing: set[OperationKey]
     """Operations that fail: the node's operations, and operations with a hard call to a failing operation."""
     losses: dict[OperationKey, tuple[Edge, ...]] = field(default_factory=dict)
-    """Operation that continues → the soft calls without an answer, made by the operation or by its callees."""
+    """Operation that continues → the soft calls that get no answer, made by the operation or by its callees."""
     broken: set[OperationKey] = field(default_factory=set)
-    """Operations that continue but do not complete a flow, because the flow needs the call without an answer."""
+    """Operations that continue but do not complete a flow, because the flow needs a call that gets no answer."""
     routes: tuple[RouteImpact, ...] = ()
     """Routes of the gateway that the outage reaches, in the catalogue's order."""
 

@@ -77,7 +77,7 @@ class EventReader(Reader):
         """The bytes around the text of the last event that was parsed, if it held only text."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Like `Reader.feed`. An error in the stream ends the reading; the caller gets the frames before it."""
+        """Like `Reader.feed`. Reads no frame of the chunk after an error."""
         for frame in self._parser.feed(chunk):
             self._read(frame)
             if self.error is not None:

@@ -77,9 +77,10 @@ class Service:
         return chosen if chosen is not None else self._settings.http_port if self._settings else DEFAULT_HTTP_PORT
 
     def _checkers(self) -> list[tuple[str, Checker]]:
-        """Each check's name and checker. A check of a simulated dependency fails with the dependency's `error_ratio`.
+        """Each check's name and checker.
 
-        Other reference services are checked over gRPC.
+        A check of a simulated dependency fails as often as its calls (`error_ratio`). Other reference services are
+        checked over gRPC.
         """
         calls = {call.name: call for call in self._runtime.bundle.outbound}
         return [

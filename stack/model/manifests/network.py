@@ -91,7 +91,7 @@ def _may_pick(system: System, selector: Selector, namespace: str) -> bool:
 
 
 def _is_port(allowed: PolicyPort, target: Workload, port: int) -> bool:
-    """True if the rule's port is this port. The protocol is not compared, because addresses do not show it."""
+    """True if the rule's port is this port. The protocol is not compared, because a caller's `host:port` names none."""
     if isinstance(allowed.port, int):
         return allowed.port <= port <= (allowed.end_port or allowed.port)
     return allowed.port is None or target.ports.get(allowed.port) == port

@@ -251,7 +251,7 @@ class System:
     def is_complete(self, namespace: str) -> bool:
         """True if the manifests show every pod and Service of the namespace.
 
-        False if the namespace has a custom resource, from which an operator may create others.
+        False if the namespace has a custom resource, from which an operator may create pods and Services.
         """
         return namespace not in self._namespaces_of_operators
 
@@ -324,8 +324,8 @@ def _scaled_place(autoscaler: Item[Autoscaler]) -> tuple[str, str, str]:
 def load_system(directory: Path) -> System:
     """The system of a directory of manifests.
 
-    Raises `InvalidInputError` for every document that cannot be read. If all can be read, raises it for every faulty
-    field, or if there is no Service.
+    Raises one `InvalidInputError` that lists every document that cannot be read. If all can be read, the error lists
+    every faulty field, or says that there is no Service.
     """
     manifests = read_manifests(directory)
     reader = _Reader(manifests)

@@ -226,7 +226,10 @@ class Attempts:
             raise never_sent(error) from error
 
     def raise_own_fault(self, error: BaseException) -> None:
-        """Raise the error of the caller's request iterator, if that ended the RPC. Mark faults of this process."""
+        """Raise the error of the caller's request iterator, if that ended the RPC.
+
+        Mark the attempt as unsent if the error is a fault of this process.
+        """
         task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
         if task is not None and task.cancelling():
             return

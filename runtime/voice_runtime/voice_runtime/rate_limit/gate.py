@@ -93,7 +93,7 @@ class Gate:
         self.max_wait = policy.max_wait.seconds
         self._key = KEYS[policy.key]
         if isinstance(policy.limit, AdaptivePolicy):
-            # It stays when a reload changes the algorithm: requests in flight may still add a key to the old limits.
+            # A reload to another algorithm keeps `_adaptive`: requests in flight may still add a key to the old limits.
             self._adaptive = policy.limit
             self._capacity = policy.limit.burst
         else:
