@@ -34,6 +34,7 @@ __all__ = [
     "Cidr",
     "NetworkEnd",
     "Peer",
+    "SingleAddress",
 ]
 
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"
@@ -60,6 +61,17 @@ def _block(text: str) -> str:
 
 Cidr = Annotated[str, AfterValidator(_block)]
 """A block of IPv4 or IPv6 addresses, as a NetworkPolicy takes it."""
+
+
+def _one_address(block: str) -> str:
+    """Refuse a block of several addresses."""
+    if ip_network(block).num_addresses > 1:
+        raise ValueError("expected a single address, such as 10.96.0.10/32 or fd00::a/128")
+    return block
+
+
+SingleAddress = Annotated[Cidr, AfterValidator(_one_address)]
+"""A block of one address."""
 
 
 class Peer(ClosedModel):

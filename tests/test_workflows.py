@@ -12,6 +12,7 @@ from stack.model.settings import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 OFFICIAL = re.compile(r"actions/[a-z-]+@v\d+")
+NAMES = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
 
 
 def jobs(path: Path) -> dict[str, Any]:
@@ -74,6 +75,15 @@ def test_the_review_compares_every_environment_and_fails_if_voice_refuses_one(tm
     )
 
 
+def test_the_review_names_each_environment_that_a_pull_request_removes(tmp_path: Path) -> None:
+    repository(tmp_path, "dev", "qa")
+    (tmp_path / "Pulumi.qa.yaml").unlink()
+    subprocess.run(["git", *NAMES, "commit", "--quiet", "--all", "-m", "b"], cwd=tmp_path, check=True, timeout=30)
+    assert run_step("compare", ".venv/bin/voice", "echo compared", tmp_path, REPLACEMENT="").returncode == 0
+    text = "This pull request removes the environment, but not its stack: see “Destroy” in docs/deploy.md."
+    assert commented(tmp_path) == f"## dev\n\ncompared\n\n## qa\n\n{text}"
+
+
 def test_a_comment_that_is_too_long_keeps_every_blast_radius_without_the_fields(tmp_path: Path) -> None:
     repository(tmp_path, "dev", "prod")
     fields = "<details><summary>~ a</summary>\n\n~~~~diff\n$(head -c 40000 /dev/zero | tr '\\0' x)\n~~~~\n\n</details>"
@@ -93,9 +103,8 @@ def repository(folder: Path, *environments: str) -> None:
     """Make a repository of two commits. The first one has the files of these environments."""
     for name in environments:
         (folder / f"Pulumi.{name}.yaml").touch()
-    names = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
     for command in (["init", "--quiet"], ["add", "."], *2 * [["commit", "--quiet", "--allow-empty", "-m", "a"]]):
-        subprocess.run(["git", *names, *command], cwd=folder, check=True, timeout=30)
+        subprocess.run(["git", *NAMES, *command], cwd=folder, check=True, timeout=30)
 
 
 def test_the_review_previews_every_stack_and_fails_if_a_preview_fails(tmp_path: Path) -> None:

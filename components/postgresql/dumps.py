@@ -22,10 +22,13 @@ from components.writes import Write
 SCRIPTS_PATH = "/etc/postgresql-backup"
 DUMPS_PATH = "/var/backups/postgresql"
 RETENTION_DAYS = 7
+LONGEST_MINUTES = RETENTION_DAYS * 24 * 60 + 12 * 60
+"""A dump is deleted at this age. The half day makes the result independent of the minutes in which a job starts and
+ends: the dump of seven days ago always stays, and the dump of eight days ago is always deleted."""
 DUMPS = RETENTION_DAYS + 2
-"""Dumps on the volume at one time: those of eight days, and the new dump.
+"""Dumps on the volume at one time: those of the last eight nights, and the new dump.
 
-`find -mtime +7` deletes a dump only after eight full days, and runs when the new dump is complete.
+A dump is deleted only when the new dump is complete.
 """
 DUMP_SHARE = 0.2
 """Assumed size of a compressed dump, without indexes, in relation to its database."""
@@ -46,13 +49,14 @@ set -euo pipefail
 export PGHOST=${{PGHOST:-{host}}}
 umask 077
 target={DUMPS_PATH}/$(date -u +%Y%m%dT%H%M%SZ)
+trap 'rm -rf "$target.partial"' EXIT
 mkdir "$target.partial"
 for database in {names}; do
   {password} pg_dump --format=custom --username="$database" "$database" |
     {CIPHER} -out "$target.partial/$database.dump"
 done
 mv "$target.partial" "$target"
-find {DUMPS_PATH} -mindepth 1 -maxdepth 1 -name '{NAMES}*' -mtime +{RETENTION_DAYS} -exec rm -r {{}} +
+find {DUMPS_PATH} -mindepth 1 -maxdepth 1 -name '{NAMES}*' -mmin +{LONGEST_MINUTES} -exec rm -r {{}} +
 echo "$target"
 """
     restore = f"""\

@@ -47,6 +47,10 @@ DECISION_SECONDS = (DOWN_AFTER + FAILOVER_TIMEOUT * 2).whole_seconds()
 empty, because otherwise the cache could stay without a primary."""
 HANDOVER = Duration("20s")
 """Part of the grace period for a coordinated failover, until the proxies have noticed the new primary."""
+ASK_SECONDS = 2
+"""Longest time of one question to a server or a Sentinel."""
+RECONNECT_SECONDS = 3
+"""Time in which the proxies connect all clients to the new primary."""
 _ASK = f"valkey-cli -e -p {PORT} --user {HEALTH_USER} --pass '' --no-auth-warning"
 FOLLOWS = f"{_ASK} role | grep -qx -e master -e connected"
 """Shell command that succeeds if the server is the primary, or has the primary's data and follows it."""
@@ -69,7 +73,10 @@ class Members:
         primary. If there is none, as at the first start, it takes the first server.
         """
         return f"""\
-ask() {{ host=$1 port=$2; shift 2; timeout 2 valkey-cli -e -h "$host" -p "$port" "$@" 2>/dev/null || true; }}
+ask() {{
+  host=$1 port=$2; shift 2
+  timeout {ASK_SECONDS} valkey-cli -e -h "$host" -p "$port" "$@" 2>/dev/null || true
+}}
 role() {{ ask "$1" {PORT} --user {HEALTH_USER} --pass '' --no-auth-warning role; }}
 find_primary() {{
   primary=
@@ -133,21 +140,23 @@ exec valkey-server {RUN_PATH}/valkey.conf
 def stop_node(members: Members) -> str:
     """Script that runs before a server stops. A primary hands over to a replica that has all its data.
 
-    At the end the script waits 3 s, in which the proxies connect all clients to the new primary.
+    The script ends within `HANDOVER`. After `end` it asks no more, so at that time at most two questions are still
+    open: the role of this server, and then the request to one Sentinel.
     """
     return f"""\
 set -eu
-{members.find_primary()}is_primary() {{ [ "$(role 127.0.0.1 | head -n 1)" = master ]; }}
-end=$(($(date +%s) + {HANDOVER.whole_seconds() - 5}))
-while is_primary && [ "$(date +%s)" -lt "$end" ]; do
+{members.find_primary()}end=$(($(date +%s) + {HANDOVER.whole_seconds() - 2 * ASK_SECONDS - RECONNECT_SECONDS}))
+must_hand_over() {{ [ "$(date +%s)" -lt "$end" ] && [ "$(role 127.0.0.1 | head -n 1)" = master ]; }}
+while must_hand_over; do
   for sentinel in {" ".join(members.sentinels)}; do
+    must_hand_over || break
     [ "$(ask "$sentinel" {SENTINEL_PORT} sentinel failover {PRIMARY} coordinated)" != OK ] || break
   done
   for _ in 1 2 3 4 5; do
-    ! is_primary || sleep 1
+    ! must_hand_over || sleep 1
   done
 done
-sleep 3
+sleep {RECONNECT_SECONDS}
 """
 
 

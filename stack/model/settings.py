@@ -27,7 +27,7 @@ from voice_policies import (
     one_of,
 )
 
-from components.network_policy import Cidr
+from components.network_policy import Cidr, SingleAddress
 from components.node import External, HostName, Replicas
 from components.operation import Name
 from components.postgresql.backups import Backups
@@ -114,8 +114,9 @@ class Settings(Defaults):
     """True if a changed policy restarts the pods. Otherwise the pods reload the policy without a restart."""
     node_pool: NodePool
     api_server: ApiServer
-    cluster_dns: Annotated[tuple[Cidr, ...], Field(strict=False, min_length=1)] = ("10.96.0.10/32",)
-    """Addresses of the cluster's DNS Service, one for each IP version. The default is kubeadm's and kind's."""
+    cluster_dns: Annotated[tuple[SingleAddress, ...], Field(strict=False, min_length=1)] = ("10.96.0.10/32",)
+    """Addresses of the cluster's DNS Service, one for each IP version. The prober queries the first. The default is
+    kubeadm's and kind's."""
     nodes: Cidr
     """Network of the nodes. Prometheus scrapes the kubelets there for the usage of volumes."""
     notifications: Notifications | None = None

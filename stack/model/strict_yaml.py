@@ -101,7 +101,8 @@ def _text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidInputError(path.name, [Fault("", "cannot be read", error.strerror or str(error))]) from None
-    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    utf_32 = content.startswith(codecs.BOM_UTF32_LE)  # begins with the mark of UTF-16
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not utf_32
     encoding = "UTF-16" if utf_16 else "UTF-8"
     try:
         return content.decode("utf-16" if utf_16 else "utf-8-sig")

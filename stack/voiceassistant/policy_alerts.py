@@ -126,7 +126,8 @@ MESH_ALERTS = (
         ),
         lasting=Duration("2m"),
         summary="{{ $labels.job }} → {{ $labels.cluster_name }}: the mesh ejects {{ $value | humanize }} failing pods",
-        action="Look at the callee's alerts and at the log of the pod that answers 5xx",
+        action="Look at the callee's alerts, and at the log of the pod that answers 5xx or, for a store or a proxy,"
+        " accepts no connection",
     ),
     Alert(
         name="MeshCallsRejected",

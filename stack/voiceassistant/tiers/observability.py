@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from ipaddress import ip_network
 
 from voice_policies import Duration
 
@@ -11,7 +12,7 @@ from components import images
 from components.component import PART_OF
 from components.links import Link, Links
 from components.mesh.proxy import STATS_PORT
-from components.network_policy import AddressBlock, Peer
+from components.network_policy import DNS_PORT, AddressBlock, Peer
 from components.node import Dependency, External, Gateway, Service
 from components.observability import (
     alertmanager,
@@ -54,8 +55,6 @@ STATE = Peer(namespace=site.OBSERVABILITY, name="kube-state-metrics", ports=())
 LOGS = user(site.COLLECTOR).account
 """The user that writes the log lines from OTLP."""
 
-CLUSTER_DNS_SERVER = "kube-dns.kube-system.svc.cluster.local:53"
-"""The Service of the cluster's DNS has this name in kubeadm, kind and most other distributions, even for CoreDNS."""
 INFRASTRUCTURE_PODS = 3
 """Largest number of pods of a server without a size in the profile."""
 ON_CALL = "on-call"
@@ -211,7 +210,7 @@ def probed_hosts(graph: CallGraph, environment: Environment) -> Iterator[ProbedH
     if hosts and environment.deploys(site.VALKEY_EXPORTER):
         exporter = f"{SITE.host(site.VALKEY_EXPORTER, site.OBSERVABILITY)}:{REDIS.scrape.port}"
         yield ProbedHosts(name=VALKEY, module=VALKEY, hosts=hosts, exporter=exporter, health="redis_up")
-    yield ProbedHosts(name=site.CLUSTER_DNS, module=RESOLVES.name, hosts=(CLUSTER_DNS_SERVER,))
+    yield ProbedHosts(name=site.CLUSTER_DNS, module=RESOLVES.name, hosts=(_dns_server(environment),))
     if certified := tuple(_tls_servers(graph, environment)):
         yield ProbedHosts(name=CERTIFICATES, module=TLS, hosts=certified)
     if entrance := graph.gateway:
@@ -231,6 +230,12 @@ def _tls_servers(graph: CallGraph, environment: Environment) -> Iterator[str]:
     yield from elasticsearch_nodes(graph, environment)
 
 
+def _dns_server(environment: Environment) -> str:
+    """The cluster's DNS as `address:port`. Distributions give its Service different names."""
+    address = ip_network(environment.settings.cluster_dns[0]).network_address
+    return f"[{address}]:{DNS_PORT}" if address.version == 6 else f"{address}:{DNS_PORT}"
+
+
 def _public_endpoints(gateway: Gateway, environment: Environment) -> Iterator[ProbedHosts]:
     """With a load balancer: the gateway's host name, and with `gateway_network` also its first GET route.
 
@@ -239,7 +244,7 @@ def _public_endpoints(gateway: Gateway, environment: Environment) -> Iterator[Pr
     settings = environment.settings
     if environment.profile.load_balancer and settings.gateway_host:
         module = _dns_module(settings.gateway_host).name
-        yield ProbedHosts(name=site.PUBLIC_NAME, module=module, hosts=(CLUSTER_DNS_SERVER,))
+        yield ProbedHosts(name=site.PUBLIC_NAME, module=module, hosts=(_dns_server(environment),))
         paths = (each.http.path for each in gateway.operations if each.http and each.http.method == "GET")
         if settings.gateway_network and (path := next(paths, None)):
             url = f"https://{settings.gateway_host}{path}"

@@ -119,6 +119,10 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         key("voiceassistant:gateway_network: 10.0.0.0/33"),
         f"{ON}gateway_network: is '10.0.0.0/",
     ),
+    "a network in place of an address": (
+        key("voiceassistant:cluster_dns: ['10.96.0.0/12']"),
+        f"{ON}cluster_dns[0]: is '10.96.0.0/12'; expected a single address, such as 10.96.0.10/32 or fd00::a/128",
+    ),
     "an address with a zone": (
         key("voiceassistant:cluster_dns: ['fe80::1%eth0/64']"),
         f"{ON}cluster_dns[0]: is 'fe80::1%eth0/64'; expected a block whose host bits are zero",
@@ -255,7 +259,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
         GOOD.encode("utf-16-le"),
         "Pulumi.dev.yaml:1: is not YAML; a control character is not",
     ),
-    "UTF-32": (GOOD.encode("utf-32"), "Pulumi.dev.yaml:1: is not YAML; a control character is not allowed"),
+    "UTF-32": (GOOD.encode("utf-32"), "Pulumi.dev.yaml:1: byte 1 is not UTF-8; save the file as UTF-8"),
     "every byte": (bytes(range(256)), "Pulumi.dev.yaml:2: byte 129 is not UTF-8; save the file as UTF-8"),
     "a byte order mark alone": (b"\xef\xbb\xbf", "config: is not a mapping; expected keys such as voiceassistant:mesh"),
     "a quote that stays open": (

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -92,7 +93,8 @@ def test_an_incomplete_dump_is_never_restored(server: Postgresql) -> None:
     whole = run(server, "backup").stdout
     server.place.write(f"/etc/voice/secrets/{SERVICES[-1]}-postgresql/password", "wrong")
     assert run(server, "backup").returncode != 0
-    assert len(list(server.place.inside(DUMPS).glob("*.partial"))) == 1
+    assert not list(server.place.inside(DUMPS).glob("*.partial")), "failed attempts would fill the volume"
+    (server.place.inside(DUMPS) / "99991231T000000Z.partial").mkdir()  # of a job that was killed
     server.place.mount_secrets("postgresql", "dev")
     server.place.write("/etc/voice/secrets/postgresql-backup-key/password", "the key")
     restored = run(server, "restore")
@@ -107,6 +109,18 @@ def test_other_folders_of_the_volume_are_neither_restored_nor_deleted(server: Po
     dumped = run(server, "backup")
     assert (dumped.returncode, other.exists()) == (0, True), dumped.stderr
     assert run(server, "restore").stdout == dumped.stdout
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(7 * 24 + 6, True), (8 * 24 - 6, False)])
+def test_the_dump_of_seven_days_ago_stays_and_that_of_eight_days_ago_is_deleted(
+    server: Postgresql, hours: int, stays: bool
+) -> None:
+    old = server.place.inside(DUMPS) / "20200101T000000Z"
+    old.mkdir()
+    written = time.time() - hours * 3600
+    os.utime(old, (written, written))
+    assert run(server, "backup").returncode == 0
+    assert old.exists() is stays
 
 
 def test_a_restore_without_a_dump_names_what_it_expects(server: Postgresql) -> None:

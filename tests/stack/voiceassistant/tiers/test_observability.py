@@ -26,7 +26,8 @@ from stack.output.runbook import FOLDER
 from stack.voiceassistant import TENANT, alerts, telemetry
 from stack.voiceassistant.catalog import SERVICES
 from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
-from tests.platforms import ENVIRONMENTS, of_kind, platform, resources
+from stack.voiceassistant.tiers.observability import probed_hosts
+from tests.platforms import ENVIRONMENTS, of_kind, platform, real_environment, resources
 from tests.small import datastore, service, small_platform
 from tests.stack.deploy.program_run import configured
 from tests.stack.voiceassistant.exported_metrics import exported
@@ -86,6 +87,18 @@ def document(component: Component, file: str) -> dict[str, Any]:
     files: dict[str, str] = component.files  # type: ignore[attr-defined]  # every component of this tier has files
     found: dict[str, Any] = json.loads(files[file])
     return found
+
+
+@pytest.mark.parametrize(
+    ("addresses", "probed"),
+    [(("172.20.0.10/32", "fd00::a/128"), "172.20.0.10:53"), (("fd00::a/128",), "[fd00::a]:53")],
+)
+def test_the_prober_queries_the_dns_at_the_address_of_the_settings(addresses: tuple[str, ...], probed: str) -> None:
+    real = real_environment("prod")
+    settings = real.settings.model_copy(update={"cluster_dns": addresses})
+    changed = real.model_copy(update={"settings": settings})
+    hosts = {each.name: each.hosts for each in probed_hosts(TENANT.graph, changed)}
+    assert hosts["cluster-dns"] == hosts["public-name"] == (probed,)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from pydantic import ValidationError
 from redis.exceptions import AuthenticationError
 
 from components.valkey.replicated import ReplicatedValkey
+from components.valkey.replication import HANDOVER, RECONNECT_SECONDS, stop_node
 from tests.loopback import free_port
 from tests.platforms import platform
 from tests.stack.voiceassistant.tiers.real_cache import NODES, SENTINELS, Member, eventually, running_cache
@@ -65,6 +67,36 @@ def test_a_sentinel_refuses_every_misspelt_key(tmp_path: Path) -> None:
 def replicated() -> ReplicatedValkey:
     (found,) = (each for each in platform("prod").components if isinstance(each, ReplicatedValkey))
     return found
+
+
+CLOCK = """\
+#!/bin/sh
+now=$(cat "$CLOCK")
+case ${0##*/} in
+  date) echo "$now";;
+  sleep) echo $((now + $1)) > "$CLOCK";;
+  timeout)
+    case "$*" in
+      *127.0.0.1*) echo $((now + ANSWER)) > "$CLOCK"; echo master;;
+      *) echo $((now + $1)) > "$CLOCK";;
+    esac
+esac
+"""
+"""The programs `date`, `sleep` and `timeout` on a clock in a file. No Sentinel answers. The server itself answers that
+it is the primary, after ANSWER seconds."""
+
+
+@pytest.mark.parametrize("answer", [0, 1, 2])
+def test_a_primary_that_no_sentinel_relieves_stops_within_the_handover(tmp_path: Path, answer: int) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("1000")
+    for name in ("date", "sleep", "timeout"):
+        program = tmp_path / name
+        program.write_text(CLOCK.replace("ANSWER", str(answer)))
+        program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "CLOCK": str(clock)}
+    subprocess.run(["/bin/sh", "-c", stop_node(replicated().members)], check=True, env=environment, timeout=60)
+    assert 1000 + RECONNECT_SECONDS < int(clock.read_text()) <= 1000 + HANDOVER.seconds
 
 
 @pytest.mark.parametrize(
