@@ -48,9 +48,9 @@ class ModelDependency(Dependency):
     budgets: dict[Name, TokenBudget] = Field(default_factory=dict)
     """Budgets of tenants, by the names that routes use."""
     quota_store: CallName | None = None
-    """Name of the callers' call that reaches the counters of the providers' quotas. `None` counts no quota."""
+    """Name of the call through which each caller counts the providers' quotas. `None`: quotas are not counted."""
     usage: CallName | None = None
-    """Name of the callers' call that appends an event for each attempt. `None` appends none."""
+    """Name of the call through which each caller appends an event for each attempt. `None`: no event is appended."""
 
     @classmethod
     def of(cls, name: str, *routes: Operation, providers: tuple[Provider, ...], **options: Any) -> ModelDependency:

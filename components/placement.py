@@ -17,7 +17,7 @@ HOST = "kubernetes.io/hostname"
 
 
 def host_anti_affinity(selector: dict[str, str], *, required: bool) -> Affinity:
-    """Different hosts: if possible, or always with `required`.
+    """Place pods on different hosts: always if `required`, otherwise if possible.
 
     A quorum needs `required`, because losing two pods together would break it.
     """

@@ -95,7 +95,7 @@ def test_a_comment_that_is_too_long_keeps_every_blast_radius_without_the_fields(
         "**Blast radius** of prod",
     ]
     assert "details" not in text
-    assert "The summary of the run lists the fields." in text
+    assert "The summary of the workflow run lists them." in text
     assert (tmp_path / "summary").read_text(encoding="utf-8").count("<details>") == 2
 
 

@@ -67,7 +67,7 @@ class PostgresqlCluster(Component):
     folder: ClassVar[str] = "20-data"
     priority: ClassVar[Priority] = "foundation"
     exemptions: ClassVar[tuple[Exemption, ...]] = (
-        Exemption(rule="run_as_user", reason="the operator runs its images as their users 26 and 998"),
+        Exemption(rule="run_as_user", reason="the operator runs PostgreSQL as user 26 and PgBouncer as user 998"),
         Exemption(rule="no_api_token", reason="the instance manager in each pod watches its Cluster resource"),
     )
     instance_scrape: ClassVar[Scrape] = Scrape(port=9187, health="cnpg_collector_up")

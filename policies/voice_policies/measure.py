@@ -33,7 +33,7 @@ class Text:
     pattern: ClassVar[str]
 
     def __init__(self, text: str) -> None:
-        """Parse `text`. Raises `ValueError` with the accepted forms."""
+        """Subclasses parse `text`, and raise `ValueError` with the accepted forms."""
         raise TypeError(f"{type(self).__name__} cannot be made from a text: {text}")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -81,7 +81,7 @@ class Measure(Text):
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
-        """A product may have more digits than a text."""
+        """Copy and pickle by `units`: the text of a large product may have more digits than `pattern` accepts."""
         return self.of_units, (self.units,)
 
     @classmethod
@@ -108,7 +108,7 @@ class Measure(Text):
     @classmethod
     @lru_cache(maxsize=4096)
     def _text(cls, units: int) -> str:
-        """The text in the largest unit that divides `units`. Cached: a platform prints few different values often."""
+        """The text in the largest unit that divides `units`. Cached, because equal values are printed often."""
         for suffix, size in cls.UNITS.items():
             if units and units % size == 0:
                 return f"{units // size}{suffix}"

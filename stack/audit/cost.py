@@ -23,8 +23,8 @@ def cost_within_budget(platform: Platform) -> Iterator[Breach | None]:
         return
     expected, most = found.application.expected, found.application.maximum
     text = (
-        f"{expected:,.0f} USD a month at minimum + {EXPECTED:.0%} of the range, {most:,.0f} USD at the maximum,"
-        f" and {found.infrastructure.expected:,.0f} USD for the infrastructure;"
+        f"{expected:,.0f} USD a month at the expected scale (minimum + {EXPECTED:.0%} of the range up to the maximum),"
+        f" {most:,.0f} USD at the maximum, and {found.infrastructure.expected:,.0f} USD for the infrastructure;"
         f" the budget is {budget:,} USD; prices: {found.prices.source}, read on {found.prices.read_on}"
     )
     field = f"replicas or sizing of the services, site.monthly_budget, or {path_of('prices')}"

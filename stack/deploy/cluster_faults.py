@@ -38,7 +38,7 @@ class Volume(NamedTuple):
 
 
 def cluster_faults(platform: Platform, configuration: Configuration) -> Iterator[Fault]:
-    """Every fault of the cluster. A context that is missing, unknown or of another cluster is the only fault."""
+    """Every fault of the cluster. If the context is missing, unknown or of another cluster, only this fault."""
     stack, context = configuration.settings.environment, configuration.context
     if not context:
         # Without this setting the program would use kubectl's current context, which can be any cluster.

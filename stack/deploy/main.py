@@ -21,7 +21,7 @@ from stack.model.tenant import Tenant
 __all__ = ["deploy"]
 
 FRAMES = 10
-"""Frames of a stored call stack: six belong to Pulumi, down to the class of the resource, and four to the program."""
+"""Number of frames of a stored call stack: six of Pulumi and four of the program."""
 
 
 def deploy(tenant: Tenant) -> None:

@@ -39,7 +39,7 @@ class Site(ClosedModel):
     prometheus: Peer
     """Pods that scrape every service, and the port of their API."""
     prober: Peer
-    """Pods that probe hosts, and servers without readable metrics. Prometheus scrapes these pods on the port."""
+    """Pods that probe hosts and servers without readable metrics, and the port that Prometheus scrapes."""
     node_agents: Name
     """The only namespace whose pods read files of their nodes."""
     egress: Name

@@ -96,7 +96,7 @@ def _form_of(path: str) -> tuple[str, WireForm]:
 def _object(content: bytes) -> dict[str, Any]:
     body = json.loads(content)
     if not isinstance(body, dict):
-        raise ValueError("the body of a model request must be a JSON object")  # noqa: TRY004  # the value of the input, not the type of an argument
+        raise ValueError("the body of a model request must be a JSON object")  # noqa: TRY004  # the input has a wrong value, no argument has a wrong type
     return body
 
 

@@ -19,7 +19,9 @@ from voice_models.usage import ModelAttempted
 USAGE_STREAM = Script(Path(__file__).with_name("usage_stream.lua"))
 STREAM = "model.attempted"
 MAX_LENGTH = 1_000_000
-"""Smallest number of events that a full stream keeps: about 380 MB, or 14 minutes of the declared 1,170 calls/s."""
+"""Number of events to which the store trims the stream: about 380 MB, or 14 minutes of the declared 1,170 calls/s.
+
+The store trims whole blocks only (`MAXLEN ~`), so a full stream has a few events more."""
 
 
 async def append(runtime: Runtime, store: SharedStore, call: str, event: ModelAttempted) -> None:

@@ -72,8 +72,8 @@ class CallRejectedError(VoiceRuntimeError):
     """
 
     if not TYPE_CHECKING:
-        # Under overload each call creates such an error, so this class has no `__init__` in Python and no dictionary of
-        # attributes. With both, a rejection would take a third longer. `Exception` stores the arguments in C.
+        # Under overload each call creates such an error. An `__init__` in Python that sets attributes would make a
+        # rejection take a third longer, so `Exception` stores the arguments in C.
         __init__ = Exception.__init__
         attempts = 0
 

@@ -15,7 +15,7 @@ from stack.model.manifests.system import System, Workload
 
 _SLEEP = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?)([smhd]?)\b")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-"""Suffixes of the program `sleep`, as GNU's and BusyBox's know them."""
+"""Unit of a duration of `sleep` → seconds. GNU and BusyBox know the same units."""
 _NAMES_A_SECRET = re.compile(
     r"(.*_)?(PASSWORD|PASSWD|PASS|TOKEN)|.*(SECRET_KEY|CLIENT_SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|TLS_KEY)",
     re.IGNORECASE,

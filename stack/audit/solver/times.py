@@ -7,8 +7,9 @@
    need more time.
 3. From the callers to the callees, compute the budgets. The calls of an operation share at most the deadline that the
    callers and the flows of the operation allow. If the wanted values do not fit, the solver first removes retries until
-   the least values fit. Then each call gets its least value, plus the same share of the difference to its wanted value.
-   The sum is convex in that share, so the new values fit.
+   the least values fit. Then each call gets its least value plus a share of the difference to its wanted value. All
+   calls of the operation get the same share, by linear interpolation. The total time is convex in the share, so the
+   new values fit.
 4. From the callees to the callers, lower each deadline that is now longer than the budgets of its calls need, but not
    below the declared deadline.
 """

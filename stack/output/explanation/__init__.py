@@ -126,7 +126,7 @@ def _hypothetical_call(graph: CallGraph, caller: str, callee: str) -> tuple[Edge
 
 def _not_deployed(platform: Platform, name: str) -> Step:
     file = file_of(platform.environment.name)
-    return Step("deployment", f"{name} is not deployed: {path_of('without')} of {file} names it", holds=False)
+    return Step("deployment", f"{name} is not deployed: {path_of('without')} in {file} lists it", holds=False)
 
 
 def _declared_call(platform: Platform, edge: Edge) -> DeclaredCall:

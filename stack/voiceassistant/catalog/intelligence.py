@@ -36,7 +36,7 @@ ORCHESTRATOR = Service(
     sizing=Sizing.of(cpu=("1", "2"), memory=("1Gi", "2Gi")),
     replicas=Replicas(min=3, max=20),
     capacity=Rate("40/s"),
-    without_features="at every level the fallbacks of its soft calls suffice: a default model, or text only",
+    without_features="its optional parts are soft calls with fallbacks: the default route, or text only",
     operations=(
         operation("answer", *_ANSWER, p95="2200ms", deadline="14500ms", transport="streamed"),
         operation("task", *_ANSWER, p95="2200ms", deadline="14500ms"),

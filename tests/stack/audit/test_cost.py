@@ -32,7 +32,9 @@ def test_d04_compares_the_expected_scale_with_the_budget(budget: int, severity: 
     """
     (found,) = verdict("D04", priced(budget)).findings
     assert found.severity == severity
-    assert found.arithmetic.startswith("168 USD a month at minimum + 15% of the range, 292 USD at the maximum")
+    assert found.arithmetic.startswith(
+        "168 USD a month at the expected scale (minimum + 15% of the range up to the maximum), 292 USD at the maximum"
+    )
 
 
 def test_d04_holds_if_the_cost_equals_the_budget() -> None:

@@ -240,7 +240,7 @@ def test_a_node_that_the_environment_leaves_out_fails_the_connection() -> None:
     explained = explain(platform("dev-internal"), "gateway", "identity-service")
     assert REPORTS["text"](explained).splitlines()[0] == (
         "gateway → identity-service: declared, but the connection fails in dev-internal: gateway is not deployed: "
-        "config.voiceassistant:without of Pulumi.dev-internal.yaml names it"
+        "config.voiceassistant:without in Pulumi.dev-internal.yaml lists it"
     )
 
 
