@@ -46,7 +46,7 @@ class SagaStep(Policy):
     @override
     def conflicts(self) -> Iterator[str]:
         if (self.compensation is None) == (self.no_compensation_because is None):
-            yield "name a compensation, or say in no_compensation_because why none is needed"
+            yield "set exactly one of compensation and no_compensation_because"
         if self.compensation is None and self.compensation_calls:
             yield f"compensation_calls {', '.join(self.compensation_calls)} need a compensation"
         needed = self.attempt_timeout * self.retry.max_attempts + self.retry.longest_wait()

@@ -159,8 +159,8 @@ def test_a_retry_has_the_platforms_defaults() -> None:
             {"name": "d", "kind": "grpc", "target": "x", "critical": True, "max_latency": "1s"},
             "must be below timeout",
         ),
-        (SagaStep, {"name": "store"}, "name a compensation"),
-        (SagaStep, {**STEP, "no_compensation_because": "reads only"}, "name a compensation, or say"),
+        (SagaStep, {"name": "store"}, "set exactly one of compensation"),
+        (SagaStep, {**STEP, "no_compensation_because": "reads only"}, "set exactly one of compensation"),
         (SagaStep, {**STEP, "timeout": "1s"}, "is shorter than its 2 attempts of 3s with 100ms of backoff"),
         (
             SagaStep,

@@ -56,7 +56,7 @@ def test_two_definitions_of_the_same_version_are_refused() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: SagaStep(name="pay"), "name a compensation, or say in no_compensation_because why none is needed"),
+        (lambda: SagaStep(name="pay"), "set exactly one of compensation and no_compensation_because"),
         (lambda: saga(step("pay"), step("pay")), "step pay is declared twice"),
         (
             lambda: SagaStep(

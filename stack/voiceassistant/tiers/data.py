@@ -42,8 +42,8 @@ from stack.voiceassistant.stores import (
 )
 
 CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@dangerous"
-"""Commands on a caller's own keys, in the cache and for the counters of token budgets. Scripts of distributed limits
-need `time`, which none of these categories contains."""
+"""Commands that a caller may run on its own keys, in the cache and on its counters of token budgets. Scripts of
+distributed limits need `time`, which none of these categories contains."""
 GATEWAY_KEYS = "plugin-limit-count*"
 """Keys of the gateway's rate-limit counters. APISIX's plugin chooses the prefix."""
 PUBLISH = "+xadd"
@@ -90,7 +90,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def _postgresql_links(database: Store, environment: Environment) -> Iterator[Link]:
-    """Links of one server (without external backups), or of the operator's instances behind poolers.
+    """Links of the operator's instances and poolers, or of one server if the environment has no external backups.
 
     An external database has only the link of the schema jobs.
     """
