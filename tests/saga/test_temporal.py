@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from temporalio import workflow
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowExecution, WorkflowHandle
 from temporalio.worker import Worker
-from voice_saga import SagaConflictError, StepContext, UnknownSagaError
+from voice_saga import JournalUnavailableError, SagaConflictError, StepContext, UnknownSagaError
 from voice_saga.temporal import TemporalEngine
 
 from tests.saga.definitions import Log, eventually, saga, step
@@ -48,6 +49,59 @@ async def test_a_saga_whose_workflow_was_ended_from_outside_is_abandoned(tempora
             await engine.compensate(saga_id)
         assert await engine.deliver(saga_id, "pay") is True
         await eventually(lambda: _is_listed_as_abandoned(engine, saga_id))
+
+
+async def test_an_intervention_reports_that_no_worker_answers(temporal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voice_saga.temporal.ANSWER_SECONDS", 0.5)
+    engine, saga_id = await _without_worker(temporal, "no-worker")
+    with pytest.raises(JournalUnavailableError, match=r"no worker answers within 0\.5 s"):
+        await engine.compensate(saga_id)
+
+
+async def test_an_intervention_can_be_cancelled(temporal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, saga_id = await _without_worker(temporal, "cancelled")
+    intervene, began = WorkflowHandle.execute_update, asyncio.Event()
+
+    async def execute_update(*args: Any, **kwargs: Any) -> Any:
+        began.set()
+        return await intervene(*args, **kwargs)
+
+    monkeypatch.setattr(WorkflowHandle, "execute_update", execute_update)
+    intervening = asyncio.create_task(engine.compensate(saga_id))
+    await began.wait()
+    intervening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await intervening
+
+
+async def test_an_intervention_in_a_saga_that_ends_meanwhile_is_refused(
+    temporal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, saga_id = await _without_worker(temporal, "ends-meanwhile")
+    handle: WorkflowHandle[object, object] = (await Client.connect(temporal)).get_workflow_handle(saga_id)
+    look, ends = TemporalEngine._describe, [handle.terminate]  # noqa: SLF001  # between this request and the intervention the saga ends
+
+    async def describe(self: TemporalEngine, of: str) -> WorkflowExecution:
+        found = await look(self, of)
+        if ends:
+            await ends.pop()()
+        return found
+
+    monkeypatch.setattr(TemporalEngine, "_describe", describe)
+    with pytest.raises(SagaConflictError, match="is abandoned"):
+        await engine.compensate(saga_id)
+
+
+async def _without_worker(temporal: str, queue: str) -> tuple[TemporalEngine, str]:
+    """An engine with a running saga. No worker runs any longer."""
+    log = Log()
+    log.does("pay", hang)
+    client = await Client.connect(temporal)
+    engine = TemporalEngine(client, [log.definition(saga(step("pay")))], task_queue=queue, grace=0.1)
+    async with engine:
+        saga_id = await engine.start("order")
+        await eventually(lambda: _has_begun(log))
+    return engine, saga_id
 
 
 async def _has_begun(log: Log) -> bool:

@@ -68,15 +68,15 @@ from voice_saga.temporal_workflow import (
     SagaWorkflow,
     beginning,
 )
-from voice_saga.transport import Transport
+from voice_saga.transport import Transport, end_if_cancelled
 
 __all__ = ["TemporalEngine"]
 
 logger = logging.getLogger("voice_saga")
 COUNT_SECONDS = 10.0
 """Seconds between two counts of unfinished sagas."""
-QUERY_TIMEOUT = timedelta(seconds=30)
-"""Longest wait for a worker's answer to a query or intervention."""
+ANSWER_SECONDS = 30.0
+"""Longest wait in seconds for a worker's answer to a query or intervention."""
 UNAVAILABLE = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
 BY_THE_ENGINE = {WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.COMPLETED}
 """Statuses of a workflow that the engine itself produces. Any other status means that the workflow was ended from
@@ -301,7 +301,7 @@ class TemporalEngine:
         summary = await self._summary(saga_id)
         handle = self._client.get_workflow_handle_for(SagaWorkflow.run, saga_id)
         with _reached():
-            begun, journal = await handle.query(SagaWorkflow.journal, rpc_timeout=QUERY_TIMEOUT)
+            begun, journal = await handle.query(SagaWorkflow.journal, rpc_timeout=timedelta(seconds=ANSWER_SECONDS))
         entries = tuple(Entry(kind, step, data, at) for kind, step, data, at in journal)
         return SagaRecord(**asdict(summary), input=begun, entries=entries)
 
@@ -333,15 +333,22 @@ class TemporalEngine:
 
     async def _intervene(self, saga_id: str, kind: EntryKind, reason: str) -> None:
         summary = await self._summary(saga_id)
-        if summary.ended:
-            raise SagaConflictError(f"saga {saga_id} {refusal(kind, summary.state)}")
-        try:
-            with _reached():
-                await self._client.get_workflow_handle(saga_id).execute_update(
-                    SagaWorkflow.intervene, args=[kind, reason], rpc_timeout=QUERY_TIMEOUT
-                )
-        except WorkflowUpdateFailedError as error:
-            raise SagaConflictError(f"saga {saga_id} {error.cause}") from None
+        if not summary.ended:
+            handle, arguments = self._client.get_workflow_handle(saga_id), [kind, reason]
+            try:
+                with _reached():
+                    # `rpc_timeout` limits one of the requests that the client repeats until a worker answers.
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await handle.execute_update(SagaWorkflow.intervene, args=arguments)
+            except WorkflowUpdateFailedError as error:
+                raise SagaConflictError(f"saga {saga_id} {error.cause}") from None
+            except RPCError as refused:
+                if refused.status != RPCStatusCode.NOT_FOUND:
+                    raise
+                summary = await self._summary(saga_id)  # the saga has ended since the first look
+            else:
+                return
+        raise SagaConflictError(f"saga {saga_id} {refusal(kind, summary.state)}")
 
 
 @activity.defn(dynamic=True)
@@ -370,8 +377,9 @@ def _reached() -> Iterator[None]:
     """Convert Temporal's transport errors into the engines' errors."""
     try:
         yield
-    except WorkflowUpdateRPCTimeoutOrCancelledError as error:
-        raise JournalUnavailableError(f"Temporal: no worker answers: {error}") from error
+    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+        end_if_cancelled()  # Temporal's client converts a cancellation into its own error
+        raise JournalUnavailableError(f"Temporal: no worker answers within {ANSWER_SECONDS:g} s") from error
     except RPCError as error:
         if error.status not in UNAVAILABLE:
             raise
