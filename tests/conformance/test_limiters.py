@@ -318,6 +318,18 @@ def test_l10_samples_from_before_a_decrease_are_dropped() -> None:
     assert limit.rate == 50
 
 
+def test_l10_samples_from_before_a_new_policy_are_dropped() -> None:
+    limit = Adaptive(ADAPTIVE, 0.0, seeded(1))
+    before = limit.epoch
+    for _ in range(20):
+        limit.record(before, limit.ends - 0.5, 0.6, failed=False)
+    limit.reconfigure(ADAPTIVE.model_copy(update={"latency": Duration("1s"), "interval": Duration("1m")}), 10.0)
+    limit.record(before, 100.0, 0.6, failed=False)
+    assert (limit.rate, limit.samples) == (100, 0)
+    assert limit.ends >= 70
+    assert interval(limit, latency=0.6) == 100
+
+
 async def test_l10_rejections_and_cancellations_do_not_count_as_samples(clock: FakeClock, tmp_path: Any) -> None:
     limits = (RateLimit(limit=ADAPTIVE),)
     runtime = Runtime.load(mount(tmp_path, bundle(inbound=(operation("run", rate_limits=limits),))), clock=clock)

@@ -4,8 +4,8 @@ At the end of an interval the limit judges the interval's samples. If they are u
 `decrease`; otherwise it adds `increase`. An interval lasts until there are enough samples, so the rate of a key with
 few requests recovers, too.
 
-A decrease begins a new epoch. Samples of requests that were admitted earlier are dropped, because they measure the old
-rate.
+A decrease or a new policy begins a new epoch. Samples of requests that were admitted earlier are dropped, because they
+measure the old rate.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Adaptive:
                 self._judge(now)
 
     def reconfigure(self, policy: Policy, now: float) -> None:
-        """Continue under a new policy.
+        """Continue under a new policy, with a new interval.
 
         A rate at the old maximum moves to the new maximum. Any other rate stays, within the new bounds.
         """
@@ -78,20 +78,25 @@ class Adaptive:
             at_top = self.rate >= self.policy.max_rate.per_second
             self.policy = policy
             self._set_rate(policy.max_rate.per_second if at_top else self.rate, now)
+            self._begin_epoch(now)
 
     def _judge(self, now: float) -> None:
         policy = self.policy
         unhealthy = self._failures > policy.error_ratio * self.samples or self._slow > SLOW_SHARE * self.samples
         if unhealthy:
-            self.epoch += 1
             self._set_rate(self.rate * policy.decrease, now)
+            self._begin_epoch(now)
         else:
             self._set_rate(self.rate + policy.increase.per_second, now)
-        self._begin_interval(now)
+            self._begin_interval(now)
 
     def _set_rate(self, rate: float, now: float) -> None:
         self.rate = min(max(rate, self.policy.min_rate.per_second), self.policy.max_rate.per_second)
         self.bucket.reconfigure(self.rate, self.policy.burst, now)
+
+    def _begin_epoch(self, now: float) -> None:
+        self.epoch += 1
+        self._begin_interval(now)
 
     def _begin_interval(self, now: float) -> None:
         self.ends = now + self.policy.interval.seconds * (1 + INTERVAL_JITTER * self._random.random())
