@@ -105,6 +105,14 @@ async def test_l7_in_a_cluster_each_check_goes_to_the_server_of_its_key(tmp_path
         await store.close()
 
 
+async def test_l7_more_commands_than_connections_to_a_cluster_wait_for_a_connection(tmp_path: Path) -> None:
+    with redis_servers.cluster(tmp_path) as servers:
+        store = RedisStore(lambda: cluster(servers[0].url, socket_connect_timeout=60))
+        answers = await asyncio.gather(*(store.run(TOKEN_BUCKET, ("key",), 1.0, 1, 1, 1) for _ in range(500)))
+        assert len(answers) == 500
+        await store.close()
+
+
 async def test_l7_the_limit_continues_on_the_new_primary_after_a_failover(tmp_path: Path) -> None:
     with redis_servers.watched_by_sentinels(tmp_path) as (servers, sentinels):
         addresses = [("127.0.0.1", each.port) for each in sentinels]

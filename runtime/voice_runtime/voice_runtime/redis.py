@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Semaphore
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import ConnectionPool, RedisCluster, Sentinel
@@ -25,8 +25,8 @@ from voice_runtime.shared_store import PerLoop, Script
 __all__ = ["Connections", "RedisStore", "cluster", "sentinel", "single"]
 
 CONNECTIONS = 32
-"""Maximum number of connections of one event loop to one server. Further commands wait for a connection, within their
-timeout. In a cluster redis-py allows 100, and further commands fail."""
+"""Maximum number of commands that one event loop runs at the same time on a server or on a cluster. Each command in
+flight has its own connection. Further commands wait, within their timeout."""
 CONNECT_TIMEOUT = 1.0
 """Timeout in seconds for connecting to a server or a Sentinel."""
 
@@ -184,10 +184,17 @@ class Cluster:
 
     def __init__(self, client: RedisCluster) -> None:
         self._client = client
+        self._slots = Semaphore(CONNECTIONS)
 
-    def execute(self, *command: str | bytes | float) -> Awaitable[Any]:
+    async def execute(self, *command: str | bytes | float) -> Any:
         """The answer of the server that has the command's keys. Raises redis-py's errors."""
-        return self._client.execute_command(*command)
+        with before_sending():
+            await self._slots.acquire()
+        try:
+            await self._client.initialize()  # commands that begin together would lose each other's connections
+            return await self._client.execute_command(*command)
+        finally:
+            self._slots.release()
 
     async def close(self) -> None:
         """Close every connection."""
