@@ -249,6 +249,17 @@ async def test_transcriptions_get_the_candidates_model_and_are_billed_by_seconds
     assert (made.ledger.events[0].input_units, made.ledger.events[0].micro_usd) == (7, 700)
 
 
+async def test_the_cost_of_an_input_that_is_reported_in_another_unit_than_the_price_is_estimated(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    price = ModelPrice(unit="character", input=15.0, as_of=PRICE.as_of, source="a test")
+    made = service(tmp_path, clock, models={"models": {"m": model(price=price)}})
+    first(made, fake.embeddings(2))
+    await made.sdk().embeddings.create(model="any", input="hello")
+    (event,) = made.ledger.events
+    assert (event.input_units, event.input_unit, event.micro_usd) == (10, "token", 5 * 15)
+
+
 # --- requests in flight, and slow readers
 
 

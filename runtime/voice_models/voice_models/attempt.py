@@ -210,7 +210,7 @@ class ModelAttempt:
             ending = "finished"
         elif isinstance(state, Failed):
             ending = "failed"
-        price, usage = self.candidate.model.price, self._usage
+        usage = self._usage
         event = ModelAttempted(
             route=self._route_name,
             deployment=self.candidate.name,
@@ -221,7 +221,7 @@ class ModelAttempt:
             input_units=usage.input,
             input_unit=usage.unit,
             output_tokens=usage.output,
-            micro_usd=price.micro_usd(usage.input, usage.output) if price else 0,
+            micro_usd=self._micro_usd(),
             estimated=usage.estimated,
             ending=ending,
             error_class=state.error_class if isinstance(state, Failed) else None,
@@ -245,6 +245,13 @@ class ModelAttempt:
         return self.request.input_tokens + self._usage.output
 
     # --- decisions
+
+    def _micro_usd(self) -> int:
+        price, usage = self.candidate.model.price, self._usage
+        if price is None or usage == NOTHING:
+            return 0
+        units = usage.input if usage.unit == price.unit else self.request.input_units(price)
+        return price.micro_usd(units, usage.output)
 
     def _reader(self) -> Reader:
         if isinstance(self.state, READING):

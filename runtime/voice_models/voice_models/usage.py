@@ -55,7 +55,10 @@ class ModelAttempted:
     """The unit of `input_units`."""
     output_tokens: int
     micro_usd: int
-    """Cost in millionths of a US dollar; 0 if the model has no price."""
+    """Cost in millionths of a US dollar; 0 if the model has no price.
+
+    If `input_unit` is not the unit of the price, the runtime estimates the input for the cost.
+    """
     estimated: bool
     """True if tokens and cost are estimates, because the provider reported no usage."""
     ending: Ending
