@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import defaultdict
 from typing import Any
 
 from temporalio.client import Client
@@ -28,16 +29,24 @@ class Ended:
     """Tells callers that their sagas have completed, without queries to the journal."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, asyncio.Event] = {}
+        self._loop = asyncio.get_running_loop()
+        self._waiting: defaultdict[str, asyncio.Future[None]] = defaultdict(self._loop.create_future)
 
     def on_event(self, event: Event) -> None:
-        """Set the `asyncio.Event` of a saga that has completed."""
-        if event.after == "completed":
-            self.of(event.target.rpartition("/")[2]).set()
+        """End the wait for a saga that has completed or compensates. Temporal's worker calls this in a thread."""
+        if event.after == "completed" or event.after.startswith("compensating:"):
+            self._loop.call_soon_threadsafe(self._end, event)
 
-    def of(self, saga_id: str) -> asyncio.Event:
-        """An event that is set when the saga completes."""
-        return self._waiting.setdefault(saga_id, asyncio.Event())
+    def _end(self, event: Event) -> None:
+        ended = self.of(event.target.rpartition("/")[2])
+        if event.after == "completed":
+            ended.set_result(None)
+        else:
+            ended.set_exception(RuntimeError(f"{event.target} is {event.after}"))
+
+    def of(self, saga_id: str) -> asyncio.Future[None]:
+        """A future that ends when the saga has completed. It raises `RuntimeError` if the saga compensates."""
+        return self._waiting[saga_id]
 
 
 async def nothing(_: StepContext) -> None:
@@ -65,7 +74,7 @@ async def main(kind: str, address: str, seconds: float) -> None:
     """Run a closed loop: each caller starts its next saga when its previous saga has completed."""
     ended = Ended()
     async with await engine_of(kind, address, ended) as engine:
-        await ended.of(await engine.start("bench")).wait()
+        await ended.of(await engine.start("bench"))
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         begun = time.perf_counter()
@@ -73,7 +82,7 @@ async def main(kind: str, address: str, seconds: float) -> None:
         async def caller() -> int:
             sagas = 0
             while time.perf_counter() - begun < seconds:
-                await ended.of(await engine.start("bench")).wait()
+                await ended.of(await engine.start("bench"))
                 sagas += 1
             return sagas
 
