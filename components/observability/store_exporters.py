@@ -45,8 +45,9 @@ REDIS = ExporterProgram(
     password_variable="REDIS_PASSWORD",  # noqa: S106 - the variable's name
     health_path="/health",
 )
-"""redis_exporter. Prometheus names the server in each scrape of `/scrape`, as it does with the blackbox exporter. A
-scrape of `/metrics` reads the exporter's own metrics."""
+"""redis_exporter. A scrape of `/scrape?target=HOST` reads the metrics of this server, as with the blackbox exporter.
+
+A scrape of `/metrics` reads the exporter's own metrics."""
 ELASTICSEARCH = ExporterProgram(
     scrape=Scrape(port=9114),
     user_variable="ES_USERNAME",

@@ -133,7 +133,7 @@ class Profile(ClosedModel):
     refused: dict[str, Sentence] = Field(default_factory=dict)
     """Settings that the environment's file must not have, each with the reason."""
     service_replicas: Literal["one", "half", "declared"]
-    """Replicas of each service: one; from N+1 up to half of the declared maximum; or as declared."""
+    """Replicas of each service. `half`: from N+1 to half of the declared maximum. `declared`: no change."""
     cpu_share: float = 1
     memory_share: float = 1
     """Share of a service's declared requests that each replica requests. Limits stay as declared."""

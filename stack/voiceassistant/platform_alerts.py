@@ -191,7 +191,7 @@ PLATFORM_ALERTS = (
     _platform(
         "NotificationsFailing",
         "critical",
-        "sum by (job, pod, integration) (rate(alertmanager_notifications_failed_total[5m])) > 0",
+        "sum by (job, namespace, pod, integration) (rate(alertmanager_notifications_failed_total[5m])) > 0",
         "5m",
         "{{ $labels.pod }} cannot send notifications over {{ $labels.integration }}",
         "Check the receiver's address, and that the setting notifications.network contains this address",

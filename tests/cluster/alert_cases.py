@@ -532,7 +532,12 @@ EXTERNAL = [
 ]
 OF_EXTERNAL = [{"dependency": name, "team": "platform", "severity": "warning"} for name in EXTERNAL]
 LOST = {"job": "otel-collector", "exporter": "otlp_grpc/jaeger"}
-NOTIFIER = {"job": "alertmanager", "pod": "alertmanager-0", "integration": "webhook"}
+NOTIFIER = {
+    "job": "alertmanager",
+    "namespace": "voice-observability",
+    "pod": "alertmanager-0",
+    "integration": "webhook",
+}
 RULES = {"job": "prometheus", "pod": "prometheus-0", "rule_group": "rates"}
 EGRESS = {"job": "egress-proxy-a", "pod": "egress-proxy-a-x"}
 

@@ -8,9 +8,10 @@ import promql_parser
 import pytest
 
 from components.node import Gateway, Service
+from components.observability.rules import Alert
 from stack.model.impact import impact
 from stack.model.settings import environments
-from stack.output.runbook import FOLDER, runbook
+from stack.output.runbook import FOLDER, first_look, runbook
 from stack.voiceassistant import TENANT, site
 from tests import toy
 from tests.documents import blocks
@@ -41,6 +42,15 @@ def test_every_runbook_url_leads_to_a_section_that_names_its_alert() -> None:
     sections = dict(re.findall(r"^## (\w+)\n\n(.+)$", PAGES[FOLDER / "alerts.md"], re.MULTILINE))
     assert {alert["annotations"]["runbook_url"] for alert in alerts} == {f"{page}#{name.lower()}" for name in sections}
     assert {alert["alert"] for alert in alerts} == set(sections)
+
+
+@pytest.mark.parametrize(
+    "alert", [*TENANT.alerting.objective_alerts, *TENANT.alerting.platform_alerts], ids=lambda alert: alert.name
+)
+def test_an_alert_keeps_the_namespace_that_its_first_command_needs(alert: Alert) -> None:
+    first, *_ = first_look(alert) or [""]
+    aggregations = re.findall(r"\bby \(([^)]*)\)", alert.expression)
+    assert "-n NAMESPACE" not in first or all("namespace" in labels.split(", ") for labels in aggregations)
 
 
 @pytest.mark.parametrize("node", TENANT.graph.nodes.values(), ids=lambda node: node.name)
