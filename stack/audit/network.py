@@ -52,11 +52,14 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
     named = {80, *_declared_ports(platform), *egress_ports(rendered(platform).network_policies)}
     outside = tuple(sorted(named | {port + 1 for port in named}))
     namespaces = sorted({service.namespace for service in platform.graph.services})
+    ours = sorted(found["metadata"]["name"] for found in rendered(platform).of_kind("Namespace"))
     found = [
         *_pods(platform),
         *_blocks(platform),
         *resolvers(platform),
         *(Endpoint(f"stranger in {namespace}", namespace, {}, (8080, 9000)) for namespace in namespaces),
+        # Only the policies for all pods of the namespace govern a pod that has no policy of its own.
+        *(Endpoint(f"a new pod in {namespace}", namespace, {}, (8080,), governed=True) for namespace in ours),
         Endpoint("stranger in another namespace", "default", {}, (8080, 9000)),
         Endpoint("stranger in the cluster's network", ip="10.0.0.1", ports=outside),
         Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=outside),
@@ -95,7 +98,7 @@ def _peers(platform: Platform) -> Iterator[Peer]:
 
 def _pods(platform: Platform) -> Iterator[Endpoint]:
     """The pods of every component and link. They are governed if one of our components deploys them."""
-    ports, labels = _listening(platform), {}
+    ports, names, labels = _listening(platform), _port_names(platform), {}
     for end in _peers(platform):
         place = end.namespace, end.name
         labels[place] = end.label
@@ -103,7 +106,26 @@ def _pods(platform: Platform) -> Iterator[Endpoint]:
     for place, title in titles(platform).items():
         namespace, name = place
         governed = peer(namespace, name, labels[place]) in _deployed(platform)
-        yield Endpoint(title, namespace, {labels[place]: name}, frozenset(ports[place]), governed=governed)
+        yield Endpoint(
+            title,
+            namespace,
+            {labels[place]: name},
+            frozenset(ports[place]),
+            names[namespace, labels[place], name],
+            governed=governed,
+        )
+
+
+def _port_names(platform: Platform) -> defaultdict[tuple[str, str, str], dict[str, int]]:
+    """Namespace, label and its value → the named container ports of the pods that have the label."""
+    names: defaultdict[tuple[str, str, str], dict[str, int]] = defaultdict(dict)
+    for workload in rendered(platform).pods:
+        ports = [port for container in workload.pod["containers"] for port in container.get("ports", ())]
+        for label in workload.labels.items():
+            names[workload.namespace, *label].update(
+                (port["name"], port["containerPort"]) for port in ports if "name" in port
+            )
+    return names
 
 
 def _listening(platform: Platform) -> defaultdict[Place, set[int]]:

@@ -1,6 +1,6 @@
 """The connections that a set of rendered NetworkPolicies permits, computed as the Kubernetes API defines it.
 
-Rendered selectors have only `matchLabels`, and rendered ports are numbers.
+A named port is the port that the target's containers declare by that name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Literal, NamedTuple
 
 from components.network_policy import NAMESPACE_LABEL
+from stack.model.manifests.resources import Selector
 
 __all__ = ["Connection", "Direction", "Endpoint", "decision", "egress_ports", "is_within", "permitted"]
 
@@ -28,6 +29,8 @@ class Endpoint:
     namespace: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     ports: Collection[int] = ()
+    port_names: Mapping[str, int] = field(default_factory=dict)
+    """Names of ports that NetworkPolicies may use."""
     ip: str | None = None
     governed: bool = False
     """True if the endpoint's own NetworkPolicies are among the resources. Otherwise the other end alone decides."""
@@ -135,7 +138,7 @@ def _governs(policy: Mapping[str, Any], endpoint: Endpoint, direction: str) -> b
     return (
         endpoint.governed
         and policy["metadata"]["namespace"] == endpoint.namespace
-        and direction in spec["policyTypes"]
+        and direction in spec.get("policyTypes", ("Ingress", *(("Egress",) if spec.get("egress") else ())))
         and _matches(spec["podSelector"], endpoint.labels)
     )
 
@@ -174,10 +177,10 @@ def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool
 
 
 def egress_ports(policies: Iterable[Mapping[str, Any]]) -> Iterator[int]:
-    """The port, or the first port of the range, of every egress rule that has ports."""
+    """The number, or the first number of the range, of every port in an egress rule."""
     for policy in policies:
         for rule in policy["spec"].get("egress", ()):
-            yield from (allowed["port"] for allowed in rule.get("ports", ()) if "port" in allowed)
+            yield from (port for allowed in rule.get("ports", ()) if isinstance(port := allowed.get("port"), int))
 
 
 def is_within(block: Mapping[str, Any], ip: str) -> bool:
@@ -200,9 +203,12 @@ def _open_ports(rule: Mapping[str, Any], target: Endpoint) -> Iterator[int]:
             yield from target.ports
         elif (last := allowed.get("endPort")) is not None:
             yield from (port for port in target.ports if first <= port <= last)
-        elif first in target.ports:
-            yield first
+        elif (number := target.port_names.get(first, first)) in target.ports:
+            yield number
 
 
 def _matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """True if a label selector matches. Reading `matchExpressions` takes longer, and few selectors have them."""
+    if "matchExpressions" in selector:
+        return Selector.model_validate(selector).matches({**labels})
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())

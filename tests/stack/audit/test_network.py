@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,10 +81,12 @@ def test_n02_finds_open_egress_of_pods_that_no_link_names() -> None:
 
 
 def changed(platform: Platform, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> Platform:
-    policies = deepcopy(rendered(platform).network_policies)
+    found = rendered(platform)
+    policies = deepcopy(found.network_policies)
     for policy in policies:
         change(policy)
-    monkeypatch.setattr(network, "rendered", lambda _platform: SimpleNamespace(network_policies=policies))
+    changed_policies = replace(found, by_kind={**found.by_kind, "NetworkPolicy": policies})
+    monkeypatch.setattr(network, "rendered", lambda _platform: changed_policies)
     return platform
 
 

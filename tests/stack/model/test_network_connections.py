@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,3 +97,29 @@ def test_an_exception_of_a_block_is_not_reached() -> None:
     block = {"cidr": "203.0.113.0/24", "except": ["203.0.113.0/30"]}
     found = connections(policy({}, egress=[{"to": [{"ipBlock": block}]}]))
     assert not {each for each in found if each.source in {"web", "api"}}
+
+
+def test_a_named_port_is_the_port_that_the_target_declares_by_that_name() -> None:
+    named = replace(API, port_names={"grpc": 9090})
+    closed = policy({"matchLabels": {"app": "web"}}, egress=[])
+    for direction, pods in (("ingress", "api"), ("egress", "web")):
+        rule = policy({"matchLabels": {"app": pods}}, **{direction: [{"ports": [{"port": "grpc"}]}]})
+        found = set(permitted([rule, *([closed] if direction == "egress" else [])], (WEB, named)))
+        assert {each.port for each in found if (each.source, each.target) == ("web", "api")} == {9090}
+
+
+def test_a_policy_without_types_governs_ingress_and_with_egress_rules_also_egress() -> None:
+    silent = policy({}, ingress=[])
+    del silent["spec"]["policyTypes"]
+    assert connections(silent) == connections(policy({}, ingress=[]))
+    talking = policy({}, ingress=[], egress=[{"ports": [{"port": 443}]}])
+    both = connections(talking)
+    del talking["spec"]["policyTypes"]
+    assert connections(talking) == both
+
+
+def test_a_selector_may_have_expressions() -> None:
+    expression = {"key": "app", "operator": "NotIn", "values": ["api"]}
+    assert connections(policy({"matchExpressions": [expression]}, ingress=[])) == connections(
+        policy({"matchLabels": {"app": "web"}}, ingress=[])
+    )
