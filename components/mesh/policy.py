@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "METRICS_PATH",
+    "TRUST_DOMAIN",
     "AttemptTimeout",
     "ExternalHost",
     "MeshCaller",

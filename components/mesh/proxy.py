@@ -10,7 +10,7 @@ from components.node import Sizing
 if TYPE_CHECKING:
     from components.kubernetes.types import ObjectMeta
 
-__all__ = ["SIZE_ANNOTATION", "STATS_PORT"]
+__all__ = ["INJECT_LABEL", "SIZE_ANNOTATION", "STATS_PORT"]
 
 STATS_PORT = 15090
 """Port at which the proxy serves Envoy's statistics. Istio captures no connection to it."""

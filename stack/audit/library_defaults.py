@@ -151,9 +151,11 @@ def _unrouted(platform: Platform) -> Iterator[Breach | None]:
     routed = {
         host for service in rendered(platform).of_kind("VirtualService") for host in service["spec"].get("hosts", ())
     }
+    site = platform.site
     for callee in platform.graph.services:
-        if any(isinstance(edge.caller, Service) for edge in platform.graph.edges_to(callee)):
-            host = platform.site.grpc_host(callee)
+        callers = {type(edge.caller) for edge in platform.graph.edges_to(callee)}
+        hosts = {Service: site.grpc_host(callee), Gateway: site.http_host(callee)}
+        for host in (hosts[kind] for kind in hosts.keys() & callers):
             found = _by_default(host, "istio", "no VirtualService sets them", "VirtualService: retries.attempts")
             yield None if host in routed else found
 

@@ -13,8 +13,27 @@ from stack.model.platform import Platform
 
 SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|secret_?key|private_?key)$")
 """Suffixes of the names of variables that contain a secret."""
-PLAIN = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|://[^/@:\s]*:[^/@\s$<{%]+@")
-"""Finds a private key, or an address with a password, in a text."""
+PLAIN = re.compile(
+    r"""(?x)
+    -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----
+    | ://[^/@:\s]*:(?![$<{%])[^/@\s]+@
+    | :(?![$<{%])[^/@:\s]+@(?:tcp|unix)\(
+    """
+)
+"""Finds a private key, or a password in an address or in a data source name of Go's MySQL driver, in a text."""
+SETTING = re.compile(
+    r"""(?x)
+    (?:
+        (?:password|passwd|client[_-]?secret|(?:api|access|private|secret)[_-]?key)["']?(?:[\ \t]*=|:)
+        | (?:secret|token)["']?[\ \t]*=
+    )
+    [\ \t]*["']?(?!(?:true|false|null|none)\b)[^\s"'$<{%/:;,&()[\]][^\s"';,&()[\]]*+(?![(\[])
+    """
+)
+"""Finds a setting with a secret, such as `KEY=value` or `key: value`, in a text of lower-case letters.
+
+A path, a placeholder or a call is no secret. In YAML `secret:` often names an object, and `first_token:` is a latency.
+"""
 ARGUMENT = re.compile(r"(?i)^--?[\w.-]*(password|passwd|secret|token|api-?key)[= ][^$/\s]")
 """Finds an argument of a command that contains a secret. A path or a reference to a variable is no secret."""
 VOLUMES = {
@@ -63,12 +82,13 @@ def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
         for each in found.of_kind("ConfigMap")
     }
     for (namespace, name), data in settings.items():
-        text = f"secrets in plain text: {', '.join(key for key, value in data.items() if PLAIN.search(value))}"
-        yield Breach(f"ConfigMap {namespace}/{name}", text, "data") if any(map(PLAIN.search, data.values())) else None
+        plain = [key for key, value in data.items() if _has_secret(value)]
+        text = f"secrets in plain text: {', '.join(plain)}"
+        yield Breach(f"ConfigMap {namespace}/{name}", text, "data") if plain else None
     for workload in found.pods:
         for container in _containers(workload):
-            path, plain = f"{workload.path}: {container['name']}", _plain(workload.namespace, container, settings)
-            for field, names in plain.items():
+            path = f"{workload.path}: {container['name']}"
+            for field, names in _plain(workload.namespace, container, settings).items():
                 text = f"secrets in plain text: {', '.join(names)}"
                 yield Breach(f"{path}.{field}", text, "env[].valueFrom.secretKeyRef") if names else None
 
@@ -80,9 +100,13 @@ def _plain(
     variables = dict(_variables(namespace, container, settings))
     arguments = [*container.get("command", ()), *container.get("args", ())]
     return {
-        "env": [name for name, value in variables.items() if value and (SECRET.search(name) or PLAIN.search(value))],
-        "args": [re.split("[= ]", each)[0] for each in arguments if ARGUMENT.search(each) or PLAIN.search(each)],
+        "env": [name for name, value in variables.items() if value and (SECRET.search(name) or _has_secret(value))],
+        "args": [re.split("[= ]", each)[0] for each in arguments if ARGUMENT.search(each) or _has_secret(each)],
     }
+
+
+def _has_secret(text: str) -> bool:
+    return bool(PLAIN.search(text) or SETTING.search(text.lower()))
 
 
 def _containers(workload: Workload) -> Iterator[Mapping[str, Any]]:
@@ -108,8 +132,7 @@ def pinned(platform: Platform) -> Iterator[Breach | None]:
     """Check that every image has a digest, if the profile is strict."""
     if not platform.environment.profile.strict:
         return
-    everything = (resource for kind in rendered(platform).by_kind.values() for resource in kind)
-    found = sorted(set(images(everything)))
+    found = sorted(set(images(rendered(platform).everything)))
     without = [image for image in found if "@sha256:" not in image]
     text = f"{len(without)} of {len(found)} images have no digest: {', '.join(without)}"
     yield Breach("images.lock.yaml", text, "images.lock.yaml: digests", "voice images lock") if without else None

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from stack.model.platform import Platform
@@ -65,6 +66,11 @@ class Rendered:
 
     by_kind: Mapping[str, Sequence[Mapping[str, Any]]]
     demands: tuple[Demand, ...]
+
+    @property
+    def everything(self) -> Iterator[Mapping[str, Any]]:
+        """Every resource."""
+        return chain.from_iterable(self.by_kind.values())
 
     def of_kind(self, kind: str) -> Sequence[Mapping[str, Any]]:
         """The resources of one kind."""
@@ -137,5 +143,5 @@ def rendered(platform: Platform) -> Rendered:
     for _, resources in platform.resources:
         for resource in resources:
             by_kind[resource["kind"]].append(resource)
-    everything = (resource for found in by_kind.values() for resource in found)
+    everything = chain.from_iterable(by_kind.values())
     return Rendered(by_kind, tuple(demands(everything, platform.environment.settings.node_pool.nodes)))

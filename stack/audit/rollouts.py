@@ -87,21 +87,23 @@ def _replicas(found: Rendered, workload: Workload) -> int:
     return int(scaled.get("minReplicas", 1) if scaled else workload.spec.get("replicas", 1))
 
 
-def one_pod_can_be_evicted(platform: Platform) -> Iterator[Breach | None]:
+def pods_stop_one_by_one(platform: Platform) -> Iterator[Breach | None]:
     """Check that a workload with a target of at least `PROMISED` has two replicas.
 
-    Also check that several replicas have a disruption budget, and that every budget permits an eviction.
+    Also check that neither a rollout nor drains stop several replicas all together, and that every disruption budget
+    permits an eviction.
     """
     found, promised = rendered(platform), _availability_targets(platform)
     for workload in (each for each in found.workloads if each.kind != "DaemonSet"):
         replicas, budgets = _replicas(found, workload), list(found.selecting("PodDisruptionBudget", workload))
-        if replicas == 1:
+        if replicas <= 1:
             target = promised.get((workload.namespace, workload.name), 0)
-            text = f"1 replica with a target of {target:.3%} ≥ {PROMISED:.1%}: nothing serves while its pod is replaced"
+            text = f"{replicas or 'no'} replica with a target of {target:.3%} ≥ {PROMISED:.1%}"
+            text += ": nothing serves while its pod is replaced"
             yield Breach(f"{workload.path}: replicas", text, "replicas", "2") if target >= PROMISED else None
-        elif not budgets:
-            text = f"{replicas} replicas without a PodDisruptionBudget: drains may evict all of them together"
-            yield Breach(f"{workload.path}: disruption budget", text, "PodDisruptionBudget", "maxUnavailable: 1")
+        else:
+            yield _evicted_together(workload, replicas, [budget["spec"] for budget in budgets])
+            yield _replaced_together(workload, replicas)
         yield from (_blocks(workload, replicas, budget["spec"]) for budget in budgets)
 
 
@@ -131,10 +133,36 @@ def blocks_every_drain(min_available: int | str | None, max_unavailable: int | s
     return most == 0 if most is not None else least is not None and least >= pods
 
 
-def _pods(amount: int | str | None, pods: int) -> int | None:
+def _pods(amount: int | str | None, pods: int, *, round_up: bool = True) -> int | None:
     """A number of pods, or a percentage of them. `None` if it is neither."""
     found = AMOUNT.fullmatch(str(amount))
-    return None if found is None else -(-int(found[1]) * pods // 100) if found[2] else int(found[1])
+    return None if found is None else (int(found[1]) * pods + 99 * round_up) // 100 if found[2] else int(found[1])
+
+
+def _evicted_together(workload: Workload, replicas: int, budgets: list[Mapping[str, Any]]) -> Breach | None:
+    """The breach of several replicas that no disruption budget keeps from being evicted all together."""
+    if any(_keeps_a_pod(budget, replicas) for budget in budgets):
+        return None
+    without = "whose PodDisruptionBudget permits to evict each" if budgets else "without a PodDisruptionBudget"
+    text = f"{replicas} replicas {without}: drains may evict all of them together"
+    return Breach(f"{workload.path}: disruption budget", text, "PodDisruptionBudget", "maxUnavailable: 1")
+
+
+def _keeps_a_pod(budget: Mapping[str, Any], replicas: int) -> bool:
+    least, most = (_pods(budget.get(name), replicas) for name in ("minAvailable", "maxUnavailable"))
+    return most < replicas if most is not None else least != 0
+
+
+def _replaced_together(workload: Workload, replicas: int) -> Breach | None:
+    """The breach of a rollout that stops every replica before a new one is ready."""
+    strategy = workload.spec.get("strategy", workload.spec.get("updateStrategy", {}))
+    most = strategy.get("rollingUpdate", {}).get("maxUnavailable")
+    recreated = strategy.get("type") == "Recreate"
+    text = "strategy Recreate" if recreated else f"maxUnavailable {most}"
+    text += f": a rollout stops all {replicas} replicas before a new one is ready"
+    stopped = replicas if recreated else _pods(most, replicas, round_up=False) or 0
+    found = Breach(f"{workload.path}: rollout", text, "rollingUpdate.maxUnavailable", "1")
+    return found if stopped >= replicas else None
 
 
 def _blocks(workload: Workload, replicas: int, budget: Mapping[str, Any]) -> Breach | None:
@@ -195,7 +223,7 @@ def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
 
 def pods_have_a_priority_class(platform: Platform) -> Iterator[Breach | None]:
     """Check that every pod has a priority class."""
-    for workload in rendered(platform).workloads:
+    for workload in rendered(platform).pods:
         text = "no priority class: under node pressure kubelet may evict the pod before it evicts a batch job"
         found = Breach(workload.path, text, "priorityClassName")
         yield None if workload.pod.get("priorityClassName") else found
@@ -224,13 +252,13 @@ RULES = (
     ),
     Rule(
         id="A03",
-        title="the loss of one pod breaks no availability target",
+        title="the loss of one pod breaks no availability target, and neither a rollout nor drains stop all pods",
         severity="error",
         rationale="a single replica is down during every drain; without a budget drains evict all replicas together",
-        source="Kubernetes, Specifying a Disruption Budget",
+        source="Kubernetes, Specifying a Disruption Budget; Deployments, Strategy",
         violates="1 replica with a target of 99.9%",
         holds="2 replicas with the same target, and maxUnavailable: 1",
-        check=one_pod_can_be_evicted,
+        check=pods_stop_one_by_one,
     ),
     Rule(
         id="P01",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from voice_policies import Bytes
 
+from components.mesh.proxy import INJECT_LABEL
 from components.node import Service
 from stack.audit.finding import Breach, Rule
 from stack.audit.rendered import Workload, rendered
@@ -16,7 +17,6 @@ from stack.model.pod_demand import requests
 
 KEEPS_MEMORY = {"python"}
 """Languages whose processes return little memory to the system: CPython keeps its arenas."""
-INJECTED = "sidecar.istio.io/inject"
 WAITING = 0.8
 """Share of an operation's P95 spent in calls. At or above this share CPU is a poor measure of load."""
 
@@ -48,6 +48,7 @@ def _metrics(spec: Mapping[str, Any]) -> Iterator[Metric]:
 
 def can_scale(platform: Platform) -> Iterator[Breach | None]:
     """Check that pods have the containers and requests that their autoscaler needs, and that it alone sets replicas."""
+    yield from _targets(platform)
     services = {(service.namespace, service.name): service for service in platform.graph.services}
     for workload, spec in _scaled(platform):
         if "replicas" in workload.spec:
@@ -71,6 +72,18 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
                 yield Breach(f"{workload.path}: metrics", text, "spec.metrics[].containerResource.container")
             if resource == "cpu" and (service := services.get((workload.namespace, workload.name))):
                 yield _waits(platform, workload, service)
+
+
+def _targets(platform: Platform) -> Iterator[Breach | None]:
+    """Check that the workload that each autoscaler scales exists."""
+    found = rendered(platform)
+    known = {(workload.kind, workload.namespace, workload.name) for workload in found.workloads}
+    for autoscaler in found.of_kind("HorizontalPodAutoscaler"):
+        metadata, target = autoscaler["metadata"], autoscaler["spec"]["scaleTargetRef"]
+        namespace = metadata.get("namespace", "default")
+        text = f"nothing renders the {target['kind']} {target['name']}, which the autoscaler must scale"
+        lost = Breach(f"HorizontalPodAutoscaler {namespace}/{metadata['name']}", text, "spec.scaleTargetRef")
+        yield None if (target["kind"], namespace, target["name"]) in known else lost
 
 
 def _waits(platform: Platform, workload: Workload, service: Service) -> Breach | None:
@@ -121,7 +134,7 @@ def _threshold(workload: Workload, target: Mapping[str, Any]) -> tuple[Bytes, st
 def metrics_exclude_sidecars(platform: Platform) -> Iterator[Breach | None]:
     """Check that no autoscaler includes the usage of a sidecar."""
     for workload, spec in _scaled(platform):
-        sidecar = len(workload.pod["containers"]) > 1 or workload.labels.get(INJECTED) == "true"
+        sidecar = len(workload.pod["containers"]) > 1 or workload.labels.get(INJECT_LABEL) == "true"
         whole = [resource for kind, resource, *_ in _metrics(spec) if kind == "Resource"]
         text = f"type Resource ({', '.join(whole)}) adds the sidecar's usage and requests to the program's"
         found = Breach(workload.path, text, "spec.metrics[].type", "ContainerResource")

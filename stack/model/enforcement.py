@@ -23,7 +23,7 @@ from components.grpc_service_config import inexpressible
 from components.node import Gateway, Service
 from stack.model.call_graph import Edge
 
-__all__ = ["DECLARED", "declares", "enforcer", "in_force", "unenforced"]
+__all__ = ["DECLARED", "PolicyKind", "declares", "enforcer", "in_force", "unenforced"]
 
 PolicyKind = Literal["timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"]
 

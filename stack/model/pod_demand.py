@@ -111,7 +111,7 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
             overlapping = _overlapping(spec) if kind == "Deployment" else 0
             asked.append((place, scale, surge, overlapping, each, _archives(spec)))
     for (kind, namespace, name), declared, surge, overlapping, each, stores in asked:
-        beside = (archivers[namespace, store] for store in stores)
+        beside = (archivers.get((namespace, store), Amounts()) for store in stores)
         scale = autoscaled.get((kind, namespace, name), declared)
         yield Demand(namespace, name, scale, surge, min(scale.maximum, overlapping), sum(beside, each))
 

@@ -30,7 +30,7 @@ from voice_policies import (
     faults_of,
 )
 
-from components.node import Dependency, External, Host, Service
+from components.node import Dependency, External, Gateway, Host, Service
 from components.operation import Operation
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.egress import proxy_address
@@ -39,7 +39,7 @@ from stack.model.environments import Environment
 from stack.model.model_routes import models_of
 from stack.model.site import Site
 
-__all__ = ["addresses", "bundle_digests", "outbound_call"]
+__all__ = ["bundle_digests", "mesh_hosts", "outbound_call"]
 
 BULKHEAD_HEADROOM = 4
 """Inbound bulkhead slots, as a multiple of Little's law at capacity (arrivals × P95). It leaves room for bursts."""
@@ -219,6 +219,15 @@ def addresses(edge: Edge, site: Site) -> Iterator[Address]:
                 yield Address(host=address.host, port=address.port, tls=address.tls or None)
             else:
                 yield Address(host=site.host(address.service, address.namespace), port=address.port)
+
+
+def mesh_hosts(edge: Edge, site: Site) -> Iterator[str]:
+    """The host of each address of a call: the callee or its egress proxy. The gateway calls the HTTP Service."""
+    if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service):
+        yield site.http_host(edge.callee)
+        return
+    for address in addresses(edge, site):
+        yield (address.via or address.host).partition(":")[0]
 
 
 def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:

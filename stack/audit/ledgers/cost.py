@@ -120,8 +120,7 @@ def _cost(prices: Prices, demand: Demand) -> Cost:
 
 def _volumes(platform: Platform, prices: Prices) -> dict[str, float]:
     found: dict[str, float] = {}
-    resources = (resource for kind in rendered(platform).by_kind.values() for resource in kind)
-    for (namespace, _), size in claimed_storage(resources).items():
+    for (namespace, _), size in claimed_storage(rendered(platform).everything).items():
         found[namespace] = found.get(namespace, 0) + size.gibibytes * prices.storage_month
     return found
 

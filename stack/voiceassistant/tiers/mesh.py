@@ -25,8 +25,7 @@ from components.node import Dependency, External, Gateway, Service
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.links import external_stores
-from stack.model.policy_bundles import addresses, outbound_call
-from stack.model.site import Site
+from stack.model.policy_bundles import mesh_hosts, outbound_call
 from stack.model.tenant import Builder
 from stack.voiceassistant.site import APPS, PROMETHEUS_PODS
 
@@ -109,7 +108,8 @@ def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshD
     """
     calls: dict[str, list[tuple[Edge, OutboundCall]]] = defaultdict(list)
     for edge in graph.edges_from(caller):
-        for host, call in _hosts(edge, graph.site):
+        call = outbound_call(edge, graph.site, mesh=True)
+        for host in mesh_hosts(edge, graph.site):
             calls[host].append((edge, call))
     faults: list[Fault] = []
     for host, found in sorted(calls.items()):
@@ -121,16 +121,6 @@ def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshD
     yield MeshDestination(host=graph.site.host(collector.name, collector.namespace), http=True)
     if faults:
         raise InvalidInputError(str(caller.location), faults)
-
-
-def _hosts(edge: Edge, site: Site) -> Iterator[tuple[str, OutboundCall]]:
-    """The host of each address of a call: the callee or its egress proxy. The gateway calls the HTTP Service."""
-    call = outbound_call(edge, site, mesh=True)
-    if isinstance(edge.caller, Gateway) and isinstance(edge.callee, Service):
-        yield site.http_host(edge.callee), call
-        return
-    for address in addresses(edge, site):
-        yield (address.via or address.host).partition(":")[0], call
 
 
 def _is_external(dependency: Dependency) -> bool:

@@ -72,6 +72,18 @@ def test_r09_finds_a_service_of_the_mesh_without_a_route(routed: bool) -> None:
     assert found == ([] if routed else ["b-grpc.shop.svc.cluster.local"])
 
 
+def test_r09_finds_a_service_of_the_mesh_that_the_gateway_calls_without_a_route() -> None:
+    spec = {"hosts": ["a.shop.svc.cluster.local"], "http": [{"retries": {"attempts": 0}}]}
+    route = {"kind": "VirtualService", "metadata": {"name": "a", "namespace": "shop"}, "spec": spec}
+    called = service("a", operation("read", p95="5ms", deadline="50ms"))
+    entrance = gateway(operation("read", stage(hard("a.read", "idempotent")), p95="200ms", deadline="1s"))
+    for documents, paths in (((route,), []), ((), ["a.shop.svc.cluster.local"])):
+        platform = of_manifests(*documents, nodes=(called, entrance))
+        settings = platform.environment.settings.model_copy(update={"mesh": True})
+        platform.environment = platform.environment.model_copy(update={"settings": settings})
+        assert [each.path for each in verdict("R09", platform).findings] == paths
+
+
 @pytest.mark.parametrize(
     ("upstream", "arithmetic"),
     [

@@ -116,6 +116,54 @@ def test_a03_counts_the_pods_that_a_disruption_budget_lets_a_drain_evict(
     assert [each.path for each in breaches] == ["shop/a: disruption budget"] * blocks
 
 
+@pytest.mark.parametrize(
+    ("replicas", "spec", "together"),
+    [
+        (2, {"maxUnavailable": 2}, True),
+        (2, {"maxUnavailable": "51%"}, True),
+        (2, {"maxUnavailable": "50%"}, False),
+        (2, {"minAvailable": 0}, True),
+        (2, {"minAvailable": "0%"}, True),
+        (2, {"minAvailable": "1%"}, False),
+    ],
+    ids=str,
+)
+def test_a03_finds_a_disruption_budget_that_permits_to_evict_all_pods(
+    replicas: int, spec: dict[str, Any], together: bool
+) -> None:
+    (breach,) = found("A03", workload(spec={"replicas": replicas}), budget(**spec)) or [None]
+    assert (breach is not None) == together
+    assert breach is None or breach.arithmetic.endswith("drains may evict all of them together")
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy", "stops"),
+    [
+        ("Deployment", {"type": "Recreate"}, True),
+        ("Deployment", {"type": "RollingUpdate"}, False),
+        ("Deployment", {"rollingUpdate": {"maxUnavailable": 3}}, True),
+        ("Deployment", {"rollingUpdate": {"maxUnavailable": 2}}, False),
+        ("Deployment", {"rollingUpdate": {"maxUnavailable": "100%"}}, True),
+        ("Deployment", {"rollingUpdate": {"maxUnavailable": "99%"}}, False),
+        ("StatefulSet", {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 3}}, True),
+        ("StatefulSet", {"type": "OnDelete"}, False),
+    ],
+    ids=str,
+)
+def test_a03_finds_a_rollout_that_stops_every_replica(kind: str, strategy: dict[str, Any], stops: bool) -> None:
+    """Kubernetes rounds a percentage of unavailable pods down: 99 % of 3 pods are 2."""
+    field = "strategy" if kind == "Deployment" else "updateStrategy"
+    one, three = (workload(kind, spec={"replicas": count, field: strategy}) for count in (1, 3))
+    assert [each.path for each in found("A03", three, budget(maxUnavailable=1))] == ["shop/a: rollout"] * stops
+    batch = CALLER.model_copy(update={"name": "another"})
+    assert found("A03", one, nodes=(batch, STORE)) == (), "no availability target needs a second replica"
+
+
+def test_a03_finds_a_workload_without_a_replica() -> None:
+    (none,) = found("A03", workload(spec={"replicas": 0}))
+    assert none.arithmetic.startswith("no replica with a target of 99.950%")
+
+
 def test_a03_finds_nothing_in_an_environment_with_one_replica_per_service() -> None:
     dev = WithManifests((CALLER, STORE), (workload(spec={"replicas": 1}),))
     profile = dev.environment.profile.model_copy(update={"service_replicas": "one"})
@@ -163,6 +211,7 @@ def test_p03_finds_a_statefulset_whose_bad_revision_blocks_its_rollback() -> Non
 def test_p04_finds_pods_without_a_priority_class() -> None:
     assert len(found("P04", workload())) == 1
     assert found("P04", workload(priorityClassName="core")) == ()
+    assert len(found("P04", workload("Job"))) == 1
 
 
 def named(document: dict[str, Any], namespace: str, name: str) -> dict[str, Any]:

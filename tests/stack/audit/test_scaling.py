@@ -153,3 +153,22 @@ def test_d03_names_every_container_without_a_request_and_ignores_an_autoscaler_w
     target = {"scaleTargetRef": {"kind": "Deployment", "name": "a"}, "maxReplicas": 4}
     by_default = {"kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": target}
     assert verdict("D03", of_manifests(deployment, by_default)).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "count"),
+    [
+        ({"kind": "Deployment", "name": "a"}, 0),
+        ({"kind": "Deployment", "name": "b"}, 1),
+        ({"kind": "StatefulSet", "name": "a"}, 1),
+    ],
+    ids=["the Deployment", "another name", "another kind"],
+)
+def test_d03_finds_an_autoscaler_without_a_workload(target: dict[str, str], count: int) -> None:
+    template = {"metadata": {"labels": {}}, "spec": {"containers": [PROGRAM]}}
+    metadata = {"name": "a", "namespace": "shop"}
+    deployment = {"kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
+    spec = {"scaleTargetRef": target, "maxReplicas": 4}
+    autoscaler = {"kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": spec}
+    found = verdict("D03", of_manifests(deployment, autoscaler)).findings
+    assert [each.path for each in found] == ["HorizontalPodAutoscaler shop/a"] * count

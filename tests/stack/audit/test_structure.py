@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from voice_policies import Bulkhead, InvalidInputError
 
+from components.network_policy import NAME_LABEL
 from components.node import Service
 from components.operation import hard, operation, stage
-from tests import toy
+from stack.audit.structure import SELECTORS, all_enforced
 from tests.small import service, small_platform
-from tests.stack.audit.rule_findings import READ, SNAPSHOT_LINES, STORE, TWICE, findings, verdict
+from tests.stack.audit.rule_findings import READ, SNAPSHOT_LINES, STORE, TWICE, findings, of_manifests, verdict
 
 
 def test_c07_refuses_a_cycle_of_operations_and_accepts_services_that_call_each_other() -> None:
@@ -39,28 +42,63 @@ def test_a_call_that_contradicts_itself_is_refused_with_its_edge() -> None:
 
 def test_e01_finds_a_policy_that_no_layer_can_express() -> None:
     retrying = stage(hard("store.read", "idempotent", retry=TWICE, bulkhead=Bulkhead(max_concurrent=1)))
-    found, *_ = findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
+    caller = service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go")
+    found, *_ = filter(None, all_enforced(small_platform(caller, STORE)))
     assert found.arithmetic == "retry is declared, but driver and mesh cannot express it on this edge"
+    assert found.proposal == "None"
     assert findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s")), STORE) == ()
 
 
-@pytest.mark.parametrize("mesh", [True, False], ids=["mesh is on", "mesh is off"])
-def test_e01_finds_policies_that_only_the_mesh_enforces_if_the_mesh_is_off(*, mesh: bool) -> None:
+NAMED = {"matchLabels": {NAME_LABEL: "a"}}
+PODS = {
+    "kind": "Deployment",
+    "metadata": {"name": "a", "namespace": "shop"},
+    "spec": {"template": {"metadata": {"labels": {NAME_LABEL: "a"}}, "spec": {"containers": [{"name": "a"}]}}},
+}
+
+
+def policy(kind: str, **spec: Any) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": "policy", "namespace": "shop"}, "spec": spec}
+
+
+def destination_rule(host: str = "store.stores.svc.cluster.local", field: str = "outlierDetection") -> dict[str, Any]:
+    return policy("DestinationRule", host=host, workloadSelector=NAMED, trafficPolicy={field: {}})
+
+
+def of_go(*documents: dict[str, Any], mesh: bool) -> tuple[tuple[str, str], ...]:
+    """Path and field of the findings of E01 for a Go service whose breaker only the mesh can enforce."""
     call = stage(hard("store.read", "idempotent"))
     caller = service("a", operation("run", call, p95="1s", deadline="2s"), language="go")
-    settings = toy.ENVIRONMENT.settings.model_copy(update={"mesh": mesh})
-    environment = toy.ENVIRONMENT.model_copy(update={"settings": settings})
-    found = verdict("E01", small_platform(caller, STORE, environment=environment)).findings
-    assert [(each.path, each.field) for each in found] == [
-        ("circuit_breaker without mesh", "config.voiceassistant:mesh")
-    ] * (not mesh)
+    looked_at = of_manifests(PODS, *documents, nodes=(caller, STORE))
+    settings = looked_at.environment.settings.model_copy(update={"mesh": mesh})
+    looked_at.environment = looked_at.environment.model_copy(update={"settings": settings})
+    return tuple((each.path, each.field) for each in verdict("E01", looked_at).findings)
 
 
-def test_e01_names_every_caller_and_proposes_to_remove_the_policy() -> None:
+def test_e01_finds_policies_that_only_the_mesh_enforces_if_the_mesh_is_off() -> None:
+    off = of_go(destination_rule(), mesh=False)
+    assert off == (("circuit_breaker without mesh", "config.voiceassistant:mesh"),)
+
+
+def test_e01_finds_policies_that_only_the_mesh_enforces_and_no_destination_rule_contains() -> None:
+    assert of_go(destination_rule(), mesh=True) == ()
+    missing = (("a.run → store.read", "DestinationRule: spec.trafficPolicy"),)
+    assert of_go(mesh=True) == missing
+    assert of_go(destination_rule(host="another"), mesh=True) == missing
+    assert of_go(destination_rule(field="connectionPool"), mesh=True) == missing
+
+
+@pytest.mark.parametrize("kind", sorted(SELECTORS))
+def test_e01_finds_a_policy_that_applies_to_no_pod(kind: str) -> None:
+    field, spec = SELECTORS[kind], {"host": "a", "trafficPolicy": {}}
+    labels = "labels" if kind == "Sidecar" else "matchLabels"
+    for selector, count in (({labels: {NAME_LABEL: "b"}}, 1), ({labels: {NAME_LABEL: "a"}}, 0), ({}, 0)):
+        applied = verdict("E01", of_manifests(PODS, policy(kind, **spec, **{field: selector}))).findings
+        assert [(each.path, each.field) for each in applied] == [(f"{kind} shop/policy", f"spec.{field}")] * count
+
+
+def test_e01_names_every_caller() -> None:
     call = stage(hard("store.read", "idempotent"))
     callers = [service(name, operation("run", call, p95="1s", deadline="2s"), language="go") for name in ("b", "a")]
     (off,) = findings("E01", *callers, STORE)
     assert "only the mesh can enforce circuit_breaker for a, b (2 calls)" in off.arithmetic
-    retrying = stage(hard("store.read", "idempotent", retry=TWICE))
-    found, *_ = findings("E01", service("a", operation("run", retrying, p95="1s", deadline="2s"), language="go"), STORE)
-    assert found.proposal == "None"
