@@ -54,7 +54,8 @@ POSTGRESQL_OPERAND = ThirdPartyImage(
     reference="ghcr.io/cloudnative-pg/postgresql:18.6-system-trixie",
     source="cloudnative-pg/postgres-containers",
     licence="PostgreSQL",
-    note="staging's and prod's database, run by the operator CloudNativePG 1.30 (Apache-2.0)",
+    note="staging's and prod's database, run by the operator CloudNativePG 1.30 (Apache-2.0); "
+    "its tools create the tables of an external database over TLS",
 )
 PGBOUNCER = ThirdPartyImage(
     reference="ghcr.io/cloudnative-pg/pgbouncer:1.25.2",

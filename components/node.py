@@ -193,6 +193,17 @@ class Host(ClosedModel):
     egress: Name
 
 
+Certificates = Annotated[
+    str,
+    TextPattern(
+        r"^(-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----\n*)+$",
+        "-----BEGIN CERTIFICATE-----, lines of Base64, -----END CERTIFICATE-----",
+        250_000,
+    ),
+]
+"""Certificates as PEM. The limit leaves room for the job's other files in a ConfigMap, which holds 1 MiB."""
+
+
 class InCluster(ClosedModel):
     """A Service in a namespace, and its pods by their name label."""
 
@@ -213,9 +224,16 @@ class External(ClosedModel):
     host: HostName
     port: Annotated[int, Field(ge=1, le=65_535)]
     tls: bool = True
-    """True: clients connect over TLS. All verify the host's certificate, except the jobs of `DatabaseSchemas`."""
+    """True: clients connect over TLS and verify the host's certificate, with the authorities of their image."""
+    certificate_authorities: Certificates | None = None
+    """The authorities with which the jobs of `DatabaseSchemas` verify the certificate. `None`: the public ones."""
     network: Cidr
     """Address block of the host. Callers can reach every address of the block on `port`, so keep the block small."""
+
+    @override
+    def conflicts(self) -> Iterator[str]:
+        if self.certificate_authorities and not self.tls:
+            yield "certificate_authorities without tls has no effect: set tls to true, or leave out the authorities"
 
 
 class Client(ClosedModel):

@@ -26,6 +26,7 @@ FILES_PATH = "/etc/schemas"
 SCRIPT = "apply.sh"
 NIGHTLY_SCRIPT = "nightly.sh"
 NIGHTLY_FILE = "nightly.sql"
+AUTHORITIES_FILE = "authorities.pem"
 LIBPQ_PORT = 5432
 """The default port of libpq."""
 RETRIES = 20
@@ -41,8 +42,9 @@ class DatabaseSchemas(Server):
     """Host of the databases."""
     port: int = LIBPQ_PORT
     tls: bool = False
-    """True: the jobs refuse a server without TLS. They verify no certificate, because the image holds no certificate
-    authorities."""
+    """True: the jobs refuse a server without TLS, and verify its certificate and its name."""
+    certificate_authorities: str | None = None
+    """Certificates, as PEM, of the authorities that the jobs trust. `None`: the image's authorities."""
     sizing: Sizing = SIZING
     databases: tuple[ServiceDatabase, ...]
     files: dict[str, str]
@@ -53,7 +55,8 @@ class DatabaseSchemas(Server):
     @override
     def workloads(self) -> Iterator[Workload]:
         scripts = {SCRIPT: self.script, NIGHTLY_SCRIPT: self.nightly_script, NIGHTLY_FILE: self.nightly}
-        volumes = {"files": ConfigFiles(self.name, {**self.files, **scripts})}
+        authorities = {AUTHORITIES_FILE: self.certificate_authorities} if self.certificate_authorities else {}
+        volumes = {"files": ConfigFiles(self.name, {**self.files, **scripts, **authorities})}
         for database in self.databases:
             yield Job(
                 name=self.name,
@@ -90,7 +93,9 @@ class DatabaseSchemas(Server):
     def _server(self) -> dict[str, str]:
         """The server as libpq's environment variables."""
         port = {} if self.port == LIBPQ_PORT else {"PGPORT": str(self.port)}
-        return {"PGHOST": self.host, **port, **({"PGSSLMODE": "require"} if self.tls else {})}
+        roots = f"{FILES_PATH}/{AUTHORITIES_FILE}" if self.certificate_authorities else "system"
+        tls = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": roots} if self.tls else {}
+        return {"PGHOST": self.host, **port, **tls}
 
     @property
     def script(self) -> str:

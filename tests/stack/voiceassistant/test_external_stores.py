@@ -4,9 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+from voice_policies import InvalidInputError
 
+from components.images import POSTGRESQL_OPERAND
 from components.network_policy import AddressBlock
 from components.node import External
+from components.postgresql.schemas import DatabaseSchemas
 from stack.audit import audit_outcome
 from stack.model.links import external_stores
 from stack.model.platform import Platform
@@ -175,13 +179,41 @@ def test_the_mesh_knows_the_hosts_that_its_members_may_call() -> None:
     assert {DATABASE, CACHE} <= rules, "the mesh enforces the breakers of Go services"
 
 
-def test_the_schema_jobs_connect_to_the_external_database_over_tls() -> None:
+def test_the_schema_jobs_verify_the_external_database_with_the_authorities_of_their_image() -> None:
     jobs = [each for each in of_kind(OUTSIDE, "Job") if each["metadata"]["name"].startswith("schemas")]
     assert jobs
     for job in jobs:
         (container,) = job["spec"]["template"]["spec"]["containers"]
         variables = {each["name"]: each.get("value") for each in container["env"]}
-        assert (variables["PGHOST"], variables["PGSSLMODE"], "PGPORT" in variables) == (DATABASE, "require", False)
+        assert (variables["PGHOST"], variables["PGSSLMODE"]) == (DATABASE, "verify-full")
+        assert (variables["PGSSLROOTCERT"], "PGPORT" in variables) == ("system", False)
+        assert container["image"].startswith(POSTGRESQL_OPERAND.reference), "it has certificate authorities"
+
+
+AUTHORITY = f"-----BEGIN CERTIFICATE-----\n{64 * 'A'}\n-----END CERTIFICATE-----\n"
+
+
+def test_the_schema_jobs_verify_the_external_database_with_the_authorities_of_the_settings() -> None:
+    found = outside("prod", "postgresql", certificate_authorities=AUTHORITY)
+    (schemas,) = (each for component, each in found.resources if isinstance(component, DatabaseSchemas))
+    pods = [each["spec"]["template"]["spec"] for each in schemas if each["kind"] == "Job"]
+    assert pods
+    for pod in pods:
+        (container,) = pod["containers"]
+        assert {"name": "PGSSLROOTCERT", "value": "/etc/schemas/authorities.pem"} in container["env"]
+        assert {"name": "files", "mountPath": "/etc/schemas", "readOnly": True} in container["volumeMounts"]
+    (files,) = (each["data"] for each in schemas if each["kind"] == "ConfigMap")
+    assert files["authorities.pem"] == AUTHORITY
+
+
+def test_authorities_that_no_program_reads_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"external\.redis\.certificate_authorities: is not read; leave it out"):
+        assert outside("prod", "redis", certificate_authorities=AUTHORITY).components
+    with pytest.raises(ValidationError, match="certificate_authorities without tls has no effect"):
+        outside("prod", "postgresql", certificate_authorities=AUTHORITY, tls=False)
+    key = AUTHORITY.replace("CERTIFICATE", "PRIVATE KEY")
+    with pytest.raises(ValidationError, match="expected text such as -----BEGIN CERTIFICATE-----"):
+        outside("prod", "postgresql", certificate_authorities=AUTHORITY + key)
 
 
 def test_external_stores_are_read_from_the_settings_file() -> None:
