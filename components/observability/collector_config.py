@@ -6,7 +6,7 @@ Collector's `validate` refuses unknown keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic_core import to_json
@@ -47,12 +47,13 @@ SECRET_VALUES = (
     r"\b[2-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{4}\b",  # a payment card number; a time in microseconds does not match
     r"[\w.+-]+@[\w-]+\.[\w.-]+\w",  # an e-mail address
 )
-"""Patterns for values that the Collector masks in attributes, log lines, and names and status messages of spans."""
+"""Patterns for values that the Collector masks in attributes, log lines, names of spans and events, and status messages
+of spans."""
 MASK = "****"
 """Replacement of a secret by the processor `redaction`."""
-TEXT_OF_SPANS = ("span.name", "span.status.message")
+TEXTS_OF_SPANS = ("span.name", "span.status.message", "spanevent.name")
 """Texts of a span that this configuration masks itself. `redaction` masks only attributes: those of the span, its
-resource, its scope and its events. Nothing masks the attributes of its links and the names of its events."""
+resource, its scope and its events. No processor can mask the attributes of its links."""
 LARGEST_MESSAGE = 800_000
 LARGEST_ATTRIBUTE = 16_384
 LONGEST_NAME = 400
@@ -229,7 +230,7 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
         "processors": {
             "memory_limiter": _memory_limiter(memory_limit),
             **sampled,
-            "transform/spans": {"trace_statements": [{"statements": list(_masking_statements())}]},
+            "transform/spans": {"trace_statements": [{"statements": _masking(text)} for text in TEXTS_OF_SPANS]},
             "transform/points": {"metric_statements": [{"statements": list(POINT_STATEMENTS)}]},
             "transform/lines": {"log_statements": [{"statements": list(LINE_STATEMENTS)}]},
             "redaction": {
@@ -261,10 +262,12 @@ def configuration(backends: Iterable[tuple[Backend, Bytes]], sampling: Sampling,
     }
 
 
-def _masking_statements() -> Iterator[str]:
-    for text in TEXT_OF_SPANS:
-        for pattern in SECRET_VALUES:
-            yield f'replace_pattern({text}, {to_json(pattern).decode()}, "{MASK}")'
+def _masking(text: str) -> list[str]:
+    """Statements that mask one text.
+
+    Each text needs its own list, because the Collector runs a whole list either for each span or for each event.
+    """
+    return [f'replace_pattern({text}, {to_json(pattern).decode()}, "{MASK}")' for pattern in SECRET_VALUES]
 
 
 def _entrance() -> dict[str, Any]:

@@ -119,7 +119,8 @@ def missing_over_grpc(address: str) -> Iterator[Missing]:
     """
     import grpc  # noqa: PLC0415 - importing it takes long
 
-    if not re.fullmatch(r"[^\s/:]+:\d{1,5}", address):
+    host_and_port = re.fullmatch(r"[^\s/:]+:(\d{1,5})", address)
+    if not host_and_port or not 0 < int(host_and_port[1]) < 2**16:
         raise InvalidInputError("voice conform", [Fault("--grpc", f"is {address!r}", "expected HOST:PORT")])
     with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
@@ -174,6 +175,8 @@ def missing_on_drain(url: str, process: int) -> Iterator[Missing]:
 def _without_last_slash(url: str) -> str:
     """The address without its last slash. Raises `InvalidInputError` for an address that no service can have."""
     accepted = "expected the address of a service's HTTP port, such as http://127.0.0.1:8080"
+    if "@" in url:  # the message does not show the address, because it may hold a password
+        raise InvalidInputError("voice conform", [Fault("URL", "has a user", accepted)])
     try:
         parts = urlsplit(url)
         known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0

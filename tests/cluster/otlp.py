@@ -42,7 +42,9 @@ def trace_id() -> str:
     return secrets.token_hex(16)
 
 
-def trace(service: str, name: str, identity: str | None = None, status: str = "", **attributes: Any) -> dict[str, Any]:
+def trace(
+    service: str, name: str, identity: str | None = None, status: str = "", event: str = "", **attributes: Any
+) -> dict[str, Any]:
     span = {
         "traceId": identity or trace_id(),
         "spanId": secrets.token_hex(8),
@@ -52,6 +54,7 @@ def trace(service: str, name: str, identity: str | None = None, status: str = ""
         "endTimeUnixNano": _now(),
         "attributes": _attributes(attributes),
         "status": {"message": status, "code": 2} if status else {},
+        "events": [{"timeUnixNano": _now(), "name": event}] if event else [],
     }
     return {"resourceSpans": [{"resource": _resource(service), "scopeSpans": [{"spans": [span]}]}]}
 

@@ -266,6 +266,7 @@ def test_a_process_that_ends_immediately_does_not_drain() -> None:
         ),
         (("ftp://127.0.0.1",), "URL: is 'ftp://127.0.0.1'; expected"),
         (("http://127.0.0.1:99999",), "URL: is 'http://127.0.0.1:99999'; expected"),
+        (("http://operator:hunter2@127.0.0.1:8080",), "URL: has a user; expected the address"),
         (("http://127.0.0.1:8080/ready",), "URL: is 'http://127.0.0.1:8080/ready'; expected"),
         (("http://127.0.0.1:1",), "URL: http://127.0.0.1:1/health gives no answer ("),
     ],
@@ -276,6 +277,7 @@ def test_an_address_that_is_invalid_or_does_not_answer_is_bad_input(
     code, missing, error = conform(capsys, *arguments)
     assert (code, missing) == (2, [])
     assert said in error
+    assert "hunter2" not in error
 
 
 @pytest.mark.parametrize("status", [200, 503])
@@ -297,6 +299,8 @@ def test_an_answer_that_ends_before_its_length_is_bad_input(status: int, capsys:
     ("option", "said"),
     [
         (("--grpc", "localhost"), "--grpc: is 'localhost'; expected HOST:PORT"),
+        (("--grpc", "localhost:0"), "--grpc: is 'localhost:0'; expected HOST:PORT"),
+        (("--grpc", "localhost:65536"), "--grpc: is 'localhost:65536'; expected HOST:PORT"),
         (("--bundle", "/no/such/file"), "--bundle: is '/no/such/file': No such file or directory; expected the policy"),
         (("--logs", "/no/such/file"), "--logs: is '/no/such/file': No such file or directory; expected a file"),
         (("--drain", "999999999"), "--drain: is 999999999; expected the id of the service's process"),
