@@ -19,7 +19,7 @@ from voice_saga import (
 )
 
 from tests.driver import Recorder
-from tests.saga.backends import Backend
+from tests.saga.backends import JOURNALS, Backend
 from tests.saga.definitions import QUICK, Log, eventually, saga, step
 
 WAIT = 60
@@ -118,6 +118,22 @@ async def test_a_step_and_a_saga_with_the_same_timeout_end_the_wait_for_an_outco
     async with backend([log.definition(saga(step("pay", **times), timeout="800ms"))]) as engine:
         record = await engine.wait(await engine.start("order"), WAIT)
     assert (record.state, record.reason) == ("compensated", "pay: no outcome was delivered in time")
+
+
+@pytest.mark.parametrize("backend", JOURNALS, indirect=True)  # Temporal's timers may be late
+async def test_a_saga_whose_timeout_passes_while_no_worker_runs_is_compensated(backend: Backend) -> None:
+    log = Log()
+    log.hangs("pay")
+    times: Any = {"attempt_timeout": Duration("1s"), "timeout": Duration("1s")}
+    definition = log.definition(saga(step("pay", retries=0, **times), timeout="1s"))
+    async with backend([definition], grace=0.05) as engine:
+        saga_id = await engine.start("order")
+        await eventually(lambda: _contains(log, "pay"))
+    log.does("pay", lambda _: asyncio.sleep(0.1))
+    await asyncio.sleep(1)
+    async with backend([definition]) as engine:
+        record = await engine.wait(saga_id, WAIT)
+    assert (record.state, log.done[-1]) == ("compensated", "undo-pay")
 
 
 async def test_a_failing_compensation_is_retried_then_parked_and_can_be_resumed_after_a_fix(backend: Backend) -> None:
