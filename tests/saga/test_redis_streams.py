@@ -288,6 +288,39 @@ async def test_a_delivery_counts_only_if_its_consumer_lives_to_handle_it(redis_p
     assert handled == [1]
 
 
+async def test_a_claim_does_not_count_if_its_consumer_ends_before_the_answer_arrives(
+    redis_port: int, stream: str
+) -> None:
+    handled: list[int] = []
+    sent = asyncio.Event()
+
+    class Slow(Redis):
+        """A client that gets the answers to XAUTOCLAIM late."""
+
+        async def xautoclaim(self, *arguments: Any, **options: Any) -> Any:
+            answer = await super().xautoclaim(*arguments, **options)
+            sent.set()
+            await asyncio.sleep(0.1)
+            return answer
+
+    async def handle(message: Message) -> None:
+        handled.append(message.payload)
+
+    async with connected(redis_port) as redis, Slow(port=redis_port) as slow:
+        settings: Any = {"redeliver_after": 0.1, "max_deliveries": 2, "block": 0.01}
+        await RedisStreams(redis).send([Message("1", stream, 1)])
+        await _died_with_every_message(redis, stream, idle=100)
+        for _ in range(3):
+            sent.clear()
+            async with consuming(RedisStreams(slow, **settings), stream, handle):
+                await sent.wait()
+            assert handled == []
+        async with consuming(RedisStreams(redis, **settings), stream, handle):
+            await eventually(lambda: _pending(redis, stream, 0))
+        assert await _dead_letters(redis, stream) == []
+    assert handled == [1]
+
+
 async def test_a_redelivered_message_does_not_wait_for_new_messages(redis_port: int, stream: str) -> None:
     handled: list[int] = []
 

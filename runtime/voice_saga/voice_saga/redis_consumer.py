@@ -73,6 +73,7 @@ class RedisConsumer:
         self._held: dict[tuple[str, Any], None] = {}
         self._grouped = False
         self._keeping: asyncio.Task[None] | None = None
+        self._claiming: asyncio.Task[dict[Any, Any]] | None = None
 
     async def __aenter__(self) -> Self:
         self._keeping = asyncio.create_task(self._keep())
@@ -90,6 +91,8 @@ class RedisConsumer:
             await asyncio.gather(self._keeping, return_exceptions=True)
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
+                if self._claiming is not None:
+                    await asyncio.gather(self._claiming, return_exceptions=True)
                 for stream in self._group.streams if self._grouped else ():
                     await self._leave(stream)
         except (RedisError, TimeoutError) as failed:
@@ -153,16 +156,28 @@ class RedisConsumer:
         A cursor goes round all such messages, so messages that fail repeatedly do not block others.
         """
         found = []
-        for stream, cursor in self._cursors.items():
-            self._cursors[stream], entries, *_ = await self._redis.xautoclaim(
-                stream, self._group.name, self._name, self._group.redeliver_after, start_id=cursor, count=COUNT
-            )
-            here = {entry: fields for entry, fields in entries if fields}
-            self._held |= dict.fromkeys((stream, entry) for entry in here)  # the consumer may end before `read` does
+        for stream in self._group.streams:
+            # Read the answer even if this consumer is cancelled: Redis has already counted the deliveries.
+            self._claiming = asyncio.create_task(self._claim_silent(stream))
+            here = await asyncio.shield(self._claiming)
             for row in await self._still_pending(stream, list(here)):
                 if row["times_delivered"] > self._group.max_deliveries:
                     await self._give_up(stream, row, here.pop(row["message_id"]))
             found += [(stream, entry, fields) for entry, fields in here.items()]
+        return found
+
+    async def _claim_silent(self, stream: str) -> dict[Any, Any]:
+        """Claim and hold the next messages that nobody held in the last `redeliver_after` ms. Returns their fields."""
+        self._cursors[stream], entries, *_ = await self._redis.xautoclaim(
+            stream,
+            self._group.name,
+            self._name,
+            self._group.redeliver_after,
+            start_id=self._cursors[stream],
+            count=COUNT,
+        )
+        found = {entry: fields for entry, fields in entries if fields}
+        self._held |= dict.fromkeys((stream, entry) for entry in found)
         return found
 
     async def _fresh(self, block: int | None) -> list[tuple[str, Any, Any]]:
