@@ -20,16 +20,17 @@ from bench.shared_state.ours import ALIKE, DEFAULT, LEASES, Check
 from tests.redis_servers import Server, single
 
 ROUNDS, CHECKS, TOGETHER = 150, 32, 64
-"""Number of rounds. In each round and for each row: number of sequential checks, and of simultaneous checks. A round is
-short and measures every row, so that other load affects every row alike."""
+"""Each of `ROUNDS` rounds makes `CHECKS` sequential and `TOGETHER` simultaneous checks for each row. A round is short
+and measures every row, so that other load affects every row alike."""
 PROCESSES, RATE, BURST, SECONDS = 8, 5000, 10_000, 4
 HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 ROW = "voice_runtime, token bucket"
 OURS = (ROW, "voice_runtime, sliding window")
 COST_GOAL, THROUGHPUT_GOAL, ERROR_GOAL = 1.15, 10, 0.01
-"""Goals: at most this multiple of the cost of a bare EVALSHA without redis-py's timeouts; with the largest lease at
-least this multiple of the checks per second of lease 1; at most this error at lease 1. A lease is the number of
-admissions that a process takes from the store in one round trip."""
+"""`COST_GOAL`: the largest cost of a check, as a multiple of a bare EVALSHA without redis-py's timeouts.
+`THROUGHPUT_GOAL`: the smallest number of checks per second with the largest lease, as a multiple of the number with
+lease 1. `ERROR_GOAL`: the largest error with lease 1. A lease is the number of admissions that a process takes from the
+store in one round trip."""
 
 
 async def one_after_another(check: Check) -> None:
@@ -123,7 +124,10 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 
 
 def leases(server: Server, alone: dict[str, float]) -> bool:
-    """Print the gain of each lease, from `alone`, and its error, from one run. Returns true if the goals are met."""
+    """Print the gain and the error of each lease. Returns true if the goals are met.
+
+    The gain is computed from `alone`. One run of `accuracy` measures the error.
+    """
     admitters = f"admitted by {PROCESSES} processes"
     numbers = ("not requested in time", "limit", "error", "largest error by leases")
     head = ("lease", "checks per second", "× lease 1", admitters, *numbers, "goal")

@@ -39,7 +39,7 @@ CONFIG_PATH = "/etc/otelcol"
 SHUTDOWN = Duration("30s")
 """Longest time to write data in flight to the queues."""
 FRAGMENTATION = 2
-"""Assumed size of a queue's file in relation to its data. bbolt reuses free pages only if enough of them adjoin."""
+"""Assumed size of a queue's file in relation to its data. bbolt reuses free pages only if enough are contiguous."""
 
 
 class Collector(Server):

@@ -22,10 +22,11 @@ NOTICE = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The need of a route and of the routes that share its candidates, and the quota of each of its candidates."""
+    """The load of a route in one unit, and its candidates' quotas in this unit."""
 
     route: str
     needed: float
+    """The load of the route and of all routes that share a candidate with it."""
     unit: str
     each: dict[str, float]
     """Candidate → its quota."""
@@ -43,7 +44,7 @@ class Quota:
 
 
 def quotas(platform: Platform) -> Iterator[Quota]:
-    """The quotas of each route, in tokens and in streams. Routes over the same deployment share its quota."""
+    """The quotas of each route, in tokens and in streams."""
     share, demands = platform.environment.profile.load_share, list(model_demands(platform.graph))
     for demand in {each.name: each for each in demands}.values():
         candidates, where = demand.candidates, demand.edge.target.location

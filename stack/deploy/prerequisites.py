@@ -73,7 +73,7 @@ def _network_faults(cluster: Cluster) -> Iterator[Fault]:
 
 
 def _priority_faults(cluster: Cluster) -> Iterator[Fault]:
-    """Refuse a default class that is not below ours. Other owners' pods without a class could displace our pods."""
+    """Refuse a default class that is not below ours. Other owners' pods without a class could preempt our pods."""
     for each in cluster.get(PRIORITY_CLASSES)["items"]:
         if each.get("globalDefault") and each["value"] >= LOWEST:
             name = each["metadata"]["name"]

@@ -3,7 +3,7 @@
 PyYAML writes `y`, `1e3` and `0o7` without quotes, but YAML 1.2 readers or the API server read them as other types.
 PyYAML is also ten times slower. This small emitter leaves identifiers without quotes, except words that have a meaning
 in YAML, such as `yes`. It quotes every other string, as JSON does. Text of several lines becomes a literal block if a
-block keeps it.
+reader gets the same text from it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _scalar(text: str) -> str:
 
 
 def _fits_block(text: str) -> bool:
-    """True if a literal block keeps the text.
+    """True if a reader gets the same text from a literal block.
 
     A reader takes a leading space for indentation. Text with trailing spaces or tabs is quoted, as PyYAML does.
     """

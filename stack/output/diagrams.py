@@ -66,7 +66,10 @@ def sub_flow_diagram(graph: CallGraph, key: OperationKey) -> str:
 
 @cache
 def sub_flows(graph: CallGraph) -> tuple[OperationKey, ...]:
-    """The operations with more than `FEW_HOPS` hops that drawn flows reach at several places, callers first."""
+    """The operations that have a diagram of their own, callers first.
+
+    Drawn flows reach each of them at several places. Each has more than `FEW_HOPS` hops.
+    """
     places: Counter[OperationKey] = Counter()
     sizes: dict[OperationKey, int] = {}
     for run in graph.bottom_up:

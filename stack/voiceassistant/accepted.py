@@ -17,7 +17,7 @@ _OF_TARGETS = tuple(
     _accepted(
         "A02",
         f"flow {name}",
-        f"the platform's targets set the flow's and its dependencies' availability: {reason}; rule A01 checks the flow",
+        f"{reason}: the platform's targets say so, and rule A01 checks that the flow can reach its own target",
     )
     for name, reason in (
         ("voice-dialogue", "voice-engine has the tier standard"),

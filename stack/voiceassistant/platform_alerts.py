@@ -179,7 +179,8 @@ PLATFORM_ALERTS = (
     _platform(
         "AllowListRefused",
         "warning",
-        # Envoy counts a file that it cannot parse as a failure, and another file that it refuses as a rejection.
+        # Envoy counts an unparsable file as `update_failure`, and any other refused file as `update_rejected`. The
+        # difference of attempts and successes includes both.
         "increase(envoy_listener_manager_lds_update_attempt[15m])"
         " > increase(envoy_listener_manager_lds_update_success[15m])"
         " or increase(envoy_cluster_manager_cds_update_attempt[15m])"

@@ -34,10 +34,10 @@ class RedisStreams:
     """A transport over one Redis server.
 
     `max_length`: approximate number of entries that a stream keeps. Older entries are deleted even if they were not
-    read, so a consumer that is further behind misses them. `redeliver_after`: seconds after which a consumer of the
-    group, perhaps the same one, gets a message whose handler failed or whose consumer is silent. `max_deliveries`:
-    number of failed deliveries after which a message moves to the stream of dead letters. `block`: longest wait of one
-    read, in seconds.
+    read, so a consumer that is further behind misses them. `redeliver_after`: seconds after which a message is
+    delivered again if its handler failed or its consumer is silent. The next consumer may be the same one.
+    `max_deliveries`: number of failed deliveries after which a message moves to the stream of dead letters. `block`:
+    longest wait of one read, in seconds.
     """
 
     def __init__(

@@ -252,7 +252,7 @@ def _of_flows(found: Costs) -> Table:
     requests, models = (sum(getattr(flow, field) for flow in found.flows) for field in ("requests", "models"))
     rows.append(_flow_row(FlowCost("total", requests, whole, models)))
     note = (
-        "A flow bears a share of each service's cost: its share of the service's executions. It also bears the cost of "
+        "A flow's share of a service's cost is its share of the service's executions. A flow also bears the cost of "
         "its model calls. The mean load of a month is a fixed share of the declared peak load."
     )
     return Table("flows, at the expected scale", FLOW_COLUMNS, tuple(rows), (note,))
@@ -266,8 +266,9 @@ def _flow_row(flow: FlowCost) -> tuple[str, float, float, float, float | None]:
 def _protection(found: Costs) -> Table:
     columns = (Column("protection"), Column("USD a month", MONEY))
     parts = (
-        "The tables above include these costs, except two. The autoscaler adds the pods for retries only if callees "
-        "fail at the declared load. An object store outside the cluster may hold traces."
+        "The tables above do not include the pods for retries: the autoscaler adds them only if callees fail at the "
+        "declared load. They do not include traces that are in an object store outside the cluster. They include the "
+        "other costs of this table."
     )
     telemetry = "Telemetry: a day's data × (retention + 1 day) × copies, at the price of a volume."
     return Table("cost of protection", columns, tuple(found.protection.items()), (parts, telemetry))

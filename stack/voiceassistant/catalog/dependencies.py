@@ -75,7 +75,8 @@ EVENTS = Dependency(
     name="events",
     # Assumed: 5 s until the container runs, and 5 s to load a log of 100 MiB at REPLAY_RATE, 20 MiB/s. The largest log
     # needs 92 s (2 × 0.6 × 1536 MiB ÷ 20 MiB/s). A break of 92 s would refuse calls to a store that is back sooner.
-    # The probes fail while a large log loads. The last break ends at most 22 s after the load: 2 × 10 s + 10 % jitter.
+    # While a larger log loads, each probe of a caller's breaker fails and begins another break. The last break ends at
+    # most 22 s after the load: 2 × 10 s + 10 % jitter.
     restart=Duration("10s"),
     kind="datastore",
     purpose="event streams and counters of token budgets, on a separate durable Valkey",
