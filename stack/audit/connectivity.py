@@ -10,7 +10,7 @@ from typing import Any
 from components.node import Dependency, Gateway, Host, Service
 from stack.audit.finding import Breach, Rule
 from stack.audit.network import permitted_by_policies, title
-from stack.audit.rendered import Workload, rendered
+from stack.audit.rendered import PROBES, Workload, rendered
 from stack.model.egress import egress_port
 from stack.model.network_connections import Connection, is_within
 from stack.model.platform import Platform
@@ -56,26 +56,57 @@ def names_are_served(platform: Platform) -> Iterator[Breach | None]:
             yield None if port in served.get(name, ()) else found
 
 
+def routes_lead_to_services(platform: Platform) -> Iterator[Breach | None]:
+    """Check that every cluster address to which the mesh routes requests names a Service."""
+    served, domain = served_ports(platform), f".{platform.site.cluster_domain}"
+    for routed in rendered(platform).of_kind("VirtualService"):
+        hosts = {to["destination"]["host"] for http in routed["spec"].get("http", ()) for to in http.get("route", ())}
+        for host in sorted(host for host in hosts if host.endswith(domain)):
+            name, field = host.removesuffix(domain), "spec.http[].route[].destination.host"
+            found = Breach(f"VirtualService {_path(routed)} → {name}", "no such Service: the call fails", field)
+            yield None if name in served else found
+
+
 def services_reach_pods(platform: Platform) -> Iterator[Breach | None]:
     """Check that every Service with a selector selects pods, and that its target ports are ports of their containers.
 
-    A container need not declare a port, so a target that equals the Service's own port is accepted. Services of single
-    pods are not checked.
+    A container need not declare a port, so a target that equals the Service's own port is accepted.
     """
     found, behind = rendered(platform), defaultdict[str, list[Workload]](list)
     for workload in found.workloads:
         for service in found.selecting("Service", workload):
             behind[_path(service)].append(workload)
+    members = {(each.namespace, pod): each for each in found.workloads for pod in _members(each)}
     for service in found.of_kind("Service"):
-        path, selector = _path(service), service["spec"].get("selector")
-        if not selector or POD_NAME in selector:
-            continue
-        if not behind[path]:
+        path, selector = _path(service), service["spec"].get("selector") or {}
+        member = members.get((service["metadata"].get("namespace", "default"), selector.get(POD_NAME, "")))
+        pods = [member] if member else behind[path]
+        if selector and not pods:
             yield Breach(f"Service {path}", "its selector matches no pod: calls fail", "spec.selector")
-        for workload in behind[path]:
+        for workload in pods:
             lost = ", ".join(map(str, _undeclared(service, workload)))
             text = f"{workload.path} has no container port {lost}: calls fail"
             yield Breach(f"Service {path}", text, "spec.ports[].targetPort") if lost else None
+
+
+def _members(workload: Workload) -> Iterator[str]:
+    """The names of the pods of a StatefulSet. Pods of other workloads have random names."""
+    if workload.kind == "StatefulSet":
+        yield from (f"{workload.name}-{ordinal}" for ordinal in range(workload.spec.get("replicas", 1)))
+
+
+def probes_reach_containers(platform: Platform) -> Iterator[Breach | None]:
+    """Check that each probe connects to a port that a container of its pod declares."""
+    for workload in rendered(platform).workloads:
+        for container in workload.pod["containers"]:
+            names = {port.get("name") for port in container.get("ports", ())}
+            for name in PROBES:
+                for action in ("httpGet", "tcpSocket"):
+                    port = container.get(name, {}).get(action, {}).get("port")
+                    path = f"{workload.path}: {container['name']}.{name}"
+                    text = f"the container has no port named {port}: the probe always fails"
+                    lost = isinstance(port, str) and port not in names
+                    yield Breach(path, text, f"{name}.{action}.port") if lost else None
 
 
 def _path(service: Mapping[str, Any]) -> str:
@@ -172,7 +203,12 @@ RULES = (
         source="the rendered Services",
         violates="a bundle calls prices-grpc on port 9001, and the Service has port 9000",
         holds="the bundle calls port 9000",
-        check=lambda platform: (*names_are_served(platform), *services_reach_pods(platform)),
+        check=lambda platform: (
+            *names_are_served(platform),
+            *routes_lead_to_services(platform),
+            *services_reach_pods(platform),
+            *probes_reach_containers(platform),
+        ),
     ),
     Rule(
         id="N06",

@@ -67,6 +67,7 @@ CONFINED = {"RuntimeDefault", "Localhost"}
 APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 """Prefix of the annotations that set AppArmor profiles in older versions of Kubernetes."""
 HANDLERS = ("livenessProbe", "readinessProbe", "startupProbe", "postStart", "preStop")
+RIGHTS = ("apiGroups", "resources", "verbs")
 ENFORCED = "pod-security.kubernetes.io/enforce"
 
 
@@ -139,18 +140,35 @@ def pinned(platform: Platform) -> Iterator[Breach | None]:
 
 
 def restricted(platform: Platform) -> Iterator[Breach | None]:
-    """Check that the standard `restricted` admits every pod, except in namespaces that enforce another standard."""
+    """Check that the standard `restricted` admits every pod, except in namespaces that enforce another standard.
+
+    Also check that each of these namespaces has a pod that needs another standard.
+    """
     found = rendered(platform)
-    freed = {
-        namespace["metadata"]["name"]
+    pods = [(workload, sorted({*_of_pod(workload), *_of_containers(workload)})) for workload in found.pods]
+    standards: dict[str, str | None] = {
+        namespace["metadata"]["name"]: namespace["metadata"].get("labels", {}).get(ENFORCED)
         for namespace in found.of_kind("Namespace")
-        if namespace["metadata"].get("labels", {}).get(ENFORCED, "restricted") != "restricted"
     }
-    for workload in found.pods:
-        if workload.namespace not in freed:
-            reasons = sorted({*_of_pod(workload), *_of_containers(workload)})
+    for workload, reasons in pods:
+        if standards.get(workload.namespace) in {None, "restricted"}:
             text = f"the Pod Security Standard restricted refuses the pods: {', '.join(reasons)}"
             yield Breach(f"{workload.path}: security", text, "securityContext") if reasons else None
+    for namespace, standard in standards.items():
+        needed = any(reasons for workload, reasons in pods if workload.namespace == namespace)
+        text = f"the namespace enforces {standard or 'no standard'}, although restricted admits all of its pods"
+        weak = Breach(f"Namespace {namespace}: security", text, f"label {ENFORCED}", "restricted")
+        yield None if needed or standard == "restricted" else weak
+
+
+def roles_name_their_rights(platform: Platform) -> Iterator[Breach | None]:
+    """Check that no role grants every verb, or rights over every resource."""
+    for kind in ("Role", "ClusterRole"):
+        for role in rendered(platform).of_kind(kind):
+            namespace, name = role["metadata"].get("namespace", ""), role["metadata"]["name"]
+            wild = any("*" in rule.get(field, ()) for rule in role["rules"] for field in RIGHTS)
+            found = Breach(f"{kind} {namespace}/{name}".replace(" /", " "), "a rule grants * instead of names", "rules")
+            yield found if wild else None
 
 
 def _of_pod(workload: Workload) -> Iterator[str]:
@@ -221,6 +239,11 @@ RULES = (
         source="Kubernetes, Pod Security Standards (restricted)",
         violates="a container with allowPrivilegeEscalation: true",
         holds="the same container with allowPrivilegeEscalation: false",
-        check=lambda platform: (*no_plain_secret(platform), *pinned(platform), *restricted(platform)),
+        check=lambda platform: (
+            *no_plain_secret(platform),
+            *pinned(platform),
+            *restricted(platform),
+            *roles_name_their_rights(platform),
+        ),
     ),
 )

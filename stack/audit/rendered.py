@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["rendered"]
 
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 CONTROLLERS = ("Deployment", "StatefulSet", "DaemonSet")
 
 

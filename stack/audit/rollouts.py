@@ -8,10 +8,9 @@ from typing import Any
 
 from components.node import Caller, Dependency, InCluster
 from stack.audit.finding import Breach, Rule
-from stack.audit.rendered import Rendered, Workload, rendered
+from stack.audit.rendered import PROBES, Rendered, Workload, rendered
 from stack.model.platform import Platform
 
-PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 PROBE_PERIOD, PROBE_TIMEOUT = 10, 1
 """Kubernetes' defaults of a probe, in seconds."""
 WITHDRAWAL = 5
@@ -50,10 +49,16 @@ def _longest_requests(platform: Platform) -> dict[tuple[str, str], float]:
 def liveness_checks_only_the_process(platform: Platform) -> Iterator[Breach | None]:
     """Check that no caller's liveness probe equals its readiness probe.
 
-    Also check that the timeout of each probe is shorter than its period.
+    Also check that the timeout of each probe is shorter than its period, and that pods behind a Service have a
+    readiness probe.
     """
+    found = rendered(platform)
     depending = {(edge.caller.namespace, edge.caller.name) for edge in platform.graph.edges}
-    for workload in rendered(platform).workloads:
+    for workload in found.workloads:
+        ready = any("readinessProbe" in container for container in workload.pod["containers"])
+        if any(found.selecting("Service", workload)):
+            text = "no readiness probe: during a rollout Services send requests to pods that cannot answer yet"
+            yield None if ready else Breach(f"{workload.path}: readiness", text, "readinessProbe")
         for container in workload.pod["containers"]:
             place = f"{workload.path}: {container['name']}"
             if (workload.namespace, workload.name) in depending:
@@ -242,7 +247,7 @@ RULES = (
     ),
     Rule(
         id="T07",
-        title="liveness checks only the process, and probes do not overlap",
+        title="liveness checks only the process, pods of Services have a readiness probe, and probes do not overlap",
         severity="error",
         rationale="if liveness checks a dependency and the dependency fails, kubelet restarts every pod of its callers",
         source="Kubernetes, Configure Liveness, Readiness and Startup Probes",

@@ -71,7 +71,9 @@ def test_n04_finds_a_port_that_the_callee_does_not_serve() -> None:
         ({"ports": [{"port": 80, "targetPort": "http"}]}, None),
         ({"ports": [{"port": 80, "targetPort": 8080}]}, None),
         ({"ports": [{"port": 9000}]}, None),
-        ({"selector": {"statefulset.kubernetes.io/pod-name": "a-0"}}, None),
+        ({"selector": {"statefulset.kubernetes.io/pod-name": "members-1"}}, None),
+        ({"selector": {"statefulset.kubernetes.io/pod-name": "members-2"}}, "its selector matches no pod: calls fail"),
+        ({"selector": {"statefulset.kubernetes.io/pod-name": "a-0"}}, "its selector matches no pod: calls fail"),
         ({"selector": None}, None),
     ],
     ids=lambda value: None if isinstance(value, dict) else value or "holds",
@@ -82,9 +84,38 @@ def test_n04_finds_a_service_that_reaches_no_pod_or_no_port(changed: dict[str, A
     pods = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "ports": ports}]}}
     metadata = {"name": "a", "namespace": "shop"}
     workload = {"kind": "Deployment", "metadata": metadata, "spec": {"template": pods}}
+    members = {"kind": "StatefulSet", "metadata": {**metadata, "name": "members"}}
+    stateful = {**members, "spec": {"replicas": 2, "template": {**pods, "metadata": {"labels": {"app": "members"}}}}}
     spec = {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}], **changed}
-    found = verdict("N04", of_manifests(workload, {"kind": "Service", "metadata": metadata, "spec": spec})).findings
+    service = {"kind": "Service", "metadata": metadata, "spec": spec}
+    found = verdict("N04", of_manifests(workload, stateful, service)).findings
     assert [each.arithmetic for each in found] == ([arithmetic] if arithmetic else [])
+
+
+@pytest.mark.parametrize(("port", "count"), [("http", 0), ("grpc", 1), (9000, 0)], ids=["http", "unknown", "number"])
+@pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe", "readinessProbe"])
+def test_n04_finds_a_probe_of_an_unknown_port_name(probe: str, port: str | int, count: int) -> None:
+    for action in ("httpGet", "tcpSocket"):
+        ports = [{"name": "http", "containerPort": 8080}]
+        container = {"name": "a", "ports": ports, probe: {action: {"port": port}}}
+        pods = {"metadata": {"labels": {}}, "spec": {"containers": [container]}}
+        document = {"metadata": {"name": "a", "namespace": "shop"}, "spec": {"template": pods}}
+        found = verdict("N04", of_manifests({"kind": "Deployment", **document})).findings
+        assert [each.field for each in found] == [f"{probe}.{action}.port"] * count
+
+
+@pytest.mark.parametrize(
+    ("host", "count"),
+    [("a.shop.svc.cluster.local", 0), ("b.shop.svc.cluster.local", 1), ("api.example.com", 0)],
+    ids=["a Service", "no Service", "outside the cluster"],
+)
+def test_n04_finds_a_route_of_the_mesh_to_an_unknown_service(host: str, count: int) -> None:
+    metadata = {"name": "a", "namespace": "shop"}
+    service = {"kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}}
+    http = [{"route": [{"destination": {"host": host}}]}, {"redirect": {}}]
+    routed = {"kind": "VirtualService", "metadata": metadata, "spec": {"http": http}}
+    found = verdict("N04", of_manifests(service, routed)).findings
+    assert [each.path for each in found] == ["VirtualService shop/a → b.shop"] * count
 
 
 SIZES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}

@@ -274,3 +274,28 @@ def test_s01_accepts_the_fields_that_restricted_admits(changed: dict[str, Any]) 
 def test_s01_finds_a_container_that_adds_a_capability_and_does_not_drop_all_others() -> None:
     (refused,) = found(workload({**SECURE, "capabilities": {"add": ["NET_BIND_SERVICE"]}}))
     assert refused.arithmetic == "the Pod Security Standard restricted refuses the pods: capabilities.drop lacks ALL"
+
+
+def test_s01_finds_a_namespace_that_enforces_less_than_its_pods_need() -> None:
+    name = "pod-security.kubernetes.io/enforce"
+    for labels, count in (({name: "privileged"}, 1), ({}, 1), ({name: "restricted"}, 0)):
+        namespace = {"kind": "Namespace", "metadata": {"name": "shop", "labels": labels}}
+        weak = found(workload(), namespace)
+        assert [each.path for each in weak] == ["Namespace shop: security"] * count, labels
+
+
+@pytest.mark.parametrize(
+    ("rule", "count"),
+    [
+        ({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}, 0),
+        ({"apiGroups": ["*"], "resources": ["pods"], "verbs": ["get"]}, 1),
+        ({"apiGroups": [""], "resources": ["*"], "verbs": ["get"]}, 1),
+        ({"apiGroups": [""], "resources": ["pods"], "verbs": ["*"]}, 1),
+        ({"nonResourceURLs": ["/metrics"], "verbs": ["get"]}, 0),
+    ],
+    ids=["names", "every group", "every resource", "every verb", "a URL"],
+)
+def test_s01_finds_a_role_that_grants_everything(rule: dict[str, Any], count: int) -> None:
+    role = {"kind": "Role", "metadata": {"name": "a", "namespace": "shop"}, "rules": [rule]}
+    cluster_role = {"kind": "ClusterRole", "metadata": {"name": "a"}, "rules": [rule]}
+    assert [each.path for each in found(role, cluster_role)] == ["Role shop/a", "ClusterRole a"] * count

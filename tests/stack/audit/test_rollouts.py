@@ -54,6 +54,14 @@ def test_t07_finds_a_liveness_probe_that_checks_dependencies_and_probes_that_ove
     )
 
 
+def test_t07_finds_pods_of_a_service_without_a_readiness_probe() -> None:
+    selecting = {"kind": "Service", "metadata": {"name": "a", "namespace": "shop"}, "spec": {"selector": {"app": "a"}}}
+    (unready,) = found("T07", workload(container={"livenessProbe": LIVE}), selecting)
+    assert unready.path == "shop/a: readiness"
+    assert found("T07", workload(container={"readinessProbe": READY}), selecting) == ()
+    assert found("T07", workload(container={"livenessProbe": LIVE})) == (), "no Service selects the pods"
+
+
 @pytest.mark.parametrize(
     ("check", "requested"),
     [
