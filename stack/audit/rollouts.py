@@ -99,7 +99,7 @@ def pods_stop_one_by_one(platform: Platform) -> Iterator[Breach | None]:
     permits an eviction.
     """
     found, promised = rendered(platform), _availability_targets(platform)
-    for workload in (each for each in found.workloads if each.kind != "DaemonSet"):
+    for workload in _replicated(found):
         replicas, budgets = _replicas(found, workload), list(found.selecting("PodDisruptionBudget", workload))
         if replicas <= 1:
             target = promised.get((workload.namespace, workload.name), 0)
@@ -112,13 +112,32 @@ def pods_stop_one_by_one(platform: Platform) -> Iterator[Breach | None]:
         yield from (_blocks(workload, replicas, budget["spec"]) for budget in budgets)
 
 
+def _replicated(found: Rendered) -> Iterator[Workload]:
+    """Deployments and StatefulSets, and the poolers and clusters of CloudNativePG in the same form."""
+    yield from (each for each in found.workloads if each.kind != "DaemonSet")
+    for kind in ("Cluster", "Pooler"):
+        for each in found.of_kind(kind):
+            metadata, spec = each["metadata"], each["spec"]
+            # The operator itself creates a disruption budget for several instances of a cluster.
+            if kind == "Pooler" or spec["instances"] == 1:
+                strategy = spec.get("deploymentStrategy", {})
+                form = {"template": {}, **spec, "replicas": spec["instances"], "strategy": strategy}
+                yield Workload(kind, metadata.get("namespace", "default"), metadata["name"], form)
+
+
 def _availability_targets(platform: Platform) -> dict[tuple[str, str], float]:
     """Namespace and name of a workload → its availability target. With one replica per service there are no targets."""
     if platform.environment.profile.service_replicas == "one":
         return {}
     targets = platform.site.own_availability
     services = {(each.namespace, each.name): float(targets[each.tier]) for each in platform.graph.services}
-    return {**_stores(platform), **services}
+    stores = _stores(platform)
+    clusters = {
+        (place[0], pooler["spec"]["cluster"]["name"]): stores[place]
+        for pooler in rendered(platform).of_kind("Pooler")
+        if (place := (pooler["metadata"]["namespace"], pooler["metadata"]["name"])) in stores
+    }
+    return {**clusters, **stores, **services}
 
 
 def _stores(platform: Platform) -> dict[tuple[str, str], float]:

@@ -151,6 +151,9 @@ MUTATIONS = (
         in_spec(updateStrategy={**ROLLING, "rollingUpdate": {"maxUnavailable": 9}}),
         lambda found: found["spec"]["replicas"] > 1,
     ),
+    Mutation("one database instance", "A03", "Cluster", in_spec(instances=1)),
+    Mutation("one pooler", "A03", "Pooler", in_spec(instances=1)),
+    Mutation("a pooler's budget is deleted", "A03", "PodDisruptionBudget", only=named("postgresql-pooler")),
     Mutation("a budget is deleted", "A03", "PodDisruptionBudget", only=SERVICE),
     Mutation(
         "a budget permits to evict all pods", "A03", "PodDisruptionBudget", in_spec(maxUnavailable="100%"), SERVICE

@@ -167,6 +167,30 @@ def test_a03_finds_a_rollout_that_stops_every_replica(kind: str, strategy: dict[
     assert found("A03", one, nodes=(batch, STORE)) == (), "no availability target needs a second replica"
 
 
+@pytest.mark.parametrize(
+    ("instances", "poolers", "paths"),
+    [
+        (3, 2, ["stores/store: disruption budget"]),
+        (1, 2, ["stores/database: replicas", "stores/store: disruption budget"]),
+        (3, 1, ["stores/store: replicas"]),
+    ],
+    ids=["a pooler without a budget", "one instance", "one pooler"],
+)
+def test_a03_checks_the_clusters_and_poolers_of_cloudnative_pg(instances: int, poolers: int, paths: list[str]) -> None:
+    cluster = {
+        "kind": "Cluster",
+        "metadata": {"name": "database", "namespace": "stores"},
+        "spec": {"instances": instances},
+    }
+    template = {"metadata": {"labels": {"app": "pooler"}}, "spec": {"containers": []}}
+    pooler = {
+        "kind": "Pooler",
+        "metadata": {"name": "store", "namespace": "stores"},
+        "spec": {"cluster": {"name": "database"}, "instances": poolers, "template": template},
+    }
+    assert [each.path for each in found("A03", cluster, pooler)] == paths
+
+
 def test_a03_finds_a_workload_without_a_replica() -> None:
     (none,) = found("A03", workload(spec={"replicas": 0}))
     assert none.arithmetic.startswith("no replica with a target of 99.950%")
