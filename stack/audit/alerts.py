@@ -31,8 +31,8 @@ ENOUGH = re.compile(r"increase\w+ > [1-9]")
 WINDOW = re.compile(r"\[(\d+[smhd])(?::\w*)?\]|ratio_rate(\d+[smhd])")
 """Finds the windows of an expression, in brackets or in the name of a recorded ratio."""
 EXPORTED = re.compile(
-    r"(gen_ai|apisix|barman_cloud|cnpg|consul|elasticsearch|envoy|otelcol|probe|prometheus|redis|alertmanager"
-    r"|go|process)_|^(up|scrape_\w+|ALERTS)$"
+    r"(gen_ai|apisix|barman_cloud|cnpg|consul|elasticsearch|envoy|fluentbit|otelcol|probe|prometheus|redis"
+    r"|alertmanager|go|process)_|^(up|scrape_\w+|ALERTS)$"
 )
 """Finds the metrics that the deployed programs export, by their prefixes, and the metrics that Prometheus adds."""
 LISTED = frozenset((*RUNTIME_METRICS, *STATE_METRICS, *KUBELET_METRICS, *TRACE_METRICS))

@@ -161,6 +161,14 @@ PLATFORM_ALERTS = (
         "Read the Collector's log: either the queue is full, or the backend rejects the data permanently",
     ),
     _platform(
+        "LogLinesLost",
+        "warning",
+        "sum by (namespace, pod) (increase(fluentbit_output_dropped_records_total[15m])) > 0",
+        "0s",
+        "{{ $labels.namespace }}/{{ $labels.pod }} dropped {{ $value | humanize }} log lines of its node",
+        "The pod's log has the cause: no Collector answered for an hour, the buffer was full, or a line was refused",
+    ),
+    _platform(
         "RulesFailing",
         "critical",
         "increase(prometheus_rule_evaluation_failures_total[10m]) > 0",

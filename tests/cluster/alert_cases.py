@@ -491,6 +491,7 @@ def _platform(severity: str = "warning", **labels: str) -> list[Labels]:
 
 
 RESTARTS = {"namespace": "voice-apps", "pod": "rag-engine-x", "container": "rag-engine"}
+SHIPPER = {"namespace": "voice-node-agents", "pod": "fluent-bit-x"}
 AUTOSCALER = {"namespace": "voice-apps", "horizontalpodautoscaler": "rag-engine"}
 VOLUME = {"namespace": "voice-data", "persistentvolumeclaim": "data-events-0"}
 CERTIFIED = [{"instance": "gateway:443"}, {"instance": "elasticsearch-0.elasticsearch-nodes:9300"}]
@@ -932,6 +933,12 @@ CASES: dict[tuple[str, str | None], Case] = {
         _platform(job="prometheus", pod="prometheus-0"),
     ),
     ("AllowListRefused", "warning"): Case(_reloads(1), _reloads(2), "20m", _platform(**EGRESS)),
+    ("LogLinesLost", "warning"): Case(
+        _counting("fluentbit_output_dropped_records_total", 1, **SHIPPER),
+        _counting("fluentbit_output_dropped_records_total", 0, **SHIPPER),
+        "20m",
+        _platform(**SHIPPER),
+    ),
     ("NotificationsFailing", "critical"): Case(
         _counting("alertmanager_notifications_failed_total", 1, **NOTIFIER),
         _counting("alertmanager_notifications_failed_total", 0, **NOTIFIER),

@@ -53,6 +53,8 @@ CONSUL = {
 }
 """A test reads these metrics from running Consul servers."""
 MESH = {name: {"caller", "cluster_name"} for name in proxy.STATISTICS.values()}
+FLUENT_BIT = {"fluentbit_output_dropped_records_total": {"name"}}
+"""Fluent Bit, read on 2026-11-30 in `src/flb_output.c`."""
 ENVOY = {
     "envoy_cluster_upstream_cx_active": {"envoy_cluster_name"},
     "envoy_cluster_upstream_cx_connect_fail": {"envoy_cluster_name"},
@@ -82,7 +84,8 @@ def exported() -> dict[str, set[str]]:
     edges = {name: {*tempo.EDGE_LABELS, "le", "source"} for name in tempo.METRICS if "service_graph" in name}
     volumes = {name: {"persistentvolumeclaim"} for name in KUBELET_METRICS}
     own = {"up": set[str](), "probe_success": set[str](), "ALERTS": {"alertname", "alertstate", "severity", "team"}}
-    found = own | runtime | state | spans | edges | volumes | GATEWAY | models | POSTGRESQL | CONSUL | MESH | ENVOY
+    found = own | runtime | state | spans | edges | volumes | GATEWAY | models | POSTGRESQL | CONSUL | MESH
+    found |= ENVOY | FLUENT_BIT
     return {**{name: labels | TARGET for name, labels in found.items()}, **recorded()}
 
 
