@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.render import peers
-from bench.render.processes import Contestant, Measured, measure
+from bench.render.processes import Contestant, Measured, measure, stdout_of
 from stack.output.tree import INDEX
 
 COUNTS = (16, 160, 1600)
@@ -77,7 +77,7 @@ def _refuse_unlike(helm: Contestant, ours: Contestant) -> None:
     tree = helm.out.with_name("helm-tree")
     (tree / "manifests").mkdir(parents=True)
     (tree / INDEX).touch()
-    helm.out.with_suffix(".stdout").rename(tree / "manifests/all.yaml")
+    stdout_of(helm.out).rename(tree / "manifests/all.yaml")
     subprocess.run([sys.executable, "-m", "stack.cli", "diff", str(tree), str(ours.out)], check=True)  # noqa: S603
 
 

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.render.processes import stdout_of
+
 _KIND = re.compile(r'^"?kind"?: "?(\w+)', re.MULTILINE)
 
 
@@ -25,7 +27,7 @@ def _files(out: Path) -> Iterator[Path]:
     if out.is_dir():
         yield from out.glob("**/*.yaml")
     else:
-        yield out.with_suffix(".stdout")
+        yield stdout_of(out)
 
 
 def main() -> None:

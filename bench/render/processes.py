@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A command. It writes to `out`, or to its standard output, which goes to the file `out` with suffix `.stdout`."""
+    """A command. It writes to `out` or to its standard output, which goes to the file `stdout_of(out)`."""
 
     name: str
     command: Sequence[str]
@@ -32,6 +32,11 @@ class Measured:
     """User and system time, summed over all cores."""
     mebibytes: float
     """Peak resident set size."""
+
+
+def stdout_of(out: Path) -> Path:
+    """The file `OUT.stdout` beside `out`."""
+    return out.with_name(f"{out.name}.stdout")
 
 
 def measure(contestants: Sequence[Contestant], rounds: int) -> list[Measured]:
@@ -52,7 +57,7 @@ def _run(contestant: Contestant) -> Measured:
     shutil.rmtree(contestant.out, ignore_errors=True)
     contestant.out.parent.mkdir(parents=True, exist_ok=True)
     variables = {**os.environ, **contestant.environment}
-    with contestant.out.with_suffix(".stdout").open("wb") as stdout:
+    with stdout_of(contestant.out).open("wb") as stdout:
         started = time.perf_counter()
         process = subprocess.Popen(contestant.command, stdout=stdout, env=variables)  # noqa: S603 - the bench's own commands
         _, status, usage = os.wait4(process.pid, 0)

@@ -47,6 +47,11 @@ def test_the_command_renders_and_audits_the_given_number_of_services(tmp_path: P
     assert kinds(tmp_path / "out")["Deployment"] == 2 * COPY
 
 
+def test_objects_of_a_standard_output_are_counted_by_kind(tmp_path: Path) -> None:
+    (tmp_path / "helm-3.22.stdout").write_text("kind: Service\n---\nkind: Deployment\n---\nkind: Service\n")
+    assert kinds(tmp_path / "helm-3.22") == {"Service": 2, "Deployment": 1}
+
+
 def test_the_work_grows_with_the_services_and_not_with_their_square(tmp_path: Path) -> None:
     """The test counts function calls, which do not depend on the machine.
 
