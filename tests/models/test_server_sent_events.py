@@ -69,9 +69,11 @@ def test_a_comment_is_a_frame_without_data() -> None:
     assert frames == [Frame(b": ping\n\n", "message", None)]
 
 
-def test_a_byte_order_mark_is_ignored() -> None:
-    frames, _ = parsed([b"\xef\xbb\xbfdata: 1\n\n"])
-    assert frames[0].data == b"1"
+def test_a_byte_order_mark_is_ignored_at_the_start_of_the_stream_only() -> None:
+    marked = b"\xef\xbb\xbfdata: 1\n\n"
+    for chunks in ([marked, marked], [bytes([byte]) for byte in marked + marked], [marked + marked]):
+        assert [frame.data for frame in parsed(chunks)[0]] == [b"1", None]
+    assert [frame.data for frame in parsed([b"data: 1\n\n", marked])[0]] == [b"1", None]
 
 
 def test_an_incomplete_frame_is_pending_and_gives_no_event() -> None:

@@ -31,11 +31,13 @@ class Frame(NamedTuple):
 class FrameParser:
     """Splits a stream of bytes into frames. Chunks may end anywhere."""
 
-    __slots__ = ("_buffer", "_searched")
+    __slots__ = ("_buffer", "_ignored_prefix", "_searched")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
+        self._ignored_prefix = BYTE_ORDER_MARK
+        """The byte order mark before the first frame. The standard ignores it only at the start of the stream."""
 
     @property
     def pending(self) -> int:
@@ -46,21 +48,23 @@ class FrameParser:
         """The frames that `chunk` completes."""
         buffer = self._buffer
         if not buffer and (whole := ONE_FRAME.fullmatch(chunk)):
+            self._ignored_prefix = b""
             return [Frame(chunk, "message", whole[1])]
         buffer += chunk
         frames, start = [], 0
         for blank_line in BLANK_LINE.finditer(buffer, self._searched):
-            frames.append(_frame(bytes(buffer[start : blank_line.end()])))
+            frames.append(_frame(bytes(buffer[start : blank_line.end()]), self._ignored_prefix))
+            self._ignored_prefix = b""
             start = blank_line.end()
         del buffer[:start]
         self._searched = max(len(buffer) - LONGEST_BLANK_LINE + 1, 0)
         return frames
 
 
-def _frame(raw: bytes) -> Frame:
+def _frame(raw: bytes, ignored_prefix: bytes) -> Frame:
     event = "message"
     data: bytes | None = None
-    for line in raw.removeprefix(BYTE_ORDER_MARK).splitlines():
+    for line in raw.removeprefix(ignored_prefix).splitlines():
         field, _, value = line.partition(b":")
         if field == b"data":
             value = value.removeprefix(b" ")
