@@ -30,7 +30,7 @@ POLL = 0.1
 """Seconds between two requests to `/ready` during a drain."""
 NOTICED = 30
 """Seconds from SIGTERM within which `/ready` must fail. It should fail immediately; a busy machine is slower."""
-OK, UNAVAILABLE, FAILED = 200, 503, 500
+OK, UNAVAILABLE = 200, 503
 STATUSES = {OK: ("healthy", "degraded"), UNAVAILABLE: ("unhealthy", "draining")}
 """Status code of `/ready` → the words in `status` that agree with it."""
 METRICS: dict[str, tuple[str, ...]] = {
@@ -88,8 +88,8 @@ def missing_over_http(url: str) -> Iterator[Missing]:
         yield Missing("GET /health", f"answers {alive.status}", "200 as long as the process lives")
     yield from _readiness(_get(f"{base}/ready"))
     unknown = _get(f"{base}/no-such-path")
-    if not OK < unknown.status < FAILED:
-        yield Missing("GET /no-such-path", f"answers {unknown.status}", "404")
+    if not 400 <= unknown.status < 500:
+        yield Missing("GET /no-such-path", f"answers {unknown.status}", "a 4xx status, such as 404")
     yield from _metrics(_get(f"{base}/metrics"))
 
 

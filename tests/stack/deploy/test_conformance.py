@@ -126,8 +126,14 @@ LACKING = "has no series of the declared"
             "GET /ready: answers 503 with the status None; expected one of unhealthy, draining",
         ),
         ({"/ready": (404, "", "")}, "GET /ready: answers 404; expected 200 if the service can serve, 503 if not"),
-        ({"/no-such-path": (500, "", "")}, "GET /no-such-path: answers 500; expected 404"),
-        ({"/no-such-path": (200, "", "")}, "GET /no-such-path: answers 200; expected 404"),
+        ({"/no-such-path": (499, "", "")}, None),
+        *(
+            (
+                {"/no-such-path": (status, "", "")},
+                f"GET /no-such-path: answers {status}; expected a 4xx status, such as 404",
+            )
+            for status in (200, 204, 304, 500)
+        ),
         (
             {"/metrics": (200, "text/html", "")},
             "GET /metrics: answers 200 as 'text/html'; expected 200 in the text format of Prometheus",
