@@ -46,7 +46,7 @@ DECISION_SECONDS = (DOWN_AFTER + FAILOVER_TIMEOUT * 2).whole_seconds()
 """Longest wait for the Sentinels at a start, in seconds: until they begin a second failover. Then the server starts
 empty, because otherwise the cache could stay without a primary."""
 HANDOVER = Duration("20s")
-"""Part of the grace period for a coordinated failover, until the proxies have noticed the new primary."""
+"""Time in the pod's grace period for a coordinated failover and for the proxies to notice the new primary."""
 ASK_SECONDS = 2
 """Longest time of one question to a server or a Sentinel."""
 RECONNECT_SECONDS = 3
@@ -140,8 +140,8 @@ exec valkey-server {RUN_PATH}/valkey.conf
 def stop_node(members: Members) -> str:
     """Script that runs before a server stops. A primary hands over to a replica that has all its data.
 
-    The script ends within `HANDOVER`. After `end` it asks no more, so at that time at most two questions are still
-    open: the role of this server, and then the request to one Sentinel.
+    The script ends within `HANDOVER`. Its last two questions may begin just before `end`: the role of this server, and
+    then the failover by one Sentinel. So `end` leaves time for two questions and for the proxies.
     """
     return f"""\
 set -eu

@@ -32,8 +32,10 @@ WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
 FORCE = {"pulumi.com/patchForce": "true"}
 """Overwrite declared fields that somebody changed by hand. Without this annotation the update would fail."""
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
-"""Skip Pulumi's wait for claims, and for Services except load balancers. Pulumi also waits for the workloads, which
-need both. For a Service, Pulumi would wait for the pods and then 10 s more, one tier after the other."""
+"""Skip Pulumi's wait for claims, and for Services except load balancers.
+
+Pulumi waits for the workloads, and those become ready only with their claims. For a Service, Pulumi would wait for the
+pods and then 10 s more, in each tier."""
 TEMPLATE_SIZE = "spec.volumeClaimTemplates[*].spec.resources"
 """An immutable field. It keeps the value with which the StatefulSet was created, and the claims grow separately."""
 RELOAD_LABEL = "cnpg.io/reload"
@@ -172,9 +174,9 @@ class ComponentTree(pulumi.ComponentResource):
     def _dependencies(self, resource: Mapping[str, Any]) -> Iterator[pulumi.Resource]:
         gates, namespaces = self._target.gates, self._target.namespaces
         if needed := gates[-1:] if _is_awaited(resource) else gates[-2:-1]:
-            # Each gate also waits for the namespaces. Without further dependencies Pulumi keeps the order of
-            # registration: as soon as a tier is ready, Pulumi creates the workloads of the next tier, and then the
-            # other objects of the tier after that.
+            # A gate is ready after the namespaces, so no dependency on a namespace is needed. Pulumi creates resources
+            # that wait for the same gate in the order of registration: first the workloads of one tier, then the
+            # other objects of the tier above it.
             yield from needed
         elif namespace := namespaces.get(resource["metadata"].get("namespace")):
             yield namespace

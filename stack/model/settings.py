@@ -329,9 +329,9 @@ def _profile_faults(given: Mapping[str, Any], profile: Profile) -> Iterator[Faul
 
 
 def decoded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as the model expects them.
+    """The configuration with its JSON texts decoded.
 
-    Pulumi passes everything but text to a program as JSON, and writes `true` into the file as text.
+    Pulumi passes lists and mappings to a program as JSON text, and writes `true` into the file as text.
     """
     return {key: _decoded(value) for key, value in config.items()}
 

@@ -17,10 +17,11 @@ EGRESS = "voice-egress"
 OBSERVABILITY = "voice-observability"
 NODE_AGENTS = "voice-node-agents"
 EGRESS_PROXY = "egress-proxy"
-"""Server of the profiles. Each egress proxy has its size."""
+"""The entry in the profiles with the size of each egress proxy."""
 EGRESS_PROXIES = ("egress-proxy-a", "egress-proxy-b")
 STORE_LABEL = "voiceassistant.dev/store"
-"""Label for PostgreSQL's pods. The operator sets `app.kubernetes.io/name` itself, on instances and on poolers."""
+"""Label that distinguishes PostgreSQL's instances from its poolers. The operator sets `app.kubernetes.io/name` itself,
+with the same value on both."""
 COLLECTOR = "otel-collector"
 COLLECTOR_PORT = 4317
 COLLECTOR_HTTP_PORT = 4318

@@ -119,7 +119,7 @@ def storable(text: str) -> str:
 
 
 def checked_id(saga_id: object) -> str:
-    """`saga_id`.
+    """Return the id unchanged.
 
     Raises `InvalidSagaIdError` if the id is empty, too long or no text, or holds NUL or a lone surrogate.
     """
@@ -132,7 +132,7 @@ def checked_id(saga_id: object) -> str:
 
 
 def checked_limit(limit: int) -> int:
-    """`limit`, the maximum length of a list. Raises `ValueError` if it is not a whole number that engines accept."""
+    """Return the maximum length of a list unchanged. Raises `ValueError` if the engines do not accept it."""
     if type(limit) is not int or not 0 < limit < 2**31:
         raise ValueError(f"the limit of a list must be a whole number from 1 to {2**31 - 1}, not {limit!r}")
     return limit

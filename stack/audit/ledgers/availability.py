@@ -263,8 +263,8 @@ def _dependencies(graph: CallGraph) -> Table:
     rows = tuple(row for flow in graph.flows for row in _dependency_rows(graph, flow))
     note = (
         "A dependency counts once for a flow, however many calls reach it. One of several: the dependency has several"
-        " addresses or several candidates for a model call, and a call needs only one of them. Routes with other"
-        " candidates count separately."
+        " addresses or several candidates for a model call, and a call needs only one of them. Model calls with"
+        " different candidates have separate rows."
     )
     return Table("dependencies of the flows", columns, rows, (note,))
 
