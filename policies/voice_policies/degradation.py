@@ -13,7 +13,7 @@ from voice_policies.names import TextPattern
 from voice_policies.policy import Policy
 
 DegradationLevel = Literal["normal", "partial", "full"]
-"""The features that a service leaves out. `normal`: none. `partial`: features with `off_at: partial`. `full`: all."""
+"""A service leaves out no feature (`normal`), the features with `off_at: partial` (`partial`), or all (`full`)."""
 
 
 class DegradationTrigger(Policy):

@@ -17,7 +17,7 @@ class Tracing(Policy):
     endpoint: Annotated[str, TextPattern(r"^https?://[a-z0-9.-]+:\d{1,5}$", "http://collector:4317")]
     """The Collector's OTLP/gRPC address."""
     sample_ratio: Ratio = Ratio("10%")
-    """The share that is kept of the traces that begin in this process. For other traces the caller's decision holds."""
+    """Sampling ratio of the traces that begin in this process. For other traces the caller's decision holds."""
     baggage: Annotated[tuple[str, ...], Field(strict=False)] = ("tenant.id", "user.id")
     """Baggage keys copied to span attributes inside the platform; never sent to an external host, never a metric
     label."""

@@ -70,7 +70,8 @@ def routes_lead_to_services(platform: Platform) -> Iterator[Breach | None]:
 def services_reach_pods(platform: Platform) -> Iterator[Breach | None]:
     """Check that every Service with a selector selects pods, and that its target ports are ports of their containers.
 
-    A container need not declare a port, so a target that equals the Service's own port is accepted.
+    A container may listen on a port that it does not declare, so a target port that equals the Service's port is also
+    accepted.
     """
     found, behind = rendered(platform), defaultdict[str, list[Workload]](list)
     for workload in found.workloads:
@@ -170,7 +171,7 @@ def names_resolve(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _permits_dns(rule: Mapping[str, Any]) -> bool:
-    """True if an egress rule permits UDP to the DNS port, which resolvers ask first. Without ports it permits all."""
+    """True if an egress rule permits UDP to the DNS port. A rule without ports permits every port."""
     for port in rule.get("ports") or [{"protocol": "UDP"}]:
         first = port.get("port", DNS_PORT)
         if port.get("protocol") == "UDP" and isinstance(first, int) and first <= DNS_PORT <= port.get("endPort", first):

@@ -86,7 +86,7 @@ class Edge:
 
     @property
     def max_attempts(self) -> int:
-        """Attempts of one call: over the candidates of its model route, or else by its retry."""
+        """Largest number of attempts of one call: by its model route if it has one, else by its retry."""
         return self.route.fallback.max_attempts if self.route else self.call.max_attempts
 
     @property

@@ -64,7 +64,7 @@ def test_breakers_close_soon_after_the_callee_is_back(
         recovery = recover(platform, observer, outage, "retrieval-service")
     assert recovery.refused, "no breaker opened"
     assert recovery.is_in_time, str(recovery)
-    assert "attempted" in check_attempts(platform, sent, before)
+    assert "nearest to its bound" in check_attempts(platform, sent, before)
 
 
 def test_unknown_callees_are_refused_in_one_error(
@@ -87,7 +87,7 @@ def test_the_static_bound_multiplies_retries_along_a_path() -> None:
 
 def test_more_attempts_than_the_bound_are_reported(observed: tuple[Platform, Observer]) -> None:
     platform, _ = observed
-    with pytest.raises(FlowError, match=r"attempted .* of the times that the bundles allow"):
+    with pytest.raises(FlowError, match=r"made .* of the attempts of .* that the bundles allow"):
         check_attempts(
             platform, Counter({"agent-engine.run": 1}), Counter({("agent-engine", "rag-engine.context"): -2})
         )

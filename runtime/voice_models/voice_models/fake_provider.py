@@ -31,7 +31,7 @@ class Pause:
 
 
 stall = Pause(86_400)
-"""A step of a day: the provider sends nothing, and the connection stays open."""
+"""A step at which the provider sends nothing for a day, and the connection stays open."""
 cut: Literal["cut"] = "cut"
 """A step at which the provider closes the connection in the middle of the answer."""
 Step = bytes | Pause | Literal["cut"]

@@ -254,7 +254,7 @@ def check_attempts(platform: Platform, sent: Counter[str], before: Counter[tuple
     made = attempts(platform)
     shares = {call: (made[call] - before[call]) / most for call, most in allowed.items()}
     (service, name), share = max(shares.items(), key=lambda pair: pair[1])
-    text = f"nearest to its bound: {service} attempted {name} {share:.0%} of the times that the bundles allow"
+    text = f"nearest to its bound: {service} made {share:.0%} of the attempts of {name} that the bundles allow"
     if share > 1:
         raise FlowError(text)
     return text

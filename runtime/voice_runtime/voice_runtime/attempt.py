@@ -191,7 +191,7 @@ class Attempt(TimedScope):
 
 @contextmanager
 def before_sending() -> Iterator[None]:
-    """A block of work before sending. Its errors and timeouts are faults of this process and not of the callee.
+    """A block in which nothing is sent yet. Its errors and timeouts are faults of this process and not of the callee.
 
     Transports use it to serialise a request, or to wait for a connection of their pool. After an error in
     the block the attempt must end, because a later failure would count as a fault of this process, too. Outside an

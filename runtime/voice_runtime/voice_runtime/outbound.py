@@ -272,7 +272,7 @@ def _called(attempt: Attempt, fn: Callable[..., T], args: tuple[Any, ...], kwarg
 
 
 def _blame_nobody(attempt: Attempt, error: BaseException) -> None:
-    """Mark a call that could not begin, because the function or its arguments are wrong: no frame of it has run."""
+    """Mark a call that could not begin: Python raised the `TypeError` before it ran a line of the function."""
     if type(error) is TypeError and error.__traceback__ is not None and error.__traceback__.tb_next is None:
         attempt.is_unsent = True
 
@@ -286,7 +286,7 @@ def _begun(
 
 
 def _refuse_unrun(attempt: Attempt, result: Any) -> Any:
-    """Refuse a coroutine or generator: it has not run yet, so it would count as a success outside every policy."""
+    """Refuse a coroutine or generator: the attempt would succeed now, and the work would run later without policies."""
     if not (isawaitable(result) or isasyncgen(result) or isgenerator(result)):
         return result
     raise _refusal(

@@ -34,8 +34,8 @@ class Claim:
     age: float = 0.0
     """Seconds since the start of the saga."""
     claims: int = 1
-    """Number of claims since the last `append`, without released claims. A start counts as one if the starting worker
-    runs the saga. If there are several, the step probably kills its workers."""
+    """Number of claims since the last `append`. A released claim does not count. A start counts if the starting worker
+    runs the saga. If the number is above 1, the step probably kills its workers."""
     signals: int = 0
     """Number of outcomes that were delivered before the claim, or before the last call of `Journal.outcomes`."""
 

@@ -15,7 +15,7 @@ __all__ = ["DeadLetterCollector", "OutboxCollector", "SagaCollector"]
 
 
 class SagaCollector(MetricsCollector[Observation]):
-    """The metrics of one engine, of any kind."""
+    """The metrics of one engine: a `JournalEngine` or a `TemporalEngine`."""
 
     def __init__(self, observation: Observation) -> None:
         super().__init__(observation, METRICS)

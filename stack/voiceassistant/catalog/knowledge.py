@@ -26,8 +26,8 @@ KNOWLEDGE = Service(
         operation(
             "search",
             stage(hard("postgresql.read", "idempotent")),
-            # The only call between services that is retried: a user waits for it, and no path to retrieval-service is
-            # shorter.
+            # The only call between services that is retried. It is on the shortest path from a user to
+            # retrieval-service, and the user waits for it.
             stage(hard("retrieval-service.search", "idempotent", retry=INTERIOR_RETRY)),
             p95="500ms",
             deadline="4s",

@@ -49,7 +49,7 @@ def overview() -> Dashboard:
                 panels=tuple(
                     metrics(
                         f"{each.subject.capitalize()}: {each.name.replace('_', ' ')}",
-                        "The smallest share of its 30-day budget that an objective has left. Below 0 it is missed.",
+                        "The smallest remaining share of any 30-day budget. Below 0, an objective is missed.",
                         {"least": f"min({each.remaining})"},
                         "percentunit",
                         shows="number",

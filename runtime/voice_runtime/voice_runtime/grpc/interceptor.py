@@ -1,4 +1,4 @@
-"""Runs the inbound RPCs of operations under the policies of the operation."""
+"""Runs each inbound RPC under the policies of its operation."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self.refusing = False
-        """True while the server is about to stop. The interceptor then refuses every request to a handler that it
-        wraps, before any policy and without a span."""
+        """True while the server is about to stop. The interceptor then refuses every request except health and
+        reflection. A refused request reaches no policy and gets no span."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The wrapped handler of the method. Health and reflection stay unwrapped."""

@@ -13,7 +13,7 @@ from voice_policies import HealthCheck
 from voice_runtime.clock import SYSTEM_CLOCK, Clock
 
 Status = Literal["healthy", "degraded", "unhealthy"]
-"""The result of a check. `degraded`: the target works, but answers more slowly than `max_latency`."""
+"""The state of a check's target. `degraded`: it works, but answers more slowly than `max_latency`."""
 Checker = Callable[[], Awaitable[object]]
 """Tests the target: it returns if the target works, and raises if not. `Check` limits its time."""
 logger = logging.getLogger("voice_runtime.health")
