@@ -34,7 +34,8 @@ LOG_COPIES = 4
 """Largest size of the log as a multiple of the data: 1 for the last rewrite, 1 for its growth by 100 %
 (`auto-aof-rewrite-percentage`), 1 for the next rewrite, and 1 for the writes during this rewrite."""
 REPLAY_RATE = Bytes("20Mi")
-"""Assumed number of bytes of the log that the server loads per second."""
+"""Bytes of the log that the server loads per second. Valkey 9.1 on a busy CPU loaded logs of 100 MiB at 56 to 338 MiB/s
+from the page cache. The assumed rate leaves a margin for a cold disk."""
 SHUTDOWN = Duration("30s")
 """Longest time to write the remaining data and stop."""
 PING = ({"send": "PING"}, {"expect": r"^\+PONG"})

@@ -92,6 +92,13 @@ async def test_an_intervention_in_a_saga_that_ends_meanwhile_is_refused(
         await engine.compensate(saga_id)
 
 
+async def test_a_missing_namespace_is_an_unusable_journal(temporal: str) -> None:
+    engine = TemporalEngine(await Client.connect(temporal, namespace="missing"), [Log().definition(saga(step("pay")))])
+    for call in (engine.start("order"), engine.list()):
+        with pytest.raises(JournalUnavailableError, match="Namespace missing is not found"):
+            await call
+
+
 async def _without_worker(temporal: str, queue: str) -> tuple[TemporalEngine, str]:
     """An engine with a running saga. No worker runs any longer."""
     log = Log()

@@ -77,7 +77,6 @@ COUNT_SECONDS = 10.0
 """Seconds between two counts of unfinished sagas."""
 ANSWER_SECONDS = 30.0
 """Longest wait in seconds for a worker's answer to a query or intervention."""
-UNAVAILABLE = {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}
 BY_THE_ENGINE = {WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.COMPLETED}
 """Statuses of a workflow that the engine itself produces. Any other status means that the workflow was ended from
 outside, for example terminated."""
@@ -266,11 +265,9 @@ class TemporalEngine:
             self.observation.tracing.current(),
         ]
         try:
-            with _reached():
+            with _reached(RPCStatusCode.NOT_FOUND):
                 await handle.signal(SagaWorkflow.deliver, args=arguments)
-        except RPCError as refused:
-            if refused.status != RPCStatusCode.NOT_FOUND:
-                raise
+        except RPCError:  # the saga has ended, or there is no such saga
             return await self._is_known(saga_id)
         return True
 
@@ -283,11 +280,9 @@ class TemporalEngine:
 
     async def _describe(self, saga_id: str) -> WorkflowExecution:
         try:
-            with _reached():
+            with _reached(RPCStatusCode.NOT_FOUND):
                 execution = await self._client.get_workflow_handle(checked_id(saga_id)).describe()
-        except RPCError as error:
-            if error.status != RPCStatusCode.NOT_FOUND:
-                raise
+        except RPCError:
             raise UnknownSagaError(f"no saga {saga_id}") from None
         if execution.workflow_type != WORKFLOW:
             raise UnknownSagaError(f"no saga {saga_id}: in Temporal it is a workflow of type {execution.workflow_type}")
@@ -336,15 +331,13 @@ class TemporalEngine:
         if not summary.ended:
             handle, arguments = self._client.get_workflow_handle(saga_id), [kind, reason]
             try:
-                with _reached():
+                with _reached(RPCStatusCode.NOT_FOUND):
                     # `rpc_timeout` limits one of the requests that the client repeats until a worker answers.
                     async with asyncio.timeout(ANSWER_SECONDS):
                         await handle.execute_update(SagaWorkflow.intervene, args=arguments)
             except WorkflowUpdateFailedError as error:
                 raise SagaConflictError(f"saga {saga_id} {error.cause}") from None
-            except RPCError as refused:
-                if refused.status != RPCStatusCode.NOT_FOUND:
-                    raise
+            except RPCError:
                 summary = await self._summary(saga_id)  # the saga has ended since the first look
             else:
                 return
@@ -373,14 +366,14 @@ async def _summary(execution: WorkflowExecution) -> SagaSummary:
 
 
 @contextmanager
-def _reached() -> Iterator[None]:
-    """Convert Temporal's transport errors into the engines' errors."""
+def _reached(*unconverted: RPCStatusCode) -> Iterator[None]:
+    """Convert the errors of Temporal's client, except these statuses, into the engines' errors."""
     try:
         yield
     except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
         end_if_cancelled()  # Temporal's client converts a cancellation into its own error
         raise JournalUnavailableError(f"Temporal: no worker answers within {ANSWER_SECONDS:g} s") from error
     except RPCError as error:
-        if error.status not in UNAVAILABLE:
+        if error.status in unconverted:
             raise
         raise JournalUnavailableError(f"Temporal: {error.message}") from error
