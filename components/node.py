@@ -269,3 +269,12 @@ class Dependency(Node):
     """True if the store drops entries when its memory is full."""
     database: bool = False
     """True if callers hold connections that count against the server's connection limit."""
+
+    @override
+    def conflicts(self) -> Iterator[str]:
+        yield from super().conflicts()
+        if self.protocol == "postgresql" and any(isinstance(address, Host) for address in self.addresses):
+            yield (
+                "a Host cannot speak postgresql: the egress proxy needs TLS from the first byte,"
+                " and PostgreSQL begins in clear text; declare the address as External"
+            )

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from voice_policies import Duration
 
 from components.declaration import Location
-from components.node import Node
+from components.node import Dependency, Host, Node
 from components.operation import Call, Operation, Stage, hard, operation, soft, stage
 from stack.voiceassistant import catalog
-from tests.small import service
+from tests.small import datastore, service
 
 FILE = "tests/components/test_declaration.py"
 HERE = Path(__file__).read_text(encoding="utf-8").splitlines()
@@ -121,3 +121,13 @@ def test_a_declaration_never_raises_and_is_valid_or_has_faults(
 
 def test_an_operation_alone_keeps_its_faults() -> None:
     assert Operation(name="A", latency=Duration("1s"), deadline=Duration("1s")).faults[0].path == ".A: name"
+
+
+def test_a_postgresql_server_behind_an_egress_proxy_is_refused() -> None:
+    store = datastore("database", operation("read", p95="1s", deadline="2s"))
+    host = Host(host="database.example.com", port=5432, egress="egress-proxy")
+    (fault,) = Dependency(**{**dict(store), "addresses": (host,)}).faults
+    assert fault.accepted == (
+        "a Host cannot speak postgresql: the egress proxy needs TLS from the first byte,"
+        " and PostgreSQL begins in clear text; declare the address as External"
+    )

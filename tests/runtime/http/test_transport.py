@@ -437,6 +437,11 @@ async def test_a_request_through_the_egress_proxy_names_the_callees_host(tmp_pat
     assert app.asked[0][0]["host"] == "api.example.com"
 
 
+async def test_a_client_uses_tls_through_the_egress_proxy_for_every_protocol(tmp_path: Path) -> None:
+    async with Http(runtime(tmp_path, protocol="http", addresses=(OUTSIDE,))).client(NAME) as client:
+        assert str(client.base_url) == "https://api.example.com"
+
+
 class Answering(httpx.MockTransport):
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200)) -> None:
         self.asked: list[httpx.Request] = []

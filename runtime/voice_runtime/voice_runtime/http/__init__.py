@@ -58,7 +58,7 @@ class Http:
         full_name = assembled.call(name).name
         call = next(call for call in assembled.bundle.outbound if call.name == full_name)
         urls = [
-            f"{'https' if address.tls or call.protocol == 'https' else 'http'}://{address.host}:{address.port}"
+            f"{'https' if address.uses_tls or call.protocol == 'https' else 'http'}://{address.host}:{address.port}"
             for address in call.addresses
         ]
         return {"base_url": urls[0] if len(urls) == 1 else "", "timeout": None}
