@@ -31,7 +31,9 @@ def _schema(_options: argparse.Namespace) -> int:
 
 
 def _write(path: Path, text: str) -> int:
+    from stack.model.atomic_write import write_atomically  # noqa: PLC0415
+
     path.parent.mkdir(exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text)
     print(f"wrote {path.name}")
     return CLEAN

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import ValidationError
-from voice_policies import ClosedModel, Fault, InvalidInputError, TextPattern, faults_of
+from voice_policies import ClosedModel, InvalidInputError, TextPattern, faults_of
 
+from stack.model.atomic_write import write_atomically
 from stack.model.manifest_yaml import documents
 from stack.model.settings import ROOT
 from stack.model.strict_yaml import read_yaml
@@ -58,14 +58,7 @@ class ImageLock(ClosedModel):
 
     def write(self, path: Path) -> None:
         """Write the file atomically. Raises `InvalidInputError` if it cannot be written."""
-        beside = path.with_name(f".{path.name}.new")
-        text = HEADER + documents([{"digests": dict(sorted(self.digests.items()))}])
-        try:
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, path)  # noqa: PTH105 - the documentation of os.replace promises that it is atomic
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise InvalidInputError(path.name, [Fault("", "cannot be written", error.strerror or str(error))]) from None
+        write_atomically(path, HEADER + documents([{"digests": dict(sorted(self.digests.items()))}]))
 
 
 UNLOCKED = ImageLock(digests={})
@@ -103,7 +96,7 @@ def _container_images(value: object) -> Iterator[str]:
 def registry_and_path(repository: str) -> tuple[str, str]:
     """The registry of a repository, and its full path in that registry. Without a host the registry is Docker Hub."""
     host, slash, path = repository.partition("/")
-    if slash and ("." in host or ":" in host):
+    if slash and ("." in host or ":" in host or host == "localhost"):
         return host, path
     return DOCKER_HUB, repository if slash else f"library/{repository}"
 

@@ -7,7 +7,7 @@ from voice_policies import InvalidInputError
 
 from stack.cli import main
 from stack.model.environments import load_environment
-from stack.model.image_lock import HEADER, UNLOCKED, ImageLock, images, load_lock
+from stack.model.image_lock import HEADER, UNLOCKED, ImageLock, images, load_lock, registry_and_path
 from stack.model.platform import Platform
 from stack.model.settings import Choices, Settings, load_settings
 from stack.voiceassistant import TENANT
@@ -57,6 +57,23 @@ def test_a_lock_that_cannot_be_replaced_stays_and_no_temporary_file_remains(tmp_
     with pytest.raises(InvalidInputError, match="cannot be written"):
         UNLOCKED.write(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["images.lock.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("repository", "registry", "path"),
+    [
+        ("postgres", "docker.io", "library/postgres"),
+        ("grafana/tempo", "docker.io", "grafana/tempo"),
+        ("ghcr.io/voicehelper/agent-engine", "ghcr.io", "voicehelper/agent-engine"),
+        ("localhost/reference", "localhost", "reference"),
+        ("localhost:5001/reference", "localhost:5001", "reference"),
+        ("localhost", "docker.io", "library/localhost"),
+    ],
+)
+def test_the_first_part_of_a_repository_is_its_registry_if_it_is_a_host(
+    repository: str, registry: str, path: str
+) -> None:
+    assert registry_and_path(repository) == (registry, path)
 
 
 def test_all_faults_of_a_lock_are_reported_in_one_message(tmp_path: Path) -> None:
