@@ -257,9 +257,12 @@ def test_a_process_that_ends_immediately_does_not_drain() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
-        assert process.stdout
-        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
-        (missing,) = conformance.missing_on_drain(url, process.pid)
+        try:
+            assert process.stdout
+            url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+            (missing,) = conformance.missing_on_drain(url, process.pid)
+        finally:
+            process.kill()  # `Popen.__exit__` would wait forever for a process that did not drain
     assert str(missing).startswith("drain: the process stops answering before /ready fails")
 
 
