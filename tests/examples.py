@@ -11,7 +11,7 @@ from typing import Any
 DOCUMENTS = Path(__file__).parents[1] / "docs"
 
 
-def run_examples(document: str, replaced: Mapping[str, Path]) -> int:
+def run_examples(document: str, replaced: Mapping[str, str | Path]) -> int:
     """Run the Python examples of a document, in order, as one program. Returns their number."""
     path = DOCUMENTS / document
     examples = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
@@ -29,4 +29,5 @@ def run_examples(document: str, replaced: Mapping[str, Path]) -> int:
 
 
 async def _finish(example: Awaitable[Any]) -> None:
-    await example
+    async with asyncio.timeout(60):
+        await example
