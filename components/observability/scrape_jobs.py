@@ -74,7 +74,8 @@ def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
     """The job that scrapes kubelets for the usage of volumes.
 
     Prometheus discovers nodes through their pods, so it needs no permission to list nodes. By default a kubelet signs
-    its own certificate, so the job does not verify the certificate. At kubelets the token permits only reading metrics.
+    its own certificate, so the job does not verify the certificate. The token permits no request
+    to a kubelet except for its metrics.
     """
     return {
         "job_name": KUBELET,

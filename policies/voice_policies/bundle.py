@@ -50,8 +50,8 @@ class EnforcedBy(Policy):
     timeout: Enforcer
     """The layer that bounds the whole call. It also bounds each attempt, unless gRPC retries the call."""
     attempt_timeout: Enforcer | None = None
-    """The layer that bounds each attempt of a call that gRPC retries, because gRPC cannot bound one attempt. `None` for
-    such a call without a mesh: no layer bounds its attempt, so the attempt ends with the callee's own deadline."""
+    """The layer that bounds each attempt of a call that gRPC retries: the mesh, because gRPC cannot bound one attempt.
+    `None` without a mesh, where the callee's own deadline ends an attempt, and for every other call."""
     retry: Enforcer | None = None
     circuit_breaker: Enforcer | None = None
     bulkhead: Enforcer | None = None

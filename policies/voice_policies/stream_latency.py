@@ -7,7 +7,7 @@ from voice_policies.policy import Policy
 
 
 class StreamLatency(Policy):
-    """P95 of a model's answer in its two parts, as a fact of a deployment or as the objective of a route."""
+    """The two parts of the P95 latency of a model's answers: a fact of a deployment, or the objective of a route."""
 
     first_token: PositiveDuration
     """Time to the first token, or to the whole answer if the model does not stream."""

@@ -45,7 +45,10 @@ def _too_slow(demand: ModelDemand, name: str, latency: StreamLatency) -> Breach 
 
 
 def attempts_fit_the_deadline(platform: Platform) -> Iterator[Breach | None]:
-    """Compare all attempts and the decoding with the deadline, and the idle timeout with the candidates' gaps."""
+    """Compare the time of all attempts and of the decoding with the deadline.
+
+    Also compare the idle timeout of each route with the longest pause of each candidate.
+    """
     for demand in model_demands(platform.graph):
         attempts, route = demand.route.fallback.max_attempts, demand.route
         tokens = max(demand.use.output_max - 1, 0)
@@ -125,7 +128,7 @@ def _proxy_limits(platform: Platform) -> Iterator[tuple[tuple[str, str], list[tu
 
 
 def _mesh_hops(platform: Platform, behind: dict[OperationKey, Duration]) -> Iterator[Breach | None]:
-    """Compare the mesh's timeouts of services that lead to a model route with the route's total timeout."""
+    """Compare the mesh's timeout for each service with the longest total timeout of the model routes behind it."""
     totals: dict[str, Duration] = {}
     for service in platform.graph.services:
         if routes := [

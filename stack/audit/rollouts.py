@@ -164,10 +164,10 @@ def _pods(amount: int | str | None, pods: int, *, round_up: bool = True) -> int 
 
 
 def _evicted_together(workload: Workload, replicas: int, budgets: list[Mapping[str, Any]]) -> Breach | None:
-    """The breach of several replicas that no disruption budget keeps from being evicted all together."""
+    """A breach if drains may evict all replicas together, because no disruption budget keeps one of them."""
     if any(_keeps_a_pod(budget, replicas) for budget in budgets):
         return None
-    without = "whose PodDisruptionBudget permits to evict each" if budgets else "without a PodDisruptionBudget"
+    without = "with a PodDisruptionBudget that permits every eviction" if budgets else "without a PodDisruptionBudget"
     text = f"{replicas} replicas {without}: drains may evict all of them together"
     return Breach(f"{workload.path}: disruption budget", text, "PodDisruptionBudget", "maxUnavailable: 1")
 

@@ -10,7 +10,7 @@ from stack.cli.status import CLEAN, FINDINGS
 
 
 def add_to(commands: Commands) -> None:
-    """Adds the commands."""
+    """Add the commands."""
     text = "Pin every image by digest."
     images = commands.add_parser("images", help=text, description=text).add_subparsers(required=True, metavar="COMMAND")
     add_command(images, "lock", _lock, "Ask the registries for every digest and write images.lock.yaml.")

@@ -16,7 +16,7 @@ Claim = tuple[str, str]
 def claimed_storage(resources: Iterable[Mapping[str, Any]]) -> dict[Claim, Bytes]:
     """Each claim with its size.
 
-    A claim that is rendered beside its StatefulSet counts once, because a claim of the template has the same name.
+    A claim of a StatefulSet's template may also be rendered as a resource of the same name. Such a claim counts once.
     """
     return {claim: Bytes(size) for resource in resources for claim, size in _claims(resource)}
 

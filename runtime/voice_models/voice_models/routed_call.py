@@ -119,7 +119,7 @@ class RoutedCall:
     async def _first_answer(self, running: dict[asyncio.Task[httpx.Response], Exchange]) -> httpx.Response:
         """The first answer. After a failure the other exchange may still answer, unless the failure ends the call.
 
-        Raises the last failure, which the caller books.
+        Raises the last failure. The caller reports it to the `ModelCall`.
         """
         while True:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)

@@ -21,7 +21,7 @@ from voice_runtime.outbound import Outbound
 
 
 class Resolved(NamedTuple):
-    """A method with the outbound call that one bundle gives it, on one connection."""
+    """A method on one connection, with the outbound call that a bundle declares for the method."""
 
     path: str
     outbound: Outbound
