@@ -27,12 +27,13 @@ SETTING = re.compile(
         (?:password|passwd|client[_-]?secret|(?:api|access|private|secret)[_-]?key)["']?(?:[\ \t]*=|:)
         | (?:secret|token)["']?[\ \t]*=
     )
-    [\ \t]*["']?(?!(?:true|false|null|none)\b)[^\s"'$<{%/:;,&()[\]][^\s"';,&()[\]]*+(?![(\[])
+    [\ \t]*["']?(?!(?:true|false|null|none)\b|phc_|pk_)[^\s"'$<{%/:;,&()[\]][^\s"';,&()[\]]*+(?![(\[])
     """
 )
 """Finds a setting with a secret, such as `KEY=value` or `key: value`, in a text of lower-case letters.
 
-A path, a placeholder or a call is no secret. In YAML `secret:` often names an object, and `first_token:` is a latency.
+A path, a placeholder or a call is no secret, and neither are the public keys of PostHog (`phc_`) and Stripe (`pk_`). In
+YAML `secret:` often names an object, and `first_token:` is a latency.
 """
 ARGUMENT = re.compile(r"(?i)^--?[\w.-]*(password|passwd|secret|token|api-?key)[= ][^$/\s]")
 """Finds an argument of a command that contains a secret. A path or a reference to a variable is no secret."""
@@ -83,7 +84,7 @@ def no_plain_secret(platform: Platform) -> Iterator[Breach | None]:
         for each in found.of_kind("ConfigMap")
     }
     for (namespace, name), data in settings.items():
-        plain = [key for key, value in data.items() if _has_secret(value)]
+        plain = [key for key, value in data.items() if has_secret(value)]
         text = f"secrets in plain text: {', '.join(plain)}"
         yield Breach(f"ConfigMap {namespace}/{name}", text, "data") if plain else None
     for workload in found.pods:
@@ -101,12 +102,13 @@ def _plain(
     variables = dict(_variables(namespace, container, settings))
     arguments = [*container.get("command", ()), *container.get("args", ())]
     return {
-        "env": [name for name, value in variables.items() if value and (SECRET.search(name) or _has_secret(value))],
-        "args": [re.split("[= ]", each)[0] for each in arguments if ARGUMENT.search(each) or _has_secret(each)],
+        "env": [name for name, value in variables.items() if value and (SECRET.search(name) or has_secret(value))],
+        "args": [re.split("[= ]", each)[0] for each in arguments if ARGUMENT.search(each) or has_secret(each)],
     }
 
 
-def _has_secret(text: str) -> bool:
+def has_secret(text: str) -> bool:
+    """True if a text contains a private key or the value of a secret."""
     return bool(PLAIN.search(text) or SETTING.search(text.lower()))
 
 

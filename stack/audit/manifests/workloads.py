@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from components.declaration import Location
 from stack.audit.finding import Breach
 from stack.audit.manifests.known import on_manifests
+from stack.audit.pod_security import has_secret
 from stack.model.manifests.references import environment
 from stack.model.manifests.resources import Container
 from stack.model.manifests.system import System, Workload
@@ -76,13 +77,19 @@ def revisions_can_be_rolled_back(system: System) -> Iterator[Breach | None]:
 
 
 def files_hold_no_secret(system: System) -> Iterator[Breach | None]:
-    """Find secrets in files, secrets in variables, and images with the tag `latest`."""
+    """Find secrets in Secrets, ConfigMaps and variables, and images with the tag `latest`."""
     for secret in system.secrets:
         for field, entries in (("data", secret.spec.data), ("stringData", secret.spec.string_data)):
             for key, value in entries.items():
                 plain = _is_secret(re.sub(r"[-.]", "_", key), str(value or ""))
                 text = f"the file contains the value of {key}"
                 yield Breach(f"{secret.title}.{key}", text, key, "", secret.manifest.at(field, key)) if plain else None
+    for config in system.config_maps:
+        for key, value in config.spec.data.items():
+            plain = has_secret(str(value)) or _is_secret(re.sub(r"[-.]", "_", key), str(value))
+            text = f"the ConfigMap holds a secret in plain text in {key}"
+            where = config.manifest.at("data", key)
+            yield Breach(f"{config.title}.{key}", text, key, "a Secret", where) if plain else None
     for workload in system.workloads:
         for place, index, container in workload.containers:
             yield from _plain_variables(workload, place, index, container)

@@ -170,6 +170,7 @@ KEY = "-----BEGIN EC PRIVATE KEY-----\nMHc"
         ("first_token: 250ms", False),
         ("secret: certificate", False),
         ("secret_key: true", False),
+        ('{"api_key": "phc_1"}', False),
     ],
 )
 def test_s01_finds_a_key_or_a_password_inside_a_text(value: str, plain: bool) -> None:

@@ -352,6 +352,24 @@ def test_s01_finds_a_secret_in_the_manifest_of_a_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "plain"),
+    [
+        ("DB_PASSWORD", "changeme", True),
+        ("DB_PASSWORD", "$(OTHER)", False),
+        ("db.password", "changeme", True),
+        ("LEVEL", "info", False),
+        ("settings.env", "LEVEL=info\nDB_PASSWORD=changeme\n", True),
+        ("settings.env", "LEVEL=info\nDB_PASSWORD=$DB_PASSWORD\n", False),
+        ("settings.yaml", "store:\n  password: changeme\n", True),
+        ("workers", 4, False),
+    ],
+)
+def test_s01_finds_a_secret_in_a_config_map(key: str, value: str | int, plain: bool, tmp_path: Path) -> None:
+    held = resource("ConfigMap", "s", data={key: value})
+    assert found(tmp_path, *STORE, held) == ([("S01", "error", f"ConfigMap s.{key}")] if plain else [])
+
+
+@pytest.mark.parametrize(
     ("image", "moves"),
     [
         ("mongo", True),
