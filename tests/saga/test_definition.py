@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from redis.asyncio import Redis
 from voice_policies import Duration, InvalidInputError, Retry, Saga, SagaStep
 from voice_saga import Definition, JournalEngine, SqliteJournal, StepContext
+from voice_saga.redis_streams import RedisStreams
+from voice_saga.temporal import TemporalEngine
+from voice_saga.transport import Outbox, consume
 
 from tests.saga.definitions import Log, saga, step
 
@@ -45,6 +49,41 @@ def test_an_engine_with_a_number_out_of_range_is_refused(number: dict[str, Any])
     ((name, value),) = number.items()
     with pytest.raises(ValueError, match=f"{name} of a saga engine must be .* not {value}"):
         JournalEngine(SqliteJournal("unused.db"), **number)
+
+
+@pytest.mark.parametrize("number", [{"concurrency": 0}, {"grace": -1.0}, {"grace": nan}], ids=str)
+def test_a_temporal_engine_with_a_number_out_of_range_is_refused(number: dict[str, Any]) -> None:
+    client: Any = None
+    ((name, value),) = number.items()
+    with pytest.raises(ValueError, match=f"{name} of a saga engine must be .* not {value}"):
+        TemporalEngine(client, **number)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *({"max_length": 0}, {"max_deliveries": 0}, {"block": -1.0}, {"block": inf}),
+        *({"redeliver_after": 0.0}, {"redeliver_after": nan}, {"redeliver_after": inf}),
+    ],
+    ids=str,
+)
+def test_a_transport_with_a_number_out_of_range_is_refused(number: dict[str, Any]) -> None:
+    ((name, value),) = number.items()
+    with pytest.raises(ValueError, match=f"{name} of RedisStreams must be .* not {value}"):
+        RedisStreams(Redis(), **number)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, nan, inf])
+def test_an_outbox_with_an_interval_out_of_range_is_refused(seconds: float) -> None:
+    transport: Any = None
+    with pytest.raises(ValueError, match=f"poll_interval of an outbox must be above 0 s, not {seconds}"):
+        Outbox(SqliteJournal("unused.db"), transport, poll_interval=seconds)
+
+
+async def test_a_consumer_without_handlers_is_refused() -> None:
+    transport: Any = None
+    with pytest.raises(ValueError, match="consumer billing has no handlers"):
+        await consume(transport, "billing", {})
 
 
 def test_two_definitions_of_the_same_version_are_refused() -> None:

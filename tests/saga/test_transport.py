@@ -194,7 +194,7 @@ async def test_an_outbox_ends_at_whichever_point_it_is_cancelled(database: str) 
     await journal.open(worker=False)
     random = seeded()
     for _ in range(150):
-        sending = asyncio.create_task(Outbox(journal, Wire(), poll_interval=0).run())
+        sending = asyncio.create_task(Outbox(journal, Wire(), poll_interval=1e-6).run())
         await asyncio.sleep(random.uniform(0, 0.004))
         sending.cancel()
         done, _ = await asyncio.wait([sending], timeout=10)

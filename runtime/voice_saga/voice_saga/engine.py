@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from voice_runtime import Classify, Events, Listener, classify
 
+from voice_saga.arguments import check_at_least, check_seconds
 from voice_saga.context import SAGA_BYTES, checked_id, checked_limit, checked_size, size_of, storable, to_json
 from voice_saga.definition import Definition, Definitions
 from voice_saga.driver import Driver
@@ -65,12 +66,9 @@ class JournalEngine:
         classify: Classify = classify,
         random: Random | None = None,
     ) -> None:
-        for name, value, least in (("concurrency", concurrency, 1), ("max_claims", max_claims, 1), ("grace", grace, 0)):
-            if not value >= least:  # also true for NaN
-                raise ValueError(f"{name} of a saga engine must be {least} or more, not {value}")
-        for name, seconds in (("lease", lease), ("poll_interval", poll_interval)):
-            if not 0 < seconds < inf:
-                raise ValueError(f"{name} of a saga engine must be above 0 s, not {seconds}")
+        check_at_least(1, "a saga engine", concurrency=concurrency, max_claims=max_claims)
+        check_at_least(0, "a saga engine", grace=grace)
+        check_seconds("a saga engine", lease=lease, poll_interval=poll_interval)
         self.journal = journal
         self.observation = Observation(Events(listeners), tracing)
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"

@@ -14,6 +14,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from voice_saga.arguments import check_at_least, check_seconds
 from voice_saga.context import Message, to_json
 from voice_saga.errors import MessagesRefusedError
 from voice_saga.redis_consumer import Group, RedisConsumer
@@ -37,7 +38,7 @@ class RedisStreams:
     read, so a consumer that is further behind misses them. `redeliver_after`: seconds after which a message is
     delivered again if its handler failed or its consumer is silent. The next consumer may be the same one.
     `max_deliveries`: number of failed deliveries after which a message moves to the stream of dead letters. `block`:
-    longest wait of one read, in seconds.
+    longest wait of one read, in seconds. Raises `ValueError` for a number out of range.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class RedisStreams:
         max_deliveries: int = 10,
         block: float = 1.0,
     ) -> None:
+        check_at_least(1, "RedisStreams", max_length=max_length, max_deliveries=max_deliveries)
+        check_seconds("RedisStreams", redeliver_after=redeliver_after, block=block)
         self.dead_letters: DeadLetters = Counter()
         """Number of messages that this process moved to the stream of dead letters, by stream and consumer group."""
         self._redis = redis
         self._max_length = max_length
         self._max_deliveries = max_deliveries
-        self._redeliver_after = int(redeliver_after * 1000)
+        self._redeliver_after = max(1, int(redeliver_after * 1000))
         self._block = max(1, int(block * 1000))
 
     async def send(self, messages: Sequence[Message]) -> None:

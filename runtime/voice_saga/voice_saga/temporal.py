@@ -33,6 +33,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 from voice_runtime import Classify, Events, Listener, Retry, Timeout, classify
 
+from voice_saga.arguments import check_at_least
 from voice_saga.context import (
     SAGA_BYTES,
     Message,
@@ -88,7 +89,7 @@ class TemporalEngine:
 
     `transport` sends the messages that actions publish. `grace`: seconds that running steps get to finish when
     the `async with` ends. Outside the `async with` all methods work, but another worker must run the sagas, answer
-    `show` and carry out interventions.
+    `show` and carry out interventions. Raises `ValueError` for a number out of range.
     """
 
     def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
@@ -104,6 +105,8 @@ class TemporalEngine:
         tracing: Tracing | None = None,
         classify: Classify = classify,
     ) -> None:
+        check_at_least(1, "a saga engine", concurrency=concurrency)
+        check_at_least(0, "a saga engine", grace=grace)
         self.observation = Observation(Events(listeners), tracing)
         self._client = client
         self._definitions = Definitions(definitions)

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from typing import Any, Protocol
 
+from voice_saga.arguments import check_seconds
 from voice_saga.context import Message
 from voice_saga.errors import MessagesRefusedError
 from voice_saga.journal import Batch, Journal
@@ -65,10 +66,12 @@ def end_if_cancelled() -> None:
 class Outbox:
     """Sends the messages of a journal with `run`.
 
-    With PostgreSQL any number of processes may each run an outbox. With SQLite only one process may.
+    With PostgreSQL any number of processes may each run an outbox. With SQLite only one process may. Raises
+    `ValueError` for a `poll_interval` that is not above 0 s.
     """
 
     def __init__(self, journal: Journal, transport: Transport, *, poll_interval: float = 0.2) -> None:
+        check_seconds("an outbox", poll_interval=poll_interval)
         self._journal = journal
         self._transport = transport
         self._poll_interval = poll_interval
@@ -118,7 +121,10 @@ async def consume(
     """Handle messages by type until cancelled.
 
     A message whose handler fails stays unacknowledged: the transport delivers it again or moves it to the dead letters.
+    Raises `ValueError` if there are no handlers.
     """
+    if not handlers:
+        raise ValueError(f"consumer {consumer} has no handlers; expected a handler for each type of message")
     async with aclosing(transport.receive(tuple(handlers), consumer)) as received:
         async for message, acknowledge in received:
             end_if_cancelled()
