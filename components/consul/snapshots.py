@@ -1,8 +1,8 @@
 """Snapshots of Consul's data in the bucket of the backups, and the script that restores a snapshot.
 
 A snapshot is consistent and complete, tokens included. TLS encrypts the snapshot on the way to the object store, which
-encrypts it at rest. The name of a snapshot is the day of the month. Each snapshot replaces an older one with the same
-name, so no job needs a right to delete.
+encrypts it at rest. Each snapshot has two names: the day of the month, and `newest`. It replaces the older ones with
+these names, so no job needs a right to delete.
 """
 
 from __future__ import annotations
@@ -50,15 +50,17 @@ def snapshot_scripts(bucket_url: str) -> dict[str, str]:
 {STORE}day=$(date -u +%d)
 consul snapshot save state.snap
 digest=$(sha256sum state.snap | cut -d ' ' -f 1)
-store --header "x-amz-content-sha256: $digest" --header 'x-amz-server-side-encryption: AES256' \\
-  --upload-file state.snap "{url}/$day.snap"
+for name in "$day" newest; do
+  store --header "x-amz-content-sha256: $digest" --header 'x-amz-server-side-encryption: AES256' \\
+    --upload-file state.snap "{url}/$name.snap"
+done
 echo "$day"
 """
     restore = f"""\
-{STORE}day=${{SNAPSHOT:-$(date -u +%d)}}
-store --header 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --output state.snap "{url}/$day.snap"
+{STORE}name=${{SNAPSHOT:-newest}}
+store --header 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --output state.snap "{url}/$name.snap"
 consul snapshot restore state.snap
-echo "$day"
+echo "$name"
 """
     return {"snapshot.sh": snapshot, "restore.sh": restore}
 

@@ -66,9 +66,9 @@ def test_a_snapshot_is_restored_after_a_wipe(jobs: Jobs) -> None:
     assert jobs.server.ask("kv/kept", jobs.keys.token, "value") == (200, True)
     saved = jobs.run("consul-snapshot")
     assert saved.returncode == 0, saved.stderr
-    (path,) = jobs.bucket.objects
-    assert path == f"/consul/{saved.stdout.splitlines()[-1]}.snap"
-    assert jobs.bucket.encryption[path] == "AES256"
+    paths = {f"/consul/{name}.snap" for name in (saved.stdout.splitlines()[-1], "newest")}
+    assert jobs.bucket.objects.keys() == paths
+    assert {jobs.bucket.encryption[path] for path in paths} == {"AES256"}
     assert jobs.server.ask("kv/?recurse", jobs.keys.token, method="DELETE") == (200, True)
     assert status_of_key(jobs) == 404
     restored = jobs.run("consul-restore")
@@ -84,25 +84,32 @@ def test_the_commands_of_the_document_restore_what_was_lost(jobs: Jobs) -> None:
         assert status_of_key(jobs) == 404
 
     finished = carry_out("## Consul", jobs.run, lose)
-    (path,) = jobs.bucket.objects
-    assert {output.splitlines()[-1] for output in finished.values()} == {Path(path).stem}
+    assert finished["consul-restore-now"].splitlines()[-1] == "newest"
     wait_until(lambda: status_of_key(jobs) == 200, jobs.server)
 
 
 def test_the_snapshot_of_an_older_day_is_restored_by_its_name(jobs: Jobs) -> None:
     assert jobs.server.ask("kv/kept", jobs.keys.token, "value") == (200, True)
     assert jobs.run("consul-snapshot").returncode == 0
-    (path,) = jobs.bucket.objects
-    jobs.bucket.objects = {"/consul/00.snap": jobs.bucket.objects[path]}
+    jobs.bucket.objects = {"/consul/00.snap": jobs.bucket.objects["/consul/newest.snap"]}
     assert jobs.run("consul-restore").returncode != 0
     assert jobs.run("consul-restore", SNAPSHOT="00").returncode == 0
+
+
+def test_a_restore_before_the_snapshot_of_the_day_takes_no_snapshot_of_last_month(jobs: Jobs) -> None:
+    assert jobs.server.ask("kv/kept", jobs.keys.token, "value") == (200, True)
+    assert jobs.run("consul-snapshot").returncode == 0
+    kept = jobs.bucket.objects["/consul/newest.snap"]
+    last_month = {f"/consul/{day:02}.snap": b"last month" for day in range(1, 32)}
+    jobs.bucket.objects = {**last_month, "/consul/newest.snap": kept}
+    restored = jobs.run("consul-restore")
+    assert restored.returncode == 0, restored.stderr
 
 
 def test_a_damaged_snapshot_restores_nothing(jobs: Jobs) -> None:
     assert jobs.server.ask("kv/kept", jobs.keys.token, "value") == (200, True)
     assert jobs.run("consul-snapshot").returncode == 0
-    (path,) = jobs.bucket.objects
-    jobs.bucket.objects[path] = jobs.bucket.objects[path][:-20]
+    jobs.bucket.objects["/consul/newest.snap"] = jobs.bucket.objects["/consul/newest.snap"][:-20]
     assert jobs.run("consul-restore").returncode != 0
     assert status_of_key(jobs) == 200
 
