@@ -1,4 +1,4 @@
-"""An emulation of Fluent Bit 5.1.1: the record that the configured filters and output make of a container's line.
+"""An emulation of Fluent Bit 5.1.1, from a container's log line to the record that the configured output sends.
 
 Each function does the same as the source that it names. A record keeps duplicate keys, as in Fluent Bit.
 """
@@ -99,7 +99,7 @@ def _matches(rule: Mapping[str, Any], line: str) -> bool:
 
 
 def called(record: Record, options: Mapping[str, Any]) -> Record:
-    """The filter `lua`, run by LuaJIT as Fluent Bit does, on bytes."""
+    """The record after the filter `lua`. LuaJIT runs the code on bytes, as in Fluent Bit."""
     lua = lupa.LuaRuntime(encoding=None)
     lua.execute(options["code"].encode())
     given = {key.encode(): value.encode(errors="surrogateescape") for key, value in record if isinstance(value, str)}

@@ -12,7 +12,7 @@ from stack.model.settings import ROOT
 LONGEST_FUNCTION, LONGEST_FILE = 60, 400
 """Limits in lines, docstrings included."""
 NINE_IN_TEN = 16
-"""Greatest length in lines of nine in ten functions of the runtime, as in the libraries that it is compared with."""
+"""At least nine in ten functions of the runtime have at most this many lines, as in comparable libraries."""
 PARTS = ("stack", "components", "policies", "runtime")
 
 

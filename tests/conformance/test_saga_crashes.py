@@ -40,7 +40,7 @@ class Ledger:
     lost: int = 0
     """Sagas whose effects do not match their state."""
     doubled: int = 0
-    """Effects beyond the first of an action or of a compensation."""
+    """Repeated effects of an action or a compensation."""
     boundaries: int = 0
     """Writes before and after which workers are killed."""
     published: int = 0
@@ -68,9 +68,9 @@ async def test_s3_a_worker_killed_at_any_journal_write_loses_and_doubles_no_effe
     assert (ledger.lost, ledger.doubled) == (0, 0)
     assert (ledger.undelivered, ledger.unpublished) == (0, 0)
     assert ledger.delivered > ledger.published, (
-        "some messages were delivered twice, because their sender was killed before it deleted them"
+        "no message was delivered twice, so no sender was killed between the delivery and the deletion of a message"
     )
-    assert ledger.boundaries * 2 <= ROUNDS, "a worker was killed before and after each write"
+    assert ledger.boundaries * 2 <= ROUNDS, "the rounds are too few to kill a worker before and after each write"
 
 
 def _kill_workers(dsn: str, ledger: Ledger) -> None:

@@ -34,7 +34,7 @@ from tests.models.routes import (
 )
 
 CLOSED = 0.1
-"""Most seconds between the caller's leaving and the close of the connection."""
+"""Longest time between the cancellation of a call and the close of its connection, in seconds."""
 
 
 def budgeted(tmp_path: Path, clock: FakeClock | None, route: dict[str, Any] | None = None, **more: Any) -> Service:

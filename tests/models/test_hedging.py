@@ -141,7 +141,7 @@ async def test_a_failed_first_request_leaves_the_second_one_running(tmp_path: Pa
 async def test_the_error_of_the_second_request_counts_for_its_own_candidate(
     tmp_path: Path, clock: FakeClock, second: float
 ) -> None:
-    """B's error concerns its own small window, so C may still answer: its window is as large as A's."""
+    """The request is too long for B's context window. C's window is as large as A's, so C may still answer."""
     found, capabilities = deployments(tmp_path), ("embeddings",)
     models = {
         "models": {
@@ -159,7 +159,9 @@ async def test_the_error_of_the_second_request_counts_for_its_own_candidate(
     assert endings(made)[-1] == ("c", "finished")
 
 
-async def test_a_first_request_that_fails_beside_a_hedge_is_no_fallback(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_hedge_that_answers_after_the_first_request_failed_counts_as_no_fallback(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     made = hedged(tmp_path, clock)
     made.a.script = lambda _: fake.streamed([b"busy"], first=0.15)
     made.b.script = lambda _: fake.embeddings(2, delay=0.2)

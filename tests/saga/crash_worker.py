@@ -55,7 +55,7 @@ class Job:
 
     @property
     def renews(self) -> bool:
-        """True if the worker dies in a renewal or counts renewals: the steps must last until a renewal of leases."""
+        """True if the worker's steps must last until a lease is renewed: it dies at a renewal, or counts its writes."""
         return not self.stop and self.kind in {"", "renew"}
 
 
@@ -171,7 +171,7 @@ async def work(dsn: str, job: Job) -> tuple[int, Counter[str]]:
         journal = DyingJournal(dsn, job)
         engine = engine_of(journal, definitions(pool, own, job))
         own.append(engine)
-        if not job.stop:  # the engine runs no sagas yet, so a worker must claim this saga
+        if not job.stop:  # `open` runs no sagas, so the engine must claim this saga below
             await engine.open()
             await engine.start("fails", saga_id=f"fails-{job.round}")
             await engine.close()

@@ -1,11 +1,13 @@
 """Closed schemas of the Elasticsearch 9.5, Kibana 9.5 and Fluent Bit 5.1 fields that we set.
 
-Sources for Elasticsearch: its reference of settings (cluster formation, networking, security, `node.store.allow_mmap`,
-`readiness.port`) and of the APIs that `elasticsearch_setup` names. Sources for Kibana: `config/kibana.yml`, its
-reference of settings and of the data views API. Sources for Fluent Bit: in its documentation `yaml/service-section.md`,
-`inputs/tail.md`, `filters/kubernetes.md`, `filters/modify.md`, `administration/scheduling-and-retries.md` and
-`pipeline/buffering.md`; and the `config_map` of plugins/out_opentelemetry/opentelemetry.c, because the documentation of
-that plugin is incomplete.
+Sources:
+- Elasticsearch: the reference of its settings (cluster formation, networking, security, `node.store.allow_mmap`,
+  `readiness.port`), and the reference of the APIs that `elasticsearch_setup` names.
+- Kibana: `config/kibana.yml`, the reference of its settings, and the reference of the data views API.
+- Fluent Bit: the pages `yaml/service-section.md`, `inputs/tail.md`, `filters/kubernetes.md`, `filters/modify.md`,
+  `administration/scheduling-and-retries.md` and `pipeline/buffering.md` of its documentation.
+- The output `opentelemetry` of Fluent Bit: the `config_map` in plugins/out_opentelemetry/opentelemetry.c, because the
+  documentation of this plugin is incomplete.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def tracing(endpoint: str, **overrides: Any) -> Tracing:
 def telemetry(
     monkeypatch: pytest.MonkeyPatch, directory: Path, endpoint: str, *calls: Any, **policy: Any
 ) -> Iterator[tuple[Runtime, Telemetry]]:
-    """The end of the block restores the global propagator, and the end of the test the global tracer provider."""
+    """The global propagator is restored when the block ends. `monkeypatch` restores the rest when the test ends."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     before = propagate.get_global_textmap()
@@ -44,6 +44,6 @@ def telemetry(
 def collected(
     monkeypatch: pytest.MonkeyPatch, directory: Path, *calls: Any, **policy: Any
 ) -> Iterator[tuple[Runtime, Collector]]:
-    """At the end of the block the Collector has received all spans."""
+    """The Collector has received all spans when the `with` statement ends, but not yet inside its block."""
     with Collector() as collector, telemetry(monkeypatch, directory, collector.endpoint, *calls, **policy) as (run, _):
         yield run, collector

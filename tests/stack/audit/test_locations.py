@@ -56,5 +56,5 @@ def test_a_finding_has_the_line_of_the_declaration_that_its_path_names(path: str
     assert bool(line_of(path)) == bool(declared)
 
 
-def test_a_line_that_the_rule_names_stays() -> None:
+def test_a_finding_keeps_the_line_that_its_rule_gives() -> None:
     assert line_of("a", CALL.location).startswith("CALL = ")

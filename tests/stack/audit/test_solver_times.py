@@ -36,9 +36,10 @@ def calling(name: str, target: str = "b.run", *, p95: str = "1s", **options: Any
 
 @pytest.mark.parametrize("timeout", [None, "50ms"], ids=["callee's deadline", "own timeout"])
 def test_calls_share_the_time_that_their_caller_waits(timeout: str | None) -> None:
-    """a waits 10 × 20 ms for b, which makes 1 + 5 calls. They take 60 ms at least, and b wants 300 ms for them.
+    """Service a waits 10 × 20 ms = 200 ms for b. b makes 1 + 5 calls of the store.
 
-    b may use 200 ms, so each call gets 10 ms + 140 ÷ 240 of the 40 ms that it wants more: 33.3 ms, rounded down.
+    The calls need at least 6 × 10 ms = 60 ms, so 140 ms are left. They want 6 × 40 ms = 240 ms more.
+    So each call gets 10 ms + 140 ÷ 240 × 40 ms = 33.3 ms, rounded down.
     """
     own = {"timeout": Duration(timeout)} if timeout else {}
     stages = stage(read(**own)), loop(read(**own, purpose="again"), at_most=5, typically=1)
@@ -101,9 +102,10 @@ def test_a_call_without_a_limit_gets_ten_times_the_objective_of_its_callee() -> 
 
 @pytest.mark.parametrize("compensates", [True, False], ids=["compensation", "step without compensation"])
 def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> None:
-    """An attempt of a step may take 3 s by default. Its three calls of b take 3 × 200 ms at least, and want 3 × 2 s.
+    """An attempt of a step may take 3 s by default. The step makes three calls of b.
 
-    So each call of b gets 200 ms + 2400 ÷ 5400 of the 1.8 s that it wants more: 1 s, and so does b's call of the store.
+    The calls need at least 3 × 200 ms = 0.6 s, so 2.4 s are left. They want 3 × 1.8 s = 5.4 s more.
+    So each call of b gets 200 ms + 2.4 ÷ 5.4 × 1.8 s = 1 s. b's call of `slow.read` gets the same time.
     """
     called = "compensation_calls" if compensates else "calls"
     undone = {"compensation": "undo"} if compensates else {"no_compensation_because": "it only reads"}

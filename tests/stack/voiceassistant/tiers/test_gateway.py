@@ -61,7 +61,7 @@ def faults(schema: dict[str, Any], document: object) -> list[str]:
         ("gateway.example.com", "https://gateway.example.com"),
     ],
 )
-def test_the_origin_of_pages_is_the_gateways_host_with_app_in_place_of_a_first_label_api(
+def test_the_allowed_origin_is_the_gateways_host_with_the_first_label_api_changed_to_app(
     host: str, origin: str
 ) -> None:
     settings = real_environment("prod").settings.model_copy(update={"gateway_host": host})
@@ -148,7 +148,7 @@ def test_two_of_three_replicas_take_the_uploads_of_slow_clients() -> None:
     assert plugins["limit-conn"]["conn"] == 57
 
 
-def test_a_limit_counts_for_all_replicas_and_without_redis_for_each_replica() -> None:
+def test_all_replicas_share_a_limit_in_redis_and_each_replica_also_enforces_it_locally() -> None:
     plugins = {route["id"]: route["plugins"] for route in resources()["routes"]}["knowledge-service-search"]
     shared, alone = plugins["limit-count"], plugins["limit-req"]
     assert (shared["count"], shared["time_window"]) == (100, 2)  # 50/s with a burst of 100: at most 100 in any 2 s
