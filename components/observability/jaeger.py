@@ -71,7 +71,7 @@ class Jaeger(Server):
         if isinstance(self.storage, InElasticsearch):
             return
         if self.replicas > 1:
-            yield f"replicas is {self.replicas}: expected 1, because in memory each replica would hold other traces"
+            yield f"replicas is {self.replicas}: expected 1, because replicas do not share traces in memory"
         memory = self.sizing.memory_limit
         most = int(memory.units * MEMORY_SHARE / TRACE_SIZE.units)
         if self.storage.max_traces > most:

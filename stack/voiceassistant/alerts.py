@@ -107,7 +107,7 @@ OBJECTIVE_ALERTS = (
     *FIRST_MESSAGES.alerts(
         "FirstMessageLate",
         f"{{{{ $labels.job }}}} → {{{{ $labels.name }}}}: {_SHARE} of the streams begin later than the P95 objective",
-        "Compare the providers in the traces of this call: the first one may be slow, and the second one idle",
+        "Compare the providers in the traces of this call. Put the faster candidate first in the route",
     ),
     *DEPENDENCY_FAILURES.alerts(
         "DependencyFailing",
@@ -127,7 +127,7 @@ OBJECTIVE_ALERTS = (
     *ROUTE_LATE.alerts(
         "RouteFirstByteLate",
         f"{_ROUTE}: the first byte of {_SHARE} of its answers arrives later than the P95 objective",
-        "The service sends the first byte in its first stage: find the slow call of this stage in a trace",
+        "The first stage of the operation yields the first byte: find the slow call of this stage in a trace",
     ),
     *ROUTE_TIMEOUTS.alerts(
         "RouteTimingOut",

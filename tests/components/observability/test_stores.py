@@ -57,7 +57,7 @@ def test_one_error_refuses_too_many_traces_in_memory_and_several_replicas() -> N
     storage = InMemory(max_traces=20_000)
     with pytest.raises(ValidationError) as caught:
         Jaeger.model_validate({**dict(the(Jaeger, "single")), "storage": storage, "replicas": 2})
-    assert "replicas is 2: expected 1, because in memory each replica would hold other traces" in str(caught.value)
+    assert "replicas is 2: expected 1, because replicas do not share traces in memory" in str(caught.value)
     assert "max_traces is 20000: expected at most 2048 in 512Mi of memory" in str(caught.value)
 
 
