@@ -27,7 +27,7 @@ def pytest_collection_finish() -> None:
 
 
 MANY = 20
-"""Least number of tests in a run that prints a line for each tenth. Fewer tests end within seconds."""
+"""A run of at least this many tests prints a line for each tenth of them. Fewer tests end within seconds."""
 
 
 QUIET_SECONDS = 30

@@ -11,13 +11,13 @@ from itertools import cycle
 from pathlib import Path
 
 START_SECONDS = 180.0
-"""Longest wait in seconds for a living server on a busy machine."""
+"""Seconds that a server may take to start or to answer on a busy machine."""
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For httpx on plain HTTP: without it each client would read all certificate authorities, which takes 15 ms."""
 PORTS = range(12_000, 22_000)
 """Ports below the ephemeral ports, which begin at 32768 on Linux and at 49152 elsewhere. The system gives ephemeral
-ports to other programs, so a test could lose such a port before it uses it. The bus port of a Valkey cluster is 10,000
-higher, and still below the ephemeral ports."""
+ports to other programs, so a test could lose such a port before it uses it. A node of a Valkey cluster also uses the
+port that is 10,000 higher, which is still below the ephemeral ports."""
 BLOCK = 250
 """Number of ports of one test process."""
 
@@ -43,7 +43,7 @@ def free_port() -> int:
     while True:
         port = next(candidates)
         with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have ended do not count
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignores connections in TIME_WAIT
             try:
                 listener.bind(("127.0.0.1", port))
             except OSError:

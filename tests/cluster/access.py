@@ -61,7 +61,7 @@ class Question:
 
 
 class Grants:
-    """The permissions that Roles and bindings among the objects grant to the bound ServiceAccounts."""
+    """The permissions that the given Roles and bindings grant to ServiceAccounts."""
 
     def __init__(self, objects: Iterable[Object]) -> None:
         objects = list(objects)

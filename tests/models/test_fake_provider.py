@@ -97,7 +97,7 @@ async def test_the_fake_provider_notices_over_a_socket_that_its_client_left_befo
     assert provider.exchanges[0].ending == "closed_by_client"
 
 
-async def test_a_client_without_sockets_may_leave_before_the_first_step(clock: FakeClock) -> None:
+async def test_a_client_of_the_fake_network_may_leave_before_the_first_byte(clock: FakeClock) -> None:
     provider = answering(Answer((b"a",)))
     client = httpx.AsyncClient(transport=FakeNetwork({"fake": provider}))
     response = await client.send(client.build_request("GET", "http://fake/"), stream=True)

@@ -13,7 +13,7 @@ LEASE = 3.0
 
 
 async def test_leases_are_renewed_while_all_connections_are_busy(database: str) -> None:
-    """Senders hold connections of the journal like this while Redis is slow."""
+    """The step holds all connections of the journal, as senders do while Redis is slow."""
     log, journal = Log(), PostgresqlJournal(database, connections=2)
 
     async def send(_: StepContext) -> None:

@@ -1,4 +1,4 @@
-"""No container runs on the test cluster's nodes, so nothing answers the request at the end."""
+"""The test cluster runs no containers, so the gateway does not answer the last request of `voice up`."""
 
 import sys
 from collections.abc import Iterator

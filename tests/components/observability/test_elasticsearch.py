@@ -63,7 +63,9 @@ def test_the_initial_master_nodes_are_set_only_on_an_empty_disk(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_init_script_provides_the_images_defaults_certificates_and_a_keystore(variant: str, tmp_path: Path) -> None:
+def test_the_init_script_copies_jvm_options_and_certificates_and_creates_a_keystore(
+    variant: str, tmp_path: Path
+) -> None:
     prepare(variant, tmp_path)
     assert (tmp_path / "run" / "jvm.options").exists()
     assert (tmp_path / "run" / "elasticsearch.keystore").read_text() == "bootstrap.password=the password\n"
@@ -78,7 +80,7 @@ def test_a_single_node_has_no_initial_master_nodes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_heap_is_half_of_the_memory_mmap_and_jvm_logs_are_off_and_security_is_on(variant: str) -> None:
+def test_the_heap_is_half_of_the_memory_and_security_is_on_and_mmap_and_jvm_logs_are_off(variant: str) -> None:
     index = the(Elasticsearch, variant)
     (nodes,) = rendered(index, "StatefulSet")
     (container,) = nodes["spec"]["template"]["spec"]["containers"]

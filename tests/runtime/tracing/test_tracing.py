@@ -99,7 +99,7 @@ def test_events_of_many_threads_are_added_to_the_span_of_their_own_request(
     assert {len(each.events) for each in collector.spans} == {1}
 
 
-async def test_an_error_fails_a_traced_span_a_cancellation_only_marks_it_and_inner_spans_have_it_as_parent(
+async def test_an_error_fails_a_traced_span_and_a_cancellation_only_marks_it_and_inner_spans_are_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @traced("generator")

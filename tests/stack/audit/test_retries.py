@@ -76,7 +76,7 @@ def test_r01_counts_972_attempts_if_every_layer_retries_and_324_without_the_gate
 
 def test_r01_multiplies_only_the_hops_that_retry_the_failure() -> None:
     unsent = THRICE.model_copy(update={"conditions": ("connection_failed",)})
-    assert findings("R01", *chain(unsent, unsent)) == (), "the first hop sees that its callee is unavailable"
+    assert findings("R01", *chain(unsent, unsent)) == (), "hop2 answers `unavailable`, and hop1 does not retry that"
     down = THRICE.model_copy(update={"conditions": ("unavailable",)})
     (found,) = findings("R01", *chain(down, unsent, down, unsent))
     assert found.arithmetic == "3 × 3 × 3 = 27 attempts > 5 when store.read cannot be reached"

@@ -1,6 +1,6 @@
-// Pulumi's Kubernetes provider. The provider's own command embeds files that only a release build generates. This
-// program instead reads the sources of these files. The toolchain copies them from the provider's module to the program's
-// folder.
+// Pulumi's Kubernetes provider. The provider's own command embeds files that a release build generates from
+// schema.json and terraform-mapping.json. This program reads these two files when it starts. The toolchain copies them
+// from the provider's module to the program's folder.
 package main
 
 import (

@@ -155,7 +155,7 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
     git("-C", str(repository), "commit", "--quiet", "-m", "all")
     monkeypatch.setattr("stack.output.difference.sides.ROOT", repository)
     difference = compare(side_of("HEAD~3:prod", TENANT), side_of("HEAD:prod", TENANT))
-    assert difference.blast_radius == (), "both revisions have measures, and the changes affect none of them"
+    assert difference.blast_radius == (), "no measure changes; `None` means that a revision has no measures"
     found = {
         (field.path, str(field.before), str(field.after)) for change in difference.changed for field in change.fields
     }
