@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from voice_saga import Reply, StepContext
+from voice_saga import JournalEngine, Reply, SqliteJournal, StepContext
 
 from tests.postgresql_servers import Postgresql
 from tests.saga.backends import Backend
@@ -187,6 +189,34 @@ def test_the_error_for_an_extra_that_is_not_installed_names_the_extra(scheme: st
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 2
     assert done.stderr.startswith(f"voice-saga: --engine is {scheme}://, which needs voice-saga[{extra}]: ")
+
+
+def test_ctrl_c_ends_the_command_with_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/sagas"
+        command = [sys.executable, "-m", "voice_saga.cli", "--engine", engine, "list"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            silent.accept()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=180)
+    assert (said, process.returncode) == ("voice-saga: interrupted\n", 2)
+
+
+def test_a_reader_that_stops_reading_ends_the_command_silently(tmp_path: Path) -> None:
+    asyncio.run(_create(tmp_path / "sagas.db"))
+    command = [sys.executable, "-m", "voice_saga.cli", "--engine", f"sqlite://{tmp_path}/sagas.db", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+async def _create(file: Path) -> None:
+    engine = JournalEngine(SqliteJournal(file))
+    await engine.open()
+    await engine.close()
 
 
 @pytest.mark.parametrize("limit", ["-1", "0", "some"])

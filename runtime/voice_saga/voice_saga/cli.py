@@ -7,7 +7,7 @@
 The engine comes from --engine or VOICE_SAGA_ENGINE: sqlite:///PATH, postgresql://HOST/DATABASE or
 temporal://HOST:PORT/NAMESPACE. Set PostgreSQL's password in PGPASSWORD, because a process list shows the arguments.
 Exit code 0: done. 1: the saga does not exist, its state does not allow the command, or the engine is unreachable.
-2: bad input.
+2: bad input, or interrupted.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _print(asyncio.run(_carry_out(options)))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _print_error("interrupted", 2)
+    except BrokenPipeError:
+        return 0  # the reader of the output, such as `head`, has ended
     except ValueError as error:
         return _print_error(str(error), 2)
     except (SagaError, OSError) as error:
@@ -207,7 +212,6 @@ def _time(seconds: float) -> str:
 def command() -> NoReturn:
     """Run the console script. It exits without the interpreter's shutdown, in which Temporal's client may crash."""
     code = main()
-    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
