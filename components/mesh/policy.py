@@ -95,8 +95,13 @@ class MeshDestination(ClosedModel):
         if self.bulkhead and self.bulkhead.max_queue:
             yield f"{self.host} has a bulkhead with a queue, and the mesh has no queue: set max_queue to 0"
 
-    external: bool = False
-    """True if the host is outside the cluster. A ServiceEntry makes it known to the mesh."""
+    external: Name | None = None
+    """Name of a store outside the cluster, and of the ServiceEntry that makes its host known to the mesh."""
+
+    @property
+    def name(self) -> str:
+        """The name of the store or of the Service. Hosts outside the cluster may have equal first labels."""
+        return self.external or _first_label(self.host)
 
     @property
     def namespace(self) -> str:
@@ -156,7 +161,7 @@ class MeshPolicy(Component):
         yield self._sidecar()
         for destination in self.destinations:
             if policy := destination.traffic_policy():
-                yield self._destination_rule(destination.host, policy)
+                yield self._destination_rule(destination, policy)
 
     def _peer_authentication(self, server: MeshServer) -> PeerAuthentication:
         return {
@@ -220,13 +225,13 @@ class MeshPolicy(Component):
             spec["inboundConnectionPool"] = {"http": {"idleTimeout": protobuf_duration(IDLE_TIMEOUT)}}
         return {"apiVersion": NETWORKING_VERSION, "kind": "Sidecar", "metadata": self.metadata(), "spec": spec}
 
-    def _destination_rule(self, host: str, policy: TrafficPolicy) -> DestinationRule:
+    def _destination_rule(self, destination: MeshDestination, policy: TrafficPolicy) -> DestinationRule:
         return {
             "apiVersion": NETWORKING_VERSION,
             "kind": "DestinationRule",
-            "metadata": self.metadata(_first_label(host)),
+            "metadata": self.metadata(destination.name),
             "spec": {
-                "host": host,
+                "host": destination.host,
                 "exportTo": ["."],
                 "workloadSelector": {"matchLabels": self.selector},
                 "trafficPolicy": policy,

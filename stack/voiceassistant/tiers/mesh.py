@@ -21,7 +21,7 @@ from components.mesh.policy import (
 )
 from components.mesh.proxy import STATS_PORT
 from components.network_policy import Peer
-from components.node import Dependency, External, Gateway, Service
+from components.node import Dependency, External, Gateway, Node, Service
 from stack.model.call_graph import CallGraph, Edge
 from stack.model.environments import Environment
 from stack.model.links import external_stores
@@ -123,8 +123,8 @@ def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshD
         raise InvalidInputError(str(caller.location), faults)
 
 
-def _is_external(dependency: Dependency) -> bool:
-    return any(isinstance(address, External) for address in dependency.addresses)
+def _is_external(callee: Node) -> bool:
+    return isinstance(callee, Dependency) and any(isinstance(address, External) for address in callee.addresses)
 
 
 def _destination(host: str, found: list[tuple[Edge, OutboundCall]], faults: list[Fault]) -> MeshDestination:
@@ -143,7 +143,7 @@ def _destination(host: str, found: list[tuple[Edge, OutboundCall]], faults: list
     return MeshDestination(
         host=host,
         http=all(call.protocol in {"grpc", "http"} and not call.addresses[0].tls for _, call in found),
-        external=all(isinstance(edge.callee, Dependency) and _is_external(edge.callee) for edge, _ in found),
+        external=next((edge.callee.name for edge, _ in found if _is_external(edge.callee)), None),
         circuit_breaker=next(iter(breakers), None),
         bulkhead=next(iter(bulkheads), None),
     )

@@ -179,6 +179,25 @@ def test_the_mesh_knows_the_hosts_that_its_members_may_call() -> None:
     assert {DATABASE, CACHE} <= rules, "the mesh enforces the breakers of Go services"
 
 
+def test_hosts_with_equal_first_labels_have_a_mesh_policy_each() -> None:
+    real = real_environment("prod")
+    stores = {
+        "postgresql": External(host="prod.abc.rds.example.com", port=5432, network="10.200.8.0/28"),
+        "redis": External(host="prod.xyz.cache.example.com", port=6380, network="10.200.8.16/28"),
+    }
+    found = Platform(
+        TENANT, real.model_copy(update={"settings": real.settings.model_copy(update={"external": stores})})
+    )
+    rules = {
+        each["metadata"]["name"]: each["spec"]["host"]
+        for _, made in found.resources
+        for each in made
+        if each["kind"] == "DestinationRule"
+    }
+    assert rules["identity-service-postgresql"] == stores["postgresql"].host
+    assert rules["identity-service-redis"] == stores["redis"].host
+
+
 def test_the_schema_jobs_verify_the_external_database_with_the_authorities_of_their_image() -> None:
     jobs = [each for each in of_kind(OUTSIDE, "Job") if each["metadata"]["name"].startswith("schemas")]
     assert jobs
