@@ -70,22 +70,22 @@ def _specs(platform: Platform, kind: str, node: Caller, *, default: bool = False
 
 def _mutual_tls(platform: Platform, service: Service) -> Breach | None:
     """Check the namespace's default, and each port except the HTTP port. Prometheus reads metrics there in clear."""
-    defaults = [_mode(spec) for spec in _specs(platform, "PeerAuthentication", service, default=True)]
-    modes = defaults or [""]
-    for spec in _specs(platform, "PeerAuthentication", service):
+    kind, defaults = "PeerAuthentication", _specs(platform, "PeerAuthentication", service, default=True)
+    modes = [_mode(spec, "PERMISSIVE") for spec in defaults or [{}]]
+    for spec in _specs(platform, kind, service):
         by_port = spec.get("portLevelMtls", {}).items()
-        modes += [_mode(spec), *(each.get("mode", STRICT) for port, each in by_port if port != str(service.http_port))]
+        modes += [
+            _mode(spec, STRICT),
+            *(each.get("mode", STRICT) for port, each in by_port if port != str(service.http_port)),
+        ]
     weak = any(mode != STRICT for mode in modes)
     text = "no PeerAuthentication requires mutual TLS of every caller: a caller needs no identity"
-    found = Breach(
-        f"{service.namespace}/{service.name}: mutual TLS", text, "PeerAuthentication: spec.mtls.mode", STRICT
-    )
-    return found if weak else None
+    path = f"{service.namespace}/{service.name}: mutual TLS"
+    return Breach(path, text, f"{kind}: spec.mtls.mode", STRICT) if weak else None
 
 
-def _mode(spec: Mapping[str, Any]) -> str:
-    """The mode for all ports. Without a mode the policy inherits it."""
-    mode: str = spec.get("mtls", {}).get("mode", STRICT)
+def _mode(spec: Mapping[str, Any], inherited: str) -> str:
+    mode: str = spec.get("mtls", {}).get("mode", inherited)
     return mode
 
 

@@ -247,10 +247,17 @@ def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
 
 def pods_have_a_priority_class(platform: Platform) -> Iterator[Breach | None]:
     """Check that every pod has a priority class."""
-    for workload in rendered(platform).pods:
+    found = rendered(platform)
+    pods = [(workload.path, workload.pod) for workload in found.pods]
+    pods += [(_path(cluster), cluster["spec"]) for cluster in found.of_kind("Cluster")]
+    pods += [(_path(pooler), pooler["spec"]["template"]["spec"]) for pooler in found.of_kind("Pooler")]
+    for path, pod in pods:
         text = "no priority class: under node pressure kubelet may evict the pod before it evicts a batch job"
-        found = Breach(workload.path, text, "priorityClassName")
-        yield None if workload.pod.get("priorityClassName") else found
+        yield None if pod.get("priorityClassName") else Breach(path, text, "priorityClassName")
+
+
+def _path(resource: Mapping[str, Any]) -> str:
+    return f"{resource['metadata']['namespace']}/{resource['metadata']['name']}"
 
 
 RULES = (

@@ -48,8 +48,8 @@ FROM_B, FROM_GATEWAY = rule(9000, "ns/shop/sa/b"), rule(8080, "ns/edge/sa/gatewa
 METRICS = {"to": [{"operation": {"ports": ["8080"], "methods": ["GET"], "paths": ["/metrics"]}}]}
 
 
-def authorization(*rules: dict[str, Any], **spec: Any) -> dict[str, Any]:
-    return document("AuthorizationPolicy", "a", selector=of("a"), action="ALLOW", rules=list(rules), **spec)
+def authorization(*rules: dict[str, Any], action: str = "ALLOW") -> dict[str, Any]:
+    return document("AuthorizationPolicy", "a", selector=of("a"), action=action, rules=list(rules))
 
 
 def authentication(name: str = "a", mode: str = "STRICT", port: str = "8080") -> dict[str, Any]:
@@ -95,9 +95,10 @@ def test_s03_holds_if_the_mesh_permits_exactly_the_declared_calls() -> None:
     [
         {"default": None},
         {"default": default("PERMISSIVE")},
+        {"default": document("PeerAuthentication", "default")},
         {"default": document("PeerAuthentication", "b", selector=of("b"), mtls={"mode": "STRICT"})},
     ],
-    ids=["no default", "permissive", "only of one service"],
+    ids=["no default", "permissive", "no mode", "only of one service"],
 )
 def test_s03_finds_a_namespace_that_does_not_require_mutual_tls(changes: dict[str, Any]) -> None:
     assert [each.path for each in found(**changes)] == ["shop/a: mutual TLS", "shop/b: mutual TLS"]
@@ -110,8 +111,9 @@ def test_s03_finds_a_namespace_that_does_not_require_mutual_tls(changes: dict[st
         (authentication(mode="DISABLE"), 1),
         (authentication(port="9000"), 1),
         (authentication(port="8080"), 0),
+        (document("PeerAuthentication", "a", selector=of("a")), 0),
     ],
-    ids=["permissive", "disabled", "gRPC port", "HTTP port"],
+    ids=["permissive", "disabled", "gRPC port", "HTTP port", "no mode"],
 )
 def test_s03_finds_a_service_that_accepts_plain_text(policy: dict[str, Any], count: int) -> None:
     assert [each.path for each in found(authentication=policy)] == ["shop/a: mutual TLS"] * count
@@ -121,13 +123,14 @@ def test_s03_finds_a_service_that_accepts_plain_text(policy: dict[str, Any], cou
     ("policy", "paths"),
     [
         (None, {"* → a:*", "ns/shop/sa/b → a:9000", "ns/edge/sa/gateway → a:8080"}),
+        (authorization(FROM_B, action="DENY"), {"* → a:*", "ns/shop/sa/b → a:9000", "ns/edge/sa/gateway → a:8080"}),
         (authorization(), {"ns/shop/sa/b → a:9000", "ns/edge/sa/gateway → a:8080"}),
         (authorization(FROM_B), {"ns/edge/sa/gateway → a:8080"}),
         (authorization(FROM_B, FROM_GATEWAY, {}), {"* → a:*"}),
         (authorization(FROM_B, FROM_GATEWAY, rule(9000, "ns/shop/sa/c")), {"ns/shop/sa/c → a:9000"}),
         (authorization(rule(8080, "ns/shop/sa/b"), FROM_GATEWAY), {"ns/shop/sa/b → a:8080", "ns/shop/sa/b → a:9000"}),
     ],
-    ids=["no policy", "no rule", "no gateway", "everybody", "a stranger", "another port"],
+    ids=["no policy", "only a denial", "no rule", "no gateway", "everybody", "a stranger", "another port"],
 )
 def test_s03_finds_callers_that_the_policy_refuses_or_admits_by_mistake(
     policy: dict[str, Any] | None, paths: set[str]

@@ -38,6 +38,14 @@ def volume(**source: Any) -> dict[str, Any]:
     return workload(volumes=[{"name": "a", **source}])
 
 
+def database(**spec: Any) -> dict[str, Any]:
+    return document("Cluster", spec={"instances": 1, **spec})
+
+
+def object_store(**credentials: Any) -> dict[str, Any]:
+    return document("ObjectStore", spec={"instanceSidecarConfiguration": {}, "s3Credentials": credentials})
+
+
 def found(*documents: dict[str, Any]) -> tuple[Finding, ...]:
     platform = WithManifests((), documents)
     platform.__dict__["components"] = (WithSecret(name="written", namespace="shop", documents=documents),)
@@ -91,6 +99,25 @@ def test_p05_finds_an_object_or_a_key_that_nothing_creates(resource: dict[str, A
     )
     title = f"{resource['kind']} shop/a"
     assert [each.path for each in found(resource, *others)] == ([f"{title} → {missing}"] if missing else [])
+
+
+@pytest.mark.parametrize(
+    ("resource", "missing"),
+    [
+        (variable(configMapKeyRef={"name": "b", "key": "level"}), "ConfigMap b"),
+        (workload(containers=[{"name": "a", "envFrom": [{"configMapRef": {"name": "b"}}]}]), "ConfigMap b"),
+        (document("RoleBinding", roleRef={"name": "b"}, subjects=[]), "Role b"),
+        (document("RoleBinding", roleRef={}, subjects=[{"name": "b"}]), "ServiceAccount b"),
+        (document("Database", spec={"cluster": {"name": "b"}}), "Cluster b"),
+        (database(managed={"roles": [{"passwordSecret": {"name": "b"}}]}), "Secret b"),
+        (database(plugins=[{"parameters": {"barmanObjectName": "b"}}]), "ObjectStore b"),
+        (object_store(accessKeyId={"name": "store", "key": "id"}), "Secret store"),
+        (object_store(secretAccessKey={"name": "store", "key": "id"}), "Secret store"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_p05_reads_the_references_of_each_kind_of_resource(resource: dict[str, Any], missing: str) -> None:
+    assert [each.path for each in found(resource)] == [f"{resource['kind']} shop/a → {missing}"]
 
 
 def test_p05_looks_for_an_object_in_the_namespace_of_the_resource() -> None:

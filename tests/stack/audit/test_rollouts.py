@@ -244,6 +244,16 @@ def test_p04_finds_pods_without_a_priority_class() -> None:
     assert len(found("P04", workload())) == 1
     assert found("P04", workload(priorityClassName="core")) == ()
     assert len(found("P04", workload("Job"))) == 1
+    of_database = {"metadata": {"name": "database", "namespace": "stores"}}
+    spec: dict[str, Any] = {"instances": 3, "priorityClassName": "core"}
+    template = {"template": {"spec": {"containers": [], "priorityClassName": "core"}}, "instances": 2}
+    for kind, with_class in (("Cluster", spec), ("Pooler", template)):
+        assert found("P04", {"kind": kind, **of_database, "spec": with_class}) == ()
+    without: dict[str, Any] = {"instances": 2, "template": {"spec": {"containers": []}}}
+    for kind in ("Cluster", "Pooler"):
+        assert [each.path for each in found("P04", {"kind": kind, **of_database, "spec": without})] == [
+            "stores/database"
+        ]
 
 
 def named(document: dict[str, Any], namespace: str, name: str) -> dict[str, Any]:

@@ -61,13 +61,14 @@ def policy(kind: str, **spec: Any) -> dict[str, Any]:
     return {"kind": kind, "metadata": {"name": "policy", "namespace": "shop"}, "spec": spec}
 
 
-def destination_rule(host: str = "store.stores.svc.cluster.local", field: str = "outlierDetection") -> dict[str, Any]:
-    return policy("DestinationRule", host=host, workloadSelector=NAMED, trafficPolicy={field: {}})
+def destination_rule(*fields: str, host: str = "store.stores.svc.cluster.local") -> dict[str, Any]:
+    enforced: dict[str, Any] = {field: {} for field in fields or ("outlierDetection",)}
+    return policy("DestinationRule", host=host, workloadSelector=NAMED, trafficPolicy=enforced)
 
 
-def of_go(*documents: dict[str, Any], mesh: bool) -> tuple[tuple[str, str], ...]:
+def of_go(*documents: dict[str, Any], mesh: bool, **policies: Any) -> tuple[tuple[str, str], ...]:
     """Path and field of the findings of E01 for a Go service whose breaker only the mesh can enforce."""
-    call = stage(hard("store.read", "idempotent"))
+    call = stage(hard("store.read", "idempotent", **policies))
     caller = service("a", operation("run", call, p95="1s", deadline="2s"), language="go")
     looked_at = of_manifests(PODS, *documents, nodes=(caller, STORE))
     settings = looked_at.environment.settings.model_copy(update={"mesh": mesh})
@@ -85,7 +86,11 @@ def test_e01_finds_policies_that_only_the_mesh_enforces_and_no_destination_rule_
     missing = (("a.run → store.read", "DestinationRule: spec.trafficPolicy"),)
     assert of_go(mesh=True) == missing
     assert of_go(destination_rule(host="another"), mesh=True) == missing
-    assert of_go(destination_rule(field="connectionPool"), mesh=True) == missing
+    assert of_go(destination_rule("connectionPool"), mesh=True) == missing
+    both = destination_rule("outlierDetection", "connectionPool")
+    limited = Bulkhead(max_concurrent=1)
+    assert of_go(both, mesh=True, bulkhead=limited) == ()
+    assert of_go(destination_rule(), mesh=True, bulkhead=limited) == missing
 
 
 @pytest.mark.parametrize("kind", sorted(SELECTORS))
