@@ -255,7 +255,7 @@ async def test_the_cost_of_an_input_that_is_reported_in_another_unit_than_the_pr
     price = ModelPrice(unit="character", input=15.0, as_of=PRICE.as_of, source="a test")
     made = service(tmp_path, clock, models={"models": {"m": model(price=price)}})
     first(made, fake.embeddings(2))
-    await made.sdk().embeddings.create(model="any", input="hello")
+    await made.sdk().embeddings.create(model="any", input=["he", "llo"])
     (event,) = made.ledger.events
     assert (event.input_units, event.input_unit, event.micro_usd) == (10, "token", 5 * 15)
 

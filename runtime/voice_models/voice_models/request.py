@@ -57,7 +57,8 @@ class ModelRequest:
         """The estimated input in the unit that the provider bills."""
         unit = price.unit if price else "token"
         if unit == "character":
-            return len(str(self.body.get("input", "")))
+            given = self.body.get("input", "")
+            return sum(len(str(part)) for part in (given if isinstance(given, list) else [given]))
         if unit == "audio_second":
             return math.ceil(len(self._content) / BYTES_PER_SECOND)
         return self.input_tokens
