@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.arguments import add_rounds
 from components.valkey.replication import DOWN_AFTER
 from tests.integration.cache_clients import replicated, running_proxy, writing
 from tests.stack.voiceassistant.tiers.real_cache import Member, eventually, running_cache
@@ -42,9 +43,7 @@ class Measured(NamedTuple):
 def main() -> int:
     """Measure and print. Returns 1 if a gap misses the goal or a replicated write is lost, 2 without HAProxy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="number of measurements of each way to stop the primary; default: 3"
-    )
+    add_rounds(parser, 3, "number of measurements of each way to stop the primary")
     rounds: int = parser.parse_args().rounds
     haproxy = shutil.which("haproxy")
     if haproxy is None:

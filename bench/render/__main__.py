@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.arguments import add_rounds
 from bench.render import peers
 from bench.render.processes import Contestant, Measured, measure, stdout_of
 from stack.output.tree import INDEX
@@ -25,9 +26,7 @@ COUNTS = (16, 160, 1600)
 def main() -> None:
     """For each number of services: prepare the inputs, measure, print a table, and compare the outputs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--rounds", type=int, default=9, help="rounds with 16 services; with more services a third, but at least 3"
-    )
+    add_rounds(parser, 9, "rounds with 16 services; with more services a third, but at least 3")
     rounds: int = parser.parse_args().rounds
     peers.install()
     memory = Path("/dev/shm")  # noqa: S108 - the bench creates a directory in it

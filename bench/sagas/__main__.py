@@ -20,6 +20,7 @@ from pathlib import Path
 import asyncpg
 from voice_saga.postgresql import migrate
 
+from bench.arguments import add_rounds
 from tests.postgresql_servers import Postgresql, running_postgresql
 from tests.programs import postgresql
 from tests.saga.temporal_server import running_temporal
@@ -32,7 +33,7 @@ GOAL = 0.25
 def main() -> int:
     """Measure and print. Returns 1 if the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each contestant; default: 3")
+    add_rounds(parser, 3, "measurements of each contestant")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds for each contestant in each round")
     options = parser.parse_args()
     with running_postgresql() as server, running_temporal() as temporal, tempfile.TemporaryDirectory() as directory:
