@@ -137,9 +137,8 @@ def _destination(host: str, found: list[tuple[Edge, OutboundCall]], faults: list
         paths = ", ".join(edge.path for edge, _ in by_mesh)
         lines = " and ".join(dict.fromkeys(edge.source for edge, _ in by_mesh))
         value = f"disagree on the policy of {host}"
-        faults.append(
-            Fault(paths, value, "give these calls the same policy: the mesh has one policy for a host", lines)
-        )
+        accepted = "the mesh has one policy for a host: give the callees different host names, or the calls one policy"
+        faults.append(Fault(paths, value, accepted, lines))
     return MeshDestination(
         host=host,
         http=all(call.protocol in {"grpc", "http"} and not call.addresses[0].tls for _, call in found),

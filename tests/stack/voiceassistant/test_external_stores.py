@@ -179,6 +179,17 @@ def test_the_mesh_knows_the_hosts_that_its_members_may_call() -> None:
     assert {DATABASE, CACHE} <= rules, "the mesh enforces the breakers of Go services"
 
 
+def test_two_external_stores_with_one_host_name_are_refused_where_the_mesh_has_to_tell_them_apart() -> None:
+    real = real_environment("prod")
+    stores = {
+        name: External(host="store.example.com", port=PORTS[name], network="10.200.8.0/28")
+        for name in ("postgresql", "redis")
+    }
+    changed = real.model_copy(update={"settings": real.settings.model_copy(update={"external": stores})})
+    with pytest.raises(InvalidInputError, match=r"policy of store\.example\.com; .* give the callees different host"):
+        assert Platform(TENANT, changed).components
+
+
 def test_hosts_with_equal_first_labels_have_a_mesh_policy_each() -> None:
     real = real_environment("prod")
     stores = {
