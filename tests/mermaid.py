@@ -1,4 +1,4 @@
-"""Mermaid, the program that draws the documents' diagrams, in a real browser.
+"""Draws the diagrams of the documents with Mermaid in a real browser.
 
 `python -m tests.mermaid` draws every diagram of the documents into `build/diagrams/`. The pictures are not in the
 repository: their widths follow the fonts of the machine, so no test could say whether they are current.
@@ -69,7 +69,8 @@ def drawn(texts: Mapping[str, str]) -> dict[str, Drawn]:
         page = Path(folder, "page.html")
         page.with_name("mermaid.js").symlink_to(_script())
         page.write_text(PAGE.replace("DIAGRAMS", json.dumps(texts)), encoding="utf-8")
-        # Chromium refuses its sandbox to root, which is the user in containers. The virtual time lets the page finish.
+        # Chromium refuses to run as root with its sandbox, and containers run as root. The page has 100 s of virtual
+        # time to draw every diagram.
         options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=100000", "--dump-dom")
         command = [browser, *options, f"--user-data-dir={folder}/profile", page.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)

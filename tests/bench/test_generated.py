@@ -47,7 +47,7 @@ def test_the_command_renders_and_audits_the_given_number_of_services(tmp_path: P
     assert kinds(tmp_path / "out")["Deployment"] == 2 * COPY
 
 
-def test_objects_of_a_standard_output_are_counted_by_kind(tmp_path: Path) -> None:
+def test_the_objects_in_a_stdout_file_are_counted_by_kind(tmp_path: Path) -> None:
     (tmp_path / "helm-3.22.stdout").write_text("kind: Service\n---\nkind: Deployment\n---\nkind: Service\n")
     assert kinds(tmp_path / "helm-3.22") == {"Service": 2, "Deployment": 1}
 
@@ -55,7 +55,7 @@ def test_objects_of_a_standard_output_are_counted_by_kind(tmp_path: Path) -> Non
 def test_the_work_grows_with_the_services_and_not_with_their_square(tmp_path: Path) -> None:
     """The test counts function calls, which do not depend on the machine.
 
-    Only the sorting of paths makes more calls for each service if there are more services. It adds 0.1% here.
+    Only the calls that sort the paths grow faster than the number of services. They add 0.1% here.
     """
     few, more, many = (_calls(count, tmp_path / str(count)) for count in (COPY, 5 * COPY, 20 * COPY))
     assert (many - more) / 15 < 1.02 * (more - few) / 4
@@ -72,7 +72,7 @@ def test_the_chart_has_every_policy_file_as_it_is_rendered(tmp_path: Path) -> No
     render(platform("prod"), tmp_path / "tree")
     write_chart(tmp_path / "tree", tmp_path / "chart")
     policies = {path.relative_to(tmp_path / "tree/policies"): path for path in tmp_path.glob("tree/policies/*/*")}
-    assert len(policies) > len(catalog.SERVICES), "a Go service has two"
+    assert len(policies) > len(catalog.SERVICES), "a Go service has two policy files"
     for path, file in policies.items():
         chart = tmp_path / "chart/files" / path.parent / "configmap-policy" / path.name
         assert chart.read_text() == file.read_text()

@@ -240,7 +240,7 @@ def test_a_full_queue_refuses_data_and_drops_no_accepted_data(collector: Path, p
             # After one of these statuses a sender such as Fluent Bit retries. After any other status it drops the data.
             endpoint = f"http://127.0.0.1:{place.http_port}"
             assert otlp.status(endpoint, "logs", otlp.log("agent-engine", "one more")) in {429, 502, 503, 504}
-            # The alerts use these series: the size of a queue in the unit of its limit, and the refused records.
+            # The alerts use these series: the refused records, and the size and capacity of a queue in bytes.
             exported = own_metrics(place)
             exporter = 'exporter="otlp_http/elasticsearch"'
             assert exported[f"otelcol_exporter_enqueue_failed_log_records{{{exporter}}}"] > 0
@@ -268,7 +268,8 @@ def test_the_collector_keeps_traces_of_services_and_samples_whole_traces_of_othe
             otlp.eventually(lambda: bool(kept(sink, "last")), SECONDS)
         assert kept(sink, "first") == kept(sink, "second")
         ratio = declared("prod").sampling.others
-        # Of 300 traces with probability 10 %, 8 to 60 are kept, except in less than one of a million runs.
+        # The Collector keeps each of 300 traces with probability 10 %. Fewer than 8 or more than 60 remain in less than
+        # one of a million runs.
         assert ratio == 0.1
         assert 8 <= len(kept(sink, "first")) <= 60
         assert collector_config.DECIDED not in {
@@ -326,7 +327,7 @@ def test_only_secrets_are_masked_in_spans_and_log_lines(collector: Path, place: 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-def test_a_printed_line_arrives_once_and_masked_with_each_key_once(
+def test_a_printed_line_arrives_once_with_masked_secrets_and_unique_keys(
     collector: Path, place: Place, tmp_path: Path
 ) -> None:
     printed = json_line(
@@ -364,7 +365,7 @@ def test_a_printed_line_arrives_once_and_masked_with_each_key_once(
         assert sorted(keys) == sorted(set(keys))
         assert not {"@timestamp", "time", "level", "log.level", "elasticsearch.index"} & set(keys)
         assert otlp.attributes_of(record)["kubernetes.container_name"] == "agent-engine"
-        # Elasticsearch would refuse a value of another type than the field's, or an empty value.
+        # Elasticsearch refuses an empty value, and a value whose type differs from the type of the field.
         assert {kind for each in record["attributes"] for kind in each["value"]} == {"stringValue"}
     first, elastic, go, *_ = arrived
     assert (first["traceId"], first["spanId"], first["severityText"]) == (TRACE, SPAN, "info")

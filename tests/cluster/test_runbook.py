@@ -19,7 +19,7 @@ FOLDER = ROOT / "docs" / "runbook"
 COMMAND = re.compile(r"^ *(kubectl .+?)(?:  +#.*)?$|`(kubectl [^`]+)`", re.MULTILINE)
 NOT_RUN = {
     r"kubectl exec ": "no container runs on kwok's nodes; a test parses each query",
-    r"kubectl cnpg ": "the operator's plugin of kubectl is in no registry",
+    r"kubectl cnpg ": "no operator runs here, and the tests do not build its kubectl plugin",
     r"kubectl top ": "no metrics-server runs here",
     r"kubectl config use-context NAME": "the test has one context",
     r"kubectl create job .*cronjob/postgresql-(backup|restore)": "only dev has these jobs",
@@ -79,7 +79,8 @@ def test_every_command_without_a_reason_not_to_run_succeeds(prod: Cluster, repor
 def refusal(cluster: Cluster, command: str) -> str:
     """The error of a command. Empty if the command succeeds.
 
-    No kubelet has logs here. For `kubectl logs` the test looks up the pods or the named object instead.
+    The nodes of kwok have no kubelet, so there are no logs. Instead of `kubectl logs` the test looks up the pods or the
+    named object.
     """
     words = shlex.split(filled(cluster, command))[1:]
     if logs := words[0] == "logs":

@@ -46,7 +46,8 @@ class Module:
     Attributes:
         name: its folder in `place`.
         programs: the name of each program, and the Go package of its `main`.
-        sources: files to keep beside the programs. Each one joins the named files of the named modules.
+        sources: the name of a file to keep beside the programs, and the files whose joined texts it contains: a Go
+            module and patterns of paths in it.
         place: the folder that contains the module's folder.
     """
 

@@ -18,7 +18,7 @@ CASES = [(saga, step.name) for saga in BUNDLE.sagas for step in saga.steps]
 class Callees:
     """The step `failing` fails after its effects.
 
-    The test tracks the document's objects, because all other data can be restored from them.
+    `_deleted` is true while the document's objects are deleted. Compensations restore all other data from the objects.
     """
 
     def __init__(self, runtime: Runtime, failing: str) -> None:

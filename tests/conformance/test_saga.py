@@ -347,7 +347,7 @@ def test_s10_the_order_in_which_parallel_steps_end_does_not_change_the_journal()
     for outcomes, end in ((mixed, "compensated"), (fine, "completed")):
         followed = set()
         for order in permutations(outcomes):
-            ended: list[Any] = [Entry(outcomes[name], name, f"{name} says so") for name in order]  # type: ignore[arg-type]  # of the two kinds
+            ended: list[Any] = [Entry(outcomes[name], name, f"{name} says so") for name in order]  # type: ignore[arg-type]  # the outcomes are kinds of entries
             entries = [*begun, *ended]
             while after := following(PLAN, progress := Progress.of(entries)):
                 entries += after

@@ -36,7 +36,7 @@ def test_the_exporter_accepts_the_configuration(environment: str, blackbox_expor
 
 @contextmanager
 def refusing_clients(secret: Mapping[str, str], directory: Path) -> Iterator[str]:
-    """The address of a server that requires a certificate of its clients, as Elasticsearch's nodes do."""
+    """Yields the address of a server that requires client certificates, as Elasticsearch's nodes do."""
     for key, value in secret.items():
         (directory / key).write_text(value, encoding="utf-8")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=directory / "authority")

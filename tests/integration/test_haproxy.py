@@ -46,9 +46,7 @@ def test_haproxy_starts_while_no_name_resolves(haproxy: Path, tmp_path: Path) ->
         process.wait()
 
 
-def test_haproxy_takes_no_replica_for_the_primary_if_its_primary_is_called_master(
-    haproxy: Path, tmp_path: Path
-) -> None:
+def test_haproxy_recognizes_a_replica_of_a_host_whose_name_contains_master(haproxy: Path, tmp_path: Path) -> None:
     health = ("--user", "health", "on", "nopass", "+@all")
     with ExitStack() as stack:
         primary = stack.enter_context(server(tmp_path, *health))

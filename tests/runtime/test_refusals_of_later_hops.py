@@ -135,7 +135,7 @@ async def test_the_class_of_a_dependencys_failure_is_passed_on_over_http(tmp_pat
     ],
     ids=["negative pushback", "no pushback", "several words", "no class"],
 )
-def test_a_failure_class_must_be_one_word_and_a_negative_pushback_names_no_wait(
+def test_a_failure_class_must_be_one_word_and_a_negative_pushback_is_ignored(
     trailing: Any, expected: DependencyFailure | None
 ) -> None:
     error = grpc.aio.AioRpcError(

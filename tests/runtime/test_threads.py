@@ -154,7 +154,7 @@ def test_every_event_loop_gets_admissions_of_a_limit_that_loops_share(tmp_path: 
             async with runtime.request("run"):
                 passed.append(number)
         except RateLimitedError:
-            """Accept a refusal: the test is about loops that would never get a turn."""
+            """The limit may refuse some requests. The test checks that every loop gets an admission."""
 
     async def many(number: int) -> None:
         await asyncio.gather(*(one(number) for _ in range(20)))
@@ -274,7 +274,7 @@ class ReadSlowly(asyncio.SelectorEventLoop):
 
 
 @pytest.mark.parametrize("get", [PerLoop(object).get, Connections(time.monotonic, min)._of_this_loop])  # noqa: SLF001  # the place of the race
-def test_two_loops_may_use_a_shared_object_for_the_first_time_at_once(get: Callable[[], object]) -> None:
+def test_two_loops_may_begin_to_use_a_shared_object_at_the_same_time(get: Callable[[], object]) -> None:
     async def taken() -> object:
         return get()
 

@@ -130,7 +130,7 @@ async def test_a_file_that_could_not_be_opened_can_be_opened_when_it_is_repaired
         await journal.close()
 
 
-async def test_a_file_that_is_no_database_is_refused_by_its_name(tmp_path: Path) -> None:
+async def test_the_error_for_a_file_that_is_no_database_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sagas.db"
     path.write_text("no database " * 100)
     with pytest.raises(JournalUnavailableError, match=r"sagas\.db: file is not a database"):

@@ -367,7 +367,7 @@ def _takes_lease(backend: Backend) -> bool:
     return "journal" in backend.__qualname__
 
 
-async def test_an_abandoned_saga_does_and_undoes_nothing_more(backend: Backend) -> None:
+async def test_an_abandoned_saga_runs_no_further_action_or_compensation(backend: Backend) -> None:
     log = Log()
     log.does("pay", _later)
     async with backend([log.definition(saga(step("pay")))]) as engine:

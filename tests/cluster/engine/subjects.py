@@ -32,7 +32,7 @@ TOY_CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """`lay_out` writes the project that deploys the tenant into an empty folder."""
+    """A tenant. `lay_out` fills an empty folder with the Pulumi project of the tenant."""
 
     tenant: Tenant
     lay_out: Callable[[Path], None]

@@ -53,7 +53,7 @@ def test_a04_finds_an_alert_that_cannot_fire(share: float, count: int) -> None:
     assert len(found("A04", recorded(share), *WORKBOOK)) == count
 
 
-def test_o01_finds_objectives_without_alerts_alerts_without_actions_and_metrics_without_exporters() -> None:
+def test_o01_finds_an_objective_without_alert_an_alert_without_action_and_a_metric_without_exporter() -> None:
     assert found("O01", recorded(0.01), *SERIES, WORKBOOK[0]) == ()
     (alone,) = found("O01", recorded(0.01))
     assert alone.path == BUDGET

@@ -72,7 +72,9 @@ def test_r06_finds_a_library_that_retries_a_call_that_is_not_idempotent() -> Non
     assert found.arithmetic.startswith("openai-python makes 2 attempts on attempt_timeout, resource_exhausted")
     assert findings("R06", caller, by_library("openai-python", 0)[1]) == ()
     asking = operation("run", stage(hard("llm.generate", "never")), p95="9s", deadline="60s")
-    assert findings("R06", service("a", asking), models()) == (), "another candidate begins a new answer"
+    assert findings("R06", service("a", asking), models()) == (), (
+        "the next candidate is another model, so no call is repeated"
+    )
 
 
 def test_r07_finds_a_retry_on_a_permanent_outcome() -> None:
@@ -96,7 +98,7 @@ def test_r08_finds_clients_that_retry_at_the_same_moment() -> None:
     assert findings("R08", *by_library("redis-py", None)) == (), "its backoff is random"
 
 
-def test_r08_checks_a_call_after_one_that_waits_for_a_random_time() -> None:
+def test_r08_finds_only_the_call_whose_retries_have_no_delay() -> None:
     calls = [stage(hard("store.read", "idempotent", purpose=name, retry=retry)) for name, retry in WAITS.items()]
     (found,) = findings("R08", service("a", operation("run", *calls, p95="1s", deadline="60s")), STORE)
     assert found.path == "a.run → store.read:together"

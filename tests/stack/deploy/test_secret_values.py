@@ -74,7 +74,7 @@ def test_a_client_that_trusts_the_gateways_certificate_connects_by_its_name(tmp_
     thread.join()
 
 
-def test_a_shared_certificate_is_signed_by_its_authority_and_lives_for_its_validity() -> None:
+def test_a_shared_certificate_is_signed_by_its_authority_and_expires_after_the_validity() -> None:
     values = generated(secret("prod", "elasticsearch-transport"))
     pair = (values[key].encode() for key in ("certificate", "authority"))
     certificate, authority = map(x509.load_pem_x509_certificate, pair)

@@ -90,7 +90,7 @@ def exported() -> dict[str, set[str]]:
 
 
 def recorded() -> dict[str, set[str]]:
-    """The series that rules record, each with every label that a rule of its level may have."""
+    """Every series that a rule records, and the labels that it may have."""
     (server,) = (each for each in platform("prod").components if isinstance(each, Prometheus))
     names = {rule.name for group in server.groups for rule in group.rules if isinstance(rule, Recording)}
     return {
