@@ -97,7 +97,7 @@ def _members(workload: Workload) -> Iterator[str]:
 
 
 def probes_reach_containers(platform: Platform) -> Iterator[Breach | None]:
-    """Check that each probe connects to a port that a container of its pod declares."""
+    """Check that each port name in a probe is the name of a port of the probe's container."""
     for workload in rendered(platform).workloads:
         for container in workload.pod["containers"]:
             names = {port.get("name") for port in container.get("ports", ())}

@@ -159,7 +159,7 @@ def prompts_stay_private(platform: Platform) -> Iterator[Breach | None]:
 def _disclosures(platform: Platform, edge: Edge, route: ModelRoute, models: ModelDependency) -> Iterator[Breach]:
     where = edge.target.location
     if route.cache and "tenant" not in route.cache.scope:
-        text = f"the cache distinguishes {', '.join(route.cache.scope)}: one tenant gets the answers of another"
+        text = f"the cache distinguishes only {', '.join(route.cache.scope)}: one tenant gets the answers of another"
         yield Breach(edge.path, text, f"{_named(edge)}.cache.scope", "add tenant", where)
     if route.privacy.capture and platform.environment.profile.strict:
         text = f"spans hold prompts and answers in profile {platform.environment.profile.name}"

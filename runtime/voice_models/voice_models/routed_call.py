@@ -89,7 +89,7 @@ class RoutedCall:
     # --- hedging
 
     async def _hedged(self, exchange: Exchange, hedge: ModelHedge) -> httpx.Response:
-        """The first answer. Without one after the hedge's delay, a second exchange may start. Raises `ModelError`."""
+        """The first answer. If none came within the hedge's delay, a second exchange may start. Raises `ModelError`."""
         budget = self._runtime.hedges(self._call, hedge)
         budget.calls.add(self._outbound.now())
         running = {asyncio.ensure_future(exchange.open(self._prepared)): exchange}

@@ -149,7 +149,7 @@ class Bulkhead:
         try:
             turn = self._waiting.popleft()
             turn.wake()
-        except (IndexError, RuntimeError):  # a dropped generator has left, or the call's event loop is closed
+        except (IndexError, RuntimeError):  # a dropped generator left the queue, or the call's event loop is closed
             return False
         turn.granted = True
         return True

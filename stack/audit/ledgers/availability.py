@@ -50,7 +50,7 @@ class Group:
 
 
 def _group(dependency: Dependency, route: ModelRoute | None) -> Group:
-    """The addresses of a dependency. For a model call: of the candidates that its attempts can reach, each once."""
+    """The addresses of a dependency. For a model call: the addresses of the candidates that its attempts can reach."""
     addresses = dependency.addresses
     if route and isinstance(dependency, ModelDependency):
         reached = dependency.candidates(route)[: route.fallback.max_attempts]
@@ -95,7 +95,7 @@ class HardDependencies:
             self.egress |= group.proxies
 
     def _name_of(self, node: Node, operation: Operation, group: Group) -> str:
-        """The node's name for its first group and for equal groups. Other groups add the operation."""
+        """Key of the group: the node's name, or `node.operation` if the node's name has another group already."""
         return node.name if self.groups.get(node.name, group) == group else f"{node.name}.{operation.name}"
 
     def availability(self) -> float:
@@ -262,9 +262,9 @@ def _dependencies(graph: CallGraph) -> Table:
     )
     rows = tuple(row for flow in graph.flows for row in _dependency_rows(graph, flow))
     note = (
-        "A dependency counts once for a flow, however many calls reach it. One of several: the dependency has several"
-        " addresses or several candidates for a model call, and a call needs only one of them. Model calls with"
-        " different candidates have separate rows."
+        "A dependency counts once for a flow, however many calls reach it. A dependency of the kind “one of several”"
+        " has several addresses, or several candidates for a model call. A call needs only one of them. Model calls"
+        " with different candidates have separate rows."
     )
     return Table("dependencies of the flows", columns, rows, (note,))
 

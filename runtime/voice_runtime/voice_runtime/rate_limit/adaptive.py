@@ -1,8 +1,8 @@
 """Adaptive limit: a token bucket whose rate follows the health of the served requests (AIMD).
 
 At the end of an interval the limit judges the interval's samples. If they are unhealthy, it multiplies the rate by
-`decrease`; otherwise it adds `increase`. An interval lasts until there are enough samples, so the rate of a key with
-few requests recovers, too.
+`decrease`; otherwise it adds `increase`. An interval with too few samples continues until it has enough. So the rate
+of a key with few requests also recovers.
 
 A decrease or a new policy begins a new epoch. Samples of requests that were admitted earlier are dropped, because they
 measure the old rate.
