@@ -24,7 +24,8 @@ SELECTORS = {
     "PeerAuthentication": "selector",
     "Sidecar": "workloadSelector",
 }
-"""Kind of policy → the field that selects the pods to which the policy applies. Without it, all of the namespace."""
+"""Kind of policy → the field that selects the pods to which the policy applies. Without the field, the policy applies
+to all pods of the namespace."""
 STRICT = "STRICT"
 TRAFFIC_POLICY: Mapping[PolicyKind, str] = {"circuit_breaker": "outlierDetection", "bulkhead": "connectionPool"}
 """Kind of policy → its field in the `trafficPolicy` of a DestinationRule."""
