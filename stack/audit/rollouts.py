@@ -122,7 +122,7 @@ def _replicated(found: Rendered) -> Iterator[Workload]:
             if kind == "Pooler" or spec["instances"] == 1:
                 strategy = spec.get("deploymentStrategy", {})
                 form = {"template": {}, **spec, "replicas": spec["instances"], "strategy": strategy}
-                yield Workload(kind, metadata.get("namespace", "default"), metadata["name"], form)
+                yield Workload(kind, metadata["namespace"], metadata["name"], form)
 
 
 def _availability_targets(platform: Platform) -> dict[tuple[str, str], float]:

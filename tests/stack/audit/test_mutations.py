@@ -172,6 +172,24 @@ MUTATIONS = (
         "HorizontalPodAutoscaler",
         lambda found: found["spec"]["scaleTargetRef"].update(kind="StatefulSet"),
     ),
+    Mutation(
+        "an egress proxy leads to another host",
+        "N05",
+        "ConfigMap",
+        lambda found: found["data"].update(
+            {name: text.replace("api.openai.com", "example.com") for name, text in found["data"].items()}
+        ),
+        named("egress-proxy-a-allow-lists"),
+    ),
+    Mutation(
+        "a route of the gateway leads to an unknown Service",
+        "N04",
+        "ConfigMap",
+        lambda found: found["data"].update(
+            {"apisix.yaml": found["data"]["apisix.yaml"].replace("identity-service.", "identity.")}
+        ),
+        lambda found: "apisix.yaml" in found["data"],
+    ),
     Mutation("a service's pods are deleted", "N04", "Deployment", only=SERVICE),
     Mutation("a Service is deleted", "N04", "Service", only=named("model-adapter-grpc")),
     Mutation("a Service selects no pod", "N04", "Service", in_spec(selector={NAME: "nobody"}), SERVICE),

@@ -177,18 +177,21 @@ def test_a03_finds_a_rollout_that_stops_every_replica(kind: str, strategy: dict[
     ids=["a pooler without a budget", "one instance", "one pooler"],
 )
 def test_a03_checks_the_clusters_and_poolers_of_cloudnative_pg(instances: int, poolers: int, paths: list[str]) -> None:
-    cluster = {
+    cluster: dict[str, Any] = {
         "kind": "Cluster",
         "metadata": {"name": "database", "namespace": "stores"},
         "spec": {"instances": instances},
     }
     template = {"metadata": {"labels": {"app": "pooler"}}, "spec": {"containers": []}}
-    pooler = {
+    pooler: dict[str, Any] = {
         "kind": "Pooler",
         "metadata": {"name": "store", "namespace": "stores"},
         "spec": {"cluster": {"name": "database"}, "instances": poolers, "template": template},
     }
     assert [each.path for each in found("A03", cluster, pooler)] == paths
+    pooler["spec"] = {**pooler["spec"], "deploymentStrategy": {"type": "Recreate"}}
+    recreated = ["stores/store: rollout"] * (poolers > 1)
+    assert [each.path for each in found("A03", cluster, pooler)] == paths + recreated
 
 
 def test_a03_finds_a_workload_without_a_replica() -> None:
