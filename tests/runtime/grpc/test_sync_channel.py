@@ -107,6 +107,54 @@ async def test_r11_a_stream_is_not_retried_after_its_first_message(tmp_path: Pat
     assert len(servicer.asked) == 1
 
 
+async def test_reading_the_status_or_metadata_of_a_stream_begins_the_call(tmp_path: Path) -> None:
+    class Polite(RagEngine):
+        async def behave(self, name: str, request: Any, context: Any) -> None:
+            await context.send_initial_metadata((("first", "1"),))
+            context.set_trailing_metadata((("last", "2"),))
+            if request == b"missing":
+                await context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
+
+    def ask(_: Runtime, stub: RagEngineStub) -> None:
+        stream = stub.ListSources(b"2")
+        assert dict(stream.initial_metadata())["first"] == "1"
+        assert list(stream) == [b"0", b"1"]
+        assert (stream.code(), stream.details()) == (grpc.StatusCode.OK, "")
+        assert dict(stream.trailing_metadata())["last"] == "2"
+        empty = stub.ListSources(b"0")
+        assert empty.code() is grpc.StatusCode.OK
+        assert list(empty) == []
+        missing = stub.ListSources(b"missing")
+        assert (missing.code(), missing.details()) == (grpc.StatusCode.NOT_FOUND, "no such thing")
+        with pytest.raises(grpc.RpcError, match="no such thing"):
+            next(missing)
+
+    patient = Timeout(attempt=Duration("30s"), overall=Duration("30s"))
+    await asked(tmp_path, Polite(), ask, *calls(timeout=patient))
+
+
+async def test_a_stream_that_a_policy_refuses_has_a_status_and_no_metadata(tmp_path: Path) -> None:
+    def ask(client: Runtime, stub: RagEngineStub) -> None:
+        breaker = client.outbound("rag-engine.list-sources").breaker
+        assert breaker is not None
+        breaker.open()
+        stream = stub.ListSources(b"3")
+        with pytest.raises(AttributeError, match=r"rag-engine\.list-sources: no attempt of this call was sent"):
+            stream.time_remaining()
+        assert stream.code() is grpc.StatusCode.UNAVAILABLE
+        assert "circuit breaker of rag-engine.list-sources is open" in stream.details()
+        assert stream.initial_metadata() == stream.trailing_metadata() == ()
+        with pytest.raises(CircuitOpenError):
+            next(stream)
+        unsent = stub.ListSources(b"3")
+        unsent.cancel()
+        assert unsent.code() is grpc.StatusCode.CANCELLED
+
+    servicer = RagEngine()
+    await asked(tmp_path, servicer, ask, *calls(circuit_breaker=CircuitBreaker()))
+    assert servicer.asked == []
+
+
 async def test_a_stream_that_is_cancelled_or_closed_ends_at_the_callee(tmp_path: Path) -> None:
     class Endless(RagEngine):
         async def ListSources(self, request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: N802  # as the .proto

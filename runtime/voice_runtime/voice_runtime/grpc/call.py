@@ -13,11 +13,10 @@ from typing import Any
 import grpc
 from grpc.aio import EOF, Metadata
 
-from voice_runtime.errors import RetriesExhaustedError
 from voice_runtime.grpc.attempts import Attempts
 from voice_runtime.grpc.call_state import Ended
 from voice_runtime.grpc.methods import Resolved
-from voice_runtime.grpc.status import status_of
+from voice_runtime.grpc.status import details_of, status_of
 
 
 class _Call(grpc.aio.Call):
@@ -68,10 +67,7 @@ class _Call(grpc.aio.Call):
 
     async def details(self) -> str:
         """The text of the status."""
-        error = await self._ended()
-        if isinstance(error, RetriesExhaustedError):
-            error = error.__cause__
-        return (error.details() or "") if isinstance(error, grpc.RpcError) else str(error or "")
+        return details_of(await self._ended())
 
     async def wait_for_connection(self) -> None:
         """Wait until the callee has answered for the first time. Raises the call's error."""

@@ -163,6 +163,13 @@ def status_of(error: BaseException) -> StatusCode:
     return code
 
 
+def details_of(error: BaseException | None) -> str:
+    """The text of the status that matches an error. Empty after an answer."""
+    if isinstance(error, RetriesExhaustedError):
+        error = error.__cause__
+    return (error.details() or "") if isinstance(error, grpc.RpcError) else str(error or "")
+
+
 def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]]:
     """The status and the trailing metadata with which a server ends a request.
 

@@ -6,6 +6,7 @@ An attempt with a timeout blocks a worker thread, at most until gRPC's deadline.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
 from typing import Any, Self
 
 import grpc
@@ -14,8 +15,10 @@ from typing_extensions import override
 from voice_runtime.assembly import Assembled
 from voice_runtime.clock import NEVER
 from voice_runtime.grpc.attempts import Attempts
+from voice_runtime.grpc.call_state import Ended, Made, State
 from voice_runtime.grpc.connections import Connection, Connections, Locate, Target
 from voice_runtime.grpc.methods import Method
+from voice_runtime.grpc.status import details_of, status_of
 from voice_runtime.runtime import Runtime
 from voice_runtime.timeout import current_scope
 
@@ -144,8 +147,12 @@ class ManyAnswers(_Method):
 class SyncStream:
     """The answers of a call.
 
-    The call begins at the first iteration. It ends with the iteration, `cancel` or `close`.
+    The call begins at the first iteration, or when its status or metadata are read. It ends with the iteration,
+    `cancel` or `close`.
     """
+
+    _first: Future[Any] | None = None
+    """The first message, or the error in its place, if the caller read status or metadata before it."""
 
     def __init__(self, attempts: Attempts, request: Any) -> None:
         self._attempts = attempts
@@ -155,10 +162,53 @@ class SyncStream:
         return self
 
     def __next__(self) -> Any:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first.result()
         return next(self._messages)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._attempts.state.rpc, name)
+        return getattr(self._rpc(), name)
+
+    def initial_metadata(self) -> Any:
+        """The callee's initial metadata. Empty if no attempt was sent."""
+        rpc = self._begun().rpc
+        return () if rpc is None else rpc.initial_metadata()
+
+    def trailing_metadata(self) -> Any:
+        """The callee's trailing metadata, at the end of the call. Empty if no attempt was sent."""
+        rpc = self._begun().rpc
+        return () if rpc is None else rpc.trailing_metadata()
+
+    def code(self) -> grpc.StatusCode:
+        """The status of the callee, or the status for the decision of a policy, at the end of the call."""
+        state = self._begun()
+        if not isinstance(state, Ended):
+            code: grpc.StatusCode = self._rpc().code()
+            return code
+        return grpc.StatusCode.OK if state.error is None else status_of(state.error)
+
+    def details(self) -> str:
+        """The text of the status."""
+        state = self._begun()
+        return details_of(state.error) if isinstance(state, Ended) else str(self._rpc().details())
+
+    def _begun(self) -> State:
+        """Fetch the first message if the call has not begun. Returns the state of the call."""
+        if isinstance(self._attempts.state, Made):
+            first: Future[Any] = Future()
+            try:
+                first.set_result(next(self._messages))
+            except Exception as error:  # noqa: BLE001  # the first iteration raises it
+                first.set_exception(error)
+            self._first = first
+        return self._attempts.state
+
+    def _rpc(self) -> Any:
+        rpc = self._attempts.state.rpc
+        if rpc is None:
+            raise AttributeError(f"{self._attempts.method.outbound.name}: no attempt of this call was sent")
+        return rpc
 
     def cancel(self) -> bool:
         """Stop the call. True if it was still running."""
