@@ -74,7 +74,12 @@ class Answer(NamedTuple):
 
     status: int
     content_type: str
-    text: str
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """The content. `U+FFFD` replaces bytes that are not UTF-8."""
+        return self.content.decode(errors="replace")
 
 
 def missing_over_http(url: str) -> Iterator[Missing]:
@@ -193,9 +198,9 @@ def _get(url: str) -> Answer:
     try:
         try:
             with opener.open(request, timeout=TIMEOUT) as response:
-                return Answer(response.status, response.headers.get("content-type", ""), response.read().decode())
+                return Answer(response.status, response.headers.get("content-type", ""), response.read())
         except HTTPError as error:
-            return Answer(error.code, error.headers.get("content-type", ""), error.read().decode(errors="replace"))
+            return Answer(error.code, error.headers.get("content-type", ""), error.read())
     except (URLError, OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         accepted = "expected a running service that speaks HTTP there"
@@ -219,6 +224,12 @@ def _metrics(answer: Answer) -> Iterator[Missing]:
     if answer.status != OK or not answer.content_type.startswith(("text/plain", "application/openmetrics-text")):
         found = f"answers {answer.status} as {answer.content_type!r}"
         yield Missing("GET /metrics", found, "200 in the text format of Prometheus")
+        return
+    try:
+        answer.content.decode()
+    except UnicodeDecodeError as error:
+        found = f"answers with bytes that are not UTF-8 ({error.reason} at byte {error.start})"
+        yield Missing("GET /metrics", found, "the text format of Prometheus, in UTF-8")
         return
     samples = _samples(answer.text)
     for name, labels in METRICS.items():

@@ -92,7 +92,7 @@ def serving(answers: dict[str, tuple[int, str, str]]) -> Iterator[str]:
             self.send_response(status)
             self.send_header("content-type", kind)
             self.end_headers()
-            self.wfile.write(text.encode())
+            self.wfile.write(text.encode(errors="surrogateescape"))
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -138,6 +138,14 @@ LACKING = "has no series of the declared"
             {"/metrics": (200, "text/html", "")},
             "GET /metrics: answers 200 as 'text/html'; expected 200 in the text format of Prometheus",
         ),
+        (
+            of_metrics(comment="# \udcff"),
+            (
+                "GET /metrics: answers with bytes that are not UTF-8 "
+                f"(invalid start byte at byte {len(metrics()) + 2}); expected the text format of Prometheus, in UTF-8"
+            ),
+        ),
+        ({"/ready": (200, "", '{"status": "healthy", "text": "\udcff"}')}, None),
         (
             of_metrics(voice_operation_in_flight_requests=""),
             "metric voice_operation_in_flight_requests: is absent; expected a series with the labels operation",
