@@ -14,10 +14,11 @@ import httpx
 import pytest
 from voice_policies import Duration, Rate, RateLimit, Ratio, Timeout, TokenBucket, Tracing
 from voice_policies import Health as HealthPolicy
-from voice_reference.configuration import Behaviour
+from voice_reference.configuration import Behaviour, ConfigurationFile
 from voice_reference.operations import is_on_the_wire
 from voice_reference.processes import Platform, Process, running, wait_until
 from voice_reference.simulation import latency
+from voice_runtime import Runtime
 from voice_runtime.tracing.collector import Collector
 
 from tests.bundles import bundle, call, mount, operation
@@ -181,6 +182,22 @@ def test_the_previous_configuration_stays_after_a_faulty_change(pair: tuple[Plat
     (agent.directory / "configuration.json").write_text("{")
     assert post(agent, "run").status_code == 200
     wait_until(lambda: "stays in force" in agent.log.read_text(), 180, "the log names the fault")
+
+
+def test_a_configuration_that_cannot_be_read_is_logged_once(
+    tmp_path: Path, policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "configuration.json"
+    path.write_text('{"host": "127.0.0.1"}')
+    file = ConfigurationFile(path, Runtime.load(policy))
+    path.rename(tmp_path / "moved.json")
+    assert [file.current().host for _ in range(3)] == ["127.0.0.1"] * 3
+    assert caplog.text.count("configuration.json: 1 fault") == caplog.text.count("No such file or directory") == 1
+    path.write_text('{"host": "127.0.0.2"}')
+    assert file.current().host == "127.0.0.2"
+    path.unlink()
+    assert file.current().host == "127.0.0.2"
+    assert caplog.text.count("No such file or directory") == 2
 
 
 def test_latency_is_drawn_from_its_median_and_p95() -> None:

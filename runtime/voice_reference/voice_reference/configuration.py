@@ -72,11 +72,11 @@ class ConfigurationFile:
     def __init__(self, path: Path | None, runtime: Runtime) -> None:
         self._path = path
         self._runtime = runtime
-        self._text: bytes | None = None
+        self._found: bytes | Fault | None = None
         self._configuration = Configuration() if path is None else self._read(path)
 
     def current(self) -> Configuration:
-        """The configuration in the file. A faulty change is logged, and the last good configuration stays."""
+        """The configuration in the file. A faulty change is logged once, and the last good configuration stays."""
         if self._path is not None:
             try:
                 self._configuration = self._read(self._path)
@@ -86,18 +86,19 @@ class ConfigurationFile:
 
     def _read(self, path: Path) -> Configuration:
         try:
-            text = path.read_bytes()
+            found: bytes | Fault = path.read_bytes()
         except OSError as error:
-            fault = Fault("", f"cannot be read ({error.strerror})", "expected a JSON file")
-            raise InvalidInputError(str(path), [fault]) from None
-        if text == self._text:
+            found = Fault("", f"cannot be read ({error.strerror})", "expected a JSON file")
+        if found == self._found:
             return self._configuration
-        self._text = text
+        self._found = found
+        if isinstance(found, Fault):
+            raise InvalidInputError(str(path), [found])
         try:
-            configuration, faults = Configuration.model_validate_json(text), []
+            configuration, faults = Configuration.model_validate_json(found), []
         except ValidationError as error:
             configuration, faults = Configuration(), faults_of(error, Configuration)
-        faults += _unknown_names(text, self._runtime.bundle)
+        faults += _unknown_names(found, self._runtime.bundle)
         if faults:
             raise InvalidInputError(str(path), faults)
         return configuration
