@@ -134,7 +134,8 @@ PLATFORM_ALERTS = (
         f"{_CERTIFICATE} < 21 * 86400",
         "1h",
         "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
-        "Rotate the certificate's secret, `gateway-tls` or `elasticsearch-transport`; see docs/deploy.md",
+        "Rotate the certificate's secret, `gateway-tls` or `elasticsearch-transport`; see docs/deploy.md."
+        " The owner of an external store renews its certificate",
     ),
     _platform(
         "CertificateExpires",
@@ -142,7 +143,8 @@ PLATFORM_ALERTS = (
         f"{_CERTIFICATE} < 3 * 86400",
         "0s",
         "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
-        "Rotate the certificate's secret today; see docs/deploy.md. Clients and nodes refuse an expired certificate",
+        "Rotate the certificate's secret today; see docs/deploy.md."
+        " Clients and Elasticsearch nodes refuse an expired certificate",
     ),
     _platform(
         "CollectorQueueFilling",

@@ -15,8 +15,8 @@ from voice_runtime.circuit_breaker import CircuitBreaker
 from voice_runtime.outbound import Outbound
 
 MAX_TARGETS = 256
-"""Maximum number of kept targets. One more drops the least recently used target with a closed breaker, or the least
-recently used target if no other breaker is closed."""
+"""Maximum number of kept targets. A further target replaces the least recently used target whose breaker is closed. If
+no breaker is closed, it replaces the least recently used target."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ _CALLS = Row(
         ),
         metrics(
             "Answer to probes",
-            "1 if the callee answers its probe or its scrape. A dependency outside the cluster has neither.",
+            "1 if the callee answers its probe or its scrape. A callee behind an egress proxy has neither.",
             {
                 "probe {{instance}}": 'probe_success{job="$dependency"}',
                 "scrape {{instance}}": 'up{job="$dependency"}',

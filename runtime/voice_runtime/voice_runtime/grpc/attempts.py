@@ -169,7 +169,7 @@ class Attempts:
         return rpc
 
     def invoke(self, request: Any, scope: TimedScope | None, end: float) -> Any:
-        """Start the RPC, and return the call object of gRPC's own channel.
+        """Start the RPC, and return the result of gRPC's own method: the RPC, or its answer and the RPC (`with_call`).
 
         The caller must then pass the RPC to `has_sent`.
         """

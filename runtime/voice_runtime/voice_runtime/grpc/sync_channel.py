@@ -1,6 +1,6 @@
 """Channels for code without an event loop.
 
-An attempt with a timeout blocks a worker thread, at most until gRPC's deadline.
+An attempt with a time limit runs on a worker thread. gRPC's deadline ends the RPC, and frees the thread.
 """
 
 from __future__ import annotations
