@@ -7,7 +7,8 @@ import pytest
 from temporalio import workflow
 from temporalio.client import Client, WorkflowExecution, WorkflowHandle
 from temporalio.worker import Worker
-from voice_saga import JournalUnavailableError, SagaConflictError, StepContext, UnknownSagaError
+from voice_policies import Duration
+from voice_saga import JournalUnavailableError, Reply, SagaConflictError, StepContext, UnknownSagaError
 from voice_saga.temporal import TemporalEngine
 
 from tests.saga.definitions import Log, eventually, saga, step
@@ -90,6 +91,27 @@ async def test_an_intervention_in_a_saga_that_ends_meanwhile_is_refused(
     monkeypatch.setattr(TemporalEngine, "_describe", describe)
     with pytest.raises(SagaConflictError, match="is abandoned"):
         await engine.compensate(saga_id)
+
+
+async def test_no_step_begins_after_the_sagas_timeout_has_passed_without_a_worker(temporal: str) -> None:
+    log, client = Log(), await Client.connect(temporal)
+
+    async def later(_: StepContext) -> Reply:
+        return Reply.LATER
+
+    log.does("pay", later)
+    times: Any = {"attempt_timeout": Duration("500ms"), "timeout": Duration("500ms"), "retries": 0}
+    policy = saga(step("pay", **times), step("ship", **times), timeout="1s")
+    engine = TemporalEngine(client, [log.definition(policy)], task_queue="late", grace=0.1)
+    async with engine:
+        saga_id = await engine.start("order")
+        await eventually(lambda: _has_begun(log))
+    await engine.deliver(saga_id, "pay")
+    await asyncio.sleep(1)
+    async with engine:
+        record = await engine.wait(saga_id, WAIT)
+    assert record.state == "compensated"
+    assert "ship" not in log.done
 
 
 async def test_a_missing_namespace_is_an_unusable_journal(temporal: str) -> None:

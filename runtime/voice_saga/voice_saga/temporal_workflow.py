@@ -205,6 +205,9 @@ class SagaWorkflow:
         except ActivityError as error:
             self._failed(step, error)
             return
+        except TimeoutError as error:
+            self._write([Entry("failed", step, f"TimeoutError: {error}")])
+            return
         await self._publish(attempted)
         self._write([Entry("waiting", step) if attempted.later else Entry("succeeded", step, attempted.result)])
 
@@ -250,7 +253,14 @@ class SagaWorkflow:
         self._write(entries)
 
     def _remaining(self) -> timedelta:
-        return max(self._deadline - workflow.now(), timedelta(milliseconds=1))
+        """The time until the saga's timeout. Raises `TimeoutError` if none is left.
+
+        Temporal ends an activity up to a second late, so an action that begins after the timeout could succeed.
+        """
+        left = self._deadline - workflow.now()
+        if left <= timedelta():
+            raise TimeoutError(f"the saga's timeout of {self._begun.timeout:g} s has passed")
+        return max(left, timedelta(milliseconds=1))
 
     async def _publish(self, attempted: Attempted) -> None:
         """Send messages in a separate activity, which Temporal retries until they are sent."""
@@ -260,7 +270,8 @@ class SagaWorkflow:
     async def _execute(self, step: str, branch: Branch) -> Attempted:
         """Run the activity. Run it again if its worker was stopped.
 
-        Run it again, for at most `HANDOVER` seconds, if its worker knows only older versions of the saga.
+        Run it again, for at most `HANDOVER` seconds, if its worker knows only older versions of the saga. Raises
+        `ActivityError`, and `TimeoutError` if no time is left for an action.
         """
         begun, times = self._begun, self._begun.steps[step]
         retry = times.retry if branch == "action" else times.compensation_retry
