@@ -31,6 +31,12 @@ OF_MESH = re.compile(r"\benvoy_cluster_")
 """Series that Python services lack: the mesh enforces only the policies of Go services."""
 OF_MODELS = re.compile(r"\b(voice_model|gen_ai)_")
 """Series that only services with model calls have."""
+OF_SAGAS = re.compile(r"\bvoice_saga_")
+"""Series that only services with sagas have."""
+OF_STREAMS = re.compile(r"\bvoice_stream_")
+"""Series that only services that consume events have."""
+OF_FEATURES = re.compile(r"\bvoice_degradation_")
+"""Series that only services with features to turn off have."""
 BY_LABEL: Mapping[str, tuple[str, ...]] = {
     "pod": (
         "kubectl describe pod -n NAMESPACE POD",
@@ -190,11 +196,9 @@ def _can_fire_for(graph: CallGraph, node: Node, alert: Alert) -> bool:
     gateway.
     """
     labels = {*LABEL.findall(alert.summary)}
-    if OF_MODELS.search(alert.expression) and not any(edge.route for edge in graph.edges_from(node)):
+    if any(series.search(alert.expression) for series in _lacked_series(graph, node)):
         return False
     if isinstance(node, Service):
-        if (OF_RUNTIME if node.language == "go" else OF_MESH).search(alert.expression):
-            return False
         routed = any(isinstance(edge.caller, Gateway) for edge in graph.edges_to(node))
         return "job" in labels or (routed and bool({"route", "flow"} & labels))
     if _namespace(node) is None:
@@ -202,6 +206,21 @@ def _can_fire_for(graph: CallGraph, node: Node, alert: Alert) -> bool:
     named = f"job='{node.name}'" in alert.expression
     served = "job" in labels <= {"job", "instance", "probe"} and not OF_SERVICES.search(alert.expression)
     return named or served or (isinstance(node, Gateway) and "route" in labels)
+
+
+def _lacked_series(graph: CallGraph, node: Node) -> Iterator[re.Pattern[str]]:
+    """Patterns of the series that a node cannot have."""
+    if not any(edge.route for edge in graph.edges_from(node)):
+        yield OF_MODELS
+    if not isinstance(node, Service):
+        return
+    yield OF_RUNTIME if node.language == "go" else OF_MESH
+    if not any(operation.sagas for operation in node.operations):
+        yield OF_SAGAS
+    if not any(operation.consumes for operation in node.operations):
+        yield OF_STREAMS
+    if not node.features:
+        yield OF_FEATURES
 
 
 def owner(graph: CallGraph, alerting: Alerting, node: Node) -> str:

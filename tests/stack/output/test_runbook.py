@@ -113,11 +113,15 @@ def test_the_first_look_asks_the_layer_that_has_the_breakers_of_the_service(serv
 @pytest.mark.parametrize("service", list(TENANT.graph.services), ids=lambda service: service.name)
 def test_the_page_of_a_service_lists_only_alerts_on_series_that_the_service_has(service: Service) -> None:
     listed = set(re.findall(r"\[(\w+)\]", PAGES[FOLDER / f"{service.name}.md"].partition("## Its alerts")[2]))
-    of_runtime = {"BreakerOpen", "CallsRejected", "RetryBudgetSpent", "FirstMessageLate", "BundleRefused", "SagaParked"}
+    of_runtime = {"BreakerOpen", "CallsRejected", "RetryBudgetSpent", "FirstMessageLate", "BundleRefused"}
     of_mesh = {"MeshBreakerOpen", "MeshCallsRejected"}
     own, other = (of_mesh, of_runtime) if service.language == "go" else (of_runtime, of_mesh)
     assert listed >= own | {"OperationFailing", "AttemptsAboveBound", "BundleNotMounted", "BundlesDiffer"}
     assert not listed & other
+    python, operations = service.language == "python", service.operations
+    assert ("SagaParked" in listed) == (python and any(operation.saga for operation in operations))
+    assert ("DeadLetters" in listed) == (python and any(operation.consumes for operation in operations))
+    assert ("ServiceDegraded" in listed) == (python and bool(service.features))
 
 
 @pytest.mark.parametrize("store", TENANT.alerting.store_alerts)
