@@ -14,7 +14,7 @@ from tests.platforms import platform
 pytestmark = pytest.mark.cluster
 
 WARNING = 5  # the grades: 1 critical, 5 warning, 7 almost OK, 10 OK
-# Check → the rule that an exemption from it names.
+# Check → the platform's rule. A component that is exempt from the rule may fail the check.
 RULES = {
     "Container Security Context User Group ID": "run_as_user",
     "Deployment Replicas": "two_replicas",
@@ -48,19 +48,19 @@ class Finding:
         return kind, namespace, name
 
 
-def test_kube_score_finds_in_our_services_only_what_the_platform_decided(
+def test_kube_score_finds_only_decided_checks_in_our_services(
     kube_score: Path, rendered: Callable[[str], Path]
 ) -> None:
     documents = [document for document in manifests.read(rendered("prod")) if document.namespace == APPS]
     assert list(manifests.of_kind((document.content for document in documents), "Deployment"))
     services = "\n---\n".join(document.text for document in documents)
-    assert "kube-score/" not in services, "no check may be ignored"
+    assert "kube-score/" not in services, "an annotation switches off a check of kube-score"
     assert {found.check for found in score(kube_score, services)} == DECIDED.keys(), (
         "an undecided finding, or a decision without a finding"
     )
 
 
-def test_kube_score_finds_in_the_whole_platform_only_decisions_and_what_exemptions_name(
+def test_an_exemption_covers_each_undecided_finding_of_kube_score_in_the_platform(
     kube_score: Path, rendered: Callable[[str], Path], report: Callable[[str], None]
 ) -> None:
     documents = manifests.read(rendered("prod"))
@@ -84,7 +84,7 @@ def test_kube_score_finds_in_the_whole_platform_only_decisions_and_what_exemptio
     assert {found for found in exempt if found[1] in RULES.values()} - operated == violated, (
         "an exemption without a finding"
     )
-    report(f"kube-score: 0 findings in {APPS}; elsewhere {len(findings)}, each named by an exemption")
+    report(f"kube-score: 0 findings in {APPS}; elsewhere {len(findings)}, each covered by an exemption")
 
 
 def is_blind(finding: Finding, documents: list[manifests.Document]) -> bool:

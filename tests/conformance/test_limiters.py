@@ -381,7 +381,9 @@ async def test_l11_a_request_passes_after_exactly_retry_after(clock: FakeClock, 
     await limited.admit(Caller(), 1, FOREVER)
 
 
-@pytest.mark.parametrize("limit", [TokenBucketPolicy(rate=Rate("3/s"), burst=2), ADAPTIVE], ids=["other", "same"])
+@pytest.mark.parametrize(
+    "limit", [TokenBucketPolicy(rate=Rate("3/s"), burst=2), ADAPTIVE], ids=["another algorithm", "same limit"]
+)
 def test_l9_a_request_may_add_a_key_to_the_limits_that_it_read_before_a_reload(clock: FakeClock, limit: Any) -> None:
     limited = gate(clock, ADAPTIVE, key="tenant")
     read = limited.limits
@@ -399,14 +401,14 @@ async def test_each_user_of_each_tenant_has_a_separate_limit(clock: FakeClock) -
 
 
 @pytest.fixture
-def _switches_at_every_chance() -> Iterator[None]:
+def _frequent_thread_switches() -> Iterator[None]:
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
 
 
-@pytest.mark.usefixtures("_switches_at_every_chance")
+@pytest.mark.usefixtures("_frequent_thread_switches")
 @pytest.mark.parametrize("limit", ["bucket", "keyed bucket", "window"])
 def test_many_threads_together_take_exactly_the_capacity(limit: str) -> None:
     burst, threads, barrier = 20_000, 8, threading.Barrier(8)

@@ -77,7 +77,7 @@ class Server:
         subprocess.run(["/bin/sh", str(self.place.inside(f"{CONFIG_PATH}/write-secrets.sh"))], check=True)
 
     def mount_services(self, rendered: Mapping[str, str]) -> None:
-        """Mount files as kubelet does: as links through the link `..data`, which a rename moves to a new directory."""
+        """Mount files as kubelet does: each file is a link through `..data`, and a rename changes `..data`."""
         folder = self.place.inside(SERVICES_PATH)
         version = f"..{uuid.uuid4()}"
         for name, text in rendered.items():

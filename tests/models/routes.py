@@ -260,7 +260,7 @@ def sync_sdk(made: Service) -> OpenAI:
 
 class Driver:
     def received(self, service: Service, most: int = 10_000) -> tuple[list[str], Exception | None]:
-        """Call, and leave after `most` contents."""
+        """Call the route, and stop reading after `most` contents."""
         raise NotImplementedError
 
     def ask(self, service: Service) -> str:

@@ -59,7 +59,7 @@ def test_a_bundle_is_read_back_unchanged() -> None:
     assert PolicyBundle.from_json(json.dumps(document()), "policy.json") == AGENT
 
 
-def test_a_policy_without_the_threshold_of_the_default_is_read_back_unchanged() -> None:
+def test_a_circuit_breaker_with_only_a_failure_ratio_is_read_back_unchanged() -> None:
     by_ratio = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
     written = bundle(call("model-adapter.generate", circuit_breaker=by_ratio))
     read = PolicyBundle.from_json(json.dumps(written.to_document()), "policy.json")

@@ -84,7 +84,7 @@ def test_a_function_that_cannot_be_called_is_not_a_failure_of_the_callee(
 
 def test_a_type_error_inside_the_function_is_a_failure_of_the_callee(runtime: Runtime) -> None:
     def broken() -> None:
-        len(5)  # type: ignore[arg-type]  # as a client of the callee might fail on its answer
+        len(5)  # type: ignore[arg-type]  # a client may fail so when it reads the callee's answer
 
     with pytest.raises(TypeError):
         runtime.call_sync(NAME, broken)
@@ -118,7 +118,7 @@ def test_the_error_for_a_name_that_is_not_text_lists_the_declared_names(runtime:
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, nan, inf])
-def test_a_poll_interval_that_is_not_a_number_of_seconds_is_refused(tmp_path: Path, seconds: float) -> None:
+def test_a_poll_interval_out_of_range_is_refused(tmp_path: Path, seconds: float) -> None:
     with pytest.raises(ValueError, match="poll_interval must be above 0 s"):
         Runtime.load(mount(tmp_path, bundle(call(NAME))), poll_interval=seconds)
 

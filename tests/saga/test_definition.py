@@ -31,7 +31,7 @@ def test_one_error_names_every_missing_and_every_superfluous_action() -> None:
     ]
 
 
-def test_an_action_that_cannot_be_called_is_no_code() -> None:
+def test_an_action_that_cannot_be_called_is_refused() -> None:
     wrong: Any = "charge"
     with pytest.raises(InvalidInputError, match="undo-pay: has no code; expected an asynchronous function"):
         Definition(saga(step("pay")), {"pay": nothing, "undo-pay": wrong})

@@ -266,7 +266,7 @@ async def test_a_parked_saga_stays_parked_after_an_interrupted_intervention(jour
         saga_id = await engine.start("order")
         record = await engine.wait(saga_id, 30)
         assert await journal.seize(saga_id, "somebody", 0.05)
-        await eventually(lambda: _is_claimed_no_more(journal))
+        await eventually(lambda: _cannot_be_claimed(journal))
         after = await engine.show(saga_id)
     assert (after.state, len(after.entries)) == (record.state, len(record.entries)) == ("parked", len(record.entries))
 
@@ -303,7 +303,7 @@ async def _is_in(journal: Journal, saga_id: str, state: State) -> bool:
     return summary is not None and summary.state == state
 
 
-async def _is_claimed_no_more(journal: Journal) -> bool:
+async def _cannot_be_claimed(journal: Journal) -> bool:
     await asyncio.sleep(0.2)
     return await journal.claim("nobody", 1, 0.01) == []
 

@@ -147,7 +147,7 @@ def test_n05_finds_a_chain_that_admits_other_names(names: tuple[str, ...] | None
     }
 
 
-def test_n05_names_ends_that_no_component_deploys() -> None:
+def test_n05_finds_declared_hosts_if_neither_caller_nor_proxy_is_deployed() -> None:
     caller = service("a", operation("run", stage(hard("llm.generate", "never")), p95="9s", deadline="60s"))
     found = verdict("N05", of_manifests(nodes=(caller, models()))).findings
     assert [each.path for each in found] == [

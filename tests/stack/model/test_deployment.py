@@ -102,9 +102,7 @@ def test_the_document_shows_a_refusal_as_it_is_printed() -> None:
         ("events", "knowledge-service.upload → events.append"),
     ],
 )
-def test_a_callee_of_a_soft_call_that_a_flow_a_saga_or_an_event_needs_cannot_be_left_out(
-    name: str, caller: str
-) -> None:
+def test_a_node_that_a_flow_a_saga_or_an_event_needs_cannot_be_left_out(name: str, caller: str) -> None:
     (fault,) = refused(name)
     assert caller in fault
 
@@ -124,6 +122,6 @@ def test_callers_that_are_also_left_out_need_no_callee() -> None:
     assert found.components
 
 
-def test_no_node_is_left_out_by_default_and_the_setting_without_names_the_left_out_nodes() -> None:
+def test_a_node_is_left_out_only_if_a_setting_names_it() -> None:
     assert Settings.model_fields["without"].default == ()
     assert real_environment("prod-text").settings.without == ("voice-engine",)

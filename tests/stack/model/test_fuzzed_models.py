@@ -83,7 +83,7 @@ FIELDS: dict[str, tuple[object, ...]] = {
 """Valid and invalid values for a field."""
 OF_CALL = ("fallback", "timeout", "retry", "purpose")
 OPTIONAL = {"callee": OF_CALL, "calls": ("max_rounds", "typical_rounds", "choice"), "tier": ("unknown",)}
-"""Field of an object in the model → other fields of the object, which the model leaves out."""
+"""If an object of the model has the field on the left, `changes` also adds the fields on the right."""
 Change = tuple[tuple[str | int, ...], object]
 
 

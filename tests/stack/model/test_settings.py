@@ -231,7 +231,6 @@ def test_a_file_of_another_environment_is_refused() -> None:
 
 
 def test_backups_outside_the_network_of_the_object_store_are_refused() -> None:
-    """Backups use the object store of the services."""
     settings = load_settings("prod", TENANT)
     assert settings.backups
     elsewhere = settings.backups.model_copy(update={"network": "10.64.0.0/24"})

@@ -24,7 +24,7 @@ STORE = (workload("store", ports=[{"containerPort": 6379, "name": "redis"}]), se
 
 
 def findings(directory: Path, *contents: Content) -> list[Finding]:
-    """The findings of all rules, so that a fixture for one rule must not break another."""
+    """The findings of all rules. A fixture for one rule must satisfy all other rules."""
     for old in directory.glob("*.yaml"):
         old.unlink()
     outcome = audit_manifests(load_system(write(directory, *contents)), on=date(2026, 11, 30))
@@ -235,7 +235,7 @@ def test_n01_uses_the_union_of_all_policies_and_ignores_pods_on_the_nodes_networ
     assert found(tmp_path, shop(), on_node, STORE[1], closed) == []
 
 
-def test_n06_finds_pods_that_no_policy_lets_resolve_names(tmp_path: Path) -> None:
+def test_n06_finds_pods_whose_policies_deny_dns(tmp_path: Path) -> None:
     of_store = {"to": [{"podSelector": {}}], "ports": [{"port": 6379}]}
     over_tcp, every_udp = {"ports": [{"port": 53}]}, {"ports": [{"protocol": "UDP"}]}
     in_range = {"ports": [{"port": 1, "endPort": 1024, "protocol": "UDP"}]}

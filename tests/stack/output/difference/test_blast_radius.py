@@ -58,7 +58,7 @@ class World:
         route = operation("chat", stage(self.to_a), p95="1s", deadline="5s", load="10/s")
         a = service("a", operation("run", *self.a_calls, p95="1s", deadline="4s"), connection_pool=10)
         nodes = (gateway(route), _changed(a, self.a), _changed(service("b", READ), self.b), STORE, *self.more)
-        flow = Flow(name=self.flow, title="a flow", route="chat", latency="1s")  # type: ignore[arg-type]  # text is read
+        flow = Flow(name=self.flow, title="a flow", route="chat", latency="1s")  # type: ignore[arg-type]  # pydantic parses the text
         return Platform(self._tenant(tenant_of(*nodes, flows=(flow,))), self.environment)
 
     def _tenant(self, tenant: Tenant) -> Tenant:
@@ -90,12 +90,13 @@ def sentences_of(before: World, after: World) -> list[str]:
 C = service("c", READ, replicas=Replicas(min=1, max=1))
 GRAFANA = Link(Peer(namespace="watch", name="grafana", ports=()), Peer(namespace="stores", name="store", ports=(5432,)))
 CHANGES: dict[str, tuple[World, World, list[str]]] = {
-    # a → b makes 2 attempts, then 3. With 2 attempts of gateway → a the product is 2 × 3.
+    # a → b makes 2 attempts, then 3.
     "a policy": (
         replace(WORLD, a_calls=(stage(hard("b.read", "idempotent", retry=TWICE)),)),
         replace(WORLD, a_calls=(stage(hard("b.read", "idempotent", retry=THRICE)),)),
         ["worst-case attempts on the chat flow 2 → 3"],
     ),
+    # gateway → a makes 2 attempts, and each makes 3 attempts of a → b: 2 × 3 = 6.
     "two policies": (
         WORLD,
         replace(

@@ -25,7 +25,7 @@ from tests.stack.voiceassistant.tiers.real_servers import VALKEY_PATHS, Place, f
 NODES = [f"redis-node-{index}" for index in range(3)]
 SENTINELS = [f"redis-sentinel-{index}" for index in range(3)]
 FAILOVER_SECONDS = 120
-"""Longest wait for a final state on a busy machine: two attempts at a failover, and a synchronisation."""
+"""Longest wait in seconds. It covers two attempts at a failover and one synchronization on a busy machine."""
 Found = TypeVar("Found")
 
 
