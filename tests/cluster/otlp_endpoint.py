@@ -64,9 +64,10 @@ RECORDS = {
         },
     },
 }
-"""The documented form of `logs-otel@template`, from Elastic's `logs@settings`, `otel@mappings` and
-`logs-otel@mappings`. It has `text` instead of `match_only_text`, and `keyword` instead of
-`constant_keyword`, because no package registry has the modules that contain these types."""
+"""Settings and mappings of Elastic's `logs-otel@template`: `logs@settings`, `otel@mappings` and `logs-otel@mappings`.
+
+`text` replaces `match_only_text`, and `keyword` replaces `constant_keyword`, because no package registry has the
+modules that contain these types."""
 
 
 def install_templates(url: str, custom: dict[str, Any]) -> None:

@@ -391,7 +391,8 @@ async def test_g3_a_server_with_default_settings_accepts_the_default_keepalive_i
 
 BLAMED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "ABORTED", "RESOURCE_EXHAUSTED"}
 CANCELLED = {"CANCELLED"}
-"""A callee's CANCELLED counts as a failure. The CANCELLED of our own handler does not: its caller has left."""
+"""A client counts CANCELLED from its callee as a failure. `failure_of` does not, because a server uses it to count
+its own answers: a handler ends with CANCELLED if the caller has disconnected."""
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"], ids=lambda code: code.name)

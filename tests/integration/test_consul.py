@@ -72,7 +72,7 @@ def test_consul_listens_only_for_servers_and_http(servers: list[Server], keys: K
     ]
 
 
-def test_a_client_without_a_token_reads_and_changes_nothing(servers: list[Server], keys: Keys) -> None:
+def test_a_client_without_a_token_can_neither_read_nor_change_anything(servers: list[Server], keys: Keys) -> None:
     assert servers[0].ask("kv/conversation-service/flag", keys.token, "on") == (200, True)
     assert servers[0].ask("kv/conversation-service/flag")[0] == 403
     assert servers[0].ask("kv/conversation-service/flag", body="off")[0] == 403

@@ -46,7 +46,7 @@ def send(url: str, method: str, path: str, body: object = None) -> tuple[bool, i
     return done.returncode == 0, int(done.stdout)
 
 
-def test_the_retention_job_succeeds_before_the_first_trace_and_a_node_waits_for_green(url: str) -> None:
+def test_the_retention_job_succeeds_before_the_first_trace_and_a_yellow_cluster_fails_the_probe(url: str) -> None:
     one_copy = {"index.number_of_replicas": 0}
     assert send(url, "PUT", "/jaeger-*/_settings", one_copy) == (False, 404)
     assert send(url, "PUT", settings_path(), one_copy) == (True, 200)

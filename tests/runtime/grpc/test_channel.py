@@ -203,7 +203,7 @@ async def test_the_attempt_timeout_of_a_stream_applies_only_until_its_first_mess
     assert 10 < (left or 0) <= 20
 
 
-async def test_a_stream_whose_status_alone_is_read_logs_no_error(
+async def test_reading_only_the_status_of_a_stream_logs_no_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(tmp_path, RagEngine(), *calls(circuit_breaker=CircuitBreaker())) as (client, stub):

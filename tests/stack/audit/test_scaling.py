@@ -87,7 +87,7 @@ def test_d03_reports_a_service_that_spends_80_percent_of_its_p95_in_calls() -> N
     assert scaled("D03", ON_CPU, nodes=(waiting("13ms"), STORE)) == ()
 
 
-def test_h01_finds_an_autoscaler_on_memory_that_python_keeps() -> None:
+def test_h01_finds_an_autoscaler_on_the_memory_of_a_python_service() -> None:
     (found,) = scaled("H01", ON_CPU, ON_MEMORY, nodes=(service("a", READ),))
     assert "a python process returns little memory" in found.arithmetic
     assert scaled("H01", ON_CPU, nodes=(service("a", READ),)) == ()

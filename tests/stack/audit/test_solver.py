@@ -234,7 +234,7 @@ def test_a_ratio_breaker_gets_a_window_of_two_attempts_and_a_minimum_throughput_
     assert broken_rules(solve(before, on=DAY).platform) == set()
 
 
-def test_only_the_interior_hop_next_to_the_failure_keeps_its_retry() -> None:
+def test_only_the_last_interior_hop_keeps_its_retry() -> None:
     solution = solved(*chain(TWICE, TWICE, None))
     assert {path for path, field in changed_values(solution) if field == "retry"} == {"hop1.run → hop2.run"}
     assert "R02" not in broken_rules(solution.platform)

@@ -143,7 +143,7 @@ def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
     assert changed_fields(small_platform(outer, inner, models()))["retry.max_retries"] == ("2", "1")
 
 
-def test_attempts_count_for_the_failure_that_the_last_hop_itself_retries() -> None:
+def test_attempts_of_a_hop_that_retries_only_failed_connections_count_for_its_caller() -> None:
     """The store cannot be reached: hop2 makes 3 attempts, and hop1 sees that hop2 is unavailable. 2 × 3 = 6 > 5."""
     unsent = THRICE.model_copy(update={"conditions": ("connection_failed",)})
     solution = solution_of(small_platform(*chain(TWICE, unsent)))
@@ -207,7 +207,7 @@ def test_the_attempts_of_a_saga_step_count_for_the_calls_behind_it() -> None:
 
 
 @pytest.mark.parametrize(("attempts", "feasible"), [(5, True), (6, False)], ids=["5 attempts", "6 attempts"])
-def test_attempts_of_a_saga_step_that_no_value_reduces_are_named(attempts: int, feasible: bool) -> None:
+def test_a_saga_step_with_more_than_5_attempts_is_infeasible(attempts: int, feasible: bool) -> None:
     why = f"saga steps and model routes alone make {attempts} attempts"
     bound = Constraint("R01", "b.read", "5 attempts", f"{attempts} attempts", why, "max_attempts of a step or route")
     assert solve(saga_platform(attempts), on=DAY).infeasible == (() if feasible else (bound,))
@@ -273,7 +273,7 @@ def test_missing_capacity_is_named_with_the_line_of_its_service() -> None:
 
 @pytest.mark.parametrize(("load", "replicas"), [("1/m", 2), ("2/m", 2), ("3/m", 2), ("1/s", 2), ("135/h", 3)], ids=str)
 def test_the_window_of_a_breaker_holds_at_least_one_call_of_each_replica(load: str, replicas: int) -> None:
-    """A replica of three has 45 calls an hour: 80 s × 0.0125/s is less than one call in floating-point numbers."""
+    """135 calls an hour are 45 for each of 3 replicas: one in 80 s. In floating-point numbers it is less than one."""
     made = stage(hard("store.read", "idempotent", circuit_breaker=BY_RATIO))
     run = operation("run", made, p95="1s", deadline="9s", load=load)
     caller = service("a", run, replicas=Replicas.exactly(replicas))

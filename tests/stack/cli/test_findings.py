@@ -9,7 +9,7 @@ D02 = rule("D02", breach(), breach("b → c", "warning"), breach("d", "info"))
 EXPIRED = date(2026, 1, 31)
 
 
-def test_findings_are_grouped_by_severity_and_show_their_line_and_a_value_that_would_hold() -> None:
+def test_findings_are_grouped_by_severity_and_show_their_line_and_a_proposed_value() -> None:
     assert text("toy", outcome(D02, rule("N01", None), rule("N02"))).splitlines() == [
         "error (1)",
         "D02  a → b",

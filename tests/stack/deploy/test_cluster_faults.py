@@ -68,7 +68,7 @@ def test_a_stack_without_a_cluster_identifier_is_refused_with_the_command_that_s
     config = {key: value for key, value in configured("dev").items() if key != IDENTIFIER}
     (line,) = faults("dev", config, monkeypatch)
     assert line == (
-        "  config.kubernetes:clusterIdentifier: is missing; if test is the cluster of this stack, "
+        "  config.kubernetes:clusterIdentifier: is missing; if the context test leads to this stack's cluster, "
         f"run `pulumi config set --stack dev kubernetes:clusterIdentifier {UID}`"
     )
 
@@ -76,7 +76,7 @@ def test_a_stack_without_a_cluster_identifier_is_refused_with_the_command_that_s
 def test_another_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = faults("dev", {**configured("dev"), IDENTIFIER: "another"}, monkeypatch)
     assert line == (
-        f"  config.kubernetes:clusterIdentifier: is 'another', and test is the cluster '{UID}'; "
+        f"  config.kubernetes:clusterIdentifier: is 'another', but the context test leads to the cluster '{UID}'; "
         "choose the context of the stack's cluster, or create a new stack for another cluster"
     )
 

@@ -92,9 +92,9 @@ def test_the_parent_of_every_resource_is_its_component(environment: str, monkeyp
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_each_tier_waits_for_the_tier_before_it(environment: str) -> None:
-    """A resource depends on the tier before its own if Pulumi waits until the resource is ready.
+    """If Pulumi waits until a resource is ready, the resource depends on the previous tier.
 
-    Otherwise it depends on the tier two before its own.
+    Otherwise it depends on the tier before the previous one.
     """
     run = deployed(environment)
     ranks = ranks_of_components(environment)

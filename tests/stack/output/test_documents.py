@@ -16,7 +16,6 @@ from stack.voiceassistant import TENANT
 from tests.platforms import ENVIRONMENTS, platform
 from tests.small import graph_of, service
 
-SLOW_CALLS = {"consecutive_failures": None, "slow_call_ratio": Ratio("20%"), "slow_call_duration": Duration("1s")}
 DOCUMENTS = dict(documents(TENANT, [platform(name) for name in environments()]))
 
 

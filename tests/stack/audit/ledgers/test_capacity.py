@@ -21,7 +21,7 @@ def test_each_workload_counts_its_pods_times_its_requests() -> None:
 
 
 def test_a_job_requests_nothing_while_it_does_not_run() -> None:
-    """It has no pod at least, 15 % of the range 0 to 1 = 0.15 pods expected, and 1 pod at most."""
+    """Its minimum is 0 pods, its maximum 1 pod. The expected number is 15 % of the range 0 to 1 = 0.15 pods."""
     amounts = {"cpu": "100m", "memory": "64Mi"}
     pod = {"spec": {"containers": [{"resources": {"requests": amounts, "limits": amounts}}]}}
     job = {"kind": "Job", "metadata": {"namespace": "shop", "name": "load"}, "spec": {"template": pod}}

@@ -90,7 +90,7 @@ def test_a_custom_resource_with_the_kind_of_a_workload_is_no_workload(tmp_path: 
     assert not system(tmp_path, SHOP, job).workloads
 
 
-def test_one_message_has_all_unreadable_documents_or_if_there_is_none_all_faulty_fields(tmp_path: Path) -> None:
+def test_all_unreadable_documents_are_reported_first_and_then_all_faulty_fields(tmp_path: Path) -> None:
     text = refusal(tmp_path, "a: [", "- b", SHOP.replace("80", "http"))
     assert text.startswith("DIR: 2 faults\n")
     text = refusal(tmp_path, SHOP.replace("80", "a"), SHOP.replace("shop", "b").replace("80", "b"), "# none")
