@@ -56,7 +56,7 @@ class Result:
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
         self.validated = 0
-        """Number of files that reached the parser of settings, and of catalogues whose nodes are valid."""
+        """The files that reached the parser of settings, plus the catalogues whose nodes are valid."""
 
 
 def fuzz(count: int, seed: int = 0) -> Result:

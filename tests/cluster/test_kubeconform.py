@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 
 Schema = dict[str, Any]
 ANY_TEXT_OR_NUMBER = {"type": ["string", "number"]}
-"""The API accepts a number as well in a field of the format `int-or-string`. The schema names only the text."""
+"""The published schema gives fields of the format `int-or-string` the type `string`. The API accepts numbers, too."""
 NAMED = "x-kubernetes-group-version-kind"
 
 

@@ -49,7 +49,7 @@ def test_a_declaration_knows_its_file_and_line() -> None:
     assert {read.location for read in reads} == {Location(FILE, line_of("two_reads(),"))}
 
 
-def test_every_declaration_of_the_catalogue_names_a_line_with_a_parenthesis() -> None:
+def test_every_declaration_in_the_catalogue_is_located_at_a_function_call() -> None:
     for node in (catalog.GATEWAY, *catalog.SERVICES, *catalog.DEPENDENCIES):
         for declared in (node, *node.operations, *(call for each in node.operations for call in each.calls)):
             location = declared.location

@@ -22,7 +22,8 @@ type attempt struct {
 	SecondsLeft float64 `json:"seconds_left"`
 }
 
-// behaviour answers an attempt by its number since the last turn, from 1. It may wait until the caller has given up.
+// behaviour answers an attempt. The first attempt after a call of turn has the number 1. givenUp is closed when the
+// caller gives up.
 type behaviour func(number int, givenUp <-chan struct{}) error
 
 func always(code codes.Code) behaviour {

@@ -110,7 +110,7 @@ async def test_a_refusal_names_the_time_until_the_tokens_fit(make: Make) -> None
 
 
 async def test_a_changed_window_begins_a_new_count(make: Make) -> None:
-    """The slots of a window have a sixty-fourth of its length, so two lengths share no count."""
+    """A slot lasts 1/64 of its window, so windows of different lengths cannot share their slots."""
     budgets = make()
     minute, hour = claim(1000), claim(1000, window=Duration("1h"))
     assert [await is_admitted(budgets, 1000, each) for each in (minute, hour, hour)] == [True, True, False]
@@ -352,7 +352,7 @@ steps = st.lists(st.tuples(st.integers(0, 30_000), st.integers(1, 60), st.boolea
 
 @given(steps=steps, limit=st.integers(40, 120))
 @settings(max_examples=50, deadline=None)
-def test_no_period_of_the_windows_length_contains_more_tokens_than_the_limit(
+def test_a_rolling_window_never_contains_more_tokens_than_the_limit(
     steps: list[tuple[int, int, bool, int]], limit: int
 ) -> None:
     window, now, counted = TokenWindow(), 1000.0, []

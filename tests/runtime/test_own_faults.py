@@ -73,7 +73,7 @@ async def test_a_deadline_that_passes_while_the_callee_works_counts_against_the_
 
 
 @pytest.mark.parametrize("fails", [True, False], ids=["fails", "takes too long"])
-async def test_an_error_before_sending_is_neutral_and_not_retried(
+async def test_an_error_before_sending_is_not_retried_and_does_not_count_against_the_callee(
     tmp_path: Path, clock: FakeClock, *, fails: bool
 ) -> None:
     runtime = loaded(tmp_path, clock, retry=Retry(conditions=("unavailable", "attempt_timeout")))
@@ -111,7 +111,7 @@ async def test_before_sending_has_no_effect_outside_an_attempt() -> None:
         raise ValueError("x")
 
 
-def test_a_synchronous_wait_for_a_connection_is_neutral(tmp_path: Path) -> None:
+def test_a_synchronous_wait_for_a_connection_does_not_count_against_the_callee(tmp_path: Path) -> None:
     runtime = loaded(tmp_path, timeout=Timeout(attempt=Duration("500ms"), overall=Duration("1m")))
     free = threading.Event()
 
@@ -175,7 +175,7 @@ class Busy:
         return Busy
 
 
-async def test_waiting_for_a_connection_to_redis_is_neutral(
+async def test_waiting_for_a_connection_to_redis_does_not_count_against_the_callee(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("voice_runtime.redis.CONNECTIONS", 1)

@@ -176,8 +176,7 @@ class TokenBudgets:
     def _key(self, claim: Claim) -> str:
         """The key in the store. A hash of fixed length replaces the name of the tenant or deployment.
 
-        The key contains the window, because a budget's slots have the length of its window: a changed window begins a
-        new count.
+        The key contains the window, because the length of a slot depends on it. So a changed window begins a new count.
         """
         digest = hashlib.blake2b(claim.key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
         return f"{self._runtime.bundle.metadata.service}:token-budget:{claim.budget}:{claim.policy.window}:{digest}"

@@ -32,7 +32,7 @@ class LanguageHost(LanguageServer):
 
 
 def main() -> None:
-    """Serves until the engine that started this process interrupts the process, or ends."""
+    """Serves until the engine, which is the parent process, ends or interrupts this process."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     engine = os.getppid()
     server = grpc.server(ThreadPoolExecutor(), options=_GRPC_CHANNEL_OPTIONS)

@@ -25,7 +25,7 @@ func main() {
 	}
 }
 
-// statusKey is the metadata of a request that names the status code for the answer, as a number.
+// statusKey is the metadata key of a request for an answer with a certain status. The value is the number of its code.
 const statusKey = "answer-with-status"
 
 // serve answers any method with an empty message, or with the status that the request names, and logs a line. It makes no

@@ -49,7 +49,7 @@ async def test_simultaneous_checks_of_one_key_share_a_request_to_the_store(clock
     store = FakeStore(60)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     assert sum(await asyncio.gather(*(passes(limited) for _ in range(100)))) == 60
-    # Requests for the first check, for the other 99, and for the 40 that remain after the store has admitted 59.
+    # One request each: for the first check, for the other 99, and for the 40 that the store has not yet admitted.
     assert [cost for _, cost, _ in store.asked] == [1, 1, 1]
     assert [lease for _, _, lease in store.asked[1:]] == [99, 40]
 
@@ -203,7 +203,7 @@ async def test_a_request_that_cannot_pass_in_time_behind_others_is_refused_immed
     refused = [error.retry_after for task in done if isinstance(error := task.exception(), RateLimitedError)]
     assert (len(done), len(refused), len(waiting)) == (3, 2, 2)
     assert all(2.2 < (after or 0) <= 3 for after in refused), (
-        "the wait until this request could pass, and not the wait until the next admission"
+        "retry_after is the wait until this request could pass, not until the next admission"
     )
 
 
@@ -254,7 +254,7 @@ async def test_a_failed_check_is_not_retried_because_it_may_have_counted(tmp_pat
 
 @pytest.mark.parametrize("connect", [single, cluster])
 @pytest.mark.parametrize("url", ["redis:6379", "swordfish@redis:6379", "http://redis:6379", ""])
-def test_a_url_that_would_lead_to_another_machine_is_refused_without_its_password(connect: Any, url: str) -> None:
+def test_a_url_without_a_known_scheme_is_refused_and_the_error_hides_its_password(connect: Any, url: str) -> None:
     with pytest.raises(ValueError, match="must begin with redis://, rediss:// or unix://") as refused:
         connect(url)
     assert "swordfish" not in str(refused.value)

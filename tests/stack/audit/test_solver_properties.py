@@ -105,9 +105,9 @@ def with_call_objective(whole: Platform, path: str, latency: Duration) -> Platfo
 
 
 def pinned(whole: Platform, bound: Constraint) -> Platform:
-    """The platform in which relaxing other bounds does not relax this bound.
+    """The platform with this bound declared at the call, so that relaxing other bounds does not relax it.
 
-    By default the bound of a call is the callee's objective, and the solver raises that objective together with the
+    By default the bound of a call is the callee's objective. The solver raises that objective together with the
     objectives of the callee's own calls.
     """
     return whole if bound.path.startswith("flow ") else with_call_objective(whole, bound.path, Duration(bound.bound))
@@ -144,7 +144,7 @@ def named(solution: Solution) -> set[tuple[str, str]]:
 
 @PROPERTY
 @given(platforms())
-def test_the_values_satisfy_every_rule_after_only_the_named_bounds_are_relaxed(declared: Platform) -> None:
+def test_relaxing_only_the_named_bounds_lets_the_solver_satisfy_every_rule(declared: Platform) -> None:
     """Relaxing the objective of a call can make the target of a flow too low, so up to three rounds are necessary."""
     solution = solve(declared, on=DAY)
     for _ in range(3):
@@ -176,9 +176,10 @@ def behind(whole: Platform, path: str) -> set[str]:
 @PROPERTY
 @given(platforms(), st.data())
 def test_each_named_bound_is_binding(declared: Platform, data: st.DataObject) -> None:
-    """Even if other bounds are relaxed, no values satisfy the rules.
+    """The solver still names a bound after the other bounds are relaxed.
 
-    The test does not relax bounds behind the call, because relaxed bounds raise the P95 of the call and so its bound.
+    Bounds of calls that the callee makes are not relaxed, because they would raise the P95 of the callee, and so the
+    bound.
     """
     bounds = solve(declared, on=DAY).infeasible
     assume(bounds)

@@ -7,7 +7,7 @@ from pathlib import Path
 import promql_parser
 import pytest
 
-from components.node import Gateway, Service
+from components.node import Gateway, Node, Service
 from components.observability.rules import Alert
 from stack.model.impact import impact
 from stack.model.settings import environments
@@ -47,22 +47,21 @@ def test_every_runbook_url_leads_to_a_section_that_names_its_alert() -> None:
 @pytest.mark.parametrize(
     "alert", [*TENANT.alerting.objective_alerts, *TENANT.alerting.platform_alerts], ids=lambda alert: alert.name
 )
-def test_an_alert_keeps_the_namespace_that_its_first_command_needs(alert: Alert) -> None:
+def test_an_alert_keeps_the_namespace_label_that_its_first_command_needs(alert: Alert) -> None:
     first, *_ = first_look(alert) or [""]
     aggregations = re.findall(r"\bby \(([^)]*)\)", alert.expression)
     assert "-n NAMESPACE" not in first or all("namespace" in labels.split(", ") for labels in aggregations)
 
 
 @pytest.mark.parametrize("node", TENANT.graph.nodes.values(), ids=lambda node: node.name)
-def test_one_page_answers_who_calls_a_node_and_what_happens_without_it(node: object) -> None:
-    found = TENANT.graph.nodes[getattr(node, "name")]  # noqa: B009 - pytest gives objects
-    text = PAGES[FOLDER / f"{found.name}.md"]
-    for edge in TENANT.graph.edges_to(found):
+def test_one_page_answers_who_calls_a_node_and_what_happens_without_it(node: Node) -> None:
+    text = PAGES[FOLDER / f"{node.name}.md"]
+    for edge in TENANT.graph.edges_to(node):
         (line,) = re.findall(rf"^- \[{edge.caller.name}\].*$", text.partition("## Who calls it")[2], re.MULTILINE)
         consequence = f"{edge.call.fallback}." if edge.call.soft else "**hard**"
         assert consequence in line
         assert f"{edge.caller.name}.{edge.operation.name}" in line
-    for route in impact(TENANT.graph, found).routes if not isinstance(found, Gateway) else ():
+    for route in impact(TENANT.graph, node).routes if not isinstance(node, Gateway) else ():
         assert f"Route `{route.route}` {'**fails**' if route.fails else 'still answers'}" in text
     assert "## Who is notified" in text
 

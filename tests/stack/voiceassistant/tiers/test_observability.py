@@ -391,7 +391,7 @@ def test_prod_has_two_replicas_of_prometheus_with_disks_for_31_days() -> None:
     assert int(retention["size"].removesuffix("MB")) == 0.85 * 120 * 1024
 
 
-def test_prometheus_expects_the_pods_of_an_autoscaled_server_at_its_maximum_with_one_of_a_rollout() -> None:
+def test_prometheus_expects_one_pod_more_than_an_autoscalers_maximum_because_of_rollouts() -> None:
     pods = {target.name: target.pods for target in prometheus("prod").targets}
     assert (pods["gateway"], pods["egress-proxy-a"], pods["egress-proxy-b"]) == (7, 5, 5)
     assert pods["fluent-bit"] == platform("prod").environment.settings.node_pool.nodes
@@ -422,7 +422,7 @@ def test_the_collector_limits_memory_first_and_redacts_last_and_its_queues_are_b
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_sampler_has_the_ratio_of_the_bundles_and_skips_their_services(environment: str) -> None:
+def test_the_sampler_has_the_ratio_of_the_bundles_and_recognizes_spans_that_services_sampled(environment: str) -> None:
     found = platform(environment)
     (ratio,) = {each.bundle.tracing.sample_ratio for each in found.microservices}
     processors = document(collector(environment), "collector.json")["processors"]

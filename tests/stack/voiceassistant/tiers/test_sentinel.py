@@ -87,7 +87,7 @@ it is the primary, after ANSWER seconds."""
 
 
 @pytest.mark.parametrize("answer", [0, 1, 2])
-def test_a_primary_that_no_sentinel_relieves_stops_within_the_handover(tmp_path: Path, answer: int) -> None:
+def test_a_primary_that_no_sentinel_replaces_stops_within_the_handover_time(tmp_path: Path, answer: int) -> None:
     clock = tmp_path / "clock"
     clock.write_text("1000")
     for name in ("date", "sleep", "timeout"):
