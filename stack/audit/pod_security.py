@@ -20,7 +20,7 @@ PLAIN = re.compile(
     | :(?![$<{%])[^/@:\s]+@(?:tcp|unix)\(
     """
 )
-"""Finds a private key, or a password in an address or in a data source name of Go's MySQL driver, in a text."""
+"""Finds a private key, or a password in a URL or in a data source name of Go's MySQL driver."""
 SETTING = re.compile(
     r"""(?x)
     (?:
@@ -30,10 +30,11 @@ SETTING = re.compile(
     [\ \t]*["']?(?!(?:true|false|null|none)\b|phc_|pk_)[^\s"'$<{%/:;,&()[\]][^\s"';,&()[\]]*+(?![(\[])
     """
 )
-"""Finds a setting with a secret, such as `KEY=value` or `key: value`, in a text of lower-case letters.
+"""Finds a setting with a secret, such as `api_key=value` or `password: value`. The text must be in lower case.
 
-A path, a placeholder or a call is no secret, and neither are the public keys of PostHog (`phc_`) and Stripe (`pk_`). In
-YAML `secret:` often names an object, and `first_token:` is a latency.
+A path, a placeholder or a call is no secret, and neither are the public keys of PostHog (`phc_`) and Stripe (`pk_`).
+Before a colon, `secret` and `token` count only in `client_secret`: in YAML `secret:` often names an object, and
+`first_token:` is a latency.
 """
 ARGUMENT = re.compile(r"(?i)^--?[\w.-]*(password|passwd|secret|token|api-?key)[= ][^$/\s]")
 """Finds an argument of a command that contains a secret. A path or a reference to a variable is no secret."""
@@ -144,7 +145,7 @@ def pinned(platform: Platform) -> Iterator[Breach | None]:
 def restricted(platform: Platform) -> Iterator[Breach | None]:
     """Check that the standard `restricted` admits every pod, except in namespaces that enforce another standard.
 
-    Also check that each of these namespaces has a pod that needs another standard.
+    Also check that every namespace enforces `restricted`, unless `restricted` refuses one of its pods.
     """
     found = rendered(platform)
     pods = [(workload, sorted({*_of_pod(workload), *_of_containers(workload)})) for workload in found.pods]

@@ -101,7 +101,8 @@ def _scalar(text: str) -> str:
 def _fits_block(text: str) -> bool:
     """True if a reader gets the same text from a literal block.
 
-    A reader takes a leading space for indentation. Text with trailing spaces or tabs is quoted, as PyYAML does.
+    A reader takes a leading space for indentation. Text that contains a tab, or a line with trailing spaces, is quoted,
+    as PyYAML does.
     """
     if text[0] in " \n" or text[-1] == " " or " \n" in text or "\t" in text:
         return False

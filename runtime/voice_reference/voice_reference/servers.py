@@ -52,8 +52,8 @@ class HttpOperations:
     """`POST /<operation>` runs an operation. `GET /metrics` shows the metrics. The middleware enforces the policies.
 
     A client that accepts `text/event-stream` gets each message of the operation as an event, without waiting for the
-    next message. An answer that breaks off ends with an event `error`. The event contains the failure class if a
-    dependency has failed. If such a client leaves, the operation is cancelled.
+    next message. If the operation fails after its first message, the answer ends with an event `error`. The event
+    contains the failure class if a dependency has failed. If such a client leaves, the operation is cancelled.
     """
 
     def __init__(self, runtime: Runtime, operations: Operations, models: ModelCalls) -> None:

@@ -335,7 +335,7 @@ class TemporalEngine:
             handle, arguments = self._client.get_workflow_handle(saga_id), [kind, reason]
             try:
                 with _reached(RPCStatusCode.NOT_FOUND):
-                    # `rpc_timeout` limits one of the requests that the client repeats until a worker answers.
+                    # `rpc_timeout` limits one request, and the client repeats the request until a worker answers.
                     async with asyncio.timeout(ANSWER_SECONDS):
                         await handle.execute_update(SagaWorkflow.intervene, args=arguments)
             except WorkflowUpdateFailedError as error:

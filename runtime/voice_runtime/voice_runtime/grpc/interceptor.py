@@ -85,10 +85,7 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
             _end(span, servicer, failure)
 
     async def _admitted(self, path: str, caller: Caller, handle: Handle, request: Any, servicer: Any) -> Any:
-        """Admit the request, and return the handler's answer.
-
-        An error status of the handler counts for the operation.
-        """
+        """Admit the request, and return the handler's answer."""
         try:
             operation = self._runtime.inbound(operation_of(path))
         except UnknownCallError as error:
