@@ -520,7 +520,7 @@ def test_one_error_lists_all_invalid_settings() -> None:
     assert "4 faults" in said
     assert "trace_sample_ratio: is '110%'; expected a ratio from 0% to 100%" in said
     assert "metrics.retention: is 'long'" in said
-    assert "not a known key: did you mean" in said or "metrics.size" in said
+    assert "metrics.size: is '1Gi'; not a known key" in said
     assert "nodes: is 'anywhere'" in said
 
 
