@@ -60,7 +60,7 @@ class Degradation(Policy):
     sampling_duration: PositiveDuration = Duration("30s")
     """Window of the error ratio and the latency."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Requests in the window below which the level is not raised."""
+    """Minimum number of requests in the window. With fewer requests the level is not raised."""
     dwell_duration: Duration = Duration("30s")
     """Shortest stay at a level before it may be lowered."""
     features: Annotated[tuple[DegradedFeature, ...], Field(strict=False)] = ()

@@ -138,7 +138,7 @@ RULES = (
         severity="error",
         rationale="a compromised process sends data to any host that it can reach",
         source="the platform's rules",
-        violates="the proxy's allow-list admits the service orders to a host that none of its calls declares",
+        violates="the proxy's allow-list admits a service to a host that none of the service's calls declares",
         holds="the allow-list admits each caller to exactly its declared hosts",
         check=egress_breaches,
     ),

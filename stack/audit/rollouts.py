@@ -95,8 +95,8 @@ def _replicas(found: Rendered, workload: Workload) -> int:
 def pods_stop_one_by_one(platform: Platform) -> Iterator[Breach | None]:
     """Check that a workload with a target of at least `PROMISED` has two replicas.
 
-    Also check that neither a rollout nor drains stop several replicas all together, and that every disruption budget
-    permits an eviction.
+    Also check that neither a rollout nor drains stop all replicas together, and that every disruption budget permits
+    an eviction.
     """
     found, promised = rendered(platform), _availability_targets(platform)
     for workload in _replicated(found):
@@ -158,7 +158,7 @@ def blocks_every_drain(min_available: int | str | None, max_unavailable: int | s
 
 
 def _pods(amount: int | str | None, pods: int, *, round_up: bool = True) -> int | None:
-    """A number of pods, or a percentage of them. `None` if it is neither."""
+    """The pods that `amount` stands for: a number, or a percentage of `pods`. `None` if it is neither."""
     found = AMOUNT.fullmatch(str(amount))
     return None if found is None else (int(found[1]) * pods + 99 * round_up) // 100 if found[2] else int(found[1])
 

@@ -51,7 +51,7 @@ class Assembly:
         self._states = PolicyStates()
 
     def assemble(self, bundle: PolicyBundle, fallbacks: dict[str, Fallback]) -> Assembled:
-        """Build the objects that enforce `bundle`. Policies that the previous bundle had, too, keep their state."""
+        """Build the objects that enforce `bundle`. A policy that the previous bundle also had keeps its state."""
         self._states.begin()
         faults = self._fault_injection(bundle)
         outbound = {

@@ -1,6 +1,6 @@
 """The parts of Kubernetes' and Istio's resources that the audit reads. Other fields are ignored.
 
-The defaults are the API server's defaults, or `None` if the audit distinguishes an absent field from every value.
+The defaults are the API server's. A field has the default `None` if the audit must know that the field is absent.
 """
 
 from __future__ import annotations

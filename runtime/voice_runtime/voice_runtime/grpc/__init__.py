@@ -57,9 +57,9 @@ class Grpc:
 
         `target`, in gRPC's format, replaces the address in the bundle. `credentials` come from
         `grpc.ssl_channel_credentials`; create them once, because each credentials object gets a separate connection.
-        Without credentials the channel uses TLS if the bundle's address has `tls` or is behind an egress proxy, and
-        gRPC's root certificates verify the callee (`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` replaces them). Otherwise the
-        channel is plaintext.
+        Without `credentials` a channel to a `target` is plaintext. A channel to the bundle's address uses TLS if the
+        address has `tls` or is behind an egress proxy. gRPC's root certificates then verify the callee
+        (`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` replaces them).
         `options` are gRPC's channel options, such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors`
         run inside each attempt. Channels share a connection only if options and interceptors are the same. Raises
         `UnknownCallError` if the bundle declares no gRPC call with this name or callee, and `ValueError` for an option
