@@ -70,7 +70,7 @@ class Collector(Server):
         for backend in self.backends:
             if (backend.user is None) != (backend.secret is None):
                 yield f"backends.{backend.name}: user and secret go together: set both or neither"
-        needed = Bytes.of_units(sum(self.queue(backend).units for backend in self.backends) * FRAGMENTATION)
+        needed = sum((write.size for write in self._writes()), Bytes("0"))
         room = self.storage * FILL_LIMIT
         if needed > room:
             yield Conflict(

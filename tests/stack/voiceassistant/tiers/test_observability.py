@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import ceil
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from components.mesh import proxy
 from components.node import Gateway
 from components.observability.alertmanager import Alertmanager, AlertRoute
 from components.observability.blackbox_exporter import BlackboxExporter
-from components.observability.collector import Collector
+from components.observability.collector import FRAGMENTATION, Collector
 from components.observability.prometheus import Prometheus
 from components.observability.rules import Alert
 from components.operation import hard, operation, soft, stage
+from components.writes import FILL_LIMIT
 from stack.model.environments import environment as environment_of
 from stack.model.load import executions
 from stack.model.platform import Platform
@@ -502,6 +504,13 @@ def test_one_error_names_every_setting_that_needs_a_larger_disk(environment: str
     ]
     for line, beginning in zip(said[1:], expected[-refusing:], strict=True):
         assert line.startswith(beginning)
+
+
+def test_a_collector_refuses_a_disk_without_room_for_the_compaction_of_its_queues() -> None:
+    found = collector("prod")
+    queues = sum(found.queue(backend).units for backend in found.backends) * FRAGMENTATION
+    with pytest.raises(ValidationError, match="the data of an outage of 30m needs"):
+        Collector(**{**dict(found), "storage": Bytes.of_units(ceil(queues / FILL_LIMIT))})
 
 
 @pytest.mark.parametrize(("document", "environment"), [("metrics.md", "staging"), ("telemetry.md", "prod")])
