@@ -11,6 +11,10 @@ __all__ = ["PLATFORM_ALERTS"]
 _CERTIFICATE = "probe_ssl_earliest_cert_expiry - time()"
 _FREE = "kubelet_volume_stats_available_bytes / kubelet_volume_stats_capacity_bytes"
 _VOLUME = "{{ $labels.namespace }}/{{ $labels.persistentvolumeclaim }}"
+_RENEWAL = (
+    "Gateway or public entrance: rotate the secret `gateway-tls`. Elasticsearch node: rotate `elasticsearch-transport`"
+    " (see docs/deploy.md). External store: ask its owner for a new certificate"
+)
 
 
 PLATFORM_ALERTS = (
@@ -134,8 +138,7 @@ PLATFORM_ALERTS = (
         f"{_CERTIFICATE} < 21 * 86400",
         "1h",
         "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
-        "Rotate the certificate's secret, `gateway-tls` or `elasticsearch-transport`; see docs/deploy.md."
-        " The owner of an external store renews its certificate",
+        _RENEWAL,
     ),
     _platform(
         "CertificateExpires",
@@ -143,8 +146,7 @@ PLATFORM_ALERTS = (
         f"{_CERTIFICATE} < 3 * 86400",
         "0s",
         "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}",
-        "Rotate the certificate's secret today; see docs/deploy.md."
-        " Clients and Elasticsearch nodes refuse an expired certificate",
+        f"Act today: clients and Elasticsearch nodes refuse an expired certificate. {_RENEWAL}",
     ),
     _platform(
         "CollectorQueueFilling",
