@@ -153,7 +153,7 @@ def test_a_misspelt_kubernetes_field_fails_the_type_check(tmp_path: Path) -> Non
 
 
 def test_voice_runtime_requires_the_grpc_version_of_the_tests() -> None:
-    """grpc's asyncio code inspects the calls of other channels. Older versions then close channels with an error."""
+    """When a channel closes, older versions of `grpc.aio` inspect the calls of all channels, and may fail."""
     extras = tomllib.loads((ROOT / "runtime/voice_runtime/pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]["grpc"]

@@ -131,7 +131,7 @@ def _latencies(within: int, histogram: str = "latency", **labels: str) -> Series
 
 
 def _for_days(series: Series) -> Series:
-    """The same series for eight hours, so that they fill the short windows (2 h and 6 h) of the alerts."""
+    """Extend the series to eight hours. They then fill the short windows (2 h and 6 h) of the alerts `…ForDays`."""
     return {name: values.rpartition("x")[0] + "x480" for name, values in series.items()}
 
 
@@ -290,7 +290,7 @@ def _declared(metric: str) -> Series:
 
 
 def _called(chosen: int) -> Series:
-    """Ten thousand requests a minute of every operation and route, except `chosen` requests of model-router.choose."""
+    """Ten thousand requests a minute of every operation and route. Only model-router.choose has `chosen` a minute."""
     requests = _requests(failed=0)
     (choice,) = (name for name in requests if 'job="model-router"' in name and 'kind="successful"' in name)
     return requests | {choice: f"0+{chosen}x120"} | _statuses("500", 0)
@@ -301,7 +301,7 @@ def _proxies(metric: str, values: str) -> Series:
 
 
 def _sagas(parked: int) -> Series:
-    """Both replicas report every saga of the engine."""
+    """Both replicas count the same sagas, because they share a journal."""
     return _joined(
         *(
             _series(

@@ -124,7 +124,7 @@ class Cluster:
         self._wait_until_none(lambda: readiness.unready(self.kubectl.objects(readiness.JUDGED_KINDS)), seconds)
 
     def scale_autoscaled(self, bound: Literal["minReplicas", "maxReplicas"]) -> None:
-        """Scales every autoscaled workload to a bound of its autoscaler, which keeps the scale without metrics."""
+        """Scales every autoscaled workload to a bound. Without metrics the autoscaler does not scale it back."""
         for autoscaler in self.kubectl.objects("horizontalpodautoscalers"):
             target, namespace = autoscaler["spec"]["scaleTargetRef"], autoscaler["metadata"]["namespace"]
             workload = f"{target['kind']}/{target['name']}"

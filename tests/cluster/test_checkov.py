@@ -44,7 +44,7 @@ def checkov() -> Path:
     return program
 
 
-def test_checkov_finds_only_what_decisions_and_exemptions_name(
+def test_checkov_finds_only_decided_and_exempt_violations(
     checkov: Path, rendered: Callable[[str], Path], report: Callable[[str], None]
 ) -> None:
     arguments = ("--framework=kubernetes", "--skip-download", "--quiet", "--compact", "--output=json")

@@ -1,7 +1,7 @@
 """The Collector and the core of Elasticsearch 9.5 are real, with the rendered configuration.
 
-No package registry has the other two programs. `tests/fluent_bit.py` emulates Fluent Bit. `otlp_endpoint.py` emulates
-Elasticsearch's OTLP endpoint, and replaces the templates that Elasticsearch installs itself.
+No package registry has Fluent Bit or Elasticsearch's OTLP plugin. `tests/fluent_bit.py` emulates Fluent Bit.
+`otlp_endpoint.py` emulates the plugin, and replaces the templates that Elasticsearch installs itself.
 """
 
 import json
@@ -58,7 +58,7 @@ NAMES = {f"kubernetes.{key}_name" for key in ("namespace", "pod", "container")}
 
 
 class Kind(NamedTuple):
-    """A printed record, and the message and attributes that must arrive besides the pod's attributes."""
+    """A printed record, and its expected message and attributes. The pod's attributes arrive with each record."""
 
     printed: str
     message: str

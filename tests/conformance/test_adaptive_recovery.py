@@ -97,7 +97,7 @@ ALIASED = Policy(
 @given(policies(), st.floats(0.1, 150))
 @example(ALIASED, 22.0)
 def test_every_valid_policy_recovers_within_its_longest_recovery(policy: Policy, demand: float) -> None:
-    # Evenly spaced requests at exactly the highest rate leave no room for rounding.
+    # At exactly the highest rate, a rounding error could refuse one of the evenly spaced requests.
     simulation = Simulation(policy, demand=min(demand, 0.9 * policy.max_rate.per_second))
     simulation.run(OUTAGE + policy.longest_recovery + 20)
     assert has_recovered(simulation)

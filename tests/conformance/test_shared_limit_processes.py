@@ -13,7 +13,9 @@ HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 
 
 def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
-    """Let the processes use up one limit. Returns the admissions, and the limit in the shortest and the longest time.
+    """Let the processes use up one limit.
+
+    Returns the number of admissions, and the largest numbers that the limit admits in the shortest and longest time.
 
     The store decides each request at an unknown time between the request and its answer. The shortest time is from the
     first answer to the last request, and the longest time is from the start to the last answer. At the end each process

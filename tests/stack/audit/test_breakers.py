@@ -106,7 +106,7 @@ def broken(rule: str, *calls: dict[str, Any]) -> list[str]:
     return [each.path.rpartition(" → ")[2] for each in findings(rule, *calls_to_separate_stores(*calls))]
 
 
-def test_breakers_after_one_that_a_rule_skips_are_checked() -> None:
+def test_a_rule_that_skips_a_breaker_checks_the_following_ones() -> None:
     safe, unsafe = CircuitBreaker(consecutive_failures=3), CircuitBreaker(consecutive_failures=1)
     calls = [{"circuit_breaker": each} for each in (RATIO, safe, unsafe)]
     assert broken("C01", *calls) == ["store-2.read"]

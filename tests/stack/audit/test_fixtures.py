@@ -12,9 +12,10 @@ INFORMATION = re.compile(r"""^    ['"]  info: """)
 
 
 def outcomes() -> dict[str, set[str]]:
-    """A rule is `informed` if its first finding has the severity `info`. It holds if all its findings have `info`.
+    """Rule → its outcomes in the snapshots: `held`, `violated`, or `informed` if its first finding has severity `info`.
 
-    The model itself refuses a cycle of calls, which counts as a violation of C07.
+    A rule holds even with findings, if all have severity `info`. The model itself refuses a cycle of calls, which
+    counts as a violation of C07.
     """
     found: dict[str, set[str]] = defaultdict(set)
     for snapshot in (Path(__file__).parent / "__snapshots__").glob("*.ambr"):

@@ -127,5 +127,5 @@ def test_n01_finds_a_denied_link_between_two_pods_of_a_component(
     assert found.path == f"alertmanager → alertmanager:{GOSSIP_PORT}"
 
 
-def test_findings_name_undeclared_pods_without_a_namespace() -> None:
+def test_findings_show_an_undeclared_pods_name_without_its_namespace() -> None:
     assert title(small_platform(STORE), "elsewhere", "guest") == "guest"
