@@ -12,7 +12,8 @@ def proxy_configuration(members: Members) -> str:
     HAProxy starts without DNS, and keeps the last known addresses while DNS is down: `init-addr` and the `hold` times.
     Its resolver knows no search domains, so servers have their full names. HAProxy checks each server every second, so
     it connects clients to a new primary within about a second. A primary's answer to ROLE is an array of three items
-    that begins with `master`. The check expects these bytes, because a replica's answer holds its primary's host name.
+    that begins with `master`. The check expects exactly these bytes: the word alone may also be in a replica's answer,
+    which contains the host name of the primary.
     """
     servers = "".join(f"  server {name} {name}.{members.domain}:{PORT}\n" for name in members.nodes)
     return f"""\

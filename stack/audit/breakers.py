@@ -132,7 +132,7 @@ def retries_respect_breakers(platform: Platform) -> Iterator[Breach | None]:
 
 
 def repeats_ejections(edge: Edge, retry: Retry, *, mesh: bool) -> bool:
-    """True if gRPC retries after the answer that the mesh gives when its breaker has ejected every endpoint."""
+    """True if gRPC retries UNAVAILABLE: the answer of the mesh when its breaker has ejected every endpoint."""
     by_mesh = enforcer(edge, "retry") == "grpc" and in_force(edge, "circuit_breaker", mesh=mesh) == "mesh"
     return by_mesh and "unavailable" in retry.conditions
 
@@ -162,7 +162,7 @@ RULES = (
         id="C03",
         title="a sampling window holds two attempts",
         severity="error",
-        rationale="a call counts when it ends, and in a short window too few timed-out calls end to open the breaker",
+        rationale="a call counts when it ends, so a short window counts too few timed-out calls to open the breaker",
         source=".NET resilience, HttpStandardResilienceOptions validation",
         violates="a window of 1s over attempts of up to 600ms",
         holds="a window of 1200ms over the same attempts",

@@ -40,8 +40,8 @@ logger = logging.getLogger("voice_models")
 class ModelRuntime:
     """Cooldowns, budgets, cache and counts that all model calls of a process share. A reload of the bundle keeps them.
 
-    `stores` maps the outbound calls that the bundle names for budgets, caches and usage events to their stores. If a
-    budget has no store here, it behaves as if its store were unreachable. `sinks` get one event for each attempt.
+    The bundle names outbound calls for budgets, caches and usage events. `stores` holds the store of each such call. If
+    a budget has no store here, it behaves as if its store were unreachable. `sinks` get one event for each attempt.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class Outbound(CallPolicies):
                     if self.classify_result is not None:
                         self._check(result)
                 except BaseException as error:
-                    _blame_nobody(attempt, error)
+                    _mark_unsent(attempt, error)
                     attempt.leave(error)
                     raise
                 attempt.leave()
@@ -267,11 +267,11 @@ def _called(attempt: Attempt, fn: Callable[..., T], args: tuple[Any, ...], kwarg
     try:
         return fn(*args, **kwargs)
     except TypeError as error:
-        _blame_nobody(attempt, error)
+        _mark_unsent(attempt, error)
         raise
 
 
-def _blame_nobody(attempt: Attempt, error: BaseException) -> None:
+def _mark_unsent(attempt: Attempt, error: BaseException) -> None:
     """Mark a call that could not begin: Python raised the `TypeError` before it ran a line of the function."""
     if type(error) is TypeError and error.__traceback__ is not None and error.__traceback__.tb_next is None:
         attempt.is_unsent = True

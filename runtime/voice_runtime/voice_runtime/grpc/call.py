@@ -23,7 +23,8 @@ class _Call(grpc.aio.Call):
     """The base of both kinds of calls. The last attempt, or the policy that ended the call, sets the status."""
 
     _task: asyncio.Task[Any] | None = None
-    """The task that runs a unary call, or a stream up to its first message. `None` if the caller's task runs it."""
+    """The task that runs a unary call, fetches the first message of a stream, or closes a cancelled stream.
+    `None` if there is no such task."""
 
     _loop: asyncio.AbstractEventLoop
     _attempts: Attempts
@@ -213,7 +214,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
 
 
 async def _messages(attempts: Attempts, request: Any, resolve: Callable[[], Resolved]) -> AsyncGenerator[Any, None]:
-    """The messages of a stream. The generator does not refer to the call, so a call without other references closes."""
+    """The messages of a stream. The generator does not refer to the call, so dropping the call closes the stream."""
     error: BaseException | None = None
     try:
         attempts.method = resolve()  # the stream may begin long after its creation, on another connection
@@ -234,7 +235,7 @@ async def _next(messages: AsyncGenerator[Any, None]) -> Any:
 
 
 def _seen(first: asyncio.Task[Any]) -> None:
-    """Read the error of the first message: the call keeps it, and asyncio logs an error that nobody reads."""
+    """Read the error of the first message, because asyncio logs an error that nobody reads. The call keeps it."""
     if not first.cancelled():
         first.exception()
 
