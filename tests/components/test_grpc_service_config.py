@@ -11,11 +11,11 @@ from voice_policies import Duration, InvalidInputError, OutboundCall, PolicyBund
 
 from components.grpc_service_config import GRPC_FILE_NAME, grpc_channels, protobuf_duration
 from components.operation import Stage, hard, operation, soft, stage
-from stack.audit import RULES
+from stack.audit.structure import all_enforced
 from stack.model.platform import Platform
 from stack.model.policy_bundles import policy_bundle
 from stack.model.settings import ROOT
-from tests.platforms import DAY, ENVIRONMENTS, of_kind, platform, real_environment
+from tests.platforms import ENVIRONMENTS, of_kind, platform, real_environment
 from tests.small import service, small_platform
 
 ANSWER = operation("answer-all", p95="10ms", deadline="1s")
@@ -134,8 +134,7 @@ def test_a_retry_that_grpc_cannot_express_is_refused_and_found_by_the_audit(
     )
     with pytest.raises(InvalidInputError, match=why):
         _ = small.components
-    findings = next(rule for rule in RULES if rule.id == "E01").verdict(small, DAY).findings
-    assert [found for found in findings if why in found.arithmetic]
+    assert [breach for breach in all_enforced(small) if breach and why in breach.arithmetic]
 
 
 def test_one_error_lists_everything_that_grpc_cannot_express() -> None:
