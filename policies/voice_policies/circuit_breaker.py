@@ -55,8 +55,8 @@ class CircuitBreaker(Policy):
     def for_restart(cls, restart: Duration) -> CircuitBreaker:
         """The defaults, open for as long as the callee takes from a restart to its first good answer (rule C04).
 
-        Failed probes at most double this time, not counting jitter. A failed probe costs one request, but a longer
-        break refuses the calls of every caller.
+        Failed probes at most double this time, not counting jitter. A longer break would refuse calls to a callee that
+        works again; a failed probe costs only one request.
         """
         return cls(break_duration=restart, max_break_duration=restart * 2)
 

@@ -92,8 +92,8 @@ class Adaptive(Policy):
 
         The result is an upper bound. A step takes an interval with its jitter, plus the time that its samples take at
         the rate of that step. One step is added, because the first interval may still hold samples of the outage. The
-        integral of 1 ÷ rate is an upper bound for the sum of 1 ÷ rate over the steps. A request that comes just before
-        its token is refused, so requests at equal intervals may use only rate ÷ (1 + 1 ÷ burst).
+        integral of 1 ÷ rate is an upper bound for the sum of 1 ÷ rate over the steps. The limiter refuses a request
+        that comes just before its token. So requests at equal intervals may use only rate ÷ (1 + 1 ÷ burst).
         """
         lowest, highest, increase = (rate.per_second for rate in (self.min_rate, self.max_rate, self.increase))
         steps = math.ceil((highest - lowest) / increase) + 1

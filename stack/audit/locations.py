@@ -12,7 +12,7 @@ from stack.model.platform import Platform
 
 
 def located(platform: Platform, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
-    """The verdicts. A finding without a line gets the line of the declaration with which its path begins."""
+    """The verdicts. A finding without a line gets the line of the node, operation, call or flow that its path names."""
     lines = _lines(platform)
     for verdict in verdicts:
         yield replace(verdict, findings=tuple(_located(finding, lines) for finding in verdict.findings))

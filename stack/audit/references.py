@@ -102,7 +102,7 @@ def _missing(path: str, named: Reference, known: Mapping[tuple[str, str, str], C
     field, kind, name, namespace, read = named
     if (kind, name) in BUILT_IN:
         return None
-    # An object of the cluster has no namespace.
+    # A cluster-scoped object has no namespace.
     keys = known.get((kind, namespace, name), known.get((kind, "", name)))
     absent = [key for key in read if keys is not None and key not in keys]
     missing = "no component of the namespace declares the secret" if kind == "Secret" else "nothing creates the object"

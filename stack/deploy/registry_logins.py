@@ -12,7 +12,6 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from voice_policies import Fault, InvalidInputError
 
@@ -54,9 +53,14 @@ def _login(config: Mapping[str, Any], host: str) -> str | None:
 
 
 def _host_entry(entries: object, wanted: str) -> object:
-    """The entry whose key is the host `wanted` or a URL with this host."""
+    """The entry whose key is `wanted`, or an address with the host `wanted`."""
     named = entries.items() if isinstance(entries, dict) else ()
-    return next((entry for key, entry in named if wanted in {key, urlsplit(str(key)).netloc}), None)
+    return next((entry for key, entry in named if wanted in {key, _host_of(key)}), None)
+
+
+def _host_of(key: str) -> str:
+    # As in Docker: any text may be a key, so a URL parser would raise for some keys.
+    return key.removeprefix("http://").removeprefix("https://").partition("/")[0]
 
 
 def _helper_login(helper: str, server: str) -> str | None:

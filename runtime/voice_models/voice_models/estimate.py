@@ -16,7 +16,7 @@ too low."""
 TOKENS_OF_IMAGE = 1445
 """The most tokens that OpenAI counts for one image in high detail: 85 + 8 tiles of 170."""
 MEDIA = {"input_audio", "image_url"}
-"""Keys of a part that is a recording or an image, embedded or by its address."""
+"""Keys of a part that contains a recording or an image, or the address of an image."""
 DATA_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 
 

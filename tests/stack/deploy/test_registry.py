@@ -263,13 +263,14 @@ def logged_in(monkeypatch: pytest.MonkeyPatch, folder: Path, config: object) -> 
 
 
 @pytest.mark.parametrize("basic", [False, True], ids=["token", "basic"])
-@pytest.mark.parametrize("key", ["{host}", "https://{host}/v2/"], ids=["host", "address"])
+@pytest.mark.parametrize("key", ["{host}", "{host}/v2/", "https://{host}/v2/"], ids=["host", "path", "address"])
 def test_a_private_image_is_locked_with_the_users_login(
     registry: OciRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, basic: bool
 ) -> None:
     registry.needs_token, registry.basic, registry.login = not basic, basic, LOGIN
     pushed = registry.push("voice/agent", "1.0")
-    client = logged_in(monkeypatch, tmp_path, {"auths": {key.format(host=registry.host): {"auth": LOGIN}}})
+    logins = {"http://[malformed": {"auth": "ignored"}, key.format(host=registry.host): {"auth": LOGIN}}
+    client = logged_in(monkeypatch, tmp_path, {"auths": logins})
     assert client.digest(f"{registry.host}/voice/agent:1.0") == pushed
 
 
