@@ -143,7 +143,7 @@ class Registry:
         scheme, _, rest = challenge.partition(" ")
         parameters = dict(_PARAMETER.findall(rest))
         realm = parameters.pop("realm", "")
-        if scheme.lower() != "bearer" or urlsplit(realm).scheme != "https":
+        if scheme.lower() != "bearer" or not _is_https(realm):
             raise RegistryError(f"asks for {challenge!r}", "expected a Bearer challenge with a realm over https")
         known = {name: parameters[name] for name in ("service", "scope") if name in parameters}
         try:
@@ -176,7 +176,7 @@ class Registry:
             raise
         except URLError as error:
             raise RegistryError(f"cannot be requested: {error.reason}", _REACHABLE) from None
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # urllib raises ValueError for a malformed redirect
             raise RegistryError(f"got no answer: {error}", _REACHABLE) from None
         if len(body) > MANIFEST_LIMIT:
             raise RegistryError("is too large for a manifest", f"expected at most {MANIFEST_LIMIT} bytes")
@@ -189,12 +189,19 @@ class _SafeRedirects(HTTPRedirectHandler):
     def redirect_request(  # noqa: PLR0913, PLR0917 - urllib's own signature
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
-        if urlsplit(newurl).scheme != "https":
+        if not _is_https(newurl):
             raise RegistryError(f"is redirected to {newurl}", "expected an address over https")
         redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
         if redirected and redirected.host != req.host:
             redirected.remove_header("Authorization")
         return redirected
+
+
+def _is_https(address: str) -> bool:
+    try:
+        return urlsplit(address).scheme == "https"
+    except ValueError:
+        return False
 
 
 def _token_of(body: bytes) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ Logins = Callable[[str], str | None]
 """Host of a registry → `user:password` in base64; `None` without a login."""
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 DOCKER_HUB_HOST = "registry-1.docker.io"
+BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 HELPER_SECONDS = 30
 """Seconds to wait for a credential helper, which may ask a keychain."""
 
@@ -49,7 +51,7 @@ def _login(config: Mapping[str, Any], host: str) -> str | None:
         return login
     entry = _host_entry(config.get("auths"), wanted)
     login = entry.get("auth") if isinstance(entry, dict) else None
-    return login if isinstance(login, str) and login else None
+    return login if isinstance(login, str) and BASE64.fullmatch(login) else None
 
 
 def _host_entry(entries: object, wanted: str) -> object:

@@ -82,7 +82,13 @@ def test_a_challenge_is_answered_with_an_anonymous_token(registry: OciRegistry, 
 
 @pytest.mark.parametrize(
     "challenge",
-    ['Basic realm="https://127.0.0.1/token"', 'Bearer realm="http://127.0.0.1/token"', "", "Bearer"],
+    [
+        'Basic realm="https://127.0.0.1/token"',
+        'Bearer realm="http://127.0.0.1/token"',
+        'Bearer realm="https://["',
+        "",
+        "Bearer",
+    ],
 )
 def test_an_unknown_kind_of_challenge_is_refused(registry: OciRegistry, client: Registry, challenge: str) -> None:
     registry.script(PATH, Answer(401, {"WWW-Authenticate": challenge}))
@@ -133,6 +139,12 @@ def test_after_a_redirect_the_new_hosts_challenge_is_answered(registry: OciRegis
 def test_a_redirect_to_plain_http_is_refused(registry: OciRegistry, client: Registry) -> None:
     registry.script(PATH, Answer(307, {"Location": "http://127.0.0.1/v2/x"}))
     with pytest.raises(RegistryError, match="is redirected to http:"):
+        client.digest(f"{registry.host}/voice/agent:1.0")
+
+
+def test_a_redirect_to_a_malformed_address_is_refused(registry: OciRegistry, client: Registry) -> None:
+    registry.script(PATH, Answer(307, {"Location": "https://[malformed"}))
+    with pytest.raises(RegistryError, match="got no answer"):
         client.digest(f"{registry.host}/voice/agent:1.0")
 
 
@@ -289,16 +301,23 @@ def test_a_credential_helper_is_asked_for_the_login(
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"auths": {"ghcr.io": {"auth": LOGIN}}}, {"credsStore": "missing"}, {"auths": 7}],
-    ids=["no login", "login of another registry", "missing helper", "malformed logins"],
+    [
+        {},
+        {"auths": {"ghcr.io": {"auth": LOGIN}}},
+        {"credsStore": "missing"},
+        {"auths": 7},
+        {"auths": {"{host}": {"auth": "not\nbase64"}}},
+    ],
+    ids=["no login", "login of another registry", "missing helper", "malformed logins", "login that is not base64"],
 )
 def test_a_private_image_without_a_login_for_its_registry_is_refused_and_no_login_is_sent(
     registry: OciRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: object
 ) -> None:
     registry.needs_token, registry.login = True, LOGIN
     registry.push("voice/agent", "1.0")
+    client = logged_in(monkeypatch, tmp_path, json.dumps(config).replace("{host}", registry.host))
     with pytest.raises(RegistryError, match="docker login"):
-        logged_in(monkeypatch, tmp_path, config).digest(f"{registry.host}/voice/agent:1.0")
+        client.digest(f"{registry.host}/voice/agent:1.0")
     assert not any("Basic" in (asked.authorization or "") for asked in registry.asked)
 
 
