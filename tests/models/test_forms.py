@@ -12,6 +12,7 @@ from openai import BaseModel
 from voice_models import ModelAttemptError, ModelRefusedError, ModelRuntime, ModelStreamError, ModelTransport
 from voice_models import fake_answers as fake
 from voice_models.fake_provider import Answer, cut
+from voice_models.request import ModelRequest
 from voice_policies import Address, ModelPrice
 from voice_runtime import Runtime, UnknownCallError
 from voice_runtime.testing import FakeClock
@@ -82,6 +83,13 @@ async def test_the_routes_output_limit_is_set_and_lowers_a_larger_limit_of_the_r
     body = made.a.exchanges[0].request.json()
     expected = ("max_tokens", 50) if asked == 50 else ("max_completion_tokens", 100)
     assert [(name, body[name]) for name in ("max_tokens", "max_completion_tokens") if name in body] == [expected]
+
+
+@pytest.mark.parametrize("choices", [1, 3, 1000])
+def test_a_request_reserves_the_tokens_that_its_choices_may_use_together(choices: int) -> None:
+    sent = httpx.Request("POST", "https://a.example/v1/chat/completions", json={"n": choices})
+    request = ModelRequest(sent, sent.content, output_limit=100)
+    assert request.max_output == choices * request.body["max_completion_tokens"]
 
 
 async def test_a_request_larger_than_every_context_window_is_refused_before_sending(

@@ -83,8 +83,9 @@ class ModelRequest:
         if field is None or limit is None or (asked is not None and asked <= limit):
             return max(asked or 0, 0)  # a negative limit must not reserve negative tokens
         self.body = {name: value for name, value in self.body.items() if name != "max_tokens"}
-        self.body[field] = max(limit // self.form.choices_of(self.body), 1)
-        return limit
+        choices = self.form.choices_of(self.body)
+        self.body[field] = per_choice = max(limit // choices, 1)
+        return choices * per_choice
 
 
 def _form_of(path: str) -> tuple[str, WireForm]:
