@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -38,14 +39,24 @@ def home() -> Path:
         maven = shutil.which("mvn")
         if maven is None:
             raise ElasticsearchMissingError("mvn is not on PATH: install Maven, which fetches Elasticsearch's jars")
-        partial = found.with_suffix(f".{os.getpid()}")
-        command = [maven, "-q", "-B", "-f", str(SOURCE / "pom.xml"), "dependency:copy-dependencies"]
-        done = subprocess.run([*command, f"-DoutputDirectory={partial / 'lib'}"], check=False, capture_output=True)
-        if done.returncode != 0:
-            raise ElasticsearchMissingError(f"mvn cannot fetch Elasticsearch: {done.stdout.decode()[-300:]}")
-        _lay_out(partial)
-        partial.rename(found)
+        found.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f"{found.name}.", dir=found.parent) as partial:
+            fetched = _fetched(maven, Path(partial, "home"))
+            try:
+                fetched.rename(found)
+            except OSError:
+                if not found.exists():  # otherwise another process fetched the same jars first
+                    raise
     return found
+
+
+def _fetched(maven: str, root: Path) -> Path:
+    command = [maven, "-q", "-B", "-f", str(SOURCE / "pom.xml"), "dependency:copy-dependencies"]
+    done = subprocess.run([*command, f"-DoutputDirectory={root / 'lib'}"], check=False, capture_output=True)
+    if done.returncode != 0:
+        raise ElasticsearchMissingError(f"mvn cannot fetch Elasticsearch: {done.stdout.decode()[-300:]}")
+    _lay_out(root)
+    return root
 
 
 def _lay_out(root: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from components.observability.elasticsearch import Elasticsearch
 from components.observability.jaeger import Jaeger
-from tests.integration.elasticsearch_core import ElasticsearchMissingError, running_elasticsearch
+from tests.integration.elasticsearch_core import ElasticsearchMissingError, home, running_elasticsearch
 from tests.platforms import platform
 
 pytestmark = pytest.mark.integration
@@ -76,3 +79,41 @@ def test_elasticsearch_accepts_the_settings_of_log_lines_and_refuses_a_misspelt_
     assert send(url, "PUT", "/_component_template/logs@custom", body) == (True, 200)
     body["template"]["settings"]["index.number_of_shardsx"] = 1
     assert send(url, "PUT", "/_component_template/logs@custom", body) == (False, 400)
+
+
+@pytest.fixture
+def bin_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The first directory of PATH, for a fake `mvn`. The cache is in `tmp_path`, too."""
+    found = tmp_path / "bin"
+    found.mkdir()
+    monkeypatch.setenv("PATH", f"{found}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return found
+
+
+def write_maven(bin_directory: Path, *commands: str) -> None:
+    """Write a fake `mvn`. It runs `commands` with the output directory as `$1`."""
+    lines = ("#!/bin/sh", "set -eu", "shift 5", 'set -- "${1#-DoutputDirectory=}"', 'mkdir -p "$1"', *commands)
+    script = bin_directory / "mvn"
+    script.write_text("\n".join(lines) + "\n")
+    script.chmod(0o755)
+
+
+def test_a_failed_fetch_leaves_nothing_in_the_cache(bin_directory: Path, tmp_path: Path) -> None:
+    write_maven(bin_directory, "echo no route to host", "exit 1")
+    with pytest.raises(ElasticsearchMissingError, match="no route to host"):
+        home()
+    assert list((tmp_path / "cache").glob("*/*")) == []
+
+
+def test_a_fetch_keeps_the_jars_that_another_process_fetched_first(bin_directory: Path, tmp_path: Path) -> None:
+    jar = tmp_path / "transport-netty4-9.5.0.jar"
+    zipfile.ZipFile(jar, "w").close()
+    write_maven(bin_directory, f"cp '{jar}' \"$1\"")
+    fetched = home()
+    assert list(fetched.parent.iterdir()) == [fetched]
+    shutil.rmtree(fetched)
+    write_maven(bin_directory, f"cp '{jar}' \"$1\"", f"mkdir -p '{fetched}/of-another-process'")
+    assert home() == fetched
+    assert list(fetched.parent.iterdir()) == [fetched]
+    assert [each.name for each in fetched.iterdir()] == ["of-another-process"]
