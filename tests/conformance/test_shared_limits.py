@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -145,22 +145,23 @@ async def test_l8_without_its_store_a_limit_follows_when_store_unavailable(
         policy = shared(bucket("1/h", 20), when_store_unavailable=mode, local_share=Ratio("25%"))
         store = None if how == "not connected" else RedisStore(lambda: single(own.url))
         limited = gate(store, policy, timeout=0.2)
-        if how == "killed":
-            own.kill()
-        elif how == "hanging":
-            assert await passes(gate(store, shared(bucket("1/h", 20))))
-            own.pause()
-        assert sum([await passes(limited) for _ in range(20)]) == admitted
-        assert limited.without_store == 20
-        if limited.connection is not None:
-            breaker = limited.connection.call.breaker
-            assert breaker is not None
-            assert breaker.not_permitted > 0, (
-                "five failures open the breaker, and the other checks do not wait for the timeout"
-            )
-        own.resume() if how == "hanging" else None
-        if store is not None:
-            await store.close()
+        async with AsyncExitStack() as at_end:
+            if store is not None:
+                at_end.push_async_callback(store.close)
+            if how == "killed":
+                own.kill()
+            elif how == "hanging":
+                assert await passes(gate(store, shared(bucket("1/h", 20))))
+                own.pause()
+                at_end.callback(own.resume)
+            assert sum([await passes(limited) for _ in range(20)]) == admitted
+            assert limited.without_store == 20
+            if limited.connection is not None:
+                breaker = limited.connection.call.breaker
+                assert breaker is not None
+                assert breaker.not_permitted > 0, (
+                    "five failures open the breaker, and the other checks do not wait for the timeout"
+                )
 
 
 async def test_l8_a_refusal_without_the_store_has_a_retry_after() -> None:
