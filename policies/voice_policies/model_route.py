@@ -45,8 +45,8 @@ class ModelRoute(Policy):
     output_limit: OutputLimit | None = None
     """Required for models that generate text (rule M10); `None` for others."""
     budgets: Annotated[tuple[DnsLabel, ...], Field(strict=False)] = ()
-    """Names of the tenants' budgets in `Models.budgets`. An attempt needs room in each, and in each of its deployment's
-    budgets."""
+    """Names of the tenants' budgets in `Models.budgets`. An attempt reserves tokens in each of them, and in each
+    budget of its deployment."""
     cache: ResponseCache | None = None
     """`None`: no cache."""
     privacy: PromptPrivacy = PromptPrivacy()

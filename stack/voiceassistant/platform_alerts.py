@@ -100,7 +100,8 @@ PLATFORM_ALERTS = (
     _platform(
         "ScheduledJobOverdue",
         "warning",
-        # The age of a job that has never succeeded counts from its creation. A person starts a suspended job.
+        # The age of a job that has never succeeded counts from its creation. A suspended job is left out: a person
+        # starts it.
         "time() - (kube_cronjob_status_last_successful_time or kube_cronjob_created) > 2 * 86400"
         " unless on (namespace, cronjob) kube_cronjob_spec_suspend == 1",
         "1h",

@@ -1,10 +1,8 @@
-"""The tokens of one budget in one process.
+"""The tokens of one budget in one process, counted over a sliding window.
 
-Reservations keep the tokens within the limit in each period of the window's length.
-
-Spent tokens are counted in slots of a sixty-fourth of the window. A slot counts until its end has left the window. So
-tokens become free up to a sixty-fourth of the window late. Held tokens are counted by the second in which their
-reservation expires. `token_budget.lua` counts in the same way in a store.
+Spent tokens are counted in slots. A slot is a sixty-fourth of the window, and counts until its end has left the window.
+So tokens become free late, by at most one slot. Held tokens are grouped by the second in which their reservation
+expires. `token_budget.lua` counts in the same way in a store.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import math
 
 RESOLUTION = 64
 RETRY_HELD = 1.0
-"""Wait in seconds of a refused attempt if calls in flight hold the tokens. A guess, because their ends are unknown."""
+"""Seconds that a refused attempt waits while calls in flight hold the tokens. A guess: nobody knows when they end."""
 
 
 class TokenWindow:

@@ -47,7 +47,7 @@ class Attempt(TimedScope):
         self.answered: float | None = None
         """Time of a stream's first message. A stream with a first message is not retried.
 
-        The breaker counts a stream as slow by the time up to this message.
+        The breaker takes the time up to this message as the duration of the stream.
         """
 
     def admit(self) -> None:

@@ -34,7 +34,7 @@ class VoiceRuntimeError(Exception):
     """The base of all errors of policies. Most rejections are only counted, so the text is built only when read."""
 
     policy: ClassVar[str]
-    """The name of the policy that raised the error. `callee` and `worker_threads` are no policies."""
+    """The name of the policy that raised the error; `callee` or `worker_threads` if no policy raised it."""
     summary: ClassVar[str]
     """The text for answers to other processes. It does not name the call or operation."""
     sentence: ClassVar[str]
@@ -152,7 +152,7 @@ class AttemptTimeoutError(CallTimeoutError):
 
 
 class DeadlineExceededError(CallTimeoutError):
-    """No time is left, by `timeout.overall` of the call or by the deadline of the operation that makes the call."""
+    """Either `timeout.overall` of the call or the deadline of the operation that makes the call has passed."""
 
     policy = "deadline"
     summary = "the deadline is exceeded"

@@ -26,7 +26,7 @@ class RouteCost:
 
 
 def model_costs(platform: Platform, entering: Mapping[OperationKey, float] | None = None) -> dict[str, RouteCost]:
-    """Route → its cost. `entering` maps each entrance that counts to its arrivals per second; all count by default."""
+    """Route → its cost. `entering`: arrivals per second at each counted entrance. By default all entrances count."""
     share = platform.environment.profile.load_share * float(platform.site.mean_load) * HOURS * 3600
     found: dict[str, RouteCost] = defaultdict(RouteCost)
     for demand in model_demands(platform.graph, entering):

@@ -20,7 +20,7 @@ IDENTITY = Service(
     replicas=Replicas(min=3, max=10),
     capacity=Rate("400/s"),
     connection_pool=10,
-    without_features="each check of a permission is complete, or the request is refused",
+    without_features="a request is refused unless its permissions are checked completely",
     operations=(
         operation(
             "verify",

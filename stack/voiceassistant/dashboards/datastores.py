@@ -133,7 +133,7 @@ _SCHEDULED_JOBS = Row(
     panels=(
         metrics(
             "Time since the last success",
-            "Every scheduled job runs at least daily. A person starts a suspended job.",
+            "Every scheduled job runs at least daily. Suspended jobs are not shown, because a person starts them.",
             {
                 "{{namespace}}/{{cronjob}}": "time() - (kube_cronjob_status_last_successful_time"
                 " or kube_cronjob_created) unless on (namespace, cronjob) kube_cronjob_spec_suspend == 1"

@@ -2,7 +2,7 @@
 
 runtime = Runtime.load("/etc/voice/policy", listeners=[SpanEvents()])
 with Telemetry(runtime):
-    with span("rerank", documents=20):
+    with span("rerank", attributes={"documents": 20}):
         ...
 """
 
