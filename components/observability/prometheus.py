@@ -177,7 +177,7 @@ class Prometheus(Server):
 
     @override
     def workloads(self) -> Iterator[StatefulSet]:
-        """The replicas. Replaying the write-ahead log of a full head block takes minutes."""
+        """The replicas. A start may take minutes, because Prometheus replays the write-ahead log."""
         yield StatefulSet(
             name=self.name,
             rights=tuple(self._rights()),

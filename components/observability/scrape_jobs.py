@@ -124,7 +124,7 @@ def mesh_proxy_job(namespaces: Iterable[str]) -> dict[str, Any]:
 
 
 class ProbedHosts(ClosedModel):
-    """Addresses that the prober or an exporter connects to, such as the gateway, whose certificate the prober checks.
+    """Addresses to which the prober or an exporter connects, such as the gateway's.
 
     The label `job` holds `name`.
     """

@@ -1,7 +1,8 @@
 """Encrypted dumps of one server's databases, and a restore. Only dev uses them: its server archives no WAL.
 
-Each role dumps and restores its own database, so the job needs no superuser. A dump shows each database at one moment,
-but two databases at different moments. The loss of the server's volume loses all writes after the last dump.
+Each role dumps and restores its own database, so the job needs no superuser. The dump of one database is consistent.
+Dumps of two databases are not consistent with each other. The loss of the server's volume loses all writes after the
+last dump.
 """
 
 from __future__ import annotations

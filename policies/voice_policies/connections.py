@@ -1,4 +1,4 @@
-"""Idle times of HTTP connections. With them no server closes a connection that the proxy before it still uses."""
+"""Idle times of HTTP connections and WebSockets."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _provider(provider: Provider, caller: Caller, site: Site) -> ModelProvider:
 
 
 def _quota(models: ModelDependency, deployment: Deployment) -> dict[str, TokenBudget]:
-    """The provider's quota for a deployment, as a budget with its name. Empty without a quota or a store."""
+    """Name of a budget → the provider's quota for a deployment. Empty without a quota or a store."""
     tokens, store = deployment.tokens_per_minute, models.quota_store
     if tokens is None or store is None:
         return {}

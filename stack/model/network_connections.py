@@ -23,7 +23,7 @@ Direction = Literal["Egress", "Ingress"]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A connection end with an address: a pod, by namespace and labels, or a host outside the cluster, by `ip`."""
+    """One end of connections: pods with a namespace and labels, or a host outside the cluster with an `ip`."""
 
     name: str
     namespace: str = ""
@@ -177,7 +177,7 @@ def _is_peer(selector: Mapping[str, Any], own: Endpoint, peer: Endpoint) -> bool
 
 
 def egress_ports(policies: Iterable[Mapping[str, Any]]) -> Iterator[int]:
-    """The number, or the first number of the range, of every port in an egress rule."""
+    """The port numbers in egress rules. A range yields only its first port."""
     for policy in policies:
         for rule in policy["spec"].get("egress", ()):
             yield from (port for allowed in rule.get("ports", ()) if isinstance(port := allowed.get("port"), int))

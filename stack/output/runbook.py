@@ -63,7 +63,7 @@ class Calls(NamedTuple):
     operations: tuple[str, ...]
     """Operations of the caller that make the calls."""
     called: tuple[str, ...]
-    """Operations of the callee."""
+    """Operations of the callee, each with the call's purpose if it has one, as in the names of breakers."""
     fallback: str | None
     """How the caller continues without an answer. `None` if the caller's operation fails."""
 
@@ -246,7 +246,10 @@ def relations(edges: Iterable[Edge], end: Callable[[Edge], str]) -> list[Relatio
 
 
 def _calls(fallback: str | None, edges: Iterable[Edge]) -> Calls:
-    pairs = [(f"{edge.caller.name}.{edge.operation.name}", edge.call.operation) for edge in edges]
+    pairs = [
+        (f"{edge.caller.name}.{edge.operation.name}", edge.call.name.removeprefix(f"{edge.call.callee}."))
+        for edge in edges
+    ]
     operations, called = (tuple(dict.fromkeys(each)) for each in zip(*pairs, strict=True))
     return Calls(operations, called, fallback)
 

@@ -61,6 +61,7 @@ def test_one_page_answers_who_calls_a_node_and_what_happens_without_it(node: Nod
         consequence = f"{edge.call.fallback}." if edge.call.soft else "**hard**"
         assert consequence in line
         assert f"{edge.caller.name}.{edge.operation.name}" in line
+        assert edge.call.name.removeprefix(f"{node.name}.") in line
     for route in impact(TENANT.graph, node).routes if not isinstance(node, Gateway) else ():
         assert f"Route `{route.route}` {'**fails**' if route.fails else 'still answers'}" in text
     assert "## Who is notified" in text
