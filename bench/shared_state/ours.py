@@ -16,7 +16,7 @@ from voice_runtime.rate_limit.shared_count import SLIDING_WINDOW, TOKEN_BUCKET, 
 from voice_runtime.redis import RedisStore, single
 
 LIMIT = 1_000_000
-"""Admissions per second: more than the bench requests, so that every check is admitted."""
+"""Admissions per second. The bench makes fewer checks, so every check is admitted."""
 LEASES = (1, 10, 100)
 DEFAULT, ALIKE = "bare EVALSHA", "bare EVALSHA without redis-py's timeouts"
 CALLER = Caller(tenant="acme")

@@ -45,7 +45,7 @@ REDIS = ExporterProgram(
     password_variable="REDIS_PASSWORD",  # noqa: S106 - the variable's name
     health_path="/health",
 )
-"""redis_exporter. A scrape of `/scrape?target=HOST` reads the metrics of this server, as with the blackbox exporter.
+"""redis_exporter. A scrape of `/scrape?target=HOST` reads the metrics of HOST, as with the blackbox exporter.
 
 A scrape of `/metrics` reads the exporter's own metrics."""
 ELASTICSEARCH = ExporterProgram(

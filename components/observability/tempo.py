@@ -63,7 +63,7 @@ METRICS = (
 SPAN_LABELS = ("service", "span_name", "span_kind", "status_code")
 EDGE_LABELS = ("client", "server", "connection_type")
 EXEMPLAR_LABEL = "traceID"
-"""The label of an exemplar with the trace's id. Exemplars that arrive over OTLP have `trace_id` instead."""
+"""The exemplar label that contains the trace id. Exemplars that arrive over OTLP have `trace_id` instead."""
 
 
 class Bucket(ClosedModel):

@@ -37,9 +37,10 @@ class Exchange(httpx.AsyncByteStream):
         idle: Timeout,
         kept: list[bytes] | None = None,
     ) -> None:
-        """Prepare the attempt. `idle` limits each read after the first content, at half the cost of `asyncio.timeout`.
+        """Prepare the attempt.
 
-        If `kept` is given, the bytes for the caller are also appended to it, for a cache.
+        `idle` limits each read after the first content. It costs half as much as `asyncio.timeout`. If `kept` is
+        given, the bytes for the caller are also appended to it, for a cache.
         """
         self.attempt = attempt
         self.content_type = ""

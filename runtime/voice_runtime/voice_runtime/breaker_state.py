@@ -12,7 +12,7 @@ StateName = Literal["closed", "open", "half_open", "forced_open", "disabled"]
 
 
 class State:
-    """One stay in one state. The state object admits calls, and gets their results."""
+    """A state that the breaker entered, or a probe. A result counts only for the object that admitted its call."""
 
     __slots__ = ()
     name: ClassVar[StateName]

@@ -9,7 +9,7 @@ from voice_runtime.clock import NEVER, SYSTEM_CLOCK
 __all__ = ["LogRate", "since_previous"]
 
 QUIET = 10.0
-"""After a line, equal lines are only counted for this number of seconds."""
+"""Seconds after a line during which equal lines are counted, but not written."""
 
 
 class LogRate:

@@ -29,7 +29,7 @@ _SPEED = Row(
         ),
         metrics(
             "Time per token",
-            "Mean time per further token in an attempt: P95 of all attempts, by model, and the route's objective.",
+            "P95 by model of each attempt's mean time per token after the first, and the route's objective.",
             {
                 NAMED: _p95("time_per_output_chunk"),
                 f"objective of {NAMED}": f"max by ({MODEL}) (model:per_token:objective)",
