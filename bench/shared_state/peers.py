@@ -10,8 +10,8 @@ from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimite
 from bench.shared_state.ours import LIMIT, Check
 
 EXACT = 100
-"""Limit of the moving window of the library `limits`, in admissions per minute. The limit is small, because this window
-stores each admission, so the cost of a check grows with the limit."""
+"""Limit of the moving window of the library `limits`, in admissions per minute. This window stores each admission. A
+small limit keeps its checks fast."""
 
 
 def cases(url: str) -> dict[str, Check]:

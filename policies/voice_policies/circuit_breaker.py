@@ -32,8 +32,8 @@ class CircuitBreaker(Policy):
     sampling_duration: PositiveDuration = Duration("30s")
     """Length of the sliding window of both ratios."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Calls in the window below which no ratio opens the breaker. resilience4j's default of 100 is too high for
-    rare calls."""
+    """Minimum number of calls in the window. With fewer calls no ratio opens the breaker. resilience4j's default of 100
+    is too high for rare calls."""
     break_duration: PositiveDuration = Duration("60s")
     """Time for which the breaker stays open the first time."""
     break_duration_multiplier: Annotated[float, Field(ge=1, le=10)] = 1.5

@@ -37,7 +37,7 @@ class SagaStep(Policy):
     attempt_timeout: PositiveDuration = Duration("3s")
     """Longest time for one attempt, of the action or of its compensation."""
     retry: Retry = Retry(max_retries=1)
-    """Retries of the action. The retries of the calls inside it multiply with these."""
+    """Retries of the action. Each retry makes the action's calls again, with the calls' own retries."""
     compensation_retry: Retry = Retry(max_retries=7, base_delay=Duration("1s"), max_delay=Duration("1m"))
     """Retries of the compensation, with at most 1 + 2 + 4 + 8 + 16 + 32 + 60 = 123 s of backoff. If the last retry
     fails, the saga is parked. `conditions` do not apply: a compensation is retried after any failure, as nothing else

@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def coloured(text: str, *codes: str, stream: TextIO | None = None) -> str:
-    """`text` in these colours where `stream` (by default the standard output) shows colours."""
+    """`text` in these colours if `stream` shows colours. Default: standard output."""
     shows = (stream or sys.stdout).isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if shows else text
 

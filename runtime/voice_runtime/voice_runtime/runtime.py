@@ -47,7 +47,7 @@ class Runtime:
         self.events = surroundings.events
         self.reloads = {"applied": 0, "refused": 0}
         self.refused_requests = {"unknown_operation": 0, "draining": 0}
-        """Requests that a transport refused before any policy of an operation."""
+        """Requests that a transport refused before any policy was applied."""
         self.spans = SpanStatistics()
         self._source = source
         self.clock = surroundings.clock

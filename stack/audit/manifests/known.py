@@ -14,6 +14,6 @@ Check = Callable[[System], Iterable[Breach | None]]
 
 
 def on_manifests(rule_id: str, check: Check) -> Rule[System]:
-    """The rule of the platform's audit with this id. The given check reads manifests instead of the typed model."""
+    """The audit's rule with this id, with a check that reads manifests instead of the typed model."""
     known: Rule[Any] = next(rule for rule in RULES if rule.id == rule_id)
     return replace(known, check=check)

@@ -150,8 +150,8 @@ MODEL_ADAPTER = Service(
             transport="streamed" if name == "generate" else "unary",
             rate_limits=following_health(rate),
         )
-        # A replica serves 150 requests a second of all kinds together. Except for `generate`, the slots at the provider
-        # are at least this rate × P95, as if all requests were of one kind. `generate` would need 135 slots and has 64.
+        # A replica serves 150 requests a second of all kinds together. An operation needs 150/s × P95 slots at the
+        # provider if all requests are of its kind. Only `generate` has fewer slots: 64 instead of 135.
         for name, latency, concurrent, rate in (
             ("generate", "900ms", 64, "64/s"),
             ("rewrite", "150ms", 32, "150/s"),

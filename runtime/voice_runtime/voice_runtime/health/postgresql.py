@@ -21,7 +21,7 @@ def checker(place: Place) -> Checker:
             password=place.password(),
             database=place.connection.database if place.connection else place.service,
             ssl=ssl.create_default_context() if place.address.tls else None,
-            statement_cache_size=0,  # a pooler may change the session; a prepared statement exists in one session
+            statement_cache_size=0,  # through a pooler a query may reach a session without our prepared statement
         )
         try:
             await connection.execute("SELECT 1")

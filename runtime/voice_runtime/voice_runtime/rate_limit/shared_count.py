@@ -1,8 +1,8 @@
 """One limit whose counts are in a store that replicas share.
 
 A check takes at most one round trip to the store. While one check of a key runs, further requests of the key wait, and
-the next round trip asks for all of them together. After a refusal the process asks for the same or a higher cost only
-when the time that the store gave has passed.
+the next round trip asks for all of them together. After a refusal the process does not ask again for the same
+or a higher cost before the time that the store gave.
 """
 
 from __future__ import annotations
