@@ -40,8 +40,7 @@ def voice(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] =
     it is off, also at exit. The search for pydantic plugins is off too: there are none, and it takes some milliseconds.
     """
     gc.disable()
-    # SIGTERM raises an exception, so that a stopped run cleans up like an interrupted one.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    signal.signal(signal.SIGTERM, _terminate)
     _open_closed_streams()
     codecs.register_error("escape", _escaped)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -50,6 +49,14 @@ def voice(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] =
     status = main(arguments, tenant)
     gc.freeze()
     sys.exit(status)
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM as an exception, so that a stopped run cleans up like an interrupted one."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _TerminatedError
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
@@ -66,6 +73,8 @@ def main(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = 
     try:
         status = _run(arguments, tenant)
         sys.stdout.flush()
+    except _TerminatedError:
+        return TERMINATED
     except KeyboardInterrupt:
         _tell("interrupted")
     except BrokenPipeError:

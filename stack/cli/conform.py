@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from stack.cli.options import Commands, add_command, path
 from stack.cli.status import CLEAN, FINDINGS
 from stack.cli.terminal import close
+
+if TYPE_CHECKING:
+    from stack.deploy.conformance import Missing
 
 
 def add_to(commands: Commands) -> None:
@@ -37,22 +41,10 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print each part of the contract that the service does not keep."""
-    from stack.deploy.conformance import (  # noqa: PLC0415
-        missing_in_logs,
-        missing_of_bundle,
-        missing_on_drain,
-        missing_over_grpc,
-        missing_over_http,
-    )
+    """Print each part of the contract that the service does not keep. The process stops only if no option is wrong."""
+    from stack.deploy.conformance import missing_on_drain  # noqa: PLC0415
 
-    missing = list(missing_over_http(options.url))
-    if options.bundle is not None:
-        missing += missing_of_bundle(options.url, options.bundle)
-    if options.grpc is not None:
-        missing += missing_over_grpc(options.grpc)
-    if options.logs is not None:
-        missing += missing_in_logs(options.logs)
+    missing = _missing_without_drain(options)
     if options.drain is not None:
         missing += missing_on_drain(options.url, options.drain)
     for part in missing:
@@ -60,3 +52,31 @@ def run(options: argparse.Namespace) -> int:
     if not missing:
         close(f"{options.url} keeps the checked parts of the contract")
     return FINDINGS if missing else CLEAN
+
+
+def _missing_without_drain(options: argparse.Namespace) -> list[Missing]:
+    """The parts of the contract that the running service lacks. Raises `InvalidInputError` with every wrong option."""
+    from stack.deploy.conformance import (  # noqa: PLC0415
+        missing_in_logs,
+        missing_over_grpc,
+        missing_over_http,
+        read_bundle,
+        signal_process,
+    )
+    from stack.model.refusals import Refusals  # noqa: PLC0415
+
+    refusals, bundle = Refusals("voice conform"), None
+    missing: list[Missing] = []
+    with refusals.collected():
+        bundle = None if options.bundle is None else read_bundle(options.bundle)
+    with refusals.collected():
+        missing += missing_over_http(options.url, bundle)
+    with refusals.collected():
+        missing += () if options.grpc is None else missing_over_grpc(options.grpc)
+    with refusals.collected():
+        missing += () if options.logs is None else missing_in_logs(options.logs)
+    with refusals.collected():
+        if options.drain is not None:
+            signal_process(options.drain)
+    refusals.raise_collected()
+    return missing

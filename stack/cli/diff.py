@@ -25,14 +25,16 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the differences. If data is at risk without `--allow-replacement`, repeat the risks on stderr."""
+    from stack.model.refusals import Refusals  # noqa: PLC0415
     from stack.output.difference import compare  # noqa: PLC0415
     from stack.output.difference.report import REPORTS  # noqa: PLC0415
     from stack.output.difference.sides import side_of  # noqa: PLC0415
 
-    sides = []
+    sides, refusals = [], Refusals("voice diff")
     for side in (options.a, options.b):
-        with progress(f"rendering {side}"):
+        with progress(f"rendering {side}"), refusals.collected():
             sides.append(side_of(side, options.tenant()))
+    refusals.raise_collected()
     difference = compare(*sides)
     print(REPORTS[options.format](difference))
     if difference.data_at_risk and not options.allow_replacement:

@@ -41,7 +41,7 @@ def _explain_pair(options: argparse.Namespace) -> int:
     from stack.output.explanation.report import REPORTS  # noqa: PLC0415
 
     named = options.environment
-    platform = platform_of(options, named) if named else _strict_platform(options)
+    platform = _strict_platform(options) if named is None else platform_of(options, named)
     explanation = explain(platform, options.subject, options.callee)
     print(REPORTS[options.format](explanation))
     return CLEAN if explanation.permitted else FINDINGS
@@ -67,13 +67,17 @@ def _explain_rules(options: argparse.Namespace) -> int:
     from components.files import file_text  # noqa: PLC0415
     from stack.audit import RULES  # noqa: PLC0415
 
-    rules = {rule.id: rule for rule in sorted(RULES, key=lambda rule: rule.id)}
+    rules, faults = {rule.id: rule for rule in sorted(RULES, key=lambda rule: rule.id)}, []
+    if options.environment is not None:
+        faults.append(Fault("--environment", "does not change a rule", "leave it out, or name X and Y"))
     if options.subject is not None:
         name = options.subject.upper()
         if name not in rules:
             accepted = f"{one_of(name, rules)}; or two names, as in `voice explain rag-engine model-adapter`"
-            raise InvalidInputError("voice explain", [Fault("RULE", f"is {options.subject!r}", accepted)])
-        rules = {name: rules[name]}
+            faults.append(Fault("RULE", f"is {options.subject!r}", accepted))
+        rules = {id_: rule for id_, rule in rules.items() if id_ == name}
+    if faults:
+        raise InvalidInputError("voice explain", faults)
     if options.format == "json":
         print(file_text({"rules": [_document(rule) for rule in rules.values()]}).rstrip())
     elif options.subject is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -99,11 +100,14 @@ def _write(platform: Platform, wanted: Collection[SecretKeys]) -> int:
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from stack.deploy.secret_values import generated  # noqa: PLC0415
-    from stack.deploy.stack_secrets import SecretKey, missing_faults, stored, write  # noqa: PLC0415
+    from stack.deploy.stack_secrets import SecretKey, missing_faults, pulumi_program, stored, write  # noqa: PLC0415
 
     environment = platform.environment.name
     made, asked = _by_origin(wanted, stand_ins=platform.environment.profile.stand_in_secrets)
-    given = _prompted_values(asked, environment)
+    _refuse_without_terminal(asked, environment)
+    if wanted:
+        pulumi_program()  # a missing Pulumi is reported before the first question; otherwise the answers would be lost
+    given = _prompted_values(asked)
     values = {SecretKey(each.name, key): value for each in made for key, value in generated(each).items()}
     print(wrapped(f"generated: {', '.join(map(str, values)) or 'none'}", "  "))
     if asked:
@@ -135,11 +139,10 @@ def _by_origin(wanted: Iterable[SecretKeys], *, stand_ins: bool) -> tuple[list[S
     return parts
 
 
-def _prompted_values(secrets: Collection[SecretKeys], environment: str) -> dict[SecretKey, str]:
-    """The user's answers. Raises `InvalidInputError` with every question if no user is at a terminal."""
+def _refuse_without_terminal(secrets: Collection[SecretKeys], environment: str) -> None:
+    """Raise `InvalidInputError` with every question if no user is at a terminal."""
     from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
 
-    from stack.deploy.stack_secrets import SecretKey  # noqa: PLC0415
     from stack.model.settings import secret_line  # noqa: PLC0415
 
     if secrets and not sys.stdin.isatty():
@@ -155,7 +158,16 @@ def _prompted_values(secrets: Collection[SecretKeys], environment: str) -> dict[
                 for key in secret.keys
             ],
         )
-    return {SecretKey(each.name, key): value for each in secrets for key, value in _answers(each).items()}
+
+
+def _prompted_values(secrets: Iterable[SecretKeys]) -> dict[SecretKey, str]:
+    """The user's answers. Ctrl-D at a question interrupts the command, as Ctrl-C does."""
+    from stack.deploy.stack_secrets import SecretKey  # noqa: PLC0415
+
+    try:
+        return {SecretKey(each.name, key): value for each in secrets for key, value in _answers(each).items()}
+    except EOFError:
+        raise KeyboardInterrupt from None
 
 
 def _answers(secret: SecretKeys) -> dict[str, str]:
@@ -185,8 +197,9 @@ def _answer(secret: SecretKeys, key: str) -> str:
         return getpass("  value, which is not shown (Enter skips it): ")
     while path := input("  path of the file (Enter skips it): "):
         try:
-            return Path(path).expanduser().read_text()
-        except (OSError, UnicodeDecodeError) as error:
+            # `Path.expanduser` raises RuntimeError for an unknown user.
+            return Path(os.path.expanduser(path)).read_text()  # noqa: PTH111 - see above
+        except (OSError, ValueError) as error:
             sys.stderr.write(
                 f"  {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not a text file'}\n"
             )

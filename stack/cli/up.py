@@ -23,11 +23,33 @@ def add_to(commands: Commands) -> None:
     """Adds the commands."""
     up = add_command(commands, "up", _up, "Deploy an environment from this machine, and send it one request.")
     up.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
-    up.add_argument("--context", help=CONTEXT)
-    up.add_argument("--image", help="an image for all services (default: the reference service, built here)")
+    up.add_argument("--context", type=_context, help=CONTEXT)
+    up.add_argument(
+        "--image", type=_image, help="an image for all services (default: the reference service, built here)"
+    )
     down = add_command(commands, "down", _down, "Remove what `voice up` deployed, and the cluster that it created.")
     down.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
-    down.add_argument("--context", help=CONTEXT)
+    down.add_argument("--context", type=_context, help=CONTEXT)
+
+
+def _context(text: str) -> str:
+    """A context. Refuses an empty text, such as an unset shell variable, because it would mean the kind cluster."""
+    if not text:
+        raise argparse.ArgumentTypeError("is ''; expected the name of a context")
+    return text
+
+
+def _image(text: str) -> str:
+    """An image that the setting `reference_image` accepts. A refusal comes before the command creates anything."""
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+    from voice_policies import faults_of  # noqa: PLC0415
+
+    from stack.model.settings import ReferenceImage  # noqa: PLC0415
+
+    try:
+        return TypeAdapter[str](ReferenceImage).validate_python(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError("; ".join(map(str, faults_of(error)))) from None
 
 
 def _up(options: argparse.Namespace) -> int:

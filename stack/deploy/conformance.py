@@ -22,8 +22,18 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from voice_policies import Fault, InvalidInputError, PolicyBundle
 
-__all__ = ["missing_in_logs", "missing_of_bundle", "missing_on_drain", "missing_over_grpc", "missing_over_http"]
+__all__ = [
+    "Missing",
+    "missing_in_logs",
+    "missing_on_drain",
+    "missing_over_grpc",
+    "missing_over_http",
+    "read_bundle",
+    "signal_process",
+]
 
+LARGEST = 100 * 2**20
+"""Largest file of a bundle or a log, in bytes. A device, such as `/dev/zero`, has no end."""
 TIMEOUT = 5
 """Seconds to wait for one answer. kubelet waits for a shorter time."""
 POLL = 0.1
@@ -82,8 +92,10 @@ class Answer(NamedTuple):
         return self.content.decode(errors="replace")
 
 
-def missing_over_http(url: str) -> Iterator[Missing]:
+def missing_over_http(url: str, bundle: PolicyBundle | None = None) -> Iterator[Missing]:
     """The parts of the contract that the service's HTTP port does not keep.
+
+    With a bundle these include the series that its declared operations and soft calls lack.
 
     Raises `InvalidInputError` for a malformed address, or if nothing answers there.
     """
@@ -95,20 +107,34 @@ def missing_over_http(url: str) -> Iterator[Missing]:
     unknown = _get(f"{base}/no-such-path")
     if not 400 <= unknown.status < 500:
         yield Missing("GET /no-such-path", f"answers {unknown.status}", "a 4xx status, such as 404")
-    yield from _metrics(_get(f"{base}/metrics"))
+    metrics = _get(f"{base}/metrics")
+    yield from _metrics(metrics)
+    if bundle is not None:
+        yield from _declared_series(bundle, metrics)
 
 
-def missing_of_bundle(url: str, file: Path) -> Iterator[Missing]:
-    """The series that declared operations and soft calls lack.
+def read_bundle(file: Path) -> PolicyBundle:
+    """The bundle in a file. Raises `InvalidInputError` if it is missing or invalid."""
+    return PolicyBundle.from_json(_content("--bundle", file, "expected the policy.json of the service"), str(file))
 
-    Raises `InvalidInputError` for a missing or invalid bundle, for a malformed address, or if nothing answers there.
-    """
+
+def _content(option: str, file: Path, accepted: str) -> bytes:
+    """The content of the file that an option names. Raises `InvalidInputError` if it cannot be read or is too large."""
     try:
-        bundle = PolicyBundle.from_json(file.read_bytes(), str(file))
+        with file.open("rb") as opened:
+            content = opened.read(LARGEST + 1)
     except OSError as error:
-        fault = Fault("--bundle", f"is {str(file)!r}: {error.strerror}", "expected the policy.json of the service")
+        fault = Fault(option, f"is {str(file)!r}: {error.strerror}", accepted)
         raise InvalidInputError("voice conform", [fault]) from None
-    samples = _samples(_get(f"{_without_last_slash(url)}/metrics").text)
+    if len(content) > LARGEST:
+        fault = Fault(option, f"is {str(file)!r}: too large", f"{accepted}, of at most {LARGEST} bytes")
+        raise InvalidInputError("voice conform", [fault])
+    return content
+
+
+def _declared_series(bundle: PolicyBundle, metrics: Answer) -> Iterator[Missing]:
+    """The series that declared operations and soft calls lack."""
+    samples = _samples(metrics.text)
     declared = [("voice_operation_requests_total", "operation", each.operation) for each in bundle.inbound]
     declared += [(FALLBACKS, CALL, call.name) for call in bundle.outbound if call.fallback]
     for metric, label, name in declared:
@@ -139,12 +165,9 @@ def missing_over_grpc(address: str) -> Iterator[Missing]:
 
 
 def missing_in_logs(file: Path) -> Iterator[Missing]:
-    """The faults of log lines. Raises `InvalidInputError` if the file cannot be read."""
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        fault = Fault("--logs", f"is {str(file)!r}: {error.strerror}", "expected a file of the service's output")
-        raise InvalidInputError("voice conform", [fault]) from None
+    """The faults of log lines. Raises `InvalidInputError` if the file cannot be read or is too large."""
+    content = _content("--logs", file, "expected a file of the service's output")
+    lines = content.decode(errors="replace").splitlines()
     if not lines:
         yield Missing("log", "has no line", "JSON lines")
     for number, line in enumerate(lines, start=1):
@@ -155,16 +178,10 @@ def missing_in_logs(file: Path) -> Iterator[Missing]:
 def missing_on_drain(url: str, process: int) -> Iterator[Missing]:
     """Stop a process by SIGTERM. `/ready` must fail while the process still answers.
 
-    Raises `InvalidInputError` for a malformed address, or if the process does not exist or belongs to another user.
+    Raises `InvalidInputError` for a malformed address, or as `signal_process` does.
     """
     base = _without_last_slash(url)
-    try:
-        if process < 1:  # the kernel would stop a group of processes, or every process of the machine
-            raise ProcessLookupError
-        os.kill(process, signal.SIGTERM)
-    except (OSError, OverflowError):
-        fault = Fault("--drain", f"is {process}", "expected the id of the service's process")
-        raise InvalidInputError("voice conform", [fault]) from None
+    signal_process(process, signal.SIGTERM)
     expected, deadline = "503 from /ready while requests are accepted", time.monotonic() + NOTICED
     try:
         while _get(f"{base}/ready").status != UNAVAILABLE:
@@ -175,6 +192,20 @@ def missing_on_drain(url: str, process: int) -> Iterator[Missing]:
         _get(f"{base}/health")
     except InvalidInputError:
         yield Missing("drain", "the process stops answering before /ready fails, or as soon as it fails", expected)
+
+
+def signal_process(process: int, number: int = 0) -> None:
+    """Send a signal to one process. Signal 0 only checks the process.
+
+    Raises `InvalidInputError` if the process does not exist or belongs to another user.
+    """
+    try:
+        if process < 1:  # the kernel would signal a group of processes, or every process of the machine
+            raise ProcessLookupError
+        os.kill(process, number)
+    except (OSError, OverflowError):
+        fault = Fault("--drain", f"is {process}", "expected the id of the service's process")
+        raise InvalidInputError("voice conform", [fault]) from None
 
 
 def _without_last_slash(url: str) -> str:
@@ -289,6 +320,6 @@ def _log_line_fault(line: str) -> str:
 def _object(text: str) -> dict[str, Any] | None:
     try:
         document = json.loads(text)
-    except ValueError:
+    except (RecursionError, ValueError):  # too deep nesting: RecursionError
         return None
     return document if isinstance(document, dict) else None

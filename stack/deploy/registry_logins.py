@@ -32,12 +32,13 @@ def read_logins() -> Logins:
 
     Raises `InvalidInputError` for a file that cannot be read or is not a JSON object.
     """
-    path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    # Unlike `Path.home`, `expanduser` does not fail for a user without a home.
+    path = Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")) / "config.json"  # noqa: PTH111 - see above
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return lambda _: None
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise InvalidInputError(str(path), [Fault("", f"cannot be read: {error}", "expected JSON")]) from None
     if not isinstance(config, dict):
         raise InvalidInputError(str(path), [Fault("", "is no JSON object", "expected the keys auths or credHelpers")])

@@ -19,7 +19,7 @@ from stack.model.platform import Platform
 from stack.model.settings import CHANGED, ROOT, SECRETS, file_of
 from stack.model.strict_yaml import read_yaml
 
-__all__ = ["SecretKey", "missing_faults", "overdue", "stored", "unread_faults", "write"]
+__all__ = ["SecretKey", "missing_faults", "overdue", "pulumi_program", "stored", "unread_faults", "write"]
 
 
 class SecretKey(NamedTuple):
@@ -73,22 +73,27 @@ def write(environment: str, values: Mapping[SecretKey, str], today: date, root: 
     The values are passed in environment variables, which only the same user can read. Every user can read arguments.
     Raises `InvalidInputError` if Pulumi is missing or fails.
     """
-    program = shutil.which("pulumi")
-    if program is None:
-        fault = Fault("pulumi", "is not on PATH", "install it, for example with `brew install pulumi/tap/pulumi`")
-        raise InvalidInputError("voice secrets", [fault])
     plain = [f"{CHANGED}.{secret}={today.isoformat()}" for secret in sorted({each.secret for each in values})]
     options = {
         "PULUMI_OPTION_SECRET": _record(f"{SECRETS}.{each}={value}" for each, value in values.items()),
         "PULUMI_OPTION_PLAINTEXT": _record(plain),
     }
-    command = [program, "config", "set-all", "--path", "--stack", environment, "--cwd", str(root)]
+    command = [pulumi_program(), "config", "set-all", "--path", "--stack", environment, "--cwd", str(root)]
     # Pulumi may ask for the passphrase, and prints its own reason when it refuses.
     sys.stdout.flush()
     done = subprocess.run(command, env={**os.environ, **options}, stdout=sys.stderr, check=False)  # noqa: S603 - the user's own Pulumi
     if done.returncode or not values.keys() <= stored(environment, root):
         accepted = f"see Pulumi's message above; `pulumi stack init {environment}` creates a missing stack"
         raise InvalidInputError("pulumi config set-all", [Fault(file_of(environment), "is unchanged", accepted)])
+
+
+def pulumi_program() -> str:
+    """The path of Pulumi. Raises `InvalidInputError` if it is missing."""
+    program = shutil.which("pulumi")
+    if program is None:
+        fault = Fault("pulumi", "is not on PATH", "install it, for example with `brew install pulumi/tap/pulumi`")
+        raise InvalidInputError("voice secrets", [fault])
+    return program
 
 
 def _record(fields: Iterable[str]) -> str:

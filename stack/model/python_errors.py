@@ -20,21 +20,21 @@ __all__ = ["refused_with_line"]
 def refused_with_line(folder: Path) -> Iterator[None]:
     """Convert an error of code below `folder`, or of a function that this code calls, into `InvalidInputError`.
 
-    Other errors pass through. `sys.exit` is converted, too: otherwise its status would look like the status of the
-    command.
+    Other errors and interruptions pass through. `sys.exit` is converted, too: otherwise its status would look like the
+    status of the command.
     """
     try:
         yield
-    except InvalidInputError:
+    except (InvalidInputError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         location = _location(error, folder)
         if location is None:
             raise
         raise InvalidInputError(str(location), _faults(error)) from None
 
 
-def _location(error: Exception | SystemExit, folder: Path) -> Location | None:
+def _location(error: BaseException, folder: Path) -> Location | None:
     """The innermost line below the folder. A syntax error names its line itself, before any frame runs."""
     lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
@@ -43,18 +43,25 @@ def _location(error: Exception | SystemExit, folder: Path) -> Location | None:
     return found[-1] if found else None
 
 
-def _faults(error: Exception | SystemExit) -> list[Fault]:
+def _faults(error: BaseException) -> list[Fault]:
     match error:
         case ValidationError():
             return faults_of(error, prefix=error.title)
         case SyntaxError():
             said = f"{type(error).__name__}: {error.msg}"
         case _:
-            said = ": ".join(filter(None, (type(error).__name__, str(error))))
+            said = ": ".join(filter(None, (type(error).__name__, _text(error))))
     return [Fault("", said, f"{_hint(error)}correct this line")]
 
 
-def _hint(error: Exception | SystemExit) -> str:
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as fault:  # noqa: BLE001 - the tenant's class may raise any error
+        return f"its text raises {type(fault).__name__}"
+
+
+def _hint(error: BaseException) -> str:
     """The nearest name in the module for an undefined name. The text of a `NameError` suggests none."""
     if not isinstance(error, NameError):
         return ""

@@ -12,6 +12,8 @@ from voice_policies import Fault, InvalidInputError, faults_of
 
 from stack.model.settings import Settings, file_of, path_of
 
+__all__ = ["Refusals"]
+
 
 class Refusals:
     """Collects refusals, to raise all of them in one error."""

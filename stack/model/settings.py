@@ -40,6 +40,7 @@ __all__ = [
     "ROOT",
     "SECRETS",
     "Choices",
+    "ReferenceImage",
     "Settings",
     "decoded",
     "environments",
@@ -65,6 +66,11 @@ ANY_SERVER = "any"
 """Key of the storage class for every server without its own entry."""
 Repository = Annotated[str, TextPattern(r"^[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)+$", "registry.example.com/voice")]
 """A repository or a prefix of repositories: registry and path."""
+ReferenceImage = Annotated[
+    str,
+    TextPattern(r"^[a-z0-9][a-z0-9.:/_-]*:[A-Za-z0-9_.-]+(@sha256:[0-9a-f]{64})?$", "registry.example.com/image:1.0"),
+]
+"""An image with its tag."""
 RegistryName = Annotated[str, TextPattern(r"^[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?$", "docker.io")]
 """Host name of a registry, as in image references."""
 StorageClassName = Annotated[str, TextPattern(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", "standard", 253)]
@@ -151,15 +157,7 @@ class Settings(Defaults):
     prices: Prices | None = None
     """Prices that replace the tenant's price table, with their source and their day."""
     image_tag: Annotated[str, TextPattern(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$", "1.0.0")] = "1.0.0"
-    reference_image: (
-        Annotated[
-            str,
-            TextPattern(
-                r"^[a-z0-9][a-z0-9.:/_-]*:[A-Za-z0-9_.-]+(@sha256:[0-9a-f]{64})?$", "registry.example.com/image:1.0"
-            ),
-        ]
-        | None
-    ) = None
+    reference_image: ReferenceImage | None = None
     """One image that stands in for every service until the services' own images exist."""
     secrets_changed: Annotated[dict[Name, Annotated[date, Field(strict=False)]], Field(default_factory=dict)]
     """The day on which `voice secrets` last wrote each secret."""

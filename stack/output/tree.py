@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from voice_policies import Fault, InvalidInputError
 
@@ -65,19 +66,25 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _listed_files(index: str) -> set[str]:
-    """The files that an index lists, and the index itself.
+class WrittenIndex(NamedTuple):
+    """The index of a tree as it is in the file."""
 
-    Raises `ValueError` if the text is not an index of `voice render`.
-    """
-    document = json.loads(index)
+    files: set[str]
+    """The files that it lists, and the index itself."""
+    is_complete: bool
+    """False if the run of `voice render` did not end. Only the index of a run that ended lists resources."""
+
+
+def read_index(index: Path) -> WrittenIndex:
+    """The index in a file. Raises `ValueError` if the file is not an index of `voice render`."""
     try:
+        document = json.loads(index.read_text(encoding="utf-8"))
         paths = [entry["file"] for entry in document["resources"]] + document.get("files", [])
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):  # too deep nesting: RecursionError
         raise ValueError("is not an index of `voice render`") from None
     if not document.get("environment") or not all(isinstance(path, str) and _is_inside(path) for path in paths):
         raise ValueError("is not an index of `voice render`")
-    return {*paths, INDEX}
+    return WrittenIndex({*paths, INDEX}, bool(document["resources"]))
 
 
 def _is_inside(path: str) -> bool:
@@ -89,8 +96,8 @@ def _earlier_files(out: Path) -> set[str]:
     """The files of the earlier run. A directory without an index must be empty."""
     index = out / INDEX
     if index.is_file():  # reading a pipe would block
-        with suppress(RecursionError, ValueError):  # too deeply nested JSON raises RecursionError
-            return _listed_files(index.read_text(encoding="utf-8"))
+        with suppress(ValueError):
+            return read_index(index).files
     if found := sorted(entry.name for entry in out.iterdir() if entry.name != STAGING):
         names = ", ".join(found[:NAMED]) + (", …" if len(found) > NAMED else "")
         raise _refusal(

@@ -91,7 +91,7 @@ def read_manifests(directory: Path) -> tuple[Manifest, ...]:
     names = (Path(folder, name) for folder, _, files in os.walk(directory, onerror=refuse) for name in files)
     for path in sorted(path for path in names if path.suffix in SUFFIXES):
         try:
-            found += _resources(path, str(path)) if path.is_file() else ()
+            found += _resources(path, str(path))
         except InvalidInputError as error:
             faults += error.faults
         except OSError as error:
@@ -109,7 +109,8 @@ def _resources(path: Path, file: str) -> list[Manifest]:
     try:
         documents = read_located_documents(path)
     except InvalidInputError as error:
-        is_template = "{{" in path.read_text(encoding="utf-8", errors="replace")
+        # Reading a pipe would block.
+        is_template = path.is_file() and "{{" in path.read_text(encoding="utf-8", errors="replace")
         located = [replace(fault, source=file + fault.source.removeprefix(path.name)) for fault in error.faults]
         raise InvalidInputError(file, [_as(TEMPLATE, each) if is_template else each for each in located]) from None
     found = [each for content, node in documents for each in _opened(content, node, file)]

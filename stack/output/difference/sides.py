@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+import reprlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from zipfile import ZipFile
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from voice_policies import Fault, InvalidInputError, one_of
 
 from stack.audit.ledgers.measures import Measures, measures
@@ -21,13 +24,16 @@ from stack.model.settings import ROOT, environments
 from stack.model.strict_yaml import read_documents
 from stack.model.tenant import Tenant
 from stack.output.difference import Identity, Resources, Side
-from stack.output.tree import INDEX, LEDGER
+from stack.output.tree import INDEX, LEDGER, read_index
 
 __all__ = ["side_of"]
 
-_MEASURES: TypeAdapter[Measures] = TypeAdapter(dict[str, dict[str, float | str]])
+_Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+_MEASURES: TypeAdapter[Measures] = TypeAdapter(dict[str, dict[str, _Amount | Literal["hard", "soft", "link"]]])
 LONGEST_RENDER = 120
 """Longest time of each command of git, and of the rendering of a revision, in seconds."""
+PACKAGES = ("components", "policies/voice_policies", "stack/cli")
+"""The packages that render a revision. Python would import a missing one from this checkout."""
 
 
 def side_of(side: str, tenant: Tenant) -> Side:
@@ -50,35 +56,67 @@ def side_of_platform(platform: Platform) -> Side:
 
 
 def _side_of_tree(root: Path) -> Side:
-    found, faults = [], []
+    found, faults = [], list(_index_faults(root))
     for path in sorted(root.glob("manifests/**/*.yaml")):
-        for number, document in enumerate(read_documents(path)):
+        place = str(path.relative_to(root))
+        try:
+            documents = read_documents(path)
+        except InvalidInputError as error:
+            faults += [replace(each, source=place + each.source.removeprefix(path.name)) for each in error.faults]
+            continue
+        for number, document in enumerate(documents):
             if _is_manifest(document):
                 found.append(document)
             elif document is not None:
                 accepted = "expected apiVersion, kind, metadata.name and a mapping spec, as `voice render` writes them"
-                faults.append(Fault(f"{path.relative_to(root)}[{number}]", "is not a Kubernetes resource", accepted))
+                faults.append(Fault(f"{place}[{number}]", "is not a Kubernetes resource", accepted))
+    counts = Counter(map(Identity.of, found))
+    faults += [Fault(str(each), "is declared twice", "keep one of them") for each, many in counts.items() if many > 1]
+    measured = None
+    try:
+        measured = _measures(root / LEDGER)
+    except ValidationError as error:
+        faults += _ledger_faults(error)
     if faults:
         raise InvalidInputError(str(root), faults)
-    return Side(_by_identity(found), _measures(root / LEDGER))
+    return Side(_by_identity(found), measured)
+
+
+def _index_faults(root: Path) -> Iterator[Fault]:
+    """The faults of a tree that is not as `voice render` wrote it, for example because its run was killed."""
+    accepted = "render the environment again"
+    try:
+        index = read_index(root / INDEX)
+    except ValueError as error:
+        yield Fault(INDEX, str(error), accepted)
+        return
+    if not index.is_complete:
+        yield Fault(INDEX, "says that a run of `voice render` did not end", accepted)
+    for path in sorted(index.files):
+        if path.startswith("manifests/") and not os.path.lexists(root / path):
+            yield Fault(path, "is missing", accepted)
 
 
 def _measures(path: Path) -> Measures | None:
-    """The measures of a rendered tree. Raises `InvalidInputError` if the file has another form."""
-    if not path.is_file():
-        return None
-    try:
-        return _MEASURES.validate_json(path.read_bytes())
-    except ValidationError as error:
-        accepted = "expected measure → subject → value, as `voice render` writes them"
-        fault = Fault(LEDGER, f"has {error.error_count()} faults", accepted)
-        raise InvalidInputError(str(path.parent), [fault]) from None
+    """The measures of a rendered tree. Raises `ValidationError` if the file has another form."""
+    return _MEASURES.validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def _ledger_faults(error: ValidationError) -> Iterator[Fault]:
+    """One fault for each wrong value. pydantic has one for each type that the value may have."""
+    accepted = "expected measure → subject → value, as `voice render` writes them: a number from 0, hard, soft or link"
+    found = {".".join(map(str, each["loc"][:2])): each for each in error.errors(include_url=False)}
+    for place, each in found.items():
+        if each["type"] == "json_invalid":
+            yield Fault(place, "is not JSON", each["ctx"]["error"], LEDGER)
+        else:
+            yield Fault(place, f"is {reprlib.repr(each['input'])}", accepted, LEDGER)
 
 
 def _is_manifest(document: object) -> bool:
     if not isinstance(document, dict) or not isinstance(metadata := document.get("metadata"), dict):
         return False
-    if not isinstance(document.get("spec", {}), dict):
+    if not isinstance(document.get("spec", {}), dict) or not isinstance(metadata.get("namespace", ""), str):
         return False
     return all(
         isinstance(text, str) for text in (document.get("apiVersion"), document.get("kind"), metadata.get("name"))
@@ -102,6 +140,9 @@ def render_revision(revision: str, name: str, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="voice-revision-") as source:
         with ZipFile(io.BytesIO(archive)) as files:
             files.extractall(source)
+        if missing := [part for part in PACKAGES if not Path(source, part, "__init__.py").is_file()]:
+            text = f"it has no {', '.join(missing)}; expected a revision that has the code of `voice`"
+            raise _unrendered(revision, text.encode())
         variables = {"PYTHONPATH": os.pathsep.join(str(Path(source, part)) for part in ("", "policies"))}
         command = [sys.executable, "-m", "stack.cli", "render", "-o", str(out), "--", name]
         done = _run(revision, command, cwd=source, env={**os.environ, **variables})

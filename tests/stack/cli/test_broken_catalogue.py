@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,12 @@ import pytest
 from stack.model.settings import ROOT
 
 FILE = "stack/voiceassistant/catalog/knowledge.py"
+UNPRINTABLE = """class Unprintable(BaseException):
+    def __str__(self):
+        raise ValueError
+
+
+raise Unprintable"""
 PARTS = ("components", "stack", "policies/voice_policies")
 
 
@@ -59,6 +66,8 @@ def refused(repository: Path) -> list[str]:
         ("from components.", "from componentz.", "ModuleNotFoundError: No module named 'componentz'"),
         ("Replicas(min=", "Replicas(min=1000 + ", "Replicas.min: is "),
         ("Sizing.of(", "Sizing.off(", "AttributeError: "),
+        ("KNOWLEDGE =", "raise GeneratorExit('early')\nKNOWLEDGE =", "GeneratorExit: early; "),
+        ("KNOWLEDGE =", f"{UNPRINTABLE}\nKNOWLEDGE =", "Unprintable: its text raises ValueError; "),
     ],
 )
 def test_a_python_error_is_reported_with_its_line(repository: Path, before: str, after: str, said: str) -> None:
@@ -67,6 +76,12 @@ def test_a_python_error_is_reported_with_its_line(repository: Path, before: str,
     assert head.startswith(f"voice: {FILE}:")
     assert head.endswith("1 fault")
     assert said in faults[0]
+
+
+def test_sigterm_while_the_catalogue_loads_is_no_fault_of_the_catalogue(repository: Path) -> None:
+    edit(repository / FILE, "KNOWLEDGE =", "import os; os.kill(os.getpid(), 15)\nKNOWLEDGE =")
+    done = render(repository)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "", "")
 
 
 def test_faults_of_a_call_and_of_the_settings_are_reported_together(repository: Path) -> None:

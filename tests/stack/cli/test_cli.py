@@ -107,6 +107,11 @@ def test_render_defaults_to_build(tmp_path: Path) -> None:
         (("diff", "HEAD:", "dev"), "'HEAD:': names nothing to compare; expected one of "),
         (("diff", "no-such-revision:dev", "dev"), "no-such-revision: cannot be rendered; fatal: Needed a single revis"),
         (("explain", ""), "RULE: is ''; expected one of A01, "),
+        (
+            ("explain", "R01", "--environment", "dev"),
+            "--environment: does not change a rule; leave it out, or name X and",
+        ),
+        (("explain", "rag-engine", "redis", "--environment", ""), "ENV: is ''; expected one of dev, "),
         (("conform", "file:///etc/passwd"), "URL: is 'file:///etc/passwd'; expected the address of a service's HTTP"),
         (("conform", "http://[::1"), "URL: is 'http://[::1'; expected the address of a service's HTTP port"),
         (("up", "nowhere"), "ENV: is 'nowhere'; expected one of dev, "),

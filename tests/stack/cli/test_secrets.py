@@ -160,7 +160,46 @@ def test_a_check_that_would_rotate_is_refused(capsys: pytest.CaptureFixture[str]
 def test_a_missing_pulumi_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "")
     assert main(["secrets", "dev"]) == 2
-    assert "pulumi: is not on PATH; install it" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "pulumi: is not on PATH; install it" in said.err
+    assert said.out == "", "nothing is said to be generated"
+
+
+def test_a_missing_pulumi_is_reported_before_the_first_question(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    missing = stack_secrets.pulumi_program
+    asked = Asked(monkeypatch, tmp_path, "prod")
+    monkeypatch.setattr(stack_secrets, "pulumi_program", missing)
+    monkeypatch.setenv("PATH", "")
+    assert main(["secrets", "prod"]) == 2
+    assert asked.questions == {"voice"}, "the error is the only line"
+
+
+@pytest.mark.parametrize("question", ["getpass.getpass", "builtins.input"])
+def test_the_end_of_the_input_interrupts_the_questions(
+    question: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def end(_: str) -> str:
+        raise EOFError
+
+    asked = Asked(monkeypatch, tmp_path, "prod")
+    monkeypatch.setattr(question, end)
+    assert main(["secrets", "prod"]) == 2
+    assert asked.lines[-1] == "voice: interrupted\n"
+    assert not asked.written
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/key", "a\0b"])
+def test_a_path_that_names_no_file_is_asked_for_again(
+    path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = Asked(monkeypatch, tmp_path, "prod")
+    question = "registry.dockerconfigjson"
+    asked.answers[question].insert(0, path)
+    assert main(["secrets", "prod"]) == 0
+    assert any(line.startswith(f"  {path} cannot be read: ") for line in asked.lines)
+    assert not asked.answers[question]
 
 
 class Asked:
@@ -176,6 +215,7 @@ class Asked:
         monkeypatch.setattr("builtins.input", self._answer)
         monkeypatch.setattr(stack_secrets, "stored", lambda _: frozenset(self.written))
         monkeypatch.setattr(stack_secrets, "write", self._write)
+        monkeypatch.setattr(stack_secrets, "pulumi_program", lambda: "pulumi")
 
     def _answers(self, environment: str) -> Iterator[tuple[str, str]]:
         for secret in platform(environment).secrets:

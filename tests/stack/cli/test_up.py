@@ -175,6 +175,24 @@ def test_down_removes_what_up_created(machine: Machine, context: list[str], last
     assert machine.log == last
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("up", "dev", "--image", "no tag"), "argument --image: is 'no tag'; expected text such as registry.example"),
+        (("up", "dev", "--image", ""), "argument --image: is ''; expected text such as registry.example"),
+        (("up", "dev", "--context", ""), "argument --context: is ''; expected the name of a context"),
+        (("down", "dev", "--context", ""), "argument --context: is ''; expected the name of a context"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_any_program_runs(
+    arguments: tuple[str, ...], said: str, machine: Machine
+) -> None:
+    done = machine.voice_up(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (machine.folder / "log").exists()
+
+
 @pytest.mark.parametrize("command", ["up", "down"])
 def test_every_missing_program_is_named_with_its_install_command(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -126,6 +126,10 @@ LACKING = "has no series of the declared"
             "GET /ready: answers 503 with the status None; expected one of unhealthy, draining",
         ),
         ({"/ready": (404, "", "")}, "GET /ready: answers 404; expected 200 if the service can serve, 503 if not"),
+        (
+            {"/ready": (200, "", "[" * 100_000)},
+            "GET /ready: answers 200 with the status None; expected one of healthy, degraded",
+        ),
         ({"/no-such-path": (499, "", "")}, None),
         *(
             (
@@ -231,8 +235,9 @@ def line(**changes: object) -> str:
         ("ready\n", "log line 1: is no JSON object"),
         (f"{line()}\n{line(policy_digest=None)}\n", "log line 2: lacks policy_digest"),
         (line(trace_id="7"), "log line 1: has a malformed trace_id"),
+        ("[" * 100_000, "log line 1: is no JSON object"),
     ],
-    ids=["complete line", "no line", "no JSON", "missing field", "malformed id"],
+    ids=["complete line", "no line", "no JSON", "missing field", "malformed id", "deep nesting"],
 )
 def test_each_field_that_a_log_line_lacks_is_named(
     text: str, said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -328,6 +333,32 @@ def test_a_wrong_option_is_bad_input(option: tuple[str, str], said: str, capsys:
         code, _, error = conform(capsys, url, *option)
     assert code == 2
     assert said in error
+
+
+def test_all_wrong_options_are_refused_together_and_no_process_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ("--bundle", "/no/bundle", "--logs", "/no/log", "--grpc", "localhost", "--drain", "0")
+    code, missing, error = conform(capsys, "http://127.0.0.1:1", *wrong)
+    head, *faults = error.splitlines()
+    assert (code, missing, head) == (2, [], "voice: voice conform: 5 faults")
+    assert [each.split(":")[0].strip() for each in faults] == ["--bundle", "URL", "--grpc", "--logs", "--drain"]
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            code, _, _ = conform(capsys, "http://127.0.0.1:1", "--drain", str(process.pid))
+            assert (code, process.poll()) == (2, None)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("option", ["--bundle", "--logs"])
+def test_a_file_without_an_end_is_refused(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(conformance, "LARGEST", 1000)
+    with serving(HEALTHY) as url:
+        code, _, error = conform(capsys, url, option, "/dev/zero")
+    assert code == 2
+    assert f"{option}: is '/dev/zero': too large; expected " in error
+    assert error.endswith("of at most 1000 bytes\n")
 
 
 @pytest.mark.parametrize("process", [0, -1, -1234])

@@ -321,9 +321,19 @@ def test_a_private_image_without_a_login_for_its_registry_is_refused_and_no_logi
     assert not any("Basic" in (asked.authorization or "") for asked in registry.asked)
 
 
-@pytest.mark.parametrize("config", ["{", "[]"])
+@pytest.mark.parametrize("config", ["{", "[]", "[" * 100_000], ids=["broken JSON", "list", "deep nesting"])
 def test_a_broken_file_of_logins_is_one_clear_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=r"config\.json"):
         logged_in(monkeypatch, tmp_path, config)
+
+
+def test_a_user_without_a_home_has_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> object:
+        raise KeyError
+
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert read_logins()("ghcr.io") is None

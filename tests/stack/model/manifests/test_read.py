@@ -70,6 +70,8 @@ def test_a_missing_or_empty_directory_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_and_a_folder_that_cannot_be_read_are_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken.yaml").symlink_to("/proc/self/mem")  # a file that even root cannot read
+    (tmp_path / "dangling.yaml").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "closed").mkdir()
     scandir = os.scandir
 
@@ -82,6 +84,8 @@ def test_a_file_and_a_folder_that_cannot_be_read_are_faults(tmp_path: Path, monk
     assert refusal(tmp_path, SHOP).splitlines()[1:] == [
         "  DIR/closed: cannot be read; Permission denied",
         "  DIR/broken.yaml: cannot be read; Input/output error",
+        "  DIR/dangling.yaml: cannot be read; No such file or directory",
+        "  DIR/pipe.yaml: is a pipe or a device; expected a file of at most 104857600 bytes",
     ]
 
 

@@ -292,12 +292,35 @@ def test_a_tree_without_measures_is_compared_only_by_its_resources(trees: Callab
     assert json.loads(as_json(found))["blast_radius"] is None
 
 
-@pytest.mark.parametrize("content", ["[]", '{"attempts": {"chat": [1]}}', "{", '{"attempts": 1}'])
-def test_a_ledger_of_another_form_is_refused(content: str, trees: Callable[[World], Path]) -> None:
+@pytest.mark.parametrize(
+    ("content", "faults"),
+    [
+        ("[]", ["is []; "]),
+        ("{", ["is not JSON; EOF while parsing an object at line 1 column 1"]),
+        ('{"attempts": 1}', ["attempts: is 1; "]),
+        (
+            '{"attempts": {"chat": [1], "search": "many"}, "cost": {"services": -1, "all": NaN}, "edges": {"a": true}}',
+            [
+                "attempts.chat: is [1]; ",
+                "attempts.search: is 'many'; ",
+                "cost.services: is -1; ",
+                "cost.all: is nan; ",
+                "edges.a: is True; ",
+            ],
+        ),
+    ],
+    ids=["list", "broken JSON", "measure without subjects", "five wrong values"],
+)
+def test_a_ledger_of_another_form_is_refused_with_each_wrong_value(
+    content: str, faults: list[str], trees: Callable[[World], Path]
+) -> None:
     tree = trees(WORLD)
     (tree / "ledger.json").write_text(content, encoding="utf-8")
-    with pytest.raises(InvalidInputError, match=r"ledger\.json: .*expected measure → subject → value"):
+    with pytest.raises(InvalidInputError) as refused:
         side_of(str(tree), toy.TENANT)
+    head, *lines = str(refused.value).splitlines()
+    assert head.startswith(f"{tree}: {len(faults)} fault")
+    assert [line.partition("expected")[0] for line in lines] == [f"  ledger.json: {fault}" for fault in faults]
 
 
 def test_a_measure_that_a_side_lacks_is_not_compared() -> None:

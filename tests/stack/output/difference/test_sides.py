@@ -125,6 +125,46 @@ def test_a_tree_with_invalid_yaml_is_refused(tree: Path) -> None:
         side_of(str(tree), TENANT)
 
 
+def test_a_tree_that_a_killed_run_left_or_that_was_edited_is_refused_with_every_fault(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = json.loads((tree / "index.json").read_text(encoding="utf-8"))
+    listed = sorted({entry["file"] for entry in index["resources"]})
+    unfinished = {"environment": "unfinished", "resources": [], "files": [*index["files"], *listed]}
+    (tree / "index.json").write_text(json.dumps(unfinished), encoding="utf-8")
+    (tree / listed[0]).unlink()
+    (tree / listed[1]).write_text("a: [", encoding="utf-8")
+    shutil.copy(tree / "manifests/50-services/rag-engine.yaml", tree / "manifests/copy.yaml")
+    (tree / "ledger.json").write_text("[]", encoding="utf-8")
+    assert main(["diff", str(tree), "nowhere"]) == 2
+    said = capsys.readouterr().err
+    assert "index.json: says that a run of `voice render` did not end; render the environment again" in said
+    assert f"{listed[0]}: is missing; render the environment again" in said
+    assert f"{listed[1]}:2: is not YAML" in said
+    assert "Deployment voice-apps/rag-engine: is declared twice; keep one of them" in said
+    assert "ledger.json: is []; expected measure → subject → value" in said
+    assert "'nowhere': names nothing to compare" in said
+
+
+@pytest.mark.parametrize("text", ["garbage", "[]", "[" * 100_000, '{"environment": "prod", "resources": 3}'])
+def test_a_tree_with_another_index_is_refused(text: str, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "index.json").write_text(text, encoding="utf-8")
+    assert main(["diff", str(tree), "prod"]) == 2
+    assert "index.json: is not an index of `voice render`; render the environment again" in capsys.readouterr().err
+
+
+def test_a_revision_without_the_code_of_voice_is_refused_and_not_rendered_by_this_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "components", tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    git("-C", str(tmp_path), "init", "--quiet")
+    git("-C", str(tmp_path), "add", ".")
+    git("-C", str(tmp_path), "commit", "--quiet", "-m", "components alone")
+    monkeypatch.setattr("stack.output.difference.sides.ROOT", tmp_path)
+    assert main(["diff", "HEAD:prod", "prod"]) == 2
+    assert "HEAD: cannot be rendered; it has no policies/voice_policies, stack/cli; expected" in capsys.readouterr().err
+
+
 def git(*arguments: str) -> None:
     names = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
     subprocess.run(["git", *names, *arguments], check=True, capture_output=True, timeout=30)
