@@ -20,6 +20,8 @@ ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
 endif
 
+# Installed programs contain the path of the checkout. Without this line a copied checkout would run the code of its original.
+$(shell test -s $(INSTALLED) && test "$$(cat $(INSTALLED))" != "$$(pwd -P)" && rm -rf $(VENV))
 # Without bytecode each process that the tests start compiles some 200 modules.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -117,11 +119,11 @@ clean: ## Remove build/ and .venv
 $(INSTALLED): requirements.lock pyproject.toml policies/pyproject.toml
 	@echo "Installing into $(VENV) from requirements.lock"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one, as in `make PYTHON=python3.11 render`")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(INSTALL) --require-hashes --compile-bytecode -r requirements.lock
 	@$(INSTALL) --offline --no-deps --no-build-isolation -e policies -e .
-	@touch $@
+	@pwd -P > $@
 
 $(READY): $(INSTALLED) requirements-dev.lock $(wildcard runtime/*/pyproject.toml)
 	@echo "Installing into $(VENV) from requirements-dev.lock"

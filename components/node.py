@@ -88,12 +88,20 @@ class Sizing(ClosedModel):
 
     @classmethod
     def of(cls, cpu: tuple[str, str], memory: tuple[str, str]) -> Sizing:
-        """A sizing from `(request, limit)` pairs in the text form of quantities."""
-        return cls(
-            cpu_request=Cpu(cpu[0]),
-            cpu_limit=Cpu(cpu[1]),
-            memory_request=Bytes(memory[0]),
-            memory_limit=Bytes(memory[1]),
+        """A sizing from `(request, limit)` pairs in the text form of quantities.
+
+        Raises `ValueError` for another value than a pair: a text has indices too.
+        """
+        pairs = {"cpu": cpu, "memory": memory}
+        # The check is for catalogues before mypy has seen them.
+        if wrong := [f"{name} is {pair!r}" for name, pair in pairs.items() if isinstance(pair, str)]:  # type: ignore[redundant-expr] # see above
+            raise ValueError(f"{' and '.join(wrong)}: expected (request, limit), such as ('100m', '500m')")
+        return cls.model_validate(
+            {
+                f"{name}_{part}": value
+                for name, pair in pairs.items()
+                for part, value in zip(("request", "limit"), pair, strict=True)
+            }
         )
 
     @override

@@ -25,6 +25,7 @@ EXPECTED = {
     "int_from_float": "expected a whole number",
     "int_parsing": "expected a whole number",
     "int_type": "expected a whole number",
+    "list_instead_of_tuple": "expected a tuple: write (a, b) in place of [a, b]",
     "list_type": "expected a list",
     "model_attributes_type": "expected a mapping",
     "model_type": "expected a mapping",
@@ -35,8 +36,8 @@ EXPECTED = {
     "too_short": "expected at least {min_length}",
     "tuple_type": "expected a list",
 }
-"""Pydantic's error type → the accepted value in the words of a configuration file. Pydantic's error supplies the values
-in braces."""
+"""Type of an error, of pydantic or ours → the accepted value in the words of a configuration file. The error supplies
+the values in braces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,12 @@ def _faults(found: ErrorDetails, path: str, model: type[BaseModel] | None) -> It
     elif found["type"] == "extra_forbidden" and model is not None:
         yield Fault(path, _shown(found["type"], found["input"]), _known_keys(model, found["loc"]))
     else:
-        not_text = found["type"] == TEXT_PATTERN and not isinstance(found["input"], str)
-        accepted = EXPECTED.get("string_type" if not_text else found["type"], "").format(**found.get("ctx", {}))
+        kind = found["type"]
+        if kind == TEXT_PATTERN and not isinstance(found["input"], str):
+            kind = "string_type"
+        elif kind == "tuple_type" and isinstance(found["input"], list):  # only Python code can tell them apart
+            kind = "list_instead_of_tuple"
+        accepted = EXPECTED.get(kind, "").format(**found.get("ctx", {}))
         yield Fault(path, _shown(found["type"], found["input"]), accepted or _hint(found) + _sentence(found["msg"]))
 
 

@@ -11,15 +11,10 @@ from voice_policies import Duration
 from components.node import Node, Service, Tier
 from components.observability.rules import Alert, Severity
 from stack.voiceassistant.burn_rates import Indicator
-from stack.voiceassistant.catalog import conversations, intelligence, knowledge
+from stack.voiceassistant.catalog import TEAM_SERVICES
 from stack.voiceassistant.model_alerts import MODEL_ALERTS
 from stack.voiceassistant.policy_alerts import POLICY_ALERTS
 
-TEAM_SERVICES = {
-    "conversations": conversations.SERVICES,
-    "knowledge": knowledge.SERVICES,
-    "intelligence": intelligence.SERVICES,
-}
 TEAMS = {service.name: team for team, services in TEAM_SERVICES.items() for service in services}
 """Service → the team that owns it."""
 SEVERITIES: dict[Tier, Severity] = {"core": "critical", "standard": "warning", "batch": "warning"}

@@ -44,7 +44,7 @@ ALERTING = Alerting(
     platform_alerts=(*PLATFORM_ALERTS, *chain.from_iterable(ALERTS_BY_JOB.values())),
     store_alerts=ALERTS_BY_STORE,
     severities=alerts.SEVERITIES,
-    teams=alerts.TEAM_SERVICES,
+    teams=catalog.TEAM_SERVICES,
     platform_team=PLATFORM_TEAM,
 )
 DECIDED_BY = {

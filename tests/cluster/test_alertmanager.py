@@ -6,7 +6,7 @@ import pytest
 
 from components.observability.alertmanager import Alertmanager
 from components.observability.prometheus import Prometheus
-from stack.voiceassistant import alerts
+from stack.voiceassistant.catalog import TEAM_SERVICES
 from stack.voiceassistant.platform_team import PLATFORM_TEAM
 from tests.cluster.misspelling import keys_of, misspelt
 from tests.platforms import ENVIRONMENTS, platform
@@ -48,7 +48,7 @@ def receivers_of(amtool: Path, file: Path, **labels: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
-@pytest.mark.parametrize("team", [PLATFORM_TEAM, *alerts.TEAM_SERVICES])
+@pytest.mark.parametrize("team", [PLATFORM_TEAM, *TEAM_SERVICES])
 def test_a_team_gets_its_alerts_and_the_person_on_call_gets_critical_alerts(
     team: str, amtool: Path, tmp_path: Path
 ) -> None:

@@ -3,12 +3,13 @@
 It permits only the declared calls.
 """
 
-from stack.voiceassistant.catalog import conversations, dependencies, intelligence, knowledge, models
+from stack.voiceassistant.catalog import dependencies, models
+from stack.voiceassistant.catalog.domains import TEAM_SERVICES
 from stack.voiceassistant.catalog.flows import FLOWS
 from stack.voiceassistant.catalog.gateway import GATEWAY
 from stack.voiceassistant.catalog.rules import FORBIDDEN, ONLY_CALLERS
 
 DEPENDENCIES = (*dependencies.DEPENDENCIES, models.LLM, models.SPEECH)
-SERVICES = (*conversations.SERVICES, *knowledge.SERVICES, *intelligence.SERVICES)
+SERVICES = tuple(service for services in TEAM_SERVICES.values() for service in services)
 
-__all__ = ["DEPENDENCIES", "FLOWS", "FORBIDDEN", "GATEWAY", "ONLY_CALLERS", "SERVICES"]
+__all__ = ["DEPENDENCIES", "FLOWS", "FORBIDDEN", "GATEWAY", "ONLY_CALLERS", "SERVICES", "TEAM_SERVICES"]

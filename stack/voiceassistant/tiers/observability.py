@@ -37,7 +37,7 @@ from stack.model.environments import Environment
 from stack.model.links import external_block, external_stores, scrape_link
 from stack.model.policy_bundles import bundle_digests
 from stack.model.tenant import Builder
-from stack.voiceassistant import alerts, site, telemetry
+from stack.voiceassistant import catalog, site, telemetry
 from stack.voiceassistant.alerting import rule_groups
 from stack.voiceassistant.platform_team import PLATFORM_TEAM, WATCHDOG
 from stack.voiceassistant.site import PROBER_PODS as BLACKBOX
@@ -271,7 +271,7 @@ def _webhook_secret(receiver: str) -> SecretKeys:
 
 
 def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
-    names = [ON_CALL, PLATFORM_TEAM, WATCHDOG, *alerts.TEAM_SERVICES] if environment.settings.notifications else []
+    names = [ON_CALL, PLATFORM_TEAM, WATCHDOG, *catalog.TEAM_SERVICES] if environment.settings.notifications else []
     receivers = tuple(Receiver(name=name, secret=_webhook_secret(name)) for name in names)
     size = environment.server(ALERTMANAGER.name)
     return Alertmanager(

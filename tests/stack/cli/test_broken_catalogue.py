@@ -18,6 +18,8 @@ UNPRINTABLE = """class Unprintable(BaseException):
 
 
 raise Unprintable"""
+VALID = """name="summary-service", namespace=APPS, purpose="summaries", language="python", tier="standard",
+    grpc_port=9000, http_port=8080, sizing=KNOWLEDGE.sizing, replicas=KNOWLEDGE.replicas, capacity=KNOWLEDGE.capacity"""
 PARTS = ("components", "stack", "policies/voice_policies")
 
 
@@ -76,6 +78,46 @@ def test_a_python_error_is_reported_with_its_line(repository: Path, before: str,
     assert head.startswith(f"voice: {FILE}:")
     assert head.endswith("1 fault")
     assert said in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "head", "said"),
+    [
+        (
+            'Sizing.of(cpu="100m", memory=("1Mi", "2Mi"))',
+            f"{FILE}:LINE",
+            "ValueError: cpu is '100m': expected (request,",
+        ),
+        ('Sizing.of(cpu=("1", "x"), memory=("1MB", "2Mi"))', f"{FILE}:LINE", "Sizing.cpu_limit: is 'x'; expected"),
+        (
+            'Sizing.of(cpu=("1", "x"), memory=("1MB", "2Mi"))',
+            f"{FILE}:LINE",
+            "Sizing.memory_request: is '1MB'; expected",
+        ),
+        (
+            "SERVICES = KNOWLEDGE",
+            FILE,
+            "SERVICES: has another value than services; expected a tuple of services, as in",
+        ),
+        ("SERVICES = (SERVICES, KNOWLEDGE)", FILE, "SERVICES: has another value than services; expected a tuple"),
+        ("SERVICES = [*SERVICES]", FILE, "SERVICES: has another value than services; expected a tuple"),
+        ("del SERVICES", "stack/voiceassistant/catalog/domains.py:", "has no attribute 'SERVICES'"),
+        (
+            f"SERVICES = (*SERVICES, Service({VALID}, operations=[operation('run', p95='1s', deadline='2s')]))",
+            "stack/voiceassistant/catalog: ",
+            ": operations: is refused; expected a tuple: write (a, b) in place of [a, b]",
+        ),
+    ],
+)
+def test_a_usual_mistake_in_a_new_service_is_named_at_its_place(
+    repository: Path, code: str, head: str, said: str
+) -> None:
+    file = repository / FILE
+    text = file.read_text(encoding="utf-8")
+    file.write_text(f"{text}{code}\n", encoding="utf-8")
+    first, *faults = refused(repository)
+    assert first.startswith(f"voice: {head}".replace("LINE", str(text.count("\n") + 1)))
+    assert any(said in fault for fault in faults)
 
 
 def test_sigterm_while_the_catalogue_loads_is_no_fault_of_the_catalogue(repository: Path) -> None:

@@ -26,7 +26,7 @@ from stack.model.platform import Platform
 from stack.model.settings import PROJECT, ROOT, parse_settings
 from stack.output.runbook import FOLDER
 from stack.voiceassistant import TENANT, alerts, telemetry
-from stack.voiceassistant.catalog import SERVICES
+from stack.voiceassistant.catalog import SERVICES, TEAM_SERVICES
 from stack.voiceassistant.platform_alerts import PLATFORM_ALERTS
 from stack.voiceassistant.tiers.observability import probed_hosts
 from tests.platforms import ENVIRONMENTS, of_kind, platform, real_environment, resources
@@ -330,7 +330,7 @@ def test_every_operation_every_route_and_every_flow_has_its_objectives() -> None
 
 def test_every_service_has_one_team_and_every_alert_says_what_to_do() -> None:
     assert alerts.TEAMS.keys() == {each.name for each in SERVICES}
-    assert sum(len(services) for services in alerts.TEAM_SERVICES.values()) == len(SERVICES)
+    assert sum(len(services) for services in TEAM_SERVICES.values()) == len(SERVICES)
     assert all(alert.action for alert in (*alerts.OBJECTIVE_ALERTS, *PLATFORM_ALERTS))
 
 
@@ -379,7 +379,7 @@ def test_the_address_of_a_receiver_is_a_secret_in_a_file() -> None:
     files = re.findall(r'"url_file": "([^"]+)"', text)
     mounted = {secret.path for secret in alertmanager("prod").secrets}
     assert {file.rpartition("/")[0] for file in files} == mounted
-    assert len(files) == len(alerts.TEAM_SERVICES) + 3, (
+    assert len(files) == len(TEAM_SERVICES) + 3, (
         "one for each team, the platform team, the person on call and the watchdog"
     )
 
