@@ -1,17 +1,14 @@
 """The Pulumi program of every stack of VoiceAssistant."""
 
-from pathlib import Path
-
 import pulumi
 from voice_policies import InvalidInputError
 
 from stack.deploy.main import deploy
-from stack.model.python_errors import refused_with_line
+from stack.model.python_errors import load_tenant
 
 try:
-    with refused_with_line(Path(__file__).with_name("voiceassistant")):
-        from stack.voiceassistant import TENANT
+    tenant = load_tenant("stack.voiceassistant")
 except InvalidInputError as error:
     raise pulumi.RunError(str(error)) from None
 
-deploy(TENANT)
+deploy(tenant)

@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 
 
 def _voiceassistant() -> Tenant:
-    from stack.model.python_errors import refused_with_line  # noqa: PLC0415
+    from stack.model.python_errors import load_tenant  # noqa: PLC0415
 
-    with refused_with_line(Path(__file__).parents[1] / "voiceassistant"):
-        from stack.voiceassistant import TENANT  # noqa: PLC0415
-    return TENANT
+    return load_tenant("stack.voiceassistant")
 
 
 def voice(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = _voiceassistant) -> NoReturn:

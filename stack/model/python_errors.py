@@ -6,19 +6,35 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from voice_policies import Fault, InvalidInputError, faults_of
 
 from components.declaration import ROOT, Location
 
-__all__ = ["refused_with_line"]
+if TYPE_CHECKING:
+    from stack.model.tenant import Tenant
+
+__all__ = ["load_tenant"]
+
+
+def load_tenant(module: str) -> Tenant:
+    """The `TENANT` of a module or package of this repository.
+
+    Raises `InvalidInputError` with file and line for an error in its code.
+    """
+    place = Path(ROOT, *module.split("."))
+    with refused_with_line(place if place.is_dir() else place.with_suffix(".py")):
+        tenant: Tenant = import_module(module).TENANT
+    return tenant
 
 
 @contextmanager
 def refused_with_line(folder: Path) -> Iterator[None]:
-    """Convert an error of code below `folder`, or of a function that this code calls, into `InvalidInputError`.
+    """Convert an error of code in or below `folder`, or of a function that this code calls, into `InvalidInputError`.
 
     Other errors and interruptions pass through. `sys.exit` is converted, too: otherwise its status would look like the
     status of the command.

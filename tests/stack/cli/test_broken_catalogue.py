@@ -120,6 +120,14 @@ def test_a_usual_mistake_in_a_new_service_is_named_at_its_place(
     assert any(said in fault for fault in faults)
 
 
+def test_an_error_in_the_module_of_another_platform_is_reported_with_its_line(repository: Path) -> None:
+    edit(repository / "stack/cli/__init__.py", "stack.voiceassistant", "stack.shop")
+    (repository / "stack/shop.py").write_text("TENANT = nothing\n", encoding="utf-8")
+    head, fault = refused(repository)
+    assert head == "voice: stack/shop.py:1: 1 fault"
+    assert "NameError: name 'nothing' is not defined" in fault
+
+
 def test_sigterm_while_the_catalogue_loads_is_no_fault_of_the_catalogue(repository: Path) -> None:
     edit(repository / FILE, "KNOWLEDGE =", "import os; os.kill(os.getpid(), 15)\nKNOWLEDGE =")
     done = render(repository)
