@@ -87,11 +87,21 @@ class InvalidInputError(ValueError):
 
 def faults_of(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> list[Fault]:
     """Every fault that pydantic found. Paths start with `prefix`; `model` supplies the known keys."""
+    errors = error.errors(include_url=False)
     return [
         fault
-        for found in error.errors(include_url=False)
+        for found in errors
+        if not _is_implied(found, errors)
         for fault in _faults(found, path_text(prefix, found["loc"]), model)
     ]
+
+
+def _is_implied(found: ErrorDetails, errors: Iterable[ErrorDetails]) -> bool:
+    """True for a tuple that is long enough. Pydantic does not count its wrong items, which have faults of their own."""
+    if found["type"] != "too_short" or len(found["input"]) < found["ctx"]["min_length"]:
+        return False
+    depth = len(found["loc"])
+    return any(other["loc"][:depth] == found["loc"] and len(other["loc"]) > depth for other in errors)
 
 
 def conflict_fault(conflict: str | Conflict, path: str = "") -> Fault:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from typing import Annotated
+
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from voice_policies import Fault, InvalidInputError, faults_of
 from voice_policies.bundle import Idempotency
 from voice_policies.closed_model import ClosedModel
@@ -41,3 +43,32 @@ def test_the_nearest_accepted_word_is_suggested_if_one_is_near(value: object, ac
     with pytest.raises(ValidationError) as caught:
         Call.model_validate({"idempotency": value})
     assert [fault.accepted for fault in faults_of(caught.value)] == [accepted]
+
+
+class Ports(ClosedModel):
+    ports: Annotated[tuple[int, ...], Field(strict=False, min_length=2)]
+
+
+@pytest.mark.parametrize(
+    ("ports", "faults"),
+    [
+        (["a", 1], ["ports[0]: is 'a'; expected a whole number"]),
+        (["a"], ["ports[0]: is 'a'; expected a whole number", "ports: is refused; expected at least 2"]),
+        ([1], ["ports: is refused; expected at least 2"]),
+    ],
+)
+def test_a_list_with_a_wrong_item_is_too_short_only_if_it_has_too_few_items(
+    ports: list[object], faults: list[str]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Ports.model_validate({"ports": ports})
+    assert [str(fault) for fault in faults_of(caught.value)] == faults
+
+
+def test_a_python_list_in_place_of_a_tuple_is_named_as_such() -> None:
+    class Strict(ClosedModel):
+        ports: tuple[int, ...]
+
+    with pytest.raises(ValidationError) as caught:
+        Strict.model_validate({"ports": [1]})
+    assert str(*faults_of(caught.value)) == "ports: is refused; expected a tuple: write (a, b) in place of [a, b]"
