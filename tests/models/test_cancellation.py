@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 from contextlib import closing
@@ -11,10 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
+from voice_models import SyncModelTransport
 from voice_models import fake_answers as fake
 from voice_models.fake_provider import FakeProvider, stall
 from voice_policies import Duration
 from voice_runtime import Caller
+from voice_runtime.shared_store import LoopThread
 from voice_runtime.testing import FakeClock
 
 from tests.bundles import operation
@@ -22,6 +25,7 @@ from tests.loopback import START_SECONDS
 from tests.models.routes import (
     PATIENT,
     QUESTION,
+    ROUTE,
     Service,
     ask,
     budget,
@@ -162,3 +166,66 @@ def test_mc19_the_provider_stops_when_a_synchronous_caller_leaves_after_the_tent
     assert a.exchanges[0].written < 500
     assert [event.ending for event in made.ledger.events] == ["cancelled"]
     assert made.is_settled()
+
+
+def test_a_synchronous_stream_that_is_dropped_on_the_thread_of_its_loop_closes_without_a_wait(tmp_path: Path) -> None:
+    a, thread = FakeProvider(lambda _: fake.streamed([fake.delta("x"), stall])), LoopThread()
+
+    async def drop() -> None:
+        dropped.clear()
+
+    with served_elsewhere(a) as addresses:
+        made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses)
+        client = httpx.Client(transport=SyncModelTransport(made.runtime, ROUTE, thread=thread))
+        body = {"messages": QUESTION, "stream": True}
+        request = client.build_request("POST", "http://ignored/v1/chat/completions", json=body)
+        response = client.send(request, stream=True)
+        dropped = [iter(response.stream)]  # type: ignore[arg-type]  # the stream of a synchronous transport
+        assert next(dropped[0])
+        response.stream = httpx.ByteStream(b"")
+        thread.start(drop()).result(START_SECONDS)
+        wait_for_the_end(a)
+    assert a.exchanges[0].ending == "closed_by_client"
+
+
+# --- another task or the end of the event loop
+
+
+@pytest.mark.parametrize("over_sockets", [True, False])
+async def test_a_task_that_closes_the_answer_while_another_one_reads_it_blames_nobody(
+    tmp_path: Path, *, over_sockets: bool
+) -> None:
+    a, b = (FakeProvider(lambda _: fake.streamed([fake.delta("x"), stall])) for _ in range(2))
+    async with asyncio.timeout(START_SECONDS), served(a, b) as addresses, httpx.AsyncHTTPTransport() as sockets:
+        made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses if over_sockets else None)
+        made.a.script = a.script
+        client = made.sdk(inner=sockets if over_sockets else None)
+        stream = await client.chat.completions.create(model="any", messages=QUESTION, stream=True)
+        await anext(stream)
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        await stream.response.aclose()
+        with pytest.raises(httpx.StreamClosed):
+            await reading
+        await made.runtime.drain()
+    breaker = made.runtime.runtime.outbound("llm.generate", "a").breaker
+    assert breaker is not None
+    assert (breaker.failed, breaker.ignored) == (0, 1)
+    assert [event.ending for event in made.ledger.events] == ["cancelled"]
+    assert made.is_settled()
+
+
+def test_an_answer_that_is_dropped_after_the_end_of_its_event_loop_is_settled(tmp_path: Path) -> None:
+    made = budgeted(tmp_path, None)
+
+    async def unread() -> object:
+        return await made.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True)
+
+    dropped = [asyncio.run(unread())]
+    dropped.clear()
+    gc.collect()
+    deadline = time.monotonic() + START_SECONDS
+    while not made.is_settled():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert [event.ending for event in made.ledger.events] == ["cancelled"]

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from voice_models import ModelAttemptError, ModelStreamError
+from voice_models import ModelAttemptError, ModelStreamError, ModelTransport
 from voice_models import fake_answers as fake
 from voice_models.fake_provider import Answer, Step, cut
 from voice_runtime.testing import FakeClock
 
-from tests.models.routes import ANSWER, QUESTION, Driver, Service, service
+from tests.models.routes import ANSWER, QUESTION, ROUTE, Driver, Service, ask, service
 
 FROM_A, FROM_B = f"{ANSWER}A", f"{ANSWER}B"
 DONE = b"data: [DONE]\n\n"
@@ -312,3 +314,78 @@ async def test_a_key_that_cannot_be_sent_fails_the_attempt_and_the_next_candidat
     assert len([chunk async for chunk in answer]) > 1
     assert [event.error_class for event in tested.ledger.events] == ["authentication", None]
     assert not tested.a.exchanges
+
+
+async def test_a_connection_that_fails_below_httpx_is_no_fault_of_the_key(tested: Service) -> None:
+    async def send(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "a.example":
+            raise ssl.SSLError("bad record mac")
+        return await tested.network.handle_async_request(request)
+
+    assert await ask(tested.sdk(inner=Network(send))) == FROM_B
+    assert [event.error_class for event in tested.ledger.events] == ["connection_failed", None]
+    assert await ask(tested.sdk()) == FROM_A
+
+
+# --- what the connection adds
+
+
+class Network(httpx.AsyncBaseTransport):
+    def __init__(self, send: Callable[[httpx.Request], Awaitable[httpx.Response]]) -> None:
+        self.send = send
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self.send(request)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_header_that_is_not_ascii_reaches_the_caller_unchanged(tested: Service, *, streamed: bool) -> None:
+    async def send(request: httpx.Request) -> httpx.Response:
+        answer = await tested.network.handle_async_request(request)
+        answer.headers = httpx.Headers([*answer.headers.raw, (b"x-city", "Zürich".encode())])
+        return answer
+
+    tested.a.script = lambda _: fake.chat_stream("x") if streamed else fake.chat("x")
+    client = httpx.AsyncClient(transport=ModelTransport(tested.runtime, ROUTE, Network(send)))
+    body = {"messages": QUESTION, "stream": streamed}
+    answer = await client.post("http://ignored/v1/chat/completions", json=body)
+    assert answer.headers["x-city"] == "Zürich"
+
+
+class FailsToClose(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self.stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self.stream:
+            yield part
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_a_connection_that_fails_while_it_closes_changes_no_answer(tested: Service, status: int) -> None:
+    async def send(request: httpx.Request) -> httpx.Response:
+        answer = await tested.network.handle_async_request(request)
+        assert isinstance(answer.stream, httpx.AsyncByteStream)
+        answer.stream = FailsToClose(answer.stream)
+        return answer
+
+    if status != 200:
+        first(tested, fake.error(status))
+    assert await ask(tested.sdk(inner=Network(send))) == (FROM_A if status == 200 else FROM_B)
+
+
+# --- content in other fields than the text
+
+
+@pytest.mark.parametrize(
+    "content", [{"reasoning": "hm " * 30}, {"audio": {"data": "UklGRg" * 20}}, {"audio": {"transcript": "hm " * 30}}]
+)
+async def test_long_reasoning_and_audio_are_content(tested: Service, content: dict[str, Any]) -> None:
+    chunk = fake.event({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": content}]})
+    first(tested, stream(*[chunk] * 700, *fake.chat_stream("yes").steps))
+    assert await ask(tested.sdk()) == "yes"
+    assert tested.calls == (1, 0)

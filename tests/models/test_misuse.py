@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-from voice_models import ModelAttempted, ModelAttemptError, ModelRuntime, ModelTransport, UsageSink
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from voice_models import ModelAttempted, ModelAttemptError, ModelRuntime, ModelTransport, UsageSink, telemetry
 from voice_models import fake_answers as fake
 from voice_models.fake_provider import Answer
 from voice_models.metrics import METRICS
@@ -137,3 +138,25 @@ async def test_an_injected_fault_uses_no_tokens_and_costs_nothing(tmp_path: Path
 @pytest.mark.parametrize(("stream", "streamed"), [(True, True), ("true", True), (1, False), ([], False), ({}, False)])
 def test_a_transcription_is_streamed_only_if_it_asks_for_it(stream: object, *, streamed: bool) -> None:
     assert Transcription().is_streamed({"stream": stream}) is streamed
+
+
+class BrokenProcessor(SpanProcessor):
+    def __init__(self, broken: str) -> None:
+        setattr(self, broken, self.fail)
+
+    def fail(self, *_: object, **__: object) -> None:
+        raise RuntimeError("the processor failed")
+
+
+@pytest.mark.parametrize("broken", ["on_start", "on_end"])
+async def test_a_span_processor_that_raises_keeps_no_tokens(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    provider = TracerProvider()
+    provider.add_span_processor(BrokenProcessor(broken))
+    monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("test"))
+    made = budgeted(tmp_path, clock)
+    with pytest.raises(RuntimeError, match="the processor failed"):
+        await post(made, {})
+    assert made.is_settled()
+    assert [event.ending for event in made.ledger.events] == (["finished"] if broken == "on_end" else [])

@@ -1,17 +1,32 @@
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
-from voice_models import ModelRefusedError
+from voice_models import ModelRefusedError, ModelTransport
 from voice_models import fake_answers as fake
 from voice_models.fake_provider import FakeProvider
 from voice_policies import OutputLimit
 from voice_runtime.testing import FakeClock
 
 from tests.bundles import mount
-from tests.models.routes import ANSWER, PATIENT, ask, budget, routed, served_elsewhere, service, sync_sdk, texts_sync
+from tests.models.routes import (
+    ANSWER,
+    PATIENT,
+    QUESTION,
+    ROUTE,
+    ask,
+    budget,
+    routed,
+    served_elsewhere,
+    service,
+    sync_sdk,
+    texts_sync,
+)
 
 
 async def test_cooldowns_and_budgets_survive_a_reload(tmp_path: Path, clock: FakeClock) -> None:
@@ -49,3 +64,21 @@ def test_threads_share_one_budget(tmp_path: Path) -> None:
     assert 0 < sum(answered) <= 10
     assert made.held == 100 * sum(answered)
     assert made.is_settled()
+
+
+async def test_a_reload_while_the_body_of_a_request_arrives_applies_to_the_call(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    made = service(tmp_path, clock)
+
+    async def body() -> AsyncIterator[bytes]:
+        models, route = {"budgets": {"new": budget(520)}}, {"budgets": ("new",)}
+        mount(tmp_path / "policy", routed(tmp_path, models=models, route=route))
+        assert made.runtime.runtime.reload()
+        yield json.dumps({"messages": QUESTION, "stream": True}).encode()
+
+    async with httpx.AsyncClient(transport=ModelTransport(made.runtime, ROUTE, made.network)) as client:
+        headers = {"content-type": "application/json"}
+        answer = await client.post("http://ignored/v1/chat/completions", content=body(), headers=headers)
+    assert answer.status_code == 200
+    assert made.runtime.budgets.statistics["new"].admitted == 1

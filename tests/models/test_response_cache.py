@@ -10,7 +10,7 @@ from voice_runtime import Caller
 from voice_runtime.redis import RedisStore, single
 
 from tests.bundles import operation
-from tests.models.routes import Service, ask, service
+from tests.models.routes import QUESTION, Service, ask, service
 from tests.redis_servers import Server
 
 STORE = "events.reserve"
@@ -76,3 +76,22 @@ async def test_a_cache_without_a_connected_store_behaves_as_if_it_were_empty(mad
     assert [await ask(unconnected.sdk()) for _ in range(2)] == ["the-answer-of-A"] * 2
     assert unconnected.calls == (2, 0)
     assert made.calls == (0, 0)
+
+
+@pytest.mark.parametrize("read", [0, 1], ids=["before the first chunk", "before the last chunk"])
+async def test_an_answer_that_its_caller_did_not_read_to_the_end_is_never_cached_in_part(
+    made: Service, read: int
+) -> None:
+    whole = b"".join(step for step in fake.chat_stream("one ", "two").steps if isinstance(step, bytes))
+    end = whole.rindex(b"data:")
+    made.a.script = lambda _: fake.streamed([whole[:end], whole[end:]])
+    async with made.runtime.runtime.request("chat", Caller(tenant="acme", user="ann")):
+        stream = await made.sdk().chat.completions.create(
+            model="any", messages=QUESTION, stream=True, extra_headers={PROMPT_VERSION: "1"}
+        )
+        for _ in range(read):
+            await anext(stream)
+        await stream.close()
+    await made.runtime.drain()
+    assert [await asked(made) for _ in range(2)] == ["one two"] * 2
+    assert made.calls == (2, 0)

@@ -12,7 +12,7 @@ from voice_runtime import Attempt as Admission
 from voice_runtime import CalleeError, Clock
 
 from voice_models.answer import ENDED_EARLY, Reader, reader_of
-from voice_models.candidate import Candidate
+from voice_models.candidate import Candidate, CredentialError
 from voice_models.classification import ErrorClass, dialect_of, error_class
 from voice_models.cooldown import Cooldowns
 from voice_models.errors import ModelAttemptError, ModelError, ModelRefusedError, ModelStreamError
@@ -172,11 +172,11 @@ class ModelAttempt:
             return error
         if isinstance(error, TimeoutError):
             return self._failed(self._class_of_timeout())
-        if isinstance(error, httpx.TransportError | httpx.DecodingError):
+        if isinstance(error, httpx.TransportError | httpx.DecodingError | OSError):
             found: ErrorClass = "connection_failed" if isinstance(self.state, Connecting) else "truncated"
             return self._failed(found, NOTHING if isinstance(error, NOT_SENT) else None)
-        if isinstance(error, OSError):
-            return self._failed("authentication", NOTHING)  # the file with the API key cannot be read
+        if isinstance(error, CredentialError):
+            return self._failed("authentication", NOTHING)
         if isinstance(error, CalleeError):
             return self._failed("server_error", NOTHING)  # an injected fault, so nothing was sent
         self.cancelled()

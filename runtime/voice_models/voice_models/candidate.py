@@ -18,6 +18,10 @@ class Candidate:
     provider: ModelProvider
 
 
+class CredentialError(Exception):
+    """The file with a deployment's API key cannot be read, or holds no key."""
+
+
 def candidates_of(models: Models, route: str) -> tuple[Candidate, ...]:
     """The candidates of a route that have the capabilities it requires, in order of preference."""
     policy = models.routes[route]

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import httpx
 from opentelemetry.trace import Span
-from voice_runtime import Timeout
+from voice_runtime import NoThreadError, Timeout
+from voice_runtime.shared_store import LoopThread
 
+from voice_models.answer import DONE
 from voice_models.attempt import ModelAttempt
 from voice_models.errors import ModelError
 from voice_models.request import lower_case
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
-NOT_HANDED_ON = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection"})
+NOT_HANDED_ON = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"connection"})
 """Headers that the caller does not get, because they describe the provider's connection and body.
 
 The caller's body may be shorter: the runtime removes a usage that the caller did not request.
 """
+_WITHOUT_LOOP = LoopThread()
+"""Settles attempts whose own event loop is closed."""
 
 
 class Exchange(httpx.AsyncByteStream):
@@ -40,12 +45,12 @@ class Exchange(httpx.AsyncByteStream):
         """Prepare the attempt.
 
         `idle` limits each read after the first content. It costs half as much as `asyncio.timeout`. If `kept` is
-        given, the bytes for the caller are also appended to it, for a cache.
+        given, the bytes for the caller are also appended to it, for `whole_answer`.
         """
         self.attempt = attempt
         self.content_type = ""
         self._idle = idle
-        self.kept = kept
+        self._kept = kept
         self.span = span
         self._send = send
         self._on_end = on_end
@@ -59,8 +64,14 @@ class Exchange(httpx.AsyncByteStream):
 
     def __del__(self) -> None:
         """Close and settle an attempt that was dropped before its answer was read to the end."""
-        if self._ending is None and not self._loop.is_closed():
+        if self._ending is not None:
+            return
+        try:
             self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self.aclose()))
+        except RuntimeError:  # the loop is closed, and with it the provider's connection
+            self.attempt.cancelled()
+            with suppress(NoThreadError):  # the process ends
+                _WITHOUT_LOOP.start(self._settled())
 
     async def open(self, prepare: Callable[[ModelAttempt], httpx.Request]) -> httpx.Response:
         """Send the request, and read the answer up to its first content. Raises `ModelError`."""
@@ -93,26 +104,30 @@ class Exchange(httpx.AsyncByteStream):
         self._is_over = True
 
     async def _response(self, source: httpx.Response) -> httpx.Response:
-        headers = [(name, value) for name, value in source.headers.multi_items() if name not in NOT_HANDED_ON]
+        # The raw values, because httpx cannot encode a text that is not ASCII.
+        headers = [(name, value) for name, value in source.headers.raw if name.lower() not in NOT_HANDED_ON]
         stream: httpx.AsyncByteStream = self
         self.content_type = source.headers.get("content-type", "")
+        self._keep(self._first)
         if self._is_over:
-            self._keep(self._first)
             await self.aclose()
             stream = httpx.ByteStream(self._first)
         return httpx.Response(source.status_code, headers=headers, stream=stream, extensions=_extensions(source))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The bytes for the caller. Raises `ModelStreamError` if the answer breaks off."""
+        """The bytes for the caller.
+
+        Raises `ModelStreamError` if the answer breaks off, and `httpx.StreamClosed` if another task closes it.
+        """
         try:
             handed_on = self._first
             while True:
                 if handed_on:
-                    self._keep(handed_on)
                     yield handed_on
                 if self._failure is not None or self._is_over:
                     break
                 handed_on = await self._next()
+                self._keep(handed_on)
         finally:
             await self.aclose()
         if self._failure is not None:
@@ -133,6 +148,8 @@ class Exchange(httpx.AsyncByteStream):
             handed_on = attempt.received(chunk)
             self._failure = attempt.broken()
         except Exception as error:  # noqa: BLE001  # as above
+            if self._ending is not None:  # `aclose` ended the read
+                raise httpx.StreamClosed from None
             if attempt.is_finished:
                 self._is_over = True
             else:
@@ -141,8 +158,14 @@ class Exchange(httpx.AsyncByteStream):
         return handed_on
 
     def _keep(self, content: bytes) -> None:
-        if self.kept is not None:
-            self.kept.append(content)
+        if self._kept is not None and content:
+            self._kept.append(content)
+
+    @property
+    def whole_answer(self) -> bytes | None:
+        """All bytes for the caller. `None` if they are not kept, or if the caller left before the last of them."""
+        answer = b"".join(self._kept or ())
+        return answer if self._is_over or answer.rstrip().endswith(DONE) else None
 
     def _failed(self, error: Exception) -> ModelError:
         """The error for the caller.
@@ -163,9 +186,13 @@ class Exchange(httpx.AsyncByteStream):
     async def _end(self) -> None:
         try:
             if self._source is not None:
-                await self._source.aclose()
+                with suppress(Exception):  # a connection that fails while it closes changes no answer
+                    await self._source.aclose()
         finally:
-            await self._on_end(self)
+            await self._settled()
+
+    async def _settled(self) -> None:
+        await self._on_end(self)
 
 
 def _extensions(source: httpx.Response) -> dict[str, object]:

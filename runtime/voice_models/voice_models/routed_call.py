@@ -13,6 +13,7 @@ from voice_runtime import RetryBudget
 
 from voice_models.attempt import ModelAttempt
 from voice_models.call import Wait
+from voice_models.candidate import CredentialError
 from voice_models.errors import ModelError, ModelRefusedError
 from voice_models.exchange import Exchange, Send
 from voice_models.request import ModelRequest
@@ -33,15 +34,17 @@ class RoutedCall:
     """
 
     def __init__(
-        self, runtime: ModelRuntime, declared: OutboundCall, models: Models, request: ModelRequest, send: Send
+        self, runtime: ModelRuntime, declared: tuple[OutboundCall, Models, str], request: ModelRequest, send: Send
     ) -> None:
+        """Begin a call that `ModelRuntime.declared` returned."""
+        call, models, route = declared
         self._runtime = runtime
         self._models = models
-        self._is_https = declared.protocol == "https"
-        self._outbound = runtime.runtime.outbound(declared.name)
+        self._is_https = call.protocol == "https"
+        self._outbound = runtime.runtime.outbound(call.name)
         faults = self._outbound.fault_injection
-        self._send: Send = send if faults is None else faults.around(declared.name, send)
-        self._call = runtime.begin(declared.name, request)
+        self._send: Send = send if faults is None else faults.around(call.name, send)
+        self._call = runtime.begin(call.name, models, route, request)
         self._caller = caller()
         self._cache_key = ""
         self._has_ended = False
@@ -132,7 +135,7 @@ class RoutedCall:
                     return task.result()
 
     def _prepared(self, attempt: ModelAttempt) -> httpx.Request:
-        """The request for the candidate. Raises `OSError` if the credential's file holds no API key."""
+        """The request for the candidate. Raises `CredentialError`."""
         candidate, request, timeout = attempt.candidate, attempt.request, self._route.timeout
         address = candidate.provider.address
         key = _key_in(candidate.deployment.credential)
@@ -164,11 +167,13 @@ class RoutedCall:
     async def _settle(self, exchange: Exchange) -> None:
         """Settle an attempt. If the caller got content of the attempt, also end the call."""
         attempt = exchange.attempt
-        await self._runtime.settle(attempt, exchange.span, self._caller.tenant)
-        if attempt.is_committed and isinstance(attempt.state, Settled):
-            event = attempt.state.event
-            self._end_once(_kind(event), event)
-            self._keep(exchange, event)
+        try:
+            await self._runtime.settle(attempt, exchange.span, self._caller.tenant)
+        finally:
+            if attempt.is_committed and isinstance(attempt.state, Settled):
+                event = attempt.state.event
+                self._end_once(_kind(event), event)
+                self._keep(exchange, event)
 
     def _end_once(self, kind: CallKind, event: ModelAttempted | None = None) -> None:
         if self._has_ended:
@@ -197,18 +202,25 @@ class RoutedCall:
     def _keep(self, exchange: Exchange, event: ModelAttempted) -> None:
         """Cache a complete answer, only of the preferred model, because the cache key names no other model."""
         policy, preferred = self._route.cache, self._call.preferred
-        if policy is None or preferred is None or event.finish_reason != "stop" or exchange.kept is None:
+        if policy is None or preferred is None or event.finish_reason != "stop":
             return
-        if exchange.attempt.candidate.model.name == preferred.model.name:
-            answer = CachedAnswer(exchange.content_type, b"".join(exchange.kept))
+        content = exchange.whole_answer
+        if content is not None and exchange.attempt.candidate.model.name == preferred.model.name:
+            answer = CachedAnswer(exchange.content_type, content)
             self._runtime.in_background(self._runtime.cache.put(policy, self._cache_key, answer))
 
 
 def _key_in(credential: str) -> str:
-    """The API key in a file. Each attempt reads the file, so a new key applies to the next attempt."""
-    key = Path(credential).read_bytes().strip()
+    """The API key in a file. Each attempt reads the file, so a new key applies to the next attempt.
+
+    Raises `CredentialError` if the file cannot be read, or if it holds no key that a header can carry.
+    """
+    try:
+        key = Path(credential).read_bytes().strip()
+    except OSError as error:
+        raise CredentialError from error
     if KEY.fullmatch(key) is None:
-        raise OSError("the file holds no key that a header can carry")
+        raise CredentialError
     return key.decode("ascii")
 
 

@@ -73,15 +73,15 @@ class ModelRuntime:
 
     def candidates(self, models: Models, route: str) -> tuple[Candidate, ...]:
         """The candidates of a route of `models`."""
-        if self._known is None or self._known[0] is not models:
-            self._known = models, {name: candidates_of(models, name) for name in models.routes}
-        return self._known[1][route]
+        known = self._known  # another thread may replace it after a reload
+        if known is None or known[0] is not models:
+            self._known = known = models, {name: candidates_of(models, name) for name in models.routes}
+        return known[1][route]
 
     # --- a call
 
-    def begin(self, name: str, request: ModelRequest) -> ModelCall:
-        """Begin a model call on the route of the outbound call `name`, under the deadline of the current request."""
-        declared, models, route = self.declared(name)
+    def begin(self, name: str, models: Models, route: str, request: ModelRequest) -> ModelCall:
+        """Begin the outbound call `name` on a route of `models`, under the deadline of the current request."""
         runtime = self.runtime
         left = remaining()
         return ModelCall(
@@ -89,12 +89,12 @@ class ModelRuntime:
             route=models.routes[route],
             request=request,
             candidates={
-                each.name: (each, runtime.outbound(declared.name, each.name)) for each in self.candidates(models, route)
+                each.name: (each, runtime.outbound(name, each.name)) for each in self.candidates(models, route)
             },
             cooldowns=self.cooldowns,
             clock=runtime.clock,
             random=runtime.random,
-            target=declared.name,
+            target=name,
             deadline=NEVER if left is None else runtime.clock.monotonic() + left,
         )
 
@@ -111,14 +111,16 @@ class ModelRuntime:
         try:
             total = call.route.timeout.total.seconds
             attempt.reserved(await self.budgets.reserve(claims, call.request.reserved_tokens, total))
+            span = begin_span(call.route_name, call.route, attempt)
         except BudgetExceededError as error:
             call.budget_refused(attempt, error)
             return None
         except BaseException:
             attempt.cancelled()
+            await self.budgets.settle(attempt.reservation, 0)
             raise
         call.begun(attempt)
-        return begin_span(call.route_name, call.route, attempt)
+        return span
 
     def idle(self, call: ModelCall) -> Timeout:
         """The idle limit of a route.
@@ -143,11 +145,13 @@ class ModelRuntime:
         event = attempt.settled(tenant)
         if event is None:
             return
-        self.statistics.record(event, attempt.request.form.operation)
-        end_span(span, event, attempt.captured_answer)
-        self._report(event)
-        self.in_background(self._append(event))
-        await self.budgets.settle(attempt.reservation, attempt.used_tokens)
+        try:
+            self.statistics.record(event, attempt.request.form.operation)
+            self._report(event)
+            self.in_background(self._append(event))
+            end_span(span, event, attempt.captured_answer)  # last, because a span processor may raise an error
+        finally:
+            await self.budgets.settle(attempt.reservation, attempt.used_tokens)
 
     def ended(self, call: ModelCall, kind: CallKind, event: ModelAttempted | None = None) -> None:
         """Count an ended call. `event` is the event of the attempt whose answer the caller got.

@@ -49,10 +49,11 @@ class ModelTransport(httpx.AsyncBaseTransport):
         `ModelError` and `BulkheadFullError`. Raises `ValueError` for an unknown endpoint, or for a body that is not a
         JSON object.
         """
-        declared, models, route = self._runtime.declared(self._name)
+        content = await request.aread()
+        declared = _, models, route = self._runtime.declared(self._name)  # later, a reload may replace the bundle
         limit = models.routes[route].output_limit
-        read = ModelRequest(request, await request.aread(), limit.max_tokens if limit else None)
-        return await RoutedCall(self._runtime, declared, models, read, self._inner.handle_async_request).response()
+        read = ModelRequest(request, content, limit.max_tokens if limit else None)
+        return await RoutedCall(self._runtime, declared, read, self._inner.handle_async_request).response()
 
     async def aclose(self) -> None:
         """Wait for unfinished writes of usage events and cached answers, and close the connections."""
@@ -99,12 +100,11 @@ class _SyncStream(httpx.SyncByteStream):
         self._run = run
 
     def __iter__(self) -> Iterator[bytes]:
+        # Dropping `chunks` closes the connection without a wait. A wait would never end if the garbage collector drops
+        # this generator on the thread of the event loop.
         chunks = aiter(self._stream)
-        try:
-            while (chunk := self._run(_next(chunks))) is not None:
-                yield chunk
-        finally:
-            self.close()
+        while (chunk := self._run(_next(chunks))) is not None:
+            yield chunk
 
     def close(self) -> None:
         """Close the provider's connection."""

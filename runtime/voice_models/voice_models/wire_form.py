@@ -128,6 +128,11 @@ def _is_text(content: bytes) -> bool:
     return True
 
 
+TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
+"""Fields of a delta that hold text. vLLM and OpenRouter send a model's reasoning in `reasoning`, other providers in
+`reasoning_content`."""
+
+
 class Chat(WireForm):
     """`/chat/completions`."""
 
@@ -178,11 +183,12 @@ class Chat(WireForm):
         if error is not None:
             return Signal(error=error)
         choices = document.get("choices") or ()
-        text, tool_call, reason = "", False, None
+        text, tool_call, is_sound, reason = "", False, False, None
         finished = []
         for choice in choices:
             content = choice.get(part) or {}
-            text += _text(content.get("content") or content.get("refusal") or content.get("reasoning_content") or "")
+            text += _text(next(filter(None, map(content.get, TEXTS)), ""))
+            is_sound = is_sound or bool(content.get("audio"))
             tool_call = tool_call or bool(content.get("tool_calls") or content.get("function_call"))
             if choice.get("finish_reason"):
                 reason = str(choice["finish_reason"])
@@ -191,7 +197,8 @@ class Chat(WireForm):
             return Signal(error=document)
         usage = _usage(document, "prompt_tokens", "completion_tokens")
         bare = usage is not None and not choices
-        return Signal(text, tool_call, reason, usage, is_bare_usage=bare, finished=frozenset(finished) or FIRST)
+        finished_choices = frozenset(finished) or FIRST
+        return Signal(text, tool_call, reason, usage, is_sound=is_sound, is_bare_usage=bare, finished=finished_choices)
 
 
 def _text(content: Any) -> str:

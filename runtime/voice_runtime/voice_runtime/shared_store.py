@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from threading import Lock, Thread
+from threading import RLock, Thread
 from typing import Any, Generic, Protocol, TypeVar
 
 from voice_runtime.errors import NoThreadError
@@ -80,7 +80,7 @@ class LoopThread:
 
     def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
         self._new_loop = new_loop
-        self._lock = Lock()
+        self._lock = RLock()  # reentrant: the garbage collector may drop an object here that needs the thread
         self._process = 0
         self._loop: asyncio.AbstractEventLoop
 
@@ -89,16 +89,20 @@ class LoopThread:
 
         Raises `NoThreadError` if the thread cannot start.
         """
+        future = self.start(coroutine)
+        try:
+            return future.result()
+        finally:
+            future.cancel()  # after an interruption of the caller nobody needs the result
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start the coroutine in a copy of the caller's context. Raises `NoThreadError` if the thread cannot start."""
         try:
             loop = self._started()
         except RuntimeError as error:
             coroutine.close()
             raise NoThreadError(NAME) from error
-        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        try:
-            return future.result()
-        finally:
-            future.cancel()  # after an interruption of the caller nobody needs the result
+        return asyncio.run_coroutine_threadsafe(coroutine, loop)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
