@@ -10,7 +10,15 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 from voice_policies import Duration, Retry
-from voice_runtime import CalleeError, FailedResultError, Failure, RetriesExhaustedError, Runtime, SoftCallError
+from voice_runtime import (
+    CalleeError,
+    CircuitOpenError,
+    FailedResultError,
+    Failure,
+    RetriesExhaustedError,
+    Runtime,
+    SoftCallError,
+)
 from voice_runtime.grpc import Grpc
 from voice_runtime.http import Http
 from voice_runtime.prometheus import RuntimeCollector
@@ -213,3 +221,29 @@ async def test_the_fallback_replaces_an_error_status_of_a_grpc_call(tmp_path: Pa
         assert await made.code() is grpc.StatusCode.UNAVAILABLE
         wire.runtime.fallback(NAME, lambda _: b"stand-in")
         assert await stub.Context(b"x") == b"stand-in"
+
+
+async def test_a_rejection_in_a_task_group_is_neutral_for_the_breaker_and_soft_like_the_rejection(
+    tmp_path: Path,
+) -> None:
+    async def act() -> None:
+        raise ExceptionGroup("tasks", [CircuitOpenError("embedder", 3.0)])
+
+    runtime = load(tmp_path, SOFT)
+    with pytest.raises(SoftCallError):
+        await runtime.outbound(NAME).enter(act)
+    statistics = runtime.outbound(NAME).statistics
+    assert (statistics.failed, statistics.ignored) == (0, 1)
+
+
+async def test_a_failure_in_a_task_group_counts_and_is_not_retried(tmp_path: Path) -> None:
+    attempts = []
+
+    async def act() -> None:
+        attempts.append(1)
+        raise ExceptionGroup("tasks", [CircuitOpenError("embedder", 3.0), ConnectionRefusedError()])
+
+    runtime = load(tmp_path, call(NAME, retry=TWICE))
+    with pytest.raises(ExceptionGroup):
+        await runtime.call(NAME, act)
+    assert (len(attempts), runtime.outbound(NAME).statistics.failed) == (1, 1)

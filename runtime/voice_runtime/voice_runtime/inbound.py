@@ -24,7 +24,7 @@ from voice_runtime.context_variables import restore
 from voice_runtime.degradation import Degradation
 from voice_runtime.errors import CallRejectedError, DeadlineExceededError, UnknownNameError, seconds_of
 from voice_runtime.events import Event, Events
-from voice_runtime.outcome import Classify, classify
+from voice_runtime.outcome import Classify, classify, decisive
 from voice_runtime.rate_limit.adaptive import Adaptive
 from voice_runtime.rate_limit.distributed import DistributedGate
 from voice_runtime.rate_limit.gate import Gate
@@ -91,6 +91,16 @@ class Inbound:
         Raises `TypeError` if `cost` is not a whole number, and `ValueError` if `cost` is below 1 or `remaining` is NaN.
         """
         return Request(self, caller, cost, remaining)
+
+
+class WorkCancelledError(Exception):
+    """A handler waited for a task or a call that was cancelled. Nobody cancelled the request, so it has failed."""
+
+
+def is_being_cancelled() -> bool:
+    """True if somebody cancels the current task. False if the task only waited for cancelled work."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def current_request() -> Request | None:
@@ -272,8 +282,9 @@ class Request(TimedScope):
 
         The classifier can declare any error neutral except a `CallRejectedError`.
         """
-        neutral = isinstance(error, Exception) and self.operation.classify(error) is None
-        return isinstance(error, CallRejectedError) or not neutral
+        if not isinstance(error, Exception):
+            return True
+        return isinstance(decisive(error), CallRejectedError) or self.operation.classify(error) is not None
 
     def _expired_by_us(self, error: BaseException) -> bool:
         return isinstance(error, asyncio.CancelledError) and self.ended_by_deadline()

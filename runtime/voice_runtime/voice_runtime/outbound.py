@@ -27,7 +27,7 @@ from voice_runtime.call_policies import CallPolicies
 from voice_runtime.clock import NEVER
 from voice_runtime.errors import SoftCallError, VoiceRuntimeError, keep_failure
 from voice_runtime.events import Event
-from voice_runtime.outcome import FailedResultError
+from voice_runtime.outcome import FailedResultError, decisive
 from voice_runtime.timeout import CURRENT, TimedScope, Timeout
 from voice_runtime.worker_threads import OutOfTimeError
 
@@ -249,7 +249,7 @@ class Outbound(CallPolicies):
         return self.fallback(error)
 
     def _fails_softly(self, error: Exception) -> bool:
-        return self.soft and (isinstance(error, VoiceRuntimeError) or self.classify(error) is not None)
+        return self.soft and (isinstance(decisive(error), VoiceRuntimeError) or self.classify(error) is not None)
 
     @contextmanager
     def _softened(self) -> Iterator[None]:

@@ -92,6 +92,28 @@ def classify(error: Exception) -> Failure | None:
     return failure
 
 
+@classify.register(ExceptionGroup)
+def _(error: Exception) -> Failure | None:
+    """A group is never retried: the work beside the failed one may have reached the callee."""
+    failure = classify(decisive(error))
+    return failure and Failure(blames_callee=failure.blames_callee)
+
+
+def decisive(error: Exception) -> Exception:
+    """The error of an exception group that decides its class: the first that blames the callee, else the first failure.
+
+    The first error of the group if none is a failure. `error` itself if it is no group.
+    """
+    if not isinstance(error, ExceptionGroup):
+        return error
+    return max((decisive(each) for each in error.exceptions), key=_severity)
+
+
+def _severity(error: Exception) -> int:
+    failure = classify(error)
+    return 0 if failure is None else 1 + failure.blames_callee
+
+
 def is_refusal(error: BaseException | None) -> bool:
     """True if a breaker in this process refused the call, or a breaker behind the callee refused it or counted it.
 

@@ -269,6 +269,39 @@ async def test_a_handler_whose_own_work_was_cancelled_fails_immediately(tmp_path
         await eventually(lambda: service.inbound("context").statistics.failed == 1)
 
 
+async def aborts(_: bytes, servicer: Any) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(servicer.abort(grpc.StatusCode.NOT_FOUND, "no such document"))
+
+
+async def is_refused(*_: Any) -> None:
+    raise ExceptionGroup("tasks", [CircuitOpenError("retrieval-service.search", 3.0)])
+
+
+async def calls_a_failing_callee(*_: Any) -> None:
+    error = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata())
+    raise ExceptionGroup("tasks", [error])
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "text"),
+    [
+        (aborts, grpc.StatusCode.NOT_FOUND, "no such document"),
+        (is_refused, grpc.StatusCode.UNAVAILABLE, "circuit_breaker: the circuit breaker is open"),
+        (calls_a_failing_callee, grpc.StatusCode.UNAVAILABLE, "the handler failed"),
+    ],
+)
+async def test_an_error_in_a_task_group_is_answered_like_the_error_alone(
+    tmp_path: Path, act: Any, code: grpc.StatusCode, text: str
+) -> None:
+    async with serving_with_policies(tmp_path, Acting(act)) as (service, channel), asyncio.timeout(60):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await RagEngineStub(channel).Context(b"")
+        assert (failed.value.code(), failed.value.details()) == (code, text)
+        is_failure = code is not grpc.StatusCode.NOT_FOUND
+        await eventually(lambda: service.inbound("context").statistics.failed == is_failure)
+
+
 async def test_a_request_that_its_caller_cancels_does_not_count_as_a_failure(tmp_path: Path) -> None:
     servicer = Acting(lambda *_: asyncio.sleep(3600))
     async with serving_with_policies(tmp_path, servicer, inbound=operations(deadline=Duration("1h"))) as (

@@ -209,3 +209,32 @@ async def test_the_application_can_read_features_and_baggage(tmp_path: Path) -> 
     ):
         await client.post("/run", headers={"baggage": "tenant.id=acme"})
     assert seen == [True, "acme"]
+
+
+async def cancelled_work() -> None:
+    work = asyncio.ensure_future(asyncio.sleep(60))
+    work.cancel()
+    await work
+
+
+async def test_a_request_whose_own_work_was_cancelled_is_answered_and_counts_as_failed(tmp_path: Path) -> None:
+    async with serving_with_policies(tmp_path, Agent(cancelled_work)) as (service, client):
+        answer = await client.post("/v1/agents/run")
+        assert (answer.status_code, answer.json()) == (500, {"error": "internal error"})
+        statistics = service.inbound("run").statistics
+        assert (statistics.failed, statistics.cancelled, statistics.in_flight) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("errors", [[], [ValueError()]], ids=["alone", "beside another error"])
+async def test_a_rejection_in_a_task_group_is_answered_like_the_rejection_unless_another_error_decides(
+    tmp_path: Path, errors: list[Exception]
+) -> None:
+    async def act() -> None:
+        raise ExceptionGroup("tasks", [ExceptionGroup("inner", [CircuitOpenError("rag", 3.0)]), *errors])
+
+    async with serving_with_policies(tmp_path, Agent(act)) as (service, client):
+        answer = await client.post("/v1/agents/run")
+        expected = (500, None, None) if errors else (503, "3", "circuit_breaker")
+        found = (answer.status_code, answer.headers.get("retry-after"), answer.headers.get("x-rejected-by"))
+        assert found == expected
+        assert service.inbound("run").statistics.failed == 1

@@ -518,3 +518,11 @@ async def test_a_request_must_name_one_of_the_calls_hosts(tmp_path: Path, url: s
             UnknownCallError, match=r"not name exactly one host of .* declared: api.example.com, api.example.org"
         ):
             await client.get(url)
+
+
+def test_a_date_in_retry_after_is_compared_with_the_clock_of_the_callee() -> None:
+    sent = time.time() - 3600
+    headers = {"date": formatdate(sent, usegmt=True), "retry-after": formatdate(sent + 5, usegmt=True)}
+    assert failure_of(503, headers) == Failure("unavailable", 5.0)
+    unreadable = failure_of(503, {"date": "yesterday", "retry-after": formatdate(time.time() - 5, usegmt=True)})
+    assert unreadable == Failure("unavailable", 0.0)

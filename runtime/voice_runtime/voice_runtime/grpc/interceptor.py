@@ -14,21 +14,18 @@ from opentelemetry import context, trace
 from voice_runtime import trace_context
 from voice_runtime.caller import Caller
 from voice_runtime.clock import NEVER
-from voice_runtime.errors import UnknownCallError
+from voice_runtime.errors import UnknownCallError, VoiceRuntimeError
 from voice_runtime.events import logger
 from voice_runtime.grpc.methods import INFRASTRUCTURE, operation_of
 from voice_runtime.grpc.status import StatusError, answer_to, failure_of
-from voice_runtime.outcome import classify
+from voice_runtime.inbound import WorkCancelledError, is_being_cancelled
+from voice_runtime.outcome import classify, decisive
 from voice_runtime.runtime import Runtime
 
 API_KEY = "x-api-key"
 """Metadata key of the API key. Tenant and user arrive in the baggage."""
 _CODES: dict[Any, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 Handle = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
-
-
-class WorkCancelledError(Exception):
-    """A handler waited for a task or a call that was cancelled. Nobody cancelled the request, so it has failed."""
 
 
 class InboundInterceptor(grpc.aio.ServerInterceptor):
@@ -106,16 +103,18 @@ async def _answer(handle: Handle, request: Any, servicer: Any) -> Any:
     """The handler's answer. Raises an error status as `StatusError`, so that the request's policies count it."""
     try:
         answer = await handle(request, servicer)
-    except grpc.aio.AbortError as error:
-        raise StatusError(_code(servicer)) from error
-    except grpc.RpcError as error:
-        raise StatusError(answer_to(error)[0]) from error
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if is_being_cancelled():
             raise
         # gRPC sends no status after a CancelledError, and the caller would wait until its deadline.
         raise WorkCancelledError from error
+    except Exception as error:
+        decided = decisive(error)
+        if isinstance(decided, grpc.aio.AbortError):
+            raise StatusError(_code(servicer)) from decided
+        if isinstance(decided, grpc.RpcError):
+            raise StatusError(answer_to(decided)[0]) from decided
+        raise
     if (code := _code(servicer)) is not grpc.StatusCode.OK:
         raise StatusError(code)
     return answer
@@ -136,8 +135,9 @@ async def _abort(servicer: Any, path: str, error: Exception) -> None:
     code, trailing = answer_to(error)
     if code is grpc.StatusCode.INTERNAL:
         logger.error("%s failed", path, exc_info=error)
-    policy = getattr(error, "policy", None)
-    await servicer.abort(code, f"{policy}: {error.summary}" if policy else "the handler failed", trailing)  # type: ignore[attr-defined]  # of VoiceRuntimeError
+    error = decisive(error)
+    text = f"{error.policy}: {error.summary}" if isinstance(error, VoiceRuntimeError) else "the handler failed"
+    await servicer.abort(code, text, trailing)
 
 
 def _end(span: trace.Span, servicer: Any, failure: BaseException | None) -> None:

@@ -28,6 +28,7 @@ from voice_runtime.outcome import (
     DependencyFailure,
     Failure,
     classify,
+    decisive,
     dependency_failure,
     is_refusal,
     received_failure,
@@ -177,6 +178,7 @@ def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]
     request that this server answers. If this service's retries are exhausted, or waiting does not help, the answer asks
     the caller not to retry. So attempts do not multiply from hop to hop.
     """
+    error = decisive(error)
     code = status_of(error)
     if code is StatusCode.CANCELLED:
         code = StatusCode.UNAVAILABLE

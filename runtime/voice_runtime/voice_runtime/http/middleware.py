@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from voice_runtime.errors import RateLimitedError, UnknownCallError
 from voice_runtime.events import logger
 from voice_runtime.http.status import SHOULD_RETRY, StatusError, answer_to, failure_of, show_status
 from voice_runtime.http.transport import TIMEOUT
-from voice_runtime.inbound import Request
-from voice_runtime.outcome import classify
+from voice_runtime.inbound import Request, WorkCancelledError, is_being_cancelled
+from voice_runtime.outcome import classify, decisive
 from voice_runtime.runtime import Runtime
 
 INFRASTRUCTURE = frozenset({"/health", "/ready", "/metrics"})
@@ -87,7 +88,7 @@ class Middleware:
         caller = trace_context.caller_of(context.get_current(), headers.get(API_KEY, ""))
         try:
             async with operation.request(caller, remaining=_seconds(headers.get(TIMEOUT))) as exchange.request:
-                await self._app(scope, receive, exchange.send)
+                await _run(self._app, scope, receive, exchange.send)
                 exchange.raise_for_status()
         except StatusError:
             return  # the application has answered
@@ -99,6 +100,15 @@ class Middleware:
                 logger.error("%s failed", name, exc_info=error)
             exchange.error = error
             await exchange.answer(status, text, answered)
+
+
+async def _run(app: Application, scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        await app(scope, receive, send)
+    except asyncio.CancelledError as error:
+        if is_being_cancelled():
+            raise
+        raise WorkCancelledError from error  # so that the caller gets an answer, and the request counts as failed
 
 
 class _Exchange:
@@ -137,7 +147,7 @@ class _Exchange:
     def end(self, span: trace.Span, error: BaseException | None) -> None:
         """End the span. A caller above its rate limit is not an error of the service."""
         error = error or self.error
-        limited = isinstance(error, RateLimitedError)
+        limited = isinstance(error, Exception) and isinstance(decisive(error), RateLimitedError)
         if limited:
             span.set_attribute("http.response.status_code", self.status)
         elif self.status:

@@ -22,6 +22,7 @@ from voice_runtime.outcome import (
     REJECTED_BY,
     Failure,
     classify,
+    decisive,
     dependency_failure,
     is_refusal,
     received_failure,
@@ -61,7 +62,7 @@ def failure_of(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> Failure
     failure = _FAILURES.get(status) or (PERMANENT if status >= 500 else None)
     if failure is None:
         return None
-    wait = _seconds(headers[RETRY_AFTER]) if RETRY_AFTER in headers else None
+    wait = _seconds(headers[RETRY_AFTER], headers.get("date", "")) if RETRY_AFTER in headers else None
     if headers.get(SHOULD_RETRY) == "false":
         wait = NO_RETRY
     refused = status == 503 and headers.get(REJECTED_BY) == CIRCUIT_BREAKER
@@ -75,20 +76,27 @@ def show_status(status: int, span: Span) -> None:
         span.set_status(StatusCode.ERROR)
 
 
-def _seconds(retry_after: str) -> float:
+def _seconds(retry_after: str, sent: str) -> float:
     """The wait in seconds that `Retry-After` asks for, as a number or a date (RFC 9110, 10.2.3).
 
-    Any other value forbids another attempt.
+    A date is compared with the header `date`, because this host's clock may differ from the callee's. If that header is
+    missing or unreadable, this host's clock takes its place. Any other value forbids another attempt.
     """
     if _SECONDS.fullmatch(retry_after):
         return float(retry_after)
-    try:
-        date = parsedate_to_datetime(retry_after)
-    except (ValueError, OverflowError):
+    until, now = _timestamp(retry_after), _timestamp(sent)
+    if until is None:
         return NO_RETRY
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)  # an asctime date is UTC (RFC 9110, 5.6.7)
-    return max(date.timestamp() - time.time(), 0.0)
+    return max(until - (time.time() if now is None else now), 0.0)
+
+
+def _timestamp(text: str) -> float | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    # An asctime date is UTC (RFC 9110, 5.6.7).
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 @classify.register(httpx.TransportError)
@@ -122,6 +130,7 @@ def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
     The text is fixed, or names the policy or the class of a dependency's failure. It never contains the error's own
     text, because that may contain secrets.
     """
+    error = decisive(error)
     if failure := dependency_failure(error):
         again = {SHOULD_RETRY: "false"} if failure.retry_after is None else _retry_after(failure.retry_after)
         return 503, f"a dependency failed: {failure.error_class}", {ERROR_CLASS: failure.error_class, **again}
