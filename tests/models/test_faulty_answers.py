@@ -102,6 +102,7 @@ def test_a_call_whose_stream_is_faulty_before_its_first_content_goes_to_the_next
         [b"id: 1\nretry: 5\n\n", fake.finish(), DONE],
         [b"\xef\xbb\xbf: ping\n\n", fake.finish(), DONE],
         [fake.finish(), cut],
+        [fake.event({"choices": [], "error": ""}), fake.event({"choices": [], "error": {}}), fake.finish(), DONE],
     ],
     ids=[
         "no DONE",
@@ -114,6 +115,7 @@ def test_a_call_whose_stream_is_faulty_before_its_first_content_goes_to_the_next
         "fields without data",
         "a byte order mark",
         "a cut connection",
+        "empty errors",
     ],
 )
 def test_an_answer_with_its_finish_reason_is_a_success_despite_faults_around_it(

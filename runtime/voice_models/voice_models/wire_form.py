@@ -78,7 +78,8 @@ class WireForm(ABC):
 def _error_of(document: Any) -> Any:
     if not isinstance(document, dict):
         return {"message": "not an object"}
-    return document if document.get("object") == "error" else document.get("error")
+    # Some servers send an empty error in every piece.
+    return document if document.get("object") == "error" else document.get("error") or None
 
 
 def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usage | None:
