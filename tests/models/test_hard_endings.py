@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from voice_models import ModelRefusedError, ModelStreamError
+from voice_models import ModelRefusedError, ModelStreamError, ModelTransport
 from voice_models import fake_answers as fake
 from voice_models.fake_provider import Answer, FakeProvider, cut, stall
 from voice_policies import Address, Duration, ModelHedge
@@ -19,6 +19,7 @@ from tests.models.routes import (
     KEY,
     PATIENT,
     QUESTION,
+    ROUTE,
     Service,
     ask,
     budget,
@@ -277,3 +278,14 @@ def test_threads_share_a_synchronous_client(tmp_path: Path) -> None:
         client.close()
     assert [event.ending for event in made.ledger.events] == ["finished"] * 40
     assert made.runtime.statistics.calls == {("llm.generate", "successful"): 40}
+
+
+def test_a_client_works_on_each_event_loop_although_another_one_has_ended(tmp_path: Path) -> None:
+    with served_elsewhere(FakeProvider(lambda _: fake.chat("x"))) as addresses:
+        made = service(tmp_path, None, route={"timeout": PATIENT}, addresses=addresses)
+        client = httpx.AsyncClient(transport=ModelTransport(made.runtime, ROUTE))
+
+        async def asked() -> int:
+            return (await client.post("http://ignored/v1/chat/completions", json={"messages": QUESTION})).status_code
+
+        assert [asyncio.run(asked()) for _ in range(3)] == [200] * 3

@@ -14,14 +14,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import httpx
+from voice_runtime.http.connections import PooledTransport
 from voice_runtime.shared_store import LoopThread
 
 from voice_models.request import ModelRequest
 from voice_models.routed_call import RoutedCall
 from voice_models.runtime import ModelRuntime
 
-LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-"""The call's bulkhead limits the connections. 20 idle connections are httpx's default."""
 _SYNCHRONOUS = LoopThread()
 
 
@@ -35,12 +34,12 @@ class ModelTransport(httpx.AsyncBaseTransport):
     def __init__(self, runtime: ModelRuntime, name: str, inner: httpx.AsyncBaseTransport | None = None) -> None:
         """Create a transport for the outbound call `name`, which must have a route. Raises `UnknownCallError`.
 
-        `inner` sends the requests; the default is httpx's own transport.
+        `inner` sends the requests; the default is httpx's own transport, with a pool for each event loop.
         """
         runtime.declared(name)
         self._runtime = runtime
         self._name = name
-        self._inner = inner or httpx.AsyncHTTPTransport(limits=LIMITS)
+        self._inner = inner or PooledTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request to the candidates of the route, one after the other, until a candidate answers.
@@ -56,7 +55,7 @@ class ModelTransport(httpx.AsyncBaseTransport):
         return await RoutedCall(self._runtime, declared, read, self._inner.handle_async_request).response()
 
     async def aclose(self) -> None:
-        """Wait for unfinished writes of usage events and cached answers, and close the connections."""
+        """Wait for unfinished writes of usage events and cached answers, then close the running loop's connections."""
         await self._runtime.drain()
         await self._inner.aclose()
 

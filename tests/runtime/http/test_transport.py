@@ -26,6 +26,7 @@ from voice_runtime import (
 from voice_runtime.http import Http
 from voice_runtime.http.status import failure_of
 from voice_runtime.http.transport import TIMEOUT
+from voice_runtime.shared_store import LoopThread
 
 from tests.bundles import bundle, call, mount
 from tests.runtime.certificates import Authority
@@ -526,3 +527,16 @@ def test_a_date_in_retry_after_is_compared_with_the_clock_of_the_callee() -> Non
     assert failure_of(503, headers) == Failure("unavailable", 5.0)
     unreadable = failure_of(503, {"date": "yesterday", "retry-after": formatdate(time.time() - 5, usegmt=True)})
     assert unreadable == Failure("unavailable", 0.0)
+
+
+def test_a_client_works_on_each_event_loop_although_another_one_has_ended(tmp_path: Path) -> None:
+    thread, served = LoopThread(), serving(Elasticsearch())
+    client = Http(runtime(tmp_path)).client(NAME, base_url=thread.run(served.__aenter__()))
+
+    async def asked() -> int:
+        return (await client.post("/_search")).status_code
+
+    try:
+        assert [asyncio.run(asked()) for _ in range(3)] == [200] * 3
+    finally:
+        thread.run(served.__aexit__(None, None, None))

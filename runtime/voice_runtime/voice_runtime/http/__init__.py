@@ -12,15 +12,12 @@ from typing import Any
 import httpx
 
 from voice_runtime.asgi import Application, Scope
+from voice_runtime.http.connections import LIMITS, PooledTransport
 from voice_runtime.http.middleware import Middleware, last_segment
 from voice_runtime.http.transport import AsyncTransport, Transport
 from voice_runtime.runtime import Runtime
 
 __all__ = ["AsyncTransport", "Http", "Middleware", "Transport", "last_segment"]
-
-LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-"""Connection limits of the transports that the runtime creates. The pool itself has no bound. The call's
-bulkhead, if it has one, bounds the connections. 20 idle connections are httpx's default."""
 
 
 class Http:
@@ -35,7 +32,7 @@ class Http:
 
     def transport(self, name: str, inner: httpx.AsyncBaseTransport | None = None) -> AsyncTransport:
         """Apply a call's policies to an httpx transport. Raises `UnknownCallError`."""
-        return AsyncTransport(self._runtime, name, inner or httpx.AsyncHTTPTransport(limits=LIMITS))
+        return AsyncTransport(self._runtime, name, inner or PooledTransport())
 
     def sync_transport(self, name: str, inner: httpx.BaseTransport | None = None) -> Transport:
         """Like `transport`, for code without an event loop."""
