@@ -14,7 +14,7 @@ import grpc
 from grpc.aio import EOF, Metadata
 
 from voice_runtime.grpc.attempts import Attempts
-from voice_runtime.grpc.call_state import Ended
+from voice_runtime.grpc.call_state import Ended, Stopped
 from voice_runtime.grpc.methods import Resolved
 from voice_runtime.grpc.status import details_of, status_of
 
@@ -145,6 +145,8 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
             error = raised
             raise
         finally:
+            if isinstance(attempts.state, Stopped) and self._task is not None:
+                self._task.uncancel()  # `cancel` stops the call, and not the caller's task
             attempts.end(error)
         return result
 
@@ -162,6 +164,7 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
         if not self._attempts.begin():
             return self._wait().__await__()
         self._starting.cancel()
+        self._task = asyncio.current_task()
         return self._run().__await__()
 
 
