@@ -43,14 +43,17 @@ def _metrics_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
 
 
 def _dns_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
-    """Compare the setting with the Service of the cluster's DNS. Trust the setting if the Service has another name."""
+    """Compare the setting with the Service of the cluster's DNS.
+
+    Trust the setting if the Service has another name or, like a headless Service, no address of its own.
+    """
     try:
         spec = cluster.get(DNS_SERVICE)["spec"]
     except NotFoundError:
         return
     blocks = [ip_network(cidr) for cidr in platform.environment.settings.cluster_dns]
-    for address in spec.get("clusterIPs", [spec.get("clusterIP")]):
-        if not any(ip_address(address) in block for block in blocks):
+    for address in spec.get("clusterIPs", [spec.get("clusterIP", "None")]):
+        if address != "None" and not any(ip_address(address) in block for block in blocks):
             value = f"lacks {address}, the address of the Service {DNS_NAMESPACE}/kube-dns"
             yield Fault(path_of("cluster_dns"), value, f"add {address}/{ip_address(address).max_prefixlen}")
 

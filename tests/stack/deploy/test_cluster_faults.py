@@ -255,3 +255,19 @@ def test_a_cluster_with_its_prerequisites_under_other_names_is_accepted(monkeypa
     }
     pin_images(monkeypatch)
     admitted("prod", configured("prod"), monkeypatch, cluster={**CLUSTER, **answers})
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"clusterIP": "None", "clusterIPs": ["None"]},
+        {"clusterIP": "None"},
+        {"type": "ExternalName", "externalName": "dns.example.com"},
+    ],
+    ids=["headless", "headless without a list", "external name"],
+)
+def test_a_dns_service_without_an_address_of_its_own_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any]
+) -> None:
+    pin_images(monkeypatch)
+    admitted("prod", configured("prod"), monkeypatch, cluster={**CLUSTER, DNS_SERVICE: {"spec": spec}})
