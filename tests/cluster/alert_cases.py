@@ -494,7 +494,12 @@ RESTARTS = {"namespace": "voice-apps", "pod": "rag-engine-x", "container": "rag-
 SHIPPER = {"namespace": "voice-node-agents", "pod": "fluent-bit-x"}
 AUTOSCALER = {"namespace": "voice-apps", "horizontalpodautoscaler": "rag-engine"}
 VOLUME = {"namespace": "voice-data", "persistentvolumeclaim": "data-events-0"}
-CERTIFIED = [{"instance": "gateway:443"}, {"instance": "elasticsearch-0.elasticsearch-nodes:9300"}]
+CERTIFIED = [
+    {"instance": "gateway:443"},
+    {"instance": "elasticsearch-0.elasticsearch-nodes:9300"},
+    {"instance": "https://voice.example.com/v1/conversations"},
+    {"instance": "redis.example.com:6380"},
+]
 LETTERS = {"job": "indexing-service", "stream": "document.uploaded"}
 CALL = {"name": "redis.access"}
 POD = {"namespace": "voice-apps", "pod": "rag-engine-x"}
