@@ -95,11 +95,7 @@ def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
             {"source_labels": [f"{POD}node_name"], "target_label": "node"},
         ],
         "metric_relabel_configs": [
-            {
-                "source_labels": ["__name__"],
-                "regex": "kubelet_volume_stats_(available|capacity)_bytes",
-                "action": "keep",
-            }
+            {"source_labels": ["__name__"], "regex": "|".join(KUBELET_METRICS), "action": "keep"}
         ],
     }
 

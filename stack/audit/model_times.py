@@ -87,10 +87,8 @@ def hops_outlast_the_route(platform: Platform) -> Iterator[Breach | None]:
             for field, limit in proxies.get((egress, edge.caller.name), ()):
                 yield _ends_early(f"{edge.path}: {egress}", field, limit, route.timeout.total)
     for edge in platform.graph.edges:
-        if isinstance(edge.caller, Gateway):
-            longest = max((behind[each] for each in (edge.key,) if each in behind), default=None)
-            if longest is not None:
-                yield _ends_early(edge.path, f"{edge.path}: timeout", edge.attempt_timeout, longest)
+        if isinstance(edge.caller, Gateway) and (longest := behind.get(edge.key)):
+            yield _ends_early(edge.path, f"{edge.path}: timeout", edge.attempt_timeout, longest)
     yield from _mesh_hops(platform, behind)
 
 
@@ -118,12 +116,8 @@ def _proxy_limits(platform: Platform) -> Iterator[tuple[tuple[str, str], list[tu
             for listener in envoy_resources(resources).listeners:
                 settings = [chain["filters"][-1]["typed_config"] for chain in listener["filter_chains"]]
                 limits = [("idle_timeout", Duration(each.get("idle_timeout", str(ENVOY_IDLE)))) for each in settings]
-                limits += [
-                    (field, Duration(each[field]))
-                    for each in settings
-                    for field in ("max_downstream_connection_duration",)
-                    if field in each
-                ]
+                field = "max_downstream_connection_duration"
+                limits += [(field, Duration(each[field])) for each in settings if field in each]
                 yield (proxy.name, listener["name"]), limits
 
 

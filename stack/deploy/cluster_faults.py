@@ -123,6 +123,7 @@ def _volume_of(claim: Mapping[str, Any]) -> Volume:
     """The declared volume of a live claim. CloudNativePG's databases declare their volumes in their Cluster."""
     metadata = claim["metadata"]
     labels = metadata.get("labels", {})
-    if cluster := labels.get("cnpg.io/cluster"):
-        return Volume(metadata["namespace"], "Cluster", cluster, CLOUDNATIVE_PG_VOLUMES[labels["cnpg.io/pvcRole"]])
+    cluster, path = labels.get("cnpg.io/cluster"), CLOUDNATIVE_PG_VOLUMES.get(labels.get("cnpg.io/pvcRole"))
+    if cluster and path:
+        return Volume(metadata["namespace"], "Cluster", cluster, path)
     return Volume(metadata["namespace"], "PersistentVolumeClaim", metadata["name"], "spec.resources.requests.storage")

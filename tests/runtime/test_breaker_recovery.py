@@ -206,6 +206,26 @@ def test_the_late_success_of_a_hanging_probe_resumes_its_round() -> None:
     assert breaker.current() == "closed"
 
 
+def test_closing_by_hand_resets_the_open_time_that_failed_rounds_have_increased() -> None:
+    policy = Policy(
+        consecutive_failures=1,
+        break_duration=Duration("10s"),
+        break_duration_multiplier=2.0,
+        break_duration_jitter=Ratio("0%"),
+    )
+    breaker = CircuitBreaker("callee", policy, clock=(clock := FakeClock()))
+
+    def open_time() -> float:
+        breaker.failure(breaker.acquire(), PERMANENT)
+        return breaker.state.until - clock.monotonic()
+
+    assert open_time() == pytest.approx(10)
+    clock.advance(11)
+    assert open_time() == pytest.approx(20), "a failed probe"
+    breaker.close()
+    assert open_time() == pytest.approx(10)
+
+
 def test_a_round_continues_when_a_reload_lowers_half_open_max_requests() -> None:
     breaker = opened(clock := FakeClock())
     clock.advance(120)

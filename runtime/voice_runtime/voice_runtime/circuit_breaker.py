@@ -298,7 +298,6 @@ class CircuitBreaker:
 
     def close(self) -> None:
         """Close with empty windows, and follow the policy again."""
-        self._failed_rounds = 0
         self._force(self._closed())
 
     def _force(self, state: State) -> None:

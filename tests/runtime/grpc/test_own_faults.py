@@ -210,3 +210,4 @@ def test_unsendable_names_exactly_the_metadata_that_grpc_refuses() -> None:
     assert unsendable(good) == []
     pair = "an entry that is not a pair"
     assert unsendable(bad) == ["X-Token", "x-a", "x-b", "x-c-bin", "", pair, pair, "x-d"]
+    assert unsendable(((), [], ["X-List", "a"])) == [pair, pair, "X-List"]

@@ -126,6 +126,15 @@ def test_the_volumes_that_an_operator_created_for_a_database_are_checked(monkeyp
     assert "Cluster voice-data/postgresql.spec.walStorage.size: grows from 1Mi to" in line
 
 
+@pytest.mark.parametrize("role", [{}, {"cnpg.io/pvcRole": "PG_TABLESPACE"}], ids=["no role", "tablespace"])
+def test_a_volume_of_a_database_that_the_platform_does_not_declare_is_ignored(
+    role: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = {CLAIMS: {"items": [claim("postgresql-1-tbs", "1Mi", **{"cnpg.io/cluster": "postgresql"}, **role)]}}
+    cluster = {**CLUSTER, **live, **classes(expandable=False)}
+    admitted("dev", configured("dev"), monkeypatch, cluster=cluster)
+
+
 @pytest.mark.parametrize(
     "text", ["apiVersion: v1\nkind: Config\n", '{"kind": "Config"}', None], ids=["YAML", "JSON", "no kubeconfig"]
 )

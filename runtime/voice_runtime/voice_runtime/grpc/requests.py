@@ -67,7 +67,7 @@ class AsyncRequests:
 def unsendable(metadata: tuple[Any, ...]) -> list[str]:
     """The keys of the metadata that gRPC refuses to send. It returns no values, because they may be secrets."""
     return [
-        str(entry[0]) if isinstance(entry, tuple) else "an entry that is not a pair"
+        str(entry[0]) if isinstance(entry, tuple | list) and entry else "an entry that is not a pair"
         for entry in metadata
         if not isinstance(entry, tuple | list) or not _is_sendable(*entry)
     ]

@@ -18,6 +18,7 @@ from components.observability.blackbox_exporter import BlackboxExporter
 from components.observability.collector import FRAGMENTATION, Collector
 from components.observability.prometheus import Prometheus
 from components.observability.rules import Alert
+from components.observability.scrape_jobs import KUBELET, KUBELET_METRICS
 from components.operation import hard, operation, soft, stage
 from components.writes import FILL_LIMIT
 from stack.model.environments import environment as environment_of
@@ -131,6 +132,14 @@ def test_every_service_and_every_component_with_metrics_has_a_job(environment: s
 def test_only_kube_state_metrics_keeps_the_labels_that_it_exports(environment: str) -> None:
     jobs = document(prometheus(environment), "prometheus.json")["scrape_configs"]
     assert {job["job_name"] for job in jobs if job.get("honor_labels")} == {"kube-state-metrics"}
+
+
+def test_prometheus_keeps_exactly_the_declared_metrics_of_a_kubelet() -> None:
+    jobs = {job["job_name"]: job for job in document(prometheus("prod"), "prometheus.json")["scrape_configs"]}
+    (kept,) = jobs[KUBELET]["metric_relabel_configs"]
+    assert (kept["source_labels"], kept["action"]) == (["__name__"], "keep")
+    exposed = {*KUBELET_METRICS, "kubelet_volume_stats_inodes", "kubelet_volume_stats_available_bytes_total"}
+    assert {name for name in exposed if re.fullmatch(kept["regex"], name)} == set(KUBELET_METRICS)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
