@@ -30,7 +30,7 @@ def test_a_drain_violates_no_disruption_budget_and_a_short_violation_is_noticed(
         assert cluster.drain(node) == set()
         cluster.wait_ready()
         with cluster.kubectl.watching("poddisruptionbudgets") as budgets:
-            # Without a node the next pods stay pending, so the budget's controller sees that no pod is healthy.
+            # Both nodes are cordoned, so new pods stay pending, and the budget's controller sees no healthy pod.
             cluster.kubectl.run("cordon", node, other)
             cluster.kubectl.run("delete", "pods", "--all", "--namespace=restricted")
             healthy = "--for=jsonpath={.status.currentHealthy}=0"

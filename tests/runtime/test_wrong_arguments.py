@@ -71,7 +71,7 @@ def stream_sync(runtime: Runtime, *call: Any) -> Any:
         (stream, (parts, "tides"), "type generator: `stream` needs an asynchronous generator function"),
     ],
 )
-def test_a_function_that_cannot_be_called_is_not_a_failure_of_the_callee(
+def test_a_function_of_the_wrong_kind_or_without_its_arguments_does_not_count_against_the_callee(
     runtime: Runtime, form: Callable[..., Any], wrong: tuple[Any, ...], text: str
 ) -> None:
     with pytest.raises(TypeError, match=text) as refused:

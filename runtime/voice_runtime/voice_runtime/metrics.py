@@ -358,7 +358,7 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric(
         "voice_requests_refused_total",
         "counter",
-        "Requests that a transport refused before any policy of an operation.",
+        "Requests that a transport refused before any policy of an operation applied.",
         ("reason",),
         _refused_requests,
     ),

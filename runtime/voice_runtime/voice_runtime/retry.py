@@ -33,8 +33,8 @@ GaveUp = Literal["max_retries", "budget", "deadline", "pushback", "nested"]
 class RetryBudget:
     """Bounds the retries for one target in a window.
 
-    The bound is `ratio` of its calls in the window, plus a reserve for callers with few calls. A retry counts as
-    soon as it is decided, so retries that wait in their backoff count, too.
+    The bound is `ratio` × the calls to the target in the window, plus `reserve` for callers with few calls. A retry
+    counts as soon as it is decided, so retries that wait in their backoff count, too.
     """
 
     __slots__ = ("_lock", "_now", "calls", "policy", "retries")
