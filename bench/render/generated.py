@@ -55,7 +55,7 @@ def services(wanted: int) -> Iterator[Service]:
 
 
 def _numbers() -> Iterator[int]:
-    """Numbers for copies. It skips a number if two callers would share an egress port: the model refuses that."""
+    """Numbers for copies. A number that gives two callers one egress port is left out: the model refuses it."""
     taken: set[int] = set()
     for number in count():
         ports = {egress_port(_name(caller, number)) for caller in _CALLERS_OF_HOSTS}

@@ -1,8 +1,8 @@
 """Snapshots of Consul's data in the bucket of the backups, and the script that restores a snapshot.
 
 A snapshot is consistent and complete, tokens included. TLS encrypts the snapshot on the way to the object store, which
-encrypts it at rest. Each snapshot has two names: the day of the month, and `newest`. It replaces the older ones with
-these names, so no job needs a right to delete.
+encrypts it at rest. Each snapshot has two names: the day of the month, and `newest`. A new
+snapshot overwrites the older snapshots of the same names, so no job needs the right to delete.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ store() {{
     curl --config - --fail --silent --show-error --retry 3 --max-time 900 --aws-sigv4 aws:amz:{REGION}:s3 "$@"
 }}
 """
-"""curl reads the keys from a pipe, so that no process list shows them. S3 requires a digest of the payload in a header,
-which not every version of curl adds."""
+"""curl reads the keys from a pipe, so that no process list shows them. S3 requires a header with the payload's digest.
+Not every version of curl adds this header, so the script does."""
 
 
 def snapshot_scripts(bucket_url: str) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Recording(ClosedModel):
 class Alert(ClosedModel):
     """A condition that needs a person's action.
 
-    If `severity` or `team` is `None`, the alert keeps this label of its series, which comes from a recorded objective.
+    If `severity` or `team` is `None`, the alert gets this label from its series. A recorded objective sets the label.
     """
 
     name: Annotated[str, TextPattern(r"^([A-Z][a-z]+)+$", "TargetDown", 40)]

@@ -51,7 +51,7 @@ class EnforcedBy(Policy):
     """The layer that bounds the whole call. It also bounds each attempt, unless gRPC retries the call."""
     attempt_timeout: Enforcer | None = None
     """The layer that bounds each attempt of a call that gRPC retries: the mesh, because gRPC cannot bound one attempt.
-    `None` without a mesh, where the callee's own deadline ends an attempt, and for every other call."""
+    `None` for every other call. Also `None` without a mesh: then the callee's own deadline ends an attempt."""
     retry: Enforcer | None = None
     circuit_breaker: Enforcer | None = None
     bulkhead: Enforcer | None = None
@@ -98,8 +98,8 @@ class OutboundCall(Policy):
             yield "addresses and route exclude each other: set addresses, or the route of a call to a model"
         if self.route and (self.retry or self.enforced_by.timeout != "runtime"):
             yield (
-                "a call with a route has no retry, because its route has a fallback: leave out retry, and set "
-                "enforced_by.timeout to runtime"
+                "only the runtime enforces a route, and the route's fallback replaces retries: leave out retry, and "
+                "set enforced_by.timeout to runtime"
             )
         if (self.necessity == "soft") != (self.fallback is not None):
             yield "fallback is for soft calls: set it for a soft call, and leave it out of a hard one"
@@ -117,7 +117,7 @@ class OutboundCall(Policy):
         if self.timeout.overall < needed:
             yield (
                 f"timeout.overall {self.timeout.overall} cannot hold {self.max_attempts} attempts and waits: "
-                f"at least {needed}"
+                f"expected at least {needed}"
             )
         breaker, attempts = self.circuit_breaker, self.max_attempts
         if breaker and breaker.consecutive_failures is not None and breaker.consecutive_failures <= attempts:

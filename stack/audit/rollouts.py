@@ -118,7 +118,7 @@ def _replicated(found: Rendered) -> Iterator[Workload]:
     for kind in ("Cluster", "Pooler"):
         for each in found.of_kind(kind):
             metadata, spec = each["metadata"], each["spec"]
-            # The operator itself creates a disruption budget for several instances of a cluster.
+            # The operator itself creates the disruption budget of a cluster with several instances.
             if kind == "Pooler" or spec["instances"] == 1:
                 strategy = spec.get("deploymentStrategy", {})
                 form = {"template": {}, **spec, "replicas": spec["instances"], "strategy": strategy}

@@ -81,7 +81,7 @@ def _rotated(platform: Platform, options: argparse.Namespace) -> list[str]:
 def _secrets_to_write(
     secrets: Iterable[SecretKeys], present: Collection[SecretKey], rotated: Collection[str]
 ) -> Iterator[SecretKeys]:
-    """The secrets with only the keys that need a value.
+    """The secrets that need values, each with only the keys to write.
 
     A certificate, its private key and its CA certificate are replaced together.
     """

@@ -19,8 +19,8 @@ __all__ = ["documents"]
 _IDENTIFIER = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _UNSAFE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
-"""Characters that YAML readers refuse or read differently. All except `_REFUSED` are escaped. The pattern is
-compiled at its first use, which is rare, because printable text contains none of them."""
+"""Characters that YAML readers refuse or read differently. All except `_REFUSED` are escaped. The emitter
+compiles the pattern only if it meets text that is not printable: printable text contains none of these characters."""
 _REFUSED = "[\x7f-\x9f\ud800-\udfff\ufffe\uffff]"
 
 

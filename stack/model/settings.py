@@ -53,7 +53,7 @@ __all__ = [
 
 PROJECT = "voiceassistant"
 SECRETS = f"{PROJECT}:secrets"
-"""Configuration key of secret values: secret, then key, then value."""
+"""Configuration key of secret values: a mapping of each secret's name to its keys and their values."""
 CHANGED = f"{PROJECT}:secrets_changed"
 """Configuration key of the dates on which `voice secrets` wrote the secrets."""
 NAMESPACES = (PROJECT, "kubernetes", "pulumi")
@@ -135,8 +135,8 @@ class Settings(Defaults):
     """Host name of the gateway for clients. If the first label is `api`, the application's pages have the same name
     with `app` instead. Otherwise the pages have the gateway's own host name."""
     gateway_network: Cidr | None = None
-    """Network of the addresses of the gateway's load balancer. With it the prober requests the gateway's host name as a
-    client does; without it the prober only resolves the name."""
+    """Network of the addresses of the gateway's load balancer. With it the prober calls the gateway by its host name,
+    as a client does; without it the prober only resolves the name."""
     replicas: Annotated[dict[Name, Replicas], Field(default_factory=dict)]
     """Replicas of single services, if they differ from the profile's rule."""
     without: Annotated[tuple[Name, ...], Field(strict=False)] = ()
@@ -245,7 +245,7 @@ def parse_settings(
     try:
         settings = Settings.model_validate({"environment": environment, **values})
     except ValidationError as error:
-        # An unknown profile supplies no defaults. The file may omit these values, so their absence is not reported.
+        # An unknown profile supplies no defaults. The file may rely on them, so missing values are no faults.
         implied = () if profile else Defaults.model_fields.keys() - given.keys()
         found += [
             replace(fault, path=path_of(fault.path).removesuffix(":"))

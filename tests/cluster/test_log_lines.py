@@ -80,10 +80,10 @@ NUMBERED = {f"f{number}": number for number in range(300)}
 KINDS: dict[str, Kind] = {
     "plain text": Kind("started", "started"),
     "an empty line": Kind("", ""),
-    "no UTF-8 in plain text": Kind(f"name {BAD} end", f"name {SHOWN} end"),
-    "no UTF-8 in a message": Kind(f'{{"message": "bad {BAD} end"}}', f"bad {SHOWN} end"),
-    "no UTF-8 in a field": Kind(f'{{"message": "field", "who": "{BAD}"}}', "field", {"who": SHOWN}),
-    "no UTF-8 in a field's name": Kind(f'{{"message": "key", "{BAD}": "x"}}', "key", {SHOWN: "x"}),
+    "invalid UTF-8 in plain text": Kind(f"name {BAD} end", f"name {SHOWN} end"),
+    "invalid UTF-8 in a message": Kind(f'{{"message": "bad {BAD} end"}}', f"bad {SHOWN} end"),
+    "invalid UTF-8 in a field": Kind(f'{{"message": "field", "who": "{BAD}"}}', "field", {"who": SHOWN}),
+    "invalid UTF-8 in a field's name": Kind(f'{{"message": "key", "{BAD}": "x"}}', "key", {SHOWN: "x"}),
     "half of a surrogate pair": Kind(r'{"message": "half \ud800 pair"}', f"half {SHOWN} pair"),
     "a NUL in plain text": Kind("before\0after", "before\ufffdafter"),
     "a NUL in a message": Kind(r'{"message": "start\u0000end"}', "start\ufffdend"),
@@ -187,7 +187,7 @@ def test_each_line_arrives_with_its_message_and_attributes_up_to_the_limits(
 def record(document: dict[str, Any]) -> Record:
     """Message, attributes besides the pod's, and count of dropped attributes of a document.
 
-    If the document has the greatest number of attributes, this function checks them and returns none.
+    If the document has the maximum number of attributes, this function checks them and returns none.
     """
     attributes, dropped = document["attributes"], document.get("dropped_attributes_count", 0)
     pod, own = attributes.items() & POD.items(), attributes.items() - POD.items()

@@ -15,11 +15,11 @@ HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
     """Let the processes use up one limit.
 
-    Returns the number of admissions, and the largest numbers that the limit admits in the shortest and longest time.
+    Returns the number of admissions, and a lower and an upper bound of the number that the limit admits.
 
-    The store decides each request at an unknown time between the request and its answer. The shortest time is from the
-    first answer to the last request, and the longest time is from the start to the last answer. At the end each process
-    takes the remaining admissions, because on a busy machine the processes may be too slow to request all.
+    The store decides each request at an unknown time between the request and its answer. So the limit ran at least from
+    the first answer to the last request, and at most from the start to the last answer. At the end each process takes
+    the remaining admissions, because on a busy machine the processes may be too slow to request all.
     """
     with single_server(directory) as server:
         command = [*HAMMER, server.url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]

@@ -1,4 +1,7 @@
-"""A closed schema of the blackbox exporter 0.28 fields that we set, from its CONFIGURATION.md and config/config.go."""
+"""A closed schema of the fields that we set in the blackbox exporter's configuration.
+
+Source: CONFIGURATION.md and config/config.go of version 0.28.
+"""
 
 from tests.closed_schema import FLAG, SPAN_OF_TIME, TEXT, Schema, closed, listed, one_of
 

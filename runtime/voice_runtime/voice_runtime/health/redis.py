@@ -1,4 +1,4 @@
-"""Redis and Valkey: a new connection that answers PING. Needs the extra `redis`."""
+"""Redis and Valkey: the server answers PING over a new connection. Needs the extra `redis`."""
 
 from __future__ import annotations
 

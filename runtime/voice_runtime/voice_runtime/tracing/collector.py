@@ -82,7 +82,7 @@ class Collector(TraceServiceServicer):
         return ExportTraceServiceResponse()
 
     def wait_for(self, enough: Callable[[list[ReceivedSpan]], bool], timeout: float) -> bool:
-        """Wait until `enough` is true for the received spans. False if it is not within `timeout` seconds."""
+        """Wait until `enough` is true for the received spans. False if that takes longer than `timeout` seconds."""
         with self._arrived:
             return self._arrived.wait_for(lambda: enough(self.spans), timeout)
 
