@@ -126,7 +126,7 @@ def _closing(rendered: Sequence[Rendered]) -> Iterator[str]:
 
 
 def _details(rendered: Sequence[Rendered]) -> Iterator[str]:
-    """Exemptions and images without a digest, each once. An entry ends with its environments, unless all have it."""
+    """Exemptions and images without a digest, each once. An entry that not all environments share names its own."""
     facts: dict[str, list[str]] = defaultdict(list)
     for each in rendered:
         for component, rule, reason in each.exemptions:

@@ -1,4 +1,4 @@
-"""The API server publishes the schemas, also those of the operators' resources. Nothing is downloaded."""
+"""The schemas come from the API server, including the schemas of the operators' resources. Nothing is downloaded."""
 
 import json
 import subprocess

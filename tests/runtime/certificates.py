@@ -9,7 +9,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Python 3.13 and later refuse a certificate without the extensions that RFC 5280 requires."""
+    """Issues certificates with the extensions of RFC 5280. Python 3.13 and later refuse certificates without them."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())

@@ -146,7 +146,7 @@ def dialect_of(host: str) -> Dialect:
 def error_class(status: int | None, error: Any, dialect: Dialect) -> ErrorClass:
     """The class of an error.
 
-    `error` is the parsed body of an answer, or, with `status` `None`, an error in a stream.
+    `error` is the parsed body of an answer. If `status` is `None`, `error` is an error in a stream.
     """
     try:
         words, text = tuple(_words(error)), json.dumps(error, ensure_ascii=False)

@@ -11,7 +11,7 @@ from voice_runtime.timeout import CURRENT, current_scope
 
 MARGIN = 0.005
 """Seconds that the answer needs to reach the caller. The next hop gets the remaining time less this margin, or less a
-tenth of the remaining time if that is smaller."""
+tenth of the remaining time if the tenth is smaller."""
 
 
 def remaining() -> float | None:

@@ -187,7 +187,8 @@ class SharedCount:
     def _new(self, key: str) -> _Share:
         """Add a key, and drop old idle keys.
 
-        If there are too many keys, old keys that are not idle are dropped too, and the rest of their leases is lost.
+        If there are too many keys, drop old keys that are not idle, too, except keys with waiting requests. The rest of
+        the dropped leases is lost.
         """
         now, shares = self._now(), self._shares
         for _ in range(min(EXAMINED, len(shares))):
