@@ -45,10 +45,7 @@ Builder: TypeAlias = Any
 
 @cache
 def dashboard_json(board: Dashboard) -> str:
-    """A dashboard as text, without spaces: Pulumi keeps each text three times in its state.
-
-    The text is cached, because a check of its size and the writing both need it.
-    """
+    """A dashboard as text. The text is cached, because a check of its size and the writing both need it."""
     built = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)
@@ -65,7 +62,7 @@ def dashboard_json(board: Dashboard) -> str:
         built = built.with_row(dashboard.Row(row.title).id(number := number + 1))
         for panel in row.panels:
             built = built.with_panel(_panel(panel).id(number := number + 1))
-    return JSONEncoder(sort_keys=True, separators=(",", ":")).encode(built.build()) + "\n"
+    return JSONEncoder(sort_keys=True, indent=1).encode(built.build()) + "\n"
 
 
 def _dashboard_dropdown() -> dashboard.DashboardLink:
