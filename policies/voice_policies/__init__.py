@@ -21,7 +21,7 @@ from voice_policies.connections import IDLE_TIMEOUT, KEEP_ALIVE, PING_INTERVAL, 
 from voice_policies.cooldown import Cooldown
 from voice_policies.degradation import Degradation, DegradationLevel, DegradationTrigger, DegradedFeature
 from voice_policies.fault_injection import FaultInjection
-from voice_policies.faults import Fault, InvalidInputError, conflict_fault, faults_of, one_of
+from voice_policies.faults import Fault, InvalidInputError, conflict_fault, errors_of, faults_of, one_of
 from voice_policies.grpc_method import grpc_method, grpc_service
 from voice_policies.health import Health, HealthCheck
 from voice_policies.measure import Bytes, Cpu, Duration, PositiveDuration, Rate, Ratio
@@ -123,6 +123,7 @@ __all__ = [
     "TokenBudget",
     "Tracing",
     "conflict_fault",
+    "errors_of",
     "faults_of",
     "grpc_method",
     "grpc_service",

@@ -87,13 +87,13 @@ class InvalidInputError(ValueError):
 
 def faults_of(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> list[Fault]:
     """Every fault that pydantic found. Paths start with `prefix`; `model` supplies the known keys."""
+    return [fault for found in errors_of(error) for fault in _faults(found, path_text(prefix, found["loc"]), model)]
+
+
+def errors_of(error: ValidationError) -> list[ErrorDetails]:
+    """Pydantic's errors, except those that others imply."""
     errors = error.errors(include_url=False)
-    return [
-        fault
-        for found in errors
-        if not _is_implied(found, errors)
-        for fault in _faults(found, path_text(prefix, found["loc"]), model)
-    ]
+    return [found for found in errors if not _is_implied(found, errors)]
 
 
 def _is_implied(found: ErrorDetails, errors: Iterable[ErrorDetails]) -> bool:

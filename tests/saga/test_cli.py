@@ -196,9 +196,10 @@ def test_ctrl_c_ends_the_command_with_one_line() -> None:
         engine = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/sagas"
         command = [sys.executable, "-m", "voice_saga.cli", "--engine", engine, "list"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            silent.accept()
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=180)
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                _, said = process.communicate(timeout=180)
     assert (said, process.returncode) == ("voice-saga: interrupted\n", 2)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
-from voice_policies import Fault, InvalidInputError, faults_of
+from voice_policies import Fault, InvalidInputError, errors_of, faults_of
 
 from components.declaration import Location
 from stack.model.manifests import references
@@ -381,7 +381,7 @@ class _Reader:
         try:
             return model.model_validate({} if value is None else value)
         except ValidationError as error:
-            places = [(*path, *found["loc"]) for found in error.errors(include_url=False)]
+            places = [(*path, *found["loc"]) for found in errors_of(error)]
             for place, fault in zip(places, faults_of(error), strict=True):
                 prefix = ".".join((manifest.kind, manifest.title, *path))
                 self.faults.append(

@@ -93,7 +93,7 @@ def test_m05_finds_the_retries_of_an_sdk(retries: int | None, said: list[str]) -
 
 
 def test_a_retry_of_the_call_itself_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="a call with a route has no retry"):
+    with pytest.raises(InvalidInputError, match="and the route's fallback replaces retries"):
         found("M05", models(), adapter(retry=Retry(max_retries=1)))
 
 

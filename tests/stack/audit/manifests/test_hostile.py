@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from voice_policies import InvalidInputError
 
@@ -63,6 +63,7 @@ def test_the_unchanged_system_is_audited(tmp_path: Any) -> None:
     load_system(tmp_path)
 
 
+@example(place=(1, "spec", "template", "spec", "containers"), value=[None])
 @given(place=st.sampled_from(PLACES), value=st.sampled_from(STRANGE))
 def test_a_strange_value_is_audited_or_refused(
     place: tuple[Any, ...], value: object, tmp_path_factory: pytest.TempPathFactory
