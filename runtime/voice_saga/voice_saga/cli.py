@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        _print(asyncio.run(_carry_out(options)))
+        _print(asyncio.run(_interruptible(options)))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _print_error("interrupted", 2)
@@ -95,6 +95,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"is {text!r}; expected a whole number from 1")
     return int(text)
+
+
+async def _interruptible(options: argparse.Namespace) -> str:
+    try:
+        return await _carry_out(options)
+    except (SagaError, OSError):
+        task = asyncio.current_task()
+        if task and task.cancelling():
+            raise asyncio.CancelledError from None  # asyncpg turns the cancellation of a connection into an error
+        raise
 
 
 async def _carry_out(options: argparse.Namespace) -> str:
