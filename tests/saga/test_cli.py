@@ -191,7 +191,7 @@ def test_the_error_for_an_extra_that_is_not_installed_names_the_extra(scheme: st
     assert done.stderr.startswith(f"voice-saga: --engine is {scheme}://, which needs voice-saga[{extra}]: ")
 
 
-def test_ctrl_c_ends_the_command_as_interrupted() -> None:
+def test_ctrl_c_ends_the_command_with_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         engine = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/sagas"
         command = [sys.executable, "-m", "voice_saga.cli", "--engine", engine, "list"]
@@ -200,8 +200,7 @@ def test_ctrl_c_ends_the_command_as_interrupted() -> None:
             with connection:
                 process.send_signal(signal.SIGINT)
                 _, said = process.communicate(timeout=180)
-    assert process.returncode == 2, said
-    assert said.startswith("voice-saga: interrupted\n"), "asyncpg may log its broken connection below"
+    assert (said, process.returncode) == ("voice-saga: interrupted\n", 2)
 
 
 def test_a_reader_that_stops_reading_ends_the_command_silently(tmp_path: Path) -> None:

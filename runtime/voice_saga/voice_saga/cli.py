@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        _print(asyncio.run(_interruptible(options)))
+        _print(asyncio.run(_carry_out(options)))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _print_error("interrupted", 2)
@@ -97,16 +97,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-async def _interruptible(options: argparse.Namespace) -> str:
-    try:
-        return await _carry_out(options)
-    except (SagaError, OSError):
-        task = asyncio.current_task()
-        if task and task.cancelling():
-            raise asyncio.CancelledError from None  # asyncpg turns the cancellation of a connection into an error
-        raise
-
-
 async def _carry_out(options: argparse.Namespace) -> str:
     async with _engine(options.engine) as engine:
         match options.command:
@@ -126,6 +116,10 @@ async def _engine(text: str) -> AsyncIterator[Engine]:
         engine = await _opened(text)
     except ValueError as error:
         raise ValueError(f"--engine {error}; expected {ACCEPTED}") from None
+    except asyncio.CancelledError:
+        # Otherwise the loop logs the error of asyncpg's broken connection below the message "interrupted".
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        raise
     try:
         yield engine
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 from voice_runtime import Classify, Outbound, RetriesExhaustedError, Retry, Timeout, classify
 from voice_runtime.attempt_loop import AttemptLoop
 
+from voice_saga.cancellation import end_if_cancelled
 from voice_saga.context import Reply, StepContext, checked_size, copied, size_of, storable, to_json
 from voice_saga.definition import Definition
 from voice_saga.errors import WorkCancelledError
@@ -95,9 +96,7 @@ def checked(action: Callable[[StepContext], Any], room: int) -> Callable[[StepCo
         try:
             result = await action(attempt)
         except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError from None
+            end_if_cancelled()
             if isinstance(error, asyncio.CancelledError):
                 raise WorkCancelledError(f"{context.step} waited for work that was cancelled") from error
             raise

@@ -7,7 +7,6 @@ each statement once per connection. PgBouncer supports prepared statements from 
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from voice_saga.cancellation import end_if_cancelled
 from voice_saga.context import Message, to_json
 from voice_saga.errors import JournalUnavailableError, LeaseLostError
 from voice_saga.journal import Batch, Claim, Outcome
@@ -180,6 +180,7 @@ class PostgresqlJournal:
                 "and grant the user access to the tables of the schema saga"
             ) from error
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+            end_if_cancelled()
             raise JournalUnavailableError(f"PostgreSQL: {error}") from error
 
     async def _connect(self, connections: int) -> asyncpg.Pool[Any]:
@@ -204,9 +205,7 @@ class PostgresqlJournal:
             async with pool.acquire() as connection:
                 yield connection
         except UNAVAILABLE as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError from error  # the error of a rollback must not hide the cancellation
+            end_if_cancelled()  # the error of a rollback must not hide the cancellation
             raise JournalUnavailableError(f"PostgreSQL: {type(error).__name__}: {error}") from error
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:

@@ -15,8 +15,8 @@ from typing import Any, Self
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from voice_saga.cancellation import end_if_cancelled
 from voice_saga.context import Message
-from voice_saga.transport import end_if_cancelled
 
 logger = logging.getLogger("voice_saga")
 COUNT = 10

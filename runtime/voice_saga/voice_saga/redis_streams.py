@@ -15,10 +15,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from voice_saga.arguments import check_at_least, check_seconds
+from voice_saga.cancellation import end_if_cancelled
 from voice_saga.context import Message, to_json
 from voice_saga.errors import MessagesRefusedError
 from voice_saga.redis_consumer import Group, RedisConsumer
-from voice_saga.transport import DeadLetters, end_if_cancelled
+from voice_saga.transport import DeadLetters
 
 __all__ = ["RedisStreams"]
 

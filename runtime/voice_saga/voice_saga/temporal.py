@@ -34,6 +34,7 @@ from temporalio.worker import Worker
 from voice_runtime import Classify, Events, Listener, Retry, Timeout, classify
 
 from voice_saga.arguments import check_at_least
+from voice_saga.cancellation import end_if_cancelled
 from voice_saga.context import (
     SAGA_BYTES,
     Message,
@@ -69,7 +70,7 @@ from voice_saga.temporal_workflow import (
     SagaWorkflow,
     beginning,
 )
-from voice_saga.transport import Transport, end_if_cancelled
+from voice_saga.transport import Transport
 
 __all__ = ["TemporalEngine"]
 

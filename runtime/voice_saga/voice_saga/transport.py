@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from voice_saga.arguments import check_seconds
+from voice_saga.cancellation import end_if_cancelled
 from voice_saga.context import Message
 from voice_saga.errors import MessagesRefusedError
 from voice_saga.journal import Batch, Journal
@@ -50,17 +51,6 @@ class Transport(Protocol):
         many deliveries a transport may move a message to the dead letters instead.
         """
         ...
-
-
-def end_if_cancelled() -> None:
-    """Raise `CancelledError` if the current task was cancelled and a library has swallowed the cancellation.
-
-    Before Python 3.12, `asyncio.wait_for` swallows a cancellation that happens together with its timeout. redis-py uses
-    `wait_for`.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 class Outbox:
