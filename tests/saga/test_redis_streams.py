@@ -261,7 +261,6 @@ async def test_a_delivery_that_a_deploy_interrupts_does_not_count_as_failed(redi
 
 
 async def test_a_delivery_counts_only_if_its_consumer_lives_to_handle_it(redis_port: int, stream: str) -> None:
-    handled: list[int] = []
     reads = asyncio.Event()
 
     class Slow(Redis):
@@ -271,27 +270,12 @@ async def test_a_delivery_counts_only_if_its_consumer_lives_to_handle_it(redis_p
             reads.set()
             await asyncio.Event().wait()
 
-    async def handle(message: Message) -> None:
-        handled.append(message.payload)
-
-    async with connected(redis_port) as redis, Slow(port=redis_port) as slow:
-        settings: Any = {"redeliver_after": 0.1, "max_deliveries": 2, "block": 0.01}
-        await RedisStreams(redis).send([Message("1", stream, 1)])
-        await _died_with_every_message(redis, stream, idle=100)
-        for _ in range(3):
-            reads.clear()
-            async with consuming(RedisStreams(slow, **settings), stream, handle):
-                await reads.wait()
-        async with consuming(RedisStreams(redis, **settings), stream, handle):
-            await eventually(lambda: _pending(redis, stream, 0))
-        assert await _dead_letters(redis, stream) == []
-    assert handled == [1]
+    await _handled_after_three_ended_consumers(redis_port, stream, Slow(port=redis_port), reads)
 
 
 async def test_a_claim_does_not_count_if_its_consumer_ends_before_the_answer_arrives(
     redis_port: int, stream: str
 ) -> None:
-    handled: list[int] = []
     sent = asyncio.Event()
 
     class Slow(Redis):
@@ -303,17 +287,24 @@ async def test_a_claim_does_not_count_if_its_consumer_ends_before_the_answer_arr
             await asyncio.sleep(0.1)
             return answer
 
+    await _handled_after_three_ended_consumers(redis_port, stream, Slow(port=redis_port), sent)
+
+
+async def _handled_after_three_ended_consumers(port: int, stream: str, slow: Redis, reached: asyncio.Event) -> None:
+    """End three consumers with the client `slow` when `reached` is set. Then another consumer handles the message."""
+    handled: list[int] = []
+
     async def handle(message: Message) -> None:
         handled.append(message.payload)
 
-    async with connected(redis_port) as redis, Slow(port=redis_port) as slow:
+    async with connected(port) as redis, slow:
         settings: Any = {"redeliver_after": 0.1, "max_deliveries": 2, "block": 0.01}
         await RedisStreams(redis).send([Message("1", stream, 1)])
         await _died_with_every_message(redis, stream, idle=100)
         for _ in range(3):
-            sent.clear()
+            reached.clear()
             async with consuming(RedisStreams(slow, **settings), stream, handle):
-                await sent.wait()
+                await reached.wait()
             assert handled == []
         async with consuming(RedisStreams(redis, **settings), stream, handle):
             await eventually(lambda: _pending(redis, stream, 0))
