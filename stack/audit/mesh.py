@@ -56,12 +56,18 @@ def _policies(platform: Platform) -> Mapping[tuple[str, str, str], Sequence[Mapp
     found: defaultdict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for kind, field in SELECTORS.items():
         for policy in rendered(platform).of_kind(kind):
-            selector = policy["spec"].get(field) or {}
-            labels: Mapping[str, str] = selector.get("matchLabels", selector.get("labels", {}))
+            labels = selected_labels(policy, field)
             # A selector with other labels may miss some of the workload's pods.
             if not labels.keys() - {NAME_LABEL}:
                 found[kind, policy["metadata"]["namespace"], labels.get(NAME_LABEL, "")].append(policy["spec"])
     return found
+
+
+def selected_labels(policy: Mapping[str, Any], field: str) -> Mapping[str, str]:
+    """The labels that a policy's selector requires. Some kinds of Istio have them in `labels`, not in `matchLabels`."""
+    selector = policy["spec"].get(field) or {}
+    labels: Mapping[str, str] = selector.get("matchLabels", selector.get("labels", {}))
+    return labels
 
 
 def _specs(platform: Platform, kind: str, node: Caller, *, default: bool = False) -> Sequence[Mapping[str, Any]]:

@@ -57,8 +57,7 @@ def all_select_pods(platform: Platform) -> Iterator[Breach | None]:
     for kind, field in SELECTORS.items():
         for policy in found.of_kind(kind):
             namespace, name = policy["metadata"].get("namespace", "default"), policy["metadata"]["name"]
-            selector = policy["spec"].get(field) or {}
-            chosen: Mapping[str, str] = selector.get("matchLabels", selector.get("labels", {}))
+            chosen = mesh.selected_labels(policy, field)
             first = next(iter(chosen.items()), None)
             selected = first is None or any(chosen.items() <= each.items() for each in labelled[namespace, *first])
             text = f"no pod has the labels {', '.join(f'{key}={value}' for key, value in chosen.items())}"
