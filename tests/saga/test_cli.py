@@ -191,10 +191,18 @@ def test_the_error_for_an_extra_that_is_not_installed_names_the_extra(scheme: st
     assert done.stderr.startswith(f"voice-saga: --engine is {scheme}://, which needs voice-saga[{extra}]: ")
 
 
+WITH_INTERRUPTS = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("voice_saga.cli", run_name="__main__")
+"""
+"""The command with SIGINT on. A shell's background job ignores SIGINT, and so do the programs that it starts."""
+
+
 def test_ctrl_c_ends_the_command_with_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         engine = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/sagas"
-        command = [sys.executable, "-m", "voice_saga.cli", "--engine", engine, "list"]
+        command = [sys.executable, "-c", WITH_INTERRUPTS, "--engine", engine, "list"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             connection, _ = silent.accept()
             with connection:

@@ -180,7 +180,6 @@ class PostgresqlJournal:
                 "and grant the user access to the tables of the schema saga"
             ) from error
         except (*UNAVAILABLE, asyncpg.PostgresError) as error:
-            end_if_cancelled()
             raise JournalUnavailableError(f"PostgreSQL: {error}") from error
 
     async def _connect(self, connections: int) -> asyncpg.Pool[Any]:
