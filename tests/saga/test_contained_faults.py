@@ -218,5 +218,5 @@ async def test_one_of_several_simultaneous_abandonments_succeeds_and_the_others_
         requests = [engine.abandon(saga_id, f"operator {number}") for number in range(6)]
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
         assert outcomes.count(None) == 1
-        assert all(isinstance(error, SagaConflictError) for error in outcomes if error is not None)
+        assert all(isinstance(error, SagaConflictError) for error in outcomes if error is not None), outcomes
         assert (await engine.show(saga_id)).state == "abandoned"

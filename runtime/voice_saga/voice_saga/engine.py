@@ -36,6 +36,8 @@ from voice_saga.record import SagaRecord, SagaSummary
 logger = logging.getLogger("voice_saga")
 INTERVENTIONS_IN_TURN = 20
 """Maximum number of tries of an intervention. A try fails if another intervention seizes the saga meanwhile."""
+INTERVENTION_WAIT = 0.05
+"""Longest wait before the third try of an intervention, in seconds. Each further try may wait this much longer."""
 POLL_CAP = 0.5
 """Longest time between two queries of `wait`, in seconds."""
 
@@ -70,6 +72,7 @@ class JournalEngine:
         check_at_least(0, "a saga engine", grace=grace)
         check_seconds("a saga engine", lease=lease, poll_interval=poll_interval)
         self.journal = journal
+        self._random = random or Random()  # noqa: S311  # spreads interventions; it protects no secret
         self.observation = Observation(Events(listeners), tracing)
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
         self._definitions = Definitions(definitions)
@@ -268,13 +271,15 @@ class JournalEngine:
 
     async def _intervene(self, saga_id: str, entry: Entry) -> None:
         """Intervene. If another intervention seizes the saga meanwhile, decide again by its new state."""
-        for _ in range(INTERVENTIONS_IN_TURN):
+        for turn in range(INTERVENTIONS_IN_TURN):
             try:
                 await self._intervene_once(saga_id, entry)
             except LeaseLostError as error:
                 lost = error
             else:
                 return
+            # Otherwise several interventions would seize the saga from each other before any of them can write.
+            await asyncio.sleep(self._random.random() * INTERVENTION_WAIT * turn)
         raise lost
 
     async def _intervene_once(self, saga_id: str, entry: Entry) -> None:
