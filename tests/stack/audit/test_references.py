@@ -89,7 +89,7 @@ def cases() -> Iterator[Any]:
     yield pytest.param(unknown, "Role reader", id="a binding to an unknown role")
 
 
-@pytest.mark.parametrize(("resource", "missing"), cases())
+@pytest.mark.parametrize(("resource", "missing"), list(cases()))
 def test_p05_finds_an_object_or_a_key_that_nothing_creates(resource: dict[str, Any], missing: str | None) -> None:
     others = (
         SETTINGS,

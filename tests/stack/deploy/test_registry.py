@@ -334,6 +334,6 @@ def test_a_user_without_a_home_has_no_login(monkeypatch: pytest.MonkeyPatch) -> 
         raise KeyError
 
     monkeypatch.delenv("DOCKER_CONFIG", raising=False)
-    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
     assert read_logins()("ghcr.io") is None
