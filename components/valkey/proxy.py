@@ -9,11 +9,13 @@ from components.valkey.server import PORT
 def proxy_configuration(members: Members) -> str:
     """HAProxy's configuration. HAProxy logs in as the user `health`, and asks each server for its role.
 
-    HAProxy starts without DNS, and keeps the last known addresses while DNS is down: `init-addr` and the `hold` times.
-    Its resolver knows no search domains, so servers have their full names. HAProxy checks each server every second, so
-    it connects clients to a new primary within about a second. A primary's answer to ROLE is an array of three items
-    that begins with `master`. The check expects exactly these bytes: the word alone may also be in a replica's answer,
-    which contains the host name of the primary.
+    `init-addr` lets HAProxy start without DNS. The `hold` times keep the last known addresses while DNS is down.
+    HAProxy's resolver knows no search domains, so servers have their full names. HAProxy checks each server every
+    second, so it connects clients to a new primary within about a second.
+
+    A primary answers ROLE with an array of three items, of which `master` is the first. The check expects the bytes of
+    the array's beginning. The word `master` alone is not enough: a replica's answer contains the primary's host name,
+    and the host name may contain this word.
     """
     servers = "".join(f"  server {name} {name}.{members.domain}:{PORT}\n" for name in members.nodes)
     return f"""\

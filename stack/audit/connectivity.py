@@ -57,7 +57,7 @@ def names_are_served(platform: Platform) -> Iterator[Breach | None]:
 
 
 def routes_lead_to_services(platform: Platform) -> Iterator[Breach | None]:
-    """Check that every cluster address to which the mesh routes requests names a Service."""
+    """Check that each cluster address in a route of the mesh names a Service."""
     served, domain = served_ports(platform), f".{platform.site.cluster_domain}"
     for routed in rendered(platform).of_kind("VirtualService"):
         hosts = {to["destination"]["host"] for http in routed["spec"].get("http", ()) for to in http.get("route", ())}
@@ -192,8 +192,8 @@ RULES = (
         severity="error",
         rationale="if a service does not admit the gateway's namespace, every request to its routes times out",
         source="the rendered NetworkPolicies",
-        violates="the policy of orders admits only services, and a route of the gateway leads to orders",
-        holds="the policy of orders admits the gateway's namespace on its HTTP port",
+        violates="the NetworkPolicy of orders admits only services, and a route of the gateway leads to orders",
+        holds="the NetworkPolicy of orders admits the gateway's namespace on its HTTP port",
         check=entrances_open,
     ),
     Rule(

@@ -69,7 +69,11 @@ DEFAULTS: dict[str, LibraryDefault] = {
     "pymilvus": LibraryDefault(75, PROXIED, "retry_times=1", "pymilvus, decorators.retry_on_rpc_failure", jitter=False),
     "urllib3": LibraryDefault(3, SENT_OR_NOT, "retries=False", "urllib3 user guide, Retrying requests", jitter=False),
     "apisix": LibraryDefault(
-        1, SENT_OR_NOT, "upstream.retries: 0", "apisix.apache.org, Admin API: one for each further node", jitter=False
+        1,
+        SENT_OR_NOT,
+        "upstream.retries: 0",
+        "apisix.apache.org, Admin API: one retry for each further upstream node",
+        jitter=False,
     ),
     "envoy": LibraryDefault(1, PROXIED, "num_retries: 0", "envoyproxy.io, config.route.v3.RetryPolicy"),
     "istio": LibraryDefault(2, PROXIED, "retries.attempts: 0", "istio.io, VirtualService, HTTPRetry"),

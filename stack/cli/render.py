@@ -33,7 +33,7 @@ class Rendered:
     seconds: float
     path: str
     exemptions: tuple[tuple[str, str, str], ...]
-    """Component, rule and reason of each default that a component is exempt from."""
+    """Component, rule and reason of each exemption."""
     others: tuple[str, ...]
     """Files and directories in `path` that `voice render` did not write. It never deletes them."""
     unpinned: tuple[str, ...]
@@ -126,7 +126,7 @@ def _closing(rendered: Sequence[Rendered]) -> Iterator[str]:
 
 
 def _details(rendered: Sequence[Rendered]) -> Iterator[str]:
-    """Exemptions and images without a digest, each once. An entry that not all environments share names its own."""
+    """Exemptions and images without a digest, each once. An entry of only some environments names them."""
     facts: dict[str, list[str]] = defaultdict(list)
     for each in rendered:
         for component, rule, reason in each.exemptions:

@@ -23,4 +23,4 @@ class Catalogue(ClosedModel):
     only_callers: dict[str, str] = Field(default_factory=dict)
     """Callee → its only permitted caller."""
     forbidden: frozenset[tuple[str, str]] = frozenset()
-    """Pairs of caller and callee between which every call is forbidden."""
+    """Pairs of caller and callee. The model refuses a catalogue that declares such a call."""

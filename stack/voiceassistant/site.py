@@ -48,7 +48,7 @@ cloud.google.com/compute/disks-image-pricing). The numbers were read in publishe
 """
 
 RUNBOOK = "https://github.com/voicehelper/platform/blob/main/docs/runbook/alerts.md"
-"""The runbook's page of alerts. Its host is an assumption, because no fact names the host of the repository."""
+"""The runbook's page of alerts. The repository's host is an assumption."""
 
 SITE = Site(
     collector=Peer(namespace=OBSERVABILITY, name=COLLECTOR, ports=(COLLECTOR_PORT,)),

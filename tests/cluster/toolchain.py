@@ -46,8 +46,8 @@ class Module:
     Attributes:
         name: its folder in `place`.
         programs: the name of each program, and the Go package of its `main`.
-        sources: the name of a file to keep beside the programs, and the files whose joined texts it contains: a Go
-            module and patterns of paths in it.
+        sources: the name of a file beside the programs, and the files of Go modules whose joined texts that file
+            contains. Each Go module has patterns of paths in that module.
         place: the folder that contains the module's folder.
     """
 

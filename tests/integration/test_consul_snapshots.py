@@ -96,7 +96,7 @@ def test_the_snapshot_of_an_older_day_is_restored_by_its_name(jobs: Jobs) -> Non
     assert jobs.run("consul-restore", SNAPSHOT="00").returncode == 0
 
 
-def test_a_restore_before_the_snapshot_of_the_day_uses_the_newest_and_not_last_months(jobs: Jobs) -> None:
+def test_a_restore_without_a_name_uses_the_newest_snapshot_and_none_of_last_month(jobs: Jobs) -> None:
     assert jobs.server.ask("kv/kept", jobs.keys.token, "value") == (200, True)
     assert jobs.run("consul-snapshot").returncode == 0
     kept = jobs.bucket.objects["/consul/newest.snap"]

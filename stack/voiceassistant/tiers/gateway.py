@@ -195,7 +195,7 @@ def _values(
 def _concurrent(operation: Operation, timeout: Duration, replicas: int, load_share: float) -> int:
     """Simultaneous requests of a replica while another replica is down.
 
-    Rate × (upload by a slow client + timeout) ÷ remaining replicas, but at least the burst of the largest rate limit.
+    Rate × (upload by a slow client + timeout) ÷ remaining replicas, but at least the largest burst of a rate limit.
     """
     rate = operation.load.per_second * load_share if operation.load else 0
     upload = operation.http.max_body.units * 8 / SLOW_UPLOAD if operation.http else 0

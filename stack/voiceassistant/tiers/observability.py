@@ -47,7 +47,7 @@ from stack.voiceassistant.store_alerts import VALKEY
 from stack.voiceassistant.stores import elasticsearch_nodes, full_text_index, valkey_servers
 
 OUTAGE = Duration("30m")
-"""The longest outage of a backend without lost telemetry: time to replace a node, or to repeat a failed upgrade."""
+"""A backend's outage up to this time loses no telemetry: enough to replace a node, or to repeat a failed upgrade."""
 
 COLLECTOR = Peer(namespace=site.OBSERVABILITY, name=site.COLLECTOR, ports=())
 ALERTMANAGER = Peer(namespace=site.OBSERVABILITY, name="alertmanager", ports=())
