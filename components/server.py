@@ -1,7 +1,7 @@
 """Servers and their workloads: a server declares its pods, and this module renders their Kubernetes objects.
 
-It renders every pod of the platform, except the pods that a Kubernetes operator creates. Fields that all pods have
-belong in this file.
+It renders every pod of the platform, except the pods that a Kubernetes operator creates. This module sets the
+fields that all pods have.
 """
 
 from __future__ import annotations

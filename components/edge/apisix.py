@@ -155,7 +155,7 @@ class Entrance(ClosedModel):
     redis_tls: bool = False
     """True: the gateway connects to Redis over TLS, and verifies the certificate with the image's authorities."""
     redis_user: str
-    """The gateway's ACL user in Redis. The server admits no password without a user name."""
+    """The gateway's ACL user in Redis."""
     redis_timeout: Duration
     collector: str
     """`host:port` for OTLP over HTTP."""

@@ -122,7 +122,7 @@ RULES = (
         rationale="providers count tokens: at the quota they refuse even a single further request",
         source="the declared loads, and the providers' quotas",
         violates="100/s × (800 + 200) tokens × 60 = 6,000,000 a minute at two candidates of 2,999,999",
-        holds="the same load at two candidates of 3,750,000, which it fills to 80%",
+        holds="the same load at two candidates of 3,750,000: 80% of both quotas together",
         check=quotas_cover_the_load,
     ),
     Rule(

@@ -20,7 +20,7 @@ BUDGET_DAYS = 30
 FEW = 4
 """Largest number of bad requests in the long window that fires no alert: at night one bad request is a large share."""
 Rate = Callable[[str], str]
-"""Returns, for a window, the PromQL expression of the requests a second of each subject."""
+"""Maps a window to a PromQL expression: the requests per second of each subject."""
 
 
 class Burn(ClosedModel):

@@ -149,7 +149,7 @@ class BrokenProcessor(SpanProcessor):
 
 
 @pytest.mark.parametrize("broken", ["on_start", "on_end"])
-async def test_a_span_processor_that_raises_keeps_no_tokens(
+async def test_the_tokens_are_settled_if_a_span_processor_raises(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     provider = TracerProvider()

@@ -163,7 +163,7 @@ class Exchange(httpx.AsyncByteStream):
 
     @property
     def whole_answer(self) -> bytes | None:
-        """All bytes for the caller. `None` if they are not kept, or if the caller left before the last of them."""
+        """All bytes for the caller, if `kept` was given. `None` if the caller left before the last byte."""
         answer = b"".join(self._kept or ())
         return answer if self._is_over or answer.rstrip().endswith(DONE) else None
 

@@ -94,7 +94,7 @@ def classify(error: Exception) -> Failure | None:
 
 @classify.register(ExceptionGroup)
 def _(error: Exception) -> Failure | None:
-    """A group is never retried: the work beside the failed one may have reached the callee."""
+    """A group is never retried, because other tasks of the group may have reached the callee."""
     failure = classify(decisive(error))
     return failure and Failure(blames_callee=failure.blames_callee)
 
@@ -115,7 +115,7 @@ def _severity(error: Exception) -> int:
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """True if a breaker in this process refused the call, or a breaker behind the callee refused it or counted it.
+    """True if a breaker in this process or behind the callee refused the call, or the latter counted the failure.
 
     The service that answers with such an error is not down itself.
     """

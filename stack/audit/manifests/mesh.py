@@ -48,7 +48,7 @@ def _duration(text: str | None) -> Duration | None:
 
 
 def attempts_are_limited(system: System) -> Iterator[Breach | None]:
-    """Compare the attempts of each route that retries with the limit."""
+    """Check that no route makes more attempts than the limit."""
     for route in _retried(system):
         text = f"1 + {route.attempts - 1} retries = {route.attempts} attempts > {WARN_ATTEMPTS}"
         many = Breach(

@@ -28,7 +28,7 @@ def governing(system: System, workload: Workload, direction: Direction) -> tuple
 
 
 def own_namespace_peers(policy: Item[NetworkPolicySpec]) -> Iterator[tuple[Selector, Location]]:
-    """The selectors with `matchLabels` in a policy's rules that select pods of its namespace, each with its line."""
+    """Each `podSelector` in a policy's rules that has `matchLabels` and no `namespaceSelector`, with its line."""
     for direction, rules, side in (("ingress", policy.spec.ingress, "from"), ("egress", policy.spec.egress, "to")):
         for number, rule in enumerate(rules):
             for index, peer in enumerate(rule.peers):

@@ -11,7 +11,7 @@ from stack.voiceassistant.catalog import conversations, intelligence, knowledge
 
 
 def _services(domain: ModuleType) -> tuple[Service, ...]:
-    """The services of a domain. Raises `InvalidInputError` with the domain's file for any other value."""
+    """The services of a domain. Raises `InvalidInputError` if the domain's `SERVICES` is no tuple of services."""
     found = domain.SERVICES
     if isinstance(found, tuple) and all(isinstance(each, Service) for each in found):
         return found

@@ -117,7 +117,7 @@ def test_a_dependency_with_two_candidates_is_listed_as_one_of_several() -> None:
     assert kinds["llm"] == "one of several"
 
 
-def test_routes_over_the_same_providers_are_one_group_and_others_have_the_name_of_their_route() -> None:
+def test_routes_over_the_same_providers_share_a_row_and_a_route_over_other_providers_has_its_own_row() -> None:
     asked = [hard(f"llm.{name}", "never") for name in ("generate", "plan", "embed")]
     caller = runs("a", stage(*asked))
     caller = service("a", caller.operations[0].model_copy(update={"deadline": Duration("60s")}))

@@ -40,7 +40,7 @@ STORE_CALL = hard("store.read", "idempotent")
 
 @dataclass(frozen=True)
 class World:
-    """A small platform: gateway → a → b, and a store, which a calls too."""
+    """A small platform: gateway → `a` → `b`, and a store that `a` also calls."""
 
     to_a: Call = A_CALL
     a_calls: tuple[Stage, ...] = (stage(B_CALL, STORE_CALL),)
@@ -54,7 +54,7 @@ class World:
 
     @property
     def platform(self) -> Platform:
-        """a has 2 to 4 replicas and a pool of 10, b has 2 to 4 replicas; each has an availability of 99.95 %."""
+        """`a` has 2 to 4 replicas and a pool of 10, `b` has 2 to 4 replicas; each has an availability of 99.95 %."""
         route = operation("chat", stage(self.to_a), p95="1s", deadline="5s", load="10/s")
         a = service("a", operation("run", *self.a_calls, p95="1s", deadline="4s"), connection_pool=10)
         nodes = (gateway(route), _changed(a, self.a), _changed(service("b", READ), self.b), STORE, *self.more)
