@@ -188,7 +188,7 @@ class Operation(Declaration):
     saga: Saga | None = None
     """The saga that carries out the operation, if it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()
-    """Older versions of `saga`, the oldest first, until the sagas that began under them have ended."""
+    """Older versions of `saga`, the oldest first. A version stays here until all of its sagas have ended."""
 
     @property
     @override

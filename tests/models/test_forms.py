@@ -257,7 +257,7 @@ async def test_transcriptions_get_the_candidates_model_and_are_billed_by_seconds
     assert (made.ledger.events[0].input_units, made.ledger.events[0].micro_usd) == (7, 700)
 
 
-async def test_the_cost_of_an_input_that_is_reported_in_another_unit_than_the_price_is_estimated(
+async def test_the_cost_is_estimated_if_the_input_is_reported_in_another_unit_than_the_price(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     price = ModelPrice(unit="character", input=15.0, as_of=PRICE.as_of, source="a test")

@@ -280,7 +280,7 @@ def test_threads_share_a_synchronous_client(tmp_path: Path) -> None:
     assert made.runtime.statistics.calls == {("llm.generate", "successful"): 40}
 
 
-def test_a_client_works_on_each_event_loop_although_another_one_has_ended(tmp_path: Path) -> None:
+def test_a_client_works_on_a_new_event_loop_after_the_previous_loop_has_ended(tmp_path: Path) -> None:
     with served_elsewhere(FakeProvider(lambda _: fake.chat("x"))) as addresses:
         made = service(tmp_path, None, route={"timeout": PATIENT}, addresses=addresses)
         client = httpx.AsyncClient(transport=ModelTransport(made.runtime, ROUTE))

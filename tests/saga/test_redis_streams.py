@@ -254,7 +254,7 @@ async def test_a_delivery_that_a_deploy_interrupts_does_not_count_as_failed(redi
         for number in range(5):
             async with consuming(transport, stream, hang):
                 await until(lambda: len(begun) == number + 1)  # noqa: B023  # awaited here
-        async with consuming(transport, stream, handle):  # does not wait for `redeliver_after`
+        async with consuming(transport, stream, handle):  # gets the messages at once, not after `redeliver_after`
             await eventually(lambda: _pending(redis, stream, 0))
     assert begun == [1] * 5 + [-1, -2]
     assert transport.dead_letters == {(stream, GROUP): 0}
@@ -291,7 +291,10 @@ async def test_a_claim_does_not_count_if_its_consumer_ends_before_the_answer_arr
 
 
 async def _handled_after_three_ended_consumers(port: int, stream: str, slow: Redis, reached: asyncio.Event) -> None:
-    """End three consumers with the client `slow` when `reached` is set. Then another consumer handles the message."""
+    """Run three consumers in turn on the client `slow`, and end each when `reached` is set.
+
+    Then a consumer on another client handles the message.
+    """
     handled: list[int] = []
 
     async def handle(message: Message) -> None:

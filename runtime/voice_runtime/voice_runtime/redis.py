@@ -2,8 +2,8 @@
 
 runtime = Runtime.load("/etc/voice/policy", store=RedisStore(lambda: single("redis://redis:6379")))
 
-The policies of the bundle's call to the store limit the time of each command, and decide on retries. The client itself
-never repeats a command, and limits only the time for connecting.
+The bundle declares a call to the store. The policies of this call bound the time of each command, and decide on
+retries. The client itself never repeats a command, and limits only the time for connecting.
 """
 
 from __future__ import annotations

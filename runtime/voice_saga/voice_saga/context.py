@@ -93,8 +93,8 @@ class StepContext:
     def publish(self, event_type: str, payload: Any) -> None:
         """Send a copy of `payload` if, and only if, this execution returns and the journal records that.
 
-        Raises `NotJsonError`, `ValueError` for a type that no journal can store, and `TypeError` for a type that is not
-        text.
+        Raises `NotJsonError` if `payload` is not a JSON value, `TypeError` if `event_type` is not text, and
+        `ValueError` if no journal can store `event_type`.
         """
         if not event_type or storable(event_type) != event_type:
             raise ValueError(f"{event_type!r} is no type of an event; expected text such as document.indexed")

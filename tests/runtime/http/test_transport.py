@@ -529,7 +529,7 @@ def test_a_date_in_retry_after_is_compared_with_the_clock_of_the_callee() -> Non
     assert unreadable == Failure("unavailable", 0.0)
 
 
-def test_a_client_works_on_each_event_loop_although_another_one_has_ended(tmp_path: Path) -> None:
+def test_a_client_works_on_a_new_event_loop_after_the_previous_loop_has_ended(tmp_path: Path) -> None:
     thread, served = LoopThread(), serving(Elasticsearch())
     client = Http(runtime(tmp_path)).client(NAME, base_url=thread.run(served.__aenter__()))
 

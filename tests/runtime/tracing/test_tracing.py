@@ -25,7 +25,7 @@ def named(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
     return found
 
 
-def test_received_spans_have_a_parent_attributes_and_the_identity_of_their_service(
+def test_a_received_span_has_its_parent_its_attributes_and_its_services_identity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POD_NAME", "agent-engine-7")
@@ -99,15 +99,9 @@ def test_events_of_many_threads_are_added_to_the_span_of_their_own_request(
     assert {len(each.events) for each in collector.spans} == {1}
 
 
-async def test_an_error_fails_a_traced_span_and_a_cancellation_only_marks_it_and_inner_spans_are_its_children(
+async def test_an_error_fails_a_traced_span_and_a_cancellation_only_marks_the_span(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @traced("generator")
-    async def words() -> AsyncIterator[str]:
-        yield "one"
-        with span("inside"):
-            yield "two"
-
     @traced("coroutine")
     async def waits() -> None:
         await asyncio.sleep(3600)
@@ -122,13 +116,25 @@ async def test_an_error_fails_a_traced_span_and_a_cancellation_only_marks_it_and
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await waits()
-        assert [word async for word in words()] == ["one", "two"]
     plain, coroutine = named(collector.spans, "plain"), named(collector.spans, "coroutine")
     assert plain.failed
     assert plain.attributes["voice.policy"] == "circuit_breaker"
     assert plain.events[0].attributes["exception.type"].endswith("CircuitOpenError")
     assert not coroutine.failed
     assert coroutine.attributes["voice.cancelled"] is True
+
+
+async def test_a_span_inside_a_traced_generator_is_a_child_of_the_generators_span(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @traced("generator")
+    async def words() -> AsyncIterator[str]:
+        yield "one"
+        with span("inside"):
+            yield "two"
+
+    with collected(monkeypatch, tmp_path) as (_, collector):
+        assert [word async for word in words()] == ["one", "two"]
     assert named(collector.spans, "inside").parent_id == named(collector.spans, "generator").span_id
 
 

@@ -226,7 +226,7 @@ class Attempts:
             raise never_sent(error) from error
 
     def raise_own_fault(self, error: BaseException) -> None:
-        """Raise the error of the caller's request iterator, if that ended the RPC.
+        """If the caller's request iterator or serializer raised an error, raise this error in place of gRPC's.
 
         Mark the attempt as unsent if the error is a fault of this process.
         """

@@ -172,7 +172,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
     """A call with many answers.
 
     The call begins at the first iteration, `read` or `write`, or when its status or metadata are read, so an unused
-    call costs nothing. It closes when the iteration ends, by `cancel`, or when nothing refers to the call any more.
+    call costs nothing. It closes when the iteration ends, on `cancel`, or when nothing refers to the call any more.
     """
 
     def __init__(
