@@ -95,7 +95,7 @@ def temporary_folder() -> Path:
     longest = SOCKET_PATH - SOCKET_OWN_PART
     raise MissingError(
         f"The tests need a temporary folder in which {who} can start programs, with a path of at most {longest} bytes. "
-        f"{', '.join(folders)} are no such folders: set TMPDIR to one."
+        f"None of {', '.join(folders)} is suitable: set TMPDIR to a suitable folder."
     )
 
 

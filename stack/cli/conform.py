@@ -41,7 +41,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print each part of the contract that the service does not keep. The process stops only if no option is wrong."""
+    """Print each part of the contract that the service does not keep. A wrong option prevents the drain."""
     from stack.deploy.conformance import missing_on_drain  # noqa: PLC0415
 
     missing = _missing_without_drain(options)

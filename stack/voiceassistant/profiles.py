@@ -1,8 +1,9 @@
 """VoiceAssistant's profiles: sizes of servers, retention of telemetry, required and refused settings.
 
 dev fits a laptop: one replica of everything and a fraction of the CPU and memory requests. prod follows the catalogue,
-with at least N+1 replicas of each server that can have several. staging has half of prod's maximum service replicas and
-prod's servers, with fewer replicas of the gateway, the egress proxies and the Collector.
+with at least N+1 replicas of each server that can have several. staging has prod's servers, with fewer replicas of the
+gateway, the egress proxies and the Collector. A service's maximum of replicas in staging is half of its maximum
+in prod, but at least N+1.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ PATIENCE = 60.0
 """Seconds in which the shutdown must end. It takes 1 s on an idle machine. Without `shutdown_timeout` it would wait as
 long as the Collector hangs."""
 SLOWER = 5
-"""Largest allowed CPU time, as a multiple of the same loop with spans that are not exported."""
+"""Largest allowed CPU time, as a multiple of the CPU time of the same loop without export."""
 
 
 def series(runtime: Runtime) -> set[tuple[str, ...]]:

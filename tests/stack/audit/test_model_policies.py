@@ -150,7 +150,7 @@ def budgeted(*, evicts: bool = False, **changes: Any) -> tuple[Finding, ...]:
     return findings("M10", caller, models(route_policy=policy, budgets=budgets), store)
 
 
-def test_m10_finds_a_budget_in_a_store_that_evicts_or_without_a_choice_for_an_outage() -> None:
+def test_m10_finds_a_budget_whose_store_evicts_or_that_declares_nothing_for_an_outage() -> None:
     assert budgeted() == ()
     (one,) = budgeted(evicts=True)
     assert one.arithmetic.startswith("counters drops entries when its memory is full")

@@ -80,7 +80,8 @@ def _seconds(retry_after: str, sent: str) -> float:
     """The wait in seconds that `Retry-After` asks for, as a number or a date (RFC 9110, 10.2.3).
 
     A date is compared with the header `date`, because this host's clock may differ from the callee's. If that header is
-    missing or unreadable, this host's clock takes its place. Any other value forbids another attempt.
+    missing or unreadable, this host's clock takes its place. A `Retry-After` that is neither a number nor a date
+    forbids another attempt.
     """
     if _SECONDS.fullmatch(retry_after):
         return float(retry_after)

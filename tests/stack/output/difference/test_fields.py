@@ -30,7 +30,7 @@ def test_only_equal_values_have_no_field_changes(before: Any, after: Any) -> Non
 
 
 @given(VALUES, VALUES)
-def test_the_reverse_comparison_changes_the_same_fields(before: Any, after: Any) -> None:
+def test_the_reverse_comparison_finds_the_same_fields(before: Any, after: Any) -> None:
     there = {field.path: (repr(field.before), repr(field.after)) for field in field_changes(before, after)}
     back = {_turned(field.path): (repr(field.after), repr(field.before)) for field in field_changes(after, before)}
     assert there == back
