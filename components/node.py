@@ -90,10 +90,10 @@ class Sizing(ClosedModel):
     def of(cls, cpu: tuple[str, str], memory: tuple[str, str]) -> Sizing:
         """A sizing from `(request, limit)` pairs in the text form of quantities.
 
-        Raises `ValueError` for another value than a pair: a text has indices too.
+        Raises `ValueError` for a text, because a text of two characters could be unpacked like a pair.
         """
         pairs = {"cpu": cpu, "memory": memory}
-        # The check is for catalogues before mypy has seen them.
+        # The check is for catalogues that mypy has not checked yet.
         if wrong := [f"{name} is {pair!r}" for name, pair in pairs.items() if isinstance(pair, str)]:  # type: ignore[redundant-expr] # see above
             raise ValueError(f"{' and '.join(wrong)}: expected (request, limit), such as ('100m', '500m')")
         return cls.model_validate(
@@ -209,7 +209,8 @@ Certificates = Annotated[
         250_000,
     ),
 ]
-"""Certificates as PEM. The limit leaves room for the job's other files in a ConfigMap, which holds 1 MiB."""
+"""Certificates as PEM. The jobs of `DatabaseSchemas` read them from a ConfigMap, which holds at most 1 MiB. The limit
+leaves room for the other files of this ConfigMap."""
 
 
 class InCluster(ClosedModel):

@@ -67,9 +67,10 @@ def _private_key() -> rsa.RSAPrivateKey:
 
 
 def _issued(secret: SecretKeys) -> dict[str, str]:
-    """A certificate and its key. If the secret has an authority, it signs, and the authority's key is then discarded.
+    """A certificate and its key.
 
-    Without an authority the certificate is self-signed.
+    If the secret has an authority, the authority signs the certificate, and the authority's key is then discarded.
+    Otherwise the certificate is self-signed.
     """
     host = next((form.host for form in secret.forms.values() if form.host), None)
     key, authority_key = _private_key(), None

@@ -28,7 +28,7 @@ def digest(**files: bool) -> str | None:
     return annotations.get(DIGEST)
 
 
-def test_a_server_yields_the_objects_that_its_pods_need_before_the_workload() -> None:
+def test_a_server_yields_its_workload_after_the_objects_that_the_pods_need() -> None:
     workload = store(volumes={"config": ConfigFiles("store-config", FILES)}, services={"store": tcp(6379)}, replicas=2)
     kinds = [resource["kind"] for resource in server(workload).resources()]
     assert kinds == ["ServiceAccount", "ConfigMap", "NetworkPolicy", "Service", "StatefulSet", "PodDisruptionBudget"]

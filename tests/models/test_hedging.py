@@ -159,7 +159,7 @@ async def test_the_error_of_the_second_request_counts_for_its_own_candidate(
     assert endings(made)[-1] == ("c", "finished")
 
 
-async def test_a_hedge_that_answers_after_the_first_request_failed_counts_as_no_fallback(
+async def test_an_answer_to_the_hedge_after_a_failed_first_request_counts_as_no_fallback(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     made = hedged(tmp_path, clock)

@@ -68,7 +68,7 @@ class ModelCalls:
                     """Read the audio and drop it."""
 
     async def aclose(self) -> None:
-        """Wait for unfinished settlements, and close the connections."""
+        """Wait for unfinished writes of usage events and cached answers, then close the connections."""
         for client in self._clients.values():
             await client.close()
 

@@ -80,7 +80,7 @@ class LoopThread:
 
     def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
         self._new_loop = new_loop
-        self._lock = RLock()  # reentrant: the garbage collector may drop an object here that needs the thread
+        self._lock = RLock()  # reentrant: the garbage collector may run a `__del__` here that calls `start`
         self._process = 0
         self._loop: asyncio.AbstractEventLoop
 

@@ -15,7 +15,7 @@ from stack.voiceassistant import TENANT
 from tests.cluster.engine import toy
 
 PROGRAM = ("stack", "components", "runtime")
-"""The packages of VoiceAssistant's program, and the distributions whose files it renders."""
+"""The packages of VoiceAssistant's program, and `runtime`, whose SQL files the program renders."""
 LOCK = "images.lock.yaml"
 TOY_PROGRAM = """\
 from stack.deploy.main import deploy

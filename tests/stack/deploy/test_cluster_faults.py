@@ -127,7 +127,7 @@ def test_the_volumes_that_an_operator_created_for_a_database_are_checked(monkeyp
 
 
 @pytest.mark.parametrize("role", [{}, {"cnpg.io/pvcRole": "PG_TABLESPACE"}], ids=["no role", "tablespace"])
-def test_a_volume_of_a_database_that_the_platform_does_not_declare_is_ignored(
+def test_an_undeclared_volume_of_a_declared_database_is_ignored(
     role: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = {CLAIMS: {"items": [claim("postgresql-1-tbs", "1Mi", **{"cnpg.io/cluster": "postgresql"}, **role)]}}

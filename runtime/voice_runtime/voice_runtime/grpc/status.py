@@ -165,7 +165,7 @@ def status_of(error: BaseException) -> StatusCode:
 
 
 def details_of(error: BaseException | None) -> str:
-    """The text of the status that matches an error. Empty after an answer."""
+    """The text of the status that matches an error. Empty without an error."""
     if isinstance(error, RetriesExhaustedError):
         error = error.__cause__
     return (error.details() or "") if isinstance(error, grpc.RpcError) else str(error or "")

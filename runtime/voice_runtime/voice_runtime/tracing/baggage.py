@@ -26,7 +26,7 @@ from voice_runtime.runtime import Runtime
 def attributed(attributes: Mapping[str, str]) -> Iterator[None]:
     """Attach attributes such as `tenant.id` to every span that begins inside the block, here and in called services.
 
-    Attributes that the policy does not allow are dropped.
+    Attributes that `tracing.baggage` does not allow are on no span and stay in this process.
     """
     current = context.get_current()
     for key, value in attributes.items():
