@@ -11,7 +11,7 @@ FUSED = f"{OURS}, + bulkhead, budget, deadline, metrics"
 OURS_BY_KEY = f"{OURS} (by key, for threads)"
 OURS_WINDOW = f"{OURS} (sliding window)"
 INBOUND = f"{OURS}: limit, bulkhead, level, deadline"
-FLOOR = "floor of a shared sweep"
+FLOOR = "least code for a shared timer"
 THREE, TIMEOUT = "retry + breaker + timeout, async", "timeout, async"
 Costs = Mapping[tuple[str, str], float]
 """Microseconds of a call, by group and library."""

@@ -1,4 +1,7 @@
-"""Progress, colour and tables for people. A terminal gets colour, progress and wrapped lines, a pipe plain text."""
+"""Progress, colour and tables for people.
+
+A terminal gets colour, progress and wrapped lines. A pipe gets plain text.
+"""
 
 from __future__ import annotations
 

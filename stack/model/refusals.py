@@ -19,7 +19,7 @@ class Refusals:
     """Collects refusals, to raise all of them in one error."""
 
     def __init__(self, source: str) -> None:
-        """`source` is the place of faults that no setting causes: the catalogue."""
+        """`source` is the file or command that the error names for a `ValidationError`."""
         self._source = source
         self._errors: list[InvalidInputError] = []
 

@@ -542,7 +542,7 @@ def test_b21_each_target_has_its_own_breaker_and_the_number_of_breakers_is_bound
     assert breaker_of("new") is breaker_of("new")  # it is kept although every other breaker is open
 
 
-def test_b22_the_break_has_jitter_grows_with_each_failed_round_and_starts_again_after_closing() -> None:
+def test_b22_the_break_has_jitter_grows_with_each_failed_round_and_is_short_again_after_closing() -> None:
     def open_times(seed: int) -> list[float]:
         clock, recorder = FakeClock(), Recorder()
         tripped = CircuitBreaker("callee", Policy(), clock=clock, random=seeded(seed), events=Events([recorder]))

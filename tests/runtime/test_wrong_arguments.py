@@ -131,7 +131,7 @@ def test_a_fallback_that_is_not_a_function_is_refused_when_it_is_registered(runt
 
 @pytest.mark.parametrize("field", ["tenant", "user", "api_key"])
 @pytest.mark.parametrize("value", [None, 5, ["secret"]])
-def test_a_caller_that_is_not_text_is_refused_without_its_value(field: str, value: Any) -> None:
+def test_the_error_for_a_caller_that_is_not_text_does_not_contain_its_value(field: str, value: Any) -> None:
     with pytest.raises(TypeError, match=f"{field} of a caller must be text") as refused:
         Caller(**{field: value})
     assert "secret" not in str(refused.value)

@@ -9,7 +9,7 @@ from voice_saga.postgresql import PostgresqlJournal
 from tests.saga.definitions import Log, saga, step
 
 LEASE = 3.0
-"""Lease in seconds. A worker renews it after each third, so on a busy machine a renewal may be two thirds late."""
+"""Lease in seconds. A worker renews it every second, so on a busy machine a renewal may be up to 2 s late."""
 
 
 async def test_leases_are_renewed_while_all_connections_are_busy(database: str) -> None:

@@ -46,7 +46,7 @@ class JournalEngine:
     """Runs sagas inside its `async with`. To only show sagas and intervene, use `open` and `close` instead.
 
     `lease`: seconds after which another worker takes over the saga of a worker that died. A worker renews its leases
-    after each third of this time. `poll_interval`: seconds between two searches for due sagas. If another process
+    three times during this time. `poll_interval`: seconds between two searches for due sagas. If another process
     starts a saga or delivers an event, the engine may notice it this much later. `concurrency`: maximum number of sagas
     that run at the same time. `grace`: seconds that running steps get to finish when the `async with` ends.
     `max_claims`: maximum number of claims of a saga without a write to its journal. After one more claim the engine

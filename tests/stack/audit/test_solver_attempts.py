@@ -150,7 +150,7 @@ def test_attempts_of_a_hop_that_retries_only_failed_connections_count_for_its_ca
     assert {change.path for change in solution.changes if change.field == "retry"} == {"hop1.run → hop2.run"}
 
 
-def test_a_hop_makes_one_attempt_if_one_of_several_paths_behind_it_has_a_hop_that_retries() -> None:
+def test_the_solver_removes_the_retry_of_a_hop_if_one_of_the_paths_behind_the_hop_retries() -> None:
     calls = stage(hard("hop1.run", "idempotent"), hard("store.read", "idempotent", purpose="side"))
     middle = service("middle", operation("run", calls, p95="1s", deadline="60s"))
     repeated = stage(hard("middle.run", "idempotent", retry=TWICE))
@@ -273,7 +273,7 @@ def test_missing_capacity_is_named_with_the_line_of_its_service() -> None:
 
 @pytest.mark.parametrize(("load", "replicas"), [("1/m", 2), ("2/m", 2), ("3/m", 2), ("1/s", 2), ("135/h", 3)], ids=str)
 def test_the_window_of_a_breaker_holds_at_least_one_call_of_each_replica(load: str, replicas: int) -> None:
-    """135 calls an hour are 45 for each of 3 replicas: one in 80 s. In floating-point numbers it is less than one."""
+    """135 calls an hour are 45 for each of 3 replicas: one call in 80 s. Floats give slightly less."""
     made = stage(hard("store.read", "idempotent", circuit_breaker=BY_RATIO))
     run = operation("run", made, p95="1s", deadline="9s", load=load)
     caller = service("a", run, replicas=Replicas.exactly(replicas))
@@ -319,7 +319,7 @@ def test_a_break_that_the_solver_lengthens_also_raises_the_maximum_break() -> No
     assert found["circuit_breaker.max_break_duration"] == ("2s", "15s")
 
 
-def test_a_solution_lists_the_faults_of_a_platform_that_its_values_do_not_repair(
+def test_a_solution_lists_the_faults_that_remain_with_the_new_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fault = Fault("a.run", "is refused", "something else")

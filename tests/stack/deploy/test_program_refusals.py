@@ -87,7 +87,7 @@ def test_a_secret_without_keys_is_not_refused_as_plain_text(monkeypatch: pytest.
     ["hidden", ["hidden"], {"rag-engine-redis": "hidden"}, {"rag-engine-redis": {"password": {"a": "hidden"}}}],
     ids=["text", "list", "text in place of keys", "mapping in place of a value"],
 )
-def test_secrets_of_a_wrong_shape_are_refused_without_their_values(
+def test_the_error_for_secrets_of_a_wrong_shape_does_not_contain_their_values(
     values: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = refusal("dev", {**configured("dev"), SECRETS: values}, monkeypatch)
@@ -100,7 +100,7 @@ def test_secrets_in_plain_text_are_refused_by_the_program(monkeypatch: pytest.Mo
     assert "config.voiceassistant:secrets: is refused; expected encrypted values" in text
 
 
-def test_a_secret_under_a_wrong_key_is_refused_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_secret_under_a_wrong_key_does_not_contain_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     text = refusal("dev", configured("dev", redis="hidden"), monkeypatch, encrypted=(SECRETS, f"{PROJECT}:redis"))
     assert "config.voiceassistant:redis: is '[secret]'; not a known key" in text
     assert "hidden" not in text

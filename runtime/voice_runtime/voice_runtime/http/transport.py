@@ -116,8 +116,8 @@ class AsyncTransport(httpx.AsyncBaseTransport):
     """The transport for `httpx.AsyncClient(transport=…)`.
 
     The attempt ends when the body has been read, so the time and the errors of the body count. For server-sent events
-    with a 2xx status the attempt ends with the headers, and the caller gets the events as they arrive. A hard call
-    returns an error status of its last attempt like any answer.
+    with a 2xx status the attempt ends with the headers, and the caller gets the events as they arrive. If the last
+    attempt of a hard call gets an error status, the transport returns that response and raises no error.
     """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.AsyncBaseTransport) -> None:
@@ -210,7 +210,7 @@ class Transport(httpx.BaseTransport):
 
 
 def _one_of(addresses: Iterable[Address], name: str, host: str) -> str:
-    """The host of a request to a call with several addresses. Raises `UnknownCallError` for any other host."""
+    """`host`, if it is a host of `addresses`. Raises `UnknownCallError` if it is not."""
     hosts = [address.host for address in addresses]
     if host not in hosts:
         raise UnknownCallError(f"host of {name}", host, hosts)
