@@ -1,4 +1,4 @@
-"""The rows of other libraries in the table of costs. Each checks a limit on one Valkey server, in its simplest way."""
+"""The rows of other libraries in the table of costs. Each library checks its limit on one Valkey server."""
 
 from __future__ import annotations
 

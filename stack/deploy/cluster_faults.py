@@ -26,7 +26,7 @@ CLOUDNATIVE_PG_VOLUMES = {"PG_DATA": "spec.storage.size", "PG_WAL": "spec.walSto
 
 
 class Volume(NamedTuple):
-    """One declared volume, or several equal ones: the resource, and the path of the size."""
+    """The field of a resource that declares the size of its volume, or of several volumes of equal size."""
 
     namespace: str
     kind: str

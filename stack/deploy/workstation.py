@@ -47,7 +47,7 @@ class Workstation:
         self.context = context or f"kind-{KIND_CLUSTER}"
 
     def require(self, *, builds_image: bool) -> None:
-        """Check the needed programs, and set each of Pulumi's environment variables that the user has not set.
+        """Check the needed programs, and set Pulumi's variables for state and passphrase unless the user has set them.
 
         Raises `InvalidInputError` with every missing program and its install command, and for a missing `--image`.
         """

@@ -256,7 +256,7 @@ class CallGraph:
                 yield Fault(name, f"is declared {len(found)} times", "expected a unique name", " and ".join(found))
         gateways = [node for node in self._all if isinstance(node, Gateway)]
         for gateway in gateways[1:]:
-            accepted = f"expected one gateway, and {gateways[0].name} is declared already"
+            accepted = f"expected one gateway: {gateways[0].name!r} is the first"
             yield Fault(gateway.name, "is a gateway", accepted, str(gateway.location))
         known = self.nodes.keys() | self._faulty
         pairs = {"only_callers": self.only_callers.items(), "forbidden": sorted(self.forbidden)}

@@ -569,9 +569,9 @@ def _chunks(part: str, objective: str, within: int) -> Series:
 
 
 def _model_calls(**of_a_thousand: int) -> Series:
-    """A thousand successful calls a minute of one route, and further counts a minute.
+    """A thousand successful calls a minute of one route. Each keyword adds a counter and its increase a minute.
 
-    `cut` adds calls of the kind `cut`. Any other keyword `NAME` is the counter `voice_model_NAME_total`.
+    `cut` counts calls of the kind `cut`. Any other keyword `NAME` is the counter `voice_model_NAME_total`.
     """
     calls = _adapter("voice_model_calls_total", "0+1000x60", **GENERATE, kind="successful")
     for name, count in of_a_thousand.items():

@@ -69,7 +69,7 @@ def test_a_token_bucket_limits_one_tenant_and_no_other(platform: Platform) -> No
 
 
 def test_failures_of_the_providers_lower_the_adaptive_limit_and_raise_the_degradation_level(platform: Platform) -> None:
-    """At the highest rate the limit admits 150 requests at once. It refuses one of 50 only at a lower rate."""
+    """At the highest rate the limit admits 150 requests at once. If it refuses one of 50, its rate has fallen."""
     platform.behave("model-adapter", **{"llm.embed": BROKEN})
     wait_until(lambda: refused(platform, "model-adapter.embed", 50) > 0, PATIENCE, "the rate has fallen")
     wait_until(lambda: is_at(platform, "model-adapter", "full"), PATIENCE, "every feature is off")

@@ -329,7 +329,7 @@ async def test_a_connection_that_fails_below_httpx_is_no_fault_of_the_key(tested
     assert await ask(tested.sdk()) == FROM_A
 
 
-# --- what the connection adds
+# --- headers, and the end of the connection
 
 
 class Network(httpx.AsyncBaseTransport):

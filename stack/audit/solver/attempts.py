@@ -37,7 +37,7 @@ from stack.model.platform import Platform
 BACKOFF = Duration("100ms")
 """First delay of a retry that declares no delay (the platform's default)."""
 OTHERS_REPEAT: RetryCondition = "unavailable"
-"""Saga steps and the fallbacks of model routes repeat every failure, so this failure stands for all."""
+"""Any failure would do: saga steps and the fallbacks of model routes make another attempt after each failure."""
 
 
 def clients(platform: Platform) -> Values:

@@ -14,7 +14,7 @@ __all__ = ["REPORTS"]
 
 
 def text(solution: Solution) -> str:
-    """Changes with their lines, values that follow, infeasible bounds, faults, remaining findings, and a verdict."""
+    """The parts of the solution that are not empty, each under a title, and a verdict."""
     parts = {
         "change": [line for change in solution.changes for line in _change_lines(change)],
         "follows when rendered": [f"  {_change(change)}" for change in solution.following],

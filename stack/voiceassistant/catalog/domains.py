@@ -17,7 +17,7 @@ def _services(domain: ModuleType) -> tuple[Service, ...]:
         return found
     accepted = "expected a tuple of services, as in SERVICES = (*SERVICES, SUMMARY)"
     file = f"{domain.__name__.replace('.', '/')}.py"
-    raise InvalidInputError(file, [Fault("SERVICES", "has another value than services", accepted)])
+    raise InvalidInputError(file, [Fault("SERVICES", "is not a tuple of services", accepted)])
 
 
 TEAM_SERVICES = {

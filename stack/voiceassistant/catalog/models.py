@@ -236,7 +236,7 @@ LLM = ModelDependency.of(
 )
 SPEECH = ModelDependency.of(
     "speech",
-    # The times of both routes count from the end of the input: the end of speech, or the text of a sentence.
+    # The times of both routes count from the end of the input: the user stops speaking, or a sentence is complete.
     route(
         "recognize",
         ModelRoute(

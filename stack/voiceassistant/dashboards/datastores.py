@@ -107,8 +107,8 @@ _CONSUL = Row(
             red_below=1,
         ),
         metrics(
-            "Servers that may be lost",
-            "The number of servers that the cluster can lose and still write.",
+            "Failure tolerance",
+            "Number of servers that can fail while the cluster still accepts writes.",
             {"{{pod}}": "consul_autopilot_failure_tolerance"},
             red_below=1,
         ),

@@ -97,10 +97,10 @@ def test_a_python_error_is_reported_with_its_line(repository: Path, before: str,
         (
             "SERVICES = KNOWLEDGE",
             FILE,
-            "SERVICES: has another value than services; expected a tuple of services, as in",
+            "SERVICES: is not a tuple of services; expected a tuple of services, as in",
         ),
-        ("SERVICES = (SERVICES, KNOWLEDGE)", FILE, "SERVICES: has another value than services; expected a tuple"),
-        ("SERVICES = [*SERVICES]", FILE, "SERVICES: has another value than services; expected a tuple"),
+        ("SERVICES = (SERVICES, KNOWLEDGE)", FILE, "SERVICES: is not a tuple of services; expected a tuple"),
+        ("SERVICES = [*SERVICES]", FILE, "SERVICES: is not a tuple of services; expected a tuple"),
         ("del SERVICES", "stack/voiceassistant/catalog/domains.py:", "has no attribute 'SERVICES'"),
         (
             f"SERVICES = (*SERVICES, Service({VALID}, operations=[operation('run', p95='1s', deadline='2s')]))",
@@ -109,7 +109,7 @@ def test_a_python_error_is_reported_with_its_line(repository: Path, before: str,
         ),
     ],
 )
-def test_a_usual_mistake_in_a_new_service_is_named_at_its_place(
+def test_a_usual_mistake_in_a_new_service_is_reported_with_its_file(
     repository: Path, code: str, head: str, said: str
 ) -> None:
     file = repository / FILE

@@ -57,7 +57,7 @@ def test_a_rule_about_a_name_that_nobody_declares_is_refused() -> None:
 
 def test_a_second_gateway_is_refused() -> None:
     said = faults(gateway(), gateway().model_copy(update={"name": "door"}))
-    assert "door: is a gateway; expected one gateway, and gateway is declared already" in said
+    assert "door: is a gateway; expected one gateway: 'gateway' is the first" in said
 
 
 def test_a_long_chain_of_calls_is_accepted_and_its_cycle_is_found() -> None:
@@ -133,7 +133,7 @@ def test_publishing_and_consuming_are_calls_to_the_event_streams() -> None:
     }
 
 
-def test_a_breaker_is_derived_from_its_callees_restart_time_unless_the_call_declares_one_or_none() -> None:
+def test_a_breaker_is_derived_from_the_callees_restart_time_unless_the_call_declares_it_or_turns_it_off() -> None:
     own = CircuitBreaker(break_duration=Duration("7s"))
     calls = stage(
         hard("store.read", "idempotent"),

@@ -156,7 +156,7 @@ def test_a_new_workload_has_no_pods_that_reload() -> None:
     assert not found.effects
 
 
-def test_pods_that_restart_are_not_reported_to_reload() -> None:
+def test_pods_that_restart_are_not_also_reported_as_reloading() -> None:
     after = with_field(DEPLOYMENT, "spec.template.spec.containers.0.image", "agent:2")
     found = difference([DEPLOYMENT, config_map("agent-policy", "1")], [after, config_map("agent-policy", "2")])
     assert [effect.pods for effect in found.effects] == ["restart"]
@@ -233,7 +233,7 @@ def test_a_change_matches_only_whole_field_names() -> None:
 
 @pytest.mark.parametrize("kind", ["Cluster", "Deployment", "Pooler", "StatefulSet"])
 @pytest.mark.parametrize("spec", [{}, {"spec": {}}, {"spec": {"template": None}}], ids=["no spec", "empty", "null"])
-def test_a_resource_without_its_parts_is_compared(kind: str, spec: dict[str, Any]) -> None:
+def test_a_resource_with_an_incomplete_spec_is_compared(kind: str, spec: dict[str, Any]) -> None:
     whole = {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "a", "namespace": "shop"}}
     before, after = whole | {"spec": {"replicas": 1}}, whole | spec
     (change,) = difference([before], [after]).changed
