@@ -69,8 +69,8 @@ class ReplicatedValkey(Server):
 
     Callers connect to the proxies. Each pod has its own address, so that the name of a lost pod still resolves.
     Replication is asynchronous, so a failover may lose the last writes. A primary refuses writes when no replica has
-    answered for 10 s (Valkey's default of `min-replicas-max-lag`). So a primary that a network partition isolates soon
-    stops accepting writes.
+    answered for 10 s (Valkey's default of `min-replicas-max-lag`). So if a network partition isolates a
+    primary, the primary soon stops accepting writes.
     """
 
     folder: ClassVar[str] = "20-data"

@@ -62,7 +62,7 @@ def limited(directory: Path, *limits: RateLimit, **settings: Any) -> Runtime:
     [0, -1, -(10**400), 0.5, NAN, "1"],
     ids=["zero", "minus one", "huge negative number", "fraction", "NaN", "text"],
 )
-async def test_a_cost_that_is_not_a_whole_number_from_1_is_refused_and_takes_no_admission(
+async def test_a_cost_that_is_not_a_positive_whole_number_is_refused_and_takes_no_admission(
     tmp_path: Path, algorithm: Any, cost: Any
 ) -> None:
     runtime = limited(tmp_path, RateLimit(limit=algorithm))
@@ -176,7 +176,7 @@ def test_an_unreadable_pushback_forbids_a_retry(pushback: str) -> None:
     [(1.5, "1500", "2"), (NEVER, "2147483647", "2147483647"), (1e300, "2147483647", "2147483647"), (NAN, "-1", None)],
     ids=["short", "infinite", "too long", "NaN"],
 )
-def test_a_wait_that_a_server_passes_on_is_readable(wait: float, milliseconds: str, seconds: str | None) -> None:
+def test_a_server_sends_every_wait_in_a_readable_form(wait: float, milliseconds: str, seconds: str | None) -> None:
     error = CalleeError("callee", wait)
     assert grpc_status.answer_to(error)[1] == ((grpc_status.PUSHBACK, milliseconds),)
     refused = RateLimitedError("run", wait)

@@ -105,7 +105,10 @@ class ConfigurationFile:
 
 
 def _unknown_names(text: bytes, bundle: PolicyBundle) -> Iterator[Fault]:
-    """A fault for each callee, provider, call and operation that the bundle does not have. It finds no other faults."""
+    """A fault for each callee, provider, call and operation that the bundle does not have.
+
+    `Configuration` validates everything else.
+    """
     try:
         document = from_json(text)
     except ValueError:

@@ -62,7 +62,9 @@ def test_an_acceptance_that_matches_no_finding_fails_the_audit(place: str) -> No
     ("severity", "fails", "grave"),
     [("info", False, False), ("warning", True, False), ("error", True, True), ("critical", True, True)],
 )
-def test_information_never_fails_and_a_warning_is_not_grave(severity: Severity, fails: bool, grave: bool) -> None:
+def test_an_info_finding_never_fails_the_audit_and_a_warning_is_not_grave(
+    severity: Severity, fails: bool, grave: bool
+) -> None:
     found = outcome(rule("D02", breach(severity=severity)))
     assert (found.fails, bool(found.grave)) == (fails, grave)
 

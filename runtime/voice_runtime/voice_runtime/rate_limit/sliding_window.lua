@@ -4,9 +4,10 @@
 -- After a failover the new server's clock may be behind. Until that clock reaches the last time in the log, no slot
 -- becomes free.
 -- KEYS[1] the log · ARGV limit, window in microseconds, cost, lease
--- Returns the number of admissions given, from cost to lease. If cost does not fit, returns the microseconds until it fits, negated.
+-- Returns the number of admissions given: at least cost, at most lease. If cost does not fit, returns the microseconds
+-- until it fits, negated.
 local limit, window, cost, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local RESOLUTION = 64 -- entries of a window; a slot becomes free late by at most the span of one entry
+local RESOLUTION = 64 -- entries of a window; a slot becomes free at most window / RESOLUTION too late
 local EPOCH = 1.7e9
 local HEADER, ENTRY = 16, 12
 

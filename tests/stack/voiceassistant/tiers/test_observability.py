@@ -560,7 +560,7 @@ def test_one_error_lists_all_routes_to_undeclared_receivers() -> None:
     assert "routes[1]" not in said
 
 
-def test_a_route_that_takes_every_alert_from_the_routes_after_it_is_refused() -> None:
+def test_a_route_that_matches_every_alert_and_does_not_continue_is_refused() -> None:
     routes = (AlertRoute(receiver="on-call", repeat=Duration("1h")),)
     with pytest.raises(ValidationError, match=r"routes\[0\]: matches every alert"):
         Alertmanager.model_validate({**dict(alertmanager("prod")), "routes": routes})
