@@ -108,23 +108,28 @@ async def test_g1_a_call_that_is_not_awaited_begins_and_can_be_cancelled(tmp_pat
     assert len(servicer.asked) == 1
 
 
-async def test_g1_a_call_that_is_cancelled_in_its_backoff_ends_immediately(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["answer", "stream", "begun stream"])
+async def test_g1_a_call_that_is_cancelled_in_its_backoff_ends_immediately(tmp_path: Path, method: str) -> None:
     hour = Retry(max_retries=1, base_delay=Duration("1h"), max_delay=Duration("1h"), conditions=("unavailable",))
     limits = Timeout(attempt=Duration("1m"), overall=Duration("3h"))
     servicer = Failing(grpc.StatusCode.UNAVAILABLE, 100)
     made: list[Any] = []
 
     async def asked() -> bool:
-        made.append(stub.Context(b"x"))
+        made.append(stub.Context(b"x") if method == "answer" else stub.ListSources(b"1"))
+        code = asyncio.create_task(made[0].code()) if method == "begun stream" else None
+        await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
-            await made[0]
+            await (made[0] if method == "answer" else made[0].read())
+        assert code is None or await code is grpc.StatusCode.CANCELLED
         await asyncio.sleep(0)
         task = asyncio.current_task()
         return task is not None and not task.cancelling()
 
     async with connected(tmp_path, servicer, *calls(retry=hour, timeout=limits)) as (client, stub):
         task = asyncio.create_task(asked())
-        await eventually(lambda: client.outbound("rag-engine.context").statistics.retries == 1)
+        name = "rag-engine.context" if method == "answer" else "rag-engine.list-sources"
+        await eventually(lambda: client.outbound(name).statistics.retries == 1)
         assert made[0].cancel()
         async with asyncio.timeout(60):
             assert await task

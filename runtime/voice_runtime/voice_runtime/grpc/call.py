@@ -175,6 +175,9 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
     call costs nothing. It closes when the iteration ends, on `cancel`, or when nothing refers to the call any more.
     """
 
+    _reader: asyncio.Task[Any] | None = None
+    """The task that waits for a message. `None` if there is none, and after `cancel` has cancelled it."""
+
     def __init__(
         self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any, resolve: Callable[[], Resolved]
     ) -> None:
@@ -195,10 +198,14 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
         if self._attempts.state.cancelled:
             raise asyncio.CancelledError
         self._attempts.begin()
-        if self._task is not None:
-            first, self._task = self._task, None
-            return await first
-        return await anext(self._messages)
+        first, self._task = self._task, None
+        reader = self._reader = first or asyncio.current_task()
+        try:
+            return await (first or anext(self._messages))
+        finally:
+            if self._reader is None and reader is not None and reader is not first:
+                reader.uncancel()  # `cancel` stops the call, and not the caller's task
+            self._reader = None
 
     async def read(self) -> Any:
         """The next message, or `grpc.aio.EOF`."""
@@ -211,7 +218,10 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
         """Stop the call and release its resources. True if it was still running."""
         if not super().cancel():
             return False
-        if not self._messages.ag_running:  # type: ignore[attr-defined]  # the type of asynchronous generators lacks it
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.cancel()
+        elif not self._messages.ag_running:  # type: ignore[attr-defined]  # the type of asynchronous generators lacks it
             self._task = self._loop.create_task(_close(self._messages))
         return True
 
