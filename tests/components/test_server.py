@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from voice_policies import Duration
+from voice_policies import Bytes, Duration
 
 from components.access import pod_reader
 from components.component import ANNOTATION_PREFIX
@@ -157,3 +157,15 @@ def test_two_config_maps_of_one_name_with_different_content_are_refused() -> Non
 def test_a_server_selects_the_pods_of_each_workload_once() -> None:
     twice = server(store(), store(name="store-node"), store(name="store-node"))
     assert twice.pods == ({"app.kubernetes.io/name": "store"}, {"app.kubernetes.io/name": "store-node"})
+
+
+def test_a_copied_server_with_another_value_has_other_workloads() -> None:
+    original = server(store())
+    assert original.pods == ({"app.kubernetes.io/name": "store"},)
+    copied = original.model_copy(update={"declared": (store(name="store-node"),)})
+    assert copied.pods == ({"app.kubernetes.io/name": "store-node"},)
+
+
+def test_rendering_a_server_again_yields_the_same_resources() -> None:
+    database = server(store(volumes={"data": Scratch(Bytes("1Gi"))}, services={"store": tcp(6379)}))
+    assert list(database.resources()) == list(database.resources())
