@@ -420,8 +420,8 @@ async def test_g3_a_server_with_default_settings_accepts_the_default_keepalive_i
 
 BLAMED = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "ABORTED", "RESOURCE_EXHAUSTED"}
 CANCELLED = {"CANCELLED"}
-"""A client counts CANCELLED from its callee as a failure. `failure_of` does not, because a server uses it to count
-its own answers: a handler ends with CANCELLED if the caller has disconnected."""
+"""A client counts CANCELLED from its callee as a failure. `failure_of` does not, because servers count their own
+answers with `failure_of`, and a handler ends with CANCELLED if the caller has disconnected."""
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"], ids=lambda code: code.name)

@@ -38,7 +38,7 @@ def test_a_process_that_ends_is_reported_while_another_process_still_starts(monk
     assert "no module named grpc" in str(caught.value)
 
 
-def test_a_process_that_is_late_is_named_with_the_end_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_a_late_process_and_quotes_the_end_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     bundles = pretending(monkeypatch, {"agent-engine": HANGS})
     monkeypatch.setattr(processes, "START_SECONDS", 2.0)
     with pytest.raises(TimeoutError, match=r"not ready within 2 s: agent-engine \(end of its log: '(loading)?'\)"):

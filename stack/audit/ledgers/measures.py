@@ -51,7 +51,7 @@ def _attempts(platform: Platform) -> Iterator[tuple[str, float]]:
 
 
 def _edges(platform: Platform) -> Iterator[tuple[str, str]]:
-    """The permitted connections: declared calls, and the links of the tiers. Rule N02 finds any other."""
+    """Declared calls, and the links of the tiers. Rule N02 finds every permitted connection that is neither."""
     for tier in platform.tenant.tiers:
         for link in tier.links(platform.graph, platform.environment):
             yield f"{_end(link.source)} → {_end(link.target)}", "link"

@@ -9,7 +9,7 @@ from tests.cluster.engine.site import Site
 DEPLOY, _, DESTROY = (ROOT / "docs" / "deploy.md").read_text().partition("\n## Destroy\n")
 CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 COMMAND = re.compile(r"(?:PULUMI_\w+=\S+ )?(?:pulumi|kubectl) \S+ \S.*")
-"""A command has an argument after the subcommand. Without one, as in `pulumi up`, the text only mentions it."""
+"""A command has an argument after the subcommand. A subcommand alone, such as `pulumi up`, is only mentioned."""
 TOY = "make engine-faults runs it on the toy tenant, because dev protects nothing"
 NOT_RUN = {
     'pulumi login "file://~?metadata=skip"': "PULUMI_BACKEND_URL names the state folder of the test",

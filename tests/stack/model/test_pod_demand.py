@@ -37,7 +37,7 @@ def deployment(grace: int) -> dict[str, Any]:
     return workload("Deployment", {"replicas": 3, "minReadySeconds": 5, "template": pod})
 
 
-def test_stopping_pods_of_a_rollout_grow_with_the_grace_period_up_to_the_replicas() -> None:
+def test_the_number_of_stopping_pods_grows_with_the_grace_period_up_to_the_replicas() -> None:
     assert [found.stopping for found in demands([deployment(grace=10), deployment(grace=60)], nodes=3)] == [2, 3]
 
 

@@ -41,7 +41,7 @@ def validator(version: str, api_version: str, kind: str) -> Draft202012Validator
 
 
 def is_custom(resource: dict[str, Any]) -> bool:
-    """The tests of the tiers check custom resources against their schemas."""
+    """True for a custom resource. The tests of the tiers check custom resources against their schemas."""
     return operator_of(resource["apiVersion"]) is not None
 
 

@@ -62,7 +62,7 @@ class _Call(grpc.aio.Call):
         return Metadata() if rpc is None else await rpc.trailing_metadata()
 
     async def code(self) -> grpc.StatusCode:
-        """The status of the callee, or the status for the decision of a policy."""
+        """The callee's status, or the status of a policy's error."""
         error = await self._ended()
         return grpc.StatusCode.OK if error is None else status_of(error)
 

@@ -30,8 +30,8 @@ class Resolved(NamedTuple):
     is_internal: bool
     """True for a callee inside the platform. Callees outside get neither trace context nor baggage."""
     is_recorded: bool
-    """True if spans are recorded. Set up tracing before the first call: a value stays until the bundle or the
-    connection changes."""
+    """True if spans are recorded. Set up tracing before the first call: this value is read again only when the bundle
+    or the connection changes."""
     channel: Any
     serialize: Serialize
     """The stub's serializer. `invoke` takes the serialized bytes."""

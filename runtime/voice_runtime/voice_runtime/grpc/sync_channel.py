@@ -152,7 +152,7 @@ class SyncStream:
     """
 
     _first: Future[Any] | None = None
-    """The first message, or the error in its place, if the caller read status or metadata before it."""
+    """The first message, or the error in its place. Fetched early if the caller reads status or metadata first."""
 
     def __init__(self, attempts: Attempts, request: Any) -> None:
         self._attempts = attempts
@@ -176,12 +176,12 @@ class SyncStream:
         return () if rpc is None else rpc.initial_metadata()
 
     def trailing_metadata(self) -> Any:
-        """The callee's trailing metadata, at the end of the call. Empty if no attempt was sent."""
+        """Wait for the end of the call. Returns the callee's trailing metadata: empty if no attempt was sent."""
         rpc = self._begun().rpc
         return () if rpc is None else rpc.trailing_metadata()
 
     def code(self) -> grpc.StatusCode:
-        """The status of the callee, or the status for the decision of a policy, at the end of the call."""
+        """Wait for the end of the call. Returns the callee's status, or the status of a policy's error."""
         state = self._begun()
         if not isinstance(state, Ended):
             code: grpc.StatusCode = self._rpc().code()
