@@ -17,7 +17,7 @@ CLOSED = (
     "stack.deploy",
     "stack.output",
 )
-"""Packages of which other packages may use only exported names."""
+"""Other packages may use only the exported names of these packages."""
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for folder in ("components", "stack", "bench")
@@ -31,7 +31,7 @@ def package_of(module: str) -> str:
 
 
 def used(user: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Module and name of everything that a module uses from another package, also as an attribute of a module."""
+    """Module and name of everything that a module uses from another package, by import or as `module.name`."""
     modules: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:

@@ -67,7 +67,7 @@ USERS: dict[str, Callable[[], Iterator[tuple[str, ast.Module]]]] = {
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_other_distributions_are_used_by_their_public_names(user: str) -> None:
+def test_code_imports_only_the_public_names_of_other_distributions(user: str) -> None:
     private = [
         f"{place} imports {name} from {module}"
         for place, tree in USERS[user]()

@@ -60,7 +60,7 @@ def service(port: int) -> Any:
 
 
 def leads_to_the_primary_alone(port: int) -> bool:
-    """If the proxy takes several servers for the primary, it spreads the connections over them."""
+    """If the proxy regards several servers as the primary, it spreads the connections over them."""
     clients: list[Any] = [Redis(port=port, username="health", password="", retry=NO_RETRY) for _ in range(12)]
     return {client.execute_command("ROLE")[0] for client in clients} == {b"master"}
 

@@ -390,7 +390,7 @@ METRICS: tuple[Metric[Runtime], ...] = (
     Metric(
         "voice_degradation_transitions_total",
         "counter",
-        "Changes of the degradation level by triggers.",
+        "Automatic changes of the degradation level.",
         (),
         _level_transitions,
     ),

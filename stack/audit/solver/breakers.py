@@ -65,7 +65,7 @@ def _with_throughput(
 ) -> CircuitBreaker:
     """Lower the minimum throughput so that every call reaches it (C02).
 
-    A window that is too short for one call becomes longer.
+    If less than one request of the least frequent call arrives in the window, lengthen the window.
     """
     if breaker.consecutive_failures is not None:
         return breaker

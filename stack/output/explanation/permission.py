@@ -1,4 +1,4 @@
-"""The one line of the catalogue that would permit an undeclared call, and everything that would still refuse it."""
+"""Permission for an undeclared call: the line to add to the catalogue, reasons to refuse it, and its audit findings."""
 
 from __future__ import annotations
 
@@ -104,6 +104,6 @@ def _consequences(platform: Platform, changed: Caller) -> tuple[tuple[str, ...],
 
 def _findings(platform: Platform) -> Iterator[Finding]:
     """The findings of the audit, without findings of severity `info`."""
-    # On the earliest day no price is too old and no model retires soon. The added line is not the cause of either.
+    # The earliest date excludes findings about old prices and retiring models: the added line does not cause them.
     findings = (finding for rule in RULES for finding in rule.verdict(platform, date.min).findings)
     return (finding for finding in findings if finding.severity != "info")

@@ -226,7 +226,7 @@ async def test_a_request_whose_own_work_was_cancelled_is_answered_and_counts_as_
 
 
 @pytest.mark.parametrize("errors", [[], [ValueError()]], ids=["alone", "beside another error"])
-async def test_a_rejection_in_a_task_group_is_answered_like_the_rejection_unless_another_error_decides(
+async def test_a_rejection_in_a_task_group_is_answered_as_a_rejection_unless_another_error_is_more_serious(
     tmp_path: Path, errors: list[Exception]
 ) -> None:
     async def act() -> None:

@@ -229,7 +229,7 @@ async def test_counts_survive_a_reload_that_changes_the_limit(tmp_path: Path, se
     assert sum([await enters(runtime) for _ in range(6)]) == 2
 
 
-async def test_a_registered_fallback_does_not_answer_for_the_store(tmp_path: Path) -> None:
+async def test_a_registered_fallback_does_not_replace_the_answer_of_the_store(tmp_path: Path) -> None:
     policy = shared(bucket("1/h", 10), when_store_unavailable="closed")
     soft = limited_bundle(policy, necessity="soft", fallback="no cache")
     runtime = Runtime.load(

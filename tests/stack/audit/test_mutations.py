@@ -194,13 +194,13 @@ MUTATIONS = (
     Mutation("a Service is deleted", "N04", "Service", only=named("model-adapter-grpc")),
     Mutation("a Service selects no pod", "N04", "Service", in_spec(selector={NAME: "nobody"}), SERVICE),
     Mutation(
-        "a Service leads to an unknown number",
+        "a Service leads to an unknown port number",
         "N04",
         "Service",
         lambda found: found["spec"]["ports"][0].update(targetPort=1),
     ),
     Mutation(
-        "a Service leads to an unknown name",
+        "a Service leads to an unknown port name",
         "N04",
         "Service",
         lambda found: found["spec"]["ports"][0].update(targetPort="missing"),

@@ -108,7 +108,7 @@ def test_the_cache_refuses_a_client_without_a_valid_login(cache: int) -> None:
         Redis(port=cache, username="identity-service", password=another, retry=NO_RETRY).ping()
 
 
-def test_valkey_accepts_a_rotated_password_after_a_restart_and_the_old_one_before(tmp_path: Path) -> None:
+def test_valkey_accepts_the_old_password_until_a_restart_and_then_only_the_new_one(tmp_path: Path) -> None:
     port = free_port()
     password = "rotated"  # noqa: S105 - a password of this test
     new: Any = Redis(port=port, username="identity-service", password=password, retry=NO_RETRY)
