@@ -29,7 +29,7 @@ def test_only_official_actions_of_a_named_major_version_are_used(path: Path) -> 
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_no_job_runs_the_code_of_a_pull_request_with_a_right_to_write(path: Path) -> None:
+def test_no_job_with_write_permission_runs_the_code_of_a_pull_request(path: Path) -> None:
     for name, job in jobs(path).items():
         runs = any("run" in step or "checkout" in step.get("uses", "") for step in job["steps"])
         assert not (runs and "write" in str(job.get("permissions"))), name
@@ -84,7 +84,7 @@ def test_the_review_names_each_environment_that_a_pull_request_removes(tmp_path:
     assert commented(tmp_path) == f"## dev\n\ncompared\n\n## qa\n\n{text}"
 
 
-def test_a_comment_that_is_too_long_keeps_every_blast_radius_without_the_fields(tmp_path: Path) -> None:
+def test_a_comment_that_would_be_too_long_keeps_every_blast_radius_but_omits_the_fields(tmp_path: Path) -> None:
     repository(tmp_path, "dev", "prod")
     fields = "<details><summary>~ a</summary>\n\n~~~~diff\n$(head -c 40000 /dev/zero | tr '\\0' x)\n~~~~\n\n</details>"
     answers = f'printf "%s\\n" "**Blast radius** of $5" "" "{fields}"'

@@ -1,7 +1,7 @@
 """One of several processes that send requests to one limit as fast as they can. Each waits for a line on stdin first.
 
 The process prints the number of admitted requests, of requests decided without the store, and of remaining admissions.
-It also prints the times of the line, of its first answer, of its last request and of its last answer.
+It also prints four times: when it read the line, got its first answer, sent its last request and got its last answer.
 
 The store runs on the same machine and has the same clock. So the store decides each request after the first printed
 time and before the last printed time, however busy the machine is.

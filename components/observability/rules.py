@@ -41,7 +41,7 @@ class Recording(ClosedModel):
 class Alert(ClosedModel):
     """A condition that needs a person's action.
 
-    If `severity` or `team` is `None`, the alert gets this label from its series. A recorded objective sets the label.
+    If `severity` or `team` is `None`, the alert gets this label from the series in its expression.
     """
 
     name: Annotated[str, TextPattern(r"^([A-Z][a-z]+)+$", "TargetDown", 40)]

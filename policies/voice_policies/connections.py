@@ -10,7 +10,7 @@ KEEP_ALIVE = Duration("75s")
 """The time without a request after which a server closes a connection. It is longer than `IDLE_TIMEOUT`, so that no
 proxy sends a request on a connection that the server is closing."""
 PING_INTERVAL = Duration("20s")
-"""A server sends a ping this often on a WebSocket, and waits as long for the answer: uvicorn's default."""
+"""The time between two pings of a server on a WebSocket, and its longest wait for an answer: uvicorn's default."""
 STREAM_IDLE_TIMEOUT = Duration("60s")
 """A gateway cuts a WebSocket that has carried no byte for this long: three times `PING_INTERVAL`, so that a ping
 may be up to two intervals late."""

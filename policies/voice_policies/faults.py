@@ -91,7 +91,7 @@ def faults_of(error: ValidationError, model: type[BaseModel] | None = None, pref
 
 
 def errors_of(error: ValidationError) -> list[ErrorDetails]:
-    """Pydantic's errors, except those that others imply."""
+    """Pydantic's errors, without each error that follows from another one."""
     errors = error.errors(include_url=False)
     return [found for found in errors if not _is_implied(found, errors)]
 

@@ -48,7 +48,7 @@ def titles(platform: Platform) -> dict[Place, str]:
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
     """Every declared endpoint, and endpoints that represent the rest of the cluster and the networks outside."""
     # The audit tests every declared port, every port that a policy names, and the port after each. So it also finds a
-    # range that opens an undeclared port: the lowest such port begins the range, or follows a declared port.
+    # range that opens undeclared ports: the lowest of them is the range's first port, or the port after a declared one.
     named = {80, *_declared_ports(platform), *egress_ports(rendered(platform).network_policies)}
     outside = tuple(sorted(named | {port + 1 for port in named}))
     namespaces = sorted({service.namespace for service in platform.graph.services})
@@ -81,7 +81,7 @@ def resolvers(platform: Platform) -> Iterator[Endpoint]:
 
 @lru_cache(maxsize=4)
 def _deployed(platform: Platform) -> frozenset[Peer]:
-    """The pods of every component, without ports. Cached, because a component builds its workloads to name its pods."""
+    """The pods of every component, without ports. Cached: to name its pods, a component must build its workloads."""
     return frozenset(
         peer(component.namespace, name, label)
         for component in platform.components

@@ -49,7 +49,7 @@ _MODEL = "{{ $labels.job }} → {{ $labels.gen_ai_request_model }} at {{ $labels
 
 
 def _above(expression: str, limit: float) -> str:
-    """The series above a limit, with team and severity of their service."""
+    """An expression that selects the series above a limit, and adds the team and severity of their service."""
     return f"{expression} > {_OF_JOB} {limit:g} * target:declared"
 
 

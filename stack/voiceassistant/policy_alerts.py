@@ -16,7 +16,7 @@ _CALL = "{{ $labels.job }} → {{ $labels.name }}"
 
 
 def _of_service(expression: str) -> str:
-    """An expression for the series above 0, with team and severity of their service."""
+    """An expression that selects the series above 0, and adds the team and severity of their service."""
     return f"{expression} > {_OF_JOB} 0 * target:declared"
 
 

@@ -46,7 +46,7 @@ def test_pods_start_in_parallel_so_that_a_bad_revision_does_not_block_its_rollba
     assert found["spec"]["serviceName"] == "store-nodes"
 
 
-def test_only_the_autoscaler_sets_replicas_within_a_range() -> None:
+def test_if_replicas_are_a_range_only_the_autoscaler_sets_their_number() -> None:
     found = rendered(Deployment(**POD, replicas=Replicas(min=2, max=4)))
     assert "replicas" not in found["Deployment"][0]["spec"]
     fixed = rendered(Deployment(**POD, replicas=Replicas.exactly(2)))

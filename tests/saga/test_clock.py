@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     return WallClock(monkeypatch)
 
 
-async def test_a_wall_clock_set_forward_takes_no_saga_from_its_worker(tmp_path: Path, clock: WallClock) -> None:
+async def test_a_saga_stays_with_its_worker_if_the_clock_is_set_forward(tmp_path: Path, clock: WallClock) -> None:
     log, go_on = Log(), asyncio.Event()
 
     async def long(_: StepContext) -> None:

@@ -111,7 +111,7 @@ async def test_a_step_that_hangs_times_out_and_is_compensated(backend: Backend) 
     assert log.done == ["reserve", "pay", "pay", "undo-pay", "undo-reserve"]
 
 
-async def test_a_step_and_a_saga_with_the_same_timeout_end_the_wait_for_an_outcome(backend: Backend) -> None:
+async def test_the_wait_for_an_outcome_ends_even_if_step_and_saga_have_the_same_timeout(backend: Backend) -> None:
     log = Log()
     log.does("pay", _later)
     times: Any = {"attempt_timeout": Duration("200ms"), "timeout": Duration("800ms")}

@@ -89,7 +89,7 @@ def _write(event: Event, omitted: int) -> None:
 def _names(event: Event) -> tuple[str, str]:
     """Callee and operation of an event. The callee of an inbound operation is empty. A model deployment is a callee.
 
-    Both are empty for degradation and bundle, which concern the whole service.
+    Events of degradation and bundle concern the whole service, so their callee and operation are empty.
     """
     if event.policy in {"bundle", "degradation"}:
         return "", ""

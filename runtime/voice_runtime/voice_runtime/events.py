@@ -63,7 +63,7 @@ class PromptListener(ABC):
 
 
 class Events:
-    """Passes events to listeners: to prompt listeners immediately, to other listeners in the order of publishing."""
+    """Passes events to listeners: to each `PromptListener` immediately, to others in the order of publishing."""
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self.listeners = tuple(listeners)

@@ -70,7 +70,7 @@ def sentinel(
     sentinel_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Connections:
-    """The primary that the Sentinels at `addresses` name.
+    """The primary, found through the Sentinels at `addresses`.
 
     Each new connection asks all Sentinels at once. It takes the first answer that names the primary, so a Sentinel
     that is down costs the call no time.

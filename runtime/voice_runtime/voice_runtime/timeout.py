@@ -133,7 +133,7 @@ class TimedScope:
     is_over: bool
     """True after the scope was left. Later work in the scope's context belongs to the enclosing scope."""
     retries_spent: bool
-    """True if a call inside has exhausted its retries. A retry outside would multiply the attempts."""
+    """True if a call inside the scope has exhausted its retries. A retry of the scope would multiply the attempts."""
     _task: Task[Any]
     _cancelling: int
     _token: Token[TimedScope | None]

@@ -63,7 +63,7 @@ def _resilience() -> Iterator[Panel]:
     refused = rate("voice_rate_limit_requests_total", "operation, key", f'{OWN}, kind="rejected"')
     yield metrics(
         "Open circuit breakers",
-        "Pods whose breaker of a call is not closed, by state.",
+        "Pods with a breaker that is not closed, by call and state.",
         {"{{name}}: {{state}}": f'sum by (name, state) (voice_circuitbreaker_state{{{OWN}, state!="closed"}}) > 0'},
     )
     yield metrics(

@@ -42,8 +42,8 @@ from stack.voiceassistant.stores import (
 )
 
 CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@dangerous"
-"""Commands that a caller may run on its own keys, in the cache and on its counters of token budgets. Scripts of
-distributed limits need `time`, which none of these categories contains."""
+"""Commands that a caller may run on its own keys: on its entries in the cache, and on its counters of token budgets.
+Scripts of distributed limits need `time`, which none of these categories contains."""
 GATEWAY_KEYS = "plugin-limit-count*"
 """Keys of the gateway's rate-limit counters. APISIX's plugin chooses the prefix."""
 PUBLISH = "+xadd"
