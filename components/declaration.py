@@ -105,8 +105,8 @@ class Declaration(ClosedModel):
 def _location() -> Location | None:
     """The line of the declaration.
 
-    The first frame outside the folders of constructors gives the file. From there the search goes to the caller while
-    the caller is in the same file. The last frame gives the line.
+    The search skips the frames of constructors. Then it goes from caller to caller, up to the last frame of the same
+    file. That frame gives the line.
     """
     frame = currentframe()
     while frame and frame.f_code.co_filename.startswith(_CONSTRUCTORS):

@@ -176,4 +176,4 @@ MODEL_ALERTS = (
         action="Replace the model in the catalogue, then run `voice check`: the rules M01 to M12 check the new model",
     ),
 )
-"""Alerts on model calls. They compare with objectives and quotas that `stack/voiceassistant/alerting.py` records."""
+"""Alerts on model calls. `stack/voiceassistant/alerting.py` records the objectives and quotas that the alerts read."""

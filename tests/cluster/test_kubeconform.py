@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 
 Schema = dict[str, Any]
 ANY_TEXT_OR_NUMBER = {"type": ["string", "number"]}
-"""The published schema gives fields of the format `int-or-string` the type `string`. The API accepts numbers, too."""
+"""In the published schema a field of the format `int-or-string` has the type `string`. The API also accepts numbers."""
 NAMED = "x-kubernetes-group-version-kind"
 
 

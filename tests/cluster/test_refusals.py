@@ -1,4 +1,4 @@
-"""The API server refuses each of these faults, so an applied tree without refusals has none of them."""
+"""The API server refuses each of these faults. So a tree that the API server accepts has none of them."""
 
 import copy
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def changed(path: tuple[str | int, ...], value: Any) -> Object:
 
 
 def pod_of(deployment: Object) -> Object:
-    """The API server accepts a Deployment even if it refuses the Pod."""
+    """The Pod of a Deployment. The API server accepts a Deployment even if it refuses the Pod of the Deployment."""
     metadata = {**deployment["metadata"], **deployment["spec"]["template"]["metadata"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": deployment["spec"]["template"]["spec"]}
 

@@ -97,7 +97,7 @@ def bound(policy: Policy, calls: Calls) -> float:
     """Seconds from the end of the outage after which the breaker refuses no call.
 
     Calls from the outage end within `PATIENCE`. The last of them may be a probe that fails, which adds one break.
-    Another probe from the outage may never end. It fails after `half_open_max_duration`, which adds another break.
+    Another probe from the outage may never end. After `half_open_max_duration` it opens the breaker for another break.
     After a break the next call is the first probe, so each break adds one gap.
     Afterwards each probe succeeds, and `success_threshold` probes close the breaker, at worst one after the other.
     """

@@ -313,7 +313,7 @@ class Speech(WireForm):
         return Signal(is_sound=kind == "speech.audio.delta")
 
     def whole(self, document: Any) -> Signal:
-        """The facts in JSON instead of audio, which is an error."""
+        """The error in the JSON that the provider sends instead of audio."""
         return Signal(error=_error_of(document) or document)
 
 

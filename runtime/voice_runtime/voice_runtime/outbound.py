@@ -2,9 +2,10 @@
 
     fallback → overall deadline → retry (with budget) → bulkhead → circuit breaker → attempt timeout → call
 
-`Attempt` applies the policies to one attempt and counts it. `CallAttempts` repeats attempts. The functions here wait
-for the result: `call` in a task, `call_sync` on a thread, `stream` for messages, and `once` for a block. `call` is used
-most, so it repeats attempts without `CallAttempts`, and adds only one coroutine around the callee's coroutine.
+`Attempt` applies the policies to one attempt and counts it. `CallAttempts` repeats attempts. The methods of
+`Outbound` run the call: `call` awaits a result, `call_sync` returns a result, `stream` yields messages, and `once` runs
+a block. `call` is used most, so it repeats attempts without `CallAttempts`, and adds only one coroutine around the
+callee's coroutine.
 """
 
 from __future__ import annotations

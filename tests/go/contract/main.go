@@ -25,7 +25,7 @@ func main() {
 	}
 }
 
-// statusKey is the metadata key of a request for an answer with a certain status. The value is the number of its code.
+// statusKey is the metadata key with which a request asks for a status. The value is the number of the status code.
 const statusKey = "answer-with-status"
 
 // serve answers any method with an empty message, or with the status that the request names, and logs a line. It makes no

@@ -53,7 +53,7 @@ def test_a04_finds_an_alert_that_cannot_fire(share: float, count: int) -> None:
     assert len(found("A04", recorded(share), *WORKBOOK)) == count
 
 
-def test_o01_finds_an_objective_without_alert_an_alert_without_action_and_a_metric_without_exporter() -> None:
+def test_o01_finds_a_missing_alert_a_missing_action_and_a_missing_exporter() -> None:
     assert found("O01", recorded(0.01), *SERIES, WORKBOOK[0]) == ()
     (alone,) = found("O01", recorded(0.01))
     assert alone.path == BUDGET
@@ -119,7 +119,7 @@ def test_o04_finds_that_no_alert_detects_absent_targets_or_a_dead_prometheus() -
     assert verdict("O04", of_manifests()).text == "does not apply"
 
 
-def test_o05_finds_a_job_without_an_alert_on_its_failure_or_its_last_success_unless_it_is_suspended() -> None:
+def test_o05_requires_alerts_on_failure_and_on_last_success_unless_the_job_is_suspended() -> None:
     spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": POD}}}
     job = {"kind": "CronJob", "metadata": {"name": "backup"}, "spec": spec}
     (unseen,) = found("O05", others=(job,))
@@ -145,7 +145,7 @@ def test_a04_lists_all_missing_burn_rates_and_uses_the_largest_value_of_a_budget
     ]
 
 
-def test_o01_accepts_a_runbook_instead_of_an_action_and_an_alert_that_begins_with_its_budget() -> None:
+def test_o01_accepts_a_runbook_without_an_action_and_an_expression_that_begins_with_a_budget() -> None:
     assert found("O01", recorded(0.1), alert("up == 0"), alert(f"{BUDGET} > 0", "Spent")) == ()
     assert found("O01", alert("up == 0", annotations={"runbook_url": "docs/runbook.md"})) == ()
     without = {"alert": "Failing", "expr": "up == 0"}

@@ -141,7 +141,7 @@ def test_retries_that_fit_are_kept_and_count_in_the_deadline() -> None:
 
 
 def test_a_deadline_is_raised_no_higher_than_the_time_that_its_caller_waits() -> None:
-    """b wants 50 ms for its call, and gets the time that its caller a waits: 10 × 4 ms."""
+    """`b` wants 50 ms for its call, and gets the time that its caller `a` waits: 10 × 4 ms."""
     callee = service("b", running(stage(read()), deadline="20ms"))
     assert times(calling("a", latency=Duration("4ms")), callee, STORE) == {
         ("store.read", "deadline"): ("50ms", "40ms"),

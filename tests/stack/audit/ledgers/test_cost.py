@@ -77,8 +77,9 @@ def test_a_team_pays_for_its_services_and_the_platform_team_for_the_rest() -> No
 
 
 def test_a_flow_pays_its_share_of_the_executions_at_each_service() -> None:
-    """a runs 30 + 10 times a second, b runs 30 times. So chat pays 3/4 of a and all of b, and list pays 1/4 of a.
+    """`a` runs 30 + 10 times a second, `b` runs 30 times.
 
+    So chat pays 3/4 of `a` and all of `b`, and list pays 1/4 of `a`.
     The mean load is 25 % of the declared load. So a month has 30/s × 25 % × 730 h × 3,600 s = 19.71 million requests
     of chat. No flow calls a model.
     """
@@ -98,7 +99,10 @@ def test_services_without_load_have_a_row_of_their_own() -> None:
 
 
 def test_protection_is_spare_pods_and_the_pods_for_retries() -> None:
-    """a has a spare pod, b has none. Retries add 10 % (the default budget) of 30/s = 3/s at b. One pod serves 100/s."""
+    """`a` has a spare pod, `b` has none. One pod serves 100/s.
+
+    Retries add 10 % (the default budget) of 30/s = 3/s at `b`.
+    """
     found = rows(priced(routes(), caller(retry=TWICE), B), "cost", "cost of protection")
     assert found == {
         "N+1: one spare pod for each of 1 workloads": near(POD),
