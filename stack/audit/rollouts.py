@@ -235,7 +235,7 @@ def _is_quorum(workload: Workload) -> bool:
 
 
 def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no StatefulSet waits for the pods of a bad revision before it replaces them."""
+    """Check that no StatefulSet waits until a broken pod is ready before it replaces the pod."""
     for workload in rendered(platform).workloads:
         by_hand = workload.spec.get("updateStrategy", {}).get("type") == "OnDelete"
         if workload.kind == "StatefulSet" and not by_hand:

@@ -145,7 +145,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_budget_without_store_total",
         "counter",
-        "Reservations and settlements that a token budget made without its store.",
+        "Reservations and settlements for which a token budget could not reach its store.",
         ("budget",),
         _budgets_without_store,
     ),

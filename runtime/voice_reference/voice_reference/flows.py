@@ -260,7 +260,8 @@ def short(digest: str | None) -> str:
 def run(directory: Path) -> None:
     """Run every flow.
 
-    Raises `FlowError`, `TimeoutError`, `httpx.HTTPError`, and `InvalidInputError` for missing or faulty bundles.
+    Raises `InvalidInputError` for missing or faulty bundles. Raises `FlowError`, `TimeoutError` or `httpx.HTTPError` if
+    a process or a flow fails.
     """
     bundles = bundles_of(directory, [flow.service for flow in FLOWS])
     print(f"{len(bundles)} services, a process each: {', '.join(sorted(bundles))}", flush=True)

@@ -22,11 +22,11 @@ logger = logging.getLogger("voice_saga")
 COUNT = 10
 """Maximum number of unacknowledged messages, and of new messages, that one read takes from each stream."""
 FORGET_AFTER = 10
-"""A consumer that was inactive for this many times `redeliver_after` counts as dead. If it has no unacknowledged
-messages, other consumers remove it from the group."""
+"""A consumer that is inactive for longer than `FORGET_AFTER` × `redeliver_after` counts as dead. If a dead consumer has
+no unacknowledged messages, other consumers remove it from the group."""
 LEAVE_SECONDS = 5.0
-"""Longest time in seconds that a consumer takes to leave its group. After this time other consumers get its messages
-only when `redeliver_after` has passed."""
+"""Longest time in seconds that a consumer takes to leave its group. If leaving would take longer, other consumers get
+the consumer's messages only after `redeliver_after`."""
 DEAD_LETTERS = ".dead-letters"
 """Suffix of the stream for messages that no consumer could handle."""
 
@@ -84,7 +84,7 @@ class RedisConsumer:
     ) -> None:
         """Return the held messages, so that other consumers get them immediately.
 
-        This delivery does not count, because an orderly end is not a failed delivery.
+        The delivery to this consumer does not count, because an orderly stop is not a failed delivery.
         """
         if self._keeping is not None:
             self._keeping.cancel()

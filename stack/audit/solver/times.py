@@ -10,8 +10,8 @@
    the least values fit. Then each call gets its least value plus a share of the difference to its wanted value. All
    calls of the operation get the same share, by linear interpolation. The total time is convex in the share, so the
    new values fit.
-4. From the callees to the callers, lower each deadline that is now longer than the budgets of its calls need, but not
-   below the declared deadline.
+4. From the callees to the callers, lower each raised deadline to the time that its calls need, but not below the
+   declared deadline.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def missed_targets(graph: CallGraph) -> Iterator[Constraint]:
 
 
 def _critical_calls(graph: CallGraph, node: Node, operation: Operation) -> Iterator[str]:
-    """The sum of each operation on the critical path, from the route to the last service."""
+    """Each operation on the critical path with the sum of its calls' objectives, from the route to the last service."""
     while operation.stages:
         slowest = [
             max((graph.edge(node, operation, call) for call in stage.calls), key=LATENCY)
@@ -149,8 +149,8 @@ class Budgets:
     def _least_attempt(self, edge: Edge) -> Duration:
         """The shortest timeout of one attempt.
 
-        It is at least the callee's P95 objective, and at least the callee's least deadline. If the timeout may be
-        shorter than that deadline, one attempt of each hard call of the callee must fit instead.
+        It is at least the callee's P95 objective. If the timeout may be shorter than the callee's deadline, it is also
+        at least one attempt of each hard call of the callee. Otherwise it is also at least the callee's least deadline.
         """
         promised = max(each.latency for each in self._members[policy_of(edge)])
         if not _may_be_below_deadline(edge):
@@ -253,7 +253,7 @@ def _may_be_below_deadline(edge: Edge) -> bool:
 
 
 def _saga_steps(run: Run) -> Iterator[tuple[SagaStep, Callable[[OfEdge], Duration]]]:
-    """Each step of an operation's sagas twice: with the sum of its calls, and with that of its compensation's calls."""
+    """Each step of an operation's sagas twice: with the total time of its calls, and of its compensation's calls."""
     rounds = {call.name: stage.max_rounds for stage in run.operation.stages for call in stage.calls}
     edges = {edge.call.name: edge for edge in run.edges}
 

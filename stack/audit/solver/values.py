@@ -23,7 +23,10 @@ Fields = dict[str, Any]
 
 
 def policy_of(edge: Edge) -> PolicyKey:
-    """The key of a call's policy. In Go services calls of one gRPC method share it, elsewhere calls of one name."""
+    """The key of a call's policy.
+
+    In a Go service calls of one gRPC method share a policy. In any other service calls with one name share a policy.
+    """
     by_method = isinstance(edge.caller, Service) and edge.caller.language == "go"
     return edge.caller.name, edge.call.target if by_method else edge.call.name
 
@@ -113,7 +116,7 @@ def _fields(
 
 
 def _text(value: object) -> str:
-    """A value as the catalogue writes it. A policy has only the fields that differ from the defaults."""
+    """A value as the catalogue writes it. The text of a policy omits the fields that have their default."""
     if not isinstance(value, ClosedModel):
         return str(value)
     fields = type(value).model_fields

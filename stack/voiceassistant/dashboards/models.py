@@ -29,7 +29,7 @@ _SPEED = Row(
         ),
         metrics(
             "Time per token",
-            "P95 by model of each attempt's mean time per token after the first, and the route's objective.",
+            "Mean time per token of an attempt, without its first token: P95 by model, and the route's objective.",
             {
                 NAMED: _p95("time_per_output_chunk"),
                 f"objective of {NAMED}": f"max by ({MODEL}) (model:per_token:objective)",
@@ -114,7 +114,7 @@ _COST = Row(
         ),
         metrics(
             "Budgets",
-            "Attempts that a budget admitted or rejected, and reservations and settlements without its store.",
+            "Attempts that a budget admitted or rejected. Reservations and settlements that could not reach its store.",
             {
                 "{{budget}}: {{kind}}": rate("voice_model_budget_requests_total", "budget, kind"),
                 "{{budget}}: without store": rate("voice_model_budget_without_store_total", "budget"),

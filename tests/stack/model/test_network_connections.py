@@ -108,7 +108,7 @@ def test_a_named_port_is_the_port_that_the_target_declares_by_that_name() -> Non
         assert {each.port for each in found if (each.source, each.target) == ("web", "api")} == {9090}
 
 
-def test_a_policy_without_types_governs_ingress_and_with_egress_rules_also_egress() -> None:
+def test_a_policy_without_types_governs_ingress_and_also_egress_if_it_has_egress_rules() -> None:
     silent = policy({}, ingress=[])
     del silent["spec"]["policyTypes"]
     assert connections(silent) == connections(policy({}, ingress=[]))
