@@ -26,7 +26,7 @@ COUNTS = (16, 160, 1600)
 def main() -> None:
     """For each number of services: prepare the inputs, measure, print a table, and compare the outputs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_rounds(parser, 9, "rounds with 16 services; with more services a third, but at least 3")
+    add_rounds(parser, 9, "rounds with 16 services; a larger platform gets a third of these rounds, but at least 3")
     rounds: int = parser.parse_args().rounds
     peers.install()
     memory = Path("/dev/shm")  # noqa: S108 - the bench creates a directory in it

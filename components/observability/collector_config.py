@@ -84,7 +84,7 @@ LINE_STATEMENTS = (
     f'replace_all_patterns(log.attributes, "key", {BROKEN})',
     f'replace_all_patterns(log.attributes, "key", {NAMELESS})',
     f"truncate_all(log.attributes, {LARGEST_ATTRIBUTE})",
-    # Read the record's own fields before the limit of attributes applies, which may drop them.
+    # Set the record's own fields from attributes before `limit`, which may drop these attributes.
     (
         'set(log.trace_id.string, log.attributes["trace_id"])'
         r' where IsMatch(log.attributes["trace_id"], "^[0-9a-f]{32}\\z")'

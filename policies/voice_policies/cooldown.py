@@ -14,8 +14,8 @@ class Cooldown(Policy):
     """Times for which candidates get no calls.
 
     A rate limit stops one deployment. An overload does so only if the provider sends a retry delay. A spent quota or a
-    refused key stops every deployment under the credential. An unknown model stops the deployment under every
-    credential. The longest of these cooldowns applies.
+    refused key stops every deployment under the credential. An unknown model stops one deployment, even if a reload
+    changes its credential. The longest of these cooldowns applies.
     """
 
     default: PositiveDuration = Duration("5s")

@@ -3,7 +3,7 @@
     <out>/manifests/10-namespaces/voice-apps.yaml     applied first
     <out>/manifests/50-services/agent-engine.yaml     one file for each component, so that diffs are easy to review
     <out>/policies/agent-engine/policy.json           the bundle, as the service's process reads it; a Go service
-                                                      also has grpc-service-config.json
+                                                      that calls services also has grpc-service-config.json
     <out>/ledger.json                                 the numbers that `voice diff` compares
     <out>/index.json                                  every resource with its file
 

@@ -253,7 +253,7 @@ def served_elsewhere(a: FakeProvider) -> Iterator[dict[str, Address]]:
 
 
 def sync_sdk(made: Service) -> OpenAI:
-    """The SDK over real sockets, without an event loop."""
+    """The synchronous SDK over real sockets."""
     client = httpx.Client(transport=SyncModelTransport(made.runtime, "llm.generate"))
     return OpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # as in `sdk`
 

@@ -369,7 +369,7 @@ def test_a_complete_tool_call_reaches_the_caller(driver: Driver, tested: Service
     assert driver.received(tested) == (["after"], None)
 
 
-def test_the_event_of_an_answer_that_the_output_limit_cut_has_finish_reason_length(
+def test_if_the_output_limit_cuts_an_answer_its_usage_event_has_finish_reason_length(
     driver: Driver, tested: Service
 ) -> None:
     answers(tested, fake.streamed([fake.delta("x"), fake.finish("length")]))
@@ -402,7 +402,7 @@ def test_the_routes_output_limit_is_sent_to_the_provider(driver: Driver, tested:
 
 
 @pytest.mark.parametrize(("total", "waits"), [("2s", True), ("300ms", False)], ids=["waits", "is refused"])
-def test_mc23_a_call_waits_for_the_earliest_candidate_if_its_deadline_allows(
+def test_mc23_a_call_waits_until_the_first_cooldown_ends_if_the_deadline_of_the_call_allows_it(
     driver: Driver, tmp_path: Path, clock: FakeClock, total: str, waits: bool
 ) -> None:
     limits = {"total": Duration(total)} | ({} if waits else {"first_token": Duration("140ms")})

@@ -28,7 +28,7 @@ class Event:
     policy: str
     """The policy that caused the event, such as `circuit_breaker`; or `bundle`, `cooldown` or `saga`."""
     target: str
-    """The subject: an outbound call, an inbound operation, the service, the bundle's file, a model or a saga."""
+    """The subject: an outbound call, inbound operation, service, bundle file, model deployment or saga."""
     attempt: int = 0
     """The number of the attempt, from 1; 0 without an attempt."""
     delay: float | None = None

@@ -108,7 +108,7 @@ def _plain_variables(workload: Workload, place: str, index: int, container: Cont
 
 
 def _moving_images(system: System) -> Iterator[Breach | None]:
-    """Find images with the tag `latest`. A registry may keep other tags from changing."""
+    """Find images with the tag `latest`. Other tags are no breach: a registry can make them immutable."""
     users: dict[str, list[tuple[Workload, Location]]] = defaultdict(list)
     for workload in system.workloads:
         for place, index, container in workload.containers:

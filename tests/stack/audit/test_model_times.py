@@ -66,7 +66,7 @@ def test_m02_proposes_fewer_tokens_only_if_time_is_left_after_the_first_token(
     assert one.proposal == proposal
 
 
-def test_m03_counts_no_decoding_of_a_single_token() -> None:
+def test_m03_adds_no_decoding_time_to_an_answer_of_one_token() -> None:
     single = ModelUse(input_p95=100, input_mean=80, output_max=1, output_mean=1)
     (one,) = found("M03", agent(timeout=Duration("1449ms"), model_use=single))
     assert "+ 0 tokens × 4300us = 1450ms > 1449ms" in one.arithmetic

@@ -194,7 +194,7 @@ def with_line(whole: Platform, caller: str, line: str) -> Platform:
         ("analytics-service", "identity-service"),
     ],
 )
-def test_the_line_for_an_undeclared_pair_permits_it(caller: str, callee: str) -> None:
+def test_the_proposed_line_permits_the_undeclared_pair(caller: str, callee: str) -> None:
     explained = explain(platform("prod"), caller, callee)
     assert (explained.permitted, explained.calls) == (False, ())
     assert explained.broken is not None
@@ -204,7 +204,7 @@ def test_the_line_for_an_undeclared_pair_permits_it(caller: str, callee: str) ->
     assert explain(with_line(platform("prod"), caller, explained.permission.line), caller, callee).permitted
 
 
-def test_the_line_is_shown_with_every_rule_that_would_refuse_it() -> None:
+def test_the_proposed_line_is_shown_with_every_rule_that_would_refuse_it() -> None:
     def refused(caller: str, callee: str) -> str:
         change = explain(platform("prod"), caller, callee).permission
         assert change is not None
@@ -217,7 +217,7 @@ def test_the_line_is_shown_with_every_rule_that_would_refuse_it() -> None:
     assert refused("rag-engine", "gateway") == "gateway has no operation that can be called"
 
 
-def test_the_findings_that_the_line_adds_are_shown() -> None:
+def test_the_findings_that_the_proposed_line_adds_are_shown() -> None:
     change = explain(platform("prod"), "model-router.choose", "rag-engine.answer").permission
     assert change is not None
     assert {(found.rule, found.path) for found in change.found} >= {

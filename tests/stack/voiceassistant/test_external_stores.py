@@ -127,7 +127,7 @@ def test_the_callers_the_schema_jobs_and_the_prober_may_connect_to_exactly_their
     assert found == opened
 
 
-def test_the_prober_connects_to_the_stores_and_target_declared_contains_them() -> None:
+def test_the_prober_connects_to_the_stores_and_each_store_has_a_series_target_declared() -> None:
     config = file("ConfigMap", "prometheus-config", "prometheus.json")
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     modules = file("ConfigMap", "blackbox-exporter-config", "blackbox.json")["modules"]
@@ -217,7 +217,7 @@ def test_the_schema_jobs_verify_the_external_database_with_the_authorities_of_th
         variables = {each["name"]: each.get("value") for each in container["env"]}
         assert (variables["PGHOST"], variables["PGSSLMODE"]) == (DATABASE, "verify-full")
         assert (variables["PGSSLROOTCERT"], "PGPORT" in variables) == ("system", False)
-        assert container["image"].startswith(POSTGRESQL_OPERAND.reference), "it has certificate authorities"
+        assert container["image"].startswith(POSTGRESQL_OPERAND.reference), "the image has certificate authorities"
 
 
 AUTHORITY = f"-----BEGIN CERTIFICATE-----\n{64 * 'A'}\n-----END CERTIFICATE-----\n"

@@ -162,7 +162,8 @@ def test_identity_headers_of_clients_are_removed_before_opentelemetry_reads_them
     (rule,) = resources()["global_rules"]
     function = rule["plugins"]["serverless-pre-function"]
     assert (function["phase"], function["functions"]) == ("rewrite", [REMOVE_CLAIMED_IDENTITY])
-    assert function["_meta"]["priority"] > 12_015  # request-id's priority; the plugin with the higher one is first
+    # APISIX runs plugins with a higher priority first. `request-id` has 12015, `opentelemetry` 12009.
+    assert function["_meta"]["priority"] > 12_015
 
 
 def test_routes_with_a_token_set_the_tenant_and_public_routes_do_not() -> None:
@@ -278,7 +279,7 @@ def built(*routes: Operation) -> list[ApisixGateway]:
 
 def test_policies_that_the_gateway_cannot_express_are_refused_for_all_routes_in_one_error() -> None:
     adaptive = RateLimit(limit=Adaptive(min_rate=Rate("1/s"), max_rate=Rate("9/s"), burst=9))
-    redis = soft("redis.read", "limits then per node", circuit_breaker="off")
+    redis = soft("redis.read", "each gateway pod enforces its own limits", circuit_breaker="off")
     calls = (redis, hard("a.read", "idempotent"))
     with pytest.raises(InvalidInputError) as refused:
         built(*(route(name, f"/v1/{name}", *calls, rate_limits=(adaptive,)) for name in ("one", "two")))
@@ -286,7 +287,7 @@ def test_policies_that_the_gateway_cannot_express_are_refused_for_all_routes_in_
 
 
 def test_the_gateway_retries_as_often_as_the_call_declares() -> None:
-    redis = soft("redis.read", "limits then per node", circuit_breaker="off")
+    redis = soft("redis.read", "each gateway pod enforces its own limits", circuit_breaker="off")
     retry = Retry(max_retries=2, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
     again, once = hard("a.read", "idempotent", retry=retry), hard("a.read", "idempotent")
     (component_,) = built(route("again", "/v1/again", redis, again), route("once", "/v1/once", redis, once))
@@ -298,7 +299,7 @@ def test_the_first_byte_histogram_has_the_objectives_of_all_routes(monkeypatch: 
     """A worker creates the histogram once, with the boundaries of the route that answers first."""
     objectives = {"one": Duration("300ms"), "two": Duration("400ms")}
     monkeypatch.setattr(tier, "first_byte_objective", lambda _graph, name: objectives.get(name))
-    redis = soft("redis.read", "limits then per node", circuit_breaker="off")
+    redis = soft("redis.read", "each gateway pod enforces its own limits", circuit_breaker="off")
     names = (*objectives, "whole")
     (component_,) = built(*(route(name, f"/v1/{name}", redis, hard("a.read", "idempotent")) for name in names))
     routes = yaml.safe_load(component_.files["apisix.yaml"])["routes"]
@@ -309,7 +310,7 @@ def test_the_first_byte_histogram_has_the_objectives_of_all_routes(monkeypatch: 
 
 
 def test_a_websocket_route_with_a_breaker_is_refused() -> None:
-    redis = soft("redis.read", "limits then per node", circuit_breaker="off")
+    redis = soft("redis.read", "each gateway pod enforces its own limits", circuit_breaker="off")
     with pytest.raises(InvalidInputError, match=r"one → a\.read: is refused; one is a WebSocket with a breaker"):
         built(route("one", "/v1/a", redis, hard("a.read", "never"), transport="websocket"))
     assert built(route("one", "/v1/a", redis, hard("a.read", "never", circuit_breaker="off"), transport="websocket"))
