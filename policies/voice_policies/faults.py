@@ -36,8 +36,7 @@ EXPECTED = {
     "too_short": "expected at least {min_length}",
     "tuple_type": "expected a list",
 }
-"""Type of an error, of pydantic or ours → the accepted value in the words of a configuration file. The error supplies
-the values in braces."""
+"""Type of an error → the accepted value, in the words of a configuration file. The error fills in the braces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def errors_of(error: ValidationError) -> list[ErrorDetails]:
 
 
 def _is_implied(found: ErrorDetails, errors: Iterable[ErrorDetails]) -> bool:
-    """True for a tuple that is long enough. Pydantic does not count its wrong items, which have faults of their own."""
+    """True for a tuple that has enough items. Pydantic does not count wrong items; each has its own fault."""
     if found["type"] != "too_short" or len(found["input"]) < found["ctx"]["min_length"]:
         return False
     depth = len(found["loc"])
@@ -141,7 +140,7 @@ def _faults(found: ErrorDetails, path: str, model: type[BaseModel] | None) -> It
         kind = found["type"]
         if kind == TEXT_PATTERN and not isinstance(found["input"], str):
             kind = "string_type"
-        elif kind == "tuple_type" and isinstance(found["input"], list):  # only Python code can tell them apart
+        elif kind == "tuple_type" and isinstance(found["input"], list):  # from Python: files have no tuples
             kind = "list_instead_of_tuple"
         accepted = EXPECTED.get(kind, "").format(**found.get("ctx", {}))
         yield Fault(path, _shown(found["type"], found["input"]), accepted or _hint(found) + _sentence(found["msg"]))

@@ -36,7 +36,7 @@ class ModelRoute(Policy):
     """Features that every candidate must have."""
     latency_class: LatencyClass = "interactive"
     objective: StreamLatency | None = None
-    """A successful call that meets both parts counts as good. `None`: every successful call counts as good."""
+    """A successful call that meets `first_token` and `per_token` counts as good. `None`: every successful call does."""
     timeout: StreamTimeout = StreamTimeout()
     fallback: ModelFallback = ModelFallback()
     hedge: ModelHedge | None = None

@@ -1,4 +1,4 @@
-"""The lines of the catalogue for findings whose rule names none."""
+"""Adds the line of the catalogue to each finding that has no line."""
 
 from __future__ import annotations
 

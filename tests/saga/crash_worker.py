@@ -55,7 +55,7 @@ class Job:
 
     @property
     def renews(self) -> bool:
-        """True if the worker's steps must last until a lease is renewed: it dies at a renewal, or counts its writes."""
+        """True if a step must outlast a renewal of the lease: the worker dies at a renewal, or counts all writes."""
         return not self.stop and self.kind in {"", "renew"}
 
 

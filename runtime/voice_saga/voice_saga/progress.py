@@ -37,7 +37,7 @@ INTERVENTIONS: dict[EntryKind, tuple[str, tuple[State, ...]]] = {
     "compensating": ("compensated", ("running", "waiting", "parked")),
     "abandoned": ("abandoned", ("running", "waiting", "compensating", "parked")),
 }
-"""Kind of the entry that an intervention writes → its word in an error, and the states that allow the intervention."""
+"""Kind of the entry that an intervention writes → the verb for messages, and the states that allow the intervention."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,10 @@ def _measures(path: Path) -> Measures | None:
 
 def _ledger_faults(error: ValidationError) -> Iterator[Fault]:
     """One fault for each wrong value. pydantic has one for each type that the value may have."""
-    accepted = "expected measure → subject → value, as `voice render` writes them: a number from 0, hard, soft or link"
+    accepted = (
+        "expected measure → subject → value, as `voice render` writes them:"
+        " the value is a number ≥ 0, or `hard`, `soft` or `link`"
+    )
     found = {".".join(map(str, each["loc"][:2])): each for each in error.errors(include_url=False)}
     for place, each in found.items():
         if each["type"] == "json_invalid":

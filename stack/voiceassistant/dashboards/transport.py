@@ -44,7 +44,7 @@ _MESH = Row(
     panels=(
         metrics(
             "Ejected endpoints",
-            "Failing pods that the mesh ejects from load balancing: its circuit breaker.",
+            "Failing pods that the mesh's circuit breaker has ejected from load balancing.",
             {
                 "{{caller}} → {{cluster_name}}": f"sum by ({_DESTINATION})"
                 " (envoy_cluster_outlier_detection_ejections_active) > 0"

@@ -35,7 +35,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def _refuse_unread_authorities(graph: CallGraph, environment: Environment) -> None:
-    """Raise for authorities of another store, because only the schema jobs read them."""
+    """Raise for certificate authorities of a store other than PostgreSQL: nothing would read them."""
     faults = [
         Fault(path_of(f"external.{dependency.name}.certificate_authorities"), "is not read", "leave it out")
         for dependency, address in external_stores(graph)
@@ -54,7 +54,7 @@ def _schemas(environment: Environment, links: Links, database: Store, users: tup
         port=address.port,
         tls=database.tls,
         certificate_authorities=address.certificate_authorities if isinstance(address, External) else None,
-        # Of the images with psql only the operand holds certificate authorities.
+        # Both images have psql. Only the image of CloudNativePG has certificate authorities.
         image=environment.third_party_image(images.POSTGRESQL_OPERAND if database.tls else images.POSTGRESQL),
         databases=tuple(database_of(user, database, environment) for user in users),
         nightly=NIGHTLY.read_text(),

@@ -60,7 +60,7 @@ def test_the_documented_commands_repair_a_killed_update(prepare_site: PrepareSit
         assert deployed.changes() == []
 
 
-def test_destroy_is_refused_for_protected_resources_and_otherwise_keeps_resources_with_data(
+def test_destroy_is_refused_while_resources_are_protected_and_then_keeps_resources_with_data(
     prepare_site: PrepareSite,
 ) -> None:
     with prepare_site(TOY, "prod") as site:

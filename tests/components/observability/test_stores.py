@@ -20,7 +20,7 @@ from tests.components.observability.servers import documents, rendered, the
 from tests.fluent_bit import ECS_LINE, GO_LINE, filtered, json_line, shipped
 
 SMALLEST_RECORD = 60
-"""Fewer bytes than any record has: the container's id in the attribute `kubernetes` alone has 64 digits."""
+"""Bytes. Every record is larger: the container's id in its attribute `kubernetes` alone has 64 digits."""
 
 
 def pod_of(workload: dict[str, Any]) -> dict[str, Any]:

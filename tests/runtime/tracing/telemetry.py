@@ -44,6 +44,6 @@ def telemetry(
 def collected(
     monkeypatch: pytest.MonkeyPatch, directory: Path, *calls: Any, **policy: Any
 ) -> Iterator[tuple[Runtime, Collector]]:
-    """The Collector has received all spans when the `with` statement ends, but not yet inside its block."""
+    """Read the Collector's spans after the `with` block: inside the block some spans may not have arrived."""
     with Collector() as collector, telemetry(monkeypatch, directory, collector.endpoint, *calls, **policy) as (run, _):
         yield run, collector

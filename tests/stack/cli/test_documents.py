@@ -15,7 +15,7 @@ def schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_program_that_reads_the_earlier_file_reads_all_of_it(schema: Path) -> None:
+def test_a_program_that_has_the_old_file_open_reads_the_old_content(schema: Path) -> None:
     schema.parent.mkdir()
     schema.write_text("earlier", encoding="utf-8")
     with schema.open(encoding="utf-8") as reader:

@@ -108,7 +108,7 @@ class _OfLoop:
     def __init__(self) -> None:
         self.kept: dict[Target, Connection] = {}
         self.replaced: dict[asyncio.Task[None], Connection] = {}
-        """The replaced connections, each by the task that will close it."""
+        """Task that will close a connection → the replaced connection."""
 
     def replace(self, target: Target, grace: float) -> None:
         """Replace a connection. Close it after `grace` seconds, the longest time that a call on it may still take.
