@@ -23,7 +23,7 @@ _OF_TARGETS = tuple(
         ("voice-dialogue", "voice-engine has the tier standard"),
         ("login", "identity-service, PostgreSQL and the gateway have four nines each"),
         ("conversation-list", "conversation-service, PostgreSQL and the gateway have four nines each"),
-        ("search", "the vector store has three nines, as other infrastructure"),
+        ("search", "the vector store has three nines, like other infrastructure"),
     )
 )
 IN_DEV = (

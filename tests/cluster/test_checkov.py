@@ -16,7 +16,7 @@ from tests.platforms import platform
 pytestmark = pytest.mark.cluster
 
 VERSION = "3.3.30"
-DECIDED = {
+ACCEPTED = {
     "CKV_K8S_15": "IfNotPresent: a digest or a release's tag always names the same image (components/container.py)",
     "CKV_K8S_43": "digests: images.lock.yaml is empty until `voice images lock` has reached the registries",
 }
@@ -44,7 +44,7 @@ def checkov() -> Path:
     return program
 
 
-def test_checkov_finds_only_decided_and_exempt_violations(
+def test_checkov_finds_only_accepted_and_exempt_violations(
     checkov: Path, rendered: Callable[[str], Path], report: Callable[[str], None]
 ) -> None:
     arguments = ("--framework=kubernetes", "--skip-download", "--quiet", "--compact", "--output=json")
@@ -52,12 +52,12 @@ def test_checkov_finds_only_decided_and_exempt_violations(
         [checkov, f"--directory={rendered('prod')}", *arguments], capture_output=True, text=True, check=False
     )
     failed = json.loads(scanned.stdout)["results"]["failed_checks"]
-    decided = Counter(each["check_id"] for each in failed if each["check_id"] in DECIDED)
+    accepted = Counter(each["check_id"] for each in failed if each["check_id"] in ACCEPTED)
     unpinned = {} if load_lock().digests else {"CKV_K8S_43"}
-    assert decided.keys() == {"CKV_K8S_15", *unpinned}, "a decision without a finding: remove it"
-    found = {(each["check_id"], each["resource"]) for each in failed if each["check_id"] not in DECIDED}
+    assert accepted.keys() == {"CKV_K8S_15", *unpinned}, "an accepted check without a finding: remove it"
+    found = {(each["check_id"], each["resource"]) for each in failed if each["check_id"] not in ACCEPTED}
     assert found == EXEMPT.keys()
     exemptions = {(each.name, one.rule) for each in platform("prod").components for one in each.exemptions}
     for (_, workload), rule in EXEMPT.items():
         assert (workload.rpartition(".")[2], rule) in exemptions
-    report(f"checkov: 0 findings beyond {len(DECIDED)} decisions and {len(EXEMPT)} exemptions")
+    report(f"checkov: 0 findings beyond {len(ACCEPTED)} accepted checks and {len(EXEMPT)} exemptions")

@@ -21,8 +21,8 @@ RULES = {
     "Pod Probes Identical": "own_readiness",
     "StatefulSet has ServiceName": "headless_service",
 }
-# Check → the reason why the platform decided against its advice.
-DECIDED = {
+# Check → the reason why the platform accepts its findings.
+ACCEPTED = {
     "Container Image Pull Policy": "a digest or a release's tag always names the same image, and a pod must start "
     "while the registry is down: PULL_POLICY in components/container.py",
 }
@@ -48,24 +48,24 @@ class Finding:
         return kind, namespace, name
 
 
-def test_kube_score_finds_only_decided_checks_in_our_services(
+def test_kube_score_finds_only_accepted_findings_in_our_services(
     kube_score: Path, rendered: Callable[[str], Path]
 ) -> None:
     documents = [document for document in manifests.read(rendered("prod")) if document.namespace == APPS]
     assert list(manifests.of_kind((document.content for document in documents), "Deployment"))
     services = "\n---\n".join(document.text for document in documents)
     assert "kube-score/" not in services, "an annotation switches off a check of kube-score"
-    assert {found.check for found in score(kube_score, services)} == DECIDED.keys(), (
-        "an undecided finding, or a decision without a finding"
+    assert {found.check for found in score(kube_score, services)} == ACCEPTED.keys(), (
+        "a finding that is not accepted, or an accepted check without a finding"
     )
 
 
-def test_an_exemption_covers_each_undecided_finding_of_kube_score_in_the_platform(
+def test_an_exemption_covers_each_finding_of_kube_score_that_is_not_accepted(
     kube_score: Path, rendered: Callable[[str], Path], report: Callable[[str], None]
 ) -> None:
     documents = manifests.read(rendered("prod"))
     whole = "\n---\n".join(document.text for document in documents)
-    found_here = [found for found in score(kube_score, whole) if found.check not in DECIDED]
+    found_here = [found for found in score(kube_score, whole) if found.check not in ACCEPTED]
     findings = [found for found in found_here if not is_blind(found, documents)]
     owners: dict[tuple[str, str, str], Component] = {
         (resource["kind"], component.namespace, resource["metadata"]["name"]): component

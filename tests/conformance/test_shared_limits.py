@@ -105,7 +105,7 @@ async def test_l7_in_a_cluster_each_check_goes_to_the_server_of_its_key(tmp_path
         await store.close()
 
 
-async def test_l7_more_commands_than_connections_to_a_cluster_wait_for_a_connection(tmp_path: Path) -> None:
+async def test_l7_commands_wait_if_all_connections_to_a_cluster_are_busy(tmp_path: Path) -> None:
     with redis_servers.cluster(tmp_path) as servers:
         store = RedisStore(lambda: cluster(servers[0].url, socket_connect_timeout=60))
         answers = await asyncio.gather(*(store.run(TOKEN_BUCKET, ("key",), 1.0, 1, 1, 1) for _ in range(500)))
@@ -138,7 +138,7 @@ async def test_l7_the_limit_continues_on_the_new_primary_after_a_failover(tmp_pa
     ("mode", "admitted"), [("open", 20), ("closed", 0), ("local_share", 5)], ids=["open", "closed", "local share"]
 )
 @pytest.mark.parametrize("how", ["killed", "hanging", "not connected"])
-async def test_l8_without_its_store_a_limit_follows_when_store_unavailable(
+async def test_l8_without_its_store_a_limit_obeys_its_field_when_store_unavailable(
     tmp_path: Path, mode: str, admitted: int, how: str
 ) -> None:
     with redis_servers.single(tmp_path) as own:

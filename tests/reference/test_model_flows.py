@@ -193,7 +193,7 @@ async def chat(platform: Platform) -> str:
 
 
 async def voice(platform: Platform) -> str:
-    """The outcome of one turn of a voice dialogue over HTTP: `high tide|` without fallbacks, or the other answer."""
+    """The outcome of one turn of a voice dialogue over HTTP: `high tide|` without fallbacks, else the whole answer."""
     async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, verify=NO_TLS) as client:
         answer = (await client.post(f"{platform.processes['voice-engine'].url}/dialogue")).json()
     return (

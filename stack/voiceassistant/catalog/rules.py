@@ -11,4 +11,4 @@ ONLY_CALLERS = {
 """Callee → its only permitted caller."""
 
 FORBIDDEN = frozenset({("indexing-service", "rag-engine")})
-"""Pairs of a caller and a callee that it must never call."""
+"""Pairs of caller and callee: the caller must never call the callee."""

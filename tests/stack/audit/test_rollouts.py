@@ -115,7 +115,7 @@ def test_a03_finds_a_single_replica_a_missing_budget_and_a_budget_that_blocks_dr
     ],
     ids=str,
 )
-def test_a03_counts_the_pods_that_a_disruption_budget_lets_a_drain_evict(
+def test_a03_finds_a_disruption_budget_that_permits_no_eviction(
     replicas: int, spec: dict[str, Any], blocks: bool
 ) -> None:
     """Kubernetes rounds percentages up: 67 % of 3 pods are all 3."""

@@ -44,9 +44,7 @@ FULL = "voice: the output cannot be written: No space left on device\n"
         (f"check --from {TOO_LONG}", 2, f"voice: {TOO_LONG}: File name too long\n"),
     ],
 )
-def test_an_output_or_a_path_that_fails_ends_with_an_exit_code_and_no_traceback(
-    command: str, status: int, said: str
-) -> None:
+def test_voice_exits_without_a_traceback_if_an_output_or_a_path_fails(command: str, status: int, said: str) -> None:
     line = f"{shlex.quote(sys.executable)} -m stack.cli {command}"
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", said)

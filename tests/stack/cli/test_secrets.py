@@ -162,7 +162,7 @@ def test_a_missing_pulumi_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert main(["secrets", "dev"]) == 2
     said = capsys.readouterr()
     assert "pulumi: is not on PATH; install it" in said.err
-    assert said.out == "", "nothing is said to be generated"
+    assert said.out == "", "the output does not say that values were generated"
 
 
 def test_a_missing_pulumi_is_reported_before_the_first_question(

@@ -17,7 +17,7 @@ class ServerFailedError(Exception):
 def checker(place: Place) -> Checker:
     """A checker that accepts any status below 500, because the root of an API often answers 401 or 404.
 
-    It uses HTTPS for an address with TLS, and through the egress proxy, which routes by the host name in TLS.
+    It uses HTTPS if the address has TLS or an egress proxy. The proxy routes by the host name in TLS.
     """
     address = place.address
     origin = f"{address.host}:{address.port}"

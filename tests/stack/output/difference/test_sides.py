@@ -147,7 +147,9 @@ def test_a_tree_that_a_killed_run_left_or_that_was_edited_is_refused_with_every_
 
 
 @pytest.mark.parametrize("text", ["garbage", "[]", "[" * 100_000, '{"environment": "prod", "resources": 3}'])
-def test_a_tree_with_another_index_is_refused(text: str, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tree_whose_index_is_not_from_voice_render_is_refused(
+    text: str, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tree / "index.json").write_text(text, encoding="utf-8")
     assert main(["diff", str(tree), "prod"]) == 2
     assert "index.json: is not an index of `voice render`; render the environment again" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_role_limits_below_the_limit_of_the_pooler_are_refused_in_one_error() ->
     assert str(caught.value).count("connection_limit 19 is below the 20 connections") == len(small)
 
 
-def test_a_cluster_with_recover_from_recovers_from_the_named_backup() -> None:
+def test_the_setting_recover_from_names_the_backup_that_a_cluster_restores() -> None:
     backups = cluster().backups.model_copy(update={"recover_from": "postgresql"})
     recovering = cluster().model_copy(update={"backups": backups, "name": "postgresql-2"})
     rendered: list[Any] = list(recovering.resources())
