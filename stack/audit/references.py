@@ -35,6 +35,8 @@ FREE = {"annotations", "data", "labels", "matchLabels", "nodeSelector", "selecto
 """Fields whose keys are chosen freely. None of these keys is a reference."""
 BUILT_IN = {
     ("ConfigMap", "kube-root-ca.crt"),
+    ("Namespace", "default"),
+    ("Namespace", "kube-system"),
     ("PriorityClass", "system-cluster-critical"),
     ("PriorityClass", "system-node-critical"),
     ("ServiceAccount", "default"),
@@ -53,7 +55,7 @@ class Reference(NamedTuple):
 
 
 def named_objects_exist(platform: Platform) -> Iterator[Breach | None]:
-    """Check that every named object and key is rendered or declared as a secret."""
+    """Check that every namespace, named object and key is rendered or declared as a secret."""
     found = rendered(platform)
     objects = {
         (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]): each
@@ -63,7 +65,8 @@ def named_objects_exist(platform: Platform) -> Iterator[Breach | None]:
     keys.update(_secrets(platform))
     for (kind, namespace, name), resource in objects.items():
         path = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
-        for reference in dict.fromkeys(_references(resource, namespace)):
+        inside = [Reference("metadata.namespace", "Namespace", namespace, "", ())] if namespace else []
+        for reference in dict.fromkeys((*inside, *_references(resource, namespace))):
             yield _missing(path, reference, keys)
 
 

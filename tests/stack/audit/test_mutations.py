@@ -91,6 +91,7 @@ MISSING = {"name": "missing"}
 MISSING_KEY = [{"key": "missing", "path": "a"}]
 
 MUTATIONS = (
+    Mutation("a namespace is deleted", "P05", "Namespace"),
     Mutation("a class is deleted", "P05", "PriorityClass"),
     Mutation("an account is deleted", "P05", "ServiceAccount"),
     Mutation("a ConfigMap is deleted", "P05", "ConfigMap"),

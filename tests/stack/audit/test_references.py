@@ -46,7 +46,8 @@ def object_store(**credentials: Any) -> dict[str, Any]:
     return document("ObjectStore", spec={"instanceSidecarConfiguration": {}, "s3Credentials": credentials})
 
 
-def found(*documents: dict[str, Any]) -> tuple[Finding, ...]:
+def found(*documents: dict[str, Any], namespaces: tuple[str, ...] = ("shop", "tools")) -> tuple[Finding, ...]:
+    documents = (*documents, *(document("Namespace", name, None) for name in namespaces))
     platform = WithManifests((), documents)
     platform.__dict__["components"] = (WithSecret(name="written", namespace="shop", documents=documents),)
     return verdict("P05", platform).findings
@@ -124,6 +125,11 @@ def test_p05_looks_for_an_object_in_the_namespace_of_the_resource() -> None:
     elsewhere = document("ConfigMap", namespace="tools", data={})
     (lost,) = found(volume(configMap={"name": "a"}), elsewhere)
     assert (lost.arithmetic, lost.field) == ("nothing creates the object", "configMap")
+
+
+def test_p05_finds_a_resource_in_a_namespace_that_nothing_creates() -> None:
+    (lost,) = found(SETTINGS, document("ConfigMap", namespace="kube-system"), namespaces=("tools",))
+    assert (lost.path, lost.field) == ("ConfigMap shop/a → Namespace shop", "metadata.namespace")
 
 
 def test_p05_names_the_missing_keys() -> None:
