@@ -49,7 +49,7 @@ def run_step(job: str, command: str, answers: str, folder: Path, **variables: st
         **variables,
     }
     return subprocess.run(
-        ["bash", "-e", "-c", step["run"]], cwd=folder, env=environment, check=False, timeout=30, text=True
+        ["bash", "-e", "-c", step["run"]], cwd=folder, env=environment, check=False, timeout=300, text=True
     )
 
 
@@ -78,7 +78,7 @@ def test_the_review_compares_every_environment_and_fails_if_voice_refuses_one(tm
 def test_the_review_names_each_environment_that_a_pull_request_removes(tmp_path: Path) -> None:
     repository(tmp_path, "dev", "qa")
     (tmp_path / "Pulumi.qa.yaml").unlink()
-    subprocess.run(["git", *NAMES, "commit", "--quiet", "--all", "-m", "b"], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run(["git", *NAMES, "commit", "--quiet", "--all", "-m", "b"], cwd=tmp_path, check=True, timeout=300)
     assert run_step("compare", ".venv/bin/voice", "echo compared", tmp_path, REPLACEMENT="").returncode == 0
     text = "This pull request removes the environment, but not its stack: see “Destroy” in docs/deploy.md."
     assert commented(tmp_path) == f"## dev\n\ncompared\n\n## qa\n\n{text}"
@@ -104,7 +104,7 @@ def repository(folder: Path, *environments: str) -> None:
     for name in environments:
         (folder / f"Pulumi.{name}.yaml").touch()
     for command in (["init", "--quiet"], ["add", "."], *2 * [["commit", "--quiet", "--allow-empty", "-m", "a"]]):
-        subprocess.run(["git", *NAMES, *command], cwd=folder, check=True, timeout=30)
+        subprocess.run(["git", *NAMES, *command], cwd=folder, check=True, timeout=300)
 
 
 def test_the_review_previews_every_stack_and_fails_if_a_preview_fails(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_number_of_services_that_is_no_multiple_of_the_catalogue_is_refused() 
 
 def test_the_command_renders_and_audits_the_given_number_of_services(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.render.generated", str(2 * COPY), "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1, "findings are errors, so the command fails"
     name, components, _resources, _files, findings, *_ = done.stdout.splitlines()[1].split()
     assert (name, int(components)) == ("prod", 2 * COPY + 2), "services, guard and priority classes"
@@ -63,7 +63,7 @@ def test_the_work_grows_with_the_services_and_not_with_their_square(tmp_path: Pa
 
 def _calls(services: int, out: Path) -> int:
     command = [sys.executable, "-m", "cProfile", "-m", "bench.render.generated", str(services), "-o", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     (found,) = re.findall(r"\((\d+) primitive calls\)", done.stdout)
     return int(found)
 

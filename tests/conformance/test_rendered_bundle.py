@@ -18,7 +18,7 @@ from tests.platforms import ENVIRONMENTS, platform
 
 def rendered_bundle(service: str, environment: str, directory: Path) -> Path:
     command = [sys.executable, "-m", "stack.cli", "render", environment, "-o", str(directory)]
-    rendered = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    rendered = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert rendered.returncode == 0, f"{' '.join(command)} failed:\n{rendered.stderr}"
     mounted = directory / "policies" / service
     assert (mounted / FILE_NAME).is_file(), f"no {FILE_NAME} was rendered for {service} in {mounted}"

@@ -33,7 +33,7 @@ def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        found = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+        found = [json.loads(process.communicate(timeout=300)[0]) for process in processes]
     assert all(each["without_store"] == 0 and each["admitted"] > 0 for each in found)
     shortest = max(each["asked"] for each in found) - min(each["first_answer"] for each in found)
     longest = max(each["answered"] for each in found) - min(each["begun"] for each in found)

@@ -401,7 +401,7 @@ asyncio.run(main())
 async def test_the_next_process_continues_the_sqlite_journal_of_a_killed_process(tmp_path: Path) -> None:
     path = tmp_path / "sagas.db"
     command = [sys.executable, "-c", KILLED, str(path)]
-    killed = await asyncio.to_thread(subprocess.run, command, check=False, timeout=60, cwd=ROOT)
+    killed = await asyncio.to_thread(subprocess.run, command, check=False, timeout=300, cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     log = Log()
     async with JournalEngine(SqliteJournal(path), [log.definition(saga(step("reserve"), step("pay")))]) as engine:

@@ -45,7 +45,7 @@ def run(files: dict[str, str], server: str, recorder: Recorder, folder: Path) ->
         for old, new in moved.items():
             text = text.replace(old, new)  # noqa: PLW2901 - each round replaces one path
         (folder / "requests" / name).write_text(text)
-    subprocess.run(["sh", folder / "requests" / SCRIPT], check=True, timeout=120, stdout=subprocess.DEVNULL)
+    subprocess.run(["sh", folder / "requests" / SCRIPT], check=True, timeout=300, stdout=subprocess.DEVNULL)
 
 
 def schema_of(path: str) -> dict[str, Any]:

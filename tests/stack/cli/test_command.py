@@ -11,7 +11,7 @@ from stack.model.settings import ROOT
 
 def voice(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-X", "importtime", "-m", "stack.cli", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ FULL = "voice: the output cannot be written: No space left on device\n"
 )
 def test_voice_exits_without_a_traceback_if_an_output_or_a_path_fails(command: str, status: int, said: str) -> None:
     line = f"{shlex.quote(sys.executable)} -m stack.cli {command}"
-    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
 
 

@@ -35,7 +35,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "2",
     ]
     command += ["-subj", "/CN=loopback", "-addext", names, "-keyout", str(path), "-out", "-"]
-    issued = subprocess.run(command, check=True, capture_output=True, timeout=30)
+    issued = subprocess.run(command, check=True, capture_output=True, timeout=300)
     path.write_bytes(path.read_bytes() + issued.stdout)
     return path
 

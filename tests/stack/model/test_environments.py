@@ -30,7 +30,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tree), str(ROOT)))}
-    return subprocess.run(command, cwd=tree, env=variables, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=tree, env=variables, capture_output=True, text=True, check=False, timeout=300)
 
 
 ANSWERS = {

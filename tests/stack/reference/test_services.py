@@ -20,7 +20,7 @@ from tests.platforms import platform
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rendered")
     command = [sys.executable, "-m", "stack.cli", "render", "dev", "-o", str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return root / "policies"
 

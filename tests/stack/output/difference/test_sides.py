@@ -169,7 +169,7 @@ def test_a_revision_without_the_code_of_voice_is_refused_and_not_rendered_by_thi
 
 def git(*arguments: str) -> None:
     names = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
-    subprocess.run(["git", *names, *arguments], check=True, capture_output=True, timeout=30)
+    subprocess.run(["git", *names, *arguments], check=True, capture_output=True, timeout=300)
 
 
 def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def applied(server: Postgresql, user: str) -> tuple[int, str]:
 
 
 def finished(started: subprocess.Popen[str]) -> tuple[int, str]:
-    said, _ = started.communicate(timeout=60)
+    said, _ = started.communicate(timeout=300)
     return started.returncode, said
 
 
@@ -88,7 +88,7 @@ def test_each_role_creates_its_own_tables_and_a_second_run_changes_nothing(serve
 def test_jobs_that_run_at_the_same_time_all_succeed(server: Postgresql) -> None:
     server.sql("DROP SCHEMA IF EXISTS saga CASCADE", role=INDEXING)
     started = [starting(server, pod_of(INDEXING)) for _ in range(6)]
-    said = [(job.communicate(timeout=60)[0], job.returncode) for job in started]
+    said = [(job.communicate(timeout=300)[0], job.returncode) for job in started]
     assert [code for _, code in said] == [0] * 6, said
 
 
