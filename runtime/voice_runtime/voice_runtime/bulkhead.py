@@ -163,7 +163,7 @@ class Bulkhead:
                 raise BulkheadFullError(self.target)
 
     def _abandon(self, turn: _Turn) -> None:
-        """End a wait after an error, such as a cancellation: leave the queue, or return the slot that the call got."""
+        """End a wait after an error or a cancellation. Leave the queue, or return the call's slot."""
         with self._lock:
             self._leave_queue(turn)
             if turn.granted:

@@ -197,7 +197,7 @@ class CircuitBreaker:
     def release(self, state: State) -> None:
         """Report a neutral end of a call that `state` admitted.
 
-        A call ends neutrally if it was cancelled, if another policy refused it, or if the fault is the caller's own.
+        A cancellation, a refusal by another policy, and a fault of the caller are neutral ends.
         """
         self.ignored += 1
         if isinstance(state, Probe):

@@ -72,7 +72,7 @@ class Inbound:
         """Seconds beyond which a request counts as slow."""
         self.gates = gates
         self.adapts = any(isinstance(gate.policy.limit, AdaptivePolicy) for gate in gates)
-        """True if a rate limit of the operation is adaptive, so that it needs the results of requests."""
+        """True if a rate limit of the operation is adaptive. Such a limit needs the results of requests."""
         self.bulkhead = bulkhead
         self.degradation = degradation
         self.classify = classify

@@ -72,8 +72,8 @@ def sentinel(
 ) -> Connections:
     """The primary, found through the Sentinels at `addresses`.
 
-    Each new connection asks all Sentinels at once. It takes the first answer that names the primary, so a Sentinel
-    that is down costs the call no time.
+    Each new connection asks all Sentinels at once. It takes the first answer that names the primary. So a failed
+    Sentinel costs the call no time.
 
     `options` are for the connections to the primary, and `sentinel_options` for the connections to the Sentinels, such
     as another `password`.

@@ -83,7 +83,7 @@ class Runtime:
 
         Raises `voice_policies.InvalidInputError` with every fault of the bundle. A missing file is a fault, unless
         `defaults` are given: the runtime enforces them until the file appears. `store` holds the counts of distributed
-        limits; without a store the limits behave as if the store were down. Tests pass a seeded `random` to repeat
+        limits. Without a store the limits behave as if the store were down. Tests pass a seeded `random` to repeat
         every jitter. Raises `ValueError` for a `poll_interval` that is not above 0 s or that exceeds `TIMEOUT_MAX`, and
         `RuntimeError` in free-threaded Python.
         """

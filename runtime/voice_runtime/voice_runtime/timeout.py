@@ -98,9 +98,10 @@ class Timed(Protocol):
 
 
 class TimedScope:
-    """A scope that cancels its task when time is up: when the owner's timer ends, or at `limit` if that is earlier.
+    """A scope that cancels its task when time is up.
 
-    One task at a time may be inside. A scope may be entered again.
+    Time is up when the owner's timer ends, or earlier at `limit`. One task at a time may be inside. A scope may
+    be entered again.
     """
 
     __slots__ = (

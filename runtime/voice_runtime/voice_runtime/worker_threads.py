@@ -86,7 +86,7 @@ class WorkerThreads:
     def run(self, target: str, fn: Callable[[], Any], timeout: float) -> Any:
         """Run `fn()` in a copy of the caller's context.
 
-        Raises `OutOfTimeError` after `timeout` seconds, `BulkheadFullError` if `limit` threads are busy, and
+        Raises `OutOfTimeError` after `timeout` seconds. Raises `BulkheadFullError` if `limit` threads are busy. Raises
         `NoThreadError` if a thread cannot start.
         """
         if self._pool.process != os.getpid():

@@ -91,10 +91,10 @@ class StepContext:
         return f"{self.saga_id}/{self.step}/{self.branch}"
 
     def publish(self, event_type: str, payload: Any) -> None:
-        """Send a copy of `payload` if, and only if, this execution returns and the journal records that.
+        """Send a copy of `payload` when the journal records the return of this execution. Otherwise send nothing.
 
-        Raises `NotJsonError` if `payload` is not a JSON value, `TypeError` if `event_type` is not text, and
-        `ValueError` if no journal can store `event_type`.
+        Raises `NotJsonError` if `payload` is not a JSON value. Raises `TypeError` if `event_type` is not text, and
+        `ValueError` for text that no journal can store.
         """
         if not event_type or storable(event_type) != event_type:
             raise ValueError(f"{event_type!r} is no type of an event; expected text such as document.indexed")

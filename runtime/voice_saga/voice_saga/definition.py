@@ -107,7 +107,7 @@ class Definitions:
         return versions[max(versions)]
 
     def is_ahead(self, name: str, version: int) -> bool:
-        """True if `version` is newer than all versions of this process, so only a newer process can run the saga."""
+        """True if `version` is newer than all versions of this process. Only a newer process can run the saga."""
         return version > max(self._known.get(name, {}), default=0)
 
     def pinned(self, name: str, version: int, fingerprint: str) -> Definition:

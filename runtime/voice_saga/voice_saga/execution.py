@@ -86,9 +86,9 @@ def checked(action: Callable[[StepContext], Any], room: int) -> Callable[[StepCo
     """Wrap an action for one attempt: it gets a copy of the context, and its result must be storable.
 
     The wrapped action returns a copy of the result, as the journal stores it. Result and messages must be JSON of at
-    most `room` bytes. While the task is being cancelled, `CancelledError` replaces every error of the action, so a
-    worker that stops does not record a failed step. If only work inside the action was cancelled, such as a task or a
-    call, the action has failed: `WorkCancelledError`.
+    most `room` bytes. While the task is being cancelled, `CancelledError` replaces every error of the action. So a
+    stopping worker records no failed step. If only work inside the action was cancelled, such as a task or a call, the
+    action has failed: `WorkCancelledError`.
     """
 
     async def run(context: StepContext) -> Any:

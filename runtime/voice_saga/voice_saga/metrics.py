@@ -1,6 +1,6 @@
 """The metrics of sagas. Label values are names (of a saga, step, stream or consumer) and kinds, never ids.
 
-Counters are copied before they are read, because the event loop may add a label while another thread exports.
+Counters are copied before they are read: the event loop may add a label while another thread exports.
 """
 
 from __future__ import annotations

@@ -286,7 +286,7 @@ class PostgresqlJournal:
         await self._fetch(RELEASE, owner)
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:
-        """Store the outcome and increment `signals`, so that a worker that is about to release the saga notices it."""
+        """Store the outcome and increment `signals`. So a worker notices the outcome before it releases the saga."""
         result = to_json(outcome.result, f"the outcome of step {outcome.step}")
         await self._fetch(DELIVER, saga_id, outcome.step, result, outcome.error, outcome.trace)
         return bool(await self._fetch("SELECT 1 FROM saga.sagas WHERE id = $1", saga_id))

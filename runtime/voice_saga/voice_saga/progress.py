@@ -151,8 +151,10 @@ def refusal(kind: EntryKind, state: State) -> str:
 def following(plan: Plan, progress: Progress) -> list[Entry]:
     """The entries that follow from the current progress.
 
-    Empty while an action or a compensation runs, while steps wait and none has failed, and for a saga that is parked or
-    has ended.
+    Empty in each of these cases:
+    - An action or a compensation runs.
+    - Steps wait and none has failed.
+    - The saga is parked or has ended.
     """
     if progress.state == "running" and not progress.running:
         if progress.failed:
@@ -176,7 +178,7 @@ def _next_stage(plan: Plan, progress: Progress) -> list[Entry]:
 def _compensating(plan: Plan, progress: Progress) -> list[Entry]:
     """The entries that begin the compensation, with the reasons of all failed steps.
 
-    The reasons are in the order of the policy, so that the entry does not depend on which step failed first.
+    The reasons are in the order of the policy, not in the order of the failures.
     """
     reasons = "; ".join(f"{step}: {progress.failed[step]}" for step in plan.steps if step in progress.failed)
     return [Entry("compensating", data=reasons), *_undoing(plan, progress)]

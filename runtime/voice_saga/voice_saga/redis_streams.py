@@ -35,11 +35,14 @@ Received = tuple[Message, Callable[[], Awaitable[None]]]
 class RedisStreams:
     """A transport over one Redis server.
 
-    `max_length`: approximate number of entries that a stream keeps. Older entries are deleted even if they were not
-    read, so a consumer that is further behind misses them. `redeliver_after`: seconds after which a message is
-    delivered again if its handler failed or its consumer is silent. The message may go to the same consumer again.
-    `max_deliveries`: number of failed deliveries after which a message moves to the stream of dead letters. `block`:
-    longest wait of one read, in seconds. Raises `ValueError` for a number out of range.
+    - `max_length`: approximate number of entries that a stream keeps. Older entries are deleted even if they were not
+      read. A consumer that is further behind misses them.
+    - `redeliver_after`: seconds before a message is delivered again. This happens if the handler failed or the consumer
+      is silent. The message may go to the same consumer again.
+    - `max_deliveries`: number of failed deliveries after which a message moves to the stream of dead letters.
+    - `block`: longest wait of one read, in seconds.
+
+    Raises `ValueError` for a number out of range.
     """
 
     def __init__(

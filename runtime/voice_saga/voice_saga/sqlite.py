@@ -53,8 +53,8 @@ WHERE id = ?2"""
 TAKE_MESSAGES = """
 SELECT outbox.* FROM outbox LEFT JOIN refused USING (sequence)
 WHERE due ISNULL OR due NOT BETWEEN ?1 AND ?1 + 64 ORDER BY sequence LIMIT ?2"""
-"""A message that the transport refused waits at most 64 s. If `due` is more than 64 s ahead, the clock was set back, so
-the message is due now."""
+"""A message that the transport refused waits at most 64 s. If `due` is more than 64 s ahead, the clock was set back.
+Then the message is due now."""
 REFUSED = """
 INSERT INTO refused VALUES (?1, 1, ?2 + 1)
 ON CONFLICT DO UPDATE SET refusals = refusals + 1, due = ?2 + (1 << min(refusals, 6))"""
@@ -261,7 +261,7 @@ class SqliteJournal:
         await self._write(lambda db: db.execute(RELEASE, (owner,)))
 
     async def deliver(self, saga_id: str, outcome: Outcome) -> bool:
-        """Store the outcome and increment `signals`, so that a worker that is about to release the saga notices it."""
+        """Store the outcome and increment `signals`. So a worker notices the outcome before it releases the saga."""
         result = to_json(outcome.result, f"the outcome of step {outcome.step}")
 
         def write(db: sqlite3.Connection) -> bool:

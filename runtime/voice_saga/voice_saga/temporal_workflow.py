@@ -255,7 +255,7 @@ class SagaWorkflow:
     def _remaining(self) -> timedelta:
         """The time until the saga's timeout. Raises `TimeoutError` if none is left.
 
-        Temporal ends an activity up to a second late, so an action that begins after the timeout could succeed.
+        Temporal ends an activity up to a second late. So an action that begins after the timeout could succeed.
         """
         left = self._deadline - workflow.now()
         if left <= timedelta():

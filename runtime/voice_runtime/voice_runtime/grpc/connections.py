@@ -13,9 +13,9 @@ import grpc
 from voice_runtime.assembly import Assembled
 
 CONNECTION_AGE = 300.0
-"""Seconds after which a new channel replaces the old one, so that calls reach new replicas. gRPC A9 recommends such an
-age; our servers use the same 5 minutes. The actual age is up to a tenth less, at random, so that replicas do not
-reconnect at the same time."""
+"""Greatest age of a channel, in seconds. Then a new channel replaces it, and calls reach new replicas. gRPC A9
+recommends such an age. Our servers use the same 5 minutes. The actual age is up to a tenth less, at random. So replicas
+do not reconnect at the same time."""
 KEEPALIVE_INTERVAL = 330.0
 """Seconds between pings while calls are in flight. By default a server disconnects a client that pings more often than
 every 300 s (gRPC A8). The interval is a tenth longer, because clocks differ."""

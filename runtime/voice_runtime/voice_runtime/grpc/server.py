@@ -15,7 +15,7 @@ from voice_runtime.grpc.interceptor import InboundInterceptor
 from voice_runtime.runtime import Runtime
 
 REFUSING = 0.5
-"""Seconds in which a draining server refuses requests before it stops, so that callers turn to other replicas."""
+"""Seconds for which a draining server refuses requests before it stops. Meanwhile callers turn to other replicas."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 

@@ -174,9 +174,9 @@ def details_of(error: BaseException | None) -> str:
 def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]]:
     """The status and the trailing metadata with which a server ends a request.
 
-    A callee's status such as NOT_FOUND becomes INTERNAL, because it describes the call to the callee, and not the
-    request that this server answers. If this service's retries are exhausted, or waiting does not help, the answer asks
-    the caller not to retry. So attempts do not multiply from hop to hop.
+    A callee's status such as NOT_FOUND becomes INTERNAL. It describes the call to the callee, not the request to this
+    server. If this service's retries are exhausted, or waiting does not help, the answer asks the caller not to retry.
+    So attempts do not multiply from hop to hop.
     """
     error = decisive(error)
     code = status_of(error)

@@ -20,8 +20,9 @@ class NotServingError(Exception):
 
 
 def checker(place: Place) -> Checker:
-    """A checker that raises `NotServingError` if the server is not ready, and `AioRpcError` if the RPC fails.
+    """A checker that asks gRPC's health service.
 
+    `NotServingError` means that the server is not ready, and `AioRpcError` that the RPC failed.
     A host with TLS or behind the egress proxy must also show a certificate for its name.
     """
     address = place.address

@@ -13,7 +13,10 @@ from voice_runtime.health.place import Place
 
 
 def checker(place: Place) -> Checker:
-    """A checker that raises `OSError` if nobody listens, or if the certificate is not valid for the host."""
+    """A checker that opens a connection.
+
+    `OSError` means that nobody listens, or that the certificate is not valid for the host.
+    """
     address = place.address
     host, _, port = (address.via or f"{address.host}:{address.port}").rpartition(":")
 

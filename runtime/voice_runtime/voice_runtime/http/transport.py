@@ -72,7 +72,7 @@ class _Call:
         given = request.extensions.get("timeout", {})
         extensions = {**request.extensions, "timeout": given}
         if (left := remaining()) is not None:
-            # The wait for a free connection must end before the attempt times out, so that httpx raises `PoolTimeout`.
+            # End the wait for a free connection before the attempt times out. Then httpx raises `PoolTimeout`.
             extensions["timeout"] = given | _at_most(left * 0.9, ("pool",), given)
             headers[TIMEOUT] = str(round(next_hop(left) * 1000))
         if (number := attempt_number()) > 1:

@@ -45,7 +45,10 @@ class Adaptive:
         return self.bucket.wait(now, cost)
 
     def is_full(self, now: float) -> bool:
-        """True if the limit can be dropped: it is in its initial state, or unused for so long that it would recover."""
+        """True if the limit can be dropped.
+
+        It is in its initial state, or was unused for the longest recovery.
+        """
         at_top = self.rate >= self.policy.max_rate.per_second
         return self.bucket.is_full(now if at_top else now - self.policy.longest_recovery)
 

@@ -2,9 +2,11 @@
 
 A key is unused when its bucket is full again, its window is empty, or its adaptive rate would have recovered. Each new
 key checks the two keys that were checked longest ago, and drops the unused ones. So unused keys disappear faster than
-new keys arrive, without a scan and without a timer. While the maximum number of keys is stored, further keys share one
-count. When there is room, a key gets a count of its own, which starts as a copy of the shared count. So a caller gains
-nothing by sending many keys, and a limited key never gets a fresh burst.
+new keys arrive, without a scan or a timer.
+
+While the maximum number of keys is stored, further keys share one count. When there is room, a key gets its own count.
+This count starts as a copy of the shared count. So a caller gains nothing by sending many keys, and a limited key never
+gets a fresh burst.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Limit(Protocol):
         ...
 
     def is_full(self, now: float) -> bool:
-        """True if a new limit would behave in the same way, so that this limit can be dropped."""
+        """True if this limit can be dropped, because a new limit would behave in the same way."""
         ...
 
     def inherit(self, other: Self) -> None:

@@ -1,8 +1,8 @@
 """One limit whose counts are in a store that replicas share.
 
 A check takes at most one round trip to the store. While one check of a key runs, further requests of the key wait, and
-the next round trip asks for all of them together. After a refusal the process does not ask again for the same
-or a higher cost before the time that the store gave.
+the next round trip asks for all of them together. A refusal contains a time. Before that time the
+process does not ask again for the same or a higher cost.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class SharedCount:
     async def take_by(self, latest: float, key: str, cost: int, connection: Connection) -> float:
         """Take `cost` as soon as it is available, and return 0.
 
-        If that would be after the time `latest`, return the seconds until `cost` is available. Waiting requests of a
-        key are served in order. A request whose earliest possible turn is after `latest` does not wait. Raises
-        `StoreUnavailableError`.
+        If `cost` would be available only after the time `latest`, take nothing and return the wait in seconds. Waiting
+        requests of a key are served in order. A request whose earliest possible turn is after `latest` does not wait.
+        Raises `StoreUnavailableError`.
         """
         turn = self._turns.get(key)
         if turn is None:

@@ -39,7 +39,7 @@ class TokenBucket:
     def take(self, now: float, cost: int = 1) -> float:
         """Take `cost` tokens.
 
-        Returns 0 if they are available, else the seconds until they are; infinity if they never will be.
+        Returns 0 if they are available. Otherwise it returns the wait in seconds: infinity if `cost` exceeds the burst.
         """
         self._lock.acquire()  # try and finally take half the time of `with`
         try:
