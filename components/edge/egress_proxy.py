@@ -58,7 +58,7 @@ class EgressProxy(Server):
 
     @override
     def workloads(self) -> Iterator[Deployment]:
-        """The proxy. Only the Service names the callers' ports, because a new port in the pods would restart them."""
+        """The proxy. Only the Service lists the ports, because a new port in the pods would restart the pods."""
         ports: list[ServicePort] = [
             {"name": f"tls-{allowed.port}", "port": allowed.port} for allowed in self.allow_lists
         ]

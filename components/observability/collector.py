@@ -90,7 +90,8 @@ class Collector(Server):
     def queue(self, backend: Backend) -> Bytes:
         """Size of a backend's queue in one replica. It holds at least one batch.
 
-        The size grows in steps of a quarter of a power of two, so that an additional service seldom restarts replicas.
+        The size is rounded up, so that an additional service seldom changes it and restarts the replicas. The step of
+        the rounding is a quarter of the largest power of two that is not above the size.
         """
         share = max(1, self.replicas - 1)
         needed = backend.bytes_per_second * (self.outage.seconds / share)

@@ -57,8 +57,8 @@ resource, its scope and its events. No processor can mask the attributes of its 
 LARGEST_MESSAGE = 800_000
 LARGEST_ATTRIBUTE = 16_384
 LONGEST_NAME = 400
-"""Characters of an attribute's name, at most 1,600 bytes. The Collector drops and counts an attribute with a longer
-name."""
+"""Maximum number of characters of an attribute's name. In UTF-8 they have at most 1,600 bytes. The Collector drops and
+counts an attribute with a longer name."""
 MOST_ATTRIBUTES = 64
 """Limits of a log record: a message of 800,000 bytes, and 64 attributes of 16,384 bytes. With the names and the level
 the largest record has 800,000 + 64 × (1,600 + 16,384) + 16,384 bytes, less than `LARGEST_BATCH_BYTES`. An exporter
@@ -78,7 +78,7 @@ LINE_STATEMENTS = (
     "flatten(log.attributes)",
     # Elasticsearch refuses a batch with an empty value, and a record with an attribute whose name has only spaces.
     "stringify_all(log.attributes)",
-    # Replace before the limits apply: a replacement has three bytes, an invalid byte one.
+    # Replace before the limits apply, because the text becomes longer: three bytes replace one invalid byte.
     f"replace_pattern(log.body, {BROKEN})",
     f'replace_all_patterns(log.attributes, "value", {BROKEN})',
     f'replace_all_patterns(log.attributes, "key", {BROKEN})',
@@ -137,7 +137,8 @@ class Backend(ClosedModel):
     bytes_per_second: Bytes
     """Rate at which the whole platform sends to this backend, at the declared load."""
     user: str | None = None
-    """The user whose password the Collector sends. `None` sends none: the network policy alone admits writers."""
+    """The user whose password the Collector sends. If it is `None`, the Collector sends no password, and
+    only the network policy decides who may write."""
     secret: SecretKeys | None = None
     """The secret whose key `password` the Collector sends."""
 

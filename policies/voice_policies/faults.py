@@ -96,7 +96,7 @@ def errors_of(error: ValidationError) -> list[ErrorDetails]:
 
 
 def _is_implied(found: ErrorDetails, errors: Iterable[ErrorDetails]) -> bool:
-    """True for a tuple that has enough items. Pydantic does not count wrong items; each has its own fault."""
+    """True if the error calls a tuple too short, although it has enough items: pydantic does not count wrong items."""
     if found["type"] != "too_short" or len(found["input"]) < found["ctx"]["min_length"]:
         return False
     depth = len(found["loc"])

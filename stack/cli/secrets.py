@@ -35,7 +35,7 @@ def add_to(commands: Commands) -> None:
     secrets.add_argument(
         "--older-than",
         metavar="AGE",
-        help="also replace (with `--check`: list) secrets without a recorded write in the last AGE, such as 90d",
+        help="also replace secrets that have no recorded write in the last AGE, such as 90d; `--check` only lists them",
     )
 
 

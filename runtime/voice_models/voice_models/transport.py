@@ -79,7 +79,7 @@ class SyncModelTransport(httpx.BaseTransport):
         self._run = thread.run
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Like `ModelTransport.handle_async_request`, under the deadline and caller of the calling thread."""
+        """Like `ModelTransport.handle_async_request`. The deadline and the `Caller` of the calling thread apply."""
         read = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
         response = self._run(self._transport.handle_async_request(read))
         stream = _SyncStream(response.stream, self._run)  # type: ignore[arg-type]  # the stream of an asynchronous transport
@@ -99,8 +99,8 @@ class _SyncStream(httpx.SyncByteStream):
         self._run = run
 
     def __iter__(self) -> Iterator[bytes]:
-        # Dropping `chunks` closes the connection without a wait. A wait would never end if the garbage collector drops
-        # this generator on the thread of the event loop.
+        # No `finally` closes `chunks`, because `run` would wait forever if the garbage collector drops this generator
+        # on the event loop's own thread. When `chunks` is dropped, the event loop closes the connection.
         chunks = aiter(self._stream)
         while (chunk := self._run(_next(chunks))) is not None:
             yield chunk

@@ -232,7 +232,7 @@ class UnknownNameError(LookupError):
         super().__init__(what, name, self.known)
 
     def __str__(self) -> str:
-        text = f"{self.name!r} does not name exactly one {self.what} of the bundle"
+        text = f"{self.name!r} names no {self.what} of the bundle, or several"
         if nearest := get_close_matches(str(self.name), self.known, n=1):
             text += f", did you mean {nearest[0]!r}?"
         return f"{text}; declared: {', '.join(self.known) or 'none'}"

@@ -88,8 +88,9 @@ AGENT = Service(
     operations=(
         operation(
             "run",
-            # A plan is short. If the question needs no tool, this call streams the whole answer. Its timeout is half
-            # of the 3 s that a model call may take: room for 700 ms until the first token at each of two providers.
+            # A plan is short. If the question needs no tool, this call streams the whole answer. Its timeout is 1.5 s,
+            # half of the 3 s that a model call may take. In 1.5 s each of two providers may take 700 ms until the first
+            # token.
             stage(
                 hard(
                     "model-adapter.generate",
@@ -150,8 +151,9 @@ MODEL_ADAPTER = Service(
             transport="streamed" if name == "generate" else "unary",
             rate_limits=following_health(rate),
         )
-        # A replica serves 150 requests a second of all kinds together. An operation needs 150/s × P95 slots at the
-        # provider if all requests are of its kind. Only `generate` has fewer slots: 64 instead of 135.
+        # A replica serves 150 requests a second of all kinds together. If all requests are of one kind, the number of
+        # simultaneous requests at the provider is 150/s times the P95 of this kind. Only `generate` admits fewer: 64
+        # instead of 135.
         for name, latency, concurrent, rate in (
             ("generate", "900ms", 64, "64/s"),
             ("rewrite", "150ms", 32, "150/s"),

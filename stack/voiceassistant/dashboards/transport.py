@@ -1,4 +1,4 @@
-"""Mesh and egress: calls between services from their spans, the mesh's breakers, and connections of egress proxies."""
+"""Mesh and egress: calls between services (from sampled spans), breakers of the mesh, connections of egress proxies."""
 
 from __future__ import annotations
 

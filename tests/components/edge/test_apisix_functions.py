@@ -1,4 +1,7 @@
-"""The gateway's Lua functions, run by LuaJIT. No registry has APISIX, so a Python object replaces its request."""
+"""The gateway's Lua functions, run by LuaJIT.
+
+No package registry has APISIX, so a Python object takes the place of APISIX's request.
+"""
 
 from __future__ import annotations
 

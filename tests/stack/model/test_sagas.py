@@ -106,7 +106,7 @@ def test_every_call_of_a_saga_has_a_step(name: str) -> None:
     assert {call.name for call in operation_.calls} - made <= {"postgresql.write"}  # the journal
 
 
-def test_a_deletion_restores_the_objects_before_the_data_that_is_built_from_them() -> None:
+def test_an_undone_deletion_restores_objects_before_the_data_that_is_built_from_them() -> None:
     def undoing(step: SagaStep) -> set[str]:
         return {call.removesuffix(":undo") for call in step.compensation_calls}
 

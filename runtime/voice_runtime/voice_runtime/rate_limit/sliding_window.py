@@ -45,7 +45,8 @@ class SlidingWindow:
     def __init__(self, shape: WindowShape) -> None:
         self.shape = shape
         self._entries: tuple[tuple[float, int], ...] = ()
-        """The closed entries: time of the last admission, and number of admissions. Most keys never have an entry."""
+        """The closed entries: time of the last admission, and number of admissions. `_opened`, `_last` and `_count` are
+        the open entry. Most keys never have a closed entry."""
         self._opened = self._last = -NEVER
         self._count = 0
         self.admitted = 0
@@ -80,7 +81,7 @@ class SlidingWindow:
             return rounds * shape.window + (0.0 if fits else self._wait(now, rest + 1))
 
     def is_full(self, now: float) -> bool:
-        """True if the log can be dropped: it has no admission within the window."""
+        """True if the whole limit is free again, because no admission is within the window."""
         return self._last <= now - self.shape.window
 
     def inherit(self, other: SlidingWindow) -> None:

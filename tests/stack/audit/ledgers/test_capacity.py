@@ -14,14 +14,17 @@ PLATFORM = small_platform(
 
 
 def test_each_workload_counts_its_pods_times_its_requests() -> None:
-    """`a` has 2 pods at least, 2 + 15 % of the range 2 to 4 = 2.3 expected, and 4 at most. `b` has 1 pod."""
+    """`a` has at least 2 pods and at most 4. Expected are the minimum and 15 % of the range: 2 + 0.15 × 2 = 2.3.
+
+    `b` always has 1 pod.
+    """
     found = rows(PLATFORM, "capacity", "requests of the workloads")
     assert found["shop/a"] == ("2..4", 0.1, 0.0625, *map(pytest.approx, (0.2, 0.23, 0.4, 0.125, 0.14375, 0.25)))
     assert found["total"] == ("", None, None, *map(pytest.approx, (0.3, 0.33, 0.5, 0.1875, 0.20625, 0.3125)))
 
 
 def test_a_job_requests_nothing_while_it_does_not_run() -> None:
-    """Its minimum is 0 pods, its maximum 1 pod. The expected number is 15 % of the range 0 to 1 = 0.15 pods."""
+    """A job has at least 0 pods and at most 1. Expected are the minimum and 15 % of the range: 0 + 0.15 × 1 = 0.15."""
     amounts = {"cpu": "100m", "memory": "64Mi"}
     pod = {"spec": {"containers": [{"resources": {"requests": amounts, "limits": amounts}}]}}
     job = {"kind": "Job", "metadata": {"namespace": "shop", "name": "load"}, "spec": {"template": pod}}
@@ -30,10 +33,10 @@ def test_a_job_requests_nothing_while_it_does_not_run() -> None:
 
 
 def test_a_namespace_is_compared_with_its_quota_and_all_workloads_with_the_nodes() -> None:
-    """The workloads have 3 pods at least, 3.3 expected and 5 at most.
+    """The workloads have at least 3 pods and at most 5, and are expected to have 3.3.
 
-    A rollout adds one pod to each of the two Deployments: 7. All 5 old pods may still be stopping: 12. The quota is
-    4 cores and 40 pods. The node pool is one node with 8 cores.
+    A rollout adds one pod to each of the two Deployments: 5 + 2 = 7. Up to 5 replaced pods may still be stopping, and
+    the quota counts them too: 7 + 5 = 12. The quota is 4 cores and 40 pods. The node pool is one node with 8 cores.
     """
     table = [row for row in _limits() if row[:2] in {("shop", "pods"), ("shop", "cpu requests, cores")}]
     (cpu, pods) = table
