@@ -1,6 +1,6 @@
 """Horizontal autoscaling on the CPU of one container.
 
-The autoscaler ignores memory. Python and Go return little memory to the system after a peak, so an autoscaler that
+The autoscaler ignores memory. Python and Go return little memory to the system after a peak. So an autoscaler that
 measures memory would never remove the new replicas.
 """
 

@@ -43,7 +43,7 @@ EPHEMERAL_REQUEST = Bytes("128Mi")
 EPHEMERAL_LIMIT = Bytes("512Mi")
 """Smallest limit of a container's ephemeral storage. A pod with large `emptyDir` volumes gets more."""
 GO_MEMORY_SHARE = 0.8
-"""Share of the memory limit at which Go's garbage collector works harder, so that the kernel does not kill the
+"""Above this share of the memory limit Go's garbage collector works harder. Otherwise the kernel could kill the
 process."""
 POD_NAME: EnvVarSource = {"fieldRef": {"fieldPath": "metadata.name"}}
 POD_IP: EnvVarSource = {"fieldRef": {"fieldPath": "status.podIP"}}

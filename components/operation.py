@@ -184,7 +184,7 @@ class Operation(Declaration):
     model_use: ModelUse | None = None
     """Size of one call of a route, unless the calls declare it."""
     default_route: RouteName | None = None
-    """For an operation that chooses a model route: the route that callers use if the operation does not answer."""
+    """The route that callers use if the operation does not answer. Only for an operation that chooses a model route."""
     saga: Saga | None = None
     """The saga that carries out the operation, if it is a transaction over several services."""
     retired_sagas: tuple[Saga, ...] = ()

@@ -72,7 +72,7 @@ class Workload(ABC):
     """Volumes by name. The pod also gets `/tmp`, its secrets, a token if there are `rights`, and in a StatefulSet the
     data volume."""
     pre_stop: Duration = PRE_STOP
-    """Sleep before SIGTERM, so that callers stop connecting first. 0 for pods that nobody calls."""
+    """Sleep before SIGTERM. Meanwhile callers stop connecting. 0 for pods that nobody calls."""
     shutdown: Duration
     """Longest time that the program needs after SIGTERM, in addition to `SHUTDOWN_MARGIN`."""
     outward: Iterable[NetworkEnd] = ()

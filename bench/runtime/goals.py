@@ -73,5 +73,5 @@ GOALS = (
         "inbound pipeline, as a multiple of a timeout", share(("inbound, async", INBOUND), (TIMEOUT, OURS)), most=2.55
     ),
 )
-"""The inbound pipeline took 5.1 times as long as a timeout before its deadlines shared one timer. Its goal is half of
+"""Before its deadlines shared one timer, the inbound pipeline took 5.1 times as long as a timeout. The goal is half of
 that."""

@@ -3,8 +3,8 @@
 The process prints the number of admitted requests, of requests decided without the store, and of remaining admissions.
 It also prints four times: when it read the line, got its first answer, sent its last request and got its last answer.
 
-The store runs on the same machine and has the same clock. So the store decides each request after the first printed
-time and before the last printed time, however busy the machine is.
+The store runs on the same machine and has the same clock. So the store decides every request between the first and the
+last printed time.
 """
 
 from __future__ import annotations

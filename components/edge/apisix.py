@@ -3,8 +3,8 @@
 The policies of a route become plugins. One rate limit becomes two plugins. `limit-count` counts in Redis for all
 replicas, and lets requests pass while Redis is down. `limit-req` counts in each replica, so a limit remains while Redis
 is down. `limit-count` needs a window: a bucket of `burst` tokens with a refill of `rate` becomes at most `burst`
-requests in `burst / rate` seconds, rounded up. APISIX's breaker opens for 2 s after `failures` failures. Each further
-`failures` failures open it for twice as long as before, up to `max_breaker_sec`, the model's `max_break_duration`.
+requests in `burst / rate` seconds, rounded up. APISIX's breaker opens for 2 s after `failures` failures. After each
+further `failures` failures the time doubles, up to `max_breaker_sec`, the model's `max_break_duration`.
 """
 
 from __future__ import annotations

@@ -53,4 +53,4 @@ return function(_, ctx)
 end"""
 """Sets tenant and user of the verified token for limits and services. The gateway refuses a token without a tenant,
 because limits, budgets and data belong to tenants (decided 2026-11-30). `jwt-auth` checks the claim `exp` only if the
-token has it, so this function refuses a token without `exp`."""
+token has it. So this function refuses a token without `exp`."""

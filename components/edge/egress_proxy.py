@@ -54,7 +54,7 @@ class EgressProxy(Server):
     """Networks of the admitted hosts."""
     longest_request: Duration
     """Longest timeout of the calls through the proxy. Envoy closes its connections on SIGTERM. So the pre-stop hook
-    first waits until the endpoint is withdrawn, and then until the last call must have ended."""
+    waits until the endpoint is withdrawn. Then it waits this time, for the last call to end."""
 
     @override
     def workloads(self) -> Iterator[Deployment]:

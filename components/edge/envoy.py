@@ -176,7 +176,7 @@ def _status_listener() -> dict[str, Any]:
     """A listener for liveness, readiness and metrics.
 
     The listener hides the rest of the admin interface, which can stop the process. A worker thread answers the liveness
-    probe itself, so a proxy that is not ready, or is draining, still counts as alive.
+    probe itself. So a proxy still counts as alive while it is not ready or is draining.
     """
     routes: list[dict[str, Any]] = [
         {"match": {"path": LIVE_PATH}, "direct_response": {"status": 200}},

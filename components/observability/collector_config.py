@@ -272,7 +272,7 @@ def _masking(text: str) -> list[str]:
 
 
 def _entrance() -> dict[str, Any]:
-    """The OTLP receiver. It closes gRPC connections after a while, so that a new replica gets its share of senders."""
+    """The OTLP receiver. It closes gRPC connections after a while. Senders then also connect to new replicas."""
     age = {"max_connection_age": "10m", "max_connection_age_grace": "30s"}
     return {
         "grpc": {"endpoint": f"{POD_ADDRESS}:{GRPC_PORT}", "keepalive": {"server_parameters": age}},

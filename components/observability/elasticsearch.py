@@ -61,7 +61,7 @@ seen={TEMPORARY_PATH}/green-$(cut -d ' ' -f 22 /proc/1/stat)
   touch "$seen"
 }}
 """
-"""A started node becomes ready only when the cluster is green. Before that some shards may have no second copy, so a
+"""A started node becomes ready only when the cluster is green. Before that some shards may have no second copy. So a
 rollout or a drain must not stop the next node. The file `green-…` records that the cluster was green. Its name holds
 the start time of the container's process, so a restarted container waits again. A ready node stays ready when the
 cluster loses another node."""

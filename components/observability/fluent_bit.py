@@ -40,9 +40,8 @@ RETRY_LIMIT = 60
 BACKOFF_CAP = 120
 """Longest pause between two attempts, in seconds."""
 BATCH_RECORDS = 50_000
-"""More records than a chunk of 2 MB holds, so that one request carries a whole chunk. Fluent Bit would count a split
-chunk as sent even if only its last part was sent (`otel_process_logs` in
-plugins/out_opentelemetry/opentelemetry_logs.c)."""
+"""More records than a chunk of 2 MB holds. So one request carries a whole chunk. Fluent Bit would count a split chunk
+as sent even if only its last part was sent (`otel_process_logs` in plugins/out_opentelemetry/opentelemetry_logs.c)."""
 TRACEBACK = {
     "name": "traceback",
     "type": "regex",
@@ -81,9 +80,9 @@ PROBES = Probes(
     readiness=Probe.http("/api/v1/health", **SLOW),
     liveness=Probe.http("/api/v1/uptime", **SLOW),
 )
-"""Fluent Bit is not ready if within a minute the Collector refused more than five chunks, or more than five chunks used
-up their retries: the defaults of `hc_period`, `hc_errors_count` and `hc_retry_failure_count`
-(src/http_server/api/v1/health.c)."""
+"""Fluent Bit is not ready if the Collector refused more than five chunks within a minute. It is also not ready if more
+than five chunks used up their retries within a minute. The numbers are the defaults of `hc_period`, `hc_errors_count`
+and `hc_retry_failure_count` (src/http_server/api/v1/health.c)."""
 
 
 class FluentBit(Server):
@@ -149,8 +148,8 @@ class FluentBit(Server):
     def _filters(self) -> list[dict[str, Any]]:
         """Filters: join a traceback's lines, replace NUL, add namespace, pod and container, and parse the line's JSON.
 
-        A line that is not JSON stays unchanged. The field `time` of the parser `cri` is removed before the line's
-        fields are added, because a line may have a `time` too, and the record would have two keys of that name.
+        A line that is not JSON stays unchanged. The parser `cri` adds a field `time`. The line's JSON may contain a
+        `time` too, and a record must not have two. So a filter first removes the parser's `time`.
         """
         return [
             {

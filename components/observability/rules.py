@@ -83,7 +83,7 @@ class Alert(ClosedModel):
 
 
 class RuleGroup(ClosedModel):
-    """Rules that Prometheus evaluates in order, so that each rule sees the results of the rules before it."""
+    """Rules that Prometheus evaluates in order. Each rule sees the results of the rules before it."""
 
     name: Name
     rules: Annotated[tuple[Recording | Alert, ...], Field(min_length=1)]

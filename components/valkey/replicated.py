@@ -225,7 +225,7 @@ class ReplicatedValkey(Server):
         )
 
     def _addresses(self, part: str, count: int, port: int) -> Iterator[tuple[str, ServiceSpec]]:
-        """A Service for each pod, so that the other pods find this pod before it is ready."""
+        """A Service for each pod. Through it the other pods find a pod that is not ready yet."""
         for index in range(count):
             name = f"{self.named(part)}-{index}"
             selector = {"statefulset.kubernetes.io/pod-name": name}

@@ -1,8 +1,8 @@
 """Scripts and configuration of a replicated Valkey: find the primary, start a server, stop a server.
 
 The cache is only in memory. A primary that restarted immediately would be empty, and its replicas would copy the empty
-data. So if the Sentinels regard a starting server as the primary, the server waits for them to choose another primary,
-at most `DECISION_SECONDS`. Before a primary stops, it hands over to a replica.
+data. So a starting server waits if the Sentinels regard it as the primary. It waits for another primary, at most
+`DECISION_SECONDS`. Before a primary stops, it hands over to a replica.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ password=$(sed 's/["\\\\]/\\\\&/g' {SECRET.path}/password)
 """
 """A line for `sh` that reads the password and escapes it for double quotes.
 
-Sentinel rewrites its file without quotes, so a password with spaces is lost when the container restarts."""
+Sentinel rewrites its file without quotes. So a password with spaces is lost when the container restarts."""
 REPLICATION_RULES = "+psync +replconf +ping"
 SENTINEL_RULES = (
     "allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info "
@@ -108,7 +108,7 @@ def start_node(members: Members) -> str:
     """Script that starts a server. It also works when kubelet restarts only the container, not the init containers.
 
     The script first deletes the file of an interrupted synchronisation. The function `replaceable` is true if the
-    Sentinels know replicas and another server answers, so that the Sentinels can choose that server.
+    Sentinels can choose another server. They must know replicas, and another server must answer.
     """
     return f"""\
 set -eu

@@ -85,7 +85,7 @@ class Valkey(Server):
 
     @override
     def workloads(self) -> Iterator[StatefulSet]:
-        """The server, and an init container that hashes the passwords, so that the server reads only hashes."""
+        """The server, and an init container that hashes the passwords. The server reads only hashes."""
         mounts = {"config": CONFIG_PATH, "run": RUN_PATH}
         scratch = {} if self.storage else {DATA_VOLUME: Scratch()}
         data = data_size(self.sizing)

@@ -50,7 +50,7 @@ class EnforcedBy(Policy):
     timeout: Enforcer
     """The layer that bounds the whole call. It also bounds each attempt, unless gRPC retries the call."""
     attempt_timeout: Enforcer | None = None
-    """The layer that bounds each attempt of a call that gRPC retries: the mesh, because gRPC cannot bound one attempt.
+    """The layer that bounds each attempt if gRPC retries the call. It is the mesh: gRPC cannot bound one attempt.
     `None` for every other call. Also `None` without a mesh: then the callee's own deadline ends an attempt."""
     retry: Enforcer | None = None
     circuit_breaker: Enforcer | None = None

@@ -16,7 +16,7 @@ class Policy(ClosedModel):
 
     @model_serializer(mode="wrap")
     def _with_nulls(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write `None` where it is not the default, because a field that is left out is read as its default."""
+        """Write `None` where it is not the default. A field that is left out is read as its default."""
         document: dict[str, Any] = dump(self)
         for name in _nullable(type(self)):
             if getattr(self, name) is None:

@@ -88,7 +88,7 @@ class Adaptive(Policy):
 
     @property
     def longest_recovery(self) -> float:
-        """Seconds after an outage until the rate is back at `max_rate`, or until it exceeds the demand.
+        """Seconds from the end of an outage until the rate reaches `max_rate` or exceeds the demand.
 
         The result is an upper bound. A step takes an interval with its jitter, plus the time that its samples take at
         the rate of that step. One step is added, because the first interval may still hold samples of the outage. The

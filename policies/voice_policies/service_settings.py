@@ -18,8 +18,8 @@ SETTINGS_FILE_NAME = "settings.json"
 class Connection(ClosedModel):
     """Settings of one store's or provider's client library.
 
-    If a call is `enforced_by: driver`, the client library enforces `timeout`: a PostgreSQL driver as
-    `statement_timeout`, a Redis, S3 or SMTP client as its read and write timeout.
+    If a call is `enforced_by: driver`, the client library enforces `timeout`. A PostgreSQL driver enforces it as
+    `statement_timeout`. A Redis, S3 or SMTP client enforces it as its read and write timeout.
     """
 
     name: str

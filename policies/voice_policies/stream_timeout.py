@@ -20,7 +20,7 @@ class StreamTimeout(Policy):
     connect: PositiveDuration = Duration("250ms")
     """Longest time of an attempt until its connection is open. `first_token` bounds it as well."""
     first_token: PositiveDuration = Duration("700ms")
-    """Longest time of an attempt until its first content, or until the whole answer if the model does not stream."""
+    """Longest time of an attempt until its first content. If the model does not stream: until the whole answer."""
     idle: PositiveDuration = Duration("1s")
     """Longest wait for the next part of the answer, after the first content."""
     total: PositiveDuration = Duration("3s")

@@ -11,8 +11,8 @@ BYTES_PER_INPUT_TOKEN = 4
 """OpenAI's rule of thumb for English: a token is about four characters. For Cyrillic and Chinese text in UTF-8 the
 estimate is wrong by at most a third."""
 BYTES_PER_OUTPUT_TOKEN = 2
-"""Half of `BYTES_PER_INPUT_TOKEN`, so that the charge for an answer without a reported usage is rather too high than
-too low."""
+"""Half of `BYTES_PER_INPUT_TOKEN`. So the charge for an answer without a reported usage is rather too high than too
+low."""
 TOKENS_OF_IMAGE = 1445
 """The most tokens that OpenAI counts for one image in high detail: 85 + 8 tiles of 170."""
 MEDIA = {"input_audio", "image_url"}

@@ -1,4 +1,4 @@
-"""Reads the time after which a provider accepts the next request, in every form that providers send."""
+"""Reads from a response's headers how long to wait before the next request."""
 
 from __future__ import annotations
 

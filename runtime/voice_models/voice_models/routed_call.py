@@ -213,7 +213,7 @@ class RoutedCall:
 def _key_in(credential: str) -> str:
     """The API key in a file. Each attempt reads the file, so a new key applies to the next attempt.
 
-    Raises `CredentialError` if the file cannot be read, or if it holds no key that a header can carry.
+    Raises `CredentialError` for an unreadable file, and for a file without a key that a header can carry.
     """
     try:
         key = Path(credential).read_bytes().strip()

@@ -1,8 +1,7 @@
 """Token budgets: the runtime reserves tokens before an attempt, and settles the used tokens once after it.
 
-One script decides, in one round trip, on all of an attempt's budgets that are in the same store. While the store is
-unreachable, or if no store is connected, each replica enforces its local share or refuses, as `when_store_unavailable`
-says.
+One script decides, in one round trip, on all of an attempt's budgets that are in the same store. Without a reachable
+store each replica enforces its local share or refuses, as `when_store_unavailable` says.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class TokenWindow:
     def reserve(self, cost: int, limit: int, window: float, now: float, expires: float) -> float:
         """Hold `cost` tokens until `expires`.
 
-        Returns 0 if they fit, else the seconds until they may fit; infinity if they never will.
+        Returns 0 if they fit. Otherwise returns the seconds until they may fit, or infinity if they never will.
         """
         if cost > limit:
             return math.inf

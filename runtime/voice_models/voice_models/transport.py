@@ -4,8 +4,8 @@ runtime = ModelRuntime(Runtime.load("/etc/voice/policy"))
 client = AsyncOpenAI(http_client=httpx.AsyncClient(transport=ModelTransport(runtime, "llm.generate")))
 
 The transport sets host, API key and model of each attempt, and ignores the SDK's values. The SDK gets a failed call as
-a `ModelError`, never as a provider's error status. An SDK never retries after a `ModelError`, because SDKs retry only
-after httpx errors and HTTP statuses.
+a `ModelError`, never as a provider's error status. An SDK never retries after a `ModelError`: SDKs retry only after
+httpx errors and HTTP statuses.
 """
 
 from __future__ import annotations

@@ -101,8 +101,10 @@ def answered(flow: Flow, platform: Platform, collector: Collector) -> tuple[Sent
 def show(flow: Flow, platform: Platform, collector: Collector) -> None:
     """Send requests until one succeeds, and print its hops.
 
-    Raises `FlowError` if no request succeeds, if spans are missing or belong to several traces, or if a deadline is not
-    shorter than its caller's.
+    Raises `FlowError` if
+    - no request succeeds,
+    - spans are missing or belong to several traces, or
+    - a deadline is not shorter than its caller's.
     """
     trace(flow, platform, collector)  # not shown, because the first request of a process also opens its connections
     sent, spans = answered(flow, platform, collector)

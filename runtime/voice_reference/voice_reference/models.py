@@ -1,7 +1,7 @@
 """Model calls through OpenAI's SDK.
 
 Requests go to the addresses in the configuration. A fake in this process stands for each provider without an address
-there, so that no reference service needs a real provider.
+there. So no reference service needs a real provider.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The work of a reference service: it makes the calls of an operation, in the order of the bundle.
 
 It calls gRPC callees inside the platform over the network, and models through OpenAI's SDK. It simulates stores and
-other providers in this process, under the policies of their calls. The bundle does not say which calls run in parallel,
-so the calls run one after the other.
+other providers in this process, under the policies of their calls. The bundle does not say which calls run in parallel.
+So the calls run one after the other.
 """
 
 from __future__ import annotations

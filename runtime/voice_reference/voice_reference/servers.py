@@ -51,10 +51,9 @@ class GrpcOperations(grpc.GenericRpcHandler):
 class HttpOperations:
     """`POST /<operation>` runs an operation. `GET /metrics` shows the metrics. The middleware enforces the policies.
 
-    A client that accepts `text/event-stream` gets each message of the operation as an event, without waiting for the
-    next message. If the operation fails after its first message, the answer ends with an event `error`. The event
-    contains the failure class if a dependency has failed. If a client that gets events leaves, the operation is
-    cancelled.
+    A client that accepts `text/event-stream` gets each message of the operation immediately, as an event. If the
+    operation fails after its first message, the answer ends with an event `error`. The event contains the failure class
+    if a dependency has failed. If a client that gets events leaves, the operation is cancelled.
     """
 
     def __init__(self, runtime: Runtime, operations: Operations, models: ModelCalls) -> None:

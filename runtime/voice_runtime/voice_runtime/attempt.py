@@ -36,7 +36,7 @@ class Attempt(TimedScope):
     def __init__(
         self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int
     ) -> None:
-        # Sets the attributes of the base class here, because a call of its constructor takes as long as this method.
+        # Sets the attributes of the base class here. A call of its constructor would take as long as this whole method.
         self.owner = self.call = call
         self.parent = parent
         self.limit = limit
@@ -193,9 +193,9 @@ class Attempt(TimedScope):
 def before_sending() -> Iterator[None]:
     """A block in which nothing is sent yet. Its errors and timeouts are faults of this process and not of the callee.
 
-    Transports use it to serialise a request, or to wait for a connection of their pool. After an error in
-    the block the attempt must end, because a later failure would count as a fault of this process, too. Outside an
-    attempt the block changes nothing.
+    Transports use it to serialise a request, or to wait for a connection of their pool. After an error in the block the
+    attempt must end. A later failure would count as a fault of this process, too. Outside an attempt the block changes
+    nothing.
     """
     attempt = current_attempt()
     if attempt is None:

@@ -51,7 +51,7 @@ class Listener(Protocol):
 
 
 class PromptListener(ABC):
-    """A listener that runs in the thread of the event, before that thread continues.
+    """A listener that runs in the event's thread. The thread waits for it.
 
     Threads may call it at the same time, so events have no common order. Use it for an effect on the request itself,
     such as an event on its span. Other listeners may get the event in another thread, after the span has ended.
