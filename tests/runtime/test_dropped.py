@@ -75,7 +75,7 @@ class CollectingQueue(deque[object]):
         gc.collect()
 
 
-def test_a_call_gets_the_slot_of_a_generator_that_is_collected_while_the_call_joins_the_queue(
+def test_a_queueing_call_gets_the_slot_of_a_garbage_collected_generator(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bulkhead = Bulkhead("callee", QUEUE)

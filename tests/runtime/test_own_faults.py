@@ -126,7 +126,7 @@ def test_a_synchronous_wait_for_a_connection_does_not_count_against_the_callee(t
     assert blames_nobody(runtime)
 
 
-def test_a_thread_that_cannot_start_takes_no_slot_and_does_not_count_against_the_callee(
+def test_a_failed_thread_start_does_not_count_against_the_callee(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = loaded(tmp_path)

@@ -144,7 +144,7 @@ def test_a_failure_class_must_be_one_word_and_a_negative_pushback_is_ignored(
     assert dependency_failure(error) == expected
 
 
-def test_a_probe_leaves_the_breaker_half_open_if_a_breaker_behind_the_callee_refuses_it(clock: FakeClock) -> None:
+def test_the_breaker_stays_half_open_if_a_later_breaker_refuses_the_probe(clock: FakeClock) -> None:
     policy = CircuitBreaker(consecutive_failures=1, half_open_max_requests=1, success_threshold=1)
     breaker = Breaker("rag-engine.context", policy, clock=clock)
     breaker.failure(breaker.state, PERMANENT)
@@ -166,7 +166,7 @@ async def test_other_failures_of_the_callee_open_the_callers_breaker(tmp_path: P
         assert state_of(caller) == "open"
 
 
-async def test_over_http_a_breakers_refusal_does_not_blame_the_callee_and_a_bulkheads_refusal_does(
+async def test_over_http_a_breakers_refusal_does_not_blame_the_callee(
     tmp_path: Path,
 ) -> None:
     async def refuse(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001  # as ASGI defines it
@@ -183,6 +183,9 @@ async def test_over_http_a_breakers_refusal_does_not_blame_the_callee_and_a_bulk
             answer = await client.post("/context")
             assert (answer.status_code, answer.headers["x-rejected-by"]) == (503, "circuit_breaker")
         assert state_of(caller) == "closed"
+
+
+def test_over_http_a_bulkheads_refusal_blames_the_callee() -> None:
     failure = failure_of(503, {"x-rejected-by": "bulkhead"})
     assert failure is not None
     assert failure.blames_callee

@@ -74,7 +74,7 @@ def test_an_interrupted_wait_for_a_slot_leaves_no_entry_in_the_queue(
 
 
 @ENDS
-def test_a_slot_that_is_granted_while_a_signal_interrupts_the_wait_is_returned(
+def test_a_slot_granted_to_an_interrupted_wait_is_returned(
     monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
 ) -> None:
     bulkhead = Bulkhead("callee", QUEUE)
@@ -273,9 +273,7 @@ async def test_a_span_that_ends_in_another_context_logs_no_error(caplog: pytest.
     assert not caplog.records
 
 
-async def test_a_call_of_a_task_that_outlives_its_request_is_limited_only_by_the_timeout_of_the_call(
-    tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_only_its_timeout_limits_a_call_made_after_the_request_ended(tmp_path: Path, clock: FakeClock) -> None:
     runtime = Runtime.load(mount(tmp_path, bundle(call(NAME), inbound=(operation("run"),))), clock=clock)
     seen: list[object] = []
 

@@ -223,7 +223,7 @@ async def test_the_fallback_replaces_an_error_status_of_a_grpc_call(tmp_path: Pa
         assert await stub.Context(b"x") == b"stand-in"
 
 
-async def test_a_rejection_in_a_task_group_of_a_soft_call_raises_soft_call_error_and_counts_as_ignored(
+async def test_a_rejection_in_a_soft_calls_task_group_counts_as_ignored(
     tmp_path: Path,
 ) -> None:
     async def act() -> None:

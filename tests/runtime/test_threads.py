@@ -128,7 +128,7 @@ def test_a_publisher_does_not_wait_for_the_events_of_other_threads() -> None:
     asyncio.run(until(lambda: threading.active_count() < held))
 
 
-def test_events_for_a_slow_listener_are_dropped_so_that_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_for_a_listener_with_a_full_queue_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voice_runtime.events.LONGEST_QUEUE", 5)
     slow = Slow()
     events = Events([slow])

@@ -71,7 +71,7 @@ def stream_sync(runtime: Runtime, *call: Any) -> Any:
         (stream, (parts, "tides"), "type generator: `stream` needs an asynchronous generator function"),
     ],
 )
-def test_a_function_of_the_wrong_kind_or_without_its_arguments_does_not_count_against_the_callee(
+def test_a_wrong_function_or_missing_arguments_do_not_count_against_the_callee(
     runtime: Runtime, form: Callable[..., Any], wrong: tuple[Any, ...], text: str
 ) -> None:
     with pytest.raises(TypeError, match=text) as refused:
@@ -123,7 +123,7 @@ def test_a_poll_interval_out_of_range_is_refused(tmp_path: Path, seconds: float)
         Runtime.load(mount(tmp_path, bundle(call(NAME))), poll_interval=seconds)
 
 
-def test_a_fallback_that_is_not_a_function_is_refused_when_it_is_registered(runtime: Runtime) -> None:
+def test_registration_refuses_a_fallback_that_is_not_a_function(runtime: Runtime) -> None:
     nothing: Any = []
     with pytest.raises(TypeError, match=r"memory.recall: a fallback must be a function of the error, not \[\]"):
         runtime.fallback("memory.recall", nothing)
@@ -131,7 +131,7 @@ def test_a_fallback_that_is_not_a_function_is_refused_when_it_is_registered(runt
 
 @pytest.mark.parametrize("field", ["tenant", "user", "api_key"])
 @pytest.mark.parametrize("value", [None, 5, ["secret"]])
-def test_the_error_for_a_caller_that_is_not_text_does_not_contain_its_value(field: str, value: Any) -> None:
+def test_the_error_for_a_wrong_caller_field_does_not_contain_the_value(field: str, value: Any) -> None:
     with pytest.raises(TypeError, match=f"{field} of a caller must be text") as refused:
         Caller(**{field: value})
     assert "secret" not in str(refused.value)

@@ -83,7 +83,7 @@ async def _lists(address: str, saga_id: str) -> bool:
     return saga_id in done.stdout and "order v1  abandoned" in done.stdout and "settled" in done.stdout
 
 
-async def test_the_error_for_a_database_without_tables_names_the_scripts_that_create_them(
+async def test_the_error_for_a_database_without_tables_names_the_migration_scripts(
     postgresql: Postgresql,
 ) -> None:
     done = await voice_saga(postgresql.dsn("template1"), "list")

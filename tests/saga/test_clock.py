@@ -48,9 +48,7 @@ async def test_a_saga_stays_with_its_worker_if_the_clock_is_set_forward(tmp_path
     assert (record.state, log.done) == ("completed", ["pay"])
 
 
-async def test_a_saga_runs_although_the_wall_clock_was_set_back_after_its_start(
-    tmp_path: Path, clock: WallClock
-) -> None:
+async def test_a_started_saga_runs_after_the_wall_clock_is_set_back(tmp_path: Path, clock: WallClock) -> None:
     log = Log()
     definition = log.definition(saga(step("pay")))
     starter = JournalEngine(SqliteJournal(tmp_path / "sagas.db"), [definition])

@@ -117,7 +117,7 @@ async def test_an_input_that_is_nested_too_deeply_is_refused(journal: Journal) -
             await engine.start("order", nested(100_000))
 
 
-async def test_a_file_that_could_not_be_opened_can_be_opened_when_it_is_repaired(tmp_path: Path) -> None:
+async def test_a_journal_opens_after_its_file_is_repaired(tmp_path: Path) -> None:
     path = tmp_path / "sagas.db"
     path.mkdir()
     journal = SqliteJournal(path)

@@ -111,7 +111,7 @@ async def test_a_step_that_hangs_times_out_and_is_compensated(backend: Backend) 
     assert log.done == ["reserve", "pay", "pay", "undo-pay", "undo-reserve"]
 
 
-async def test_the_wait_for_an_outcome_ends_even_if_step_and_saga_have_the_same_timeout(backend: Backend) -> None:
+async def test_waiting_for_an_outcome_ends_if_step_and_saga_time_out_together(backend: Backend) -> None:
     log = Log()
     log.does("pay", _later)
     times: Any = {"attempt_timeout": Duration("200ms"), "timeout": Duration("800ms")}
@@ -379,7 +379,7 @@ async def test_an_abandoned_saga_runs_no_further_action_or_compensation(backend:
     assert log.done == ["pay"]
 
 
-async def test_a_saga_whose_steps_changed_is_parked_until_the_old_steps_are_restored(backend: Backend) -> None:
+async def test_a_saga_with_changed_steps_is_parked_until_the_old_steps_return(backend: Backend) -> None:
     before, after = Log(), Log()
     before.does("pay", _later)
     old, new = saga(step("pay"), step("ship")), saga(step("pay"), step("pack"), step("ship"))
@@ -400,9 +400,7 @@ async def test_a_saga_whose_steps_changed_is_parked_until_the_old_steps_are_rest
     assert (fresh.version, after.done) == (2, ["pay", "pack", "ship"])
 
 
-async def test_a_saga_of_a_removed_version_is_parked_and_a_saga_of_a_newer_version_waits_for_a_newer_process(
-    backend: Backend,
-) -> None:
+async def test_a_saga_of_a_newer_version_waits_for_a_newer_process(backend: Backend) -> None:
     first, second = Log(), Log()
     first.does("pay", _later)
     second.does("pay", _later)
@@ -417,6 +415,16 @@ async def test_a_saga_of_a_removed_version_is_parked_and_a_saga_of_a_newer_versi
         assert (await engine.show(newer)).state in {"waiting", "running"}
     async with backend([second.definition(two)]) as engine:
         assert (await engine.wait(newer, WAIT)).state == "completed"
+
+
+async def test_a_saga_of_a_removed_version_is_parked(backend: Backend) -> None:
+    first, second = Log(), Log()
+    first.does("pay", _later)
+    one, two = saga(step("pay"), step("ship")), saga(step("pay"), step("ship"), version=2)
+    async with backend([first.definition(one)]) as engine:
+        older = await engine.start("order")
+        await eventually(lambda: is_in(engine, older, "waiting"))
+    async with backend([second.definition(two)]) as engine:
         await engine.deliver(older, "pay")
         record = await engine.wait(older, WAIT)
     assert record.state == "parked"

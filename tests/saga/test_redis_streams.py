@@ -273,9 +273,7 @@ async def test_a_delivery_counts_only_if_its_consumer_lives_to_handle_it(redis_p
     await _handled_after_three_ended_consumers(redis_port, stream, Slow(port=redis_port), reads)
 
 
-async def test_a_claim_does_not_count_if_its_consumer_ends_before_the_answer_arrives(
-    redis_port: int, stream: str
-) -> None:
+async def test_a_claim_does_not_count_if_its_consumer_ends_before_the_answer(redis_port: int, stream: str) -> None:
     sent = asyncio.Event()
 
     class Slow(Redis):

@@ -137,7 +137,7 @@ async def _has_begun(log: Log) -> bool:
     return log.done == ["pay"]
 
 
-async def test_the_error_for_a_workflow_that_is_not_a_saga_names_its_type(temporal: str) -> None:
+async def test_the_error_for_a_workflow_of_another_type_names_that_type(temporal: str) -> None:
     log = Log()
     client = await Client.connect(temporal)
     async with Worker(client, task_queue="another", workflows=[Another]):

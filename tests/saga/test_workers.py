@@ -65,7 +65,7 @@ async def test_two_workers_share_the_sagas_and_run_none_twice(database: str) -> 
     assert sorted(taken[0] + taken[1]) == sorted(ids)
 
 
-async def test_a_sqlite_worker_takes_over_the_sagas_of_a_dead_process_and_a_second_worker_is_refused(
+async def test_a_sqlite_worker_takes_over_the_sagas_of_a_dead_process(
     tmp_path: Path,
 ) -> None:
     log = Log()
@@ -76,11 +76,17 @@ async def test_a_sqlite_worker_takes_over_the_sagas_of_a_dead_process_and_a_seco
     saga_id = await dead.start("order", saga_id="held")
     for task in (*dead._loops, *(task for *_, task in dead._driving.values())):  # noqa: SLF001  # a crash would end them in the same way
         task.cancel()
-    with pytest.raises(JournalUnavailableError, match="another process runs the sagas of this file"):
-        await JournalEngine(SqliteJournal(path), [log.definition(policy)]).__aenter__()
     await dead.journal.close()
     async with JournalEngine(SqliteJournal(path), [log.definition(policy)], lease=1000) as alive:
         assert (await alive.wait(saga_id, 20)).state == "completed"
+
+
+async def test_a_second_sqlite_worker_is_refused(tmp_path: Path) -> None:
+    definition = Log().definition(saga(step("pay")))
+    first, second = (JournalEngine(SqliteJournal(tmp_path / "sagas.db"), [definition]) for _ in range(2))
+    async with first:
+        with pytest.raises(JournalUnavailableError, match="another process runs the sagas of this file"):
+            await second.__aenter__()
 
 
 async def test_a_saga_whose_step_kills_its_workers_is_parked(database: str) -> None:
@@ -105,7 +111,7 @@ async def test_sagas_that_wait_for_a_free_worker_are_claimed_only_once(journal: 
         assert [(await engine.wait(each, 60)).state for each in ids] == ["completed"] * 3
 
 
-async def test_a_saga_of_a_newer_version_is_parked_ten_minutes_after_an_older_worker_left_it(
+async def test_a_saga_left_by_an_older_worker_is_parked_after_ten_minutes(
     database: str,
 ) -> None:
     newer, older = Log(), Log()
@@ -217,7 +223,7 @@ async def test_a_held_saga_cannot_be_claimed_and_a_renewal_keeps_it(journal: Jou
 
 
 @pytest.mark.parametrize("write", ["start", "claim", "append"])
-async def test_a_saga_runs_even_if_the_answer_to_a_write_in_the_journal_was_lost(
+async def test_a_saga_completes_after_a_lost_answer_to_a_journal_write(
     journal: Journal, write: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The journal says that the worker holds the saga, but the worker does not know it."""
@@ -338,7 +344,7 @@ async def test_a_step_that_takes_longer_than_the_lease_stays_with_its_worker(dat
     assert log.done == ["pay"]
 
 
-async def test_an_outcome_that_arrives_while_a_worker_releases_the_saga_makes_the_saga_due(journal: Journal) -> None:
+async def test_an_outcome_that_arrives_during_a_release_makes_the_saga_due(journal: Journal) -> None:
     """The outcome arrives between the worker's last read and the write that releases the saga."""
     await journal.open(worker=True)
     claim = Claim("saga-1", "order", 1, "f", None, "", 1, [Entry("started"), Entry("began", "pay")])

@@ -123,7 +123,7 @@ def test_a_single_admission_is_dropped_exactly_at_the_end_of_its_window(redis: R
     assert take(1_000_000, 1, 1e6, 1, 1) == 1
 
 
-def test_an_admission_close_to_another_is_dropped_at_most_one_sixty_fourth_of_the_window_too_late(redis: Redis) -> None:
+def test_an_admission_is_dropped_at_most_a_64th_of_the_window_late(redis: Redis) -> None:
     take = with_given_time(redis, SLIDING_WINDOW)
     grain = 1_000_000 // RESOLUTION
     assert take(0, 2, 1e6, 1, 1) == 1
