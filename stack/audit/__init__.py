@@ -1,10 +1,11 @@
 """The audit: rules over the typed model and its graph of operations, in one module for each subject.
 
-A rule is a `Rule` of `stack/audit/finding.py`: id, title, severity, rationale, source, an example that violates it, the
-same example changed so that it holds, and a check. `check` is a pure function of the `Platform`. `check_on` also
-depends on the day of the audit. Some checks read the rendered resources (`stack/audit/rendered.py`). A check yields
-`None` for each item that passes and a `Breach` for each item that fails. `Rule.verdict` turns the breaches into
-findings.
+A rule is a `Rule` of `stack/audit/finding.py`. It has an id, title, severity, rationale, source and check. It also has
+an example that violates it, and the corrected example.
+
+`check` is a pure function of the `Platform`. `check_on` also depends on the day of the audit. Some checks read the
+rendered resources (`stack/audit/rendered.py`). A check yields `None` for each item that passes and a `Breach` for each
+item that fails. `Rule.verdict` turns the breaches into findings.
 
 Each module defines `RULES`. To add a rule, append it to `RULES` and add its fixtures to the module's test file.
 """

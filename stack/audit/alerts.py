@@ -1,4 +1,4 @@
-"""A04, O01, O03, O04, O05: alerts that are missing, that cannot fire, or that fire too easily."""
+"""A04, O01, O03, O04, O05: alerts that are missing, cannot fire, or fire too easily."""
 
 from __future__ import annotations
 
@@ -157,7 +157,10 @@ def _panels(platform: Platform) -> Iterator[tuple[str, str]]:
 
 
 def windows_fit_the_retention(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no window is longer than the retention of metrics, and that one failure fires no burn-rate alert."""
+    """Check that no window is longer than the retention of metrics.
+
+    Also check that one failure fires no burn-rate alert.
+    """
     kept = platform.environment.settings.metrics.retention
     known = rules(platform)
     for name, expression in known.expressions:

@@ -1,4 +1,4 @@
-"""N03, N04, N06: callees that refuse a caller, names and ports that nothing serves, and DNS that pods cannot reach."""
+"""N03, N04, N06: callees that refuse a caller, names and ports without a server, and unreachable DNS."""
 
 from __future__ import annotations
 
@@ -70,8 +70,7 @@ def routes_lead_to_services(platform: Platform) -> Iterator[Breach | None]:
 def services_reach_pods(platform: Platform) -> Iterator[Breach | None]:
     """Check that every Service with a selector selects pods, and that its target ports are ports of their containers.
 
-    A container may listen on a port that it does not declare, so a target port that equals the Service's port is also
-    accepted.
+    A container may listen on an undeclared port. So a target port equal to the Service's port is accepted, too.
     """
     found, behind = rendered(platform), defaultdict[str, list[Workload]](list)
     for workload in found.workloads:

@@ -47,8 +47,8 @@ def titles(platform: Platform) -> dict[Place, str]:
 @lru_cache(maxsize=4)
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
     """Every declared endpoint, and endpoints that represent the rest of the cluster and the networks outside."""
-    # The audit tests every declared port, every port that a policy names, and the port after each. So it also finds a
-    # range that opens undeclared ports: the lowest of them is the range's first port, or the port after a declared one.
+    # The audit tests every declared port, every port in a policy, and the port after each of these. So it also finds a
+    # range that opens undeclared ports. The lowest one begins the range or follows a declared port.
     named = {80, *_declared_ports(platform), *egress_ports(rendered(platform).network_policies)}
     outside = tuple(sorted(named | {port + 1 for port in named}))
     namespaces = sorted({service.namespace for service in platform.graph.services})

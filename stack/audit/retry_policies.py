@@ -61,7 +61,7 @@ def retries_have_a_budget(platform: Platform) -> Iterator[Breach | None]:
 
 
 def retries_are_idempotent(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no layer repeats a call that is not idempotent, unless the request was never sent."""
+    """Check that no layer repeats a non-idempotent call, unless the request was never sent."""
     for edge, layer in _layers(platform):
         # A fallback sends the request to another model, so it repeats no call. Rule M06 reports its cost.
         if layer.name != FALLBACK:

@@ -49,8 +49,7 @@ def _longest_requests(platform: Platform) -> dict[tuple[str, str], float]:
 def liveness_checks_only_the_process(platform: Platform) -> Iterator[Breach | None]:
     """Check that no caller's liveness probe equals its readiness probe.
 
-    Also check that the timeout of each probe is shorter than its period, and that pods behind a Service have a
-    readiness probe.
+    Also check that each probe's timeout is shorter than its period. Pods behind a Service must have a readiness probe.
     """
     found = rendered(platform)
     depending = {(edge.caller.namespace, edge.caller.name) for edge in platform.graph.edges}

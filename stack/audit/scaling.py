@@ -47,7 +47,10 @@ def _metrics(spec: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def can_scale(platform: Platform) -> Iterator[Breach | None]:
-    """Check that pods have the containers and requests that their autoscaler needs, and that it alone sets replicas."""
+    """Check that pods have the containers and requests that their autoscaler needs.
+
+    Also check that only the autoscaler sets the number of replicas.
+    """
     yield from _targets(platform)
     services = {(service.namespace, service.name): service for service in platform.graph.services}
     for workload, spec in _scaled(platform):
@@ -98,7 +101,7 @@ def _waits(platform: Platform, workload: Workload, service: Service) -> Breach |
 
 
 def memory_metrics_can_scale_in(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no autoscaler scales on memory that the process keeps after a peak or needs without load."""
+    """Check that no autoscaler scales on memory that an idle process still uses."""
     services = {(service.namespace, service.name): service for service in platform.graph.services}
     for workload, spec in _scaled(platform):
         service = services.get((workload.namespace, workload.name))

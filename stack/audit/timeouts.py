@@ -140,8 +140,7 @@ def critical_path(
 ) -> Duration:
     """P95 of an operation's calls: the sum over stages and typical rounds of the slowest parallel call.
 
-    A stage that overlaps the stages before it counts only if it takes longer than they do. `latency` is the P95 of one
-    call.
+    If a stage overlaps the stages before it, only the longer time counts. `latency` is the P95 of one call.
     """
     total = ZERO
     for stage in operation.stages:

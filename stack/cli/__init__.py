@@ -118,7 +118,7 @@ def _discard_output() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Replace a stream that the caller has closed, as with `>&-`, by a stream that discards its text."""
+    """Replace a closed stream, as after `>&-`, by a stream that discards its text."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # open until the end

@@ -75,7 +75,7 @@ def register(platform: Platform, configuration: Configuration) -> list[Component
 
     Each tier has one Pulumi resource that means "the whole tier is ready". Otherwise each resource would depend on
     every resource of the tiers below: 10,000 dependencies in prod, and Pulumi searches each for cycles. If the profile
-    protects data, Pulumi protects and retains resources that hold data, and refuses `pulumi destroy` before the first
+    protects data, Pulumi protects and retains resources that hold data. Then `pulumi destroy` fails before the first
     deletion.
     """
     provider = pulumi_kubernetes.Provider(
@@ -145,7 +145,10 @@ class ComponentTree(pulumi.ComponentResource):
 
     @property
     def awaited(self) -> list[pulumi.CustomResource]:
-        """The resources that the next tier waits for: all that report readiness, or every resource if none does."""
+        """The resources that the next tier waits for.
+
+        These are the resources that report readiness. If there is none, they are all resources.
+        """
         awaited = [made for resource, made in self._made if _is_awaited(resource)]
         return awaited or [made for _, made in self._made]
 

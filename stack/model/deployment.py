@@ -37,9 +37,10 @@ def _needs(edge: Edge, without: Collection[str]) -> bool:
 
 
 def deployed(catalogue: Catalogue, settings: Settings) -> Catalogue:
-    """The catalogue without the nodes of `without`, and without the calls, routes and flows that need these nodes.
+    """The catalogue without the nodes in `without`.
 
-    External stores get the addresses from the settings.
+    Calls, routes and flows that need such a node are left out, too. External stores get the addresses from the
+    settings.
     """
     without = settings.without
     outside = {name: {"addresses": (address,)} for name, address in settings.external.items()}

@@ -1,8 +1,8 @@
 """Egress: the hosts outside the cluster that each caller may reach, each with its proxy and port.
 
 The declared calls determine these hosts. Each caller has its own port on a proxy, and the proxy's NetworkPolicy admits
-only that caller's pods to the port. So the port tells the proxy who calls, without certificates or a mesh, and no
-caller can pretend to be another one. The port is computed from the caller's name, so it stays the same when other
+only that caller's pods to the port. So the port tells the proxy who calls. This needs neither certificates nor a mesh.
+No caller can pretend to be another one. The port is computed from the caller's name. So it stays the same when other
 callers change.
 """
 

@@ -1,4 +1,4 @@
-"""The impact of an outage: operations that fail without a node, and operations that continue with a fallback."""
+"""The impact of a node's outage: failing operations, and operations that continue with a fallback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Impact:
     losses: dict[OperationKey, tuple[Edge, ...]] = field(default_factory=dict)
     """Operation that continues → the soft calls that get no answer, made by the operation or by its callees."""
     broken: set[OperationKey] = field(default_factory=set)
-    """Operations that continue but do not complete a flow, because the flow needs a call that gets no answer."""
+    """Operations that continue but do not complete a flow. The flow needs a call that gets no answer."""
     routes: tuple[RouteImpact, ...] = ()
     """Routes of the gateway that the outage reaches, in the catalogue's order."""
 

@@ -1,8 +1,8 @@
 """Plain values as YAML that every reader understands in the same way.
 
 PyYAML writes `y`, `1e3` and `0o7` without quotes, but YAML 1.2 readers or the API server read them as other types.
-PyYAML is also ten times slower. This small emitter leaves identifiers without quotes, except words that have a meaning
-in YAML, such as `yes`. It quotes every other string, as JSON does. Text of several lines becomes a literal block if a
+PyYAML is also ten times slower. This small emitter leaves identifiers without quotes, except YAML's own words such as
+`yes`. It quotes every other string, as JSON does. Text of several lines becomes a literal block if a
 reader gets the same text from it.
 """
 

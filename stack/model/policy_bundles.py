@@ -50,8 +50,8 @@ CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
 def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
     """The sealed bundle of one service.
 
-    Raises `InvalidInputError` if no layer can enforce a policy of a call, or if calls that must have
-    equal policies have different ones.
+    Raises `InvalidInputError` if no layer can enforce a policy of a call. It also raises the error if calls need equal
+    policies but have different ones.
     """
     edges, site = list(graph.edges_from(service)), graph.site
     replicas = environment.replicas(service).min
@@ -143,7 +143,11 @@ def _first_message(graph: CallGraph, call: OutboundCall) -> Duration | None:
 
 
 def _conflicting_calls(path: str, call: OutboundCall, known: OutboundCall, method: OutboundCall) -> Iterator[Fault]:
-    """Calls of the same name that differ, and calls of one gRPC method that differ in a policy that gRPC enforces."""
+    """Conflicts between calls of one name, or of one gRPC method.
+
+    Calls of one name must have equal policies. If gRPC enforces the timeout, calls of one method must have equal
+    timeouts and retries.
+    """
     if known != call:
         accepted = "give both calls one policy, or set `purpose` on one call to rename it"
         yield Fault(path, f"disagrees with another call named {call.name}", accepted)

@@ -13,7 +13,7 @@ from components.operation import Sentence
 __all__ = ["MAX_AGE_DAYS", "Prices"]
 
 MAX_AGE_DAYS = 180
-"""Days after which the audit (D04) reports a price table as too old: our choice, about half a year."""
+"""Greatest age of a price table, in days. The audit (D04) reports an older table. Our choice: about half a year."""
 
 
 class Prices(ClosedModel):

@@ -280,7 +280,7 @@ def _key_faults(config: Iterable[str]) -> Iterator[Fault]:
 
 
 def _name_faults(given: Mapping[str, Any], choices: Choices) -> Iterator[Fault]:
-    """Names that are not in the catalogue, that are left out, or that cannot be left out."""
+    """Faults of names: not in the catalogue, left out by `without`, or in `without` but still needed."""
     named = given.get("without")
     without = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
     still_needed = choices.still_needed(without)

@@ -1,8 +1,9 @@
-"""YAML files that people edit, read by the rules of YAML 1.2, so that no value is lost or changed silently.
+"""YAML files that people edit, read by the rules of YAML 1.2.
 
-`yes`, `on`, `1:30` and dates are text, as Pulumi reads them. A value that two YAML parsers would understand differently
-is a fault: a duplicate key, or a number with a leading zero. Anchors, tags outside YAML's core schema and deep nesting
-are refused, because no file here needs them. Anchors can exhaust a parser's memory, and deep nesting its stack.
+No value is lost or changed silently. `yes`, `on`, `1:30` and dates are text, as Pulumi reads them. A value that two
+YAML parsers would understand differently is a fault: a duplicate key, or a number with a leading zero. Anchors, tags
+outside YAML's core schema and deep nesting are refused, because no file here needs them. Anchors can exhaust a parser's
+memory, and deep nesting its stack.
 """
 
 from __future__ import annotations

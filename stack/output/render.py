@@ -95,7 +95,7 @@ def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]
 
 
 def _bundle(name: str, resources: Iterable[Resource]) -> Iterator[tuple[str, str]]:
-    """The files of the bundle's ConfigMap as it is mounted, so that reviewers see the files that the process reads."""
+    """The mounted files of the bundle's ConfigMap. So reviewers see the files that the process reads."""
     for resource in resources:
         if resource["kind"] == "ConfigMap" and FILE_NAME in (data := resource.get("data", {})):
             yield from ((f"policies/{name}/{file}", text) for file, text in data.items())

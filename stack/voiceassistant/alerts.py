@@ -1,7 +1,7 @@
 """Alerts and the teams that receive them.
 
 Each objective of the model is a series with labels for team and severity, and an alert compares a measurement with it.
-So a new operation has its alerts as soon as it is declared, without a change here.
+So a new operation gets its alerts without a change here.
 """
 
 from __future__ import annotations

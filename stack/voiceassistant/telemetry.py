@@ -19,7 +19,7 @@ LINE_BYTES = 512
 POINT_BYTES = 128
 """Bytes of one data point over OTLP."""
 PUSHED_SERIES = 20_000
-"""Series that arrive over OTLP instead of by scraping: as many as ten pods expose by default (`Scrape.series`)."""
+"""Series that arrive over OTLP instead of by scraping: the default of ten pods (`Scrape.series`)."""
 EXPORT_SECONDS = 60
 """Seconds between two exports of a series: the OpenTelemetry SDKs' default."""
 

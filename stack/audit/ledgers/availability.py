@@ -101,7 +101,7 @@ class HardDependencies:
     def availability(self) -> float:
         """Probability that every dependency is up. An egress proxy that several dependencies share counts once.
 
-        A proxy that is down is down for all its callers, so the sum runs over every combination of proxies that are up.
+        A proxy that is down is down for all its callers. So the sum runs over every combination of working proxies.
         Within one combination, a group is up if at least one member and the proxy of that member are up. Two groups
         with different addresses count as independent, even if they share an address.
         """

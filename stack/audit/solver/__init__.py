@@ -53,7 +53,7 @@ class Solution:
 
 
 def solve(platform: Platform, *, on: date) -> Solution:
-    """The values with which the T, C and R rules hold, as near to the declared values as possible.
+    """Values that satisfy the T, C and R rules, as near to the declared values as possible.
 
     `on` is the day for which the audit decides whether an acceptance has expired.
     """

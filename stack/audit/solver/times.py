@@ -1,8 +1,8 @@
 """Objectives and timeouts: four passes over the graph, each linear in its edges.
 
 1. From the callees to the callers, compute the least values. Each call makes one attempt, with the shortest timeout
-   that the rules allow. No smaller values satisfy T01. If a least value exceeds a bound, no values satisfy the rules,
-   and the solver reports that bound as infeasible.
+   that the rules allow. No smaller values satisfy T01. If a least value exceeds a bound, no values satisfy the rules.
+   The solver reports that bound as infeasible.
 2. From the callees to the callers, compute the wanted values: the values of the catalogue, raised where the callees
    need more time.
 3. From the callers to the callees, compute the budgets. The calls of an operation share at most the deadline that the
@@ -149,8 +149,9 @@ class Budgets:
     def _least_attempt(self, edge: Edge) -> Duration:
         """The shortest timeout of one attempt.
 
-        It is at least the callee's P95 objective. If the timeout may be shorter than the callee's deadline, it is also
-        at least one attempt of each hard call of the callee. Otherwise it is also at least the callee's least deadline.
+        It is at least the callee's P95 objective. It is also at least:
+        - one attempt of each hard call of the callee, if the timeout may be shorter than the callee's deadline
+        - otherwise the callee's least deadline
         """
         promised = max(each.latency for each in self._members[policy_of(edge)])
         if not _may_be_below_deadline(edge):

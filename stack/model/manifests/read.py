@@ -77,8 +77,11 @@ def _child(node: yaml.Node, key: str | int) -> tuple[yaml.Node, int] | None:
 def read_manifests(directory: Path) -> tuple[Manifest, ...]:
     """Every resource of every YAML or JSON file below a directory, including the items of lists.
 
-    Raises `InvalidInputError` with every fault, such as a file or folder that cannot be read, a file that is not YAML,
-    a document that is not a resource, or a resource that is declared twice.
+    Raises `InvalidInputError` with every fault, such as:
+    - an unreadable file or folder
+    - a file that is not YAML
+    - a document that is not a resource
+    - a resource that is declared twice
     """
     if not directory.is_dir():
         raise InvalidInputError(str(directory), [Fault("", "is no directory", "expected a directory of manifests")])

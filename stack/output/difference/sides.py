@@ -83,7 +83,7 @@ def _side_of_tree(root: Path) -> Side:
 
 
 def _index_faults(root: Path) -> Iterator[Fault]:
-    """The faults of a tree that is not as `voice render` wrote it, for example because its run was killed."""
+    """The faults of an incomplete or changed tree, for example after a killed run of `voice render`."""
     accepted = "render the environment again"
     try:
         index = read_index(root / INDEX)

@@ -17,8 +17,8 @@ INTERIOR_RETRY = Retry(
     max_delay=Duration("100ms"),
     conditions=("unavailable", "connection_failed"),
 )
-"""Retry of the only interior hop that retries. It retries after the loss of a pod, but not after a timeout, because
-that would double the wait."""
+"""Retry of the only interior hop that retries. It retries after the loss of a pod, but not after a timeout. A
+retry after a timeout would double the wait."""
 
 MODELS_LOADED = Duration("180s")
 """Longest start of a service that loads models from its image. At 100 MB/s a cold disk reads 18 GB in this time."""

@@ -190,7 +190,7 @@ VOICE = Service(
             transport="websocket",
             appends=("model.attempted",),
             # A spoken question and its answer take longer than 2 s, so a user needs fewer than 30 a minute. The user is
-            # the subject of the token that the gateway verifies.
+            # the subject of the verified token.
             rate_limits=per_user(30, "1m"),
         ),
     ),
