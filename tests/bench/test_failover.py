@@ -18,7 +18,7 @@ def test_a_long_gap_and_a_lost_replicated_write_miss_the_goal(measured: Measured
     assert measured.meets_goal == met
 
 
-def test_a_lost_write_counts_as_replicated_unless_the_primary_stopped_right_after_it() -> None:
+def test_a_lost_write_during_the_failover_does_not_count_as_replicated() -> None:
     stopped, elected = 100.0, 106.0
     lost = {"early": stopped - REPLICATED_WITHIN, "last": 99.9, "while stopping": 100.1, "new primary": elected}
     assert replicated(lost, stopped, elected).keys() == {"early", "new primary"}

@@ -33,10 +33,13 @@ def test_a_service_has_exactly_these_resources() -> None:
     }
 
 
-def test_only_a_service_with_a_range_of_replicas_has_an_autoscaler_which_sets_the_count() -> None:
+def test_a_service_with_a_fixed_number_of_replicas_has_no_autoscaler() -> None:
     fixed = changed(replicas=Replicas(min=2, max=2))
     assert "HorizontalPodAutoscaler" not in fixed
     assert fixed["Deployment"][0]["spec"]["replicas"] == 2
+
+
+def test_the_autoscaler_sets_the_count_within_a_range_of_replicas() -> None:
     assert "replicas" not in changed()["Deployment"][0]["spec"]
 
 

@@ -39,7 +39,7 @@ def test_a_store_without_storage_has_no_claim() -> None:
     assert "volumeClaimTemplates" not in found["StatefulSet"][0]["spec"]
 
 
-def test_pods_start_in_parallel_so_that_a_bad_revision_does_not_block_its_rollback() -> None:
+def test_the_pods_of_a_stateful_set_start_in_parallel() -> None:
     (found,) = rendered(store(governing_service="store-nodes"))["StatefulSet"]
     assert found["spec"]["podManagementPolicy"] == "Parallel"
     assert found["spec"]["updateStrategy"] == {"type": "RollingUpdate"}

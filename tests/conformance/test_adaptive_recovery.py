@@ -57,9 +57,7 @@ def has_recovered(simulation: Simulation) -> bool:
 
 @pytest.mark.parametrize("name", CATALOGUE)
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 1.0], ids="{:.0%} of the highest rate".format)
-def test_the_platforms_limits_recover_within_half_a_minute_for_keys_with_many_or_few_requests(
-    name: str, share: float
-) -> None:
+def test_the_platforms_limits_recover_within_half_a_minute(name: str, share: float) -> None:
     policy = CATALOGUE[name]
     assert policy.longest_recovery <= 30
     simulation = Simulation(policy, demand=share * policy.max_rate.per_second)

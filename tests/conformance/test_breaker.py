@@ -197,7 +197,7 @@ async def test_b6_hanging_probes_open_the_breaker_after_half_open_max_duration(c
     await asyncio.gather(*stuck, return_exceptions=True)
 
 
-def test_b7_a_late_success_of_a_call_from_before_the_opening_does_not_close_the_breaker(clock: FakeClock) -> None:
+def test_b7_a_call_from_before_the_opening_cannot_close_the_breaker(clock: FakeClock) -> None:
     slow = breaker(clock)
     before = slow.state
     for _ in range(5):
@@ -235,7 +235,7 @@ def test_b8_failures_begun_before_an_outage_do_not_count_after_it(clock: FakeClo
     assert recovering.current() == "closed"
 
 
-def test_b9_a_late_success_of_a_probe_of_a_failed_round_does_not_close_the_breaker(clock: FakeClock) -> None:
+def test_b9_a_probe_of_a_failed_round_cannot_close_the_breaker(clock: FakeClock) -> None:
     tripped = half_opened(clock, Policy(success_threshold=1))
     first, second = tripped.acquire(), tripped.acquire()
     tripped.failure(first, FAILURE)
@@ -542,28 +542,32 @@ def test_b21_each_target_has_its_own_breaker_and_the_number_of_breakers_is_bound
     assert breaker_of("new") is breaker_of("new")  # it is kept although every other breaker is open
 
 
-def test_b22_the_break_has_jitter_grows_with_each_failed_round_and_is_short_again_after_closing() -> None:
-    def open_times(seed: int) -> list[float]:
-        clock, recorder = FakeClock(), Recorder()
-        tripped = CircuitBreaker("callee", Policy(), clock=clock, random=seeded(seed), events=Events([recorder]))
-        for _ in range(5):
-            tripped.failure(tripped.state, FAILURE)
-        for _ in range(7):
-            clock.advance(1000)
-            tripped.failure(tripped.acquire(), FAILURE)
+def _open_times(seed: int) -> list[float]:
+    clock, recorder = FakeClock(), Recorder()
+    tripped = CircuitBreaker("callee", Policy(), clock=clock, random=seeded(seed), events=Events([recorder]))
+    for _ in range(5):
+        tripped.failure(tripped.state, FAILURE)
+    for _ in range(7):
         clock.advance(1000)
-        for _ in range(2):
-            tripped.success(tripped.acquire())
-        for _ in range(5):
-            tripped.failure(tripped.state, FAILURE)
-        return [event.delay for event in recorder.of("transition") if event.after == "open"]
+        tripped.failure(tripped.acquire(), FAILURE)
+    clock.advance(1000)
+    for _ in range(2):
+        tripped.success(tripped.acquire())
+    for _ in range(5):
+        tripped.failure(tripped.state, FAILURE)
+    return [event.delay for event in recorder.of("transition") if event.after == "open"]
 
-    times = open_times(1)
+
+def test_b22_the_break_grows_with_each_failed_round_until_the_breaker_closes() -> None:
+    times = _open_times(1)
     for number, duration in enumerate(times[:-1]):
         shortest = min(60 * 1.5**number, 300)
         assert shortest <= duration <= shortest * 1.1, number
     assert 60 <= times[-1] <= 66
-    assert len({open_times(seed)[0] for seed in range(20)}) == 20  # replicas do not probe at the same time
+
+
+def test_b22_replicas_do_not_probe_at_the_same_time() -> None:
+    assert len({_open_times(seed)[0] for seed in range(20)}) == 20
 
 
 async def test_b23_a_stream_succeeds_at_its_end_and_closing_it_early_is_neutral(clock: FakeClock) -> None:

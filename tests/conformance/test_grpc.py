@@ -172,9 +172,7 @@ def code_of(span: ReadableSpan) -> object:
     return (span.attributes or {})["rpc.grpc.status_code"]
 
 
-async def test_g1_a_stream_that_is_dropped_or_never_iterated_holds_no_slot_and_no_open_span(
-    tmp_path: Path, spans: Spans
-) -> None:
+async def test_g1_a_dropped_stream_holds_no_slot_and_no_open_span(tmp_path: Path, spans: Spans) -> None:
     async with connected(tmp_path, RagEngine(), *calls(bulkhead={"max_concurrent": 1})) as (client, stub):
         for _ in range(20):
             stub.ListSources(b"1")
@@ -237,7 +235,7 @@ async def test_g2_all_channels_to_a_target_share_one_connection(tmp_path: Path) 
         await wire.close()
 
 
-async def test_g2_an_old_connection_is_replaced_and_closes_after_the_longest_time_of_a_call(
+async def test_g2_a_replaced_connection_closes_after_the_longest_time_of_a_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "CONNECTION_AGE", 0.05)
@@ -397,7 +395,7 @@ def with_shorter_keepalive(options: Any, divisor: int) -> list[tuple[str, Any]]:
 @pytest.mark.parametrize(
     ("interval", "tolerated"), [(None, True), (200_000, False)], ids=["the default interval", "a shorter interval"]
 )
-async def test_g3_a_server_with_default_settings_accepts_the_default_keepalive_interval_and_no_shorter_one(
+async def test_g3_a_default_server_accepts_no_keepalive_interval_below_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int | None, *, tolerated: bool
 ) -> None:
     # 0 means no limit. Under gRPC's default limit the client sends too few pings for a refusal.
@@ -577,9 +575,7 @@ def once_only(**fields: Any) -> tuple[OutboundCall, ...]:
     ["", "connections to all backends failing; last error: UNKNOWN: ipv4:10.0.0.1:9000: Connection refused"],
     ids=["plain", "about the callee of the callee"],
 )
-async def test_r5_a_call_that_may_not_be_repeated_is_not_retried_after_unavailable(
-    tmp_path: Path, details: str
-) -> None:
+async def test_r5_a_non_idempotent_call_is_not_retried_after_unavailable(tmp_path: Path, details: str) -> None:
     servicer = Failing(details=details)
     async with connected(tmp_path, servicer, *once_only()) as (_, stub):
         error = await ended(stub.Context(b"x"))
@@ -661,7 +657,7 @@ sys.exit(max(os.waitpid(worker, 0)[1] for worker in workers))
 """
 
 
-async def test_o3_a_runtime_that_was_loaded_before_a_fork_connects_after_it(tmp_path: Path) -> None:
+async def test_o3_forked_processes_connect_with_the_runtime_of_their_parent(tmp_path: Path) -> None:
     patient = Timeout(attempt=Duration("30s"), overall=Duration("30s"))
     mounted = mount(tmp_path, bundle(*calls(timeout=patient)))
     servicer = RagEngine()

@@ -232,14 +232,22 @@ async def test_h2_on_sigterm_readiness_fails_first_and_work_is_still_accepted(tm
             await client.get(at)
 
 
-def test_a_thread_serves_the_probes_of_a_process_without_an_event_loop_and_refuses_a_used_port(tmp_path: Path) -> None:
+def test_a_thread_serves_the_probes_of_a_process_without_an_event_loop(tmp_path: Path) -> None:
     state = Health(Runtime.load(mount(tmp_path, bundle())))
     with serving_in_thread(HealthApp(state), 0, "127.0.0.1") as port:
         at = f"http://127.0.0.1:{port}"
         assert json.loads(httpx.get(f"{at}/ready", trust_env=False).text) == {"status": "healthy", "checks": {}}
-        with pytest.raises(OverflowError), serving_in_thread(HealthApp(state), 70_000, "127.0.0.1"):
-            pass
-        with pytest.raises(OSError, match="in use"), serving_in_thread(HealthApp(state), port, "127.0.0.1"):
-            pass
     with pytest.raises(httpx.ConnectError):
         httpx.get(at, trust_env=False)
+
+
+def test_the_thread_of_the_probes_refuses_an_unusable_port(tmp_path: Path) -> None:
+    app = HealthApp(Health(Runtime.load(mount(tmp_path, bundle()))))
+    with pytest.raises(OverflowError), serving_in_thread(app, 70_000, "127.0.0.1"):
+        pass
+    with (
+        serving_in_thread(app, 0, "127.0.0.1") as port,
+        pytest.raises(OSError, match="in use"),
+        serving_in_thread(app, port, "127.0.0.1"),
+    ):
+        pass

@@ -82,7 +82,7 @@ async def test_r1_a_cancellation_in_an_attempt_or_a_backoff_ends_the_call(clock:
 
 
 @pytest.mark.parametrize("pushback", [None, 10.0], ids=["backoff", "pushback"])
-async def test_r2_a_call_fails_immediately_if_its_next_wait_would_end_after_the_deadline(
+async def test_r2_a_call_fails_immediately_if_the_next_wait_exceeds_the_deadline(
     clock: FakeClock, pushback: float | None
 ) -> None:
     slow = Retry("callee", Policy(base_delay=Duration("10s")), clock=clock, random=Longest())
@@ -150,7 +150,7 @@ async def test_r4_resource_exhausted_without_a_pushback_is_not_retried(clock: Fa
 @pytest.mark.parametrize(
     ("condition", "attempts"), [("connection_failed", 2), ("unavailable", 1), ("attempt_timeout", 1)]
 )
-async def test_r5_a_call_that_is_not_idempotent_is_retried_only_if_it_was_never_sent(
+async def test_r5_a_non_idempotent_call_is_retried_only_if_it_was_never_sent(
     clock: FakeClock, tmp_path: Any, condition: RetryCondition, attempts: int
 ) -> None:
     never = call("smtp.send", idempotency="never", retry=Policy(conditions=("connection_failed",), budget=GENEROUS))
@@ -160,7 +160,7 @@ async def test_r5_a_call_that_is_not_idempotent_is_retried_only_if_it_was_never_
     assert len(callee.calls) == attempts
 
 
-def test_r5_a_policy_that_could_repeat_a_call_that_is_not_idempotent_is_refused() -> None:
+def test_r5_a_non_idempotent_call_may_retry_only_failed_connections() -> None:
     with pytest.raises(ValueError, match="connection_failed only"):
         call("smtp.send", idempotency="never", retry=Policy())
 
@@ -241,9 +241,7 @@ async def test_r10_max_retries_counts_the_attempts_after_the_first(clock: FakeCl
     )
 
 
-async def test_r10_a_classifier_that_raises_fails_the_call_and_keeps_the_original_error_as_context(
-    clock: FakeClock,
-) -> None:
+async def test_r10_the_error_of_a_classifier_has_the_original_error_as_context(clock: FakeClock) -> None:
     def broken(_: Exception) -> Failure | None:
         raise LookupError("broken predicate")
 

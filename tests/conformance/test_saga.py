@@ -208,7 +208,7 @@ async def _contains(log: Log, name: str) -> bool:
     return name in log.done
 
 
-async def test_s7_a_saga_without_its_definition_is_parked_with_a_reason_that_says_what_to_do(backend: Backend) -> None:
+async def test_s7_a_saga_without_its_definition_is_parked_with_advice(backend: Backend) -> None:
     log = Log()
 
     async def later(_: StepContext) -> Any:
@@ -275,7 +275,7 @@ async def _events_in_any_order(tmp_path: Path, outcomes: list[tuple[str, str]], 
     assert len(record.entries) == len({(entry.kind, entry.step) for entry in record.entries})
 
 
-def test_s9_only_the_first_outcome_of_each_step_counts_in_any_order_and_after_the_end(tmp_path: Path) -> None:
+def test_s9_only_the_first_outcome_of_each_step_counts(tmp_path: Path) -> None:
     @settings(max_examples=40)
     @given(OUTCOMES, st.randoms(use_true_random=False))
     def run(outcomes: list[tuple[str, str]], random: Random) -> None:

@@ -49,7 +49,7 @@ def test_eight_processes_together_admit_the_limit_with_an_error_below_one_percen
     assert 0.99 * least <= admitted <= 1.01 * most, f"{admitted} of {least:.0f} to {most:.0f}"
 
 
-def test_processes_with_leases_admit_at_most_the_limit_and_at_least_the_limit_minus_the_leases(tmp_path: Path) -> None:
+def test_leases_of_processes_reduce_a_limit_by_at_most_their_size(tmp_path: Path) -> None:
     lease = 20
     admitted, least, most = _hammered(tmp_path, lease)
     assert 0.99 * least - PROCESSES * lease <= admitted <= 1.01 * most, f"{admitted} of {least:.0f} to {most:.0f}"

@@ -64,9 +64,7 @@ async def test_l7_gates_with_different_clocks_share_one_count(store: RedisStore,
     assert [await passes(limited) for limited in (behind, ahead) * 6] == [True] * 10 + [False] * 2
 
 
-async def test_l7_keys_begin_with_the_services_name_and_do_not_contain_the_callers_api_key(
-    server: Server, store: RedisStore
-) -> None:
+async def test_l7_a_key_names_the_service_but_not_the_callers_api_key(server: Server, store: RedisStore) -> None:
     limited = gate(store, shared(bucket("1/h", 10), key="api_key"))
     assert await passes(limited, Caller(api_key="a secret {of} any length" * 50))
     (key,) = server.ask("KEYS", "*")
@@ -271,9 +269,7 @@ async def test_l3_waiters_of_one_key_pass_in_order_and_a_cancelled_waiter_takes_
     await store.close()
 
 
-async def test_l3_a_shared_limit_refuses_immediately_a_request_that_would_wait_longer_than_max_wait(
-    store: RedisStore,
-) -> None:
+async def test_l3_a_shared_limit_immediately_refuses_a_wait_longer_than_max_wait(store: RedisStore) -> None:
     limited = gate(store, shared(bucket("1/h", 1), max_wait=Duration("1m")))
     assert await passes(limited)
     assert not await passes(limited)

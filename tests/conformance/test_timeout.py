@@ -232,7 +232,7 @@ async def test_t6_calls_that_finish_early_leave_no_timer() -> None:
     assert len(handles) <= 1
 
 
-async def test_t6_a_task_that_made_a_call_is_freed_without_the_garbage_collector() -> None:
+async def test_t6_a_call_leaves_no_reference_cycle_in_its_task() -> None:
     limited = Outbound("callee", attempt_timeout=60.0, overall_timeout=120.0)
 
     async def look() -> tuple[float | None, int]:

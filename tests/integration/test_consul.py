@@ -164,7 +164,7 @@ def test_consul_reloads_added_and_removed_services_without_a_restart(consul: Pat
         wait_until(lambda: catalogue(server, keys.token) == DECLARED, server)
 
 
-def test_consul_accepts_rotated_tokens_after_a_restart_and_old_tokens_until_they_are_deleted(consul: Path) -> None:
+def test_consul_accepts_rotated_tokens_beside_the_old_ones_until_their_deletion(consul: Path) -> None:
     old = Keys()
     with running_servers(consul, "dev", 1, old) as (server,):
         server.permit()
@@ -204,9 +204,7 @@ def exposition(server: Server, token: str) -> str:
         return ""
 
 
-def test_prometheus_reads_the_metrics_of_the_alerts_with_a_token_that_may_do_nothing_else(
-    servers: list[Server], keys: Keys
-) -> None:
+def test_the_token_of_prometheus_reads_metrics_and_nothing_else(servers: list[Server], keys: Keys) -> None:
     assert exposition(servers[0], keys.registration) == ""
     servers[0].permit()
 

@@ -19,6 +19,7 @@ from tests.platforms import platform
 
 pytestmark = pytest.mark.integration
 HEALTH = "/_cluster/health?wait_for_status=green&timeout=1s"
+ONE_COPY = {"index.number_of_replicas": 0}
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +50,16 @@ def send(url: str, method: str, path: str, body: object = None) -> tuple[bool, i
     return done.returncode == 0, int(done.stdout)
 
 
-def test_the_retention_job_succeeds_before_the_first_trace_and_a_yellow_cluster_fails_the_probe(url: str) -> None:
-    one_copy = {"index.number_of_replicas": 0}
-    assert send(url, "PUT", "/jaeger-*/_settings", one_copy) == (False, 404)
-    assert send(url, "PUT", settings_path(), one_copy) == (True, 200)
+def test_the_retention_job_succeeds_before_the_first_trace(url: str) -> None:
+    assert send(url, "PUT", "/jaeger-*/_settings", ONE_COPY) == (False, 404)
+    assert send(url, "PUT", settings_path(), ONE_COPY) == (True, 200)
+
+
+def test_a_yellow_cluster_fails_the_probe(url: str) -> None:
     assert send(url, "GET", HEALTH) == (True, 200)
     assert send(url, "PUT", "/jaeger-spans-2026-11-30", {"settings": {"number_of_replicas": 1}}) == (True, 200)
     assert send(url, "GET", HEALTH) == (False, 408), "yellow: no other node holds the second copy"
-    assert send(url, "PUT", settings_path(), one_copy) == (True, 200)
+    assert send(url, "PUT", settings_path(), ONE_COPY) == (True, 200)
     assert send(url, "GET", HEALTH) == (True, 200)
 
 

@@ -105,9 +105,7 @@ def test_the_go_service_counts_a_request_and_logs_its_trace(identity: GoService)
 @pytest.mark.parametrize(
     "code", [code for code in grpc.StatusCode if code.name != "CANCELLED"], ids=lambda code: code.name
 )
-def test_the_go_service_counts_a_status_as_failed_if_a_python_service_does(
-    identity: GoService, code: grpc.StatusCode
-) -> None:
+def test_go_and_python_services_count_the_same_statuses_as_failed(identity: GoService, code: grpc.StatusCode) -> None:
     method = f"/{grpc_service('identity-service')}/{grpc_method('verify')}"
     with grpc.insecure_channel(identity.lines[0]["grpc"], options=(("grpc.enable_http_proxy", 0),)) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)

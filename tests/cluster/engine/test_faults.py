@@ -28,9 +28,7 @@ def deployed(prepare_site: PrepareSite) -> Iterator[Deployed]:
         yield Deployed(site, stack)
 
 
-def test_a_larger_volume_is_refused_before_the_update_if_its_storage_class_permits_no_growth(
-    deployed: Deployed,
-) -> None:
+def test_a_larger_volume_is_refused_if_its_storage_class_permits_no_growth(deployed: Deployed) -> None:
     deployed.site.project.replace("toy.py", 'Bytes("1Gi")', 'Bytes("2Gi")')
     said = deployed.refusal()
     assert f"grows from 1Gi to 2Gi, but its storage class '{STORAGE_CLASS}' does not allow it" in said

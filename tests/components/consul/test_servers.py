@@ -51,13 +51,23 @@ def rendered(component: Consul, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("servers", [1, 3], ids=["one-server", "three-servers"])
-def test_the_servers_expect_the_number_of_replicas_deny_by_default_and_run_on_different_nodes(servers: int) -> None:
+def test_the_servers_expect_the_number_of_replicas(servers: int) -> None:
     configuration = json.loads(consul(servers).files["consul.json"])
     assert configuration.keys() == KNOWN
     (found,) = rendered(consul(servers), "StatefulSet")
     assert configuration["bootstrap_expect"] == found["spec"]["replicas"] == servers
     assert configuration["retry_join"] == [f"{found['spec']['serviceName']}.stores.svc.cluster.local"]
+
+
+@pytest.mark.parametrize("servers", [1, 3], ids=["one-server", "three-servers"])
+def test_the_servers_deny_by_default(servers: int) -> None:
+    configuration = json.loads(consul(servers).files["consul.json"])
     assert configuration["acl"] == {"enabled": True, "default_policy": "deny", "enable_token_persistence": True}
+
+
+@pytest.mark.parametrize("servers", [1, 3], ids=["one-server", "three-servers"])
+def test_the_servers_run_on_different_nodes(servers: int) -> None:
+    (found,) = rendered(consul(servers), "StatefulSet")
     affinity = found["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
     assert "requiredDuringSchedulingIgnoredDuringExecution" in affinity
 
@@ -67,9 +77,7 @@ def test_an_even_number_of_servers_is_refused() -> None:
         consul(servers=4)
 
 
-def test_the_init_script_writes_the_servers_key_and_tokens_into_one_file_and_the_metrics_token_into_another(
-    tmp_path: Path,
-) -> None:
+def test_the_init_script_writes_the_metrics_token_into_a_separate_file(tmp_path: Path) -> None:
     place = Place(tmp_path, (SECRET.path, METRICS.path, RUN_PATH))
     for secret in (SECRET, METRICS):
         for key in secret.keys:

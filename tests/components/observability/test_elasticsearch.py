@@ -80,14 +80,17 @@ def test_a_single_node_has_no_initial_master_nodes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_heap_is_half_of_the_memory_and_security_is_on_and_mmap_and_jvm_logs_are_off(variant: str) -> None:
-    index = the(Elasticsearch, variant)
-    (nodes,) = rendered(index, "StatefulSet")
+def test_the_jvm_gets_half_of_the_memory_as_heap(variant: str) -> None:
+    (nodes,) = rendered(the(Elasticsearch, variant), "StatefulSet")
     (container,) = nodes["spec"]["template"]["spec"]["containers"]
-    (heap,) = (each["value"] for each in container["env"] if each["name"] == "ES_JAVA_OPTS")
+    (options,) = (each["value"] for each in container["env"] if each["name"] == "ES_JAVA_OPTS")
     half = Bytes(container["resources"]["limits"]["memory"]).units // 2 // 1024**2
-    assert heap.startswith(f"-Xms{half}m -Xmx{half}m -Xlog:disable ")
-    settings = yaml.safe_load(index.files["elasticsearch.yml"])
+    assert options.startswith(f"-Xms{half}m -Xmx{half}m -Xlog:disable ")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_settings_enable_security_and_disable_mmap(variant: str) -> None:
+    settings = yaml.safe_load(the(Elasticsearch, variant).files["elasticsearch.yml"])
     assert settings["node.store.allow_mmap"] is False
     assert settings["xpack.security.enabled"] is True
 
@@ -142,7 +145,7 @@ def test_two_nodes_are_refused() -> None:
         Elasticsearch.model_validate({**dict(the(Elasticsearch)), "nodes": 2})
 
 
-def test_a_node_becomes_ready_when_the_cluster_is_green_and_stays_ready_until_it_leaves(tmp_path: Path) -> None:
+def test_a_node_is_ready_from_the_first_green_status_until_it_leaves(tmp_path: Path) -> None:
     (nodes,) = rendered(the(Elasticsearch), "StatefulSet")
     (container,) = nodes["spec"]["template"]["spec"]["containers"]
     *shell, script = container["readinessProbe"]["exec"]["command"]
