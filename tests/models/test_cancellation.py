@@ -153,7 +153,7 @@ def test_mc18_an_interrupted_thread_closes_the_connection(tmp_path: Path) -> Non
     assert made.is_settled()
 
 
-def test_mc19_the_provider_stops_when_a_synchronous_caller_leaves_after_the_tenth_delta(tmp_path: Path) -> None:
+def test_mc19_the_provider_stops_when_a_synchronous_caller_leaves(tmp_path: Path) -> None:
     a = FakeProvider(lambda _: fake.chat_stream(*["x"] * 500, gap=0.02))
     with served_elsewhere(a) as addresses:
         made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses)
@@ -168,7 +168,7 @@ def test_mc19_the_provider_stops_when_a_synchronous_caller_leaves_after_the_tent
     assert made.is_settled()
 
 
-def test_a_synchronous_stream_that_is_dropped_on_the_thread_of_its_loop_closes_without_a_wait(tmp_path: Path) -> None:
+def test_dropping_a_synchronous_stream_does_not_block_the_thread_of_its_loop(tmp_path: Path) -> None:
     a, thread = FakeProvider(lambda _: fake.streamed([fake.delta("x"), stall])), LoopThread()
 
     async def drop() -> None:
@@ -192,9 +192,7 @@ def test_a_synchronous_stream_that_is_dropped_on_the_thread_of_its_loop_closes_w
 
 
 @pytest.mark.parametrize("over_sockets", [True, False])
-async def test_a_task_that_closes_the_answer_while_another_one_reads_it_blames_nobody(
-    tmp_path: Path, *, over_sockets: bool
-) -> None:
+async def test_closing_an_answer_during_a_read_blames_nobody(tmp_path: Path, *, over_sockets: bool) -> None:
     a, b = (FakeProvider(lambda _: fake.streamed([fake.delta("x"), stall])) for _ in range(2))
     async with asyncio.timeout(START_SECONDS), served(a, b) as addresses, httpx.AsyncHTTPTransport() as sockets:
         made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses if over_sockets else None)
@@ -215,7 +213,7 @@ async def test_a_task_that_closes_the_answer_while_another_one_reads_it_blames_n
     assert made.is_settled()
 
 
-def test_an_answer_that_is_dropped_after_the_end_of_its_event_loop_is_settled(tmp_path: Path) -> None:
+def test_a_dropped_answer_is_settled_even_without_its_event_loop(tmp_path: Path) -> None:
     made = budgeted(tmp_path, None)
 
     async def unread() -> object:

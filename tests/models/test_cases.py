@@ -37,9 +37,7 @@ def breaker(made: Service, name: str = "a") -> Any:
 
 
 @pytest.mark.parametrize("status", [503, 529, 500, 502], ids=["mc1: 503", "mc11: 529", "status 500", "status 502"])
-def test_mc1_mc11_a_candidate_that_is_down_or_overloaded_is_called_once_and_the_next_candidate_answers(
-    driver: Driver, tested: Service, status: int
-) -> None:
+def test_mc1_mc11_after_a_server_error_the_next_candidate_answers(driver: Driver, tested: Service, status: int) -> None:
     answers(tested, fake.error(status))
     assert driver.ask(tested) == FROM_B
     assert tested.calls == (1, 1)
@@ -64,7 +62,7 @@ def test_a_slow_connection_ends_at_the_connect_timeout(driver: Driver, tested: S
 # --- cooldowns
 
 
-def test_mc2_a_rate_limited_deployment_is_in_cooldown_for_the_time_that_the_provider_names(
+def test_mc2_the_provider_names_the_cooldown_of_a_rate_limited_deployment(
     driver: Driver, tested: Service, clock: FakeClock
 ) -> None:
     answers(tested, fake.error(429, headers={"retry-after-ms": "1500"}))
@@ -88,7 +86,7 @@ def test_mc3_a_cooldown_lasts_five_seconds_if_the_provider_names_no_time(
 
 
 @pytest.mark.parametrize(("word", "seconds"), [("0.5", 0.5), ("6m0s", 60.0)], ids=["decimals", "capped"])
-def test_mc4_a_cooldown_lasts_as_long_as_the_provider_asks_up_to_the_maximum(
+def test_mc4_a_cooldown_has_the_requested_length_up_to_the_maximum(
     driver: Driver, tested: Service, clock: FakeClock, word: str, seconds: float
 ) -> None:
     answers(tested, fake.error(429, headers={"retry-after": word}))
@@ -196,7 +194,7 @@ def two_keys(tmp_path: Path, **second: Any) -> dict[str, Any]:
     }
 
 
-def test_mc9_a_refused_key_is_in_cooldown_and_another_key_of_the_same_provider_is_used(
+def test_mc9_after_a_refused_key_another_key_of_the_provider_is_used(
     driver: Driver, tmp_path: Path, clock: FakeClock
 ) -> None:
     made = service(tmp_path, clock, **two_keys(tmp_path))
@@ -236,7 +234,7 @@ def test_mc10_after_model_not_found_only_the_called_deployment_is_in_cooldown(
 # --- errors inside an answer with status 200
 
 
-def test_mc12_after_an_error_in_the_first_frame_of_a_200_the_next_candidate_answers(
+def test_mc12_after_an_error_frame_before_any_content_the_next_candidate_answers(
     driver: Driver, tested: Service
 ) -> None:
     answers(tested, fake.streamed([fake.role(), fake.error_frame()]))
@@ -283,9 +281,7 @@ def test_an_invalid_frame_after_content_ends_the_answer_with_an_error(
     assert error.error_class == "server_error"
 
 
-def test_after_more_than_64_kib_before_the_first_content_the_next_candidate_answers(
-    driver: Driver, tested: Service
-) -> None:
+def test_after_64_kib_without_content_the_next_candidate_answers(driver: Driver, tested: Service) -> None:
     answers(tested, fake.streamed([b": %b\n\n" % (b"x" * 1024)] * 100))
     assert driver.ask(tested) == FROM_B
     assert tested.ledger.events[0].error_class == "server_error"
@@ -328,7 +324,7 @@ def test_mc16_an_end_without_a_finish_reason_is_never_a_success(
     assert breaker(tested).failed == 1
 
 
-def test_mc17_a_stream_that_stalls_after_content_ends_at_the_idle_limit_and_its_connection_closes(
+def test_mc17_a_stall_after_content_ends_the_stream_at_the_idle_limit(
     driver: Driver, tested: Service, clock: FakeClock
 ) -> None:
     answers(tested, fake.streamed([*[fake.delta("x")] * 5, stall]))
@@ -402,7 +398,7 @@ def test_the_routes_output_limit_is_sent_to_the_provider(driver: Driver, tested:
 
 
 @pytest.mark.parametrize(("total", "waits"), [("2s", True), ("300ms", False)], ids=["waits", "is refused"])
-def test_mc23_a_call_waits_until_the_first_cooldown_ends_if_the_deadline_of_the_call_allows_it(
+def test_mc23_a_call_waits_for_the_end_of_a_cooldown_within_its_deadline(
     driver: Driver, tmp_path: Path, clock: FakeClock, total: str, waits: bool
 ) -> None:
     limits = {"total": Duration(total)} | ({} if waits else {"first_token": Duration("140ms")})
@@ -450,9 +446,7 @@ def test_mc24_only_probes_call_a_candidate_after_its_breaker_has_opened(
     assert 8 <= len(probes) <= 10
 
 
-def test_an_unreported_usage_is_estimated_as_one_output_token_for_two_bytes_of_content(
-    driver: Driver, tested: Service
-) -> None:
+def test_an_unreported_output_is_estimated_as_one_token_for_two_bytes(driver: Driver, tested: Service) -> None:
     words = ["a", "four", "it's", "", "“x”", 'finish_reason":"stop"', "x" * 100]
     answers(tested, fake.chat_stream(*words, tokens=None))
     assert driver.ask(tested) == "".join(words)

@@ -85,7 +85,7 @@ async def test_the_fake_provider_notices_over_a_socket_that_its_client_has_left(
     assert (provider.exchanges[0].ending, provider.exchanges[0].written) == ("closed_by_client", 1)
 
 
-async def test_the_fake_provider_notices_over_a_socket_that_its_client_left_before_the_status() -> None:
+async def test_the_fake_provider_notices_a_disconnect_before_the_status() -> None:
     provider = answering(Answer((b"a",), delay=stall.seconds))
     async with asyncio.timeout(START_SECONDS), provider.serve() as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)

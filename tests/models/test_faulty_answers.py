@@ -81,7 +81,7 @@ def test_chunk_size_and_line_end_do_not_change_the_content_of_a_stream(
     ],
     ids=lambda steps: repr(steps[0][:40]),
 )
-def test_a_call_whose_stream_is_faulty_before_its_first_content_goes_to_the_next_candidate(
+def test_after_a_fault_before_the_first_content_the_next_candidate_answers(
     driver: Driver, tested: Service, steps: list[bytes]
 ) -> None:
     first(tested, stream(*steps))
@@ -267,7 +267,7 @@ def test_a_rate_limit_causes_a_cooldown_whatever_retry_after_says(
         "status 204",
     ],
 )
-def test_a_call_whose_answer_is_empty_or_lacks_the_content_type_of_a_stream_goes_to_the_next_candidate(
+def test_after_an_answer_without_a_valid_stream_the_next_candidate_answers(
     driver: Driver, tested: Service, answer: Answer
 ) -> None:
     first(tested, answer)
@@ -282,7 +282,7 @@ def test_the_content_type_is_read_in_any_letter_case(driver: Driver, tested: Ser
     assert driver.ask(tested) == "x"
 
 
-async def test_a_call_that_gets_a_stream_instead_of_a_whole_answer_goes_to_the_next_candidate(tested: Service) -> None:
+async def test_after_a_stream_instead_of_a_whole_answer_the_next_candidate_answers(tested: Service) -> None:
     first(tested, fake.chat_stream("x"))
     tested.b.script = lambda _: fake.chat("whole")
     answer = await tested.sdk().chat.completions.create(model="any", messages=QUESTION)

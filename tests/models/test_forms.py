@@ -62,12 +62,13 @@ async def test_a_request_through_the_egress_proxy_has_the_providers_server_name(
     assert (sent[0].headers["host"], extensions["sni_hostname"]) == ("api.a.example", "api.a.example")
 
 
-async def test_the_key_is_read_for_each_attempt_and_without_it_the_next_candidate_answers(
-    made: Service, tmp_path: Path
-) -> None:
+async def test_the_key_is_read_for_each_attempt(made: Service, tmp_path: Path) -> None:
     (tmp_path / "key-a").write_text("sk-rotated")
     await ask(made.sdk())
     assert made.a.exchanges[0].request.headers["authorization"] == "Bearer sk-rotated"
+
+
+async def test_after_a_missing_key_the_next_candidate_answers(made: Service, tmp_path: Path) -> None:
     (tmp_path / "key-a").unlink()
     assert await ask(made.sdk()) == "the-answer-of-B"
     assert made.ledger.events[-2].error_class == "authentication"
@@ -129,7 +130,7 @@ async def test_the_sdk_never_retries_although_it_is_configured_to(made: Service)
     )
 
 
-async def test_the_frame_with_the_usage_is_hidden_unless_the_caller_asked_for_it(made: Service) -> None:
+async def test_a_caller_gets_the_usage_only_on_request(made: Service) -> None:
     async def usages(**more: Any) -> list[BaseModel]:
         stream = await made.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True, **more)
         return [chunk.usage async for chunk in stream if chunk.usage]
@@ -257,9 +258,7 @@ async def test_transcriptions_get_the_candidates_model_and_are_billed_by_seconds
     assert (made.ledger.events[0].input_units, made.ledger.events[0].micro_usd) == (7, 700)
 
 
-async def test_the_cost_is_estimated_if_the_input_is_reported_in_another_unit_than_the_price(
-    tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_the_cost_is_estimated_if_usage_and_price_have_different_units(tmp_path: Path, clock: FakeClock) -> None:
     price = ModelPrice(unit="character", input=15.0, as_of=PRICE.as_of, source="a test")
     made = service(tmp_path, clock, models={"models": {"m": model(price=price)}})
     first(made, fake.embeddings(2))

@@ -159,9 +159,7 @@ async def test_the_error_of_the_second_request_counts_for_its_own_candidate(
     assert endings(made)[-1] == ("c", "finished")
 
 
-async def test_an_answer_to_the_hedge_after_a_failed_first_request_counts_as_no_fallback(
-    tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_the_hedge_counts_as_no_fallback_if_the_first_request_fails(tmp_path: Path, clock: FakeClock) -> None:
     made = hedged(tmp_path, clock)
     made.a.script = lambda _: fake.streamed([b"busy"], first=0.15)
     made.b.script = lambda _: fake.embeddings(2, delay=0.2)
@@ -188,7 +186,7 @@ async def test_the_hedging_budget_bounds_the_second_requests(tmp_path: Path, clo
 
 
 @pytest.mark.parametrize("distinct", [True, False])
-async def test_a_slow_call_without_a_second_candidate_sends_no_hedge_and_spends_no_hedging_budget(
+async def test_a_call_without_a_second_candidate_spends_no_hedging_budget(
     tmp_path: Path, clock: FakeClock, *, distinct: bool
 ) -> None:
     bound, fallback = RetryBudget(ratio=Ratio("1%"), reserve=1), ModelFallback(distinct=distinct)
@@ -204,9 +202,7 @@ async def test_a_slow_call_without_a_second_candidate_sends_no_hedge_and_spends_
     assert await embed(made) == 2
 
 
-async def test_a_token_budget_without_room_for_a_second_request_leaves_the_first_one_running(
-    tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_no_hedge_is_sent_if_the_token_budget_is_too_small(tmp_path: Path, clock: FakeClock) -> None:
     made = hedged(tmp_path, clock)
     answers(made, a=0.2, b=0.0)
     asked = made.sdk().embeddings.create(

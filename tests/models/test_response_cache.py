@@ -69,7 +69,7 @@ async def test_a_key_of_the_cache_contains_no_tenant_and_expires(made: Service, 
     assert 0 < server.ask("TTL", key) <= 3600
 
 
-async def test_a_cache_without_a_connected_store_behaves_as_if_it_were_empty(made: Service, tmp_path: Path) -> None:
+async def test_a_cache_without_a_connected_store_holds_no_answers(made: Service, tmp_path: Path) -> None:
     unconnected = service(
         tmp_path / "unconnected", None, route={"cache": ResponseCache(max_age=Duration("1h"), store=STORE)}
     )
@@ -79,9 +79,7 @@ async def test_a_cache_without_a_connected_store_behaves_as_if_it_were_empty(mad
 
 
 @pytest.mark.parametrize("read", [0, 1], ids=["before the first chunk", "before the last chunk"])
-async def test_an_answer_that_its_caller_did_not_read_to_the_end_is_never_cached_in_part(
-    made: Service, read: int
-) -> None:
+async def test_an_answer_is_never_cached_in_part_if_its_caller_leaves_early(made: Service, read: int) -> None:
     whole = b"".join(step for step in fake.chat_stream("one ", "two").steps if isinstance(step, bytes))
     end = whole.rindex(b"data:")
     made.a.script = lambda _: fake.streamed([whole[:end], whole[end:]])

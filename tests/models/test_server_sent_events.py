@@ -80,6 +80,6 @@ def test_an_incomplete_frame_is_pending_and_gives_no_event() -> None:
     assert parsed([b"data: 1\n\ndata: 2\n"]) == ([Frame(b"data: 1\n\n", "message", b"1")], 8)
 
 
-def test_a_carriage_return_at_the_end_of_a_chunk_does_not_split_a_line_end() -> None:
+def test_a_line_end_may_span_two_chunks() -> None:
     frames, _ = parsed([b"data: 1\r", b"\ndata: 2\r", b"\n\r", b"\ndata: 3\r\n\r\n"])
     assert meaning(frames) == [("message", b"1\n2"), ("message", b"3")]

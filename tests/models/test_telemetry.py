@@ -26,9 +26,7 @@ def value(made: Service, name: str, **labels: str) -> float | None:
     return registry.get_sample_value(name, labels)
 
 
-async def test_a_call_with_a_fallback_is_counted_with_its_tokens_cost_cooldown_and_first_content(
-    tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_the_metrics_describe_a_call_with_a_fallback(tmp_path: Path, clock: FakeClock) -> None:
     made = service(tmp_path, clock)
     made.a.script = lambda _: fake.error(429, headers={"retry-after": "9"})
     made.b.script = lambda _: fake.chat_stream(ANSWER, "B", first=0.1, gap=0.02, tokens=(1000, 500))

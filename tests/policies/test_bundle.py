@@ -189,7 +189,5 @@ def test_the_store_of_a_distributed_limit_must_be_a_call_to_redis() -> None:
 @pytest.mark.parametrize(
     ("settings", "uses_tls"), [({}, False), ({"tls": True}, True), ({"via": "egress-proxy:8443"}, True)]
 )
-def test_an_address_uses_tls_if_it_says_so_or_is_behind_an_egress_proxy(
-    settings: dict[str, Any], uses_tls: bool
-) -> None:
+def test_the_tls_setting_or_an_egress_proxy_makes_an_address_use_tls(settings: dict[str, Any], uses_tls: bool) -> None:
     assert Address(host="api.example.com", port=443, **settings).uses_tls is uses_tls

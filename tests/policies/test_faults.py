@@ -57,9 +57,7 @@ class Ports(ClosedModel):
         ([1], ["ports: is refused; expected at least 2"]),
     ],
 )
-def test_a_list_with_a_wrong_item_is_reported_as_too_short_only_if_it_has_too_few_items(
-    ports: list[object], faults: list[str]
-) -> None:
+def test_a_wrong_item_counts_towards_the_length_of_its_list(ports: list[object], faults: list[str]) -> None:
     with pytest.raises(ValidationError) as caught:
         Ports.model_validate({"ports": ports})
     assert [str(fault) for fault in faults_of(caught.value)] == faults

@@ -194,7 +194,7 @@ def test_impossible_values_are_refused(kind: type[Policy], values: dict[str, Any
     replicas=st.integers(1, 100),
     burst=st.integers(1, 10**6),
 )
-def test_a_replica_gets_its_share_of_a_token_bucket_rounded_down_and_at_least_one_event_a_day(
+def test_a_replica_gets_its_share_of_a_token_bucket_rounded_down(
     count: int, unit: str, replicas: int, burst: int
 ) -> None:
     share = Ratio(f"{1 / replicas:.11f}")
@@ -211,15 +211,29 @@ def test_a_replica_gets_its_share_of_a_token_bucket_rounded_down_and_at_least_on
     assert one.limit.burst == max(1, int(burst * share.fraction))
 
 
+def test_a_replica_gets_at_least_one_event_a_day_of_a_token_bucket() -> None:
+    limit = RateLimit.model_validate({**SHARED, "limit": {**BUCKET, "rate": "1/d"}, "local_share": "1%"})
+    one = limit.of_one_replica()
+    assert isinstance(one.limit, TokenBucket)
+    assert one.limit.rate == Rate("1/d")
+
+
 def _per_second(rate: Rate) -> Fraction:
     return Fraction(rate.count, rate.SECONDS[rate.unit])
 
 
-@pytest.mark.parametrize(("share", "own"), [("15%", 15), ("25%", 25), ("29%", 29), ("57%", 57), ("0.1%", 1)])
-def test_a_replica_gets_the_exact_share_of_a_sliding_window_and_at_least_one_admission(share: str, own: int) -> None:
+@pytest.mark.parametrize(("share", "own"), [("15%", 15), ("25%", 25), ("29%", 29), ("57%", 57)])
+def test_a_replica_gets_the_exact_share_of_a_sliding_window(share: str, own: int) -> None:
+    assert _share_of_a_sliding_window(share) == SlidingWindow(limit=own, window=Duration("10s"))
+
+
+def test_a_replica_gets_at_least_one_admission_of_a_sliding_window() -> None:
+    assert _share_of_a_sliding_window("0.1%") == SlidingWindow(limit=1, window=Duration("10s"))
+
+
+def _share_of_a_sliding_window(share: str) -> Any:
     window = {"algorithm": "sliding_window", "limit": 100, "window": "10s"}
-    one = RateLimit.model_validate({**SHARED, "limit": window, "local_share": share}).of_one_replica()
-    assert one.limit == SlidingWindow(limit=own, window=Duration("10s"))
+    return RateLimit.model_validate({**SHARED, "limit": window, "local_share": share}).of_one_replica().limit
 
 
 def test_one_error_names_all_conflicts() -> None:
@@ -235,7 +249,7 @@ def test_one_error_names_all_faults_of_a_saga() -> None:
     assert [fault.path for fault in faults_of(caught.value, Saga)] == ["steps[1]", "steps[2]", "steps[3].retry.retries"]
 
 
-def test_the_steps_of_one_stage_run_in_parallel_and_need_the_time_of_the_longest_step() -> None:
+def test_a_stage_of_parallel_steps_needs_the_time_of_the_longest_step() -> None:
     steps = [
         {**STEP, "timeout": "20s"},
         {"name": "index", "compensation": "b", "with_previous": True},
@@ -278,7 +292,7 @@ def test_any_input_is_accepted_or_refused_with_faults(kind: type[Policy], data: 
         assert all(fault.path and fault.value and fault.accepted for fault in faults if fault.value != "is refused")
 
 
-def test_a_text_that_does_not_match_is_refused_with_an_example_instead_of_a_regular_expression() -> None:
+def test_the_refusal_of_a_text_contains_an_example_instead_of_a_pattern() -> None:
     class Named(ClosedModel):
         name: DnsLabel
 
