@@ -250,9 +250,7 @@ CHATS = 3
 
 
 @pytest.mark.parametrize("error_class", CUTS)
-async def test_an_answer_that_breaks_off_ends_with_its_failure_class_and_opens_no_breaker_of_the_callers(
-    platform: Platform, error_class: str
-) -> None:
+async def test_the_client_gets_the_failure_class_of_every_cut_answer(platform: Platform, error_class: str) -> None:
     async with providers(*2 * [lambda _: fake.streamed([fake.role(), fake.delta("high "), CUTS[error_class]])]) as made:
         for _ in range(CHATS):
             received = [event async for event in events(platform)]
@@ -283,7 +281,7 @@ async def test_an_answer_that_breaks_off_ends_with_its_failure_class_and_opens_n
     ],
     ids=["after the first content", "before the first content"],
 )
-async def test_a_failed_spoken_turn_ends_with_the_failure_class_and_tells_if_and_when_to_retry(
+async def test_a_failed_spoken_turn_ends_with_its_failure_class_and_retry_advice(
     platform: Platform, answer: Answer, error_class: str, header: tuple[str, str]
 ) -> None:
     def script(request: Any) -> Answer:
@@ -296,7 +294,7 @@ async def test_a_failed_spoken_turn_ends_with_the_failure_class_and_tells_if_and
     assert header in ended.headers.items()
 
 
-async def test_content_is_streamed_to_the_client_and_the_providers_connection_closes_when_the_client_leaves(
+async def test_the_providers_connection_closes_when_the_client_leaves_after_the_first_content(
     platform: Platform,
 ) -> None:
     async with providers(lambda _: fake.streamed([fake.role(), fake.delta("high "), stall])) as (a, b):

@@ -93,7 +93,7 @@ def test_more_attempts_than_the_bound_are_reported(observed: tuple[Platform, Obs
         )
 
 
-def test_a_recovery_may_last_as_long_as_the_longest_break_plus_the_margin() -> None:
+def test_a_recovery_may_take_the_longest_break_plus_the_margin() -> None:
     late = Recovery("freeze", "rag-engine", longest_break=15.0, refused=9, seconds=20.1)
     assert not late.is_in_time
     assert str(late).endswith("TOO LONG")

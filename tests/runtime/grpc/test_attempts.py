@@ -75,7 +75,7 @@ def test_a_stopped_call_sends_no_further_rpc(before: type[State], after: type[St
     assert (call.state.rpc, call.state.cancelled) == (rpc, True)
 
 
-def test_an_attempt_that_was_sent_while_another_thread_stopped_the_call_is_cancelled() -> None:
+def test_a_stop_during_the_sending_cancels_the_attempt() -> None:
     call = attempts()
     call.begin()
     rpc = call.invoke(b"x", None, 1.0)

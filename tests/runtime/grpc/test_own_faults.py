@@ -127,9 +127,7 @@ async def test_a_request_that_cannot_be_sent_does_not_count_against_the_callee(t
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_request_that_cannot_be_sent_from_a_thread_does_not_count_against_the_callee(
-    tmp_path: Path, fault: str
-) -> None:
+async def test_an_unsent_request_of_a_thread_does_not_count_against_the_callee(tmp_path: Path, fault: str) -> None:
     ask, expected = FAULTS[fault]
     servicer = RagEngine()
     async with serving(servicer) as address:
@@ -184,7 +182,7 @@ async def test_an_rpc_that_the_callee_cancelled_is_retried(tmp_path: Path, *, sy
     assert breaker.failed == 1
 
 
-async def test_an_rpc_that_the_callee_cancelled_is_not_retried_if_the_call_may_not_be_repeated(tmp_path: Path) -> None:
+async def test_a_non_idempotent_call_is_not_retried_after_the_callee_cancelled_it(tmp_path: Path) -> None:
     servicer = Stopping(9)
     never = AT_ONCE.model_copy(update={"conditions": ("connection_failed",)})
     async with serving(servicer) as address:

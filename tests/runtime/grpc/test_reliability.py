@@ -90,7 +90,7 @@ class Hanging(RagEngine):
 
 
 @pytest.mark.parametrize("servicer", [Late(), Hanging()], ids=["answers late", "hangs"])
-async def test_a_callee_that_is_too_slow_leaves_no_task_no_slot_and_no_open_span(
+async def test_a_too_slow_callee_leaves_no_task_slot_or_open_span(
     tmp_path: Path, spans: Spans, servicer: RagEngine
 ) -> None:
     policies = calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4), circuit_breaker=CircuitBreaker())
@@ -99,9 +99,7 @@ async def test_a_callee_that_is_too_slow_leaves_no_task_no_slot_and_no_open_span
             assert all(isinstance(error, VoiceRuntimeError) for error in await one_of_each(stub))
 
 
-async def test_a_callee_that_resets_every_connection_leaves_no_task_no_slot_and_no_open_span(
-    tmp_path: Path, spans: Spans
-) -> None:
+async def test_connection_resets_leave_no_task_slot_or_open_span(tmp_path: Path, spans: Spans) -> None:
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(64)
         writer.transport.abort()
@@ -119,9 +117,7 @@ async def test_a_callee_that_resets_every_connection_leaves_no_task_no_slot_and_
     server.close()
 
 
-async def test_a_server_that_stops_during_a_call_leaves_no_task_no_slot_and_no_open_span(
-    tmp_path: Path, spans: Spans
-) -> None:
+async def test_a_server_stop_during_calls_leaves_no_task_slot_or_open_span(tmp_path: Path, spans: Spans) -> None:
     servicer = Hanging()
     wire = Grpc(runtime(tmp_path, *calls(bulkhead=Bulkhead(max_concurrent=4))))
     server = grpc.aio.server()

@@ -208,7 +208,7 @@ async def test_an_error_becomes_a_status_without_the_errors_text(
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL], ids=["not found", "internal"])
 @pytest.mark.parametrize("how", ["aborted", "set", "set as a number"])
-async def test_g4_a_status_counts_as_a_failure_of_the_operation_if_it_blames_the_service(
+async def test_g4_a_status_counts_as_failure_only_if_it_blames_the_service(
     tmp_path: Path, spans: Spans, code: grpc.StatusCode, how: str
 ) -> None:
     async def act(_: Any, context: Any) -> None:

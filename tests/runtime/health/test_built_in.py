@@ -212,7 +212,7 @@ async def over_tls(authority: Authority, directory: Path, port: int, *, negotiat
         yield server.sockets[0].getsockname()[1]
 
 
-async def test_an_external_store_needs_a_certificate_for_its_name_and_the_check_logs_in_over_tls(
+async def test_an_external_store_needs_a_certificate_for_its_name(
     tmp_path: Path, authority: Authority, postgresql: Postgresql
 ) -> None:
     valkey = Server(tmp_path, "--user", SERVICE, "on", f">{PASSWORD}", "+ping", "+@connection")
@@ -272,7 +272,7 @@ async def test_the_disk_check_fails_below_min_free_or_without_its_directory(tmp_
     assert (await result(impossible)).error == "ValueError"
 
 
-def test_one_error_names_every_check_without_a_checker_and_every_checker_without_a_check(tmp_path: Path) -> None:
+def test_one_error_names_all_checks_and_checkers_without_a_counterpart(tmp_path: Path) -> None:
     checks = tuple(
         HealthCheck(name=name, kind="grpc", target=f"{name}.call", critical=False) for name in ("first", "second")
     )

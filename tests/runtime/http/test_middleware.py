@@ -170,7 +170,7 @@ async def test_an_error_becomes_a_status_without_the_errors_text(  # noqa: PLR09
     [(404, 0), (429, 1), (500, 1), (503, 1)],
     ids=["not found", "too many requests", "internal server error", "service unavailable"],
 )
-async def test_an_error_status_of_the_application_counts_as_a_failure_if_it_blames_the_service(
+async def test_an_error_status_counts_as_failure_only_if_it_blames_the_service(
     tmp_path: Path, spans: InMemorySpanExporter, status: int, failed: int
 ) -> None:
     async with serving_with_policies(tmp_path, Agent(status=status)) as (service, client):
@@ -215,7 +215,7 @@ async def cancelled_work() -> None:
     await work
 
 
-async def test_a_request_whose_own_work_was_cancelled_is_answered_and_counts_as_failed(tmp_path: Path) -> None:
+async def test_a_request_counts_as_failed_if_its_own_work_was_cancelled(tmp_path: Path) -> None:
     async with serving_with_policies(tmp_path, Agent(cancelled_work)) as (service, client):
         answer = await client.post("/v1/agents/run")
         assert (answer.status_code, answer.json()) == (500, {"error": "internal error"})
@@ -224,9 +224,7 @@ async def test_a_request_whose_own_work_was_cancelled_is_answered_and_counts_as_
 
 
 @pytest.mark.parametrize("errors", [[], [ValueError()]], ids=["alone", "beside another error"])
-async def test_a_rejection_in_a_task_group_is_answered_as_a_rejection_unless_another_error_is_more_serious(
-    tmp_path: Path, errors: list[Exception]
-) -> None:
+async def test_a_task_group_is_answered_with_its_most_serious_error(tmp_path: Path, errors: list[Exception]) -> None:
     async def act() -> None:
         raise ExceptionGroup("tasks", [ExceptionGroup("inner", [CircuitOpenError("rag", 3.0)]), *errors])
 

@@ -54,7 +54,7 @@ async def test_simultaneous_checks_of_one_key_share_a_request_to_the_store(clock
     assert [lease for _, _, lease in store.asked[1:]] == [99, 40]
 
 
-async def test_a_refused_cost_is_requested_again_after_the_wait_that_the_store_returned(clock: FakeClock) -> None:
+async def test_a_refused_cost_is_requested_again_after_the_stores_wait(clock: FakeClock) -> None:
     store = FakeStore(0, wait=10)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     for _ in range(5):
