@@ -15,7 +15,7 @@ __all__ = ["FILL_LIMIT", "Disk"]
 
 FILL_LIMIT = 0.85
 """Largest share of a persistent volume for data. Above it Elasticsearch allocates no replica and moves no shard to
-a node (`cluster.routing.allocation.disk.watermark.low`, 85 % by default), and other stores have no room to compact."""
+a node (`cluster.routing.allocation.disk.watermark.low`, 85 % by default). Other stores then have no room to compact."""
 
 
 def fitting_disk(data: Bytes) -> Bytes:

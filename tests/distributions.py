@@ -4,7 +4,8 @@
 
 The program builds each distribution as a wheel and installs it with its dependencies, in the versions of the lock and
 from uv's cache. It first imports the distribution without extras. It then runs the distribution's tests with all
-extras, in a folder with these tests, the modules in `tests/`, the documents, and nothing else of this repository.
+extras, in a separate folder. The folder contains these tests, the modules in `tests/`, the documents, and nothing else
+of this repository.
 """
 
 from __future__ import annotations

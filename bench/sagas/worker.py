@@ -3,7 +3,8 @@
     python -m bench.sagas.worker sqlite|postgresql|temporal ADDRESS SECONDS
 
 ADDRESS is the file of SQLite, the DSN of PostgreSQL, or the host and port of Temporal. The process prints `ready`,
-waits for a line on standard input, runs, and prints the number of ended steps and the seconds that the run took.
+waits for a line on standard input, and runs. It then prints the number of ended steps and the seconds that the run
+took.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ handshake (SNI). If a connection matches no chain (another host, no host name, n
 counts it as `listener.<caller>.no_filter_chain_match` and logs it. Envoy resolves the host name itself, so the address
 that the caller dialled does not matter.
 
-Listeners and clusters of the callers are in files that Envoy reads again when kubelet replaces them, so a new caller or
-host restarts no proxy. A reload closes an open connection only if its listener or its host has left the files.
+Listeners and clusters of the callers are in files. Envoy reads them again when kubelet replaces them. So a new caller
+or host restarts no proxy. A reload closes an open connection only if its listener or its host has left the files.
 """
 
 from __future__ import annotations

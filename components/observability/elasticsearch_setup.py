@@ -79,7 +79,7 @@ def _lifecycle(stream: Stream) -> dict[str, Any]:
     """A lifecycle policy.
 
     Logs roll over, and their age counts from the rollover. Other streams write one index a day. The age of a
-    daily index counts from its creation, and its last data is up to a day younger, so the policy adds a day.
+    daily index counts from its creation. Its last data is up to a day younger, so the policy adds a day.
     """
     rollover = {"rollover": {"max_age": str(ROLLOVER), "max_primary_shard_size": ROLLOVER_SIZE}}
     hot = {"hot": {"min_age": "0ms", "actions": rollover}} if stream.name == LOGS else {}

@@ -31,8 +31,13 @@ DATA_PATH = "/data"
 CONFIGURATION = Bytes("1Mi")
 """Configuration and users on the volume `run`."""
 LOG_COPIES = 4
-"""Largest size of the log as a multiple of the data: 1 for the last rewrite, 1 for its growth by 100 %
-(`auto-aof-rewrite-percentage`), 1 for the next rewrite, and 1 for the writes during this rewrite."""
+"""Largest size of the log as a multiple of the data:
+
+- 1 for the last rewrite
+- 1 for its growth by 100 % (`auto-aof-rewrite-percentage`)
+- 1 for the next rewrite
+- 1 for the writes during the next rewrite
+"""
 REPLAY_RATE = Bytes("20Mi")
 """Bytes of the log that the server loads per second. Valkey 9.1 on a busy CPU loaded logs of 100 MiB at 56 to 338 MiB/s
 from the page cache. The assumed rate leaves a margin for a cold disk."""

@@ -25,8 +25,11 @@ def refuse_unfit(platform: Platform, configuration: Configuration, *, on: date) 
     The cluster must be configured, `kubectl` must be able to query it, and it must be the stack's own. It must serve
     the operators' resources and have the prerequisites. No volume may shrink, and the cluster must be able to grow each
     volume that the update grows. Each secret needs a value, and each value must belong to a declared secret. A strict
-    profile also requires that every image is pinned by digest, that each finding of severity error or critical has an
-    acceptance that is valid on the day `on`, and that each acceptance matches a finding.
+    profile also requires:
+
+    - Each image is pinned by digest.
+    - Each finding of severity error or critical has an acceptance that is valid on the day `on`.
+    - Each acceptance matches a finding.
     """
     faults = [*cluster_faults(platform, configuration), *_secret_faults(platform, configuration.secrets)]
     if platform.environment.profile.strict:

@@ -39,8 +39,11 @@ def _is_bounded(graph: CallGraph, edge: Edge) -> bool:
     """True if every request of the callee's operation belongs to a counted request of a caller.
 
     Events and arrivals from outside the platform belong to no such request. Three kinds of callers also send requests
-    that are not counted at the caller: a saga repeats its steps without a new request, a consumer works on events, and
-    a WebSocket is one request at the gateway but many requests at the service.
+    that are not counted at the caller:
+
+    - A saga repeats its steps without a new request.
+    - A consumer works on events.
+    - A WebSocket is one request at the gateway but many requests at the service.
     """
     if edge.target.consumes or edge.target.load:
         return False

@@ -97,8 +97,8 @@ _STAGING_SERVERS = {
     site.EGRESS_PROXY: _size(("250m", "1"), ("256Mi", "512Mi"), replicas=N_PLUS_ONE),
 }
 
-# Each quota has room for every workload at its maximum with one surge pod (rule D02), and for pods that are still
-# stopping (rule H03), because Kubernetes counts a pod until it has ended.
+# Each quota has room for every workload at its maximum with one surge pod (rule D02). It also has room for pods that
+# are still stopping (rule H03), because Kubernetes counts a pod until it has ended.
 _DEV_QUOTAS = {
     site.DATA: _quota(("2", "10"), ("5Gi", "20Gi"), 24),
     site.OBSERVABILITY: _quota(("2", "24"), ("8Gi", "40Gi"), 24),
@@ -154,8 +154,8 @@ _DEV = Profile(
     load_share=0.01,
     quotas=_DEV_QUOTAS,
     # PostgreSQL leaves 200 − 13 = 187 connections to the 8 roles, and their limits allow 8 × 20 = 160. The pools of the
-    # 8 services have 55 connections. With one replica and one surge pod each, the services open 2 × 55 = 110 together,
-    # and none opens more than 2 × 10 = 20.
+    # 8 services have 55 connections. With one replica and one surge pod each, the services open 2 × 55 = 110 together.
+    # None opens more than 2 × 10 = 20.
     database=DatabaseLimits(poolers=0, pool_size=20),
     servers=_DEV_SERVERS,
     retentions={LOGS: Duration("3d"), TRACES: Duration("3d"), BLOCKS: Duration("1d")},

@@ -17,8 +17,8 @@ def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
 
     Returns the number of admissions, and a lower and an upper bound of the number that the limit admits.
 
-    The store decides each request at an unknown time between the request and its answer. So the store
-    applied the limit at least from the first answer to the last request, and at most from the start to the last answer.
+    The store decides each request at an unknown time between the request and its answer. So the store applied the limit
+    at least from the first answer to the last request. It applied the limit at most from the start to the last answer.
     On a busy machine the processes may be too slow to request all admissions, so at the end each process takes the
     remaining admissions.
     """

@@ -1,8 +1,8 @@
 """Default policies for each kind of edge, each with its arithmetic.
 
 Three retries at each of seven hops would be 4⁷ = 16,384 attempts. So leaf hops (a store, a provider) make 2 attempts at
-most, one interior hop (knowledge-service → retrieval-service) makes 2, and every other interior hop makes 1: at most 2
-× 2 = 4 attempts along any path.
+most. One interior hop (knowledge-service → retrieval-service) makes 2, and every other interior hop makes 1. So any
+path has at most 2 × 2 = 4 attempts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """A closed schema of the Grafana 13 fields that we set.
 
-Sources: `conf/defaults.ini`, and in Grafana's documentation the page on provisioning (data sources, dashboards) and the
-pages of the Prometheus, Alertmanager, Tempo, Jaeger and Elasticsearch data sources with their provisioning examples.
+Sources: `conf/defaults.ini`, and these pages of Grafana's documentation:
+
+- provisioning (data sources, dashboards)
+- the data sources Prometheus, Alertmanager, Tempo, Jaeger and Elasticsearch, with their provisioning examples
+
 The schema leaves out dashboards, because the Grafana Foundation SDK encodes them.
 """
 

@@ -283,7 +283,7 @@ def test_grace_periods_and_the_timeouts_of_gateway_and_mesh_follow_a_lowered_dea
 
     So knowledge-service may take 4850 ms.
 
-    Two attempts at retrieval-service, the backoff between them and the call of PostgreSQL take
+    It makes two attempts at retrieval-service with a backoff between them, and a call of PostgreSQL:
     2 × 2348 ms + 100 ms + 52 ms = 4848 ms.
     """
     late = Values()

@@ -41,8 +41,8 @@ class Health:
     """The checks of a runtime's bundle. Use an instance on one event loop only. It follows reloads of the bundle.
 
     `checkers` maps the name of a check to the checker that replaces the built-in one. Raises `InvalidInputError` for
-    all names in `checkers` that the bundle does not declare, and for all checks that lack a package, a call or a
-    store's connection in `settings`.
+    all names in `checkers` that the bundle does not declare. The error also names all checks that lack a package, a
+    call or a store's connection in `settings`.
     """
 
     def __init__(

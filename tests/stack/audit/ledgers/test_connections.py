@@ -19,7 +19,9 @@ NODES = (caller("a", 10, 2, 4), caller("b", 5, 1, 1), service("c", READ, connect
 
 
 def test_each_service_counts_its_replicas_times_its_pool() -> None:
-    """`a` has 2 replicas at least, 2 + 15 % of the range 2 to 4 = 2.3 expected, 4 at most and 5 in a rollout.
+    """`a` has 2 replicas at least, 4 at most and 5 in a rollout.
+
+    The expected number is 2 + 15 % of the range 2 to 4 = 2.3.
 
     `b` has 1 replica, and 2 in a rollout. `c` calls no database.
     """

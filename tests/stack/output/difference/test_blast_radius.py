@@ -107,7 +107,7 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         ["worst-case attempts on the chat flow 1 → 6"],
     ),
     # 1 replica × a pool of 10; 0.1 cores and 64 MiB = 0.0625 GiB. The expected scale is the minimum plus 15 % of the
-    # range, so it grows by 0.15 pods, and 0.15 × 73 USD = 10.95 USD.
+    # range, so it grows by 0.15 pods. The cost grows by 0.15 × 73 USD = 10.95 USD.
     # Before: (4 pods + 1 surge pod) × 10 connections; 2 services × 5 pods × 0.1 cores; (2.3 + 2.3) pods × 73 USD =
     # 335.80 USD.
     "a replica": (
