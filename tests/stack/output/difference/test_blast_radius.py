@@ -155,7 +155,8 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         ],
     ),
     # The mean load is 25 % of the declared load. A million tokens cost 0.15 USD as input and 0.60 USD as output.
-    # 10/s × 25 % × 730 h × 3,600 s = 6.57 million calls × (800 × 0.15 + 200 × 0.60) micro-USD = 1,576.80 USD.
+    # 10/s × 25 % × 730 h × 3,600 s = 6.57 million calls a month. A call costs 800 × 0.15 + 200 × 0.60 = 240 micro-USD.
+    # All calls cost 1,576.80 USD.
     # 200 more output tokens cost 0.60 × 200 = 120 micro-USD a call: 788.40 USD.
     "a model's output": (
         replace(MODEL_CALLS, more=(models(use=USE),)),
