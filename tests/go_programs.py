@@ -16,7 +16,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A run without the programs ends like a run without tests (status 5), not like a run that passed."""
+    """A run without the programs ends with the status of a run without tests (5), not with 0."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["skipped"] = session.config.stash.get(SKIPPED, "")
     elif exitstatus == pytest.ExitCode.OK and SKIPPED in session.config.stash:

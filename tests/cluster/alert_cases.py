@@ -61,7 +61,7 @@ def _routes() -> Iterator[tuple[str, str, float]]:
 
 
 def _sessions() -> set[str]:
-    """Routes whose requests last as long as their sessions, so no latency objective applies."""
+    """Routes whose requests last as long as their sessions. No latency objective applies to them."""
     graph = platform("prod").graph
     assert graph.gateway
     return {found.name for found in graph.gateway.operations if found.transport == "websocket"}

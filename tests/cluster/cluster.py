@@ -32,7 +32,7 @@ class NodePool:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The capacity that an environment declares, without the nodes that remain after an even split into zones."""
+        """The declared capacity of an environment: nodes are split evenly into zones, and the remainder is left out."""
         pool = settings.node_pool
         return cls(
             zones=pool.zones, nodes_per_zone=pool.nodes // pool.zones, cpu=str(pool.cpu), memory=str(pool.memory)

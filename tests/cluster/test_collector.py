@@ -268,8 +268,8 @@ def test_the_collector_keeps_traces_of_services_and_samples_whole_traces_of_othe
             otlp.eventually(lambda: bool(kept(sink, "last")), SECONDS)
         assert kept(sink, "first") == kept(sink, "second")
         ratio = declared("prod").sampling.others
-        # The Collector keeps each of 300 traces with probability 10 %. Fewer than 8 or more than 60 remain in less than
-        # one of a million runs.
+        # The Collector keeps each of 300 traces with probability 10 %. The probability of fewer than 8
+        # or more than 60 is below one in a million.
         assert ratio == 0.1
         assert 8 <= len(kept(sink, "first")) <= 60
         assert collector_config.DECIDED not in {

@@ -94,8 +94,8 @@ def test_an_alert_fires_for_its_firing_series_only(key: tuple[str, str | None], 
     written("prod", tmp_path)
     document = {
         "rule_files": [str(tmp_path / "rules.json")],
-        # Without this order promtool could evaluate an alert before the recording rule that the alert reads. The alert
-        # would then read a value of the previous interval, which is up to ten minutes old.
+        # Without this order promtool could evaluate an alert before its recording rule. The alert would then read the
+        # value of the previous interval, up to ten minutes ago.
         "group_eval_order": [group.name for group in declared("prod").groups],
         # promtool evaluates every rule at every step, so a test of hours needs long steps.
         "evaluation_interval": "10m" if "h" in case.at else "1m",

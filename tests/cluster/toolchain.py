@@ -93,7 +93,7 @@ CONTROL_PLANE = Module(
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
 KUBECONFORM = Module(name="kubeconform", programs={"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"})
 # The image runs Consul 2. Go cannot download it, because its module path lacks the suffix /v2. This is the newest
-# release that Go can download (BUSL-1.1, as the image). Its go.mod takes the module `api` from a folder, so our go.mod
+# release that Go can download (BUSL-1.1, as the image). Its go.mod takes the module `api` from a folder. So our go.mod
 # pins the matching release.
 CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
 SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)

@@ -103,7 +103,7 @@ class Writer:
 
 
 def replicated(lost: dict[str, float], stopped: float, elected: float) -> dict[str, float]:
-    """The lost writes that a replica had received before the primary stopped, or that the new primary acknowledged."""
+    """Lost writes that should exist: a replica had received them, or the new primary acknowledged them."""
     return {key: moment for key, moment in lost.items() if not stopped - REPLICATED_WITHIN < moment < elected}
 
 

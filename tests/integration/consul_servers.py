@@ -171,7 +171,10 @@ def prepared_servers(program: Path, environment: str, count: int) -> Iterator[li
 def running_servers(
     program: Path, environment: str, count: int, keys: Keys, **changes: object
 ) -> Iterator[list[Server]]:
-    """Servers that have elected a leader, and accept the management token that the leader stores after its election."""
+    """Servers that have elected a leader, and accept the management token.
+
+    The leader stores the token after its election.
+    """
     with prepared_servers(program, environment, count) as servers:
         for server in servers:
             server.prepare(keys, **changes)

@@ -58,7 +58,7 @@ def existing_cluster(context: str, folder: Path) -> Iterator[Cluster]:
 
 
 def refuse_taken(cluster: Cluster, platform: Platform) -> None:
-    """Refuses a cluster that has a namespace of the platform, because a real deployment may be in that namespace."""
+    """Refuses a cluster with a namespace of the platform. That namespace may contain a real deployment."""
     there = {each["metadata"]["name"] for each in cluster.kubectl.objects("namespaces")}
     if taken := sorted(there & namespaces(platform)):
         message = f"the cluster has the namespaces {', '.join(taken)} already: choose a cluster without them"

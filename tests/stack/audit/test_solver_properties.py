@@ -178,8 +178,7 @@ def behind(whole: Platform, path: str) -> set[str]:
 def test_each_named_bound_is_binding(declared: Platform, data: st.DataObject) -> None:
     """The solver still names a bound after the other bounds are relaxed.
 
-    Bounds of calls that the callee makes are not relaxed, because they would raise the P95 of the callee, and so the
-    bound.
+    Bounds of the callee's own calls are not relaxed. That would raise the callee's P95, and so the bound.
     """
     bounds = solve(declared, on=DAY).infeasible
     assume(bounds)
