@@ -84,7 +84,7 @@ def test_the_review_names_each_environment_that_a_pull_request_removes(tmp_path:
     assert commented(tmp_path) == f"## dev\n\ncompared\n\n## qa\n\n{text}"
 
 
-def test_a_comment_that_would_be_too_long_keeps_every_blast_radius_but_omits_the_fields(tmp_path: Path) -> None:
+def test_a_shortened_comment_keeps_every_blast_radius_without_the_fields(tmp_path: Path) -> None:
     repository(tmp_path, "dev", "prod")
     fields = "<details><summary>~ a</summary>\n\n~~~~diff\n$(head -c 40000 /dev/zero | tr '\\0' x)\n~~~~\n\n</details>"
     answers = f'printf "%s\\n" "**Blast radius** of $5" "" "{fields}"'

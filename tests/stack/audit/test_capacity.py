@@ -92,7 +92,7 @@ def test_d02_adds_up_all_workloads_of_a_namespace() -> None:
     assert found.proposal == "51008Mi"
 
 
-def test_d02_holds_if_the_maximum_with_surge_is_83_cpu_and_the_quota_is_100() -> None:
+def test_d02_holds_if_the_maximum_with_surge_fits_the_quota() -> None:
     sizing = {"cpu_request": "1", "cpu_limit": "2", "memory_request": "1Gi", "memory_limit": "2Gi"}
     big = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas(min=2, max=82), sizing=sizing)
     roomy = {"cpu_requests": Cpu("100"), "cpu_limits": Cpu("200"), "memory_requests": Bytes("100Gi")}

@@ -28,7 +28,7 @@ def outcomes() -> dict[str, set[str]]:
     return found
 
 
-def test_each_rule_has_a_fixture_that_violates_it_and_a_fixture_that_satisfies_it() -> None:
+def test_each_rule_has_a_violating_and_a_satisfying_fixture() -> None:
     found = outcomes()
     wanted = {rule.id: {"informed" if rule.severity == "info" else "violated", "held"} for rule in RULES}
     assert {rule: each - found[rule] for rule, each in wanted.items() if not each <= found[rule]} == {}

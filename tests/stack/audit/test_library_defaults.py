@@ -72,7 +72,7 @@ def test_r09_finds_a_service_of_the_mesh_without_a_route(routed: bool) -> None:
     assert found == ([] if routed else ["b-grpc.shop.svc.cluster.local"])
 
 
-def test_r09_finds_a_service_without_a_mesh_route_if_the_gateway_calls_it() -> None:
+def test_r09_finds_a_callee_of_the_gateway_without_a_mesh_route() -> None:
     spec = {"hosts": ["a.shop.svc.cluster.local"], "http": [{"retries": {"attempts": 0}}]}
     route = {"kind": "VirtualService", "metadata": {"name": "a", "namespace": "shop"}, "spec": spec}
     called = service("a", operation("read", p95="5ms", deadline="50ms"))

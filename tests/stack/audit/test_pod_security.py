@@ -44,7 +44,7 @@ def test_s01_finds_a_secret_in_a_rendered_file() -> None:
     assert found(workload(env=[named])) == ()
 
 
-def test_s01_finds_a_secret_in_a_config_map_that_a_container_reads_as_variables() -> None:
+def test_s01_finds_a_secret_in_variables_from_a_config_map() -> None:
     settings = {"kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "shop"}, "data": {"TOKEN": "x"}}
     whole = workload(envFrom=[{"prefix": "API_", "configMapRef": {"name": "settings"}}])
     (plain,) = found(settings, whole)

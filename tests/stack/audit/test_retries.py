@@ -66,7 +66,7 @@ def stacked(*, gateway_retries: bool) -> list[Node]:
     return [*nodes, gateway(route)]
 
 
-def test_r01_counts_972_attempts_if_every_layer_retries_and_324_without_the_gateway() -> None:
+def test_r01_multiplies_the_attempts_of_all_layers() -> None:
     (found,) = findings("R01", *stacked(gateway_retries=True))
     assert found.arithmetic.startswith("3 × 3 × 4 × 3 × 9 = 972 attempts > 5 when store.read")
     assert found.severity == "error"

@@ -140,13 +140,12 @@ def test_h02_knows_the_sidecar_that_the_mesh_adds(injected: str, count: int) -> 
     assert len(scaled("H02", ON_CPU, labels={"sidecar.istio.io/inject": injected})) == count
 
 
-def test_d03_names_every_container_without_a_request_and_ignores_an_autoscaler_without_metrics() -> None:
-    (missing,) = scaled(
-        "D03",
-        ON_STORAGE,
-        containers=(PROGRAM, PROXY),
-    )
+def test_d03_names_every_container_without_a_request() -> None:
+    (missing,) = scaled("D03", ON_STORAGE, containers=(PROGRAM, PROXY))
     assert "but these containers have none: a, proxy" in missing.arithmetic
+
+
+def test_d03_ignores_an_autoscaler_without_metrics() -> None:
     template = {"metadata": {"labels": {}}, "spec": {"containers": [PROGRAM]}}
     metadata = {"name": "a", "namespace": "shop"}
     deployment = {"kind": "Deployment", "metadata": metadata, "spec": {"template": template}}

@@ -216,7 +216,7 @@ def test_retries_that_just_fit_the_capacity_are_kept() -> None:
 
 
 @pytest.mark.parametrize("load", ["1/m", "1/s", "50/s"])
-def test_a_ratio_breaker_gets_a_window_of_two_attempts_and_a_minimum_throughput_that_the_load_reaches(
+def test_the_solver_corrects_the_window_and_throughput_of_a_ratio_breaker(
     load: str,
 ) -> None:
     breaker = CircuitBreaker(

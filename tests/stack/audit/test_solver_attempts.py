@@ -143,14 +143,14 @@ def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
     assert changed_fields(small_platform(outer, inner, models()))["retry.max_retries"] == ("2", "1")
 
 
-def test_attempts_of_a_hop_that_retries_only_failed_connections_count_for_its_caller() -> None:
+def test_retries_of_failed_connections_multiply_the_attempts_of_the_caller() -> None:
     """The store cannot be reached: hop2 makes 3 attempts, and hop1 sees that hop2 is unavailable. 2 × 3 = 6 > 5."""
     unsent = THRICE.model_copy(update={"conditions": ("connection_failed",)})
     solution = solution_of(small_platform(*chain(TWICE, unsent)))
     assert {change.path for change in solution.changes if change.field == "retry"} == {"hop1.run → hop2.run"}
 
 
-def test_the_solver_removes_the_retry_of_a_hop_if_one_of_the_paths_behind_the_hop_retries() -> None:
+def test_the_solver_removes_a_hops_retry_if_a_later_hop_retries() -> None:
     calls = stage(hard("hop1.run", "idempotent"), hard("store.read", "idempotent", purpose="side"))
     middle = service("middle", operation("run", calls, p95="1s", deadline="60s"))
     repeated = stage(hard("middle.run", "idempotent", retry=TWICE))
@@ -227,7 +227,7 @@ def test_a_step_whose_calls_promise_more_than_its_attempt_timeout_is_infeasible(
 
 
 @pytest.mark.parametrize(("latency", "feasible"), [("400ms", True), ("399ms", False)])
-def test_a_flow_waits_at_most_ten_times_its_target_for_an_attempt_of_each_call(latency: str, feasible: bool) -> None:
+def test_one_attempt_of_each_call_must_fit_ten_times_the_target(latency: str, feasible: bool) -> None:
     target = flow("ask", latency)
     route = operation("ask", stage(hard("b.read", "idempotent")), p95="4s", deadline="20s")
     callee = service("b", operation("read", p95="3s", deadline="9s"))
@@ -299,7 +299,7 @@ def test_a_window_that_holds_one_call_stays_and_a_shorter_window_is_raised(windo
     assert edge.circuit_breaker.sampling_duration == Duration(found)
 
 
-def test_a_go_service_has_one_breaker_for_each_callee_and_a_python_service_one_for_each_call() -> None:
+def test_calls_to_one_callee_share_a_breaker_only_in_a_go_service() -> None:
     def calls(language: str) -> dict[str, tuple[str, str]]:
         made = [
             hard(target, "idempotent", circuit_breaker=CircuitBreaker(consecutive_failures=failures))

@@ -83,7 +83,7 @@ def test_the_caller_that_waits_least_determines_the_deadline(latencies: tuple[st
     assert times(*callers, service("b", running())) == {("b.run", "deadline"): ("2s", deadline)}
 
 
-def test_a_flow_permits_ten_times_its_target_and_the_gateway_waits_longer_for_the_answer() -> None:
+def test_a_gateway_route_may_take_ten_times_the_target_of_its_flow() -> None:
     """The route may take 10 × 30 ms. The gateway waits 150 ms longer than the deadline of its callee."""
     route = operation("go", stage(hard("b.run", "idempotent")), p95="30ms", deadline="9s")
     assert times(gateway(route), service("b", running(p95="30ms")), flows=(flow("go", "30ms"),)) == {
@@ -140,7 +140,7 @@ def test_retries_that_fit_are_kept_and_count_in_the_deadline() -> None:
     assert times(calling("a"), callee, STORE) == {("b.run", "deadline"): ("100ms", "170ms")}
 
 
-def test_a_deadline_is_raised_no_higher_than_the_time_that_its_caller_waits() -> None:
+def test_a_deadline_does_not_rise_above_the_wait_of_its_caller() -> None:
     """`b` wants 50 ms for its call, and gets the time that its caller `a` waits: 10 × 4 ms."""
     callee = service("b", running(stage(read()), deadline="20ms"))
     assert times(calling("a", latency=Duration("4ms")), callee, STORE) == {

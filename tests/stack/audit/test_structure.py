@@ -76,7 +76,7 @@ def of_go(*documents: dict[str, Any], mesh: bool, **policies: Any) -> tuple[tupl
     return tuple((each.path, each.field) for each in verdict("E01", looked_at).findings)
 
 
-def test_e01_fails_without_the_mesh_if_only_the_mesh_can_enforce_a_policy() -> None:
+def test_e01_finds_a_policy_that_only_the_missing_mesh_can_enforce() -> None:
     off = of_go(destination_rule(), mesh=False)
     assert off == (("circuit_breaker without mesh", "config.voiceassistant:mesh"),)
 

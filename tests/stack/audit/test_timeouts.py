@@ -30,7 +30,7 @@ def test_t01_finds_a_gateway_that_gives_up_before_its_callee() -> None:
     assert found.arithmetic == "timeout 3s < 4s, the callee's worst case; the deadline is not propagated on this edge"
 
 
-def test_t01_lets_a_propagated_deadline_be_shorter_as_long_as_one_attempt_fits() -> None:
+def test_t01_accepts_a_shorter_propagated_deadline_if_one_attempt_fits() -> None:
     def caller(timeout: str) -> Node:
         return service(
             "b",

@@ -142,7 +142,7 @@ def test_the_last_line_of_check_is_the_verdict() -> None:
     assert re.fullmatch(r"prod: .*\d+ rules hold.*", voice("check", "prod", "--on", str(DAY)).stdout.splitlines()[-1])
 
 
-def test_explain_prints_a_rule_with_an_example_that_violates_it_and_one_that_holds() -> None:
+def test_explain_prints_a_rule_with_a_violating_and_a_satisfying_example() -> None:
     assert voice("explain", "r01").stdout.splitlines() == [
         "R01: attempts along a path stay few",
         "severity   warning",

@@ -119,7 +119,7 @@ def test_rotate_replaces_one_secret_and_older_than_replaces_the_old_ones(project
     assert (done.returncode, done.stdout) == (0, "dev: no secret is missing, unread or older than 90d\n")
 
 
-def test_a_secret_that_no_component_reads_is_refused_with_the_command_that_removes_it(project: Project) -> None:
+def test_the_error_for_an_unused_secret_names_the_command_to_remove_it(project: Project) -> None:
     document = {"config": project.config("dev")}
     document["config"][SECRETS] = {"gateway-tsl": {"certificate": {"secure": "v1:encrypted"}}}
     (project.folder / "Pulumi.dev.yaml").write_text(yaml.safe_dump(document))

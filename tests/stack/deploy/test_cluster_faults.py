@@ -62,7 +62,7 @@ def test_an_unknown_context_is_refused_once_with_the_list_of_known_contexts(monk
     ]
 
 
-def test_a_stack_without_a_cluster_identifier_is_refused_with_the_command_that_sets_it(
+def test_the_error_for_a_missing_cluster_identifier_says_how_to_set_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = {key: value for key, value in configured("dev").items() if key != IDENTIFIER}
@@ -99,7 +99,7 @@ def test_an_operator_whose_api_version_is_not_served_is_missing(monkeypatch: pyt
         run_program("staging", configured("staging"), monkeypatch, cluster=cluster)
 
 
-def test_a_volume_that_would_shrink_or_cannot_grow_is_refused_before_anything_changes(
+def test_a_volume_that_would_shrink_or_cannot_grow_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     live = {CLAIMS: {"items": [claim("data-consul-0", "1Mi"), claim("data-postgresql-0", "1Ti")]}}
@@ -138,7 +138,7 @@ def test_an_undeclared_volume_of_a_declared_database_is_ignored(
 @pytest.mark.parametrize(
     "text", ["apiVersion: v1\nkind: Config\n", '{"kind": "Config"}', None], ids=["YAML", "JSON", "no kubeconfig"]
 )
-def test_a_kubeconfig_given_as_text_is_in_a_private_file_while_kubectl_runs(
+def test_kubectl_gets_the_kubeconfig_in_a_temporary_private_file(
     text: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []

@@ -148,7 +148,7 @@ def test_a_redirect_to_a_malformed_address_is_refused(registry: OciRegistry, cli
         client.digest(f"{registry.host}/voice/agent:1.0")
 
 
-def test_after_too_many_requests_the_client_waits_as_long_as_the_registry_says(
+def test_the_client_waits_as_long_as_retry_after_says(
     registry: OciRegistry, client: Registry, slept: list[float]
 ) -> None:
     pushed = registry.push("voice/agent", "1.0")
@@ -310,7 +310,7 @@ def test_a_credential_helper_is_asked_for_the_login(
     ],
     ids=["no login", "login of another registry", "missing helper", "malformed logins", "login that is not base64"],
 )
-def test_a_private_image_without_a_login_for_its_registry_is_refused_and_no_login_is_sent(
+def test_a_private_image_without_a_login_for_its_registry_is_refused(
     registry: OciRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: object
 ) -> None:
     registry.needs_token, registry.login = True, LOGIN

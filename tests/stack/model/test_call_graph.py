@@ -133,18 +133,21 @@ def test_publishing_and_consuming_are_calls_to_the_event_streams() -> None:
     }
 
 
-def test_a_breaker_is_derived_from_the_callees_restart_time_unless_the_call_declares_it_or_turns_it_off() -> None:
-    own = CircuitBreaker(break_duration=Duration("7s"))
-    calls = stage(
-        hard("store.read", "idempotent"),
-        hard("store.read", "idempotent", purpose="own", circuit_breaker=own),
-        hard("store.read", "idempotent", purpose="without", circuit_breaker="off"),
-    )
+def breaker_of(**declared: Any) -> CircuitBreaker | None:
+    call = hard("store.read", "idempotent", **declared)
     store = datastore("store", READ).model_copy(update={"restart": Duration("40s")})
-    derived, declared, without = graph_of(service("a", operation("run", calls, p95="1s", deadline="2s")), store).edges
-    assert derived.circuit_breaker == CircuitBreaker.for_restart(Duration("40s"))
-    assert declared.circuit_breaker == own
-    assert without.circuit_breaker is None
+    (edge,) = graph_of(service("a", operation("run", stage(call), p95="1s", deadline="2s")), store).edges
+    return edge.circuit_breaker
+
+
+def test_a_breaker_is_derived_from_the_restart_time_of_the_callee() -> None:
+    assert breaker_of() == CircuitBreaker.for_restart(Duration("40s"))
+
+
+def test_a_call_can_declare_its_breaker_or_turn_it_off() -> None:
+    own = CircuitBreaker(break_duration=Duration("7s"))
+    assert breaker_of(circuit_breaker=own) == own
+    assert breaker_of(circuit_breaker="off") is None
 
 
 def test_every_break_lasts_one_to_ten_restarts_of_the_callee() -> None:

@@ -80,7 +80,7 @@ def test_a_stage_without_remaining_calls_is_left_out() -> None:
     assert found.graph.nodes["caller"].operations[0].stages == ()
 
 
-def test_leaving_out_a_service_with_hard_callers_is_refused_with_the_names_of_the_callers() -> None:
+def test_the_error_for_leaving_out_a_needed_service_names_its_hard_callers() -> None:
     (fault,) = refused("model-adapter")
     assert fault.startswith("config.voiceassistant:without[0]: is 'model-adapter'; still needed by ")
     assert fault.endswith(": leave those callers out, too")
@@ -102,7 +102,7 @@ def test_the_document_shows_a_refusal_as_it_is_printed() -> None:
         ("events", "knowledge-service.upload → events.append"),
     ],
 )
-def test_a_node_that_a_flow_a_saga_or_an_event_needs_cannot_be_left_out(name: str, caller: str) -> None:
+def test_a_node_that_is_still_needed_cannot_be_left_out(name: str, caller: str) -> None:
     (fault,) = refused(name)
     assert caller in fault
 

@@ -99,7 +99,7 @@ def test_an_exception_of_a_block_is_not_reached() -> None:
     assert not {each for each in found if each.source in {"web", "api"}}
 
 
-def test_a_named_port_is_the_port_that_the_target_declares_by_that_name() -> None:
+def test_a_port_name_is_looked_up_in_the_target() -> None:
     named = replace(API, port_names={"grpc": 9090})
     closed = policy({"matchLabels": {"app": "web"}}, egress=[])
     for direction, pods in (("ingress", "api"), ("egress", "web")):
@@ -108,10 +108,13 @@ def test_a_named_port_is_the_port_that_the_target_declares_by_that_name() -> Non
         assert {each.port for each in found if (each.source, each.target) == ("web", "api")} == {9090}
 
 
-def test_a_policy_without_types_governs_ingress_and_also_egress_if_it_has_egress_rules() -> None:
+def test_a_policy_without_types_governs_ingress() -> None:
     silent = policy({}, ingress=[])
     del silent["spec"]["policyTypes"]
     assert connections(silent) == connections(policy({}, ingress=[]))
+
+
+def test_a_policy_without_types_governs_egress_if_it_has_egress_rules() -> None:
     talking = policy({}, ingress=[], egress=[{"ports": [{"port": 443}]}])
     both = connections(talking)
     del talking["spec"]["policyTypes"]

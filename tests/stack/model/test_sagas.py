@@ -31,7 +31,7 @@ def keeping(*steps: dict[str, Any], retries: int = 0, **fields: Any) -> Service:
     )
 
 
-def test_a_saga_with_an_undeclared_call_or_an_event_that_its_operation_does_not_consume_is_refused() -> None:
+def test_a_saga_with_an_undeclared_call_or_unconsumed_event_is_refused() -> None:
     stranger = {"name": "tell", "calls": ["nobody.listens"], "no_compensation_because": "nothing to undo"}
     said = faults(STORE, keeping(READS, stranger, started_by="document.uploaded"))
     assert "keeper.keep: is refused; saga keeping version 1 makes call nobody.listens, which is not declared" in said
@@ -106,7 +106,7 @@ def test_every_call_of_a_saga_has_a_step(name: str) -> None:
     assert {call.name for call in operation_.calls} - made <= {"postgresql.write"}  # the journal
 
 
-def test_an_undone_deletion_restores_objects_before_the_data_that_is_built_from_them() -> None:
+def test_an_undone_deletion_restores_the_objects_before_vectors_and_graph() -> None:
     def undoing(step: SagaStep) -> set[str]:
         return {call.removesuffix(":undo") for call in step.compensation_calls}
 

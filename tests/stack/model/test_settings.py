@@ -184,7 +184,7 @@ def test_names_that_the_catalogue_lacks_are_reported_with_all_other_faults() -> 
         assert f"config.{PROJECT}:{line}" in said
 
 
-def test_a_level_that_is_set_by_hand_is_in_the_policy_bundle_of_its_service() -> None:
+def test_a_manual_degradation_level_is_in_the_services_policy_bundle() -> None:
     given = {**GOOD, f"{PROJECT}:degraded": {"rag-engine": "partial"}}
     given[f"{PROJECT}:backups"] = {"bucket": "voice-backups", "network": "10.200.0.0/24"}
     found = Platform(TENANT, environment(parse_settings(given, "prod", TENANT), TENANT))

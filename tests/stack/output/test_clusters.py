@@ -121,7 +121,7 @@ GO_SERVERS = ("alertmanager", "blackbox-exporter", "consul", "grafana", "jaeger"
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_go_services_and_the_listed_go_servers_get_gomaxprocs_and_about_80_percent_of_memory_as_gomemlimit(
+def test_go_programs_get_gomaxprocs_and_80_percent_of_memory_as_gomemlimit(
     environment: str,
 ) -> None:
     own = {node.name for node in TENANT.graph.services if node.language == "go"}

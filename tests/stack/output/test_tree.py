@@ -81,7 +81,7 @@ def test_an_index_that_is_no_file_is_refused_without_a_wait(tmp_path: Path, make
         write_tree(tmp_path, tree_of("a/one.yaml"))
 
 
-def test_a_file_of_somebody_else_in_the_place_of_a_rendered_file_is_refused_unless_equal(tmp_path: Path) -> None:
+def test_a_rendered_file_does_not_overwrite_a_different_file_of_somebody_else(tmp_path: Path) -> None:
     write_tree(tmp_path, tree_of("a/one.yaml"))
     (tmp_path / "a" / "two.yaml").write_text("mine")
     (tmp_path / "c").write_text("mine")

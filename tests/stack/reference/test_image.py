@@ -30,7 +30,7 @@ def test_the_last_stage_runs_without_root_and_without_build_tools() -> None:
     assert "-m voice_reference" in " ".join(re.findall(r'"([^"]+)"', last))
 
 
-def test_the_image_copies_only_the_lock_and_the_packages_that_it_runs_and_they_exist() -> None:
+def test_the_image_copies_only_its_lock_and_its_packages() -> None:
     copied = re.findall(r"^COPY ([^-]\S*) ", DOCKERFILE, re.MULTILINE)
     assert copied == [
         "runtime/voice_reference/requirements.lock",

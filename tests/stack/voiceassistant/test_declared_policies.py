@@ -8,7 +8,7 @@ from tests.small import service
 SERVICES = [node for node in TENANT.graph.nodes.values() if isinstance(node, Service)]
 
 
-def test_rate_limits_of_python_services_use_every_algorithm_every_scope_and_the_keys_tenant_and_user() -> None:
+def test_rate_limits_of_python_services_use_every_algorithm_and_scope() -> None:
     limits = [
         (limit.limit.algorithm, limit.key, limit.scope)
         for each in SERVICES

@@ -179,7 +179,7 @@ def test_the_mesh_knows_the_hosts_that_its_members_may_call() -> None:
     assert {DATABASE, CACHE} <= rules, "the mesh enforces the breakers of Go services"
 
 
-def test_two_external_stores_with_one_host_name_are_refused_where_the_mesh_has_to_tell_them_apart() -> None:
+def test_external_stores_with_mesh_policies_need_different_host_names() -> None:
     real = real_environment("prod")
     stores = {
         name: External(host="store.example.com", port=PORTS[name], network="10.200.8.0/28")

@@ -95,7 +95,7 @@ def test_n04_finds_nothing_if_an_operator_may_create_the_service(tmp_path: Path)
     assert found(tmp_path, workload("shop", env=[variable("OTHER", "gone:80")]), *STORE, operated) == []
 
 
-def test_n04_finds_a_service_without_pods_and_a_target_port_that_no_pod_has(tmp_path: Path) -> None:
+def test_n04_finds_a_service_without_a_matching_pod_or_port(tmp_path: Path) -> None:
     (finding,) = findings(tmp_path, service("store"))
     assert (finding.rule, finding.severity, finding.path) == ("N04", "warning", "Service store")
     assert finding.arithmetic == "selector app=store selects no pod of these manifests"

@@ -52,7 +52,7 @@ def test_a_value_is_a_reference_only_if_it_is_the_address_of_another_host(
         ("STORE_HOST", "localhost", []),
     ],
 )
-def test_the_name_of_a_variable_decides_if_a_bare_host_is_a_reference_and_if_a_port_variable_gives_its_port(
+def test_the_name_of_a_variable_decides_what_a_bare_host_means(
     name: str, value: str, found: list[tuple[str, int | None, bool]], tmp_path: Path
 ) -> None:
     assert named(tmp_path, variable(name, value), variable("STORE_PORT", "6379")) == found

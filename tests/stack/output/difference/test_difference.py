@@ -138,7 +138,7 @@ def test_changed_content_of_a_mounted_config_map_reloads_pods(name: str) -> None
     [config_map("agent-policy", "1", note="new"), config_map("another", "2"), config_map("agent-policy", "1")],
     ids=["changed annotation", "other ConfigMap", "no change"],
 )
-def test_pods_do_not_reload_for_annotations_or_config_maps_that_they_do_not_mount(after: dict[str, Any]) -> None:
+def test_pods_reload_only_for_changed_data_of_mounted_config_maps(after: dict[str, Any]) -> None:
     assert not difference([DEPLOYMENT, config_map("agent-policy", "1")], [DEPLOYMENT, after]).effects
 
 

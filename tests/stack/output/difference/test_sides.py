@@ -125,9 +125,7 @@ def test_a_tree_with_invalid_yaml_is_refused(tree: Path) -> None:
         side_of(str(tree), TENANT)
 
 
-def test_a_tree_that_a_killed_run_left_or_that_was_edited_is_refused_with_every_fault(
-    tree: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_error_for_a_broken_tree_lists_every_fault(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = json.loads((tree / "index.json").read_text(encoding="utf-8"))
     listed = sorted({entry["file"] for entry in index["resources"]})
     unfinished = {"environment": "unfinished", "resources": [], "files": [*index["files"], *listed]}
@@ -155,7 +153,7 @@ def test_a_tree_whose_index_is_not_from_voice_render_is_refused(
     assert "index.json: is not an index of `voice render`; render the environment again" in capsys.readouterr().err
 
 
-def test_a_revision_without_the_code_of_voice_is_refused_and_not_rendered_by_this_checkout(
+def test_a_revision_without_the_code_of_voice_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(ROOT / "components", tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__"))

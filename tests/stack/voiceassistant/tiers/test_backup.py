@@ -112,9 +112,7 @@ def test_other_folders_of_the_volume_are_neither_restored_nor_deleted(server: Po
 
 
 @pytest.mark.parametrize(("hours", "stays"), [(7 * 24 + 6, True), (8 * 24 - 6, False)])
-def test_the_dump_of_seven_days_ago_stays_and_that_of_eight_days_ago_is_deleted(
-    server: Postgresql, hours: int, stays: bool
-) -> None:
+def test_a_dump_is_kept_for_seven_and_a_half_days(server: Postgresql, hours: int, stays: bool) -> None:
     old = server.place.inside(DUMPS) / "20200101T000000Z"
     old.mkdir()
     written = time.time() - hours * 3600

@@ -129,7 +129,7 @@ def test_every_stateful_pod_is_restricted_and_keeps_its_volume(environment: str)
 
 
 @pytest.mark.parametrize("environment", ["dev", *REPLICATED])
-def test_every_claim_of_a_stateful_set_is_declared_so_that_its_volume_can_grow(environment: str) -> None:
+def test_every_claim_of_a_stateful_set_is_declared(environment: str) -> None:
     claims = {found["metadata"]["name"]: found["spec"] for found in of_kind(environment, "PersistentVolumeClaim")}
     looked_for = {
         f"{template['metadata']['name']}-{found['metadata']['name']}-{ordinal}"

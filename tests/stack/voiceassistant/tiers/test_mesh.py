@@ -172,7 +172,7 @@ def test_a_breaker_that_the_mesh_cannot_express_is_refused() -> None:
         MeshDestination(host="a.b.svc.cluster.local", http=True, circuit_breaker=breaker)
 
 
-def test_a_bulkhead_of_a_go_service_limits_requests_to_a_service_and_connections_to_a_store() -> None:
+def test_a_go_bulkhead_limits_requests_to_services_and_connections_to_stores() -> None:
     read = operation("read", p95="10ms", deadline="50ms")
     calls = stage(
         hard("b.read", "idempotent", circuit_breaker="off", bulkhead=Bulkhead(max_concurrent=7)),

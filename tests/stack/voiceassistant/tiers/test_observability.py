@@ -417,14 +417,16 @@ def test_a_label_distinguishes_replicas_and_alerts_drop_it() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_collector_limits_memory_first_and_redacts_last_and_its_queues_are_bounded_and_on_disk(
-    environment: str,
-) -> None:
+def test_the_collector_limits_memory_first_and_redacts_last(environment: str) -> None:
     found = document(collector(environment), "collector.json")
     for pipeline in found["service"]["pipelines"].values():
         assert pipeline["processors"][0] == "memory_limiter"
         assert pipeline["processors"][-1] == "redaction"
-    for exporter in found["exporters"].values():
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_queues_of_the_collector_are_bounded_and_on_disk(environment: str) -> None:
+    for exporter in document(collector(environment), "collector.json")["exporters"].values():
         queue = exporter["sending_queue"]
         assert queue["storage"] == "file_storage/queues"
         assert queue["sizer"] == "bytes"
@@ -515,7 +517,7 @@ def test_one_error_names_every_setting_that_needs_a_larger_disk(environment: str
         assert line.startswith(beginning)
 
 
-def test_a_collector_refuses_a_disk_without_room_for_the_compaction_of_its_queues() -> None:
+def test_a_collector_refuses_a_disk_without_room_for_compaction() -> None:
     found = collector("prod")
     queues = sum(found.queue(backend).units for backend in found.backends) * FRAGMENTATION
     with pytest.raises(ValidationError, match="the data of an outage of 30m needs"):
@@ -584,11 +586,23 @@ def test_one_error_lists_all_duplicate_targets_and_rules() -> None:
     assert "groups: OperationSlow None appears twice" in said
 
 
+def stateful_sets(environment: str) -> list[dict[str, Any]]:
+    return [
+        resource["spec"]
+        for resource in resources(environment)
+        if resource["kind"] == "StatefulSet" and resource["metadata"]["namespace"] == "voice-observability"
+    ]
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_stateful_pods_of_the_tier_have_no_token_and_no_host_path_and_keep_their_volumes(environment: str) -> None:
-    for resource in resources(environment):
-        if resource["kind"] == "StatefulSet" and resource["metadata"]["namespace"] == "voice-observability":
-            pod = resource["spec"]["template"]["spec"]
-            assert pod["automountServiceAccountToken"] is False
-            assert not any("hostPath" in volume for volume in pod["volumes"])
-            assert resource["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"
+def test_stateful_pods_of_the_tier_have_no_token_and_no_host_path(environment: str) -> None:
+    for spec in stateful_sets(environment):
+        pod = spec["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_stateful_sets_of_the_tier_keep_their_volumes(environment: str) -> None:
+    for spec in stateful_sets(environment):
+        assert spec["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"

@@ -42,7 +42,7 @@ def test_a_service_creates_tables_in_its_own_database(server: Postgresql, servic
     )
 
 
-def test_postgresql_accepts_the_old_password_until_the_job_runs_and_then_only_the_new_one() -> None:
+def test_the_job_replaces_the_old_password_with_the_new_one() -> None:
     service, old = SERVICES[0], password_of(f"{SERVICES[0]}-postgresql")
     with running_postgresql() as server:
         server.place.write(f"/etc/voice/secrets/{service}-postgresql/password", "it's rotated")

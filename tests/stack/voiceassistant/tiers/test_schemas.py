@@ -125,7 +125,7 @@ SELECT string_agg(id, ' ' ORDER BY id) FROM (
     UNION ALL SELECT 'inbox ' || message_id FROM saga.inbox) AS kept (id)"""
 
 
-def test_the_nightly_job_deletes_only_month_old_rows_of_completed_sagas_and_of_the_inbox(server: Postgresql) -> None:
+def test_the_nightly_job_deletes_month_old_inbox_rows_and_completed_sagas(server: Postgresql) -> None:
     for user in USERS:
         server.sql("DROP SCHEMA IF EXISTS saga CASCADE", role=user)
     assert applied(server, INDEXING)[0] == 0
