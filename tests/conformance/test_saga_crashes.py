@@ -24,7 +24,7 @@ from tests.saga.definitions import eventually
 ROOT = Path(__file__).parents[2]
 ROUNDS = 100
 MOST_ROUNDS = 2 * ROUNDS
-"""More rounds than kills: some workers end before the write that would kill them."""
+"""More rounds than kills: a worker may end before the write that would kill it."""
 DRY_RUNS = 3
 """Number of workers that run undisturbed to count their writes."""
 KINDS = ("start", "claim", "append", "renew", "deliver", "send", "forget")
