@@ -49,13 +49,15 @@ DNS_PORT = 53
 
 
 def _block(text: str) -> str:
-    """Refuse a block that is not canonical: host bits set, a mask instead of a length, or no length."""
+    """Refuse a block that is not canonical. For example, host bits are set, or a mask stands in place of the length."""
     try:
         canonical = str(ip_network(text))
     except ValueError:
         canonical = None
     if text != canonical:
-        raise ValueError("expected a block whose host bits are zero, such as 10.0.0.0/24 or 2001:db8::/32")
+        raise ValueError(
+            "expected a block in its canonical form, with host bits of zero, such as 10.0.0.0/24 or 2001:db8::/32"
+        )
     return text
 
 

@@ -220,25 +220,25 @@ class Server(Component):
         """The server's workloads, in the order of their manifests."""
 
     @cached_property
-    def kept_workloads(self) -> tuple[Workload, ...]:
+    def _workloads(self) -> tuple[Workload, ...]:
         """The workloads, computed once: a service dumps its policies for each computation."""
         return tuple(self.workloads())
 
     @override
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied.__dict__.pop("kept_workloads", None)  # `model_copy` may give the copy other values
+        copied.__dict__.pop("_workloads", None)  # `model_copy` may give the copy other values
         return copied
 
     @property
     @override
     def secrets(self) -> tuple[SecretKeys, ...]:
-        return merged(secret for workload in self.kept_workloads for secret in workload.secrets)
+        return merged(secret for workload in self._workloads for secret in workload.secrets)
 
     @property
     @override
     def pods(self) -> tuple[dict[str, str], ...]:
-        return tuple({str(workload.selector): workload.selector for workload in self.kept_workloads}.values())
+        return tuple({str(workload.selector): workload.selector for workload in self._workloads}.values())
 
     def _in_storage_class(self, resource: Resource) -> Resource:
         if self.storage_class:
@@ -248,7 +248,7 @@ class Server(Component):
 
     @override
     def disks(self) -> Iterator[Disk]:
-        found = (disk for workload in self.kept_workloads for disk in workload.disks(self.namespace))
+        found = (disk for workload in self._workloads for disk in workload.disks(self.namespace))
         yield from {disk.path: disk for disk in found}.values()
 
     @override
@@ -258,7 +258,7 @@ class Server(Component):
         Raises `ValueError` if two workloads declare different resources with one name.
         """
         found: dict[tuple[str, str, str], Resource] = {}
-        for workload in self.kept_workloads:
+        for workload in self._workloads:
             for resource in map(self._in_storage_class, workload.resources(self)):
                 kind, metadata = resource["kind"], resource["metadata"]
                 key = kind, metadata.get("namespace", ""), metadata["name"]

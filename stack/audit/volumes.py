@@ -38,7 +38,7 @@ def _text(size: Bytes) -> str:
 def startup_probes_wait_for_startup(platform: Platform) -> Iterator[Breach | None]:
     """Compare the work at the start of each server with the budget of its startup probe."""
     servers = (component for component in platform.components if isinstance(component, Server))
-    for server, workload in ((each, workload) for each in servers for workload in each.kept_workloads):
+    for server, workload in ((each, workload) for each in servers for workload in each.workloads()):
         work, probes = workload.start_work, workload.container.probes
         if work and probes:
             budget, needed = probes.startup.period * probes.startup.failures, _seconds(work.duration)

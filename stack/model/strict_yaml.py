@@ -109,7 +109,12 @@ def _text(path: Path) -> str:
         return content.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        fault = Fault("", f"byte {error.start + 1} is not {encoding}", "save the file as UTF-8", f"{path.name}:{line}")
+        fault = Fault(
+            "",
+            f"the byte at position {error.start + 1} is not {encoding}",
+            "save the file as UTF-8",
+            f"{path.name}:{line}",
+        )
         raise InvalidInputError(path.name, [fault]) from None
 
 

@@ -61,7 +61,8 @@ OBJECTIVE_ALERTS = (
         expression=f"(probe_success == 0) + {_OF_JOB} target:declared",
         lasting=Duration("2m"),
         summary="{{ $labels.job }}: {{ $labels.instance }} does not answer the probe {{ $labels.probe }}",
-        action="Is the pod ready? Read the pod's log. If callers get answers, repeat the probe from the prober's pod",
+        action="If the instance is a pod, check that it is ready, and read its log."
+        " If clients get answers, repeat the probe from the prober's pod",
     ),
     Alert(
         name="TargetMissing",
@@ -91,8 +92,9 @@ OBJECTIVE_ALERTS = (
     ),
     *SERVER_OUTAGES.alerts(
         "ServerUnavailable",
-        f"{{{{ $labels.job }}}}: {_SHARE} of the checks found no pod that works",
-        "Look at the server's pods with `kubectl get pods`. Usual causes: the last rollout, a lost node, a full volume",
+        f"{{{{ $labels.job }}}}: in {_SHARE} of the checks the server did not work",
+        "If the server runs in the cluster, look at its pods with `kubectl get pods`."
+        " Usual causes: the last rollout, a lost node, a full volume",
     ),
     *FLOW_FAILURES.alerts(
         "FlowFailing",
@@ -186,4 +188,4 @@ OBJECTIVE_ALERTS = (
         action="The consumer's log has each error. Fix the cause, then publish the messages again (docs/sagas.md)",
     ),
 )
-"""Alerts on objectives. Severity and team are labels of the objective's series."""
+"""Alerts on objectives. The objective's series has the team and the severity, but `…ForDays` is always a warning."""

@@ -138,7 +138,7 @@ async def test_a_failed_first_request_leaves_the_second_one_running(tmp_path: Pa
 
 
 @pytest.mark.parametrize("second", [0.05, 0.3], ids=["before the first one fails", "after the first one has failed"])
-async def test_the_error_of_the_second_request_counts_for_its_own_candidate(
+async def test_an_error_counts_for_the_candidate_of_its_request(
     tmp_path: Path, clock: FakeClock, second: float
 ) -> None:
     """The request is too long for B's context window. C's window is as large as A's, so C may still answer."""

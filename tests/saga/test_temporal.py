@@ -143,8 +143,8 @@ async def test_the_error_for_a_workflow_of_another_type_names_that_type(temporal
     async with Worker(client, task_queue="another", workflows=[Another]):
         handle = await client.start_workflow(Another.run, id="taken", task_queue="another")
         async with TemporalEngine(client, [log.definition(saga(step("pay")))], task_queue="no-saga") as engine:
-            with pytest.raises(UnknownSagaError, match="no saga taken: in Temporal it is a workflow of type another"):
+            with pytest.raises(UnknownSagaError, match="no saga 'taken': in Temporal this id belongs to a"):
                 await engine.show("taken")
-            with pytest.raises(SagaConflictError, match="in Temporal it is a workflow of type another"):
+            with pytest.raises(SagaConflictError, match="in Temporal this id belongs to a workflow of type 'another'"):
                 await engine.start("order", saga_id="taken")
         await handle.terminate()

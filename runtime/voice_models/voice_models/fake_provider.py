@@ -78,7 +78,7 @@ class Exchange:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self) -> None:
-        """Record the end, once. If the answer is still open, the client closed it."""
+        """Record the end, once. An answer that is still open counts as closed by the client."""
         if self.ended.is_set():
             return
         if self.ending == "open":
@@ -148,7 +148,7 @@ class FakeProvider:
                         playing.cancel()
                         disconnected.cancel()
                         await asyncio.gather(playing, disconnected, return_exceptions=True)
-                        exchange.end()  # a task that is cancelled before `play` records no end
+                        exchange.end()  # a cancelled task may not have reached `play`, which records the end
                     if not finished or exchange.ending == "cut":
                         break
         finally:

@@ -86,14 +86,14 @@ class Probe(State):
 
 
 class ForcedOpen(State):
-    """Refuses every call until `CircuitBreaker.close` is called."""
+    """Refuses every call. Only the methods `close` and `disable` of `CircuitBreaker` end this state."""
 
     __slots__ = ()
     name = "forced_open"
 
 
 class Disabled(State):
-    """Admits every call, whatever the results, until `CircuitBreaker.close` is called."""
+    """Admits every call, whatever the results. Only the methods `close` and `open` of `CircuitBreaker` end it."""
 
     __slots__ = ()
     name = "disabled"

@@ -41,9 +41,9 @@ def detached() -> Iterator[None]:
     """A block for work that outlives its request, such as `task = asyncio.create_task(send_receipt())`.
 
     The deadline of the request does not apply to tasks and threads that start in the block, nor to their calls. If
-    these calls exhaust their retries, the attempt that contains the block may still be retried. In these tasks and
-    threads `current_request()` is `None`. The tasks keep trace and baggage. Keep a reference to the task, and await it
-    before the process stops.
+    one of these calls exhausts its retries, the runtime still retries the attempt that contains the block. In these
+    tasks and threads `current_request()` is `None`. The tasks keep trace and baggage. Keep a reference to the task, and
+    await it before the process stops.
     """
     token = CURRENT.set(None)
     try:

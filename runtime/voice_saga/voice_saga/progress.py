@@ -68,7 +68,7 @@ class Progress:
     to_undo: list[str] = field(default_factory=list)
     """Steps that may have run and were not undone, in the order of their start."""
     acting: dict[str, None] = field(default_factory=dict)
-    """Steps whose action is running: they have begun, have not ended, and do not wait for an outcome."""
+    """Steps that have begun, have not ended, and do not wait for an outcome. In a running saga their actions run."""
     waiting: dict[str, Entry] = field(default_factory=dict)
     """Steps that wait for an outcome."""
     results: dict[str, Any] = field(default_factory=dict)

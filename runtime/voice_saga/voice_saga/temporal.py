@@ -289,7 +289,9 @@ class TemporalEngine:
         except RPCError:
             raise UnknownSagaError(f"no saga {saga_id}") from None
         if execution.workflow_type != WORKFLOW:
-            raise UnknownSagaError(f"no saga {saga_id}: in Temporal it is a workflow of type {execution.workflow_type}")
+            raise UnknownSagaError(
+                f"no saga {saga_id!r}: in Temporal this id belongs to a workflow of type {execution.workflow_type!r}"
+            )
         return execution
 
     async def _summary(self, saga_id: str) -> SagaSummary:

@@ -104,7 +104,7 @@ def _identity(item: Any) -> str | None:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """The values of a peer's selectors, or its address block without exceptions."""
+    """The values of a peer's selectors, or its address block. The `except` of the block is left out."""
     if isinstance(value, Mapping):
         yield from (leaf for key, inner in value.items() if key != "except" for leaf in _leaves(inner))
     elif isinstance(value, list | tuple):

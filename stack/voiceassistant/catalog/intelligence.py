@@ -20,7 +20,7 @@ WITH_ATTACHMENT = Ratio("10%")
 """Share of questions with a picture or document."""
 _ANSWER: tuple[Stage, ...] = (
     stage(
-        soft("redis.access", "no cache of tasks"), soft("model-router.choose", f"the default route, {DEFAULT_ROUTE}")
+        soft("redis.access", "no cache of tasks"), soft("model-router.choose", f"the default route `{DEFAULT_ROUTE}`")
     ),
     stage(hard("agent-engine.run", "with_key"), soft("multimodal-engine.describe", "text only", share=WITH_ATTACHMENT)),
 )

@@ -27,7 +27,7 @@ class Site:
 
     @property
     def platform(self) -> Platform:
-        """The platform that the project deploys, before a test changes its program."""
+        """The platform that the unchanged program of the project deploys."""
         return self._subject.platform(self.environment, self.project.folder)
 
     @property

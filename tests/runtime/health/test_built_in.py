@@ -279,7 +279,7 @@ def test_one_error_names_all_checks_and_checkers_without_a_counterpart(tmp_path:
     store = HealthCheck(name="store", kind="postgresql", target="store.read", critical=True)
     policy = HealthPolicy(checks=(*checks, store))
     runtime = Runtime.load(mount(tmp_path, bundle(call("store.read", protocol="postgresql"), health=policy)))
-    with pytest.raises(InvalidInputError, match="the settings name no connection to store") as refused:
+    with pytest.raises(InvalidInputError, match="the settings have no connection 'store'") as refused:
         Health(runtime, checkers={"third": lambda: asyncio.sleep(0)})
     assert [fault.path for fault in refused.value.faults] == [
         "checkers['third']",

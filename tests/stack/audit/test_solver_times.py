@@ -1,4 +1,4 @@
-"""A call of `store.read` takes at least 10 ms, its P95, and at most 50 ms, the deadline of the operation."""
+"""The solver gives a call of `store.read` between 10 ms, the P95 of the operation, and 50 ms, its deadline."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def calling(name: str, target: str = "b.run", *, p95: str = "1s", **options: Any
 
 
 @pytest.mark.parametrize("timeout", [None, "50ms"], ids=["callee's deadline", "own timeout"])
-def test_calls_share_the_time_that_their_caller_waits(timeout: str | None) -> None:
+def test_the_calls_of_an_operation_share_the_time_that_its_caller_waits(timeout: str | None) -> None:
     """Service a waits 10 × 20 ms = 200 ms for b. b makes 1 + 5 calls of the store.
 
     The calls need at least 6 × 10 ms = 60 ms, so 140 ms are left. They want 6 × 40 ms = 240 ms more.
@@ -63,7 +63,7 @@ def test_calls_share_the_time_that_their_caller_waits(timeout: str | None) -> No
         ),
     ],
 )
-def test_a_timeout_below_the_callees_deadline_still_permits_one_attempt_of_each_hard_call(
+def test_every_timeout_is_long_enough_for_one_attempt_of_each_hard_call_of_the_callee(
     timeout: str, latency: str | None, changes: Changes
 ) -> None:
     """The deadline propagates, so b stops in time. A timeout is at most ten times the P95 of its call."""

@@ -40,5 +40,5 @@ def _place(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings 
     connections = settings.connections if settings else ()
     connection = next((each for each in connections if each.name == call.callee), None)
     if connection is None and policy.kind in STORES:
-        raise ValueError(f"the settings name no connection to {call.callee}")
+        raise ValueError(f"the settings have no connection {call.callee!r}")
     return Place(policy, bundle.addresses_of(call)[0], bundle.metadata.service, connection)

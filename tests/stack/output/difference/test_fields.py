@@ -88,7 +88,7 @@ def test_rules_of_a_network_policy_are_matched_by_their_peers(direction: str) ->
     ]
 
 
-def test_items_without_a_name_are_matched_by_their_content() -> None:
+def test_rules_with_equal_peers_are_matched_by_their_content() -> None:
     before = rules("to", (pods("apps", "a"), 1), (pods("apps", "a"), 2), (pods("apps", "a"), 3))
     assert changes(before, before[1:]) == [("[0]", before[0], ABSENT)]
     changed = rules("to", (pods("apps", "a"), 2), (pods("apps", "a"), 4))
@@ -96,7 +96,7 @@ def test_items_without_a_name_are_matched_by_their_content() -> None:
 
 
 @pytest.mark.parametrize("names", [("b", "a"), ("a", "a")], ids=["other order", "equal names"])
-def test_items_in_another_order_or_with_equal_names_differ_at_a_position(names: tuple[str, str]) -> None:
+def test_the_paths_of_reordered_items_have_positions_in_place_of_names(names: tuple[str, str]) -> None:
     before = [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
     after = [{"name": name, "value": item["value"]} for name, item in zip(names, before, strict=True)]
     assert all(path.startswith(("[0]", "[1]")) for path, *_ in changes(before, after))
