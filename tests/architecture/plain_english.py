@@ -1,4 +1,4 @@
-"""Finds riddles that a machine can recognize, in docstrings, comments, messages and documents.
+"""Finds riddles and long sentences that a machine can recognize, in docstrings, comments, messages and documents.
 
 `make lint` runs this check: python -m tests.architecture.plain_english
 """
@@ -43,6 +43,21 @@ IDIOMS = re.compile(
 """Our own phrases for which the field has words, such as `exempt`, `again`, `unlimited`."""
 
 
+MOST_WORDS = 25
+"""Largest number of words of a sentence. ASD-STE100, Simplified Technical English, has this limit for descriptions."""
+CODE = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)|\{\{.*?\}\}")
+"""Code, a link, or a value of a template. It counts as no word."""
+WORD = re.compile(r"\S*[A-Za-z]\S*")
+SKIPPED = re.compile(r"```.*?```|<!--.*?-->|\{[%#].*?[%#]\}|[^\n]*[─│┌└▶▼][^\n]*", re.DOTALL)
+"""Examples, comments of a document, statements of a template, and lines of a drawing."""
+BLOCK = re.compile(r"\n\s*\n|\n\s*(?=[-*|>#]|\d+\. )")
+"""The end of a paragraph, or the beginning of an item, a row or a title."""
+COMMENT = re.compile(r"(?:^[ \t]*(?:#|//) .*\n)+", re.MULTILINE)
+MARK = re.compile(r"^[ \t]*(?:#|//) ", re.MULTILINE)
+END = re.compile(r"(?<=[.!?:;])[\"')]*\s+|\s+\|\s+")
+"""The end of a sentence or a cell. A colon or semicolon also ends a sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Riddle:
     path: str
@@ -55,17 +70,38 @@ class Riddle:
 
 def riddles(path: str, source: str) -> Iterator[Riddle]:
     if path.endswith(".py"):
-        yield from (Riddle(path, line, text) for line, text in _docstrings(source) if OPENING.match(text))
-    for number, line in enumerate(source.splitlines(), 1):
-        if IDIOMS.search(line):
-            yield Riddle(path, number, line.strip())
+        first_lines = ((line, text.partition("\n")[0]) for line, text in _docstrings(source))
+        yield from (Riddle(path, line, first) for line, first in first_lines if OPENING.match(first))
+    for number, written_line in enumerate(source.splitlines(), 1):
+        if IDIOMS.search(written_line):
+            yield Riddle(path, number, written_line.strip())
+    for line, text in _texts(path, source):
+        yield from (Riddle(path, line, sentence) for sentence in long_sentences(text))
+
+
+def long_sentences(text: str) -> Iterator[str]:
+    """The sentences with more than `MOST_WORDS` words."""
+    plain = CODE.sub("`", SKIPPED.sub("\n\n", text))
+    for block in BLOCK.split(plain):
+        yield from (each for each in END.split(" ".join(block.split())) if len(WORD.findall(each)) > MOST_WORDS)
+
+
+def _texts(path: str, source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring and comment, or of a whole document."""
+    if path.endswith((".md", ".j2")):
+        yield 1, source
+        return
+    if path.endswith(".py"):
+        yield from _docstrings(source)
+    for block in COMMENT.finditer(source):
+        yield source.count("\n", 0, block.start()) + 1, MARK.sub("", block[0])
 
 
 def _docstrings(source: str) -> Iterator[tuple[int, str]]:
-    """Line and first line of every docstring: of the module, its classes, functions and attributes."""
+    """Line and text of every docstring: of the module, its classes, functions and attributes."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield node.lineno, node.value.value.strip().partition("\n")[0]
+            yield node.lineno, node.value.value.strip()
 
 
 def written(root: Path) -> Iterator[str]:
@@ -81,7 +117,8 @@ def main() -> int:
     found = [riddle for path in written(ROOT) for riddle in riddles(path, (ROOT / path).read_text(encoding="utf-8"))]
     sys.stdout.writelines(f"{riddle}\n" for riddle in found)
     if found:
-        sys.stderr.write(f"{len(found)} riddles: begin with a noun or a verb, and use the field's own words\n")
+        advice = "begin with a noun or a verb, use the field's own words, and split long sentences"
+        sys.stderr.write(f"{len(found)} riddles: {advice}\n")
     return bool(found)
 
 

@@ -42,6 +42,35 @@ def test_an_idiom_is_found_in_messages_comments_and_documents(path: str, line: s
     assert (found.line, found.text) == (1, line)
 
 
+WORDS = " ".join(["word"] * 25)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("a.py", 'def a():\n    """Title.\n\n    {}\n    """'),
+        ("a.py", "x = 1\n# {}\n# more"),
+        ("a.go", "// {}\n"),
+        ("a.md", "# Title\n\n- {}\n- more"),
+        ("a.md", "| row | {} |\n"),
+        ("a.md.j2", "{{%- if a %}}{} {{{{ value }}}}{{% endif %}}"),
+    ],
+)
+def test_a_sentence_of_more_than_25_words_is_found(path: str, source: str) -> None:
+    assert list(riddles(path, source.format(f"{WORDS[5:]}."))) == []
+    (found,) = riddles(path, source.format(f"{WORDS} word."))
+    assert "word word" in found.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"{WORDS}. {WORDS}.", f"{WORDS}: {WORDS}", f"{WORDS}\n\n{WORDS}", f"{WORDS[5:]} `{WORDS}`", f"{WORDS} + 3 = 4"],
+    ids=["full stop", "colon", "paragraphs", "code", "numbers"],
+)
+def test_a_sentence_of_25_words_passes(text: str) -> None:
+    assert list(riddles("a.md", f"{text}\n")) == []
+
+
 def test_plain_sentences_pass() -> None:
     source = '"""True if the caller has given up."""\nassert x, "what is wrong, and who must mend it"  # as above\n'
     assert list(riddles("a.py", source)) == []
