@@ -1,6 +1,6 @@
 """An emulation of Fluent Bit 5.1.1, from a container's log line to the record that the configured output sends.
 
-Each function does the same as the source that it names. A record keeps duplicate keys, as in Fluent Bit.
+Each function copies the behaviour of the source file in its docstring. A record keeps duplicate keys, as in Fluent Bit.
 """
 
 from __future__ import annotations
@@ -154,5 +154,5 @@ def _c_string(value: Any) -> Any:
 
 
 def key_values(members: Record) -> list[dict[str, Any]]:
-    """Members as OTLP attributes. A null has no value. Source: plugins/out_opentelemetry/opentelemetry_utils.c."""
+    """Members as OTLP attributes; null as an empty value. Source: plugins/out_opentelemetry/opentelemetry_utils.c."""
     return [{"key": key, "value": any_value(_c_string(value))} for key, value in members]

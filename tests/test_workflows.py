@@ -36,7 +36,7 @@ def test_no_job_with_write_permission_runs_the_code_of_a_pull_request(path: Path
 
 
 def run_step(job: str, command: str, answers: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the step that writes a comment, as GitHub's runner does. A script with `answers` replaces `command`."""
+    """Run the step that writes a comment, as GitHub's runner does. The script `answers` stands in for `command`."""
     (step,) = [step for step in jobs(ROOT / ".github/workflows/review.yml")[job]["steps"] if "id" in step]
     program = folder / command
     program.parent.mkdir(parents=True)

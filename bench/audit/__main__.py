@@ -1,6 +1,7 @@
-"""Time all rules together, on 1,000 services and on prod, and the solver, ledgers and blast radius of prod.
+"""Time all rules on 1,000 services and on prod. Also time the solver, the ledgers and the blast radius on prod.
 
-Each time is a multiple of the time in which the platform computes its resources, so it hardly depends on the machine.
+Each time is divided by the time in which the platform computes its resources. The quotient, called multiple, hardly
+depends on the machine.
 Exit code 1: a multiple is above its bound.
 """
 
@@ -75,7 +76,7 @@ def solve_and_explain(prod: Platform) -> None:
 
 
 def review() -> None:
-    """Print the blast radius of prod against staging, and every ledger of prod."""
+    """Compute the blast radius of prod against staging, and every ledger of prod, as Markdown."""
     DIFFERENCE_REPORTS["markdown"](compare(*(side_of(name, TENANT) for name in ("staging", "prod"))))
     prod = load_platform(TENANT, "prod")
     for ledger in LEDGERS.values():

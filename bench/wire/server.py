@@ -1,4 +1,4 @@
-"""The server that all rows of the table call: bare grpc.aio in a separate process. It echoes each request."""
+"""The echo server that every row of `bench.wire.table` calls: bare grpc.aio in a separate process."""
 
 from __future__ import annotations
 

@@ -60,8 +60,7 @@ class PostgresqlCluster(Component):
     """A replicated cluster.
 
     The loss of one instance loses no acknowledged write, because two disks hold a write before the acknowledgement.
-    While the primary has no replica, writes wait. A failover takes the operator about 30 s, in which clients see
-    errors.
+    While the primary has no replica, writes wait. A failover takes about 30 s. Meanwhile clients see errors.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -78,7 +77,7 @@ class PostgresqlCluster(Component):
     image: Image
     pooler_image: Image
     instances: Annotated[int, Field(ge=3)]
-    """One primary and its replicas. A write waits for one replica, so writes continue if another replica is lost."""
+    """One primary, and at least two replicas. A write waits for any one replica, so writes survive the loss of one."""
     sizing: Sizing
     storage: Bytes
     storage_class: Name | None = None
@@ -103,7 +102,7 @@ class PostgresqlCluster(Component):
     @property
     @override
     def pods(self) -> tuple[dict[str, str], ...]:
-        """Instances and poolers, distinguished by our own label."""
+        """Instances and poolers, distinguished by `store_label`."""
         return {self.store_label: self.name}, {self.store_label: self.pooler}
 
     @override
@@ -118,7 +117,7 @@ class PostgresqlCluster(Component):
 
     @override
     def disks(self) -> Iterator[Disk]:
-        """The volume of the write-ahead log. The databases have no declared size, so an alert watches their volume."""
+        """Only the volume of the write-ahead log. The databases have no declared size: they have an alert instead."""
         writes = (
             Write("wal", MAX_WAL, "write-ahead log between two checkpoints"),
             Write("wal", LARGEST_SLOT, "log kept for a disconnected replica"),

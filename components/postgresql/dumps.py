@@ -1,4 +1,4 @@
-"""Encrypted dumps of one server's databases, and a restore. Only dev uses them: its server archives no WAL.
+"""Encrypted dumps of one server's databases, and a restore. Only dev uses them, because dev has no WAL archive.
 
 Each role dumps and restores its own database, so the job needs no superuser. The dump of one database is consistent.
 Dumps of two databases are not consistent with each other. The loss of the server's volume loses all writes after the
@@ -24,15 +24,15 @@ SCRIPTS_PATH = "/etc/postgresql-backup"
 DUMPS_PATH = "/var/backups/postgresql"
 RETENTION_DAYS = 7
 LONGEST_MINUTES = RETENTION_DAYS * 24 * 60 + 12 * 60
-"""A dump is deleted at this age. The half day makes the result independent of the minutes in which a job starts and
+"""The job deletes older dumps. The half day makes the result independent of the minutes in which a job starts and
 ends: the dump of seven days ago always stays, and the dump of eight days ago is always deleted."""
 DUMPS = RETENTION_DAYS + 2
-"""Dumps on the volume at one time: those of the last eight nights, and the new dump.
+"""Largest number of dumps on the volume: one of each of the last eight nights, and the new dump.
 
-A dump is deleted only when the new dump is complete.
+The job deletes the oldest dump only when the new dump is complete.
 """
 DUMP_SHARE = 0.2
-"""Assumed size of a compressed dump, without indexes, in relation to its database."""
+"""Assumed size of a compressed dump, relative to its database. A dump contains no indexes."""
 NAMES = "[0-9]*Z"
 """Pattern of the dumps' names, such as `20261130T000000Z`. A volume may have other folders, such as `lost+found`."""
 DUMP_KEY = SecretKeys(name="postgresql-backup-key", keys=("password",))

@@ -73,8 +73,8 @@ class OutboundCall(Policy):
     necessity: Literal["hard", "soft"]
     """`hard`: the operation fails without this call. `soft`: the operation continues with the fallback."""
     fallback: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """The behaviour of the operation when a soft call fails, in words. The service registers a handler for it under the
-    call's name."""
+    """The behaviour of the operation when a soft call fails, in words. The service registers the
+    fallback's handler under the call's name."""
     streamed: Literal[True] | None = None
     """True if the callee answers with a stream of messages. `timeout.attempt` then limits the time until the first
     message."""
@@ -160,7 +160,8 @@ class PolicyBundle(Policy):
     """The policies of one service, for each inbound operation and each outbound call.
 
     The canonical form is JSON: keys sorted, no blanks between tokens, measures in their canonical text. The digest
-    covers this form without `metadata.digest`, so declared, mounted and enforced bundles can be compared.
+    covers this form without `metadata.digest`. If a declared, a mounted and an enforced bundle have the same
+    digest, their policies are equal.
     """
 
     api_version: Annotated[Literal["voiceassistant.dev/v1"], Field(alias="apiVersion")] = API_VERSION

@@ -1,4 +1,4 @@
-"""Prompt privacy: the telemetry that may hold prompts and answers."""
+"""Prompt privacy: permits prompts and answers in spans."""
 
 from __future__ import annotations
 

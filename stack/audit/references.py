@@ -28,7 +28,7 @@ REFERENCES = {
     "serviceAccountName": "ServiceAccount",
     "subjects": "ServiceAccount",
 }
-"""Field of a resource → the kind of the named object. A `kind` in the reference overrides it."""
+"""Field of a resource → the kind of the named object. If the reference has a `kind`, that kind counts."""
 NAMES = ("secretName", "claimName", "name")
 """Fields of a reference. One of them contains the name."""
 FREE = {"annotations", "data", "labels", "matchLabels", "nodeSelector", "selector"}
@@ -55,7 +55,7 @@ class Reference(NamedTuple):
 
 
 def named_objects_exist(platform: Platform) -> Iterator[Breach | None]:
-    """Check that every namespace, named object and key is rendered or declared as a secret."""
+    """Check that every named namespace, object and key exists: the platform renders it or declares it as a secret."""
     found = rendered(platform)
     objects = {
         (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]): each
@@ -71,7 +71,7 @@ def named_objects_exist(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _secrets(platform: Platform) -> Iterator[tuple[tuple[str, str, str], set[str]]]:
-    """The Secret of each declared secret, with its keys. The deployment creates it in the namespace of each reader."""
+    """The Secret of each declared secret, with its keys. Pulumi creates it in the namespace of each reader."""
     merged = {secret.name: secret for secret in platform.secrets}
     for component in platform.components:
         for secret in component.secrets:
@@ -92,7 +92,7 @@ def _references(value: Any, namespace: str) -> Iterator[Reference]:
 
 
 def _reference(field: str, value: Any, namespace: str) -> Iterator[Reference]:
-    """The reference in a field. A pod starts without an object that is `optional`."""
+    """The reference in a field. Omits an `optional` object, because a pod starts without it."""
     named: Mapping[str, Any] = value if isinstance(value, dict) else {"name": value}
     name = next((named[each] for each in NAMES if each in named), None)
     if name and not named.get("optional"):

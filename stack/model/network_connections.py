@@ -1,6 +1,6 @@
 """The connections that a set of rendered NetworkPolicies permits, computed as the Kubernetes API defines it.
 
-A named port is the port that the target's containers declare by that name.
+If a policy names a port, the target's containers declare the port's number.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ class Endpoint:
     labels: Mapping[str, str] = field(default_factory=dict)
     ports: Collection[int] = ()
     port_names: Mapping[str, int] = field(default_factory=dict)
-    """Names of ports that NetworkPolicies may use."""
+    """Name of a port → its number. NetworkPolicies may use these names."""
     ip: str | None = None
     governed: bool = False
-    """True if the endpoint's own NetworkPolicies are among the resources. Otherwise the other end alone decides."""
+    """True if the endpoint's own NetworkPolicies are among the resources. Otherwise only the other end's policies
+    decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,13 @@ class _Candidates:
 
 
 Ends = set[tuple[str, int]]
-"""Names of peers, each with a port of the connection's target."""
+"""Pairs of a peer's name and a port of the connection's target."""
 
 
 def permitted(resources: Iterable[Mapping[str, Any]], endpoints: Iterable[Endpoint]) -> Iterator[Connection]:
     """Every connection that the policies of both ends permit.
 
-    An endpoint of pods stands for all its pods, so a connection may lead from one pod to another pod of the endpoint.
+    An endpoint of pods stands for all its pods, so it may be source and target of the same connection.
     """
     policies = [resource for resource in resources if resource["kind"] == "NetworkPolicy"]
     candidates = _Candidates(endpoints)
@@ -208,7 +209,7 @@ def _open_ports(rule: Mapping[str, Any], target: Endpoint) -> Iterator[int]:
 
 
 def _matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """True if a label selector matches. Reading `matchExpressions` takes longer, and few selectors have them."""
+    """True if a label selector matches. `Selector` is slow, so only `matchExpressions` are read with it."""
     if "matchExpressions" in selector:
         return Selector.model_validate(selector).matches({**labels})
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())

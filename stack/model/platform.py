@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Platform", "beside_catalogue", "load_platform"]
 
 CLUSTER = "cluster"
-"""The namespace of components whose resources have no namespace."""
+"""`Component.namespace` of components whose resources are cluster-scoped."""
 Read = TypeVar("Read")
 
 
@@ -42,7 +42,7 @@ class Platform:
     """Every component of one environment, in an order that an API server accepts."""
 
     def __init__(self, tenant: Tenant, environment: Environment) -> None:
-        """Join a tenant with an environment. Raises `InvalidInputError` if the catalogue contradicts itself."""
+        """Join a tenant with an environment. Raises `InvalidInputError` with the faults of the catalogue."""
         self.tenant = tenant
         self.site = tenant.catalogue.site
         self.environment = environment
@@ -107,7 +107,7 @@ class Platform:
 
     @cached_property
     def links(self) -> Links:
-        """Every link: of declared calls, of the services' telemetry, and of the tiers."""
+        """The links of declared calls, of the services' telemetry, and of the tiers."""
         own = (tier.links(self.graph, self.environment) for tier in self.tenant.tiers)
         return Links(chain(call_links(self.graph), telemetry_links(self.graph), *own))
 
@@ -150,7 +150,7 @@ def _namespace_faults(components: Iterable[Component], environment: Environment)
 
 
 def _is_within(inner: str, outer: str) -> bool:
-    """True if a block is part of another. Blocks of different IP versions never are."""
+    """True if block `inner` is part of block `outer`. False for blocks of different IP versions."""
     block, whole = ip_network(inner), ip_network(outer)
     return block.network_address in whole and block.broadcast_address in whole
 
@@ -161,7 +161,7 @@ def load_platform(tenant: Tenant, environment: str) -> Platform:
 
 
 def beside_catalogue(tenant: Tenant, read: Callable[[], Read]) -> Read:
-    """The settings that `read` returns. If it refuses them, the error also has the faults of the catalogue."""
+    """The result of `read`. If `read` raises `InvalidInputError`, the error also has the faults of the catalogue."""
     try:
         return read()
     except InvalidInputError as of_settings:

@@ -42,9 +42,9 @@ from stack.model.site import Site
 __all__ = ["bundle_digests", "mesh_hosts", "outbound_call"]
 
 BULKHEAD_HEADROOM = 4
-"""Inbound bulkhead slots, as a multiple of Little's law at capacity (arrivals × P95). It leaves room for bursts."""
+"""Inbound bulkhead slots, as a multiple of Little's law at capacity (arrivals × P95), so that bursts fit."""
 CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
-"""Timeout of a health check. A check that lasts longer fails, so only a shorter objective becomes `max_latency`."""
+"""Timeout of a health check. A slower check fails, so an objective above it never becomes `max_latency`."""
 
 
 def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
@@ -106,7 +106,10 @@ def _inbound(
 
 
 def _shared_by(replicas: int, limit: RateLimit) -> RateLimit:
-    """While the store is down each replica enforces limit ÷ min replicas, so the total grows with the replica count."""
+    """The limit with the share that each replica enforces while the store is down: limit ÷ min replicas.
+
+    So the total grows with the replica count.
+    """
     if limit.scope == "local":
         return limit
     return limit.model_copy(update={"local_share": Ratio(f"{1 / replicas:.11f}")})
@@ -135,7 +138,7 @@ def _outbound(edges: Iterable[Edge], site: Site, *, mesh: bool) -> Iterator[Outb
 def _first_message(graph: CallGraph, call: OutboundCall) -> Duration | None:
     """The shortest target of the milestones that the called operation yields.
 
-    Milestones of a first stage are left out, because the gateway measures them.
+    Without milestones of an operation's first stage, because the gateway measures them.
     """
     milestones = (each for flow in graph.flows for each in flow.milestones if not each.first_stage)
     named = f"{call.callee}.{call.operation}"
@@ -150,7 +153,7 @@ def _conflicting_calls(path: str, call: OutboundCall, known: OutboundCall, metho
     """
     if known != call:
         accepted = "give both calls one policy, or set `purpose` on one call to rename it"
-        yield Fault(path, f"disagrees with another call named {call.name}", accepted)
+        yield Fault(path, f"differs from another call named {call.name}", accepted)
     elif call.enforced_by.timeout == "grpc" and (method.timeout, method.retry) != (call.timeout, call.retry):
         accepted = f"give both the same timeout and retry: gRPC distinguishes calls to {call.callee} only by method"
         yield Fault(path, f"differs from {method.name}", accepted)
@@ -200,13 +203,13 @@ def _outbound_call(edge: Edge, site: Site, *, mesh: bool) -> OutboundCall:
 
 @cache
 def _timeout(attempt: Duration, overall: Duration) -> Timeout:
-    """The timeouts of one call. Cached: thousands of calls have a few dozen timeouts, and frozen models are shared."""
+    """The timeouts of one call. Cached, because thousands of calls have only a few dozen timeouts."""
     return Timeout(attempt=attempt, overall=overall)
 
 
 @cache
 def _enforced_by(**layers: Enforcer | None) -> EnforcedBy:
-    """The layers of one call. Cached: there are only a few combinations, and frozen models are shared."""
+    """The layers of one call. Cached, because there are only a few combinations."""
     return EnforcedBy.model_validate(layers)
 
 
@@ -237,9 +240,9 @@ def mesh_hosts(edge: Edge, site: Site) -> Iterator[str]:
 def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
     """A check for each store and provider, and for each service behind a hard call.
 
-    Only PostgreSQL or Redis behind a hard call is critical, because the process cannot serve without it. If every
-    callee were critical, one callee that is down would take the whole platform out of rotation. A gRPC callee is
-    degraded if it answers a check later than the objective of the called operation.
+    Only a check of PostgreSQL or Redis behind a hard call is critical, because the process cannot serve without the
+    store. If every callee were critical, one callee that is down would take the whole platform out of rotation. A gRPC
+    callee is degraded if it answers a check later than the objective of the called operation.
     """
     looked_at = [edge for edge in edges if not edge.call.soft or isinstance(edge.callee, Dependency)]
     # If a service makes several calls to one callee, the last one counts. Hard calls come last.

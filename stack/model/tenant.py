@@ -93,5 +93,5 @@ class Tenant:
 
     @cached_property
     def graph(self) -> CallGraph:
-        """The catalogue joined by its calls. Raises `InvalidInputError` if it contradicts itself."""
+        """The catalogue joined by its calls. Raises `InvalidInputError` with the faults of the catalogue."""
         return CallGraph(self.catalogue)

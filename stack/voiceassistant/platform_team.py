@@ -1,4 +1,4 @@
-"""The platform team, and the form of its alerts."""
+"""The platform team, and a function that creates its alerts."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _POD = "{{ $labels.namespace }}/{{ $labels.pod }}"
 
 
 def _absent(metric: str, job: str) -> str:
-    """An expression that is true if a declared job does not export the metric."""
+    """An expression that is true while the job is declared but does not export the metric."""
     return f"max by (job) (target:declared{{job='{job}'}}) unless on (job) {metric}"
 
 
@@ -56,7 +56,7 @@ _POSTGRESQL_ALERTS = (
         "critical",
         f"max by (job) ({_NOT_ARCHIVED}) > max by (job) ({_ARCHIVED}) or {_absent(_ARCHIVED, 'postgresql')}",
         "5m",
-        "{{ $labels.job }} does not archive its write-ahead log: a recovery would lose writes that are not archived",
+        "{{ $labels.job }} does not archive its write-ahead log. A recovery would lose the newest writes",
         "Read the log of the primary's sidecar plugin-barman-cloud: an expired key or a full bucket is the usual cause",
     ),
     platform_alert(
@@ -137,7 +137,7 @@ _VALKEY_ALERTS = (
         "1m",
         "{{ $labels.instance }} cannot write or rewrite its append-only file. While it cannot write the file, it"
         " refuses clients' writes",
-        "Is its volume full? Grow the claim, then watch the next rewrite of the file",
+        "Is the server's volume full? Then grow the claim, and watch the next rewrite of the file",
     ),
     platform_alert(
         "ValkeyConnectionsRefused",
@@ -156,7 +156,7 @@ _EVENT_STREAM_ALERTS = (
         'redis_memory_used_bytes{instance=~"events.*"} / (redis_memory_max_bytes > 0) > 0.8',
         "10m",
         "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the memory is used, and Valkey evicts no event",
-        "Find the largest stream (`MEMORY USAGE`); shrink its events or raise the memory. A full store refuses events",
+        "Find the largest stream (`MEMORY USAGE`). Shrink its payloads or raise the memory",
     ),
 )
 _ELASTICSEARCH_ALERTS = (
@@ -193,14 +193,14 @@ _CONSUL_ALERTS = (
         f"sum by (job) (consul_server_isLeader) == 0 or {_absent('consul_server_isLeader', 'consul')}",
         "2m",
         "Consul has no leader, so registrations and writes fail; or Prometheus is not permitted to read its metrics",
-        "`consul operator raft list-peers` names the servers. If they have a leader, permit the metrics: docs/edges.md",
+        "`consul operator raft list-peers` names the servers. If there is a leader, permit metrics: see docs/edges.md",
     ),
     platform_alert(
         "ConsulUnhealthy",
         "warning",
         "min by (job) (consul_autopilot_healthy) == 0",
         "5m",
-        "Consul's leader counts at least one server as failed or behind: the loss of one more may stop Consul",
+        "Consul's leader counts at least one server as failed or behind. If one more server fails, Consul may stop",
         "`consul operator autopilot state` names the server. Look at its pod, then at its volume",
     ),
     platform_alert(

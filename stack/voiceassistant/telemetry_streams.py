@@ -1,4 +1,4 @@
-"""The telemetry streams with their retentions. A store without a bucket must hold its stream on its disk."""
+"""The telemetry streams with their retentions. The disk of a store without a bucket must hold the whole stream."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from stack.voiceassistant.profiles import BLOCKS
 from stack.voiceassistant.telemetry import log_bytes, trace_bytes
 
 LINE_SHARE, SPAN_SHARE, BLOCK_SHARE = 0.5, 0.4, 0.1
-"""Assumed size of one copy on disk, relative to OTLP: a log line and a span in Elasticsearch, and a span in a columnar
-block of Tempo. `_cat/indices` and Tempo's block metadata show the real sizes."""
+"""Assumed sizes on disk of one copy, relative to OTLP: of a log line in Elasticsearch, of a span in Elasticsearch, and
+of a span in a columnar block of Tempo. `_cat/indices` and Tempo's block metadata show the real sizes."""
 
 
 def log_stream(graph: CallGraph, environment: Environment) -> Stream:

@@ -73,7 +73,7 @@ def of_kind(objects: Iterable[Object], *kinds: str) -> Iterator[Object]:
 
 
 def claims(objects: list[Object]) -> Iterator[Object]:
-    """The spec of every claim of `objects`. A claim that only a template declares counts once for each replica."""
+    """The spec of every claim of `objects`. A template yields a claim for each replica, unless the claim is listed."""
     declared = {identity(claim): claim["spec"] for claim in of_kind(objects, "PersistentVolumeClaim")}
     for workload in of_kind(objects, "StatefulSet"):
         metadata = workload["metadata"]

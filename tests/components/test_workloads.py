@@ -69,7 +69,7 @@ def test_the_progress_deadline_is_three_times_the_longest_start() -> None:
     assert found["Deployment"][0]["spec"]["progressDeadlineSeconds"] == 540
 
 
-def test_a_job_has_the_lowest_priority_and_a_workload_has_its_servers_priority() -> None:
+def test_a_job_has_the_lowest_priority_and_a_deployment_has_the_priority_of_its_server() -> None:
     found = rendered(Deployment(**POD, replicas=Replicas.exactly(1)), Job(name="setup", container=Container()))
     names = [found[kind][0]["spec"]["template"]["spec"]["priorityClassName"] for kind in ("Deployment", "Job")]
     assert names == ["voice-standard", "voice-batch"]

@@ -154,7 +154,9 @@ async def test_an_event_listener_that_ends_the_process_leaks_no_slot(clock: Fake
 
 
 @ENDS
-async def test_an_interrupted_classifier_leaks_no_probe(clock: FakeClock, end: type[BaseException]) -> None:
+async def test_a_call_whose_classifier_is_interrupted_gives_back_the_breakers_probe(
+    clock: FakeClock, end: type[BaseException]
+) -> None:
     policy = BreakerPolicy(consecutive_failures=1, half_open_max_requests=1, success_threshold=1)
     breaker = CircuitBreaker("callee", policy, clock=clock)
     Outbound("callee", breaker=breaker, clock=clock)
@@ -175,7 +177,7 @@ def test_a_stream_whose_event_loop_was_closed_returns_its_slot() -> None:
 
     async def begin() -> int:
         kept.append(outbound.stream(messages))
-        return await anext(kept[0])  # `kept` holds the stream, because a running loop closes a stream that is freed
+        return await anext(kept[0])  # `kept` holds the stream: a running loop would close it
 
     loop = asyncio.new_event_loop()
     assert loop.run_until_complete(begin()) == 0
@@ -316,7 +318,7 @@ async def test_a_task_that_outlives_its_attempt_has_the_deadline_of_the_request(
 
 
 @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, GeneratorExit])
-async def test_an_exit_or_interrupt_in_the_called_code_is_not_converted_into_a_timeout(
+async def test_a_timeout_does_not_replace_an_exit_or_interrupt_of_the_called_code(
     clock: FakeClock, end: type[BaseException]
 ) -> None:
     async def ends() -> None:

@@ -236,7 +236,7 @@ async def test_a_rejection_in_a_soft_calls_task_group_counts_as_ignored(
     assert (statistics.failed, statistics.ignored) == (0, 1)
 
 
-async def test_a_failure_in_a_task_group_counts_and_is_not_retried(tmp_path: Path) -> None:
+async def test_a_call_whose_task_group_contains_a_failure_is_counted_as_failed_and_not_retried(tmp_path: Path) -> None:
     attempts = []
 
     async def act() -> None:

@@ -13,7 +13,10 @@ from voice_models.classification import ErrorClass
 
 
 class _Key(NamedTuple):
-    """The deployment and the credential in cooldown. An empty field means all deployments or all credentials."""
+    """The deployment and the credential in cooldown.
+
+    Without a deployment: every deployment with this credential. Without a credential: this deployment with any.
+    """
 
     deployment: str
     credential: str

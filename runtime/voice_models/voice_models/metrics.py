@@ -1,7 +1,7 @@
 """The exported metrics of model calls. The metrics of all other calls are in `voice_runtime.metrics`.
 
-Label values are names in the bundle or constants of this package, so the bundle bounds their number. A tenant is never
-a label. The histograms have the names of OpenTelemetry's conventions for generative AI.
+Label values are names in the bundle or constants of this package, so the bundle limits the number of series. A tenant
+is never a label. The histograms have the names of OpenTelemetry's conventions for generative AI.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_calls_total",
         "counter",
-        "Ended model calls. The kind cut means: failed after the first content.",
+        "Ended model calls. A call of the kind 'cut' failed after the first content.",
         ("route", "kind"),
         _counter(lambda counts: counts.calls),
     ),
@@ -96,7 +96,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_fallbacks_total",
         "counter",
-        "Model calls with a failed attempt and more than one attempted candidate.",
+        "Model calls that attempted another candidate after a failed attempt.",
         _ROUTE,
         _counter(lambda counts: counts.fallbacks),
     ),
@@ -110,7 +110,7 @@ METRICS: tuple[Metric[ModelRuntime], ...] = (
     Metric(
         "voice_model_tokens_total",
         "counter",
-        "Tokens of attempts. Input that the provider bills by characters or seconds of audio does not count.",
+        "Tokens of attempts, without input that the provider bills by characters or by seconds of audio.",
         (*_CANDIDATE, "direction", "source"),
         _counter(lambda counts: counts.tokens),
     ),

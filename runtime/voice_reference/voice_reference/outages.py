@@ -1,9 +1,9 @@
 """Measures how callers recover after outages of reference services: `voice-outages build/dev/policies`.
 
 A steady load runs through every flow. One callee at a time is frozen, killed, slowed down, or frozen repeatedly.
-Two conditions must hold. Circuit breakers stop refusing calls within their longest break plus `MARGIN` after the
-callee's first good answer. No call is attempted more often than the retries in the bundles allow. Exit code 0: both
-conditions hold; 1: a condition does not hold, or a service does not answer or recover; 2: bad input.
+Two conditions must hold. After the callee's first good answer, circuit breakers refuse calls for at most the longest
+break plus `MARGIN`. No call is attempted more often than the retries in the bundles allow. Exit code 0: both conditions
+hold; 1: a condition does not hold, or a service does not answer or recover; 2: bad input.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FLAP = 3.0
 """Seconds for which `flap` freezes the callee, and for which it then lets the callee run."""
 FLAPS = 4
 MARGIN = 5.0
-"""Seconds that a recovery may take longer than the break: a request must come, and the probes must be answered."""
+"""A recovery may take these seconds longer than the break, because the probes need requests and answers."""
 LONGEST_BREAK = 180.0
 """Longest wait in seconds for all circuit breakers to close after an outage."""
 SLOW = Behaviour(median=Duration("20s"), p95=Duration("20s"))
@@ -118,7 +118,7 @@ HEADER = f"{'outage':<8}{'callee':<26}{'break':>8}{'refused':>9}{'last refusal':
 
 
 class Observer:
-    """Reads the decisions of the circuit breakers between services from spans, and their states from metrics."""
+    """Observes the circuit breakers between services: their decisions in spans, and their states in metrics."""
 
     def __init__(self, platform: Platform, collector: Collector) -> None:
         self._platform = platform
@@ -158,7 +158,7 @@ def _name(line: str) -> str:
 
 @contextmanager
 def load(platform: Platform, flows: Iterable[Flow]) -> Iterator[Counter[str]]:
-    """Send `RATE` requests a second into the flows in turn. Counts the requests by service and operation."""
+    """Send `RATE` requests a second, to one flow after the other. Counts the requests by service and operation."""
     sent: Counter[str] = Counter()
     over = threading.Event()
 
@@ -213,7 +213,7 @@ def _answers(platform: Platform, callee: str) -> bool:
 
 
 def bounds(bundles: dict[str, PolicyBundle], entrance: str) -> Counter[tuple[str, str]]:
-    """Maximum number of attempts of each call that one request may cause, by caller and name.
+    """Caller and name of each call → the maximum number of its attempts that one request may cause.
 
     `entrance` is the operation that gets the request: `service.operation`.
     """
@@ -232,7 +232,7 @@ def bounds(bundles: dict[str, PolicyBundle], entrance: str) -> Counter[tuple[str
 
 
 def attempts(platform: Platform) -> Counter[tuple[str, str]]:
-    """Number of ended attempts of each call, by caller and name."""
+    """Caller and name of each call → the number of its ended attempts."""
     found: Counter[tuple[str, str]] = Counter()
     for service, process in platform.processes.items():
         for line in metrics(process).splitlines():
@@ -244,7 +244,7 @@ def attempts(platform: Platform) -> Counter[tuple[str, str]]:
 def check_attempts(platform: Platform, sent: Counter[str], before: Counter[tuple[str, str]]) -> str:
     """Compare the attempts with the maximum that the bundles allow. Returns a text about the call nearest to its bound.
 
-    Raises `FlowError` if a call was attempted more often.
+    Raises `FlowError` if a call has more attempts than the bundles allow.
     """
     bundles = {name: process.bundle for name, process in platform.processes.items()}
     allowed: Counter[tuple[str, str]] = Counter()
@@ -261,7 +261,7 @@ def check_attempts(platform: Platform, sent: Counter[str], before: Counter[tuple
 
 
 def run(directory: Path, callees: Sequence[str], outages: Iterable[str]) -> bool:
-    """Cause each of `outages` at each of `callees` (none: every callee). True if all callers recovered in time.
+    """Cause each outage at each callee (if `callees` is empty, at every callee). True if all callers recovered in time.
 
     Raises `InvalidInputError`, `FlowError` and `TimeoutError`.
     """

@@ -1,8 +1,9 @@
 """Degradation: switches features off to keep the core working.
 
 The level follows the error rate and latency of served operations, or an override. It rises directly to the highest
-level whose trigger is met. It falls one level at a time: after `dwell_duration` at the level, and only below
-that level's exit thresholds. An empty window, after a time without traffic, counts as healthy.
+level whose trigger is met. It falls one level at a time, when two conditions hold: the level has
+lasted for `dwell_duration`, and error rate and latency are below the level's exit thresholds. An empty window, after a
+time without traffic, counts as healthy.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class Degradation:
     def override(self, level: DegradationLevel, duration: float = NEVER) -> None:
         """Override the level manually for `duration` seconds.
 
-        It takes precedence over triggers and policy, and survives a reload. Raises `ValueError` for a duration that is
-        not above 0.
+        This override takes precedence over the triggers and the policy's override, and survives a reload. Raises
+        `ValueError` for a duration that is not above 0.
         """
         if not duration > 0:
             raise ValueError(f"the duration of an override must be above 0 s, not {duration}")
@@ -105,7 +106,7 @@ class Degradation:
         self._publish(before, self.level, "follow")
 
     def record(self, now: float, latency: float, *, failed: bool) -> None:
-        """Count a request that was served at `now`. It needs no lock, because `Window.add` loses no count."""
+        """Count a request that was served at `now`. Counting needs no lock, because `Window.add` loses no count."""
         self._requests.add(now)
         if failed:
             self._failures.add(now)
@@ -138,7 +139,7 @@ class Degradation:
         return (LEVELS[at - 1], "dwell_duration") if falls else (LEVELS[at], "")
 
     def _reached_levels(self, now: float) -> Iterator[tuple[int, str]]:
-        """The levels whose trigger is met, each with the name of the reached threshold in the policy."""
+        """Each level whose trigger is met, with the name of the field that contains the reached threshold."""
         requests = self._requests.total(now)
         if requests < self.policy.minimum_throughput:
             return

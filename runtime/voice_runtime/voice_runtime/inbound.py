@@ -32,7 +32,7 @@ from voice_runtime.statistics import OperationStatistics
 from voice_runtime.timeout import CURRENT, TimedScope, Timer, current_scope
 
 LARGEST_COST = 2**53
-"""A larger cost of a request counts as this cost: no limit admits it, and floats above 2^53 are not exact."""
+"""A larger cost counts as this cost, because floats above 2^53 are not exact. No limit admits such a cost."""
 
 
 class Inbound:
@@ -87,14 +87,14 @@ class Inbound:
     def request(self, caller: Caller = NOBODY, *, cost: int = 1, remaining: float = NEVER) -> Request:
         """Create a request: `async with operation.request(caller) as request`.
 
-        The request uses `cost` admissions of each rate limit. `remaining` is the caller's remaining time in seconds.
+        Each rate limit counts the request as `cost` requests. `remaining` is the caller's remaining time in seconds.
         Raises `TypeError` if `cost` is not a whole number, and `ValueError` if `cost` is below 1 or `remaining` is NaN.
         """
         return Request(self, caller, cost, remaining)
 
 
 class WorkCancelledError(Exception):
-    """A handler waited for a task or a call that was cancelled. Nobody cancelled the request, so it has failed."""
+    """A handler awaited a cancelled task or call. The request itself was not cancelled, so it has failed."""
 
 
 def is_being_cancelled() -> bool:
@@ -115,14 +115,14 @@ class Request(TimedScope):
     """One request of an operation, from admission to end.
 
     Entering may raise `RateLimitedError`, `BulkheadFullError` or `DeadlineExceededError`; a synchronous `with` under a
-    distributed limit may also raise `NoThreadError`. A synchronous `with` cannot interrupt its thread: the deadline
-    limits the calls inside, and the end of the block checks the deadline.
+    distributed limit may also raise `NoThreadError`. A synchronous `with` cannot interrupt its thread. So
+    the deadline limits only the calls inside the block, and the end of the block checks the deadline.
     """
 
     __slots__ = ("_adaptive", "_began", "_cost", "_remaining", "caller", "level", "operation")
 
     level: DegradationLevel
-    """The degradation level at the start of the request. It stays until the end."""
+    """The degradation level at the start of the request. The request keeps this level."""
     caller: Caller
     """The caller. Limits and budgets count by its tenant, user or API key."""
 
@@ -228,7 +228,7 @@ class Request(TimedScope):
         return min(self.limit, self._began + self.operation.timer.duration)
 
     def _admitted(self, begin: Callable[[], object], *, waited: bool) -> Self:
-        """Begin the request in its slot. The deadline includes the time in the queue."""
+        """Begin the admitted request. The time in the queue counts towards its deadline."""
         operation = self.operation
         operation.statistics.in_flight += 1
         try:
@@ -280,7 +280,7 @@ class Request(TimedScope):
     def _is_failure(self, error: BaseException) -> bool:
         """True if a handler's error counts as a failure of this service.
 
-        The classifier can declare any error neutral except a `CallRejectedError`.
+        A `CallRejectedError` always counts. The classifier decides about any other `Exception`.
         """
         if not isinstance(error, Exception):
             return True

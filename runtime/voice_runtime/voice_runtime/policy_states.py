@@ -1,7 +1,8 @@
 """The state of policies, which outlives each bundle.
 
 The kind of the policy and the name of the call, operation or service identify the state. An unchanged policy keeps its
-state. A changed policy continues from its state with the new numbers. The state of a removed policy is dropped.
+state. A changed policy keeps its state, too, and applies its new numbers to the state. The state of a removed policy is
+dropped.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class PolicyStates:
         self._fresh = {}
 
     def commit(self) -> None:
-        """Make the new bundle's states current. Drop the states that the bundle did not request."""
+        """Make the new bundle's states current. Drop the states of policies that it no longer has."""
         self._states = self._fresh
 
     def kept(self, kind: str, name: str, policy: P | None, make: Callable[[P], S]) -> S | None:

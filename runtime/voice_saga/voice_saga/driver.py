@@ -1,4 +1,4 @@
-"""Runs one claimed saga, from each entry of its journal to the next."""
+"""Runs a saga that a worker has claimed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from voice_saga.progress import ENDED, Entry, Progress, ended, following
 
 logger = logging.getLogger("voice_saga")
 HANDOVER = 600.0
-"""Seconds for which a worker leaves a saga of a newer version to newer processes. Afterwards the worker parks the
-saga."""
+"""Seconds for which a worker waits until a newer process takes a saga whose version the worker does not know. Then the
+worker parks the saga."""
 LOOK_AGAIN = 2.0
 """Seconds after which a worker checks again a saga that it left to newer processes."""
 
@@ -38,7 +38,7 @@ class Driver:
         self._progress = Progress.of(claim.entries)
         self._begun = time.monotonic() - claim.age
         self.released = False
-        """True after this worker has released the saga. The worker must then neither run nor write the saga."""
+        """True after this worker has released the saga. From then on, another worker may run the saga."""
         self._state = self._progress.shown
         self._caused_by = ""
         self._input_size = size_of(claim.input, "the input")
@@ -50,7 +50,7 @@ class Driver:
         """
         claim = self._claim
         if self._progress.state in ENDED or self._progress.state == "parked":
-            await self._write([])  # an intervention claimed the saga and did not release it
+            await self._write([])  # an intervention seized the saga, but died before it released the saga
             return
         if definitions.is_ahead(claim.name, claim.version) and self._left_for() < HANDOVER:
             seen = claim.entries[-1].kind == "left"
@@ -69,7 +69,7 @@ class Driver:
         await self._go_on(executions[definition.plan])
 
     def _left_for(self) -> float:
-        """Seconds since a worker left the saga to newer workers; 0 if none left it, or if a worker has run it since."""
+        """Seconds since a worker left the saga to newer workers; 0 if the last entry of the journal is another."""
         last = self._claim.entries[-1]
         return last.age if last.kind == "left" else 0.0
 
@@ -93,10 +93,10 @@ class Driver:
         plan: Plan | None = None,
         release: float | None = None,
     ) -> None:
-        """Write the entries. With a plan, also write the entries that follow from them.
+        """Write the entries. With a plan, also write the saga's next entries, such as the begin of the next stage.
 
-        Release the saga if it ended, if it is parked, or if the worker stops. With `release`, also release a saga that
-        continues: it is due again in that many seconds.
+        Release the saga if it ended, if it is parked, or if the worker stops. Release any other saga only if `release`
+        is given: the number of seconds after which a worker may claim the saga again.
         """
         progress = self._progress
         written = list(entries)
@@ -161,7 +161,7 @@ class Driver:
             await self._write(entries, context.messages, plan=execution.definition.plan)
 
     async def _take_outcomes(self, execution: Execution) -> None:
-        """Process delivered and overdue outcomes. If there are none, release the saga until the next timeout."""
+        """Write delivered outcomes, and fail steps whose outcome is overdue. Else release the saga until a timeout."""
         delivered = await self._journal.outcomes(self._claim)
         entries, patience = [], self._remaining(execution)
         for step, waiting in self._progress.waiting.items():
@@ -182,7 +182,7 @@ class Driver:
         return self._begun + execution.definition.policy.timeout.seconds - time.monotonic()
 
     def _room(self, execution: Execution, step: str) -> int:
-        """The step's equal share of the bytes that are left for its stage."""
+        """Maximum size of the step's result in bytes: the bytes that the saga has left ÷ the steps of the stage."""
         left = SAGA_BYTES - self._input_size - self._progress.size
         return left // len(execution.definition.plan.siblings[step])
 

@@ -20,7 +20,7 @@ IDENTITY = Service(
     replicas=Replicas(min=3, max=10),
     capacity=Rate("400/s"),
     connection_pool=10,
-    without_features="a request is refused unless its permissions are checked completely",
+    without_features="every request needs a complete check of its permissions",
     operations=(
         operation(
             "verify",
@@ -49,7 +49,7 @@ CONVERSATION = Service(
     replicas=Replicas(min=3, max=15),
     capacity=Rate("200/s"),
     connection_pool=10,
-    without_features="a message is stored or refused; the call for its answer is soft, so the answer may come later",
+    without_features="it must store each message; the call for the answer is already soft",
     operations=(
         operation(
             "list",

@@ -42,7 +42,7 @@ from stack.voiceassistant.stores import (
 )
 
 CACHE_COMMANDS = "+@read +@write +@connection +@transaction +@scripting +time -@dangerous"
-"""Commands that a caller may run on its own keys: on its entries in the cache, and on its counters of token budgets.
+"""Commands that a caller may run on its own keys: its entries in the cache, and its counters of token budgets.
 Scripts of distributed limits need `time`, which none of these categories contains."""
 GATEWAY_KEYS = "plugin-limit-count*"
 """Keys of the gateway's rate-limit counters. APISIX's plugin chooses the prefix."""
@@ -76,7 +76,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
     yield Link(servers, gossip)
     yield scrape_link(graph.site, servers, Consul.scrape)
     cache, events = (deployed_store(graph, each.name) for each in (dependencies.REDIS, dependencies.EVENTS))
-    # The prober probes Valkey, which serves no metrics.
+    # Valkey serves no metrics, so these links are for probes by the prober.
     for found in filter(None, (cache, events)):
         yield scrape_link(graph.site, found.pods, Valkey.scrape)
     if cache and environment.server(cache.dependency.name).replicas > 1:
@@ -90,7 +90,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def _postgresql_links(database: Store, environment: Environment) -> Iterator[Link]:
-    """Links of the operator's instances and poolers, or of one server if the environment has no external backups.
+    """The links of PostgreSQL: of the operator's instances and poolers, or of one server if there are no `backups`.
 
     An external database has only the link of the schema jobs.
     """

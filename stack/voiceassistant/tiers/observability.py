@@ -47,7 +47,7 @@ from stack.voiceassistant.store_alerts import VALKEY
 from stack.voiceassistant.stores import elasticsearch_nodes, full_text_index, valkey_servers
 
 OUTAGE = Duration("30m")
-"""A backend's outage up to this time loses no telemetry: enough to replace a node, or to repeat a failed upgrade."""
+"""An outage of a backend up to this time loses no telemetry. The time suffices to replace a node."""
 
 COLLECTOR = Peer(namespace=site.OBSERVABILITY, name=site.COLLECTOR, ports=())
 ALERTMANAGER = Peer(namespace=site.OBSERVABILITY, name="alertmanager", ports=())
@@ -56,7 +56,7 @@ LOGS = user(site.COLLECTOR).account
 """The user that writes the log lines from OTLP."""
 
 INFRASTRUCTURE_PODS = 3
-"""Largest number of pods of a server without a size in the profile."""
+"""Assumed maximum number of pods of a server without a size in the profile."""
 ON_CALL = "on-call"
 
 
@@ -205,7 +205,7 @@ def _proxied(links: Links) -> set[str]:
 
 
 def probed_hosts(graph: CallGraph, environment: Environment) -> Iterator[ProbedHosts]:
-    """Valkey through its exporter, the cluster's DNS, the gateway's public address, certificates, external stores."""
+    """Probes of Valkey (by its exporter), cluster DNS, the gateway's address, certificates and external stores."""
     hosts = tuple(address for servers in valkey_servers(graph, environment) for address in servers.addresses)
     if hosts and environment.deploys(site.VALKEY_EXPORTER):
         exporter = f"{SITE.host(site.VALKEY_EXPORTER, site.OBSERVABILITY)}:{REDIS.scrape.port}"
@@ -237,7 +237,7 @@ def _dns_server(environment: Environment) -> str:
 
 
 def _public_endpoints(gateway: Gateway, environment: Environment) -> Iterator[ProbedHosts]:
-    """With a load balancer: the gateway's host name, and with `gateway_network` also its first GET route.
+    """Probes of the gateway's host name and, if `gateway_network` is set, of its first GET route. Need a load balancer.
 
     The prober sends no token, so the route may refuse the request with status 401.
     """
@@ -259,7 +259,7 @@ def _dns_module(name: str) -> BlackboxModule:
 
 
 def _probe_module(dependency: Dependency, address: External) -> BlackboxModule:
-    """The module that probes an external store. PostgreSQL's protocol does not begin with TLS."""
+    """The module that probes an external store. PostgreSQL gets no TLS probe: its protocol does not begin with TLS."""
     if dependency.protocol == "http":
         return ANSWERS
     return CONNECTS_OVER_TLS if address.tls and dependency.protocol == "redis" else CONNECTS
@@ -286,8 +286,8 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
         routes=tuple(_routes(names)),
         default=PLATFORM_TEAM if names else alertmanager.NOBODY,
         inhibitions=(
-            # If no pod of a job is found, the job's warnings mean nothing. A single pod that is down mutes no alert,
-            # because it says nothing about the other pods.
+            # Without any pod of a job, the job's warnings mean nothing. The alert for one pod that is down mutes no
+            # alert, because the other pods may have other faults.
             Inhibition(alert="TargetMissing", severities=("warning",), equal=("job",)),
         ),
         links=links,

@@ -65,7 +65,7 @@ def test_a_refresh_finds_no_difference(deployed: Deployed) -> None:
     assert deployed.stack.run("up") == []
 
 
-def test_a_changed_log_level_changes_only_the_settings_and_the_pods_of_services(deployed: Deployed) -> None:
+def test_a_changed_log_level_changes_only_settings_and_pods_of_services(deployed: Deployed) -> None:
     deployed.stack.configure({"log_level": "info"})
     digest = f'spec.template.metadata.annotations["{CONFIG_DIGEST_ANNOTATION}"]'
     expected = sorted(

@@ -165,7 +165,7 @@ def _users(*, replicated: bool) -> Iterator[IndexUser]:
 
 
 def documents(variant: str) -> dict[str, Any]:
-    """Name of a schema in `test_schemas` → the configuration file that it describes, parsed as its server parses it."""
+    """Name of a schema in `test_schemas` → the parsed configuration file that this schema describes."""
     graphics = the(Grafana, variant).files
     ini = configparser.ConfigParser(interpolation=None)
     ini.read_string(graphics["grafana.ini"])

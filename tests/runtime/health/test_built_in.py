@@ -27,7 +27,7 @@ from tests.redis_servers import Server
 from tests.runtime.certificates import Authority
 
 SERVICE = "agent-engine"
-PASSWORD = "its own"  # noqa: S105  # of a server that exists only during a test
+PASSWORD = "its own"  # noqa: S105  # password of a server that exists only during a test
 LOOPBACK = "127.0.0.1"
 OUTSIDE = "milvus.example"
 
@@ -188,7 +188,7 @@ async def passing_on(authority: Authority, directory: Path, host: str) -> AsyncI
 async def over_tls(authority: Authority, directory: Path, port: int, *, negotiated: bool) -> AsyncIterator[int]:
     """A port that terminates TLS with a certificate for `localhost`, in front of a server.
 
-    If `negotiated`, TLS begins after the eight bytes with which a PostgreSQL client requests it.
+    If `negotiated`, the client first sends PostgreSQL's request for TLS: eight bytes.
     """
     key, certificate = authority.issue("localhost")
     (directory / "store.pem").write_bytes(key + certificate)

@@ -131,7 +131,7 @@ class Rewritten(EgressProxy):
     ],
     ids=["no match", "no names", "another name"],
 )
-def test_n05_finds_a_chain_that_admits_other_names(names: tuple[str, ...] | None, hosts: set[str]) -> None:
+def test_n05_finds_a_filter_chain_that_admits_other_names(names: tuple[str, ...] | None, hosts: set[str]) -> None:
     real = platform("prod")
     changed = Platform(real.tenant, real.environment)
     proxy = Rewritten(**{name: getattr(proxy_b(), name) for name in EgressProxy.model_fields}, names=names)

@@ -32,7 +32,7 @@ def test_a_policy_that_no_layer_can_express_is_refused_before_rendering() -> Non
         _ = refused.components
 
 
-def test_a_call_that_contradicts_itself_is_refused_with_its_edge() -> None:
+def test_the_refusal_of_a_call_with_contradictory_policies_names_its_edge() -> None:
     caller = service("a", operation("run", stage(hard("store.read", "never", retry=TWICE)), p95="1s", deadline="60s"))
     with pytest.raises(
         InvalidInputError, match=r"a\.run → store\.read: is refused; a call whose idempotency is 'never'"
@@ -67,7 +67,7 @@ def destination_rule(*fields: str, host: str = "store.stores.svc.cluster.local")
 
 
 def of_go(*documents: dict[str, Any], mesh: bool, **policies: Any) -> tuple[tuple[str, str], ...]:
-    """Path and field of the findings of E01 for a Go service whose breaker only the mesh can enforce."""
+    """Path and field of each finding of E01 for a Go service. Only the mesh can enforce the service's breaker."""
     call = stage(hard("store.read", "idempotent", **policies))
     caller = service("a", operation("run", call, p95="1s", deadline="2s"), language="go")
     looked_at = of_manifests(PODS, *documents, nodes=(caller, STORE))
@@ -81,7 +81,7 @@ def test_e01_finds_a_policy_that_only_the_missing_mesh_can_enforce() -> None:
     assert off == (("circuit_breaker without mesh", "config.voiceassistant:mesh"),)
 
 
-def test_e01_finds_policies_that_only_the_mesh_enforces_and_no_destination_rule_contains() -> None:
+def test_e01_finds_policies_of_the_mesh_that_no_destination_rule_contains() -> None:
     assert of_go(destination_rule(), mesh=True) == ()
     missing = (("a.run → store.read", "DestinationRule: spec.trafficPolicy"),)
     assert of_go(mesh=True) == missing

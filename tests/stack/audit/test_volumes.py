@@ -47,7 +47,7 @@ def claim(size: str) -> Claim:
     ],
     ids=["emptyDir", "claim"],
 )
-def test_v01_finds_a_volume_that_its_program_fills(volume: Volume, arithmetic: str, proposal: str) -> None:
+def test_v01_finds_a_volume_that_is_too_small_for_its_writes(volume: Volume, arithmetic: str, proposal: str) -> None:
     (found,) = verdict("V01", writing("614Mi", volume)).findings
     assert (found.path, found.arithmetic, found.proposal) == ("stores/store volume data", arithmetic, proposal)
 

@@ -65,7 +65,9 @@ def test_all_missing_secrets_are_refused_together_each_with_its_command(monkeypa
     assert faults == [*lines[:LISTED], f"  and {len(lines) - LISTED} more"]
 
 
-def test_an_empty_secret_is_missing_and_an_unread_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_secret_counts_as_missing_and_a_secret_that_no_component_reads_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     config = configured("staging")
     config[SECRETS]["rag-engine-redis"] = {"password": "", "pasword": "hidden"}
     text = refusal("staging", config, monkeypatch)
@@ -123,7 +125,7 @@ def test_secrets_in_plain_text_are_refused_offline_and_encrypted_ones_are_accept
     )
 
 
-def test_prod_refuses_every_image_of_a_service_without_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prod_refuses_every_service_image_that_has_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     text = refusal("prod", configured("prod", image_tag="2.0.0-unreleased"), monkeypatch)
     for service in offline("prod").microservices:
         image = f"ghcr.io/voicehelper/{service.name}:2.0.0-unreleased"

@@ -34,7 +34,7 @@ class _Call(grpc.aio.Call):
         raise NotImplementedError
 
     async def _begun(self) -> Any:
-        """Wait for the first attempt, and return the latest RPC. `None` if the call ended without an attempt."""
+        """Wait until an attempt is sent or the call ends. Returns the latest RPC, or `None` if there was no attempt."""
         self._start()
         attempts = self._attempts
         await asyncio.wait({attempts.ended, attempts.sent}, return_when=asyncio.FIRST_COMPLETED)
@@ -99,7 +99,7 @@ class _Call(grpc.aio.Call):
         return True
 
     def cancelled(self) -> bool:
-        """True if the call was cancelled on this side."""
+        """True if the client cancelled the call."""
         return self._attempts.state.cancelled
 
     def done(self) -> bool:
@@ -107,15 +107,15 @@ class _Call(grpc.aio.Call):
         return isinstance(self._attempts.state, Ended)
 
     def add_done_callback(self, callback: Any) -> None:
-        """Call `callback(call)` at the end."""
+        """Call `callback(call)` when the call ends."""
         self._attempts.ended.add_done_callback(lambda _: callback(self))
 
 
 class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCall[Any, Any]):
     """A call with one answer.
 
-    If the caller creates and awaits the call in one turn of the event loop, the call runs in the caller's task.
-    Otherwise it begins in the next turn and in a new task, as in `grpc.aio`.
+    If the caller awaits the call before the event loop regains control, the call runs in the caller's task. Otherwise
+    the call begins in the next turn of the event loop and in a new task, as in `grpc.aio`.
     """
 
     _result: Any = None
@@ -132,7 +132,7 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
             self._task = self._loop.create_task(self._run_apart())
 
     async def _run_apart(self) -> None:
-        with suppress(Exception):  # the call keeps its error for the code that awaits it
+        with suppress(Exception):  # `await call` raises the error, which the call keeps
             await self._run()
 
     async def _run(self) -> Any:
@@ -146,7 +146,7 @@ class UnaryCall(_Call, grpc.aio.UnaryUnaryCall[Any, Any], grpc.aio.StreamUnaryCa
             raise
         finally:
             if isinstance(attempts.state, Stopped) and self._task is not None:
-                self._task.uncancel()  # `cancel` stops the call, and not the caller's task
+                self._task.uncancel()  # `cancel` stops only the call; the caller's task goes on
             attempts.end(error)
         return result
 
@@ -176,7 +176,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
     """
 
     _reader: asyncio.Task[Any] | None = None
-    """The task that waits for a message. `None` if there is none, and after `cancel` has cancelled it."""
+    """The task that waits for a message. `None` if no task waits, and after `cancel` has cancelled the task."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, attempts: Attempts, request: Any, resolve: Callable[[], Resolved]
@@ -186,7 +186,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
         self._messages = _messages(attempts, request, resolve)
 
     def _start(self) -> None:
-        """Fetch the first message for the first reader."""
+        """Begin to fetch the first message. The first reader gets it."""
         if self._attempts.begin():
             self._task = self._loop.create_task(_next(self._messages))
             self._task.add_done_callback(_seen)
@@ -204,7 +204,7 @@ class StreamCall(_Call, grpc.aio.UnaryStreamCall[Any, Any], grpc.aio.StreamStrea
             return await (first or anext(self._messages))
         finally:
             if self._reader is None and reader is not None and reader is not first:
-                reader.uncancel()  # `cancel` stops the call, and not the caller's task
+                reader.uncancel()  # `cancel` stops only the call; the caller's task goes on
             self._reader = None
 
     async def read(self) -> Any:
@@ -248,7 +248,7 @@ async def _next(messages: AsyncGenerator[Any, None]) -> Any:
 
 
 def _seen(first: asyncio.Task[Any]) -> None:
-    """Read the error of the first message, because asyncio logs an error that nobody reads. The call keeps it."""
+    """Read the error of the first message, because asyncio logs an error that nobody reads. A reader still gets it."""
     if not first.cancelled():
         first.exception()
 

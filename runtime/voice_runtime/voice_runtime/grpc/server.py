@@ -15,7 +15,7 @@ from voice_runtime.grpc.interceptor import InboundInterceptor
 from voice_runtime.runtime import Runtime
 
 REFUSING = 0.5
-"""Seconds for which a draining server refuses requests before it stops. Meanwhile callers turn to other replicas."""
+"""Seconds for which a draining server refuses requests before it stops. Meanwhile callers choose other replicas."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -78,9 +78,10 @@ class Server(grpc.aio.Server):
     async def drain(self) -> None:
         """Stop gracefully.
 
-        The server reports that it does not serve, and waits for `health.drain_duration`, so that callers notice. Then
-        it answers new requests with UNAVAILABLE for `REFUSING` seconds, because gRPC's own stop cancels requests that
-        have not reached a handler. Requests in flight get time to end: the longest deadline of all operations.
+        The server reports that it does not serve. It waits for `health.drain_duration`, so that callers read the
+        report. Then it answers new requests with UNAVAILABLE for `REFUSING` seconds, because gRPC's own stop cancels
+        requests that have not reached a handler. Requests in flight get time to end: the longest deadline of all
+        operations.
         """
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)

@@ -27,11 +27,11 @@ class Result:
     latency: float
     """Duration of the check in seconds."""
     error: str = ""
-    """The type of the failure. The message may contain users and addresses, so only the log gets it."""
+    """The type of the failure. The message is only in the log, because it may contain users and addresses."""
 
 
 class Check:
-    """A checker with its policy. It keeps a result for `cache_duration`, and simultaneous callers share one run."""
+    """Runs a checker under its policy. A result is valid for `cache_duration`. Simultaneous callers share one run."""
 
     def __init__(
         self, policy: HealthCheck, checker: Checker, cache_duration: float, clock: Clock = SYSTEM_CLOCK
@@ -47,7 +47,7 @@ class Check:
         self._looking: asyncio.Task[object] | None = None
 
     def look(self) -> asyncio.Task[Result] | None:
-        """The current run. Starts a run if there is none. `None` while the last result is fresh."""
+        """`None` while the last result is fresh. Otherwise the current run, or a new run if there is none."""
         if self.last is not None and self._now() < self._fresh_until:
             return None
         if self._flight is None or self._flight.done():
@@ -67,7 +67,7 @@ class Check:
     async def _attempt(self) -> BaseException | None:
         """Run the checker, and return its failure.
 
-        If an earlier run has ignored its cancellation and still runs, wait for that run and start no other.
+        If an earlier run has ignored its cancellation and still runs, wait for that run instead of starting another.
         """
         looking = self._looking
         if looking is None or looking.done():

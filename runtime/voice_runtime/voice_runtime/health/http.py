@@ -17,7 +17,7 @@ class ServerFailedError(Exception):
 def checker(place: Place) -> Checker:
     """A checker that accepts any status below 500, because the root of an API often answers 401 or 404.
 
-    It uses HTTPS if the address has TLS or an egress proxy. The proxy routes by the host name in TLS.
+    It uses HTTPS if the address has TLS or an egress proxy. The proxy reads the host from the TLS handshake (SNI).
     """
     address = place.address
     origin = f"{address.host}:{address.port}"

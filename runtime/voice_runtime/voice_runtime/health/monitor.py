@@ -1,4 +1,4 @@
-"""The health of a process: liveness, readiness and the results of its checks."""
+"""The readiness of a process, and the results of its checks."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Report:
 class Health:
     """The checks of a runtime's bundle. Use an instance on one event loop only. It follows reloads of the bundle.
 
-    `checkers` maps the name of a check to the checker that replaces the built-in one. Raises `InvalidInputError` for
-    all names in `checkers` that the bundle does not declare. The error also names all checks that lack a package, a
-    call or a store's connection in `settings`.
+    `checkers` maps the name of a check to the checker that replaces the built-in one. Raises `InvalidInputError` with
+    every name in `checkers` that the bundle does not declare, and with every check that cannot be made: its package,
+    its call, or its store's connection in `settings` is missing.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Health:
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
 
     def checks(self) -> list[Check]:
-        """Every check of the current bundle, or of an earlier one if a check of the current one cannot be made.
+        """Every check of the newest bundle whose checks can all be made.
 
         Unchanged checks keep their results after a reload.
         """
@@ -80,9 +80,9 @@ class Health:
         return self._checks
 
     async def readiness(self) -> Report:
-        """Start all checks whose last result is too old, in parallel, and wait for the critical ones.
+        """Start all checks whose last result is too old, in parallel, and wait for the critical checks.
 
-        The report has the last result of every other check.
+        The report has the last results of the other checks.
         """
         if self.draining:
             return Report("draining")

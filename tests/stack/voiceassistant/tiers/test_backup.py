@@ -14,7 +14,7 @@ from tests.stack.voiceassistant.tiers.real_servers import Postgresql, files, run
 
 SERVICES = [service.name for service in platform("dev").graph.services if service.connection_pool]
 ITERATIONS = "-iter 600000"
-"""openssl derives a key slowly: 0.2 s in each of about sixty calls. So the tests use one iteration."""
+"""With these iterations each of about sixty calls of openssl takes 0.2 s. So the tests use one iteration."""
 DUMPS = "/var/backups/postgresql"
 COUNT = "SELECT count(*), coalesce(sum(id), 0) FROM kept"
 
@@ -94,7 +94,7 @@ def test_an_incomplete_dump_is_never_restored(server: Postgresql) -> None:
     server.place.write(f"/etc/voice/secrets/{SERVICES[-1]}-postgresql/password", "wrong")
     assert run(server, "backup").returncode != 0
     assert not list(server.place.inside(DUMPS).glob("*.partial")), "failed attempts would fill the volume"
-    (server.place.inside(DUMPS) / "99991231T000000Z.partial").mkdir()  # of a job that was killed
+    (server.place.inside(DUMPS) / "99991231T000000Z.partial").mkdir()  # left by a job that was killed
     server.place.mount_secrets("postgresql", "dev")
     server.place.write("/etc/voice/secrets/postgresql-backup-key/password", "the key")
     restored = run(server, "restore")

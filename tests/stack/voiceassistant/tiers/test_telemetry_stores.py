@@ -72,7 +72,7 @@ def test_an_invalid_trace_bucket_is_refused(environment: str, bucket: str | None
 
 
 @pytest.mark.parametrize("environment", REPLICATED)
-def test_only_the_log_shipper_reads_the_node_and_its_namespace_has_no_other_pod(environment: str) -> None:
+def test_only_the_log_shipper_mounts_directories_of_the_node_and_it_is_alone_in_its_namespace(environment: str) -> None:
     reading = [
         (found["metadata"]["namespace"], found["metadata"]["name"])
         for kind in WORKLOADS
@@ -120,7 +120,7 @@ def test_dev_has_no_log_shipper_and_only_grafana_shows_logs() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_every_user_of_elasticsearch_has_the_same_secret_at_both_ends(environment: str) -> None:
+def test_elasticsearch_has_a_user_for_each_secret_that_its_clients_read(environment: str) -> None:
     index = the(Elasticsearch, environment)
     users = {user.account.secret.name for user in index.users}
     read = {

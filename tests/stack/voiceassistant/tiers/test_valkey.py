@@ -90,7 +90,7 @@ def test_a_service_may_not_administer_the_cache(cache: int, command: str) -> Non
     [("agent-engine", True), ("rag-engine", False)],
     ids=["own limit", "limit of another service"],
 )
-def test_a_service_may_count_only_its_own_limits(tmp_path: Path, service: str, *, counted: bool) -> None:
+def test_a_service_may_not_count_the_limits_of_another_service(tmp_path: Path, service: str, *, counted: bool) -> None:
     limit = RateLimit.model_validate({**SHARED, "limit": {"algorithm": "token_bucket", "rate": "1/h", "burst": 5}})
     with single(tmp_path) as server:
         server.ask("ACL", "SETUSER", service, "on", ">secret", f"~{service}:*", *CACHE_COMMANDS.split())
@@ -134,7 +134,7 @@ def test_the_user_of_the_probes_may_only_query_health(cache: int) -> None:
     assert not answers_probe(ReplicatedValkey.sentinel_scrape, cache), "the server answers no client without a login"
 
 
-def test_the_gateway_may_count_its_limits_with_a_script(cache: int) -> None:
+def test_the_gateway_may_run_a_script_that_counts_its_limits(cache: int) -> None:
     gateway = connected(cache, "gateway", "redis")
     assert gateway.eval("return redis.call('incr', KEYS[1])", 1, "plugin-limit-count-tenant-1") == 1
 
@@ -210,7 +210,7 @@ async def consume_poison(port: int) -> None:
         transport = RedisStreams(redis, redeliver_after=0.01, max_deliveries=1, block=0.01)
         task = asyncio.create_task(consume(transport, "indexing-service", {"document.uploaded": fail}))
         async with asyncio.timeout(60):
-            while not transport.dead_letters.total():  # noqa: ASYNC110  # a counter notifies nobody
+            while not transport.dead_letters.total():  # noqa: ASYNC110  # nothing announces that the counter changes
                 await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
