@@ -1,4 +1,4 @@
-"""Times whole processes. The contestants run in turn, so that other load affects all of them alike."""
+"""Times whole processes. Each round runs every contestant once, so that other load affects all of them alike."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def stdout_of(out: Path) -> Path:
 
 
 def measure(contestants: Sequence[Contestant], rounds: int) -> list[Measured]:
-    """Run each contestant once to fill the disk cache, then all `rounds` times in turn.
+    """Run all contestants once to fill the disk cache. Then run them in `rounds` rounds, one after the other.
 
     Raises `CalledProcessError` if a contestant fails.
     """

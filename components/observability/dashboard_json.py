@@ -1,4 +1,4 @@
-"""Dashboards in Grafana's JSON, encoded by the Grafana Foundation SDK: it knows the fields of each kind of panel."""
+"""Dashboards in Grafana's JSON, encoded by the Grafana Foundation SDK, which knows the fields of each kind of panel."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def one_retrying_layer(platform: Platform) -> Iterator[Breach | None]:
 
 
 def is_interior(edge: Edge) -> bool:
-    """True if the call is retried and is an interior hop: it goes to a service, not to a dependency at the end."""
+    """True if the call is retried and its callee is a service, not a dependency at the end of the chain."""
     return edge.call.max_attempts > 1 and isinstance(edge.callee, Service)
 
 

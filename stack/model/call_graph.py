@@ -141,7 +141,7 @@ def sagas(nodes: Iterable[Node]) -> Iterator[tuple[Node, Operation, Saga]]:
 
 
 class CallGraph:
-    """Nodes and the edges between their operations. The constructor refuses a catalogue that contradicts itself."""
+    """Nodes and the edges between their operations. The constructor refuses a catalogue that has faults."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         """Join the nodes by their calls. Raises `InvalidInputError` with every fault of nodes, flows and calls.

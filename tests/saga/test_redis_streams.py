@@ -289,7 +289,7 @@ async def test_a_claim_does_not_count_if_its_consumer_ends_before_the_answer(red
 
 
 async def _handled_after_three_ended_consumers(port: int, stream: str, slow: Redis, reached: asyncio.Event) -> None:
-    """Run three consumers in turn on the client `slow`, and end each when `reached` is set.
+    """Run three consumers on the client `slow`, one after the other, and end each when `reached` is set.
 
     Then a consumer on another client handles the message.
     """

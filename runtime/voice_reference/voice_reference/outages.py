@@ -71,7 +71,7 @@ def slow_down(platform: Platform, callee: str) -> None:
 
 
 def flap(platform: Platform, callee: str) -> None:
-    """Freeze the process and let it run, `FLAPS` times in turn."""
+    """Freeze the process, and then let it run. Repeat both `FLAPS` times."""
     process = platform.processes[callee].process
     for _ in range(FLAPS):
         process.send_signal(signal.SIGSTOP)
