@@ -207,7 +207,7 @@ async def test_r7_the_reserve_of_the_budget_lets_a_caller_with_few_calls_retry(c
     assert await pipeline.call(Callee(clock, failures=1)) == "ok"
 
 
-async def test_r8_a_thousand_simultaneous_calls_under_one_policy_count_their_own_attempts(clock: FakeClock) -> None:
+async def test_r8_a_thousand_simultaneous_calls_have_separate_attempt_numbers(clock: FakeClock) -> None:
     pipeline = Outbound(
         "callee", retry=retry(clock, budget=RetryBudget(ratio=Ratio("100%"), reserve=1000)), clock=clock
     )
@@ -253,7 +253,9 @@ async def test_r10_the_error_of_a_classifier_has_the_original_error_as_context(c
     assert isinstance(failed.value.__context__, OSError)
 
 
-async def test_r10_a_result_can_be_a_failure_and_the_last_result_is_returned(clock: FakeClock) -> None:
+async def test_r10_a_result_that_counts_as_a_failure_is_retried_and_the_last_result_is_returned(
+    clock: FakeClock,
+) -> None:
     pipeline = Outbound(
         "callee",
         retry=retry(clock, max_retries=2),
@@ -282,7 +284,7 @@ async def test_r11_a_stream_is_not_retried_after_its_first_message(clock: FakeCl
             yield number
 
     assert [message async for message in pipeline.stream(messages, 0)] == [0, 1, 2]
-    assert len(begun) == 3  # no message was delivered, so two more attempts followed
+    assert len(begun) == 3  # two attempts failed before their first message, so each was retried
     begun.clear()
     received: list[int] = []
     with pytest.raises(CalleeError):  # noqa: PT012  # the test also needs the messages before the error

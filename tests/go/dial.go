@@ -23,7 +23,7 @@ func readChannels(path string) (map[string]channel, error) {
 	return channels, json.Unmarshal(text, &channels)
 }
 
-// dial opens the channel to a callee. It ignores policies from DNS: only the file counts.
+// dial opens the channel to a callee. It ignores a service config from DNS, so that only the file counts.
 func (c channel) dial(options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	policies := grpc.WithDefaultServiceConfig(string(c.ServiceConfig))
 	return grpc.NewClient(c.Target, append(options, policies, grpc.WithDisableServiceConfig())...)

@@ -39,9 +39,9 @@ def server(running: Server) -> Server:
 
 @pytest.fixture(autouse=True)
 def spans(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[InMemorySpanExporter]:
-    """Checks the second part of case MC25 after each test.
+    """The recorded spans. After each test: no log, span, metric, event or error contains a prompt, answer or key.
 
-    No log, span, metric, event or error contains a prompt, answer or key.
+    This is the second part of case MC25.
     """
     provider, recorded = TracerProvider(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(recorded))

@@ -69,7 +69,7 @@ def failed(made: Service, name: str) -> int:
     return breaker.failed
 
 
-async def test_an_answer_before_the_delay_sends_no_second_request(tmp_path: Path, clock: FakeClock) -> None:
+async def test_no_second_request_is_sent_if_an_answer_comes_before_the_delay(tmp_path: Path, clock: FakeClock) -> None:
     made = hedged(tmp_path, clock)
     answers(made, a=0.09, b=0.0)
     assert await embed(made) == 1
@@ -111,7 +111,7 @@ async def test_two_simultaneous_answers_give_the_caller_one_answer_and_settle_bo
     assert sum(made.runtime.statistics.calls.values()) == 1
 
 
-async def test_an_early_failure_falls_back_without_waiting_for_the_delay(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_call_falls_back_immediately_if_the_first_request_fails_early(tmp_path: Path, clock: FakeClock) -> None:
     made = hedged(tmp_path, clock)
     made.a.script = lambda _: fake.error(503)
     began = clock.monotonic()
@@ -213,7 +213,7 @@ async def test_no_hedge_is_sent_if_the_token_budget_is_too_small(tmp_path: Path,
     assert not made.runtime.statistics.hedges
 
 
-async def test_a_caller_that_leaves_closes_both_connections(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_cancelled_call_closes_both_connections(tmp_path: Path, clock: FakeClock) -> None:
     made = hedged(tmp_path, clock)
     answers(made, a=0.6, b=0.6)
     asking = asyncio.create_task(embed(made))

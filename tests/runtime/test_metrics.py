@@ -68,7 +68,9 @@ async def test_counters_count_the_results_of_calls(runtime: Runtime) -> None:
     assert scraped["voice_policy_info"][frozenset({"agent-engine", "test", runtime.digest})] == 1
 
 
-def test_the_digest_of_the_mounted_bundle_is_exported_even_if_it_is_refused(tmp_path: Path, clock: FakeClock) -> None:
+def test_the_digest_of_the_mounted_bundle_is_exported_even_for_a_refused_bundle(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     old, new = bundle(call("plain.read")), bundle(call("plain.write"))
     runtime = Runtime.load(mount(tmp_path, old), clock=clock)
     for text, mounted, enforced in (

@@ -15,7 +15,7 @@ HOUR = 3600.0
 
 
 class WallClock:
-    """The clocks of the SQLite journal."""
+    """The time of day and the monotonic clock that the SQLite journal reads."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.moved = 0.0
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     return WallClock(monkeypatch)
 
 
-async def test_a_saga_stays_with_its_worker_if_the_clock_is_set_forward(tmp_path: Path, clock: WallClock) -> None:
+async def test_a_saga_stays_with_its_worker_if_the_wall_clock_is_set_forward(tmp_path: Path, clock: WallClock) -> None:
     log, go_on = Log(), asyncio.Event()
 
     async def long(_: StepContext) -> None:

@@ -1,4 +1,4 @@
-"""The commands of docs/deploy.md that a test runs, and the reasons why it cannot run the others."""
+"""The commands of docs/deploy.md that a test runs, and the reason for each command that no test runs."""
 
 import re
 from functools import reduce
@@ -10,7 +10,7 @@ DEPLOY, _, DESTROY = (ROOT / "docs" / "deploy.md").read_text().partition("\n## D
 CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 COMMAND = re.compile(r"(?:PULUMI_\w+=\S+ )?(?:pulumi|kubectl) \S+ \S.*")
 """A command has an argument after the subcommand. A subcommand alone, such as `pulumi up`, is only mentioned."""
-TOY = "make engine-faults runs it on the toy tenant, because dev protects nothing"
+TOY = "make engine-faults runs the command on the toy tenant, because dev has no protected resource"
 NOT_RUN = {
     'pulumi login "file://~?metadata=skip"': "PULUMI_BACKEND_URL names the state folder of the test",
     "pulumi login s3://BUCKET": "the test has no object store",
@@ -18,7 +18,7 @@ NOT_RUN = {
     "pulumi stack rm dev --force --preserve-config": "the command is for a new cluster, and the test keeps its cluster",
     "pulumi config set --stack dev --secret --path secrets.gateway-jwt.public-key < FILE": "the test sets all secrets",
     "kubectl scale -n voice-data --replicas=0 statefulset/redis-node statefulset/redis-sentinel": (
-        "dev has neither StatefulSet"
+        "dev has none of these StatefulSets"
     ),
     "kubectl --context kind-voice --namespace voice-gateway port-forward service/gateway 8443:443": (
         "no container runs on kwok's nodes"

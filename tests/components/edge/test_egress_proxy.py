@@ -216,7 +216,7 @@ def test_envoy_applies_a_changed_allow_list_and_keeps_open_connections(pem: Path
 
 
 @pytest.mark.parametrize("key", ["server_names", "stat_prefix", "filter_chains"])
-def test_envoy_keeps_the_last_good_allow_list(key: str, pem: Path, tmp_path: Path) -> None:
+def test_envoy_keeps_its_allow_list_if_the_new_file_is_invalid(key: str, pem: Path, tmp_path: Path) -> None:
     orders = AllowList(caller="orders", port=10_001, hosts=(FILES,))
     proxy = proxy_of("proxy", orders)
     files = rendered(proxy)

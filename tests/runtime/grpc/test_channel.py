@@ -160,7 +160,7 @@ def at(address: str) -> OutboundCall:
     return call("rag-engine.context", addresses=({"host": "127.0.0.1", "port": int(address.rpartition(":")[2])},))
 
 
-async def test_a_callee_behind_a_proxy_is_reached_over_tls_by_default(tmp_path: Path) -> None:
+async def test_a_channel_through_a_proxy_uses_tls_by_default(tmp_path: Path) -> None:
     async with serving(RagEngine()) as proxy:
         addresses = ({"host": "store.example.com", "port": 443, "via": proxy},)
         wire = Grpc(runtime(tmp_path, call("rag-engine.context", addresses=addresses)))

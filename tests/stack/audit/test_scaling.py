@@ -48,7 +48,7 @@ def scaled(
     return verdict(rule, of_manifests(deployment, autoscaler, nodes=nodes)).findings
 
 
-def test_d03_finds_missing_requests_and_declared_replicas_beside_an_autoscaler() -> None:
+def test_d03_finds_an_autoscaled_workload_without_a_request_or_with_declared_replicas() -> None:
     assert scaled("D03", ON_CPU) == ()
     (found,) = scaled("D03", ON_CPU, replicas=3)
     assert found.path == "shop/a: replicas"
@@ -104,7 +104,9 @@ def test_h01_finds_an_autoscaler_on_the_memory_of_a_python_service() -> None:
     ],
     ids=["59 % of the request", "60 % of the request", "613Mi", "614Mi"],
 )
-def test_h01_finds_a_threshold_below_the_memory_without_load(target: dict[str, Any], threshold: str | None) -> None:
+def test_h01_finds_a_threshold_below_the_memory_of_a_replica_without_load(
+    target: dict[str, Any], threshold: str | None
+) -> None:
     """60 % of a request of 1Gi are 614.4Mi."""
     node = service("a", READ, language="go", resident_memory="614Mi")
     found = scaled("H01", {"type": "Resource", "resource": {"name": "memory", "target": target}}, nodes=(node,))

@@ -105,7 +105,7 @@ def with_call_objective(whole: Platform, path: str, latency: Duration) -> Platfo
 
 
 def pinned(whole: Platform, bound: Constraint) -> Platform:
-    """The platform with this bound declared at the call, so that relaxing other bounds does not relax it.
+    """The platform with the bound declared at its call. So relaxing other bounds does not relax this bound.
 
     By default the bound of a call is the callee's objective. The solver raises that objective together with the
     objectives of the callee's own calls.
@@ -116,7 +116,7 @@ def pinned(whole: Platform, bound: Constraint) -> Platform:
 def with_least_values(whole: Platform) -> Platform:
     """One attempt of each call, and the shortest deadlines that are enough.
 
-    The audit's own functions compute the values. So T01 holds, and T04 holds for each operation.
+    The audit's own functions compute these values, so that T01 holds, and T04 holds for each operation.
     """
     for key in [run.key for run in whole.graph.bottom_up]:
         run = next(each for each in whole.graph.bottom_up if each.key == key)
@@ -145,7 +145,10 @@ def named(solution: Solution) -> set[tuple[str, str]]:
 @PROPERTY
 @given(platforms())
 def test_relaxing_only_the_named_bounds_lets_the_solver_satisfy_every_rule(declared: Platform) -> None:
-    """Relaxing the objective of a call can make the target of a flow too low, so up to three rounds are necessary."""
+    """If the objective of a call is relaxed, the target of a flow may be too low, and is relaxed in the next round.
+
+    Three rounds are enough.
+    """
     solution = solve(declared, on=DAY)
     for _ in range(3):
         for bound in solution.infeasible:
@@ -158,7 +161,7 @@ def test_relaxing_only_the_named_bounds_lets_the_solver_satisfy_every_rule(decla
 
 @PROPERTY
 @given(platforms(with_timeouts=False))
-def test_a_bound_is_named_exactly_if_even_the_least_values_exceed_it(declared: Platform) -> None:
+def test_the_solver_names_exactly_the_bounds_that_even_the_least_values_exceed(declared: Platform) -> None:
     assert named(solve(declared, on=DAY)) == exceeded(with_least_values(declared))
 
 
@@ -175,11 +178,10 @@ def behind(whole: Platform, path: str) -> set[str]:
 
 @PROPERTY
 @given(platforms(), st.data())
-def test_each_named_bound_is_binding(declared: Platform, data: st.DataObject) -> None:
-    """The solver still names a bound after the other bounds are relaxed.
-
-    Bounds of the callee's own calls are not relaxed. That would raise the callee's P95, and so the bound.
-    """
+def test_the_solver_still_names_a_bound_after_the_other_bounds_are_relaxed(
+    declared: Platform, data: st.DataObject
+) -> None:
+    """Bounds of the callee's own calls are not relaxed. That would raise the callee's P95, and so the bound."""
     bounds = solve(declared, on=DAY).infeasible
     assume(bounds)
     kept = data.draw(st.sampled_from(bounds))

@@ -62,7 +62,7 @@ def rendered_registrations(run: Run) -> Iterator[Registration]:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_registered_resources_equal_the_rendered_ones(environment: str) -> None:
+def test_the_registered_resources_equal_the_rendered_resources(environment: str) -> None:
     registered = {
         (found.type, found.name): _as_rendered(found) for found in rendered_registrations(deployed(environment))
     }
@@ -80,7 +80,7 @@ def _as_rendered(found: Registration) -> dict[str, Any]:
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_parent_of_every_resource_is_its_component(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = deployed(environment)
-    pin_images(monkeypatch)  # the name of a Job contains a hash of its content, and the image is part of that
+    pin_images(monkeypatch)  # the name of a Job contains a hash of its content, which includes the image
     parents = {
         (_type(resource), _name(resource)): f"voice:components:{component.kind}::{component.namespace}/{component.name}"
         for component in offline(environment).components
@@ -92,9 +92,9 @@ def test_the_parent_of_every_resource_is_its_component(environment: str, monkeyp
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_each_tier_waits_for_the_tier_before_it(environment: str) -> None:
-    """If Pulumi waits until a resource is ready, the resource depends on the previous tier.
+    """A resource depends on the previous tier if Pulumi waits until the resource is ready.
 
-    Otherwise it depends on the tier before the previous one.
+    Any other resource depends on the tier before the previous tier.
     """
     run = deployed(environment)
     ranks = ranks_of_components(environment)
@@ -132,7 +132,7 @@ def ranks_of_components(environment: str) -> dict[tuple[str, str], str]:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_pods_mount_nothing_that_is_created_after_their_tier(environment: str) -> None:
-    """Pulumi would wait for such pods forever, because the mounted object waits for these pods."""
+    """Otherwise Pulumi would wait forever, because it creates the mounted object only after these pods are ready."""
     run = deployed(environment)
     ranks = ranks_of_components(environment)
     created = {
@@ -189,7 +189,7 @@ def _is_awaited(found: Registration) -> bool:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_pulumi_waits_neither_for_services_inside_the_cluster_nor_for_claims(environment: str) -> None:
+def test_pulumi_waits_neither_for_claims_nor_for_services_without_load_balancer(environment: str) -> None:
     unawaited = {
         found.urn
         for found in deployed(environment).kubernetes
@@ -228,7 +228,7 @@ def test_the_state_keeps_a_short_call_stack_of_each_resource() -> None:
 
 @pytest.mark.parametrize(("environment", "most"), [("dev", 800), ("prod", 2000)])
 def test_the_number_of_dependencies_stays_small(environment: str, most: int) -> None:
-    """Pulumi searches for cycles behind each dependency: 36,522 dependencies took 23 of the 26 s of prod's program."""
+    """For each dependency Pulumi searches for a cycle. This took 23 of prod's 26 s with 36,522 dependencies."""
     assert sum(len(found.dependencies) for found in deployed(environment).registrations) <= most
 
 
@@ -266,7 +266,7 @@ def test_in_prod_a_protected_resource_stops_pulumi_destroy_before_the_first_dele
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_an_update_overwrites_declared_fields_that_others_changed(environment: str) -> None:
+def test_an_update_overwrites_declared_fields_that_another_client_changed(environment: str) -> None:
     for found in deployed(environment).kubernetes:
         assert found.properties["metadata"]["annotations"]["pulumi.com/patchForce"] == "true"
 
@@ -400,7 +400,7 @@ CHANGES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
             ("Deployment", "gateway"),
             ("ConfigMap", "otel-collector-config"),
             ("StatefulSet", "otel-collector"),
-            ("ConfigMap", "prometheus-config"),  # a recorded series declares the digest of each bundle
+            ("ConfigMap", "prometheus-config"),  # a recording rule contains the digest of each bundle
         },
     ),
 }
@@ -417,7 +417,7 @@ def test_a_changed_setting_changes_only_the_expected_resources(change: str, monk
     assert {_kind_and_name(urn) for urn in changed} == expected
 
 
-def test_a_rotated_password_changes_only_the_secrets_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotated_password_changes_only_the_secrets_of_server_and_client(monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured("dev")
     config[SECRETS]["rag-engine-redis"]["password"] = "rotated"  # noqa: S105 - a password of this test
     before = deployed("dev").by_urn

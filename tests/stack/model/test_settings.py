@@ -53,7 +53,7 @@ def test_an_invalid_address_block_is_refused_in_every_setting(block: object) -> 
         assert f"{path}: is {block!r}; expected" in said
 
 
-def test_values_that_pulumi_writes_as_text_are_read_from_the_file(tmp_path: Path) -> None:
+def test_values_that_pulumi_writes_as_text_get_their_types(tmp_path: Path) -> None:
     pool = '{"nodes": 3, "zones": 3, "cpu": "8", "memory": "32Gi"}'
     values = {"mesh": "true", "restart_on_policy_change": "false", "trace_sample_ratio": "10%", "node_pool": pool}
     values |= {"profile": "dev", "gateway_host": "api.voicehelper.localhost"}
@@ -64,7 +64,7 @@ def test_values_that_pulumi_writes_as_text_are_read_from_the_file(tmp_path: Path
     assert (read.mesh, read.restart_on_policy_change, read.node_pool.nodes) == (True, False, 3)
 
 
-def test_prices_are_read_as_the_document_writes_them() -> None:
+def test_the_prices_in_the_review_document_are_accepted() -> None:
     (block,) = [block for block in blocks(ROOT / "docs" / "review.md") if block.language == "yaml"]
     config = {**GOOD, **yaml.safe_load(block.text)["config"]}
     prices = parse_settings(config, "prod", TENANT).prices
@@ -359,7 +359,7 @@ def test_a_file_with_random_text_is_refused(tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_pulumi_rewrites_the_committed_values_unchanged(environment: str) -> None:
+def test_pulumi_would_rewrite_the_committed_values_without_a_change(environment: str) -> None:
     """Every `pulumi config set` rewrites the whole file. Values other than text, lists and mappings become text."""
     config = yaml.safe_load((ROOT / f"Pulumi.{environment}.yaml").read_text())["config"]
     assert [key for key, value in config.items() if not isinstance(value, str | list | dict)] == []

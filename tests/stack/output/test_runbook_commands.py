@@ -41,12 +41,12 @@ def test_every_exception_names_a_command_of_the_runbook() -> None:
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("voice ")])
-def test_a_command_of_voice_is_parsed(command: str) -> None:
+def test_the_parser_accepts_each_command_of_voice(command: str) -> None:
     words = [VALUES.get(word, word) for word in shlex.split(command)[1:]]
     assert _parser().parse_args(words).run
 
 
-def test_the_settings_that_commands_of_pulumi_change_are_accepted() -> None:
+def test_settings_are_accepted_after_the_commands_of_pulumi_have_changed_them() -> None:
     config = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
     others = [each for each in COMMANDS if each not in NOT_RUN and not each.startswith("voice ")]
     assert others

@@ -21,9 +21,9 @@ NODES = (caller("a", 10, 2, 4), caller("b", 5, 1, 1), service("c", READ, connect
 def test_each_service_counts_its_replicas_times_its_pool() -> None:
     """`a` has 2 replicas at least, 4 at most and 5 in a rollout.
 
-    The expected number is 2 + 15 % of the range 2 to 4 = 2.3.
+    The expected number is 2 + 15 % × (4 − 2) = 2.3.
 
-    `b` has 1 replica, and 2 in a rollout. `c` calls no database.
+    `b` has 1 replica, and 2 during a rollout. `c` calls no database.
     """
     found = rows(small_platform(*NODES), "connections", "connections to store")
     assert found == {
@@ -40,7 +40,7 @@ def test_a_pooler_takes_the_clients_and_connects_to_the_server() -> None:
     assert "to the server: 2 poolers × 2 databases × 7 connections = 28. The server admits 200 − 13" in table.notes[0]
 
 
-def test_the_ledger_shows_no_limit_of_an_external_server() -> None:
+def test_the_ledger_has_no_limit_for_an_external_server() -> None:
     address = External(host="db.example.com", port=5432, network="10.9.1.0/28")
     nodes = (*NODES[:-1], STORE.model_copy(update={"addresses": (address,)}))
     (table,) = ledger(small_platform(*nodes), "connections").tables

@@ -114,14 +114,18 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         WORLD,
         replace(WORLD, a={"replicas": Replicas(min=2, max=5)}),
         [
-            "+10 store connections at maximum scale (50 → 60)",
+            "+10 connections to store at maximum scale (50 → 60)",
             "+0.1 cores of CPU requested at maximum scale (1 → 1.1)",
             "+0.0625 GiB of memory requested at maximum scale (0.625 → 0.6875)",
             "cost of the services +10.95 USD a month at the expected scale (335.80 → 346.75)",
         ],
     ),
     # 5 pods × 4 connections fewer.
-    "a pool": (WORLD, replace(WORLD, a={"connection_pool": 6}), ["-20 store connections at maximum scale (50 → 30)"]),
+    "a pool": (
+        WORLD,
+        replace(WORLD, a={"connection_pool": 6}),
+        ["-20 connections to store at maximum scale (50 → 30)"],
+    ),
     # 99.99 % × 99.95 % × 99.95 % × 99.99 % = 99.8800 %; with one more service of 99.95 % 99.8301 %.
     "a call": (
         replace(WORLD, more=(C,)),

@@ -1,4 +1,4 @@
-"""The gateway's two files, checked with a schema of APISIX's fields, because no package registry has APISIX."""
+"""The gateway's two files. A schema of APISIX's fields checks them, because no package registry has APISIX."""
 
 from __future__ import annotations
 
@@ -140,14 +140,14 @@ def test_the_bodies_of_admitted_requests_fit_the_volume(environment: str) -> Non
     assert 0 < on_disk <= component(environment).bodies.units
 
 
-def test_two_of_three_replicas_take_the_uploads_of_slow_clients() -> None:
+def test_two_of_three_replicas_admit_all_uploads_of_slow_clients() -> None:
     plugins = {route["id"]: route["plugins"] for route in resources()["routes"]}["knowledge-service-upload"]
-    # One of three replicas is missing: 5/s × (20.97 s for 25 MiB at 10 Mbit/s + the call's timeout, 1.65 s) / 2
-    # replicas.
+    # 5 uploads a second, each of which takes 20.97 s (25 MiB at 10 Mbit/s) + 1.65 s (timeout of the call), are 113.1
+    # uploads at the same time. While one of three replicas is missing, each of the other two admits half of them: 57.
     assert plugins["limit-conn"]["conn"] == 57
 
 
-def test_all_replicas_share_a_limit_in_redis_and_each_replica_also_enforces_it_locally() -> None:
+def test_all_replicas_share_a_limit_in_redis_and_each_replica_also_enforces_the_limit_locally() -> None:
     plugins = {route["id"]: route["plugins"] for route in resources()["routes"]}["knowledge-service-search"]
     shared, alone = plugins["limit-count"], plugins["limit-req"]
     assert (shared["count"], shared["time_window"]) == (100, 2)  # 50/s with a burst of 100: at most 100 in any 2 s
