@@ -78,7 +78,10 @@ class Component(ClosedModel):
     kind: ClassVar[str]
     """The component's resource type in Pulumi's tree, `voice:components:<kind>`. Default: the name of the class."""
     folder: ClassVar[str]
-    """Folder of the manifest. Folders are applied in the order of their numbers: each depends only on lower numbers."""
+    """Folder of the manifest. Folders are applied in the order of their numbers.
+
+    A folder depends only on folders with lower numbers.
+    """
     name: Name
     namespace: Name
 
@@ -115,7 +118,7 @@ class Component(ClosedModel):
         return {"name": name, "namespace": self.namespace, "labels": self.labels}
 
     def disks(self) -> Iterator[Disk]:
-        """The volumes that the component's programs write to, each with all writes to it."""
+        """The volumes that the component's programs write to, each with the list of its writes."""
         yield from ()
 
     def streams_kept(self) -> Iterator[Stream]:

@@ -19,19 +19,20 @@ GRPC_FILE_NAME = "grpc-service-config.json"
 MAX_ATTEMPTS = 5
 """gRPC clients treat a higher number as 5 (gRFC A6)."""
 MAX_TOKENS = 1000
+"""Largest `maxTokens` of retry throttling: grpc-go and the C core refuse a higher number."""
 MIN_TOKEN_RATIO = 0.001
-"""Largest `maxTokens` and lowest `tokenRatio` of retry throttling: grpc-go and the C core refuse more tokens, and only
-three decimal places of the ratio count (gRFC A6)."""
+"""Lowest `tokenRatio` of retry throttling: gRPC ignores further decimal places (gRFC A6)."""
 STATUS: dict[RetryCondition, str] = {
     "unavailable": "UNAVAILABLE",
     "attempt_timeout": "DEADLINE_EXCEEDED",
     "aborted": "ABORTED",
 }
-"""The gRPC status for each retry condition that one status can express. A failed connection is UNAVAILABLE too."""
+"""The gRPC status for each retry condition that one status can express. `connection_failed` has no
+entry, because gRPC reports a failed connection as UNAVAILABLE too."""
 
 
 def inexpressible(retry: Retry) -> Iterator[str]:
-    """A sentence for each part of a retry policy that gRPC cannot express, with its correction."""
+    """A sentence for each part of a retry policy that gRPC cannot express. It also says how to change the policy."""
     if retry.max_attempts > MAX_ATTEMPTS:
         yield (
             f"gRPC makes {MAX_ATTEMPTS} attempts at most, not {retry.max_attempts}: "
@@ -44,7 +45,7 @@ def inexpressible(retry: Retry) -> Iterator[str]:
     if "resource_exhausted" in retry.conditions:
         yield "gRPC retries RESOURCE_EXHAUSTED even if the callee sends no retry delay: remove resource_exhausted"
     if "connection_failed" in retry.conditions and "unavailable" not in retry.conditions:
-        yield "gRPC cannot tell connection_failed from unavailable: name both"
+        yield "gRPC cannot tell connection_failed from unavailable: add unavailable to the conditions"
 
 
 def grpc_channels(calls: Iterable[OutboundCall]) -> dict[str, Any]:

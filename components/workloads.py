@@ -164,7 +164,7 @@ class Job(_Batch):
     """
 
     deadline: Duration = Duration("30m")
-    """The default is long enough for a first deployment, when the server must start before the Job can succeed."""
+    """The default is long enough for a first deployment, in which the Job must wait for its server."""
     retries: int = 10
 
     @override

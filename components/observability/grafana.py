@@ -205,7 +205,7 @@ class Provisioning(Volume):
     @property
     @override
     def read_at_start(self) -> Mapping[str, str]:
-        """The configuration. Grafana reads a changed dashboard without a restart."""
+        """The files without the dashboards. Grafana reads a changed dashboard without a restart."""
         return self.files
 
     @override

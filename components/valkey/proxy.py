@@ -11,7 +11,7 @@ def proxy_configuration(members: Members) -> str:
 
     `init-addr` lets HAProxy start without DNS. The `hold` times keep the last known addresses while DNS is down.
     HAProxy's resolver knows no search domains, so servers have their full names. HAProxy checks each server every
-    second, so it connects clients to a new primary within about a second.
+    second. So about a second after a replica became the primary, HAProxy connects the clients to this server.
 
     A primary answers ROLE with an array of three items, of which `master` is the first. The check expects the bytes of
     the array's beginning. The word `master` alone is not enough: a replica's answer contains the primary's host name,

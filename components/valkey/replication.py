@@ -43,8 +43,9 @@ DOWN_AFTER = Duration("5s")
 FAILOVER_TIMEOUT = Duration("30s")
 """Sentinel starts a second failover after twice this time."""
 DECISION_SECONDS = (DOWN_AFTER + FAILOVER_TIMEOUT * 2).whole_seconds()
-"""Longest wait for the Sentinels at a start, in seconds: until they begin a second failover. Then the server starts
-empty, because otherwise the cache could stay without a primary."""
+"""Longest time, in seconds, for which a starting server waits until the Sentinels choose another primary. In this time
+the Sentinels can begin a second failover. After the wait the server starts empty, because otherwise the cache could
+stay without a primary."""
 HANDOVER = Duration("20s")
 """Time in the pod's grace period for a coordinated failover and for the proxies to notice the new primary."""
 ASK_SECONDS = 2
@@ -53,7 +54,8 @@ RECONNECT_SECONDS = 3
 """Time in which the proxies connect all clients to the new primary."""
 _ASK = f"valkey-cli -e -p {PORT} --user {HEALTH_USER} --pass '' --no-auth-warning"
 FOLLOWS = f"{_ASK} role | grep -qx -e master -e connected"
-"""Shell command that succeeds if the server is the primary, or has the primary's data and follows it."""
+"""Shell command that succeeds if the server is the primary, or if the server has loaded the primary's data and
+replicates its writes."""
 KNOWS_QUORUM = ("valkey-cli", "-e", "-p", str(SENTINEL_PORT), "sentinel", "ckquorum", PRIMARY)
 
 
@@ -70,7 +72,7 @@ class Members:
         """A shell function that sets `primary`.
 
         The Sentinels name the primary. If no Sentinel answers, the function takes a server that reports the role of a
-        primary. If there is none, as at the first start, it takes the first server.
+        primary. If no server reports this role, as at the first start, the function takes the first server.
         """
         return f"""\
 ask() {{
@@ -140,8 +142,8 @@ exec valkey-server {RUN_PATH}/valkey.conf
 def stop_node(members: Members) -> str:
     """Script that runs before a server stops. A primary hands over to a replica that has all its data.
 
-    The script ends within `HANDOVER`. Its last two questions may begin just before `end`: the role of this server, and
-    then the failover by one Sentinel. So `end` leaves time for two questions and for the proxies.
+    The script ends within `HANDOVER`. Just before `end` it may still ask this server for its role, and then one
+    Sentinel for a failover. So `end` leaves time for these two questions and for the proxies.
     """
     return f"""\
 set -eu

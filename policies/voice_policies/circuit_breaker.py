@@ -16,9 +16,9 @@ class CircuitBreaker(Policy):
     """The conditions that stop calls to a callee, and the probes that resume them.
 
     The breaker opens on the condition that is met first: consecutive failures, or a ratio over a sliding window. A call
-    is slow if its attempt takes `slow_call_duration` or longer, even if it succeeds. A successful stream is slow if its
-    first message takes that long. Defaults are the platform's: opens after 5 failures, stays open 60 s, 3 probes
-    half-open, 2 successes close it.
+    is slow if its attempt takes `slow_call_duration` or longer, even if it succeeds. For a successful stream, only the
+    time until its first message counts. By default the breaker opens after 5 failures, stays open for 60 s, then admits
+    3 probes, and closes after 2 successful probes.
     """
 
     consecutive_failures: Annotated[int, Field(ge=1, le=10_000)] | None = 5
@@ -35,7 +35,7 @@ class CircuitBreaker(Policy):
     """Minimum number of calls in the window. With fewer calls no ratio opens the breaker. resilience4j's default of 100
     is too high for rare calls."""
     break_duration: PositiveDuration = Duration("60s")
-    """Time for which the breaker stays open the first time."""
+    """Time for which the breaker stays open before the first round of probes."""
     break_duration_multiplier: Annotated[float, Field(ge=1, le=10)] = 1.5
     """Factor on the open time after each failed or interrupted round of probes. Closing resets the open time."""
     max_break_duration: Duration = Duration("5m")
@@ -43,19 +43,21 @@ class CircuitBreaker(Policy):
     break_duration_jitter: Ratio = Ratio("10%")
     """Largest random share added to each open time, so that replicas do not probe together."""
     half_open_max_requests: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Maximum of running and successful probes together while half-open. The breaker refuses further calls."""
+    """While the breaker is half-open: largest sum of running and successful probes. It refuses further calls."""
     success_threshold: Annotated[int, Field(ge=1, le=1000)] = 2
     """Successful probes that close the breaker."""
     half_open_max_duration: PositiveDuration = Duration("30s")
-    """Time after which a probe without an answer opens the breaker again. A later success of the probe still counts."""
+    """Time after which a probe without an answer opens the breaker again. If this probe succeeds later,
+    the success still counts towards `success_threshold`."""
     count_resource_exhausted: bool = False
     """RESOURCE_EXHAUSTED (HTTP 429) counts as a failure. Off by default: an overloaded callee is not down."""
 
     @classmethod
     def for_restart(cls, restart: Duration) -> CircuitBreaker:
-        """The defaults, open for as long as the callee takes from a restart to its first good answer (rule C04).
+        """The default breaker, which stays open for `restart`.
 
-        Failed probes at most double this time, not counting jitter. A longer break would refuse calls to a callee that
+        `restart` is the time from a restart of the callee until its first good answer (rule C04). Failed probes at most
+        double the open time, not counting jitter. A longer break would refuse calls to a callee that
         works again; a failed probe costs only one request.
         """
         return cls(break_duration=restart, max_break_duration=restart * 2)

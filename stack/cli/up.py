@@ -40,7 +40,7 @@ def _context(text: str) -> str:
 
 
 def _image(text: str) -> str:
-    """An image that the setting `reference_image` accepts. A refusal comes before the command creates anything."""
+    """An image that the setting `reference_image` accepts. Refuses other images before the command creates anything."""
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
     from voice_policies import faults_of  # noqa: PLC0415
 
@@ -78,7 +78,7 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _workstation(command: str, options: argparse.Namespace, platform: Platform) -> Workstation:
-    """The machine with the cluster's context. Raises `InvalidInputError` if the environment needs real secrets."""
+    """The deployment from this machine. Raises `InvalidInputError` if the environment needs real secrets."""
     from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
 
     from stack.deploy.workstation import Workstation  # noqa: PLC0415

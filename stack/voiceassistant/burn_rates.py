@@ -18,7 +18,7 @@ __all__ = ["BUDGET_DAYS", "Indicator"]
 BUDGET_DAYS = 30
 """Period of an error budget, in days."""
 FEW = 4
-"""Largest number of bad requests in the long window that fires no alert: at night one bad request is a large share."""
+"""An alert needs more bad requests than this in the long window, because at night one bad request is a large share."""
 Rate = Callable[[str], str]
 """Maps a window to a PromQL expression: the requests per second of each subject."""
 
@@ -32,13 +32,14 @@ class Burn(ClosedModel):
 
 
 FAST = (Burn(rate=14.4, long="1h", short="5m"), Burn(rate=6, long="6h", short="30m"))
-"""An hour that spends 2 % of the budget, or six hours that spend 5 %."""
+"""At these rates one hour spends 2 % of the budget, or six hours spend 5 %."""
 SLOW = (Burn(rate=3, long="1d", short="2h"), Burn(rate=1, long="3d", short="6h"))
-"""A day that spends 10 % of the budget, or three days that spend 10 %."""
+"""At these rates one day spends 10 % of the budget, or three days spend 10 %."""
 DIRECT = ("5m", "30m", "1h", "2h", "6h")
 """Windows that Prometheus reads from the counters themselves."""
 OVER_DAYS_INTERVAL = Duration("2m")
-"""Time between two evaluations of sums over days. Prometheus looks back only five minutes for the value of a series."""
+"""Time between two evaluations of sums over days. It must be below five minutes, because Prometheus looks back only
+that long for the value of a series."""
 CHAINED = ("1d", "3d", f"{BUDGET_DAYS}d")
 """Windows that are sums of hourly series."""
 
@@ -54,7 +55,7 @@ LABELS: dict[Subject, str] = {
 }
 """Kind of subject → the labels that identify one subject."""
 OF_A_SERVICE = ("route", "flow")
-"""Subjects whose budget also names the service that answers, as `job`."""
+"""Kinds of subjects whose budgets have the label `job`, with the name of the service that answers."""
 
 
 class Indicator(ClosedModel):
@@ -67,7 +68,7 @@ class Indicator(ClosedModel):
     subject: Subject
     """The kind of thing that has the budget."""
     name: str
-    """The kind of bad request in the names of the budget's series, such as `failures`."""
+    """The kind of bad request in the names of the series of ratio and budget, such as `failures`."""
     adjective: str
     """The kind of bad request in the name of the count, such as `failed`."""
     unit: str = "requests"
@@ -90,7 +91,7 @@ class Indicator(ClosedModel):
 
     @property
     def owner(self) -> str:
-        """The labels that a series of a subject takes from its budget."""
+        """The labels that `group_left` copies from the series of the budgets."""
         return "job, team, severity" if self.subject in OF_A_SERVICE else "team, severity"
 
     def ratio(self, window: str) -> str:

@@ -18,8 +18,9 @@ RESET, REMAINING = "x-ratelimit-reset-", "x-ratelimit-remaining-"
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds after which the provider accepts a request, at least 0. `None` if no header names a readable time.
 
-    The names of `headers` must be lower case. The first readable header counts: `retry-after-ms`, then `retry-after` as
-    seconds, a duration such as `6m0s`, or an HTTP date, then `x-ratelimit-reset-*`. An HTTP date is compared with the
+    The names of `headers` must be lower case. The first readable header counts, in this order: `retry-after-ms`,
+    `retry-after`, `x-ratelimit-reset-*`. The value of `retry-after` may be a number of seconds, a duration such as
+    `6m0s`, or an HTTP date. An HTTP date is compared with the
     header `date`, which is the provider's clock. If that header is missing or unreadable, `now` takes its place.
     """
     milliseconds = headers.get("retry-after-ms", "").strip()

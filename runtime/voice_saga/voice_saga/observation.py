@@ -24,7 +24,10 @@ class Tracing(Protocol):
         ...
 
     def step(self, context: StepContext) -> AbstractContextManager[None]:
-        """The span of one execution, in the saga's trace. If an event caused the execution, a link names its span."""
+        """The span of one execution, in the saga's trace.
+
+        If an event caused the execution, the span has a link to the event's span.
+        """
         ...
 
     def message(self, message: Message, consumer: str) -> AbstractContextManager[None]:

@@ -30,7 +30,7 @@ GAIN = 1e-9
 class Group:
     """Addresses of a dependency. A call succeeds if at least one of them is up.
 
-    The group of a model call has only the addresses of the candidates that the call's attempts can reach.
+    The group of a model call has the addresses of the first `fallback.max_attempts` candidates of its route.
     """
 
     availability: float
@@ -50,7 +50,7 @@ class Group:
 
 
 def _group(dependency: Dependency, route: ModelRoute | None) -> Group:
-    """The addresses of a dependency. For a model call: the addresses of the candidates that its attempts can reach."""
+    """The addresses of a dependency, or of the candidates that the attempts of a model call can reach."""
     addresses = dependency.addresses
     if route and isinstance(dependency, ModelDependency):
         reached = dependency.candidates(route)[: route.fallback.max_attempts]
@@ -74,7 +74,7 @@ class HardDependencies:
     singles: dict[str, float] = field(default_factory=dict)
     """Node → its own availability."""
     groups: dict[str, Group] = field(default_factory=dict)
-    """Name → the addresses of a dependency that has several. A call needs only one of them."""
+    """Name → the addresses of a dependency with several addresses."""
     egress: set[str] = field(default_factory=set)
     """Egress proxies of the dependencies that have only one address."""
     calls: dict[str, list[Edge]] = field(default_factory=lambda: defaultdict(list))
@@ -83,7 +83,7 @@ class HardDependencies:
     """Callee → the soft calls to it."""
 
     def add(self, node: Node, operation: Operation) -> None:
-        """Add the node of an operation that must succeed."""
+        """Add a node, because its operation must succeed."""
         if isinstance(node, Service):
             self.singles[node.name] = self.site.own_availability[node.tier]
         elif isinstance(node, Gateway):
@@ -204,7 +204,7 @@ def softenings_to_target(graph: CallGraph, flow: Flow, target: float) -> list[So
 
 
 def availability_ledger(platform: Platform) -> Ledger:
-    """Tables of the flows, of their dependencies, and of the calls whose softening raises an availability."""
+    """Three tables: the flows, their dependencies, and the calls to soften for a higher availability."""
     graph = platform.graph
     return Ledger("availability", (_flows(graph), _dependencies(graph), _softenings(graph)))
 
@@ -263,8 +263,8 @@ def _dependencies(graph: CallGraph) -> Table:
     rows = tuple(row for flow in graph.flows for row in _dependency_rows(graph, flow))
     note = (
         "A dependency counts once for a flow, however many calls reach it. A dependency of the kind “one of several”"
-        " has several addresses, or several candidates for a model call. A call needs only one of them. Model calls"
-        " with different candidates have separate rows."
+        " has several addresses, or several candidates for a model call. A call succeeds if one of them is up. Model"
+        " calls with different candidates have separate rows."
     )
     return Table("dependencies of the flows", columns, rows, (note,))
 

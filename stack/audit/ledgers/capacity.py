@@ -33,7 +33,7 @@ AMOUNTS: dict[str, Callable[[Usage], float]] = {
     "memory_limits": lambda usage: usage.amounts.memory_limits.units,
     "pods": lambda usage: usage.pods,
 }
-"""Amount that a ResourceQuota limits → its value in base units: millicores, bytes or pods."""
+"""Name of an amount in a ResourceQuota → a function that returns it in base units: millicores, bytes or pods."""
 SCALES: tuple[Callable[[Demand], float], ...] = (
     lambda demand: demand.scale.minimum,
     lambda demand: demand.scale.expected,
@@ -41,7 +41,7 @@ SCALES: tuple[Callable[[Demand], float], ...] = (
     lambda demand: demand.pods,
     lambda demand: demand.pods + demand.stopping,
 )
-"""The numbers of pods at each scale, in the order of `Asked`."""
+"""A function for each field of `Asked`, in the same order. It returns the number of a workload's pods at that scale."""
 
 
 class Asked(NamedTuple):
@@ -65,7 +65,7 @@ class Room:
     asked: Asked
     limit: int
     pods_stop: bool
-    """True if a rollout replaces pods. They count against the quota until their grace period ends."""
+    """True if a rollout replaces pods. A replaced pod counts against the quota until its grace period ends."""
 
     def fits(self, asked: float) -> bool:
         """True if a demand is within the limit."""

@@ -21,7 +21,8 @@ _POD_FIELDS = {
     "Cluster": ("spec.imageName", "spec.resources", "spec.postgresql.parameters"),
     "Pooler": ("spec.template", "spec.pgbouncer.parameters"),
 }
-"""Kind → the fields whose change restarts pods. The operator of a `Cluster` or `Pooler` may reload a field instead."""
+"""Kind → the fields whose change restarts pods. The operator of a `Cluster` or `Pooler` may apply a change without a
+restart."""
 _IMMUTABLE = {
     "Deployment": ("spec.selector",),
     "DaemonSet": ("spec.selector",),
@@ -172,7 +173,7 @@ def _risks(
 
 
 def _effects(changed: Iterable[Change], before: Resources, after: Resources) -> Iterator[Effect]:
-    """A changed pod template restarts pods. Pods reload if only the content of a mounted ConfigMap changes."""
+    """A changed pod template restarts pods. If only a mounted ConfigMap changes, the pods reload its content."""
     changes = {change.identity: change for change in changed}
     for workload, resource in after.items():
         if workload.kind not in _POD_FIELDS or workload not in before:

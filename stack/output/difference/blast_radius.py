@@ -9,7 +9,7 @@ from typing import TypeAlias
 from stack.audit.ledgers.measures import Measures
 
 RESOLUTION = 1e-6
-"""Smallest difference that a sentence shows: 0.0001 % of an availability, which is 2.6 seconds a month."""
+"""Smallest difference that a sentence shows. For an availability: 0.0001 %, or 2.6 seconds a month."""
 Value: TypeAlias = float | str | None
 """The value of a measure. `None` if a side lacks the subject."""
 Sentence: TypeAlias = Callable[[str, Value, Value], str]
@@ -91,7 +91,7 @@ SENTENCES: Mapping[str, Sentence] = {
     "attempts": _attempts,
     "availability": _availability,
     "edges": _edge,
-    "connections": _changed("{change} {subject} connections at maximum scale {values}", ",.10g"),
+    "connections": _changed("{change} connections to {subject} at maximum scale {values}", ",.10g"),
     "pooler_connections": _changed("{change} connections of the poolers to {subject} {values}", ",.10g"),
     "requests": _requests,
     "cost": _changed("cost of the {subject} {change} USD a month at the expected scale {values}", ",.2f"),

@@ -104,7 +104,10 @@ def _radius_documents(difference: Difference) -> list[dict[str, Any]] | None:
 
 
 def _field_lines(change: Change) -> Iterator[str]:
-    """A line for each field. For a field of several lines: its changed lines with one line around them."""
+    """A line for each field.
+
+    A field of several lines shows its changed lines, with one unchanged line before and after each of them.
+    """
     for field in change.fields:
         before, after = _lines(field.before), _lines(field.after)
         if max(len(before), len(after)) > 1:

@@ -1,6 +1,6 @@
 """The catalogue of VoiceAssistant as data: services, dependencies, gateway and flows.
 
-It permits only the declared calls.
+A call that the catalogue does not declare is not permitted.
 """
 
 from stack.voiceassistant.catalog import dependencies, models

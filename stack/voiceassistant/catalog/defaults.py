@@ -1,8 +1,8 @@
-"""Default policies for each kind of edge, each with its arithmetic.
+"""Default policies for each kind of edge, with their arithmetic.
 
-Three retries at each of seven hops would be 4⁷ = 16,384 attempts. So leaf hops (a store, a provider) make 2 attempts at
-most. One interior hop (knowledge-service → retrieval-service) makes 2, and every other interior hop makes 1. So any
-path has at most 2 × 2 = 4 attempts.
+With three retries a hop makes 4 attempts, and seven such hops make 4⁷ = 16,384 attempts. So leaf hops (a store, a
+provider) make at most 2 attempts, one interior hop (knowledge-service → retrieval-service) makes 2, and every other
+interior hop makes 1. Any path makes at most 2 × 2 = 4 attempts.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from voice_policies import Adaptive, Bulkhead, Duration, Rate, RateLimit, Retry, SlidingWindow, TokenBucket
 
 LEAF_RETRY = Retry(max_retries=1, base_delay=Duration("50ms"), max_delay=Duration("50ms"))
-"""A second attempt at a store. 50 ms suffice, because a failover needs a new connection and no restart."""
+"""A second attempt at a store. A wait of 50 ms is enough: after a failover the caller needs only a new connection."""
 INTERIOR_RETRY = Retry(
     max_retries=1,
     base_delay=Duration("100ms"),
     max_delay=Duration("100ms"),
     conditions=("unavailable", "connection_failed"),
 )
-"""Retry of the only interior hop that retries. It retries after the loss of a pod, but not after a timeout. A
-retry after a timeout would double the wait."""
+"""Retry of the only interior hop that retries. It retries after the loss of a pod, but not after a timeout, because
+a retry after a timeout would double the wait."""
 
 MODELS_LOADED = Duration("180s")
 """Longest start of a service that loads models from its image. At 100 MB/s a cold disk reads 18 GB in this time."""
@@ -39,7 +39,7 @@ def following_health(max_rate: str) -> tuple[RateLimit, ...]:
     """A limit in each replica. It falls while the provider fails.
 
     The limit recovers within 30 s once the provider works again. It grows by a tenth of `max_rate` each second. At the
-    lowest rate, 5/s, it grows only every 2 s, because each change needs ten calls (`minimum_throughput`).
+    lowest rate, 5/s, it grows only every 2 s, because a change needs ten calls (`minimum_throughput`), which take 2 s.
     """
     rate = Rate(max_rate)
     increase = Rate(f"{rate.count // 10}/s")

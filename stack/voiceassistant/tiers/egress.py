@@ -1,4 +1,4 @@
-"""The egress tier: the proxies that the declared hosts name."""
+"""The egress tier: the egress proxies of all declared hosts."""
 
 from __future__ import annotations
 

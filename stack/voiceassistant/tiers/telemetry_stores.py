@@ -1,7 +1,7 @@
 """Stores and user interfaces of telemetry: Jaeger, Tempo, Grafana, Kibana, and the log shipper of the nodes.
 
-In a profile without log shipper and Kibana no server reads the log files of the nodes: `kubectl logs` shows the output
-of pods.
+A profile may leave out the log shipper and Kibana. Then nothing collects the log files of the nodes. Use `kubectl logs`
+to read the output of pods.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_TRACES = 2_000
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
-    """Stores first, then the servers that show and fill them. Empty without a full-text index for logs."""
+    """Stores first, then the servers that show and fill them. Yields nothing without a full-text index for logs."""
     index = full_text_index(graph)
     if index is None:
         return
@@ -47,7 +47,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """Links between these servers, with Prometheus, Alertmanager and the Collector, and to the object store."""
+    """Links of these servers with each other, Prometheus, Alertmanager, the Collector and the object store."""
     if full_text_index(graph) is None:
         return
     yield Link(source=_pods(COLLECTOR), target=_pods("jaeger", jaeger.OTLP_PORT))

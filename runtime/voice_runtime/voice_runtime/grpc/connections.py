@@ -111,9 +111,10 @@ class _OfLoop:
         """Task that will close a connection → the replaced connection."""
 
     def replace(self, target: Target, grace: float) -> None:
-        """Replace a connection. Close it after `grace` seconds, the longest time that a call on it may still take.
+        """Stop using a connection for new calls, and close the connection after `grace` seconds.
 
-        Until then the connection accepts calls, because a retry uses the connection of the first attempt.
+        In this time every call on the connection ends. A retry uses the connection of the first attempt, so the old
+        connection still accepts retries.
         """
         connection = self.kept.pop(target)
         closing = asyncio.get_running_loop().create_task(_close_after(grace, connection))

@@ -1,8 +1,8 @@
 """Adaptive limit: a token bucket whose rate follows the health of the served requests (AIMD).
 
-At the end of an interval the limit judges the interval's samples. If they are unhealthy, it multiplies the rate by
-`decrease`; otherwise it adds `increase`. An interval with too few samples continues until it has enough. So the rate
-of a key with few requests also recovers.
+At the end of an interval the limit judges the interval's samples. If the samples are unhealthy, the limit multiplies
+the rate by `decrease`; otherwise it adds `increase` to the rate. An interval with fewer samples than
+`minimum_throughput` continues until it has enough. So the rate also recovers for a key with few requests.
 
 A decrease or a new policy begins a new epoch. Samples of requests that were admitted earlier are dropped, because they
 measure the old rate.
@@ -19,7 +19,7 @@ from voice_policies import Adaptive as Policy
 from voice_runtime.rate_limit.token_bucket import TokenBucket
 
 SLOW_SHARE = 0.05
-"""The P95 exceeds a threshold if more than this share of the samples exceeds it."""
+"""If more than this share of the samples exceeds a threshold, the P95 exceeds the threshold."""
 
 
 class Adaptive:
@@ -47,7 +47,7 @@ class Adaptive:
     def is_full(self, now: float) -> bool:
         """True if the limit can be dropped.
 
-        It is in its initial state, or was unused for the longest recovery.
+        Either the rate is at its maximum and the bucket is full, or the bucket has been full for `longest_recovery`.
         """
         at_top = self.rate >= self.policy.max_rate.per_second
         return self.bucket.is_full(now if at_top else now - self.policy.longest_recovery)

@@ -23,7 +23,10 @@ class Exporter(SpanExporter):
         """Number of spans that the exporter took from the queue."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send a batch. While the Collector is down, retry for up to ten seconds, then drop the batch and count it."""
+        """Send a batch. While the Collector is down, retry for up to ten seconds, then drop the batch.
+
+        The dropped spans count as failed.
+        """
         self.taken += len(spans)
         result = self._connected().export(spans)
         if result is SpanExportResult.SUCCESS:
@@ -55,7 +58,7 @@ class SpanQueue(BatchSpanProcessor):
         super().__init__(self._exporter, max_queue_size=max_queue, max_export_batch_size=min(512, max_queue))
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Queue a span. If the queue is full, the oldest span is dropped."""
+        """Queue a span. If the queue is full, drop the span that has waited longest."""
         if span.context is not None and span.context.trace_flags.sampled:
             statistics = self._statistics
             statistics.ended += 1

@@ -60,7 +60,8 @@ class Telemetry:
     provider in a process.
 
     A reload changes the sample ratio and the baggage keys, but not the endpoint or the queue. `endpoint` replaces the
-    endpoint of the policy. An object from before a fork works in each child, because it connects at the first export.
+    endpoint of the policy. If the process forks, the object works in each child, because the exporter
+    connects at the first export.
     """
 
     def __init__(self, runtime: Runtime, *, endpoint: str | None = None) -> None:
@@ -86,7 +87,7 @@ class Telemetry:
         self.shutdown()
 
     def shutdown(self) -> None:
-        """Send queued spans, for at most `tracing.shutdown_timeout`. Spans that are still queued then are lost."""
+        """Send queued spans, for at most `tracing.shutdown_timeout`. Spans that then remain in the queue are lost."""
         self._queue.end(self._runtime.bundle.tracing.shutdown_timeout.seconds)
 
 
