@@ -117,6 +117,20 @@ def test_the_review_previews_every_stack_and_fails_if_a_preview_fails(tmp_path: 
     )
 
 
+@pytest.mark.parametrize(("job", "command"), [("preview", "bin/pulumi"), ("compare", ".venv/bin/voice")])
+def test_a_comment_that_is_too_long_ends_after_a_whole_line(tmp_path: Path, job: str, command: str) -> None:
+    repository(tmp_path, "prod")
+    line = 1001 * "é"
+    done = run_step(job, command, f"for i in $(seq 40); do echo {line}; done", tmp_path, STACKS="prod", REPLACEMENT="")
+    assert done.returncode == 0
+    text = (tmp_path / "output").read_text(encoding="utf-8")
+    assert {each for each in text.splitlines() if "é" in each} == {line}
+    assert text.count(line) == 29, "29 lines have 58,087 bytes, 30 would exceed 60,000"
+    assert text.count("```") in {0, 2}
+    assert "The summary of the workflow run" in text
+    assert (tmp_path / "summary").read_text(encoding="utf-8").count(line) == 40
+
+
 def test_a_preview_ignores_forks_and_waits_for_a_reviewer() -> None:
     job = jobs(ROOT / ".github/workflows/review.yml")["preview"]
     assert "vars.PULUMI_STACKS && github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
