@@ -1,4 +1,4 @@
-"""A separate virtual environment for the libraries that a bench compares. It is created again if its lock changes."""
+"""A virtual environment for the libraries that a bench compares. A changed lock file rebuilds the environment."""
 
 from __future__ import annotations
 

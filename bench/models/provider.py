@@ -24,7 +24,7 @@ def script(request: FakeRequest) -> Answer:
 
 
 def serve(ports: Any) -> None:
-    """Put the port into `ports`, and serve until the process is ended."""
+    """Put the server's port into the queue `ports`, and serve until the process is ended."""
 
     async def run() -> None:
         async with FakeProvider(script).serve() as port:

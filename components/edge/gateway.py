@@ -39,7 +39,7 @@ WRITABLE = {
 
 
 class ApisixGateway(Server):
-    """The gateway with its two files."""
+    """The gateway and its configuration files."""
 
     kind: ClassVar[str] = "Gateway"
     folder: ClassVar[str] = "60-gateway"

@@ -61,10 +61,10 @@ seen={TEMPORARY_PATH}/green-$(cut -d ' ' -f 22 /proc/1/stat)
   touch "$seen"
 }}
 """
-"""A started node becomes ready only when the cluster is green. Before that some shards may have no second copy. So a
-rollout or a drain must not stop the next node. The file `green-…` records that the cluster was green. Its name holds
-the start time of the container's process, so a restarted container waits again. A ready node stays ready when the
-cluster loses another node."""
+"""A started node becomes ready only when the cluster is green. Before that some shards may have no second copy. A
+rollout or a drain stops the next node only after the started node is ready. The file `green-…` records that the cluster
+was green. Its name holds the start time of the container's process, so a restarted container waits again. A ready node
+stays ready when the cluster loses another node."""
 PROBES = Probes(
     startup=Probe.tcp(period=Duration("5s"), timeout=Duration("3s"), failures=60),
     readiness=Probe.exec("bash", "-c", _JOINED, **READY),

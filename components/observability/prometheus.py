@@ -49,8 +49,8 @@ LARGEST_BLOCK = 0.1
 REPLAY_RATE = Bytes("20Mi")
 """Assumed bytes per second of the replay: one core decodes the log and builds the head's index."""
 LOCAL_SERIES = 20_000
-"""Room for series that arrive over OTLP and remote write, and for recorded series: ten times `SERIES`, the estimate
-for one pod."""
+"""Assumed number of series that arrive over OTLP and remote write, and of recorded series. Ten pods export about as
+many series (`SERIES` in `components/scrape.py`)."""
 
 
 class Prometheus(Server):

@@ -67,16 +67,16 @@ EXEMPLAR_LABEL = "traceID"
 
 
 class Bucket(ClosedModel):
-    """An S3-compatible bucket for blocks, which the store encrypts at rest."""
+    """An S3-compatible bucket for blocks. The object store encrypts the blocks at rest."""
 
     bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-traces")]
     endpoint: Annotated[str, TextPattern(r"^[a-z0-9.-]+:\d+$", "s3.example.com:443")]
     """`host:port`, over TLS."""
     image: Image
-    """Image with curl, for the container that waits for the store."""
+    """Image with curl, for the container that waits for the object store."""
 
     def wait(self) -> Container:
-        """The init container that waits for any answer of the store. Tempo exits if it cannot reach the store."""
+        """The init container that waits for any answer of the object store. Without it Tempo would exit."""
         url = f"https://{self.endpoint}/"
         script = f"until curl --silent --output /dev/null --max-time 5 {url}; do echo waiting for {url}; sleep 5; done"
         return Container(name="wait-for-bucket", image=self.image, sizing=SIZING, command=("sh", "-c", script))

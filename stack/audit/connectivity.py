@@ -189,10 +189,10 @@ RULES = (
         id="N03",
         title="services admit the gateway, and egress proxies admit their callers",
         severity="error",
-        rationale="if a service does not admit the gateway's namespace, every request to its routes times out",
+        rationale="if a service refuses the gateway's namespace, all requests from the gateway to it time out",
         source="the rendered NetworkPolicies",
-        violates="the NetworkPolicy of orders admits only services, and a route of the gateway leads to orders",
-        holds="the NetworkPolicy of orders admits the gateway's namespace on its HTTP port",
+        violates="the NetworkPolicy of service orders admits only services, and the gateway calls service orders",
+        holds="the NetworkPolicy admits the gateway's namespace on the HTTP port of service orders",
         check=entrances_open,
     ),
     Rule(
@@ -201,7 +201,7 @@ RULES = (
         severity="error",
         rationale="a call to a name without a Service, or to a port that nothing serves, fails only at run time",
         source="the rendered Services",
-        violates="a bundle calls prices-grpc on port 9001, and the Service has port 9000",
+        violates="a bundle calls the Service prices-grpc on port 9001, and the Service has port 9000",
         holds="the bundle calls port 9000",
         check=lambda platform: (
             *names_are_served(platform),

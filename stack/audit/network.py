@@ -249,8 +249,8 @@ RULES = (
         severity="error",
         rationale="a call that a NetworkPolicy drops times out in production, and no review shows it",
         source="the rendered NetworkPolicies",
-        violates="orders calls stock, but the NetworkPolicy of stock admits no caller",
-        holds="the NetworkPolicy of stock admits orders on the port of the call",
+        violates="service orders calls service stock, but the NetworkPolicy of service stock admits no caller",
+        holds="the NetworkPolicy of service stock admits service orders on the port of the call",
         check=declared_is_permitted,
     ),
     Rule(
@@ -259,8 +259,8 @@ RULES = (
         severity="error",
         rationale="if nobody needs an open connection, only an intruder uses it, to reach further services",
         source="the rendered NetworkPolicies",
-        violates="the NetworkPolicy of prices admits orders on port 8080, but no call uses that port",
-        holds="the NetworkPolicy of prices admits orders only on the port of its calls",
+        violates="the NetworkPolicy of service prices admits service orders on port 8080, but no call uses that port",
+        holds="the NetworkPolicy of service prices admits service orders only on the port that orders calls",
         check=permitted_is_declared,
     ),
 )

@@ -140,7 +140,9 @@ def _declared_series(bundle: PolicyBundle, metrics: Answer) -> Iterator[Missing]
     for metric, label, name in declared:
         if name not in {labels.get(label) for labels in samples[metric]}:
             part = f"metric {metric}"
-            yield Missing(part, f"has no series of the declared {label} {name}", "a series before the first request")
+            yield Missing(
+                part, f'has no series with the declared {label}="{name}"', "a series before the first request"
+            )
 
 
 def missing_over_grpc(address: str) -> Iterator[Missing]:

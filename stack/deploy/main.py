@@ -25,7 +25,7 @@ FRAMES = 10
 
 
 def deploy(tenant: Tenant) -> None:
-    """Deploy the environment with the stack's name. Raises `pulumi.RunError` with every reason to refuse."""
+    """Deploy the environment with the same name as the stack. Raises `pulumi.RunError` with every reason to refuse."""
     try:
         configuration = beside_catalogue(tenant, partial(read_configuration, tenant))
         platform = Platform(tenant, environment(configuration.settings, tenant))

@@ -128,9 +128,9 @@ class Settings(Defaults):
     notifications: Notifications | None = None
     """The webhooks that receive alerts. Without this setting alerts are only shown, not sent."""
     backups: Backups | None = None
-    """Bucket of PostgreSQL's backups. Without it PostgreSQL is one server, and a job dumps it to another volume."""
+    """Bucket of PostgreSQL's backups. Without a bucket PostgreSQL is one server, and a job writes dumps to a volume."""
     trace_bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-traces")] | None = None
-    """Bucket of Tempo's blocks, in the object store of the backups. Without it Tempo stores them on a volume."""
+    """Bucket of Tempo's blocks, in the object store of the backups. Without a bucket Tempo uses a volume."""
     gateway_host: HostName | None = None
     """Host name of the gateway for clients. If the first label is `api`, the application's pages have the same name
     with `app` instead. Otherwise the pages have the gateway's own host name."""

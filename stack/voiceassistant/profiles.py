@@ -49,8 +49,8 @@ def _quota(cpu: tuple[str, str], memory: tuple[str, str], pods: int) -> Quota:
 
 # Outside dev a datastore's requests equal its limits, because a throttled or evicted datastore takes down its callers.
 # `Elasticsearch.conflicts` refuses storage that is too small for the streams. `Collector.conflicts` refuses storage
-# that is too small for the longest outage. Prometheus needs 8 KiB for each declared series, and another 8 KiB for
-# queries and for pods that come and go. Egress proxies do not decrypt TLS, so one core forwards several Gbit/s.
+# that is too small for the longest outage. For each declared series Prometheus needs 8 KiB, and another 8 KiB
+# for queries and for pods that come and go. Egress proxies do not decrypt TLS, so one core forwards several Gbit/s.
 _DEV_SERVERS = {
     "postgresql": _size(("200m", "2"), ("1Gi", "4Gi"), storage="5Gi"),
     "redis": _size(("50m", "500m"), ("256Mi", "1Gi")),
@@ -153,9 +153,9 @@ _DEV = Profile(
     memory_share=0.25,
     load_share=0.01,
     quotas=_DEV_QUOTAS,
-    # PostgreSQL leaves 200 − 13 = 187 connections to the 8 roles, and their limits allow 8 × 20 = 160. The pools of the
-    # 8 services have 55 connections. With one replica and one surge pod each, the services open 2 × 55 = 110 together.
-    # None opens more than 2 × 10 = 20.
+    # PostgreSQL admits 200 connections and reserves 13, so the 8 roles have 187. Their limits allow 8 × 20 = 160. The
+    # pools of the 8 services have 55 connections. With one replica and one surge pod each, the services open
+    # 2 × 55 = 110 together. The largest pool has 10 connections, so no service opens more than 2 × 10 = 20.
     database=DatabaseLimits(poolers=0, pool_size=20),
     servers=_DEV_SERVERS,
     retentions={LOGS: Duration("3d"), TRACES: Duration("3d"), BLOCKS: Duration("1d")},
@@ -175,7 +175,8 @@ _PROD = Profile(
     service_replicas="declared",
     load_share=1,
     quotas=_PROD_QUOTAS,
-    # PostgreSQL leaves 200 − 13 = 187 connections to the poolers, and they open 8 databases × 2 poolers × 10 = 160.
+    # PostgreSQL admits 200 connections and reserves 13, so the poolers have 187. The poolers open
+    # 8 databases × 2 poolers × 10 = 160.
     database=DatabaseLimits(poolers=2, pool_size=10, max_client_connections=1000),
     servers=_PROD_SERVERS,
     # Jaeger shows recent problems, Tempo allows comparisons with last week.

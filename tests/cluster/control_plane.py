@@ -48,7 +48,7 @@ def control_plane() -> Iterator[Cluster]:
         processes.wait_until(kubectl.server_is_ready, "the API server", READY_SECONDS)
         _start_controllers(processes, programs, folder, kubeconfigs)
         cluster = Cluster(kubectl)
-        # The controller manager creates this account. The API server admits no Pod without its account.
+        # The controller manager creates this account. The API server refuses a Pod whose ServiceAccount does not exist.
         processes.wait_until(
             lambda: kubectl.exists("serviceaccount", "default", "default"), "the controller manager", READY_SECONDS
         )

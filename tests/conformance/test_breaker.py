@@ -78,7 +78,7 @@ async def fail() -> None:
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["breaker", "pipeline"])
-async def test_b1_half_open_admits_only_half_open_max_requests_of_a_thousand_simultaneous_tasks(
+async def test_b1_a_half_open_breaker_admits_no_more_tasks_than_half_open_max_requests(
     clock: FakeClock, *, alone: bool
 ) -> None:
     tripped = opened(clock)
@@ -103,7 +103,7 @@ async def test_b1_half_open_admits_only_half_open_max_requests_of_a_thousand_sim
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def test_b1_half_open_admits_only_half_open_max_requests_of_many_threads() -> None:
+def test_b1_a_half_open_breaker_admits_no_more_threads_than_half_open_max_requests() -> None:
     clock = FakeClock()
     for _ in range(50):
         tripped, start = half_opened(clock), threading.Barrier(16)
@@ -122,7 +122,7 @@ def test_b1_half_open_admits_only_half_open_max_requests_of_many_threads() -> No
         assert len(admitted) == 3
 
 
-async def test_b2_simultaneous_calls_enter_half_open_once(clock: FakeClock) -> None:
+async def test_b2_simultaneous_calls_make_the_breaker_half_open_once(clock: FakeClock) -> None:
     recorder = Recorder()
     tripped = opened(clock, recorder=recorder)
     clock.advance(120)
@@ -222,7 +222,7 @@ def test_b8_failures_of_an_older_generation_do_not_open_a_recovered_breaker(cloc
     assert recovered.current() == "closed"
 
 
-def test_b8_failures_begun_before_an_outage_do_not_count_after_it(clock: FakeClock) -> None:
+def test_b8_failures_of_calls_from_before_an_outage_do_not_count_after_the_outage(clock: FakeClock) -> None:
     recovering = breaker(clock)
     before = recovering.state
     for _ in range(5):
@@ -311,7 +311,7 @@ async def test_b12_an_enclosing_timeout_counts_as_failure_and_the_callers_cancel
     assert counted.current() == "open"
 
 
-def test_b13_wall_clock_steps_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_b13_a_jump_of_the_wall_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real = CircuitBreaker("callee", Policy())
     for _ in range(5):
         real.failure(real.state, FAILURE)
@@ -479,7 +479,7 @@ def test_b19_a_failure_ratio_opens_the_breaker_only_after_minimum_throughput_cal
 
 
 @pytest.mark.parametrize("idle", [11.1, 1_000_000.0], ids=["just longer than the window", "for days"])
-def test_b19_old_failures_leave_the_window_without_traffic(clock: FakeClock, idle: float) -> None:
+def test_b19_old_failures_leave_the_window_even_if_no_call_arrives(clock: FakeClock, idle: float) -> None:
     windowed = breaker(clock, WINDOWED)
     for _ in range(9):
         windowed.failure(windowed.state, FAILURE)

@@ -18,7 +18,8 @@ CASES = [(saga, step.name) for saga in BUNDLE.sagas for step in saga.steps]
 class Callees:
     """The step `failing` fails after its effects.
 
-    `_deleted` is true while the document's objects are deleted. Compensations restore all other data from the objects.
+    `_deleted` is true from the deletion of the document's objects until their restoration. Compensations restore all
+    other data from the objects.
     """
 
     def __init__(self, runtime: Runtime, failing: str) -> None:

@@ -60,7 +60,7 @@ def service(port: int) -> Any:
 
 
 def leads_to_the_primary_alone(port: int) -> bool:
-    """If the proxy regards several servers as the primary, it spreads the connections over them."""
+    """True if 12 connections all reach the primary. A proxy that sees several primaries spreads its connections."""
     clients: list[Any] = [Redis(port=port, username="health", password="", retry=NO_RETRY) for _ in range(12)]
     return {client.execute_command("ROLE")[0] for client in clients} == {b"master"}
 
@@ -103,7 +103,7 @@ class Writer:
 
 
 def replicated(lost: dict[str, float], stopped: float, elected: float) -> dict[str, float]:
-    """Lost writes that should exist: a replica had received them, or the new primary acknowledged them."""
+    """Lost writes that should exist, because a replica had received them or the new primary acknowledged them."""
     return {key: moment for key, moment in lost.items() if not stopped - REPLICATED_WITHIN < moment < elected}
 
 

@@ -118,7 +118,7 @@ def test_after_a_fault_before_the_first_content_the_next_candidate_answers(
         "empty errors",
     ],
 )
-def test_an_answer_with_its_finish_reason_is_a_success_despite_faults_around_it(
+def test_an_answer_with_a_finish_reason_is_a_success_despite_faults_before_or_after_the_finish_reason(
     driver: Driver, tested: Service, steps: list[Step]
 ) -> None:
     first(tested, stream(fake.role(), fake.delta("x"), *steps))

@@ -136,7 +136,7 @@ async def test_an_injected_fault_uses_no_tokens_and_costs_nothing(tmp_path: Path
 
 
 @pytest.mark.parametrize(("stream", "streamed"), [(True, True), ("true", True), (1, False), ([], False), ({}, False)])
-def test_a_transcription_is_streamed_only_if_it_asks_for_it(stream: object, *, streamed: bool) -> None:
+def test_a_transcription_is_streamed_only_if_the_request_asks_for_a_stream(stream: object, *, streamed: bool) -> None:
     assert Transcription().is_streamed({"stream": stream}) is streamed
 
 

@@ -190,7 +190,7 @@ async def test_a_settlement_without_its_store_is_counted(tmp_path: Path, server:
 async def test_a_cancelled_reservation_returns_the_tokens_that_another_store_already_holds(
     server: Server, tmp_path: Path
 ) -> None:
-    """The budgets ask the stores in the order of their names, so the silent store is asked last."""
+    """The budgets ask the stores in the order of the stores' names, so the silent store is asked last."""
     silent = Silent()
     loaded = Runtime.load(mount(tmp_path / "policy", bundle(store_call(STORE), store_call("events.silent"))))
     budgets = TokenBudgets(loaded, {STORE: connected(server), "events.silent": silent})

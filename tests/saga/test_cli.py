@@ -129,7 +129,7 @@ async def test_an_invalid_address_or_unreachable_engine_gives_one_line_on_standa
     ["postgre://u:swordfish@h/x", "host=h password=swordfish", "postgresql://u:swordfish/@h/x", "swordfish@h"],
     ids=["scheme", "no address", "port", "no scheme"],
 )
-async def test_a_refused_address_does_not_show_its_password(engine: str) -> None:
+async def test_the_error_for_a_refused_address_does_not_contain_the_password(engine: str) -> None:
     done = await voice_saga(engine, "list")
     assert done.returncode == 2
     assert "swordfish" not in done.stderr
@@ -196,7 +196,7 @@ import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 runpy.run_module("voice_saga.cli", run_name="__main__")
 """
-"""The command with SIGINT on. A shell's background job ignores SIGINT, and so do the programs that it starts."""
+"""The command with Python's handler for SIGINT. The children of a shell's background job ignore SIGINT."""
 
 
 def test_ctrl_c_ends_the_command_with_one_line() -> None:

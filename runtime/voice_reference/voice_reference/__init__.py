@@ -1,1 +1,1 @@
-"""A service that needs only a policy bundle. With it the platform runs before the real images exist."""
+"""A service that needs only a policy bundle. It stands in for every service whose own image does not exist yet."""

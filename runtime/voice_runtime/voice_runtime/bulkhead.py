@@ -26,7 +26,7 @@ class Bulkhead:
 
     Free slots are entries of a list. `pop` and `append` of a list are atomic, so entering and leaving take no lock
     while no call waits. A leaving call returns its slot before it checks the queue. A waiting call joins the queue
-    before it checks for a slot. So one of the two always sees the other.
+    before it checks for a slot. So the leaving call sees the waiting call, or the waiting call sees the slot.
     """
 
     __slots__ = (

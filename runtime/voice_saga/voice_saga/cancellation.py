@@ -8,8 +8,9 @@ import asyncio
 def end_if_cancelled() -> None:
     """Raise `CancelledError` if the current task was cancelled and other code has hidden the cancellation.
 
-    asyncpg, Temporal's client and actions of a service may raise another error in its place. Before Python 3.12,
-    `asyncio.wait_for`, which redis-py uses, swallows a cancellation that happens together with its timeout.
+    asyncpg, Temporal's client and actions of a service may raise another error in place of `CancelledError`. Before
+    Python 3.12, `asyncio.wait_for`, which redis-py uses, swallows a cancellation that happens together with its
+    timeout.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

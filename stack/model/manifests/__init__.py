@@ -1,1 +1,1 @@
-"""A platform as its Kubernetes manifests describe it: workloads, the Services that they name, and policies."""
+"""A platform as its Kubernetes manifests describe it: workloads, the Services that the workloads name, and policies."""

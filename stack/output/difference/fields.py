@@ -50,7 +50,7 @@ def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keyed(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Key the items by identity. Align them if an item has none, if identities repeat, or if the order differs."""
+    """Key the items by identity. Align them if an item lacks an identity, identities repeat, or the order differs."""
     left, right = _named(before), _named(after)
     if left is None or right is None or [n for n in left if n in right] != [n for n in right if n in left]:
         return _aligned(before, after)

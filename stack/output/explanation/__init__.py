@@ -1,4 +1,4 @@
-"""The reasons why one node may or may not call another: its declared calls, their policies, and every connection step.
+"""The reasons why one node may or may not call another: the declared calls, their policies, and the connection's steps.
 
 The declaration comes from the catalogue. The steps of the connection are read from the rendered resources. So the
 explanation also shows a resource that contradicts the catalogue.
@@ -29,7 +29,7 @@ class DeclaredCall:
 
     edge: Edge
     policy: OutboundCall
-    """The policies at the caller, without policies that nothing enforces in the environment."""
+    """The caller's policies that some layer enforces in this environment."""
     inbound: InboundOperation | None
     """The policies at the callee. `None` for a dependency, which has no policies of ours."""
 

@@ -103,7 +103,7 @@ def _caller(edge: Edge, service: Service) -> MeshCaller:
 def _destinations(graph: CallGraph, caller: Service | Gateway) -> Iterator[MeshDestination]:
     """Every called host, and the Collector.
 
-    Raises `InvalidInputError` if the calls of a host differ in a policy that the mesh enforces. It also raises the
+    Raises `InvalidInputError` if the calls to a host differ in a policy that the mesh enforces. It also raises the
     error if the mesh cannot express the policy.
     """
     calls: dict[str, list[tuple[Edge, OutboundCall]]] = defaultdict(list)

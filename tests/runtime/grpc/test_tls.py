@@ -103,7 +103,7 @@ async def test_a_channel_to_an_address_with_tls_begins_a_handshake_for_its_host(
     assert b"localhost" in client_hello
 
 
-async def test_the_given_credentials_replace_those_of_an_address_with_tls(tmp_path: Path) -> None:
+async def test_given_credentials_replace_the_default_credentials_for_an_address_with_tls(tmp_path: Path) -> None:
     async with serving(tmp_path, "localhost") as port:
         address = {"host": "localhost", "port": port, "tls": True}
         client = runtime(tmp_path, call("rag-engine.context", addresses=(address,)))

@@ -29,7 +29,7 @@ def test_r09_finds_the_default_retries_of_a_library() -> None:
     (without,) = findings("R09", store_with(Client(library="redis-py")))
     assert without.arithmetic.startswith("redis-py makes 1 + 3 attempts by default")
     assert findings("R09", store_with(Client(library="openai-python", retries=0))) == ()
-    assert findings("R09", store_with(Client(library="a-client-of-our-own"))) == (), "the table does not know it"
+    assert findings("R09", store_with(Client(library="a-client-of-our-own"))) == (), "the table lacks the library"
 
 
 def test_a_client_of_one_language_counts_only_for_callers_in_that_language() -> None:
@@ -65,7 +65,7 @@ def test_r09_finds_a_service_of_the_mesh_without_a_route(routed: bool) -> None:
     spec = {"hosts": ["b-grpc.shop.svc.cluster.local"], "http": [{"retries": {"attempts": 0}}]}
     route = {"kind": "VirtualService", "metadata": {"name": "b-grpc", "namespace": "shop"}, "spec": spec}
     platform = of_manifests(*([route] if routed else []), nodes=(service("a", caller), service("b", called)))
-    assert verdict("R09", platform).findings == (), "the toy has no mesh"
+    assert verdict("R09", platform).findings == (), "the small platform has no mesh"
     settings = platform.environment.settings.model_copy(update={"mesh": True})
     platform.environment = platform.environment.model_copy(update={"settings": settings})
     found = [each.path for each in verdict("R09", platform).findings]
@@ -104,7 +104,7 @@ def test_r09_compares_a_route_of_the_gateway_with_its_call(upstream: dict[str, A
     assert [each.arithmetic.partition(" (")[0] for each in found] == ([arithmetic] if arithmetic else [])
 
 
-def test_every_row_of_the_table_has_retries_a_setting_and_a_source() -> None:
+def test_every_row_of_the_table_has_the_retries_the_setting_and_the_source() -> None:
     assert {"openai-python", "apisix", "istio", "envoy", "dapr", "kong", "ingress-nginx"} <= DEFAULTS.keys()
     for name, row in DEFAULTS.items():
         assert row.retries > 0, name
@@ -112,7 +112,7 @@ def test_every_row_of_the_table_has_retries_a_setting_and_a_source() -> None:
         assert re.search(r"[A-Za-z]", row.source), name
 
 
-def test_r09_names_the_namespace_of_a_mesh_route_and_ignores_a_service_without_routes() -> None:
+def test_r09_names_the_namespace_of_a_mesh_route_and_ignores_a_virtual_service_without_http_routes() -> None:
     metadata = {"name": "orders", "namespace": "shop"}
     routed = {"kind": "VirtualService", "metadata": metadata, "spec": {"http": [{}]}}
     without = {"kind": "VirtualService", "metadata": {"name": "tcp", "namespace": "shop"}, "spec": {"tcp": []}}

@@ -64,7 +64,7 @@ def test_s01_finds_a_secret_of_an_init_container() -> None:
 
 @pytest.mark.parametrize(("image", "count"), [("example.com/a:1.0.0", 1), (PINNED, 0)])
 def test_s01_finds_an_image_without_a_digest_only_in_a_strict_profile(image: str, count: int) -> None:
-    assert found(workload(image=image)) == (), "the toy's profile is not strict"
+    assert found(workload(image=image)) == (), "the small platform's profile is not strict"
     strict = WithManifests((), (workload(image=image),))
     profile = strict.environment.profile.model_copy(update={"strict": True})
     strict.environment = strict.environment.model_copy(update={"profile": profile})

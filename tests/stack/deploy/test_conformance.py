@@ -108,7 +108,7 @@ def of_metrics(**changes: str) -> dict[str, tuple[int, str, str]]:
 
 
 REQUESTS, SECONDS = "voice_operation_requests_total", "voice_operation_seconds_total"
-LACKING = "has no series of the declared"
+LACKING = "has no series with the declared"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def bundle_path(tmp_path: Path) -> str:
         (of_metrics(fallbacks=f'{FALLBACKS}{{name="rag-engine.context"}} 0'), []),
         (
             of_metrics(fallbacks=f'{FALLBACKS}{{name="ai-orchestrator.answer"}} 0'),
-            [f"metric {FALLBACKS}: {LACKING} name rag-engine.context; expected a series before the first request"],
+            [f'metric {FALLBACKS}: {LACKING} name="rag-engine.context"; expected a series before the first request'],
         ),
         (
             of_metrics(
@@ -208,7 +208,7 @@ def bundle_path(tmp_path: Path) -> str:
                     f'{REQUESTS}{{operation="other",kind="{kind}"}} 0' for kind in KINDS
                 ),
             ),
-            [f"metric {REQUESTS}: {LACKING} operation run; expected a series before the first request"],
+            [f'metric {REQUESTS}: {LACKING} operation="run"; expected a series before the first request'],
         ),
     ],
     ids=["all series", "soft call without a series", "operation without a series"],
@@ -303,7 +303,9 @@ def test_an_address_that_is_invalid_or_does_not_answer_is_bad_input(
 
 
 @pytest.mark.parametrize("status", [200, 503])
-def test_an_answer_that_ends_before_its_length_is_bad_input(status: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_that_is_shorter_than_its_content_length_is_bad_input(
+    status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     def answer(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:

@@ -147,8 +147,8 @@ class ManyAnswers(_Method):
 class SyncStream:
     """The answers of a call.
 
-    The call begins at the first iteration, or when its status or metadata are read. It ends with the iteration,
-    `cancel` or `close`.
+    The call begins at the first iteration, or when its status or metadata are read. The call ends when
+    the iteration ends, or at `cancel` or `close`.
     """
 
     _first: Future[Any] | None = None
