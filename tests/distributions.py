@@ -2,10 +2,10 @@
 
     python -m tests.distributions [DISTRIBUTION ...]
 
-The program builds each distribution as a wheel and installs it with its dependencies, in the versions of the lock and
-from uv's cache. It first imports the distribution without extras. It then runs the distribution's tests with all
-extras, in a separate folder. The folder contains these tests, the modules in `tests/`, the documents, and nothing else
-of this repository.
+The program builds each distribution as a wheel and installs it with its dependencies. The dependencies have the locked
+versions and come from uv's cache. It first imports the distribution without extras. It then runs the distribution's
+tests with all extras, in a separate folder. The folder contains these tests, the modules in `tests/`, the documents,
+and nothing else of this repository.
 """
 
 from __future__ import annotations

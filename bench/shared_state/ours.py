@@ -1,4 +1,4 @@
-"""The rows of the runtime in the table of costs. The baseline is the runtime's scripts alone, sent to Valkey."""
+"""Rows of docs/distributed-limits.md: checks by the runtime, and the baseline, which only sends the scripts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check(made: DistributedGate) -> Check:
 
 
 def cases(url: str) -> dict[str, Check]:
-    """Every row of the runtime by name."""
+    """Title of a row → its check by the runtime."""
     leases = {
         f"voice_runtime, token bucket, lease {lease}": check(gate(url, BUCKET, lease)) for lease in LEASES if lease > 1
     }

@@ -1,4 +1,4 @@
-"""The rows of other libraries in the table of costs. Each library checks its limit on one Valkey server."""
+"""Checks by other libraries for docs/distributed-limits.md. Each library checks its limit on one Valkey server."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ RULES = (
         severity="error",
         rationale="a target above this product is missed even if every dependency meets its own objective",
         source="ACM Queue, Calculus of Service Availability",
-        violates="a target of 99.95% with a gateway of 99.99%, a service of 99.95%, a store of 99.99%: 99.93% in all",
+        violates="a target of 99.95% with a gateway of 99.99%, a service of 99.95%, a store of 99.99%: product 99.93%",
         holds="a target of 99.93% with the same three dependencies",
         check=flows_attainable,
     ),

@@ -25,7 +25,7 @@ def candidates_are_independent(platform: Platform) -> Iterator[Breach | None]:
     """Check that interchangeable candidates share no key, host or proxy, and that calls move between them."""
     for edge in platform.graph.edges:
         if isinstance(edge.callee, Dependency) and len(edge.callee.addresses) > 1 and not edge.route:
-            text = "availability counts one address as sufficient, but all attempts of a request go to the same address"
+            text = "the ledger needs only one address for a call, but all attempts of a request go to the same address"
             yield Breach(edge.path, text, f"{edge.callee.name}: routes, or one address", "", edge.call.location)
     for edge, route, models in model_edges(platform.graph):
         candidates = models.candidates(route)
@@ -150,7 +150,7 @@ def budgets_are_durable(platform: Platform) -> Iterator[Breach | None]:
 
 
 def prompts_stay_private(platform: Platform) -> Iterator[Breach | None]:
-    """Check caches, captures of prompts, and keys in addresses."""
+    """Find caches, captures and addresses that disclose prompts, answers or keys."""
     for edge, route, models in model_edges(platform.graph):
         found: list[Breach | None] = [*_disclosures(platform, edge, route, models)]
         yield from found or [None]
@@ -175,7 +175,7 @@ RULES = (
         id="M01",
         title="candidates of a route fail independently, and calls move between them",
         severity="error",
-        rationale="availability counts either candidate as sufficient; a shared host or proxy takes both down",
+        rationale="the ledger needs only one candidate for a call, but a shared host or proxy takes both down",
         source="measured: the second attempt went to the same host",
         violates="a route over two deployments behind one egress proxy",
         holds="the same deployments behind two egress proxies, with 2 attempts",

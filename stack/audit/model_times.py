@@ -38,7 +38,9 @@ def _too_slow(demand: ModelDemand, name: str, latency: StreamLatency) -> Breach 
     if latency.first_token < limit:
         remaining = limit - latency.first_token
         fitting = 1 + int(remaining / latency.per_token)
-        proposal = f"at most {fitting} tokens, or {(tokens - 1) / remaining.seconds:.0f} tokens a second"
+        proposal = (
+            f"at most {fitting} tokens, or candidates with {(tokens - 1) / remaining.seconds:.0f} tokens a second"
+        )
     return Breach(
         f"{demand.path}: {name}", text, f"{demand.name}: candidates or output", proposal, demand.edge.target.location
     )
@@ -152,7 +154,7 @@ RULES = (
         id="M03",
         title="every attempt at a model fits the deadline, and pauses do not end a stream",
         severity="error",
-        rationale="the provider bills a fallback that starts too late, and the caller's deadline cuts its answer",
+        rationale="the provider bills a fallback that starts too late, although the caller's deadline cuts the answer",
         source="T02; infra#2078, tracker#577",
         violates="2 × 700ms + 50ms of backoff + 11 × 4.3ms = 1497.3ms, and the caller waits 1497ms",
         holds="the same attempts, and a caller that waits 1500ms",
@@ -160,7 +162,7 @@ RULES = (
     ),
     Rule(
         id="M04",
-        title="no hop ends a stream before its route does",
+        title="no hop ends a stream before the model route's total timeout",
         severity="error",
         rationale="a stream that a proxy cuts at the proxy's time limit looks like a fault of the provider",
         source="infra#2078",

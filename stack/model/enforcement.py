@@ -41,7 +41,7 @@ _EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
 
 
 def layers(edge: Edge) -> frozenset[Enforcer]:
-    """The layers that see the calls of an edge. For calls of Go services one is the mesh, even if it is off."""
+    """The layers that see the calls of an edge. For Go services the mesh is a layer even where it is off."""
     if isinstance(edge.caller, Gateway):
         return frozenset({"gateway"}) if isinstance(edge.callee, Service) else frozenset({"driver"})
     if isinstance(edge.caller, Service) and edge.caller.language == "python":
@@ -72,7 +72,7 @@ def declares(edge: Edge, kind: PolicyKind) -> bool:
 
 
 def timeout_enforcer(edge: Edge) -> Enforcer:
-    """The layer that enforces the timeout. Every edge has one."""
+    """The layer that enforces the timeout. Every edge has such a layer."""
     layer = enforcer(edge, "timeout")
     if layer is None:
         raise ValueError(f"{edge.path}: no layer can enforce a timeout")
@@ -80,7 +80,7 @@ def timeout_enforcer(edge: Edge) -> Enforcer:
 
 
 def attempt_timeout_enforcer(edge: Edge, *, mesh: bool) -> Enforcer | None:
-    """The layer that enforces the attempt timeout of a call that gRPC retries. `None` for others, or without a mesh."""
+    """The layer of the attempt timeout of a call that gRPC retries. `None` for other calls, and without a mesh."""
     if not edge.call.retry or enforcer(edge, "retry") != "grpc":
         return None
     return in_force(edge, "attempt_timeout", mesh=mesh)

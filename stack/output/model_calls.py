@@ -1,4 +1,4 @@
-"""Rows on model calls for the architecture document: the need of each request, and the load of each route."""
+"""Rows for the architecture document: the tokens and speed of each request's model call, and each route's load."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _needed_speed(demand: ModelDemand) -> str:
-    """The speed that the longest answer needs to meet the objective, in tokens a second after the first token."""
+    """The tokens a second, after the first token, with which the longest answer meets the objective."""
     tokens = demand.use.output_max - 1
     if tokens < 1:
         return "–"

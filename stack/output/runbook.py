@@ -34,9 +34,9 @@ OF_MODELS = re.compile(r"\b(voice_model|gen_ai)_")
 OF_SAGAS = re.compile(r"\bvoice_saga_")
 """Series that only services with sagas have."""
 OF_STREAMS = re.compile(r"\bvoice_stream_")
-"""Series that only services that consume events have."""
+"""Series of services that consume events. Other services lack them."""
 OF_FEATURES = re.compile(r"\bvoice_degradation_")
-"""Series that only services with features to turn off have."""
+"""Series of services that can turn off features. Other services lack them."""
 BY_LABEL: Mapping[str, tuple[str, ...]] = {
     "pod": (
         "kubectl describe pod -n NAMESPACE POD",
@@ -58,12 +58,12 @@ BY_LABEL: Mapping[str, tuple[str, ...]] = {
 
 
 class Calls(NamedTuple):
-    """Calls from one node to another for which the caller has the same fallback, or none."""
+    """Calls from one node to another. All of them have the same fallback, or all have none."""
 
     operations: tuple[str, ...]
     """Operations of the caller that make the calls."""
     called: tuple[str, ...]
-    """Operations of the callee, each with the call's purpose if it has one, as in the names of breakers."""
+    """Operations of the callee. With a call's purpose the form is `operation:purpose`, as in breakers' names."""
     fallback: str | None
     """How the caller continues without an answer. `None` if the caller's operation fails."""
 
@@ -224,7 +224,7 @@ def _lacked_series(graph: CallGraph, node: Node) -> Iterator[re.Pattern[str]]:
 
 
 def owner(graph: CallGraph, alerting: Alerting, node: Node) -> str:
-    """The team that repairs a node. An external node has the teams of its callers, which contact its supplier."""
+    """The team that repairs a node. For an external node: its callers' teams. They contact the supplier."""
     teams = {service.name: team for team, services in alerting.teams.items() for service in services}
     if isinstance(node, Service):
         return teams.get(node.name, alerting.platform_team)

@@ -28,15 +28,16 @@ QUOTA = "model:tokens_per_minute:quota"
 PROVIDER_LABEL, MODEL_LABEL = "gen_ai_provider_name", "gen_ai_request_model"
 
 GOOD = 0.9
-"""Smallest share of calls that must meet both objectives. Each objective is a P95, so 5 % may miss each of the two."""
+"""Smallest share of calls that must meet both objectives. Each objective is a P95, so 5 % of the calls may miss one and
+5 % the other."""
 FALLING_BACK = 0.1
-"""Share of calls that need a second candidate. Above it the first candidate has a lasting fault."""
+"""Share of calls that need a second candidate. Above this share the first candidate has a lasting fault."""
 CUT = 0.01
 """Share of calls whose answer breaks off after its first content (the platform's error budget for 5xx)."""
 ESTIMATED = 0.2
 """Share of tokens that no provider reported. Above this share the reported cost is too inexact."""
 FULL = 0.8
-"""Share of a provider's quota. Above it the provider may refuse a burst (rule M07)."""
+"""Share of a provider's quota. Above this share the provider may refuse a burst (rule M07)."""
 NOTICE = 30 * 86_400
 """Time in seconds that the team needs to replace a model before its provider shuts it down (rule M12)."""
 
@@ -54,7 +55,7 @@ def _above(expression: str, limit: float) -> str:
 
 
 def _share(part: str, whole: str, by: str, window: str) -> str:
-    """One counter's share of another. The expression has no value if no call ended in the window."""
+    """The rate of one counter ÷ the rate of another. The expression has no value if no call ended in the window."""
     counted = (f"sum by ({by}) (rate({metric}[{window}]))" for metric in (part, whole))
     above, below = counted
     return f"({above} / ({below} > 0))"
@@ -96,7 +97,7 @@ MODEL_ALERTS = (
         expression=_above(_share("voice_model_fallbacks_total", _ENDED, "job, route", "10m"), FALLING_BACK),
         lasting=Duration("10m"),
         summary=f"{_ROUTE}: {_SHARE} of the calls need a second candidate; both providers may bill these calls",
-        action="Read the status page of the first candidate's provider, and its error classes on the dashboard",
+        action="Read the status page of the first candidate's provider, and the candidate's errors on the dashboard",
     ),
     Alert(
         name="ModelStreamsCut",
@@ -120,7 +121,7 @@ MODEL_ALERTS = (
             'max by (job, candidate, reason) (voice_model_cooldown{reason=~"quota_exhausted|authentication"})', 0
         ),
         lasting=Duration("0s"),
-        summary=f"{_CANDIDATE}: the key is refused or its quota is spent ({{{{ $labels.reason }}}})",
+        summary=f"{_CANDIDATE}: the provider refuses the key, or the key's quota is spent ({{{{ $labels.reason }}}})",
         action="Spent quota: raise it at the provider. Refused key: rotate the secret (docs/runbook/secrets.md). Then"
         " restart the pods, which ends the cooldown",
     ),
@@ -132,7 +133,7 @@ MODEL_ALERTS = (
         ),
         lasting=Duration("30m"),
         summary=f"{_CANDIDATE}: the provider reports no usage for {_SHARE} of the tokens",
-        action="Aborted streams report no usage. If there are few of them, check that the provider still reports usage",
+        action="Aborted streams report no usage. If few streams are aborted, check whether finished streams report it",
     ),
     Alert(
         name="ModelQuotaBurning",
@@ -140,7 +141,7 @@ MODEL_ALERTS = (
         f" > on (job, candidate) group_left (team, severity) {FULL:g} * {QUOTA}",
         lasting=Duration("10m"),
         summary=f"{_CANDIDATE}: {{{{ $value | humanize }}}} tokens a minute are above 80 % of the provider's quota",
-        action="Raise the quota at the provider. Until then the other candidate serves the refused calls",
+        action="Raise the quota at the provider. Until then another candidate serves calls that this one refuses",
     ),
     Alert(
         name="ModelBudgetRefusing",
@@ -149,8 +150,8 @@ MODEL_ALERTS = (
         ),
         lasting=Duration("10m"),
         summary="{{ $labels.job }}: the budget {{ $labels.budget }} refuses attempts of model calls",
-        action="If it is a tenant's budget, the usage events name the tenant. If it is a quota, see ModelQuotaBurning."
-        " If its store is down, see ModelBudgetAlone",
+        action="If the budget is a tenant's, the usage events name the tenant. If the budget is a provider's quota, see"
+        " ModelQuotaBurning. If the budget's store is down, see ModelBudgetAlone",
     ),
     Alert(
         name="ModelBudgetAlone",
@@ -158,14 +159,14 @@ MODEL_ALERTS = (
         lasting=Duration("10m"),
         summary="{{ $labels.job }} cannot reach the store of the budget {{ $labels.budget }}:"
         " each replica enforces its own share, or refuses attempts",
-        action="The store of budgets is down or slow: look at the alerts of `events`",
+        action="The store `events` holds the budgets, and is down or slow: look at the alerts of `events`",
     ),
     Alert(
         name="ModelUsageLost",
         expression=_above("sum by (job) (increase(voice_model_usage_events_dropped_total[1h]))", 0),
         lasting=Duration("0s"),
         summary="{{ $labels.job }}: {{ $value | humanize }} usage events are lost, so reports show too little cost",
-        action="The store of events was down or full: look at the alerts of `events`",
+        action="The store `events` was down or full: look at its alerts",
     ),
     Alert(
         name="ModelRetires",

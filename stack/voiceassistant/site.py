@@ -17,7 +17,7 @@ EGRESS = "voice-egress"
 OBSERVABILITY = "voice-observability"
 NODE_AGENTS = "voice-node-agents"
 EGRESS_PROXY = "egress-proxy"
-"""The entry in the profiles with the size of each egress proxy."""
+"""Name of the profiles' entry that gives the size of each egress proxy."""
 EGRESS_PROXIES = ("egress-proxy-a", "egress-proxy-b")
 STORE_LABEL = "voiceassistant.dev/store"
 """Label that distinguishes PostgreSQL's instances from its poolers. The operator sets `app.kubernetes.io/name` itself,
@@ -48,7 +48,7 @@ cloud.google.com/compute/disks-image-pricing). The numbers were read in publishe
 """
 
 RUNBOOK = "https://github.com/voicehelper/platform/blob/main/docs/runbook/alerts.md"
-"""The runbook's page of alerts. The repository's host is an assumption."""
+"""URL of the runbook's page of alerts. The repository's host is an assumption."""
 
 SITE = Site(
     collector=Peer(namespace=OBSERVABILITY, name=COLLECTOR, ports=(COLLECTOR_PORT,)),

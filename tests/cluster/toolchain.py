@@ -1,8 +1,8 @@
 """Builds programs from Go modules, and copies files of modules, into a cache that later runs use.
 
 Every module in `tools/` pins third-party programs in `go.mod` and `go.sum`; the modules in `tests/go` are our own.
-Each program is built once for each state of its module, into the user's cache folder. A second run builds nothing and
-needs no Go.
+The programs are in the user's cache folder. A program is built again only if the files of its module change. A second
+run builds nothing and needs no Go.
 """
 
 import hashlib
@@ -46,8 +46,8 @@ class Module:
     Attributes:
         name: its folder in `place`.
         programs: the name of each program, and the Go package of its `main`.
-        sources: the name of a file beside the programs, and the files of Go modules whose joined texts that file
-            contains. Each Go module has patterns of paths in that module.
+        sources: the name of a file beside the programs → Go modules, each with patterns of paths. The file contains the
+            joined texts of all matching files of these modules.
         place: the folder that contains the module's folder.
     """
 
@@ -92,9 +92,9 @@ CONTROL_PLANE = Module(
 )
 KUBE_SCORE = Module(name="kube-score", programs={"kube-score": "github.com/zegl/kube-score/cmd/kube-score"})
 KUBECONFORM = Module(name="kubeconform", programs={"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"})
-# The image runs Consul 2. Go cannot download it, because its module path lacks the suffix /v2. This is the newest
-# release that Go can download (BUSL-1.1, as the image). Its go.mod takes the module `api` from a folder. So our go.mod
-# pins the matching release.
+# The image runs Consul 2. Go cannot download Consul 2, because the path of its module lacks the suffix /v2. Consul 1.22
+# is the newest release that Go can download (BUSL-1.1, as the image). Consul's go.mod replaces the module `api` by a
+# folder. Go ignores this replacement here, so our go.mod pins the matching release of `api`.
 CONSUL = Module(name="consul", programs={"consul": "github.com/hashicorp/consul"})
 SERVICE_CONFIG = Module(name="go", programs={"serviceconfig": "."}, place=MODULES.parent.parent)
 CONTRACT = Module(name="contract", programs={"contract": "."}, place=MODULES.parent.parent / "go")
@@ -152,7 +152,7 @@ def ensure_built(module: Module) -> Path:
 
     Raises:
         GoMissingError: a program or file is missing, and `go` is not on PATH.
-        ToolchainError: Go failed, or a module lacks a file of `sources`. The message has Go's error or the file.
+        ToolchainError: Go failed, or a module lacks a file of `sources`. The message has Go's error or names the file.
     """
     module.cache.mkdir(parents=True, exist_ok=True)
     for position, (program, package) in enumerate(module.programs.items(), start=1):

@@ -96,7 +96,7 @@ async def test_h1_a_check_that_ignores_its_cancellation_is_not_started_twice(tmp
     assert (await state.readiness()).status == "healthy"
 
 
-async def test_h1_a_check_that_is_slow_to_cancel_does_not_fail_its_next_run(tmp_path: Path, clock: FakeClock) -> None:
+async def test_h1_a_check_with_a_slow_cleanup_does_not_fail_in_its_next_run(tmp_path: Path, clock: FakeClock) -> None:
     hangs = True
 
     async def tidy() -> None:

@@ -63,7 +63,7 @@ def test_three_servers_form_one_cluster_and_pass_the_readiness_probe(servers: li
     assert all(server.ready() for server in servers)
 
 
-def test_consul_listens_only_for_servers_and_http(servers: list[Server], keys: Keys) -> None:
+def test_consul_listens_only_for_http_and_for_other_consul_servers(servers: list[Server], keys: Keys) -> None:
     listening = servers[0].ask("agent/self", keys.token)[1]["DebugConfig"]
     assert [listening[kind] for kind in ("DNSAddrs", "GRPCAddrs", "GRPCTLSAddrs", "HTTPSAddrs")] == [[], [], [], []]
     assert [listening[kind] for kind in ("HTTPAddrs", "SerfBindAddrWAN")] == [
@@ -102,7 +102,7 @@ DECLARED = {
 
 
 def answer(server: Server, path: str, token: str) -> Any:
-    """The server's answer, once it has a leader and knows the token."""
+    """The server's answer, as soon as the server has a leader and knows the token."""
     answers: list[Any] = []
 
     def answered() -> bool:
@@ -124,7 +124,7 @@ def catalogue(server: Server, token: str) -> dict[str, Any]:
     return found
 
 
-def restarted(server: Server) -> None:
+def restart(server: Server) -> None:
     """Restart the server, so that it registers the services now and not at the next anti-entropy run."""
     server.stop()
     server.start()
@@ -138,7 +138,7 @@ def test_the_catalogue_lists_the_declared_services_after_their_registration_is_p
         wait_until(lambda: "Service registration blocked by ACLs" in server.log, server)
         assert catalogue(server, keys.token) == {}
         server.permit()
-        restarted(server)
+        restart(server)
         wait_until(lambda: catalogue(server, keys.token) == DECLARED, server)
         server.permit()
         assert catalogue(server, keys.token) == DECLARED
@@ -156,7 +156,7 @@ def test_consul_reloads_added_and_removed_services_without_a_restart(consul: Pat
     fewer = json.dumps({"services": [each for each in services if each["name"] != "agent-engine"]})
     with running_servers(consul, "dev", 1, keys) as (server,):
         server.permit()
-        restarted(server)
+        restart(server)
         wait_until(lambda: catalogue(server, keys.token) == DECLARED, server)
         server.mount_services({**rendered, "services.json": fewer})
         wait_until(lambda: "agent-engine" not in catalogue(server, keys.token), server)
@@ -170,10 +170,10 @@ def test_consul_accepts_rotated_tokens_beside_the_old_ones_until_their_deletion(
         server.permit()
         new = Keys(gossip=old.gossip)
         server.prepare(new)
-        restarted(server)
+        restart(server)
         wait_until(lambda: server.knows(new.token), server)
         server.permit()
-        restarted(server)
+        restart(server)
         wait_until(lambda: catalogue(server, new.token) == DECLARED, server)
         for token in (old.token, old.registration, old.metrics):
             accessor = server.ask("acl/token/self", token)[1]["AccessorID"]
@@ -184,7 +184,7 @@ def test_consul_accepts_rotated_tokens_beside_the_old_ones_until_their_deletion(
 def test_each_server_registers_the_services(servers: list[Server], keys: Keys) -> None:
     servers[0].permit()
     for server in servers:
-        restarted(server)
+        restart(server)
 
     def nodes() -> set[str]:
         return {entry["Node"] for entry in answer(servers[0], "catalog/service/agent-engine", keys.token)}
@@ -193,7 +193,7 @@ def test_each_server_registers_the_services(servers: list[Server], keys: Keys) -
 
 
 def exposition(server: Server, token: str) -> str:
-    """The server's metrics as Prometheus reads them: it sends the token and accepts OpenMetrics. Empty if refused."""
+    """The metrics that Prometheus reads with the token, as OpenMetrics. Empty if the server refuses the token."""
     headers = {"Authorization": f"Bearer {token}", "Accept": "application/openmetrics-text;version=1.0.0"}
     asked = Request(f"{server.url}{Consul.scrape.path}", headers=headers)  # noqa: S310 - loopback
     try:
@@ -238,7 +238,7 @@ def test_the_documented_commands_rotate_the_gossip_key(consul: Path, servers: li
     keys.gossip = rotated.gossip
     for server in servers:
         server.prepare(rotated)
-        restarted(server)
+        restart(server)
     rings = answer(servers[0], "operator/keyring", keys.token)
     assert [set(ring["Keys"]) for ring in rings if not ring["WAN"]] == [{rotated.gossip}]
 

@@ -57,13 +57,13 @@ class Ports(ClosedModel):
         ([1], ["ports: is refused; expected at least 2"]),
     ],
 )
-def test_a_wrong_item_counts_towards_the_length_of_its_list(ports: list[object], faults: list[str]) -> None:
+def test_an_invalid_item_counts_in_the_length_of_its_list(ports: list[object], faults: list[str]) -> None:
     with pytest.raises(ValidationError) as caught:
         Ports.model_validate({"ports": ports})
     assert [str(fault) for fault in faults_of(caught.value)] == faults
 
 
-def test_a_python_list_in_place_of_a_tuple_is_named_as_such() -> None:
+def test_the_error_for_a_python_list_says_that_a_tuple_is_expected() -> None:
     class Strict(ClosedModel):
         ports: tuple[int, ...]
 

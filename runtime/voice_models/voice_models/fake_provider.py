@@ -3,8 +3,9 @@
 provider = FakeProvider(lambda request: chat_stream("Hello", " world"))
 async with provider.serve() as port: ...
 
-The script decides the answer to any path. `fake_answers` has answers for OpenAI's endpoints. `serve` listens on
-loopback. `FakeNetwork` carries requests to several providers without sockets, so that tests run on a fake clock.
+The argument, the script, decides the answer to each request. `fake_answers` has answers for OpenAI's endpoints.
+`serve` listens on loopback. `FakeNetwork` carries requests to several providers without sockets, so that tests run on a
+fake clock.
 """
 
 from __future__ import annotations

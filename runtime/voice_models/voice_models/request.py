@@ -103,7 +103,7 @@ def _object(content: bytes) -> dict[str, Any]:
 
 
 def _fields(content: bytes) -> dict[str, Any]:
-    """The fields of a multipart form that have one line. Its files do not count in an estimate."""
+    """The one-line fields of a multipart form. The form's files are left out, so an estimate of tokens ignores them."""
     return {name.decode(): value.decode(errors="replace") for name, value in FORM_FIELD.findall(content)}
 
 

@@ -1,4 +1,4 @@
-"""The counts of model calls. Exporters read them when they are scraped."""
+"""The counts of model calls. Exporters read the counts at each scrape."""
 
 from __future__ import annotations
 

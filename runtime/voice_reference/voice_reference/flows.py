@@ -121,9 +121,9 @@ def show(flow: Flow, platform: Platform, collector: Collector) -> None:
 
 
 def is_whole(spans: list[ReceivedSpan], sent: Sent) -> bool:
-    """True if a trace is complete: every parent and both ends of every call have arrived.
+    """True if a trace is complete: the collector has every parent, and the caller's and callee's span of every call.
 
-    A failed call may lack its callee's end, because the request may not have arrived.
+    The callee's span of a failed call may be missing, because the request may not have reached the callee.
     """
     own = [span for span in spans if span.trace_id == sent.trace_id]
     parents = {span.parent_id for span in own}
@@ -140,7 +140,7 @@ def is_call(span: ReceivedSpan) -> bool:
 
 
 def tree(spans: list[ReceivedSpan]) -> Iterator[str]:
-    """The hops and simulated calls of one trace, indented. Both ends of a call share a line."""
+    """The hops and simulated calls of one trace, indented. A call between services is one line: the callee's span."""
     ids = {span.span_id for span in spans}
     (root,) = (span for span in spans if span.parent_id not in ids)
     yield from _branch(root, spans, 0)
@@ -216,9 +216,7 @@ def follow(entrance: Process, agent: Process, *, degraded: bool, until: str) -> 
     while time.monotonic() < deadline:
         sent = send(entrance, "task")
         if sent.status != 200:
-            raise FlowError(
-                f"a request failed with status {sent.status}; expected an answer, at least without citations"
-            )
+            raise FlowError(f"a request failed with status {sent.status}; expected 200, with or without citations")
         is_degraded, state = "no citations" in sent.fallbacks, breaker_state(agent, "rag-engine.context")
         line = f"  answered {'without citations' if is_degraded else 'with citations'}, breaker {state}"
         if line != seen:
@@ -227,7 +225,10 @@ def follow(entrance: Process, agent: Process, *, degraded: bool, until: str) -> 
         if (is_degraded, state) == (degraded, until):
             return
         time.sleep(PAUSE)
-    raise FlowError(f"the breaker is not {until} after {PATIENCE} s")
+    raise FlowError(
+        f"after {PATIENCE} s expected breaker {until} and answers {'without' if degraded else 'with'} citations;"
+        f" the last request:{seen}"
+    )
 
 
 def with_break_duration(bundle: PolicyBundle, name: str) -> PolicyBundle:
@@ -260,7 +261,7 @@ def short(digest: str | None) -> str:
 
 
 def run(directory: Path) -> None:
-    """Run every flow.
+    """Run every flow, then let rag-engine fail and recover.
 
     Raises `InvalidInputError` for missing or faulty bundles. Raises `FlowError`, `TimeoutError` or `httpx.HTTPError` if
     a process or a flow fails.

@@ -74,7 +74,7 @@ class Process:
         return f"http://{LOOPBACK}:{self.http_port}"
 
     def find_ports(self) -> bool:
-        """Read the ports from the log. True if the process has logged them, and so is ready.
+        """Read the ports from the log. True if the log says that the process is ready.
 
         Raises `InvalidInputError` if the process has ended.
         """

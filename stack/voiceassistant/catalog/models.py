@@ -1,11 +1,12 @@
 """Models: the providers, deployments, routes and budgets of language and speech models.
 
 The owners have stated none of these facts yet. Names, speeds, quotas and prices are assumptions of 2026-11, until
-contracts replace them. Two providers serve each route, each with one deployment of each kind, and either suffices. They
+contracts replace them. Two providers serve each route, and one working provider is enough. The providers
 use different egress proxies, so that they share nothing.
 
 `llm.generate` needs deployments that decode 230 tokens a second. A question has 2.5 s for its whole answer, retrieval
-included. The last call has 900 ms of this time: 250 ms to the first token, and 149 × 4.3 ms for the other tokens.
+included. The call of `llm.generate` has 900 ms of this time: 250 ms to the first token, and 149 × 4.3 ms for the other
+tokens.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ TENANT_BUDGETS = {"tenant-minute": _budget(200_000, "1m"), "tenant-day": _budget
 re-ranking costs about an eighth of an input token of `generate`, so the budgets do not count re-ranking and
 embeddings."""
 PLAN = ModelUse(input_p95=1_200, input_mean=800, output_max=12, output_mean=8)
-"""A plan is short. It uses the route `generate`, with the deployments and the quota of an answer."""
+"""A plan is short. It uses the route `generate`, so plans and answers spend the same quota."""
 
 LLM = ModelDependency.of(
     "llm",
@@ -236,7 +237,8 @@ LLM = ModelDependency.of(
 )
 SPEECH = ModelDependency.of(
     "speech",
-    # The times of both routes count from the end of the input: the user stops speaking, or a sentence is complete.
+    # The times of both routes count from the end of the input. For `recognize` the user stops speaking. For
+    # `synthesize` a sentence is complete.
     route(
         "recognize",
         ModelRoute(

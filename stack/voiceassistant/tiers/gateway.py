@@ -45,8 +45,8 @@ TOKENS = SecretKeys(
 SLOW_UPLOAD = 10_000_000
 """Bits per second of a slow client: a home uplink."""
 END = "#END\n"
-"""Without this line APISIX treats the file as half-written. The file is JSON, but APISIX reads it as YAML, so it may
-have a comment."""
+"""Without this line APISIX treats the file as half-written. The file is JSON, but APISIX reads it as YAML. In YAML
+the line is a comment."""
 
 
 def components(graph: CallGraph, environment: Environment, links: Links) -> Iterator[Builder]:
@@ -112,7 +112,7 @@ def _variables(host: str, redis: SecretKeys) -> dict[str, tuple[SecretKeys, str]
 
 
 def _limit_store(gateway: Gateway, graph: CallGraph) -> tuple[Duration, Store]:
-    """The Redis of the limits that replicas share, and the timeout of the gateway's call to it.
+    """The Redis that counts the limits of all replicas, and the timeout of the gateway's call to that Redis.
 
     Raises `InvalidInputError` if the gateway calls no Redis.
     """
@@ -193,7 +193,7 @@ def _values(
 
 
 def _concurrent(operation: Operation, timeout: Duration, replicas: int, load_share: float) -> int:
-    """Simultaneous requests of a replica while another replica is down.
+    """Largest number of simultaneous requests in one replica. The number suffices while another replica is down.
 
     Rate × (upload by a slow client + timeout) ÷ remaining replicas, but at least the largest burst of a rate limit.
     """

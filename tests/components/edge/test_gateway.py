@@ -47,7 +47,7 @@ def test_the_service_keeps_the_clients_address_and_has_ports_80_and_443(exposed_
     assert [(port["port"], port["targetPort"]) for port in spec["ports"]] == [(80, "http"), (443, "https")]
 
 
-def test_apisix_mounts_only_scratch_volumes_and_the_init_container_copies_the_configuration_into_one() -> None:
+def test_apisix_mounts_only_scratch_volumes_and_the_init_container_fills_one_with_the_configuration() -> None:
     pod = of_kind("Deployment")["spec"]["template"]["spec"]
     (copying,), (container,) = pod["initContainers"], pod["containers"]
     empty = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}

@@ -24,7 +24,7 @@ def exporter(*modules: BlackboxModule) -> BlackboxExporter:
     )
 
 
-def test_the_exporter_has_the_declared_modules_and_one_for_certificates() -> None:
+def test_the_exporter_has_the_declared_modules_and_a_module_that_checks_certificates() -> None:
     modules = json.loads(exporter(CONNECTS, ANSWERS).files["blackbox.json"])["modules"]
     assert modules.keys() == {"tls", "tcp", "http"}
     assert modules["tls"]["tcp"]["tls_config"]["server_name"] == "api.example.com"

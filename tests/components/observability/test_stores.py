@@ -20,7 +20,7 @@ from tests.components.observability.servers import documents, rendered, the
 from tests.fluent_bit import ECS_LINE, GO_LINE, filtered, json_line, shipped
 
 SMALLEST_RECORD = 60
-"""Bytes. Every record is larger: the container's id in its attribute `kubernetes` alone has 64 digits."""
+"""In bytes. Every record is larger, because its attribute `kubernetes` contains the container's id of 64 digits."""
 
 
 def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_jaeger_stores_traces_in_memory_or_in_the_index_for_their_retention() -> None:
+def test_jaeger_stores_traces_in_memory_or_for_their_retention_in_the_index() -> None:
     assert the(Jaeger, "single").storage == InMemory(max_traces=2_000)
     store = documents("replicated")["jaeger"]["extensions"]["jaeger_storage"]["backends"]["traces"]["elasticsearch"]
     (stream,) = (each for each in the(Elasticsearch).streams if each.name == "voice-traces")
@@ -38,14 +38,14 @@ def test_jaeger_stores_traces_in_memory_or_in_the_index_for_their_retention() ->
     assert {index["replicas"] for index in store["indices"].values()} == {stream.copies - 1}
 
 
-def test_the_lifecycle_of_jaegers_daily_indices_deletes_without_rollover() -> None:
+def test_jaegers_daily_indices_are_deleted_and_never_rolled_over() -> None:
     index = the(Elasticsearch)
     bodies = {each.path: each.body for each in requests(index.streams, index.users)}
     phases = {name: bodies[f"/_ilm/policy/{name}"]["policy"]["phases"] for name in ("voice-traces", "voice-logs")}
     assert phases["voice-traces"].keys() == {"delete"}
     assert phases["voice-logs"].keys() == {"hot", "delete"}
-    # A daily index never rolls over, so its age counts from its first span. One more day keeps its last span long
-    # enough.
+    # A daily index never rolls over, so its age counts from its first span. With one more day its last span is
+    # also kept for the whole retention.
     ages = {name: found["delete"]["min_age"] for name, found in phases.items()}
     kept = {stream.name: stream.retention for stream in index.streams}
     assert ages == {"voice-traces": str(kept["voice-traces"] + Duration("1d")), "voice-logs": str(kept["voice-logs"])}
@@ -53,7 +53,7 @@ def test_the_lifecycle_of_jaegers_daily_indices_deletes_without_rollover() -> No
     assert settings["index.lifecycle.name"] == "voice-logs"
 
 
-def test_one_error_refuses_too_many_traces_in_memory_and_several_replicas() -> None:
+def test_one_error_names_too_many_traces_in_memory_and_too_many_replicas() -> None:
     storage = InMemory(max_traces=20_000)
     with pytest.raises(ValidationError) as caught:
         Jaeger.model_validate({**dict(the(Jaeger, "single")), "storage": storage, "replicas": 2})
@@ -128,7 +128,7 @@ def test_the_log_shipper_buffers_lines_within_limits_and_sends_them_only_to_the_
 
 
 @pytest.mark.parametrize("line", [json_line("served", tenant="t-1"), ECS_LINE, GO_LINE, "no JSON at all"])
-def test_a_shipped_record_has_no_key_twice(line: str) -> None:
+def test_no_key_appears_twice_in_a_shipped_record(line: str) -> None:
     pipeline = documents("replicated")["fluent-bit"]["pipeline"]
     keys = [key for key, _ in filtered(pipeline["filters"], line)]
     assert sorted(keys) == sorted(set(keys))

@@ -50,7 +50,7 @@ func serve(contract *Contract, logger *slog.Logger) grpc.StreamHandler {
 	}
 }
 
-// run serves the contract of the bundle in a directory, on free ports, until SIGTERM.
+// run serves gRPC and the probes on free ports until SIGTERM. The argument is the directory of the bundle.
 func run(arguments []string) error {
 	if len(arguments) != 1 {
 		return fmt.Errorf("usage: contract DIRECTORY")

@@ -245,7 +245,7 @@ async def test_requests_that_a_draining_server_refuses_are_counted(tmp_path: Pat
     add_to_server(RagEngine(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    server._inbound.refusing = True  # noqa: SLF001  # `drain` sets it half a second before it stops the server
+    server._inbound.refusing = True  # noqa: SLF001  # `drain` sets `refusing` half a second before the server stops
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError, match="about to stop"):
             await RagEngineStub(channel).Context(b"x")
@@ -254,7 +254,7 @@ async def test_requests_that_a_draining_server_refuses_are_counted(tmp_path: Pat
     assert dict(refused.read(runtime)) == {("unknown_operation",): 0, ("draining",): 1}
 
 
-async def test_a_handler_whose_own_work_was_cancelled_fails_immediately(tmp_path: Path) -> None:
+async def test_a_handler_that_awaits_a_cancelled_task_fails_immediately(tmp_path: Path) -> None:
     async def waits(*_: Any) -> None:
         work = asyncio.create_task(asyncio.sleep(3600))
         asyncio.get_running_loop().call_soon(work.cancel)
@@ -289,7 +289,7 @@ async def calls_a_failing_callee(*_: Any) -> None:
         (calls_a_failing_callee, grpc.StatusCode.UNAVAILABLE, "the handler failed"),
     ],
 )
-async def test_an_error_in_a_task_group_is_answered_like_the_error_alone(
+async def test_an_error_in_a_task_group_is_answered_like_the_same_error_outside_a_group(
     tmp_path: Path, act: Any, code: grpc.StatusCode, text: str
 ) -> None:
     async with serving_with_policies(tmp_path, Acting(act)) as (service, channel), asyncio.timeout(60):
@@ -328,7 +328,7 @@ async def test_the_standard_health_service_and_reflection_answer(tmp_path: Path)
         assert listed == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
-async def test_the_trace_and_the_baggage_reach_the_handler(tmp_path: Path) -> None:
+async def test_the_baggage_reaches_the_handler(tmp_path: Path) -> None:
     seen: list[object] = []
     async with serving_with_policies(tmp_path, Acting(lambda *_: seen.append(baggage.get_baggage("tenant.id")))) as (
         _,

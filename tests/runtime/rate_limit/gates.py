@@ -31,7 +31,7 @@ def shared(limit: TokenBucket | SlidingWindow, **fields: Any) -> RateLimit:
 
 
 def guarded(timeout: float = 5.0) -> Outbound:
-    """The timeout is long, because the machine may be busy."""
+    """A call to the store, with a breaker. Its timeout is long, because the machine may be busy."""
     return Outbound("redis.access", attempt_timeout=timeout, breaker=CircuitBreaker("redis.access", BREAKER))
 
 

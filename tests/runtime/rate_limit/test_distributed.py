@@ -49,7 +49,7 @@ async def test_simultaneous_checks_of_one_key_share_a_request_to_the_store(clock
     store = FakeStore(60)
     limited = gate(store, shared(bucket("1/h", 100)), clock=clock)
     assert sum(await asyncio.gather(*(passes(limited) for _ in range(100)))) == 60
-    # One request each: for the first check, for the other 99, and for the 40 that the store has not yet admitted.
+    # The first check sends a request. The other 99 share the second request, which admits 59. 40 share the third.
     assert [cost for _, cost, _ in store.asked] == [1, 1, 1]
     assert [lease for _, _, lease in store.asked[1:]] == [99, 40]
 
@@ -110,7 +110,7 @@ async def test_the_number_of_keys_is_bounded(clock: FakeClock) -> None:
     assert limited.keys() <= 102
 
 
-async def test_a_failed_request_to_the_store_fails_all_waiting_checks_without_another_request(clock: FakeClock) -> None:
+async def test_after_a_failed_request_all_waiting_checks_are_decided_without_another_request(clock: FakeClock) -> None:
     class Broken(FakeStore):
         async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> int:
             await super().run(script, keys, *arguments)
@@ -145,7 +145,7 @@ def test_without_the_store_a_replica_admits_its_share_of_the_limit(clock: FakeCl
 
     first, later, retry_after = run(main(), clock)
     assert (first, later) == (10, 5)
-    assert retry_after is not None  # another replica may have admissions, or the store may return
+    assert retry_after is not None  # a retry may pass, at another replica or after the store returns
 
 
 # --- in a runtime
@@ -336,8 +336,8 @@ async def test_a_sentinel_that_ends_each_connection_is_asked_once() -> None:
     assert len(asked) == 1
 
 
-async def test_silent_sentinels_do_not_delay_the_answer_of_another_one(watching: Server) -> None:
-    """No timeout ends a wait for a silent Sentinel, so the test hangs if the client waits for one."""
+async def test_silent_sentinels_do_not_delay_the_answer_of_another_sentinel(watching: Server) -> None:
+    """The client has no timeout for Sentinels here, so the test hangs if the client waits for a silent Sentinel."""
     writers = []
 
     async def keep_silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -49,7 +49,7 @@ def test_n03_finds_a_service_that_does_not_admit_the_gateway() -> None:
     }
 
 
-def test_n03_finds_a_caller_that_its_egress_proxy_does_not_admit() -> None:
+def test_n03_finds_a_caller_that_the_egress_proxy_does_not_admit() -> None:
     closed = verdict("N03", ProdWith("egress-proxy-b", "NetworkPolicy", ingress=[])).findings
     assert {each.path.partition(".")[0] for each in closed} == {"model-adapter", "voice-engine"}
 
@@ -194,7 +194,7 @@ def test_n06_reads_ports_ranges_and_blocks_as_kubernetes_does(egress: dict[str, 
     assert len(verdict("N06", of_manifests(policy, pod)).findings) == count
 
 
-def test_n03_names_the_end_that_does_not_admit_the_caller() -> None:
+def test_n03_names_the_service_or_proxy_that_does_not_admit_the_caller() -> None:
     (entrance,) = verdict("N03", of_manifests(nodes=(gateway(ROUTE), service("a", READ)))).findings
     assert entrance.arithmetic == "a does not admit the namespace edge on its HTTP port"
     caller = service("a", operation("run", stage(hard("llm.generate", "never")), p95="9s", deadline="60s"))

@@ -45,7 +45,7 @@ def test_m02_finds_a_candidate_that_decodes_too_slowly(pace: str, said: list[str
     assert [each.arithmetic for each in breaches] == said
     for each in breaches:
         assert each.path == "agent.run → adapter.generate → llm.generate: two-fast"
-        assert each.proposal == "at most 33 tokens, or 229 tokens a second"
+        assert each.proposal == "at most 33 tokens, or candidates with 229 tokens a second"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_m02_finds_a_candidate_that_decodes_too_slowly(pace: str, said: list[str
         ("249ms", 1, ""),
         ("249ms", 150, ""),
         ("250ms", 150, ""),
-        ("260ms", 4, "at most 3 tokens, or 300 tokens a second"),
+        ("260ms", 4, "at most 3 tokens, or candidates with 300 tokens a second"),
     ],
 )
 def test_m02_proposes_fewer_tokens_only_if_time_is_left_after_the_first_token(

@@ -105,7 +105,7 @@ def opened(policy: Any, *ports: dict[str, int]) -> None:
         ((), 80),
     ],
 )
-def test_n02_finds_a_range_that_begins_at_a_declared_port(
+def test_n02_finds_an_undeclared_port_in_a_range_or_alone(
     ports: tuple[dict[str, int], ...], found: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy_platform = changed(Platform(toy.TENANT, toy.ENVIRONMENT), monkeypatch, lambda policy: opened(policy, *ports))
@@ -114,7 +114,7 @@ def test_n02_finds_a_range_that_begins_at_a_declared_port(
 
 
 @pytest.mark.parametrize("direction", ["egress", "ingress"])
-def test_n01_finds_a_denied_link_between_two_pods_of_a_component(
+def test_n01_finds_a_denied_link_between_the_pods_of_one_component(
     direction: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_gossip(policy: Any) -> None:

@@ -53,7 +53,7 @@ def test_the_generated_key_that_verifies_tokens_is_a_public_rsa_key() -> None:
     assert "PRIVATE" not in value
 
 
-def test_a_client_that_trusts_the_gateways_certificate_connects_by_its_name(tmp_path: Path) -> None:
+def test_a_client_that_trusts_the_gateways_certificate_connects_to_the_gateways_host_name(tmp_path: Path) -> None:
     values = generated(secret("dev", "gateway-tls"))
     chain, key = tmp_path / "certificate", tmp_path / "key"
     chain.write_text(values["certificate"])
@@ -74,7 +74,7 @@ def test_a_client_that_trusts_the_gateways_certificate_connects_by_its_name(tmp_
     thread.join()
 
 
-def test_a_shared_certificate_is_signed_by_its_authority_and_expires_after_the_validity() -> None:
+def test_a_shared_certificate_is_signed_by_its_authority_and_expires_on_time() -> None:
     values = generated(secret("prod", "elasticsearch-transport"))
     pair = (values[key].encode() for key in ("certificate", "authority"))
     certificate, authority = map(x509.load_pem_x509_certificate, pair)

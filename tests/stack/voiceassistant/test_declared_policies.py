@@ -21,14 +21,14 @@ def test_rate_limits_of_python_services_use_every_algorithm_and_scope() -> None:
     assert {scope for _, _, scope in limits} == {"local", "distributed"}
 
 
-def test_every_core_service_declares_its_features_or_the_reason_for_none() -> None:
+def test_every_core_service_declares_features_or_the_reason_why_it_has_no_feature() -> None:
     core = [each for each in SERVICES if each.tier == "core"]
     assert len(core) == 5
     for each in core:
         assert bool(each.features) != bool(each.without_features), each.name
 
 
-def test_a_service_with_both_features_and_a_reason_for_none_is_refused() -> None:
+def test_a_service_with_features_and_a_reason_for_having_no_feature_is_refused() -> None:
     adapter = TENANT.graph.nodes["model-adapter"]
     assert isinstance(adapter, Service)
     both = service(

@@ -64,7 +64,7 @@ def test_nothing_of_an_external_store_is_deployed() -> None:
     assert "redis.voice-data" not in json.dumps(resources(OUTSIDE))
 
 
-def test_callers_keep_their_secrets_and_the_secrets_of_the_stores_own_servers_are_gone() -> None:
+def test_callers_keep_their_secrets_and_the_secrets_of_removed_servers_are_gone() -> None:
     def secrets(environment: str) -> set[str]:
         return {
             secret.name
@@ -80,7 +80,7 @@ def test_callers_keep_their_secrets_and_the_secrets_of_the_stores_own_servers_ar
     assert removed == {"postgresql-backup", "redis-replication"}
 
 
-def test_callers_connect_over_tls_and_check_the_store_at_its_address() -> None:
+def test_callers_connect_to_the_external_stores_over_tls_and_keep_their_health_checks() -> None:
     (service,) = (each for each in platform(OUTSIDE).microservices if each.name == "identity-service")
     addresses = {call.callee: call.addresses[0] for call in service.bundle.outbound}
     assert {name: (found.host, found.port, found.tls, found.via) for name, found in addresses.items()} == {
@@ -166,7 +166,7 @@ def test_the_gateway_keeps_its_counters_in_the_external_cache_over_tls() -> None
     assert found == {(CACHE, 6380, True, True)}
 
 
-def test_the_mesh_knows_the_hosts_that_its_members_may_call() -> None:
+def test_the_mesh_knows_the_external_hosts_that_each_service_may_call() -> None:
     entries = {each["spec"]["hosts"][0]: each["spec"] for each in of_kind(OUTSIDE, "ServiceEntry")}
     assert {host: (spec["addresses"], spec["ports"][0]["number"]) for host, spec in entries.items()} == {
         DATABASE: (["10.200.8.0/28"], 5432),
@@ -190,7 +190,7 @@ def test_external_stores_with_mesh_policies_need_different_host_names() -> None:
         assert Platform(TENANT, changed).components
 
 
-def test_hosts_with_equal_first_labels_have_a_mesh_policy_each() -> None:
+def test_hosts_with_equal_first_labels_have_separate_mesh_policies() -> None:
     real = real_environment("prod")
     stores = {
         "postgresql": External(host="prod.abc.rds.example.com", port=5432, network="10.200.8.0/28"),
@@ -209,7 +209,7 @@ def test_hosts_with_equal_first_labels_have_a_mesh_policy_each() -> None:
     assert rules["identity-service-redis"] == stores["redis"].host
 
 
-def test_the_schema_jobs_verify_the_external_database_with_the_authorities_of_their_image() -> None:
+def test_the_schema_jobs_verify_the_external_database_with_the_certificate_authorities_of_their_image() -> None:
     jobs = [each for each in of_kind(OUTSIDE, "Job") if each["metadata"]["name"].startswith("schemas")]
     assert jobs
     for job in jobs:
@@ -223,7 +223,7 @@ def test_the_schema_jobs_verify_the_external_database_with_the_authorities_of_th
 AUTHORITY = f"-----BEGIN CERTIFICATE-----\n{64 * 'A'}\n-----END CERTIFICATE-----\n"
 
 
-def test_the_schema_jobs_verify_the_external_database_with_the_authorities_of_the_settings() -> None:
+def test_the_schema_jobs_verify_the_external_database_with_the_certificate_authorities_of_the_settings() -> None:
     found = outside("prod", "postgresql", certificate_authorities=AUTHORITY)
     (schemas,) = (each for component, each in found.resources if isinstance(component, DatabaseSchemas))
     pods = [each["spec"]["template"]["spec"] for each in schemas if each["kind"] == "Job"]

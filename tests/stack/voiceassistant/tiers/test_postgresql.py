@@ -23,7 +23,7 @@ CONFIGURED = files("dev", "postgresql-config")["postgresql.conf"].splitlines()
 
 
 @pytest.mark.parametrize("line", CONFIGURED)
-def test_every_misspelt_key_is_refused(line: str) -> None:
+def test_postgresql_refuses_every_misspelt_key(line: str) -> None:
     with directory() as root:
         file = root / "postgresql.conf"
         command = [str(postgresql() / "postgres"), "-C", "data_directory", "-c", f"config_file={file}", "-D", str(root)]

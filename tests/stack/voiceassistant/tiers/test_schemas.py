@@ -116,7 +116,7 @@ INSERT INTO saga.inbox SELECT 'us', id, at FROM {};
     "(SELECT state || '-' || age AS id, state, now() - age * interval '1 day' AS at"
     " FROM unnest(ARRAY['completed', 'parked']) AS state, unnest(ARRAY[29, 31]) AS age) AS old",
 )
-"""Insert sagas that ended or were parked 29 and 31 days ago, each with its entries, outcomes, barriers and inbox."""
+"""Insert completed and parked sagas that are 29 and 31 days old, with their rows in the other tables."""
 KEPT = """
 SELECT string_agg(id, ' ' ORDER BY id) FROM (
     SELECT 'sagas ' || id FROM saga.sagas UNION ALL SELECT 'entries ' || saga_id FROM saga.entries
@@ -132,7 +132,7 @@ def test_the_nightly_job_deletes_month_old_inbox_rows_and_completed_sagas(server
     server.sql(OLD, role=INDEXING)
     code, said = finished(starting(server, pod_of_the_nightly_job()))
     assert code != 0, (
-        "the job fails, because the other services have no tables, but deletes the old rows of indexing-service"
+        "the job must fail, because other services have no tables. It still deletes the old rows of indexing-service"
     )
     assert said.count('relation "saga.sagas" does not exist') == len(USERS) - 1
     kept = [
@@ -146,7 +146,7 @@ def test_the_nightly_job_deletes_month_old_inbox_rows_and_completed_sagas(server
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_each_service_with_events_or_sagas_has_a_job_with_only_its_own_password(
+def test_the_job_of_each_service_with_events_or_sagas_gets_only_the_password_of_that_service(
     environment: str,
 ) -> None:
     found = {job["metadata"]["name"].removeprefix("schemas-").rpartition("-")[0]: job for job in jobs(environment)}

@@ -54,7 +54,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("environment", "name"), [("dev", "redis"), ("prod", "redis-node"), ("prod", "events")])
-def test_every_misspelt_key_is_refused(tmp_path: Path, environment: str, name: str) -> None:
+def test_valkey_refuses_every_misspelt_key(tmp_path: Path, environment: str, name: str) -> None:
     place = Place(tmp_path, VALKEY_PATHS)
     configured = place.moved(files(environment, f"{name}-config")["valkey.conf"]).splitlines()
     for line in configured:
