@@ -1,9 +1,9 @@
-"""The platform's targets. A target names its series and objective, and the alerts and panels that show a miss.
+"""The platform's targets. Each target has series, an objective, and the alerts and panels that show when it is missed.
 
-A target that no series can measure names another check instead.
+A target that no series can measure has another check instead.
 
-`docs/targets.md` lists them, and the overview dashboard shows their panels. Tests check that each named series, alert
-and panel exists.
+`docs/targets.md` lists the targets, and the overview dashboard shows their panels. Tests check that each named series,
+alert and panel exists.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _remaining_budget(title: str, indicator: Indicator, matcher: str = "") -> Pa
 
 
 def _indicator_target(indicator: Indicator, title: str, target: str, *panels: Panel) -> Target:
-    """A target that an indicator measures, with the alerts that compare with the indicator's budget."""
+    """A target that an indicator measures, with the alerts whose expressions contain the indicator's budget."""
     return Target(
         title=title,
         target=target,
@@ -86,7 +86,7 @@ TARGETS = (
     _indicator_target(
         alerts.FIRST_MESSAGES,
         "First audio",
-        "P95 below 300 ms after the first text",
+        "P95 of the time from the first text to the first audio below 300 ms",
         _remaining_budget("Budgets of first messages", alerts.FIRST_MESSAGES),
     ),
     _indicator_target(
@@ -110,8 +110,8 @@ TARGETS = (
         alerts.OPERATION_FAILURES,
         "Own availability of services",
         "core 99.99 %, standard 99.95 %, batch 99.9 %, while all dependencies work. "
-        "The series also counts failures that dependencies cause, so the measured availability is at most the service's"
-        " own",
+        "The series also counts failures that dependencies cause, so the measured availability is equal to or below"
+        " the service's own",
         _remaining_budget("Budgets of operations", alerts.OPERATION_FAILURES),
     ),
     _indicator_target(
@@ -123,7 +123,7 @@ TARGETS = (
     _indicator_target(
         alerts.DEPENDENCY_FAILURES,
         "Availability of external dependencies",
-        "each provider 99.5 %, other infrastructure 99.9 %",
+        "each provider 99.5 %, other external dependencies 99.9 %",
         _remaining_budget("Budgets of external dependencies", alerts.DEPENDENCY_FAILURES),
     ),
     _indicator_target(

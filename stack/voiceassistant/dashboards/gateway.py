@@ -1,4 +1,4 @@
-"""The gateway: answers by route and status, their time, and the time until their first byte."""
+"""The gateway: answers by route and status, their duration, and the time until their first byte."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _TIME = Row(
     panels=(
         metrics(
             "P95 of the whole answer",
-            "Time of the service in milliseconds, without the time of the client.",
+            "Time that the service takes, in milliseconds. The time that the client takes to read is not included.",
             {"{{route}}": _p95("apisix_http_latency", UPSTREAM)},
             "ms",
         ),
@@ -70,7 +70,7 @@ _TIME = Row(
         ),
         metrics(
             "Time in the gateway",
-            "P95 of the gateway's own part, by route.",
+            "P95 of the time that the gateway itself takes, in milliseconds, by route.",
             {"{{route}}": _p95("apisix_http_latency", "type='apisix'")},
             "ms",
         ),
