@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, model_val
 from pydantic_core import PydanticCustomError
 
 CONFLICT = "conflict"
-"""Error type of values that are valid one by one but contradict each other. Its context lists the conflicts."""
+"""Error type of values that are valid one by one but contradict each other. The error's context lists the conflicts."""
 
 
 class Conflict(NamedTuple):
@@ -41,7 +41,7 @@ class ClosedModel(BaseModel):
     @classmethod
     def _refuse_conflicts(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         model = validate(value)
-        # A nested model was checked when it was created, and it is frozen.
+        # A value that already is a model was checked by its constructor, and no model can change.
         if model is not value and cls.conflicts is not ClosedModel.conflicts and (found := list(model.conflicts())):
             raise PydanticCustomError(CONFLICT, "{text}", {"text": "; ".join(map(str, found)), "conflicts": found})
         return model

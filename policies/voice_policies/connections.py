@@ -12,5 +12,5 @@ sends a request on a connection that the server is closing."""
 PING_INTERVAL = Duration("20s")
 """The time between two pings of a server on a WebSocket, and its longest wait for an answer: uvicorn's default."""
 STREAM_IDLE_TIMEOUT = Duration("60s")
-"""A gateway cuts a WebSocket after this time without a byte. The time is three times `PING_INTERVAL`, so a ping may be
-two intervals late."""
+"""A gateway cuts a WebSocket after this time without a byte. The time is three times `PING_INTERVAL`, so the gateway
+tolerates a ping that is almost two intervals late."""

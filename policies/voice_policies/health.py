@@ -25,7 +25,7 @@ class HealthCheck(Policy):
     timeout: PositiveDuration = Duration("1s")
     """A check without an answer after this time has failed."""
     max_latency: Duration | None = None
-    """A slower success is degraded. `None`: every success within the timeout is healthy."""
+    """A success that takes longer is reported as degraded. `None`: every success within the timeout is healthy."""
     min_free: Bytes | None = None
     """Free space below which a disk is unhealthy."""
 
@@ -42,6 +42,8 @@ class Health(Policy):
 
     checks: Annotated[tuple[HealthCheck, ...], Field(strict=False)] = ()
     cache_duration: Duration = Duration("2s")
-    """Time for which a result is reused, so that probes do not load the target. Below the readiness period of 5 s."""
+    """Time for which a result is reused, so that probes do not load the target. The default is below the
+    readiness period of 5 s."""
     drain_duration: Duration = Duration("5s")
-    """Time after SIGTERM in which `/ready` fails but the process accepts work: Kubernetes withdraws the endpoint."""
+    """Time after SIGTERM in which `/ready` fails but the process accepts work. Meanwhile Kubernetes withdraws
+    the endpoint."""

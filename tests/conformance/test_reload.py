@@ -248,7 +248,7 @@ def test_p3_a_reload_drops_removed_policies_and_calls(tmp_path: Path) -> None:
     mount(tmp_path, bundle(call("retrieval-service")))
     assert runtime.reload()
     assert runtime.degradation is None
-    with pytest.raises(UnknownCallError, match=r"'rag-engine' names no outbound call.*retrieval-service"):
+    with pytest.raises(UnknownCallError, match=r"'rag-engine' matches no outbound call.*retrieval-service"):
         runtime.outbound("rag-engine")
 
 

@@ -309,7 +309,7 @@ def test_the_error_for_an_unknown_name_suggests_the_most_similar_name(tmp_path: 
     with pytest.raises(UnknownCallError) as unlike:
         runtime.request("xyz")
     assert "did you mean" not in str(unlike.value)
-    with runtime.request("run") as request, pytest.raises(UnknownNameError, match="names no feature"):
+    with runtime.request("run") as request, pytest.raises(UnknownNameError, match="matches no feature"):
         request.feature("citation")
 
 

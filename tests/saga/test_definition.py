@@ -76,7 +76,7 @@ def test_a_transport_with_a_number_out_of_range_is_refused(number: dict[str, Any
 @pytest.mark.parametrize("seconds", [0.0, -1.0, nan, inf])
 def test_an_outbox_with_an_interval_out_of_range_is_refused(seconds: float) -> None:
     transport: Any = None
-    with pytest.raises(ValueError, match=f"poll_interval of an outbox must be above 0 s, not {seconds}"):
+    with pytest.raises(ValueError, match=f"poll_interval of an outbox must be finite and above 0 s, not {seconds}"):
         Outbox(SqliteJournal("unused.db"), transport, poll_interval=seconds)
 
 

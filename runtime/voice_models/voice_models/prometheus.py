@@ -19,7 +19,7 @@ __all__ = ["ModelCollector"]
 
 
 class ModelCollector(Collector):
-    """The metrics of one model runtime. `RuntimeCollector` has the metrics of its `voice_runtime.Runtime`."""
+    """The metrics of one model runtime. `RuntimeCollector` has the metrics of the `voice_runtime.Runtime` inside."""
 
     def __init__(self, runtime: ModelRuntime) -> None:
         self._runtime = runtime

@@ -84,7 +84,7 @@ class HttpOperations:
         except asyncio.CancelledError:
             if not leaving.done():
                 raise
-            task.uncancel()  # the client has left, so nobody waits for an answer
+            task.uncancel()  # the cancellation has done its work: the client has left and needs no answer
         finally:
             leaving.cancel()
 

@@ -24,7 +24,7 @@ from voice_runtime.timeout import TimedScope, Timer, latest_scope
 from voice_runtime.worker_threads import WorkerThreads
 
 Fallback = Callable[[Exception], Any]
-"""Computes the result of a failed soft call from its error. For asynchronous calls it may be a coroutine function."""
+"""Computes a result from the error of a failed soft call. For asynchronous calls it may be a coroutine function."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -61,7 +61,7 @@ class CallPolicies:
 
     def __post_init__(self) -> None:
         if not self.overall_timeout > 0:
-            raise ValueError(f"{self.name}: timeout must be above 0 s, not {self.overall_timeout}")
+            raise ValueError(f"{self.name}: overall_timeout must be above 0 s, not {self.overall_timeout}")
         self.now = self.clock.monotonic
         self.timer = Timer(self.attempt_timeout, self.clock)
 
@@ -80,7 +80,10 @@ class CallPolicies:
         fallback: Fallback | None,
         fault_injection: FaultInjection | None,
     ) -> Self:
-        """The policies that the runtime enforces for a declared call. Each keeps its state from the previous bundle."""
+        """The policies that the runtime enforces for a declared call.
+
+        Retry budget, circuit breaker and bulkhead keep their state from the previous bundle.
+        """
         name, by = call.name, call.enforced_by
         timed = by.timeout == "runtime"
         retry = None

@@ -3,17 +3,18 @@
     Closed ──trips──▶ Open ──a call, after break_duration──▶ HalfOpen ──success_threshold──▶ Closed
                       ▲  ▲                                    │    │
                       │  └───────────── a probe failed ───────┘    │
-                      └─── a probe took half_open_max_duration ────┘ The round goes on after the break,
+                      └─── a probe took half_open_max_duration ────┘ The round continues after the break,
                                                                      or when the slow probe succeeds.
     by hand: ForcedOpen, Disabled
 
 A state object is its own generation: a result counts only for the state that admitted its call, so a late result of an
 earlier state changes nothing.
 A round of probes ends when enough probes succeed, or when one fails. A probe that takes longer than
-`half_open_max_duration` only interrupts the round; its late success still counts. So the breaker also closes for a
-callee that answers slowly, or that is called rarely.
-Only calls, their results and the methods `open`, `disable` and `close` change the state; reading the state does not.
-Successes in the closed state take no lock, unless they are slow; failures, probes and transitions do.
+`half_open_max_duration` only interrupts the round; its late success still counts. So the breaker also closes if
+the callee answers slowly or gets few calls.
+Only calls, their results and the methods `open`, `disable` and `close` change the state. To read the state does not
+change it.
+Fast successes in the closed state take no lock. Slow successes, failures, probes and transitions take the lock.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ T = TypeVar("T")
 
 
 class CircuitBreaker:
-    """One circuit breaker. Use it alone with `call` and `call_sync`, or as a part of `Outbound`."""
+    """One circuit breaker. Use it through `call` and `call_sync`, or as a part of `Outbound`."""
 
     __slots__ = (
         "_classify",
@@ -72,7 +73,8 @@ class CircuitBreaker:
         self._random = random or Random()  # noqa: S311  # jitter, not a secret
         self._events = events or Events()
         self._classify = classify
-        # Reentrant: the garbage collector may close a dropped generator here, and the generator then calls `release`.
+        # Reentrant: while a thread holds the lock, the garbage collector may close a dropped generator in this thread.
+        # The generator then calls `release`.
         self._lock = RLock()
         self._failed_rounds = 0
         self.successful = self.failed = self.slow = self.ignored = self.not_permitted = 0
@@ -104,7 +106,7 @@ class CircuitBreaker:
     # --- admission
 
     def acquire(self) -> State:
-        """Admit a call. Returns the state to which its result is reported. Raises `CircuitOpenError`.
+        """Admit a call. Returns the state to which its result is reported. Raises `CircuitOpenError` to refuse it.
 
         Fast path for callers: `state = breaker.state`, and `state = breaker.acquire()` only if that is not `Closed`.
         """
@@ -134,7 +136,7 @@ class CircuitBreaker:
         return None
 
     def _admitted(self, now: float) -> State | None:
-        """The state to which the call's result is reported. `None` refuses the call."""
+        """The state to which the call's result is reported. `None` if the call is refused."""
         state = self.state
         if not isinstance(state, HalfOpen):
             return None if isinstance(state, Open | ForcedOpen) else state
@@ -179,7 +181,7 @@ class CircuitBreaker:
     def failure(self, state: State, failure: Failure, elapsed: float = 0) -> None:
         """Report the failure of a call that `state` admitted.
 
-        A failure that does not blame the callee is neutral, such as a fault of this process. RESOURCE_EXHAUSTED is
+        A failure that is not the callee's fault is neutral, for example a fault of this process. RESOURCE_EXHAUSTED is
         neutral unless the policy counts it.
         """
         counted = failure.condition != "resource_exhausted" or self.policy.count_resource_exhausted
@@ -219,7 +221,7 @@ class CircuitBreaker:
         self._publish(event)
 
     def _trips(self, state: Closed, now: float) -> str:
-        """The name, in the policy, of the threshold that opens the breaker; empty if none is reached."""
+        """The policy's field with the threshold that opens the breaker. Empty if no threshold is reached."""
         policy = self.policy
         if policy.consecutive_failures is not None and state.streak >= policy.consecutive_failures:
             return "consecutive_failures"
@@ -330,13 +332,13 @@ class CircuitBreaker:
         if type(state) is not Closed:
             now = self.now
             if (wait := state.until - now()) > 0.0:
-                self.not_permitted += 1  # copied from `acquire`, to keep its frame out of the traceback
+                self.not_permitted += 1  # copied from `acquire`, so that the traceback has one frame less
                 raise CircuitOpenError(self.target, wait)
             state = self.acquire()
         stopwatch = self._stopwatch
         started = 0.0 if stopwatch is None else stopwatch()
         try:
-            # Passing on an empty dictionary takes 10 % of the call's time.
+            # To pass on an empty dictionary takes 10 % of the call's time, so `**kwargs` is left out if it is empty.
             result = await (fn(*args, **kwargs) if kwargs else fn(*args))  # type: ignore[call-arg]  # no kwargs
         except BaseException as error:
             self.report(state, error, self.now() - started)

@@ -12,7 +12,7 @@
     ├── RetriesExhaustedError          every allowed attempt failed; the error of the last attempt is its cause
     ├── SoftCallError                  a soft call failed, and has no fallback; the failure is its cause
     └── CalleeError                    a transient failure of the callee, with its `RetryCondition`
-    FailedResultError                  the result of a soft call means failure; the fallback gets this error
+    FailedResultError                  a soft call's result counts as a failure; the fallback gets this error
     UnknownNameError                   the bundle declares no such name, or more than one; a LookupError
     └── UnknownCallError               the name of an outbound call or an inbound operation
 
@@ -49,7 +49,8 @@ class VoiceRuntimeError(Exception):
         """Number of attempts made."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickled without `__init__`: `TimeoutError` forgets the arguments, and the classes take different arguments.
+        # Unpickled without `__init__`, because `TimeoutError` does not keep its arguments, and because the classes take
+        # different arguments.
         return __newobj__, (type(self), *self.args), vars(self)
 
     def __str__(self) -> str:
@@ -182,8 +183,8 @@ class RetriesExhaustedError(VoiceRuntimeError):
 class SoftCallError(VoiceRuntimeError):
     """A soft call failed, and no fallback is registered for it. `__cause__` is the failure.
 
-    The request can continue without the call: catch this error, or register a fallback. If a handler raises it, the
-    server answers UNAVAILABLE (gRPC) or 503 (HTTP).
+    The request can continue without the call: catch this error, or register a fallback. If a handler raises
+    this error, the server answers UNAVAILABLE (gRPC) or 503 (HTTP).
     """
 
     policy = "fallback"
@@ -195,7 +196,7 @@ class CalleeError(VoiceRuntimeError):
     """A transient failure of the callee: `condition` is a `RetryCondition` of the policies.
 
     Transports raise it, or convert their errors into it. `retry_after` is the wait in seconds that the callee asks for.
-    A negative number forbids a retry. NaN, for a wait that cannot be parsed, forbids it too (gRPC A6,
+    A negative number forbids a retry. NaN stands for a wait that cannot be parsed, and forbids a retry too (gRPC A6,
     `grpc-retry-pushback-ms`).
     """
 
@@ -232,7 +233,7 @@ class UnknownNameError(LookupError):
         super().__init__(what, name, self.known)
 
     def __str__(self) -> str:
-        text = f"{self.name!r} names no {self.what} of the bundle, or several"
+        text = f"{self.name!r} matches no {self.what} of the bundle, or more than one"
         if nearest := get_close_matches(str(self.name), self.known, n=1):
             text += f", did you mean {nearest[0]!r}?"
         return f"{text}; declared: {', '.join(self.known) or 'none'}"

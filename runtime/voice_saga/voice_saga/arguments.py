@@ -16,4 +16,4 @@ def check_seconds(of: str, **numbers: float) -> None:
     """Raise `ValueError` if a number of seconds is not above 0, or is not finite."""
     for name, seconds in numbers.items():
         if not 0 < seconds < inf:
-            raise ValueError(f"{name} of {of} must be above 0 s, not {seconds}")
+            raise ValueError(f"{name} of {of} must be finite and above 0 s, not {seconds}")

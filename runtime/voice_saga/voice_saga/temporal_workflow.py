@@ -26,18 +26,18 @@ MISMATCH, AHEAD = "DefinitionMismatchError", "DefinitionAhead"
 """Error types of a worker without the saga's definition. `AHEAD`: only a newer worker has the definition."""
 STOPPED = "WorkerStopped"
 """Error type of an attempt whose worker was stopped. That attempt does not count. The error's detail is the number of
-earlier attempts."""
+earlier attempts of the same activity."""
 WORKER_DEATH_MARGIN = 1.0
 """Seconds after an attempt's timeout at which Temporal considers the worker dead."""
 MEMO_REASON = 1000
 """Longest reason in the memo, in characters. Temporal's server warns of a memo above 2 KiB (`limit.memoSize.warn`)."""
 OBSERVATIONS: WeakValueDictionary[str, Observation] = WeakValueDictionary()
-"""The observations of this process, by task queue. Workflows report their entries to them."""
+"""The observations of this process, by task queue. A workflow reports its entries to the one of its task queue."""
 
 
 @dataclass
 class StepTimes:
-    """The names of a step's activities, and the step's policy. Times are in seconds."""
+    """The names of a step's activities, and the timeouts and retries of the step. Times are in seconds."""
 
     activity: str
     compensation: str
@@ -49,7 +49,7 @@ class StepTimes:
 
 @dataclass
 class Beginning:
-    """The input of a workflow: the saga's pinned plan."""
+    """The input of a workflow: the plan, which stays the same while the saga runs, and the saga's own input."""
 
     name: str
     version: int
@@ -123,7 +123,7 @@ def _retry(policy: Retry) -> dict[str, Any]:
 
 @workflow.defn(name=WORKFLOW, sandboxed=False)
 class SagaWorkflow:
-    """One saga. The memo contains the saga's state, so `list` needs no worker. The query `journal` needs one."""
+    """One saga. The memo contains the saga's state, so `list` needs no worker. The query `journal` needs a worker."""
 
     @workflow.init
     def __init__(self, begun: Beginning) -> None:
@@ -163,7 +163,7 @@ class SagaWorkflow:
 
     @workflow.update
     def intervene(self, kind: EntryKind, reason: str) -> None:
-        """Resume, compensate or abandon the saga. `kind` is the kind of the intervention's entry."""
+        """Resume, compensate or abandon the saga. `kind` is the kind of the journal entry to write."""
         if refused := refusal(kind, self._progress.shown):
             raise ApplicationError(refused, type="Conflict")
         self._interrupted = True
@@ -188,7 +188,7 @@ class SagaWorkflow:
             observation.written(self._begun.name, workflow.info().workflow_id, written, before)
 
     async def _work(self) -> None:
-        """Do the next part of the work, by the current state."""
+        """Run the actions or the compensation that are next in the current state, or wait."""
         progress = self._progress
         if progress.state == "parked":
             await workflow.wait_condition(lambda: self._interrupted)
@@ -232,7 +232,7 @@ class SagaWorkflow:
         self._write([Entry("undone", step)])
 
     async def _take_outcomes(self) -> None:
-        """Wait for the first outcome, or for the first timeout."""
+        """Wait for the first outcome, or until a waiting step or the saga times out."""
         waiting = self._progress.waiting
         over = {
             step: datetime.fromtimestamp(entry.at, UTC) + timedelta(seconds=self._begun.steps[step].timeout)
@@ -271,7 +271,7 @@ class SagaWorkflow:
         """Run the activity. Run it again if its worker was stopped.
 
         Run it again, for at most `HANDOVER` seconds, if its worker knows only older versions of the saga. Raises
-        `ActivityError`, and `TimeoutError` if no time is left for an action.
+        `ActivityError` if the activity fails, and `TimeoutError` if no time is left for an action.
         """
         begun, times = self._begun, self._begun.steps[step]
         retry = times.retry if branch == "action" else times.compensation_retry
@@ -296,7 +296,7 @@ class SagaWorkflow:
                         maximum_attempts=attempts,
                     ),
                 )  # fmt: skip
-                return attempted  # noqa: TRY300  # the result of this turn
+                return attempted  # noqa: TRY300  # an `else` would only indent it
             except ActivityError as error:
                 if isinstance(error.cause, ApplicationError) and error.cause.type == STOPPED:
                     attempts -= error.cause.details[0]

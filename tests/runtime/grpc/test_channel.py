@@ -104,7 +104,7 @@ async def test_calls_begin_before_they_are_awaited(tmp_path: Path) -> None:
 
 async def test_a_method_that_the_bundle_does_not_name_is_refused(tmp_path: Path) -> None:
     async with connected(tmp_path, RagEngine(), call("rag-engine.context")) as (_, stub):
-        with pytest.raises(UnknownCallError, match=r"'rag-engine.list-sources' names no outbound call"):
+        with pytest.raises(UnknownCallError, match=r"'rag-engine.list-sources' matches no outbound call"):
             stub.ListSources(b"1")
         assert await stub.Context(b"x") == b"x"
 
@@ -121,7 +121,7 @@ async def test_a_channel_named_after_a_call_makes_that_call(tmp_path: Path) -> N
             assert await RagEngineStub(channel).Context(b"x") == b"x"
         await wire.close()
         assert client.outbound("rag-engine.context:plan").statistics.successful == 1
-        with pytest.raises(UnknownCallError, match="'rag-engin' names no gRPC callee"):
+        with pytest.raises(UnknownCallError, match="'rag-engin' matches no gRPC callee"):
             wire.channel("rag-engin")
 
 
@@ -150,7 +150,7 @@ async def test_a_channel_connects_to_a_changed_address_after_a_reload(tmp_path: 
         assert await ask() == b"x"
         mount(tmp_path, bundle(call("elsewhere.context")))
         assert client.reload()
-        with pytest.raises(UnknownCallError, match="'rag-engine' names no gRPC callee"):
+        with pytest.raises(UnknownCallError, match="'rag-engine' matches no gRPC callee"):
             await ask()
         assert (len(first.asked), len(second.asked)) == (1, 1)
         await wire.close()

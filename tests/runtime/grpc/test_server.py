@@ -233,7 +233,7 @@ async def test_g4_a_status_counts_as_failure_only_if_it_blames_the_service(
 
 async def test_an_operation_that_the_bundle_does_not_declare_is_refused(tmp_path: Path) -> None:
     async with serving_with_policies(tmp_path, RagEngine(), inbound=(operation("context"),)) as (service, channel):
-        with pytest.raises(grpc.aio.AioRpcError, match="'upload' names no inbound operation") as refused:
+        with pytest.raises(grpc.aio.AioRpcError, match="'upload' matches no inbound operation") as refused:
             await RagEngineStub(channel).Upload([b"x"])
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert service.refused_requests == {"unknown_operation": 1, "draining": 0}

@@ -238,7 +238,7 @@ async def test_a_timeout_frees_the_worker_threads(tmp_path: Path, *, streams: bo
 
 async def test_a_method_that_the_bundle_does_not_name_and_a_future_are_refused(tmp_path: Path) -> None:
     def ask(_: Runtime, stub: RagEngineStub) -> None:
-        with pytest.raises(UnknownCallError, match=r"'rag-engine.upload' names no outbound call"):
+        with pytest.raises(UnknownCallError, match=r"'rag-engine.upload' matches no outbound call"):
             stub.Upload([b"x"])
         with pytest.raises(NotImplementedError, match="a stub of this channel has no `future`"):
             stub.Context.future(b"x")

@@ -73,7 +73,9 @@ async def test_an_operation_that_the_bundle_does_not_declare_is_refused(tmp_path
         answer = await client.post("/v1/agents/walk")
         assert answer.status_code == 404
         assert service.refused_requests == {"unknown_operation": 1, "draining": 0}
-        assert answer.json() == {"error": "'walk' names no inbound operation of the bundle, or several; declared: run"}
+        assert answer.json() == {
+            "error": "'walk' matches no inbound operation of the bundle, or more than one; declared: run"
+        }
     assert app.asked == 0
 
 

@@ -422,7 +422,7 @@ async def test_a_cancelled_request_counts_as_cancelled_and_has_a_span(
 
 def test_a_client_uses_the_address_in_the_bundle_and_refuses_an_unknown_name(tmp_path: Path) -> None:
     assert str(Http(runtime(tmp_path)).client("elasticsearch").base_url) == "http://elasticsearch:9000"
-    with pytest.raises(UnknownCallError, match="'elastic' names no outbound call"):
+    with pytest.raises(UnknownCallError, match="'elastic' matches no outbound call"):
         Http(runtime(tmp_path)).transport("elastic")
 
 
@@ -517,7 +517,7 @@ async def test_b21_each_host_of_a_call_has_its_own_breaker(tmp_path: Path) -> No
 @pytest.mark.parametrize("url", ["/", "https://api.example.net/"], ids=["no host", "another host"])
 async def test_a_request_must_name_one_of_the_calls_hosts(tmp_path: Path, url: str) -> None:
     async with Http(runtime(tmp_path, protocol="https", addresses=PROVIDERS)).client(NAME) as client:
-        with pytest.raises(UnknownCallError, match=r"names no host of .* declared: api.example.com, api.example.org"):
+        with pytest.raises(UnknownCallError, match=r"matches no host of .* declared: api.example.com, api.example.org"):
             await client.get(url)
 
 

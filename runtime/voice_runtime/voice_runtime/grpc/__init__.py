@@ -35,9 +35,9 @@ Interceptor = (
 
 
 class Grpc:
-    """The gRPC side of a runtime: channels and servers. It opens a connection at the first call.
+    """The gRPC side of a runtime: channels and servers. A connection opens at the first call.
 
-    It holds the connections, so create one object for each process.
+    The object holds the connections, so create one object for each process.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -58,12 +58,13 @@ class Grpc:
         `target`, in gRPC's format, replaces the address in the bundle. `credentials` come from
         `grpc.ssl_channel_credentials`; create them once, because each credentials object gets a separate connection.
         Without `credentials` a channel to a `target` is plaintext. A channel to the bundle's address uses TLS if the
-        address has `tls` or is behind an egress proxy. gRPC's root certificates then verify the callee
-        (`GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` replaces them).
+        address has `tls` or is reached through an egress proxy. gRPC then verifies the callee with its own root
+        certificates, or with those in the file `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`.
         `options` are gRPC's channel options, such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors`
-        run inside each attempt. Channels share a connection only if options and interceptors are the same. Raises
-        `UnknownCallError` if the bundle declares no gRPC call with this name or callee, and `ValueError` for an option
-        that the runtime sets.
+        run inside each attempt. Channels share a connection only if options and interceptors are the same.
+
+        Raises `UnknownCallError` if `name` is neither a gRPC call of the bundle nor the callee of one. Raises
+        `ValueError` for an option that the runtime sets.
         """
         settings = Settings.beside(CHANNEL_OPTIONS, options, interceptors)
         return Channel(self.runtime, name, self._locate(name, target, credentials, settings), self._connections)
@@ -89,13 +90,13 @@ class Grpc:
     ) -> Server:
         """A server of this service's operations. Add handlers and a port, start it, and `drain` it on SIGTERM.
 
-        `options` are gRPC's server options. `interceptors` run inside the policies of the operation. Raises
+        `options` are gRPC's server options. `interceptors` run after the runtime has admitted the request. Raises
         `ValueError` for an option that the runtime sets.
         """
         return Server(self.runtime, options, interceptors)
 
     async def close(self) -> None:
-        """Close the connections of this event loop. Calls in flight get the longest overall timeout to end."""
+        """Close the connections of this event loop. Calls in flight may take the bundle's longest overall timeout."""
         await self._connections.close(grace_of(self.runtime.assembled))
 
     def _locate(

@@ -1,4 +1,4 @@
-"""A channel whose stubs make the calls of the bundle: each method runs under the policies of its call."""
+"""A channel for generated stubs. Each method runs under the policies of its call in the bundle."""
 
 from __future__ import annotations
 

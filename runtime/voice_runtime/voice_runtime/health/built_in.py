@@ -1,6 +1,7 @@
 """The built-in checkers: one module for each kind of check.
 
-Each check except `disk` opens a new connection and closes it, so it fails whenever a new pod could not connect.
+Each check except `disk` opens a new connection and closes it. So the check fails if new connections fail, even while
+the service's open connections still work.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from voice_runtime.health.disk import disk_checker
 from voice_runtime.health.place import Place
 
 STORES = frozenset({"postgresql", "redis"})
-"""Kinds of checks that log in. The settings file must name their connection."""
+"""Kinds of checks that log in. The settings file must contain the connection to their callee."""
 
 
 def built_in_checker(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings | None) -> Checker:

@@ -12,8 +12,8 @@ from voice_policies import TokenBucket as Policy
 from voice_runtime.clock import NEVER
 
 SLACK = 1e-4
-"""Part of a token that may be missing, because sums of floating-point times are not exact. The average rate stays
-exact."""
+"""Fraction of a token that an admitted request may lack, because sums of floating-point times are not exact. The
+average rate stays exact."""
 
 
 class TokenBucket:
@@ -58,11 +58,11 @@ class TokenBucket:
         return new - now - self._tolerance if cost <= self.burst else NEVER
 
     def wait(self, now: float, cost: int = 1) -> float:
-        """Seconds until `cost` tokens are available. More than `burst` counts as several takes in a row."""
+        """Seconds until `cost` tokens are available. A cost above `burst` waits like several costs in a row."""
         return max(max(self.full_at, now) + cost * self.interval - now - self._tolerance, 0.0)
 
     def is_full(self, now: float) -> bool:
-        """True if the bucket is full, so that it can be dropped."""
+        """True if the bucket is full. A full bucket can be dropped, because a new bucket is full too."""
         return self.full_at <= now
 
     def reconfigure(self, rate: float, burst: int, now: float) -> None:

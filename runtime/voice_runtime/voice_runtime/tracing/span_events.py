@@ -19,7 +19,7 @@ class SpanEvents(PromptListener):
 
 
 def attributes_of(event: Event) -> dict[str, AttributeValue]:
-    """The non-empty fields of an event as attributes. An error is only named by its type: its text may name a user."""
+    """The non-empty fields of an event as attributes. An error's text is left out, because it may name a user."""
     found: dict[str, AttributeValue | None] = {
         "voice.policy": event.policy,
         "voice.target": event.target,
