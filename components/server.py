@@ -69,8 +69,8 @@ class Workload(ABC):
     init: Container | None = None
     """A container that must finish before `container` starts."""
     volumes: Mapping[str, Volume] = field(default_factory=dict)
-    """Volumes by name. The pod also gets `/tmp`, its secrets, a token if there are `rights`, and in a StatefulSet the
-    data volume."""
+    """Volumes by name. The pod also gets a volume for `/tmp`, for each secret and, if there are `rights`, for a token.
+    A StatefulSet adds the data volume."""
     pre_stop: Duration = PRE_STOP
     """Sleep before SIGTERM. Meanwhile callers stop connecting. 0 for pods that nobody calls."""
     shutdown: Duration
@@ -94,7 +94,7 @@ class Workload(ABC):
     quorum: bool = False
     """True: never two pods on one host, because losing two pods together would break the quorum."""
     writes: Sequence[Write] = ()
-    """The largest sizes of the data on the volumes at one time, apart from `/tmp`."""
+    """The program's data on the volumes, except `/tmp`: the largest size for each purpose."""
     start_work: StartWork | None = None
     """Work at each start that takes longer with more data, such as a replay. `None`: the start takes constant time."""
 
@@ -203,7 +203,7 @@ class Workload(ABC):
 
 
 class Server(Component):
-    """A program that runs in its own pods, with jobs that set it up and maintain it."""
+    """A program that runs in its own pods. Jobs set the program up and maintain it."""
 
     image: Image
     sizing: Sizing
@@ -221,7 +221,7 @@ class Server(Component):
 
     @cached_property
     def _workloads(self) -> tuple[Workload, ...]:
-        """The workloads, computed once: a service dumps its policies for each computation."""
+        """The workloads. They are computed once, because each computation serializes a service's policies again."""
         return tuple(self.workloads())
 
     @override

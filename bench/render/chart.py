@@ -3,8 +3,8 @@
     python -m bench.render.chart build/bench/render/16 build/bench/render/16-chart
 
 The common parts of the services become templates, and the differences become values. The benchmark compares
-`helm template` of this chart with `voice render`. It favours Helm: files of ConfigMaps are stored in the chart, labels
-are written out, and templates compute nothing.
+`helm template` of this chart with `voice render`. The chart favours Helm, because it stores the files of ConfigMaps and
+all labels, so the templates compute nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The value of one service at one place of a manifest, and the values that a template can use at that place."""
+    """The value of one service at one place of a manifest. `scope` collects what the template reads there."""
 
     service: str
     value: Any
@@ -38,7 +38,7 @@ class Part:
 
 
 class Template:
-    """The template of one resource. It renders the resource for each service that has it."""
+    """A template that renders one resource for each service that has this resource."""
 
     def __init__(self, slot: str, parts: list[Part]) -> None:
         """Build the template. The values that it needs are added to the scopes of `parts`."""

@@ -60,11 +60,11 @@ GOALS = (
     *(
         Goal(f"{name}, against the best library", beside_the_best(row, ours), least=least)
         for name, least, row, ours in (
-            ("open rejection", 2, "open rejection, async", OURS),
-            ("windowed closed breaker, async", 2, "breaker closed, async", WINDOWED),
-            ("windowed closed breaker, sync", 2, "breaker closed, sync", WINDOWED),
-            ("consecutive closed breaker, async", 2, "breaker closed, async", CONSECUTIVE),
-            ("consecutive closed breaker, sync", 2, "breaker closed, sync", CONSECUTIVE),
+            ("rejection by an open breaker", 2, "open rejection, async", OURS),
+            ("closed breaker with a window, async", 2, "breaker closed, async", WINDOWED),
+            ("closed breaker with a window, sync", 2, "breaker closed, sync", WINDOWED),
+            ("closed breaker that counts consecutive failures, async", 2, "breaker closed, async", CONSECUTIVE),
+            ("closed breaker that counts consecutive failures, sync", 2, "breaker closed, sync", CONSECUTIVE),
             ("token bucket's public path, async", 1, _PUBLIC, OURS_BY_KEY),
             ("token bucket's public path, sync", 1, _PUBLIC_SYNC, OURS_BY_KEY),
         )

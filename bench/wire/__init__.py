@@ -1,1 +1,1 @@
-"""A gRPC call, compared with bare grpc.aio and other libraries: `python -m bench.wire`."""
+"""The runtime's gRPC calls, compared with bare grpc.aio and other libraries: `python -m bench.wire`."""

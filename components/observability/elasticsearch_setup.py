@@ -25,7 +25,7 @@ LOGS = "voice-logs"
 LOGS_PATTERN = "logs-*"
 """Every data stream of log lines, for readers."""
 OTLP_PATTERN = "logs-*.otel-*"
-"""Data streams that the Collector writes. Elasticsearch chooses the name and applies its own template."""
+"""Data streams that the Collector writes. Elasticsearch names them, and applies its built-in template."""
 WORDS = {
     "attributes_are_words": {
         "path_match": "attributes.*",
@@ -57,7 +57,7 @@ class IndexUser(ClosedModel):
 
 
 def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[Request]:
-    """All requests. A request needs only the requests before it."""
+    """All requests in their order. A request may depend on an earlier one, and never on a later one."""
     declared = tuple(streams)
     for stream in declared:
         yield Request(
@@ -79,7 +79,8 @@ def _lifecycle(stream: Stream) -> dict[str, Any]:
     """A lifecycle policy.
 
     Logs roll over, and their age counts from the rollover. Other streams write one index a day. The age of a
-    daily index counts from its creation. Its last data is up to a day younger, so the policy adds a day.
+    daily index counts from its creation. Its last record is up to a day younger than the index. So the policy adds a
+    day.
     """
     rollover = {"rollover": {"max_age": str(ROLLOVER), "max_primary_shard_size": ROLLOVER_SIZE}}
     hot = {"hot": {"min_age": "0ms", "actions": rollover}} if stream.name == LOGS else {}
@@ -88,7 +89,7 @@ def _lifecycle(stream: Stream) -> dict[str, Any]:
 
 
 def _settings(stream: Stream) -> dict[str, Any]:
-    """Settings of the log indices. They go to `logs@custom`, the template that Elasticsearch leaves to its users."""
+    """Settings of the log indices. They go to `logs@custom`, which Elasticsearch reserves for its users' changes."""
     return {
         "index.lifecycle.name": stream.name,
         "index.number_of_shards": 1,

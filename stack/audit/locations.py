@@ -1,4 +1,4 @@
-"""Adds the line of the catalogue to each finding that has no line."""
+"""Adds a line of the catalogue to each finding that has none: the line that declares the subject of the finding."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _located(finding: Finding, lines: Mapping[str, Location | None]) -> Finding:
 
 
 def _lines(platform: Platform) -> dict[str, Location | None]:
-    """Path of a flow, a call, an operation, a node or its workload → the line that declares it."""
+    """Path of a flow, call, operation, node or workload → the line of the declaration."""
     graph = platform.graph
     lines = {f"flow {flow.name}": flow.location for flow in graph.flows}
     lines |= {edge.path: edge.call.location for edge in graph.edges}

@@ -14,12 +14,13 @@ __all__ = ["Judged", "Outcome"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "error", "warning", "info")
 """The most severe first."""
 GRAVE = frozenset({"critical", "error"})
-"""Severities that fail `voice render` without a valid acceptance. They also stop the deployment of a strict profile."""
+"""Findings of these severities fail `voice render`, unless they have a valid acceptance. They also stop the deployment
+of a strict profile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A finding, with the acceptance that names it if there is one."""
+    """A finding, and its acceptance if somebody accepted it."""
 
     finding: Finding
     acceptance: AcceptedFinding | None = None
@@ -33,7 +34,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The verdicts on one environment or directory, and the state of each finding."""
+    """The verdicts on one environment or directory, and each finding with its acceptance."""
 
     source: str
     """The file or directory that was audited."""

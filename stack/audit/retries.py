@@ -24,9 +24,9 @@ from stack.model.platform import Platform
 __all__ = ["FALLBACK", "layers"]
 
 WARN_ATTEMPTS = 5
-"""Attempts along a path above which R01 warns."""
+"""R01 warns if a path makes more attempts."""
 MAX_ATTEMPTS = 10
-"""Attempts along a path above which R01 reports an error."""
+"""R01 reports an error if a path makes more attempts."""
 Path = tuple[Edge, ...]
 SEEN_BY_CALLERS: dict[RetryCondition, RetryCondition] = {
     "connection_failed": "unavailable",

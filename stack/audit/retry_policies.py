@@ -15,9 +15,9 @@ from stack.model.enforcement import enforcer
 from stack.model.platform import Platform
 
 WARN_ATTEMPTS = 3
-"""Attempts of one layer above which R03 warns."""
+"""R03 warns if one layer makes more attempts."""
 MAX_ATTEMPTS = 5
-"""Attempts of one layer above which R03 reports an error. gRPC clients treat more than 5 attempts as 5 (gRFC A6)."""
+"""R03 reports an error if one layer makes more attempts. gRPC clients treat more than 5 attempts as 5 (gRFC A6)."""
 TRANSIENT = frozenset(get_args(RetryCondition))
 
 
@@ -42,7 +42,7 @@ def attempts_are_limited(platform: Platform) -> Iterator[Breach | None]:
 
 
 EXPRESSED = BUDGETED | {"gateway"}
-"""Layers that a call's `retry` configures."""
+"""Layers whose retries are configured by the field `retry` of a call."""
 
 
 def _field(edge: Edge, layer: Layer) -> str:
@@ -55,8 +55,8 @@ def retries_have_a_budget(platform: Platform) -> Iterator[Breach | None]:
         text = f"{layer.name} makes up to {layer.attempts} attempts of a call and has no retry budget"
         field = f"{edge.path}: retry, enforced by a layer with a budget"
         found = Breach(edge.path, text, field, "", edge.call.location)
-        # A saga needs no budget: one process makes its attempts, and the wait between them grows. A fallback sends the
-        # request to another model, so it adds no load to the failed one.
+        # A saga needs no budget, because one process makes its attempts and the wait between them grows. A fallback
+        # sends the request to another model, so it adds no load to the failed one.
         yield found if layer.budget is None and layer.name not in {SAGA, FALLBACK} else None
 
 
@@ -128,7 +128,7 @@ RULES = (
         rationale="an attempt that timed out may have done its work, and a second attempt does the work again",
         source="istio#50506 (double payouts); gRPC A6",
         violates='hard("store.write", "never", retry=Retry()) retries on unavailable and attempt_timeout',
-        holds='the same call with the condition "connection_failed" alone, or with an idempotency key',
+        holds='the same call, if "connection_failed" is its only condition or it has an idempotency key',
         check=retries_are_idempotent,
     ),
     Rule(

@@ -1,4 +1,4 @@
-"""The operators whose custom resources we render: the kinds and the install command of each operator."""
+"""The operators whose custom resources we render, each with its kinds and its install command."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Operator(ClosedModel):
     version: str
     """The oldest version that our resources were tested with."""
     install: str
-    """The command that installs it."""
+    """The command that installs the operator."""
     needs: str | None = None
-    """Another program that the cluster must have first."""
+    """Another program that must be installed before the operator."""
     plurals: dict[str, dict[str, str]]
     """API group → kind → plural of the kind. A CustomResourceDefinition has the name `plural.group`."""
 

@@ -1,4 +1,4 @@
-"""Writes a file atomically: readers and later runs find the earlier file or the new file, never a part of one."""
+"""Writes a file atomically: readers and later runs find the earlier file or the new file, never a partial file."""
 
 from __future__ import annotations
 

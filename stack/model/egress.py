@@ -1,8 +1,8 @@
 """Egress: the hosts outside the cluster that each caller may reach, each with its proxy and port.
 
 The declared calls determine these hosts. Each caller has its own port on a proxy, and the proxy's NetworkPolicy admits
-only that caller's pods to the port. So the port tells the proxy who calls. This needs neither certificates nor a mesh.
-No caller can pretend to be another one. The port is computed from the caller's name. So it stays the same when other
+only that caller's pods to the port. So the port tells the proxy who calls. Certificates and a mesh are not needed.
+No caller can pretend to be another caller. The port is computed from the caller's name. So it stays the same when other
 callers change.
 """
 
@@ -39,7 +39,7 @@ def proxy_address(site: Site, host: Host, caller: Caller) -> str:
 def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:
     """The hosts that each caller may reach through each proxy.
 
-    Raises `InvalidInputError` if two callers have the same port, or if a caller needs two ports of one host name.
+    Raises `InvalidInputError` if two callers have the same port, or if a caller connects to one host name on two ports.
     """
     hosts: dict[str, dict[str, set[Host]]] = defaultdict(lambda: defaultdict(set))
     for caller, host in _external_hosts(graph):
@@ -62,7 +62,7 @@ def allow_lists(graph: CallGraph) -> dict[str, tuple[AllowList, ...]]:
 
 
 def outward(site: Site, lists: Iterable[AllowList]) -> Iterator[AddressBlock]:
-    """The networks that a proxy with these lists connects to. A NetworkPolicy cannot contain host names."""
+    """The networks of the hosts in a proxy's lists. A NetworkPolicy contains networks, never host names."""
     hosts = {host for allowed in lists for host in allowed.hosts}
     for network in (site.private_network, PUBLIC_NETWORK):
         if ports := {host.port for host in hosts if site.network_of(host) == network}:

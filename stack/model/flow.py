@@ -1,4 +1,4 @@
-"""A flow that users see, with its targets. Diagrams, load scenarios and latency budgets are computed from it."""
+"""A flow that users see, with its targets. Diagrams, load scenarios and latency budgets are computed from flows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Flow", "Milestone"]
 
 
 class Milestone(ClosedModel):
-    """A part of a streamed answer. Users need it before the whole answer has arrived."""
+    """A part of a streamed answer, with a target of its own. For example, the first audio."""
 
     title: Sentence
     operation: str
@@ -32,11 +32,11 @@ class Flow(Declaration):
     latency: Duration
     """P95 target at the gateway."""
     availability: Ratio | None = None
-    """Availability target over all hard dependencies. `None` if the flow has no target."""
+    """Availability target of the flow, with all its hard dependencies. `None` if the flow has no target."""
     diagram: bool = False
     """True if the documents draw a sequence diagram of the flow."""
     continues: str | None = None
-    """A background operation that ends the flow after the route has answered, as `service.operation`."""
+    """The background operation, as `service.operation`, that completes the flow after the route has answered."""
     milestones: tuple[Milestone, ...] = ()
 
     @property

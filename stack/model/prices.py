@@ -13,18 +13,18 @@ from components.operation import Sentence
 __all__ = ["MAX_AGE_DAYS", "Prices"]
 
 MAX_AGE_DAYS = 180
-"""Greatest age of a price table, in days. The audit (D04) reports an older table. Our choice: about half a year."""
+"""Greatest age of a price table, in days. The audit (D04) reports an older table. We chose about half a year."""
 
 
 class Prices(ClosedModel):
-    """A price table in USD. The owner of an environment replaces the tenant's table by the setting `prices`."""
+    """A price table in USD. An environment's setting `prices` replaces the tenant's table."""
 
     cpu_hour: Annotated[float, Field(gt=0)]
-    """One requested core for an hour."""
+    """Price of one requested core for an hour."""
     memory_hour: Annotated[float, Field(gt=0)]
-    """One requested GiB of memory for an hour."""
+    """Price of one requested GiB of memory for an hour."""
     storage_month: Annotated[float, Field(ge=0)]
-    """One GiB of a volume for a month."""
+    """Price of one GiB of a volume for a month."""
     source: Sentence
     """Provider, product and region of the prices."""
     read_on: Annotated[date, Field(strict=False)]

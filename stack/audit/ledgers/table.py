@@ -1,4 +1,4 @@
-"""A ledger: tables of one resource of the platform, with totals. Reports print it as text, Markdown or JSON."""
+"""A ledger: tables of one quantity, such as connections, with totals. Reports print them as text, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 __all__ = ["Ledger", "Table"]
 
 Cell: TypeAlias = str | int | float | None
-"""A value of a row. `None` if the row has no value in that column."""
+"""A value of a row. `None` if the row has no value in the column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The tables of one resource, such as connections."""
+    """The tables of one quantity, such as connections."""
 
     name: str
     tables: tuple[Table, ...]

@@ -28,7 +28,7 @@ def governing(system: System, workload: Workload, direction: Direction) -> tuple
 
 
 def own_namespace_peers(policy: Item[NetworkPolicySpec]) -> Iterator[tuple[Selector, Location]]:
-    """Each `podSelector` in a policy's rules that has `matchLabels` and no `namespaceSelector`, with its line."""
+    """Each `podSelector` in a policy's rules that has `matchLabels` and no `namespaceSelector`, with the line."""
     for direction, rules, side in (("ingress", policy.spec.ingress, "from"), ("egress", policy.spec.egress, "to")):
         for number, rule in enumerate(rules):
             for index, peer in enumerate(rule.peers):
@@ -41,7 +41,7 @@ def denying(
 ) -> tuple[Direction, tuple[Item[NetworkPolicySpec], ...]] | None:
     """The direction in which policies deny a connection to a pod's port, with these policies.
 
-    `None` if, in each direction, no policy governs the pods or a rule may admit the connection.
+    `None` if no direction denies it: no policy governs the pods, or a rule may admit the connection.
     """
     ends: tuple[tuple[Direction, Workload, Workload], ...] = (("Egress", source, target), ("Ingress", target, source))
     for direction, own, peer in ends:
@@ -69,9 +69,9 @@ def _may_admit_port(rule: PolicyRule, target: Workload, port: int) -> bool:
 
 
 def _may_be_peer(system: System, admitted: PolicyPeer, own: Workload, peer: Workload) -> bool:
-    """True if the rule's peer may be this pod.
+    """True if the rule's peer `admitted` may select the pods of `peer`.
 
-    Any address block may contain the pod, because manifests show no pod addresses.
+    Any address block may contain these pods, because manifests show no pod addresses.
     """
     if admitted.ip_block:
         return True
@@ -83,7 +83,7 @@ def _may_be_peer(system: System, admitted: PolicyPeer, own: Workload, peer: Work
 
 
 def _may_pick(system: System, selector: Selector, namespace: str) -> bool:
-    """True if the selector may select the namespace. A namespace without a manifest has one known label: its name."""
+    """True if the selector may select the namespace. If a namespace has no manifest, only its name label is known."""
     labels = system.namespace_labels.get(namespace)
     if labels is None and (selector.match_expressions or selector.match_labels.keys() - {NAMESPACE_LABEL}):
         return True
@@ -91,7 +91,7 @@ def _may_pick(system: System, selector: Selector, namespace: str) -> bool:
 
 
 def _is_port(allowed: PolicyPort, target: Workload, port: int) -> bool:
-    """True if the rule's port is this port. The protocol is not compared, because a caller's `host:port` names none."""
+    """True if the rule's port is this port. The protocol is not compared, because `host:port` has no protocol."""
     if isinstance(allowed.port, int):
         return allowed.port <= port <= (allowed.end_port or allowed.port)
     return allowed.port is None or target.ports.get(allowed.port) == port

@@ -1,6 +1,7 @@
-"""The Services that a container's variables and arguments name. These names show which Services a workload calls.
+"""Finds the addresses of Services in a container's variables and arguments. They show which Services a workload calls.
 
-A value counts as an address only if its form or the variable's name shows it: `orders` may be a host or a topic.
+A value counts as an address only if its form or the variable's name identifies it as an address. For example, the value
+`orders` may be a host or a topic.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _HOST_AND_PORT = re.compile(rf"(?P<host>{_HOST}):(?P<port>\d{{1,5}})")
 _BARE_HOST = re.compile(_HOST)
 _NAMES_A_HOST = re.compile(r".*(HOST|HOSTNAME|ADDR|ADDRESS|SERVER|ENDPOINT|URL|URI)", re.IGNORECASE)
 _NAMES_AN_IMAGE = re.compile(r".*(IMAGE|TAG|VERSION)", re.IGNORECASE)
-"""Names of variables and flags that hold an image or a version. Their `redis:7` is no address."""
+"""Names of variables and flags that hold an image or a version. In such a variable `redis:7` is no address."""
 _EXPANSION = re.compile(r"\$(?:\$|\(([A-Za-z_][A-Za-z0-9_]*)\))")
 """A reference to a variable, or `$$`, which stands for `$`."""
 LOOPBACK = "localhost"
@@ -28,7 +29,7 @@ LOOPBACK = "localhost"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host that a container names, and its port. The port is `None` if the container names none."""
+    """A host in a variable or an argument, and its port. The port is `None` if only the host is given."""
 
     host: str
     port: int | None
@@ -39,7 +40,7 @@ class Address:
 
 
 def environment(container: Container, of_config_maps: Mapping[str, str]) -> dict[str, str]:
-    """The values of variables from ConfigMaps and literals. As in kubelet, `$(NAME)` names only an earlier variable."""
+    """Variables from ConfigMaps and from the manifest. As in kubelet, `$(NAME)` refers only to an earlier variable."""
     values = dict(of_config_maps)
     for variable in container.env:
         if variable.value_from is None:
@@ -48,7 +49,7 @@ def environment(container: Container, of_config_maps: Mapping[str, str]) -> dict
 
 
 def expanded(text: str, values: Mapping[str, str]) -> str:
-    """A text with the values of known variables. References to unknown variables stay unchanged."""
+    """The text with values in place of references to known variables. Other references stay unchanged."""
     return _EXPANSION.sub(lambda match: "$" if match[1] is None else values.get(match[1], match[0]), text)
 
 
@@ -70,7 +71,7 @@ def hosts_of_argument(text: str, values: Mapping[str, str]) -> Iterator[tuple[st
 
 
 def hosts_of(text: str) -> Iterator[tuple[str, int | None]]:
-    """The hosts in the URLs of a text, with their ports. Without a URL: the hosts of a list of `host:port`."""
+    """The hosts in the URLs of a text, with their ports. If the text has no URL: the hosts in a list of `host:port`."""
     urls = [(match["host"], _port(match["port"])) for match in _URL.finditer(text)]
     parts = [_HOST_AND_PORT.fullmatch(part) for part in re.split(r"[,;]", text)]
     listed = [(part["host"], _port(part["port"])) for part in parts if part]
