@@ -76,7 +76,7 @@ class Bucket(ClosedModel):
     """Image with curl, for the container that waits for the object store."""
 
     def wait(self) -> Container:
-        """The init container that waits for any answer of the object store. Without it Tempo would exit."""
+        """The init container that waits for any answer of the object store. Tempo exits if the object store is down."""
         url = f"https://{self.endpoint}/"
         script = f"until curl --silent --output /dev/null --max-time 5 {url}; do echo waiting for {url}; sleep 5; done"
         return Container(name="wait-for-bucket", image=self.image, sizing=SIZING, command=("sh", "-c", script))

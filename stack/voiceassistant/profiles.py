@@ -127,7 +127,7 @@ _REQUIRED = {
 _WITHDRAWAL = Duration("30s")
 """Time until a cloud's load balancer stops sending requests to a pod: by default three failed checks, 10 s apart."""
 BUDGET_RETENTION = Duration("31d")
-"""Retention of metrics. An error budget covers 30 days, so Prometheus must keep the series of 30 days."""
+"""Retention of metrics: the 30 days that an error budget covers, and one day more."""
 _METRICS = MetricsStorage(retention=BUDGET_RETENTION, storage=Bytes("120Gi"))
 _STAND_IN = "each service runs its own image"
 
