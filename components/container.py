@@ -59,7 +59,7 @@ class Image(ClosedModel):
 
 
 class Defaults(NamedTuple):
-    """Values for every container of a pod. A container may override name, image and sizing."""
+    """Defaults for the containers of a pod. A container may override only name, image and sizing."""
 
     name: str
     image: Image
@@ -89,7 +89,8 @@ class Container:
     """Secrets that the program reads as files, each at its own path."""
     probes: Probes | None = None
     before_stop: Sequence[str] = ()
-    """Command that kubelet runs before SIGTERM instead of a sleep. It must end within the workload's `pre_stop`."""
+    """Command that kubelet runs before SIGTERM, in place of the default sleep. It must end within the workload's
+    `pre_stop`."""
 
     def document(
         self, default: Defaults, read_only: Collection[str], pre_stop: Duration | None = None

@@ -1,4 +1,4 @@
-"""Parts of schemas that accept only the fields that we set. They refuse a misspelt field."""
+"""Parts of closed schemas. A closed schema accepts only the fields that this project sets, so it finds misspellings."""
 
 from __future__ import annotations
 

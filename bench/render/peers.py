@@ -51,7 +51,7 @@ def helm(count: int, out: Path) -> Contestant:
 
 
 def others(count: int, out: Path) -> list[Contestant]:
-    """cdk8s-plus in JavaScript and in Python, and a Pulumi program with mocks, for the same objects."""
+    """cdk8s-plus in JavaScript and in Python, and a Pulumi program with mocks. Each renders the same objects."""
     objects = str(BUILD / f"{count}.json")
     node, python = out / "cdk8s-node", out / "cdk8s-python"
     return [

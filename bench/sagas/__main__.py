@@ -74,7 +74,7 @@ def _pgbench(server: Postgresql, *arguments: str) -> str:
 
 
 def _commits(server: Postgresql, seconds: float) -> float:
-    """Commits per second of pgbench's built-in script, TPC-B-like with one commit for each transaction."""
+    """Commits per second of pgbench's built-in TPC-B-like script. Each transaction is one commit."""
     output = _pgbench(server, "-n", "-c", str(CLIENTS), "-j", "2", "-T", str(max(1, round(seconds))))
     found = re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)
     if found is None:

@@ -1,6 +1,6 @@
-"""Measures the calls of each row of a table in short rounds.
+"""Measures the time of a call for each row of the table, in short rounds.
 
-Each round takes the rows in random order, so that other load affects all rows alike.
+A row is one way to make the call. Each round takes the rows in random order, so that other load affects all rows alike.
 """
 
 from __future__ import annotations

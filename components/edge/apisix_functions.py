@@ -22,9 +22,9 @@ REFUSED_HEADERS = (
 )
 """Headers that services trust, or from which plugins read a token. No caller from outside may set these headers.
 
-`baggage` names tenant and user. `traceparent` forces a trace to be sampled, and `tracestate` belongs to it. The two
-`x-envoy-` headers name attempt and deadline. The next three name the client's address: APISIX would append the true
-address to a forged `X-Forwarded-For`."""
+`baggage` names tenant and user. `traceparent` can force the sampling of a trace, and `tracestate` accompanies it. The
+two `x-envoy-` headers name attempt and deadline. The next three name the client's address. APISIX would keep a forged
+`X-Forwarded-For` and only append the true address."""
 TOKEN_ARGUMENT = "jwt"  # noqa: S105 - the name of a query argument
 """Query argument from which `jwt-auth` would read a token. URLs appear in logs, so only a header may hold a token."""
 _NAMES = ", ".join(f'"{name}"' for name in REFUSED_HEADERS)

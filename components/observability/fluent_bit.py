@@ -146,10 +146,11 @@ class FluentBit(Server):
         }
 
     def _filters(self) -> list[dict[str, Any]]:
-        """Filters: join a traceback's lines, replace NUL, add namespace, pod and container, and parse the line's JSON.
+        """Filters, in order.
 
-        A line that is not JSON stays unchanged. The parser `cri` adds a field `time`. The line's JSON may contain a
-        `time` too, and a record must not have two. So a filter first removes the parser's `time`.
+        They join a traceback's lines, replace NUL, remove the field `time` of the parser `cri`, add namespace, pod and
+        container, and parse the line's JSON. A line that is not JSON stays unchanged. The parser's `time` is removed
+        because the JSON may contain a `time` too, and a record must not have two.
         """
         return [
             {
@@ -177,8 +178,8 @@ class FluentBit(Server):
             "match": f"{TAG}*",
             "host": self.collector,
             "port": COLLECTOR_PORT,
-            # The first key that exists holds the message: `message` in Python's and Elastic's logs, `msg` in Go's, and
-            # `log` is a line that is not JSON.
+            # The first key that exists holds the message: `message` in Python's and Elastic's logs, `msg` in Go's logs,
+            # and `log` in a record of a line that is not JSON.
             "logs_body_key": ["$message", "$msg", "$log"],
             "logs_body_key_attributes": "on",
             "batch_size": BATCH_RECORDS,

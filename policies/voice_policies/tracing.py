@@ -22,7 +22,7 @@ class Tracing(Policy):
     """Baggage keys copied to span attributes inside the platform; never sent to an external host, never a metric
     label."""
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = 2048
-    """Spans queued while the Collector is slow. If the queue is full, the oldest span is dropped and counted (2048: the
-    OpenTelemetry default)."""
+    """Largest number of spans in the queue. The default is that of OpenTelemetry. If the queue is full, the oldest span
+    is dropped and counted."""
     shutdown_timeout: Duration = Duration("2s")
     """Longest time that flushing may delay the end of the process."""

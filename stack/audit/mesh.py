@@ -30,7 +30,7 @@ STRICT = "STRICT"
 TRAFFIC_POLICY: Mapping[PolicyKind, str] = {"circuit_breaker": "outlierDetection", "bulkhead": "connectionPool"}
 """Kind of policy → its field in the `trafficPolicy` of a DestinationRule."""
 Permitted = tuple[str, str]
-"""The identity of a caller, and the port that it may call. `*` means every one."""
+"""The identity of a caller, and the port that it may call. `*` stands for every caller or every port."""
 
 
 def mesh_permits_the_declared_calls(platform: Platform) -> Iterator[Breach | None]:
@@ -76,7 +76,7 @@ def _specs(platform: Platform, kind: str, node: Caller, *, default: bool = False
 
 
 def _mutual_tls(platform: Platform, service: Service) -> Breach | None:
-    """Check the namespace's default, and each port except the HTTP port. Prometheus reads metrics there in clear."""
+    """Check the namespace's default, and each port except the HTTP port, from which Prometheus reads without TLS."""
     kind, defaults = "PeerAuthentication", _specs(platform, "PeerAuthentication", service, default=True)
     modes = [_mode(spec, "PERMISSIVE") for spec in defaults or [{}]]
     for spec in _specs(platform, kind, service):
@@ -86,7 +86,7 @@ def _mutual_tls(platform: Platform, service: Service) -> Breach | None:
             *(each.get("mode", STRICT) for port, each in by_port if port != str(service.http_port)),
         ]
     weak = any(mode != STRICT for mode in modes)
-    text = "no PeerAuthentication requires mutual TLS of every caller: a caller needs no identity"
+    text = "no PeerAuthentication requires mutual TLS of every caller, so a caller needs no identity"
     path = f"{service.namespace}/{service.name}: mutual TLS"
     return Breach(path, text, f"{kind}: spec.mtls.mode", STRICT) if weak else None
 
@@ -156,8 +156,8 @@ RULES = (
         severity="error",
         rationale="without mutual TLS a caller needs no identity; a proxy refuses calls to an unknown host",
         source="Istio, PeerAuthentication, AuthorizationPolicy and Sidecar",
-        violates="only service orders calls service prices, but the policy of prices also admits service stock",
-        holds="the policy of service prices admits only service orders",
+        violates="only `orders` calls `prices`, but the AuthorizationPolicy of `prices` also admits `stock`",
+        holds="the AuthorizationPolicy of `prices` admits only `orders`",
         check=mesh_permits_the_declared_calls,
     ),
 )

@@ -14,14 +14,15 @@ from stack.model.platform import Platform
 BUCKETS = re.compile(r"default_buckets:\s*\n((?:\s*- [\d.]+\n)+)")
 """Finds the bucket boundaries of APISIX's histograms in its configuration, in milliseconds."""
 WHOLE_REQUEST = re.compile(r"_latency_bucket\{[^}]*type=[\"']request[\"']")
-"""Finds an expression over the `request` latency, which includes the time on the client's connection (apisix#6029)."""
+"""Finds an expression over the `request` latency. It includes the transfer from and to the client (apisix#6029)."""
 
 
 def objectives_are_measurable(platform: Platform) -> Iterator[Breach | None]:
     """Check the buckets of the gateway's histograms, and the rules that read these histograms.
 
-    The objective of each route must be a bucket boundary; WebSocket routes are exempt. No rule may measure the time on
-    the client's connection. If a flow has a milestone of its first stage, a rule must read a first-byte metric.
+    The objective of each route must be a bucket boundary; WebSocket routes are exempt. No rule may measure the
+    transfer from and to the client. If a flow has an objective for its first frame, a rule must read a first-byte
+    metric.
     """
     boundaries = set(_boundaries(platform))
     for edge in platform.graph.edges if boundaries else ():
@@ -36,7 +37,7 @@ def objectives_are_measurable(platform: Platform) -> Iterator[Breach | None]:
     known = list(rules(platform).expressions)
     for name, expression in known:
         if "_latency_bucket" in expression:
-            text = "the rule's histogram includes the time on the client's connection"
+            text = "the rule's histogram includes the transfer from and to the client"
             yield Breach(f"rule {name}", text, "the expression") if WHOLE_REQUEST.search(expression) else None
     if known and any(milestone.first_stage for flow in platform.graph.flows for milestone in flow.milestones):
         seen = any("first_byte" in expression for _, expression in known)

@@ -1,7 +1,7 @@
 """R01, R02, R05: attempts multiply along a path, in a burst and sustained. R10: the load with retries and the capacity.
 
-A hop retries only some outcomes, so each product is for one failure of the last hop. Earlier hops may see another
-outcome: a callee that cannot connect to its own callee answers `unavailable`.
+A hop retries only some outcomes. So the attempts are multiplied for each failure of the last hop separately. Earlier
+hops may see another outcome. For example, a callee that cannot connect to its own callee answers `unavailable`.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Layer:
 
 
 FALLBACK = "model fallback"
-"""Layer that tries the candidates of a model route in turn. It has no retry budget: each candidate has its own quota.
-"""
+"""Layer that tries the candidates of a model route in turn. It has no retry budget, because each candidate has its
+own quota."""
 SAGA = "saga"
 """Layer that repeats a step of a saga."""
 BUDGETED = {"runtime", "grpc"}
@@ -69,7 +69,10 @@ BUDGETED = {"runtime", "grpc"}
 
 
 def layers(edge: Edge) -> Iterator[Layer]:
-    """Every layer that retries a call: the enforcer of its policy, its route, its client libraries, its saga step."""
+    """Every layer that retries a call.
+
+    The layers are the enforcer of the call's retry policy, the model route, client libraries, and the saga step.
+    """
     retry, layer = edge.call.retry, enforcer(edge, "retry")
     if retry and retry.max_retries:
         budget = float(retry.budget.ratio) if layer in BUDGETED else None
@@ -107,12 +110,12 @@ class Worst(NamedTuple):
     first: Edge | None
     """The first call of the path. `None` if the operation makes no calls."""
     ends: bool = True
-    """True if the path ends after that call."""
+    """True if the path ends after the first call."""
 
 
 Weigh = Callable[[Edge, float], tuple[float, bool]]
-"""Takes an edge and the weight of the path behind it. Returns their joint weight, and True if the path ends after the
-edge."""
+"""Takes an edge and the weight of the path from its callee on. Returns their joint weight, and True if the path ends
+after the edge."""
 
 
 def heaviest(graph: CallGraph, weigh: Weigh) -> dict[OperationKey, Worst]:
@@ -143,7 +146,7 @@ def _by_failure(
     graph: CallGraph, each: Callable[[Edge, RetryCondition], float]
 ) -> dict[RetryCondition, dict[OperationKey, Worst]]:
     """Failure of the last hop → the heaviest path of each operation."""
-    # Most calls make only one attempt, so the weighing can skip them.
+    # Most calls make only one attempt. Such a call does not change the weight of a path.
     repeated = {id(edge) for run in graph.bottom_up for edge in run.edges if any(layers(edge))}
 
     def weigh(failure: RetryCondition) -> Weigh:
@@ -242,7 +245,8 @@ def burst_and_sustained(platform: Platform) -> Iterator[Breach | None]:
     burst, lasting = _by_failure(platform.graph, attempts), _by_failure(platform.graph, sustained)
     for root in platform.graph.roots:
         products = [
-            f"{burst[failure][root.key].weight:g} (sustained {lasting[failure][root.key].weight:.3g}) when it {spoken}"
+            f"{burst[failure][root.key].weight:g} (sustained {lasting[failure][root.key].weight:.3g})"
+            f" when this hop {spoken}"
             for failure, spoken in SPOKEN.items()
             if burst[failure][root.key].weight > 1
         ]
@@ -317,7 +321,7 @@ RULES = (
         id="R05",
         title="the audit reports how much retries multiply calls, in a burst and sustained",
         severity="info",
-        rationale="a hop with A attempts and a retry budget B makes A until the budget is spent, then min(A, 1 + B)",
+        rationale="until a hop's retry budget B is spent, it makes A attempts per call, and then min(A, 1 + B)",
         source="SRE book ch. 21",
         violates="any path that retries, such as 2 attempts in a burst and 1.1 sustained with a budget of 10%",
         holds="a path without retries",

@@ -32,12 +32,12 @@ WORKLOADS = frozenset({"DaemonSet", "Deployment", "Job", "StatefulSet"})
 FORCE = {"pulumi.com/patchForce": "true"}
 """Overwrite declared fields that somebody changed by hand. Without this annotation the update would fail."""
 SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
-"""Skip Pulumi's wait for claims, and for Services except load balancers.
+"""With this annotation Pulumi does not wait for a claim, or for a Service without a load balancer.
 
-Pulumi waits for the workloads, and those become ready only with their claims. For a Service, Pulumi would wait for the
-pods and then 10 s more, in each tier."""
+Pulumi waits for the workloads, and those become ready only with their claims. For such a Service, Pulumi would wait for
+the pods and then 10 s more, in each tier."""
 TEMPLATE_SIZE = "spec.volumeClaimTemplates[*].spec.resources"
-"""An immutable field. It keeps the value with which the StatefulSet was created, and the claims grow separately."""
+"""Pulumi ignores changes of this immutable field. To grow a volume, Pulumi changes its claim."""
 RELOAD_LABEL = "cnpg.io/reload"
 """Label with which CloudNativePG sets a role's password as soon as the Secret changes."""
 SLACK = 60
@@ -57,7 +57,7 @@ class Target:
     made_secrets: set[tuple[str, str]] = field(default_factory=set)
     """Namespace and name of each registered Secret."""
     gates: list[pulumi.Resource] = field(default_factory=list)
-    """The gates of the registered tiers. A gate means "the whole tier is ready"."""
+    """One Pulumi resource for each registered tier. It exists when the whole tier is ready."""
 
     def keeps(self, resource: Mapping[str, Any]) -> bool | None:
         """True if Pulumi must not replace or delete the resource, even after the program no longer declares it.
@@ -71,12 +71,12 @@ class Target:
 
 
 def register(platform: Platform, configuration: Configuration) -> list[ComponentTree]:
-    """Register every component, each tier after the tier that it depends on.
+    """Register every component, tier by tier.
 
-    Each tier has one Pulumi resource that means "the whole tier is ready". Otherwise each resource would depend on
-    every resource of the tiers below: 10,000 dependencies in prod, and Pulumi searches each for cycles. If the profile
-    protects data, Pulumi protects and retains resources that hold data. Then `pulumi destroy` fails before the first
-    deletion.
+    Each tier has a gate: one Pulumi resource that exists when the whole tier is ready. Otherwise each resource would
+    depend on every resource of the tiers below. In prod these are 10,000 dependencies, and Pulumi searches
+    each for cycles. If the profile protects data, Pulumi protects and retains resources that hold data. Then
+    `pulumi destroy` fails before the first deletion.
     """
     provider = pulumi_kubernetes.Provider(
         "cluster",
@@ -120,7 +120,7 @@ class ComponentTree(pulumi.ComponentResource):
 
     Logical names are `namespace/name`, which is unique for each kind. They are part of a resource's identity, so a
     changed name needs an alias. Resources that must become ready wait for the tier below. Pulumi creates the other
-    resources earlier, while that tier becomes ready.
+    resources earlier, while the tier below becomes ready.
     """
 
     def __init__(self, component: Component, resources: Iterable[Resource], target: Target) -> None:
@@ -177,9 +177,9 @@ class ComponentTree(pulumi.ComponentResource):
     def _dependencies(self, resource: Mapping[str, Any]) -> Iterator[pulumi.Resource]:
         gates, namespaces = self._target.gates, self._target.namespaces
         if needed := gates[-1:] if _is_awaited(resource) else gates[-2:-1]:
-            # A gate is ready after the namespaces, so no dependency on a namespace is needed. Pulumi creates resources
-            # that wait for the same gate in the order of registration: first the workloads of one tier, then the
-            # other objects of the tier above it.
+            # A gate is ready after the namespaces, so no dependency on a namespace is needed. The workloads of a tier
+            # and the other objects of the next tier wait for the same gate. Pulumi creates them in the order of
+            # registration, so the workloads come first.
             yield from needed
         elif namespace := namespaces.get(resource["metadata"].get("namespace")):
             yield namespace
@@ -230,7 +230,7 @@ def _snake_case(key: str) -> str:
 
 
 def _secret(component: Component, secret: SecretKeys, values: Mapping[str, str]) -> dict[str, Any]:
-    """The Secret, which no rendered file holds. Its class marks the data as secret in Pulumi's state and output."""
+    """The Secret, which no rendered file holds. Pulumi's class `Secret` keeps the data secret in state and output."""
     data, labels, kind = {key: values[key] for key in secret.keys}, component.labels, "Opaque"
     if secret.username:
         data["username"] = secret.username

@@ -51,7 +51,7 @@ def refused_with_line(folder: Path) -> Iterator[None]:
 
 
 def _location(error: BaseException, folder: Path) -> Location | None:
-    """The innermost line below the folder. A syntax error names its line itself, before any frame runs."""
+    """The innermost line below the folder. For a syntax error no frame of the file runs, so its own line counts."""
     lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         lines.append((error.filename or "", error.lineno))

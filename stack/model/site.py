@@ -39,13 +39,13 @@ class Site(ClosedModel):
     prometheus: Peer
     """Pods that scrape every service, and the port of their API."""
     prober: Peer
-    """Pods that probe hosts and servers without readable metrics, and the port that Prometheus scrapes."""
+    """Pods that probe hosts, and servers whose metrics Prometheus cannot read. Prometheus scrapes the port."""
     node_agents: Name
     """The only namespace whose pods read files of their nodes."""
     egress: Name
     """Namespace of the egress proxies."""
     private_domain: Annotated[str, TextPattern(r"^(\.[a-z0-9-]+)+$", ".internal")]
-    """Domain of host names in the peered network."""
+    """Ending of the names of hosts in the peered network."""
     peered_network: Cidr
     """The network that is peered with the cluster's. No pod or node may have an address in it."""
     own_availability: dict[Tier, Ratio]

@@ -17,7 +17,7 @@ from stack.model.site import Site
 __all__ = ["component_diagram", "graph_document"]
 
 FEW_HOPS = 3
-"""A sub-flow of at most this many hops is drawn in place: a reference would take as much room."""
+"""A sub-flow of at most this many hops is drawn in place, because a reference would take as much room."""
 _GROUPS = (("core", "Core"), ("standard", "Standard"), ("batch", "Batch"))
 
 
@@ -68,7 +68,7 @@ def sub_flow_diagram(graph: CallGraph, key: OperationKey) -> str:
 def sub_flows(graph: CallGraph) -> tuple[OperationKey, ...]:
     """The operations that have a diagram of their own, callers first.
 
-    Drawn flows reach each of them at several places. Each has more than `FEW_HOPS` hops.
+    Such an operation has more than `FEW_HOPS` hops, and the diagrams reach it at several places.
     """
     places: Counter[OperationKey] = Counter()
     sizes: dict[OperationKey, int] = {}

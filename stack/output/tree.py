@@ -50,7 +50,7 @@ def write_tree(out: Path, files: Mapping[str, str]) -> tuple[str, ...]:
             return tuple(_others(out, PurePosixPath(), {*files, STAGING}, directories))
     except BaseException:
         if is_new:
-            with suppress(OSError):  # the directory is not empty: the next run completes the tree
+            with suppress(OSError):  # if the directory is not empty, the next run completes the tree
                 out.rmdir()
         raise
 
@@ -67,7 +67,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 class WrittenIndex(NamedTuple):
-    """The index of a tree as it is in the file."""
+    """The content of the index file of a tree."""
 
     files: set[str]
     """The files that it lists, and the index itself."""

@@ -1,7 +1,7 @@
 """Alerts and the teams that receive them.
 
-Each objective of the model is a series with labels for team and severity, and an alert compares a measurement with it.
-So a new operation gets its alerts without a change here.
+Each objective of the model is a series with labels for team and severity. An alert compares a measurement with this
+series. So a new operation gets its alerts without a change here.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ OBJECTIVE_ALERTS = (
         lasting=Duration("2m"),
         summary="{{ $labels.job }}: {{ $labels.instance }} does not answer the probe {{ $labels.probe }}",
         action="If the instance is a pod, check that it is ready, and read its log."
-        " If clients get answers, repeat the probe from the prober's pod",
+        " If clients get answers, repeat the probe from blackbox-exporter's pod",
     ),
     Alert(
         name="TargetMissing",
@@ -148,7 +148,7 @@ OBJECTIVE_ALERTS = (
         expression=f"job:requests_per_replica:rate5m > {_OF_JOB} {FULL} * job:requests_per_replica:capacity",
         lasting=Duration("10m"),
         summary="{{ $labels.job }} serves {{ $value | humanize }} requests a second per replica,"
-        " above 90 % of its capacity",
+        " above 90 % of a replica's capacity",
         action="If the autoscaler is at its maximum, raise the maximum. Otherwise lower the busiest tenant's limit",
     ),
     Alert(

@@ -1,8 +1,9 @@
 """Shares of bad events: outages of servers, failures of flows and external dependencies, late starts of streams.
 
-For a server each evaluation of `job:working:max` is one event. The server is available while one of its pods works, so
-a failing dependency does not count against it. Each request of a flow is one event at the gateway. For a WebSocket the
-service counts each turn of the dialogue, and the gateway counts failed handshakes, because it does not see the turns.
+For a server an event is one evaluation of the rule `job:working:max`. The server is available while one of its pods
+works, so a failing dependency does not count against it. For a flow an event is one request at the gateway. If the flow
+uses a WebSocket, the service counts each turn of the dialogue, because the gateway does not see the turns. The gateway
+counts the failed handshakes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def availability_objectives(graph: CallGraph) -> Iterator[Recording]:
 def availability_groups(
     graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]
 ) -> Iterator[RuleGroup]:
-    """Record the shares of bad events by window. The groups of server outages read the group `servers`."""
+    """Record the shares of bad events by window. The first group records the series that server outages need."""
     yield RuleGroup(name="servers", rules=(_working(scraped, probed),))
     yield from alerts.SERVER_OUTAGES.groups(
         lambda window: f"count_over_time({_WORKING}[{window}]) / {Duration(window).seconds:g}",

@@ -112,7 +112,7 @@ MODEL_ALERTS = (
             'max by (job, candidate, reason) (voice_model_cooldown{reason!~"quota_exhausted|authentication"})', 0
         ),
         lasting=Duration("10m"),
-        summary=f"{_CANDIDATE}: in cooldown for 10 minutes ({{{{ $labels.reason }}}})",
+        summary=f"{_CANDIDATE}: has been in cooldown for 10 minutes ({{{{ $labels.reason }}}})",
         action="Rate limits: raise the quota or lower the load. Other reasons: read the provider's status page",
     ),
     Alert(

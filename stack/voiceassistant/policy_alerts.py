@@ -70,7 +70,7 @@ POLICY_ALERTS = (
         name="CallsRejected",
         expression=_of_service("sum by (job, name, direction) (increase(voice_bulkhead_rejected_calls_total[10m]))"),
         lasting=Duration("10m"),
-        summary="{{ $labels.job }}: the bulkhead of {{ $labels.name }} ({{ $labels.direction }}) refuses calls",
+        summary="{{ $labels.job }}: the {{ $labels.direction }} bulkhead of {{ $labels.name }} refuses calls",
         action="The calls that hold the slots are slow: look at their latency before you enlarge the bulkhead",
     ),
     Alert(
@@ -98,14 +98,14 @@ POLICY_ALERTS = (
         name="BundleNotMounted",
         expression=_undeclared("voice_policy_mounted_info"),
         lasting=Duration("15m"),
-        summary="{{ $labels.job }}: {{ $value | humanize }} of its pods mount a policy bundle that is not declared",
+        summary="{{ $labels.job }}: {{ $value | humanize }} of its pods mount another policy bundle than declared",
         action="Compare the ConfigMap's digest with the declared digest: a deployment may have stopped half-way",
     ),
     Alert(
         name="BundleNotEnforced",
         expression=_undeclared("voice_policy_info"),
         lasting=Duration("15m"),
-        summary="{{ $labels.job }}: {{ $value | humanize }} of its pods enforce a policy bundle that is not declared",
+        summary="{{ $labels.job }}: {{ $value | humanize }} of its pods enforce another policy bundle than declared",
         action="If BundleRefused fires too, read the service's log. Otherwise restart the pods, one at a time",
     ),
     Alert(
@@ -126,8 +126,8 @@ MESH_ALERTS = (
         ),
         lasting=Duration("2m"),
         summary="{{ $labels.job }} → {{ $labels.cluster_name }}: the mesh ejects {{ $value | humanize }} failing pods",
-        action="Look at the callee's alerts, and at the log of the pod that answers 5xx or, for a store or a proxy,"
-        " accepts no connection",
+        action="Look at the callee's alerts, and at the log of the failing pod. A service's pod answers 5xx. A pod of a"
+        " store or a proxy accepts no connection",
     ),
     Alert(
         name="MeshCallsRejected",

@@ -101,7 +101,7 @@ _POOLER_ALERTS = (
         "sum by (job, namespace, pod, database) (cnpg_pgbouncer_pools_cl_waiting) > 0",
         "5m",
         f"{_POD}: {{{{ $value | humanize }}}} clients of {{{{ $labels.database }}}} wait for a connection",
-        "Look for slow queries of this database first. A larger pool must fit the role's connection limit",
+        "Look for slow queries of this database first. The pool may not exceed the role's connection limit",
     ),
 )
 _VALKEY_ALERTS = (
@@ -192,7 +192,7 @@ _CONSUL_ALERTS = (
         "critical",
         f"sum by (job) (consul_server_isLeader) == 0 or {_absent('consul_server_isLeader', 'consul')}",
         "2m",
-        "Consul has no leader, so registrations and writes fail; or Prometheus is not permitted to read its metrics",
+        "Either Consul has no leader, so registrations and writes fail, or Prometheus may not read Consul's metrics",
         "`consul operator raft list-peers` names the servers. If there is a leader, permit metrics: see docs/edges.md",
     ),
     platform_alert(

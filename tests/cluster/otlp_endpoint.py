@@ -133,7 +133,7 @@ class OtlpEndpoint:
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
 
     def take(self, body: bytes) -> HTTPStatus:
-        """A document that Elasticsearch refuses does not stop the others."""
+        """Store the records of a request. A document that Elasticsearch refuses does not stop the others."""
         try:
             request = ExportLogsServiceRequest.FromString(body)
             lines = [document(record) for record in _records(request)]

@@ -26,7 +26,7 @@ NOT_RUN = {
     r"kubectl logs .*job/postgresql-(backup|restore)-now": "only dev has these jobs",
     r"kubectl .*postgresql-pooler": "the operator creates these pods, and no operator runs here",
 }
-"""Pattern of commands → why no test can run them here."""
+"""Pattern of commands → the reason why this test does not run them."""
 VALUES = {
     "NAMESPACE": "voice-apps",
     "JOB": "model-adapter",

@@ -101,14 +101,14 @@ def test_every_valid_policy_recovers_within_its_longest_recovery(policy: Policy,
     assert has_recovered(simulation)
 
 
-def test_a_policy_that_recovers_too_late_or_never_lowers_its_rate_is_refused() -> None:
+def test_a_policy_is_refused_if_it_recovers_too_late_or_never_lowers_its_rate() -> None:
     with pytest.raises(ValidationError, match=r"recovers from an outage in 1\d\d\d s, expected at most 300 s: raise"):
         Policy(min_rate=Rate("5/s"), max_rate=Rate("1000/s"), burst=1)
     with pytest.raises(ValidationError, match="error_ratio 100% is never exceeded"):
         Policy.model_validate({"min_rate": "5/s", "max_rate": "9/s", "burst": 1, "error_ratio": "100%"})
 
 
-def test_an_unused_key_is_dropped_even_with_a_lowered_rate() -> None:
+def test_an_unused_key_is_dropped_even_if_its_rate_was_lowered() -> None:
     clock = FakeClock(0.0)
     policy = RateLimit(limit=Policy(min_rate=Rate("1/s"), max_rate=Rate("8/s"), burst=8), key="tenant")
     gate = Gate("run", policy, clock, seeded())

@@ -35,16 +35,16 @@ def enforced_here(bundle: PolicyBundle) -> list[OutboundCall]:
 
 
 def decided(error: BaseException) -> BaseException | None:
-    """The error of the policy. For a soft call without a fallback it is the cause of `SoftCallError`."""
+    """The error that a policy raised. A soft call without a fallback has it as the cause of `SoftCallError`."""
     return error.__cause__ if isinstance(error, SoftCallError) else error
 
 
-def test_only_checks_of_grpc_callees_limit_the_latency(agent_engine: Path) -> None:
+def test_only_health_checks_of_grpc_callees_limit_the_latency(agent_engine: Path) -> None:
     checks = Runtime.load(agent_engine).bundle.health.checks
     assert {check.kind for check in checks if check.max_latency is not None} == {"grpc"}
 
 
-def test_the_check_of_a_grpc_callee_limits_the_latency_to_its_objective(agent_engine: Path) -> None:
+def test_the_health_check_of_a_grpc_callee_limits_the_latency_to_the_callees_objective(agent_engine: Path) -> None:
     checks = {check.name: check for check in Runtime.load(agent_engine).bundle.health.checks}
     assert checks["model-adapter"].max_latency == Duration("900ms")
 

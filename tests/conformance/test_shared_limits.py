@@ -222,7 +222,7 @@ async def test_l8_a_store_killed_and_restarted_under_load_is_used_again(tmp_path
         await store.close()
 
 
-async def test_l8_a_cancelled_check_never_leaves_its_answer_to_another_check(store: RedisStore) -> None:
+async def test_l8_no_check_gets_the_answer_of_a_cancelled_check(store: RedisStore) -> None:
     """Each check has a different lease, so the answer identifies the check."""
     random = Random(7)  # noqa: S311  # not a secret
 

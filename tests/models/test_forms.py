@@ -76,7 +76,7 @@ async def test_after_a_missing_key_the_next_candidate_answers(made: Service, tmp
 
 
 @pytest.mark.parametrize("asked", [None, 50, 500], ids=["no limit", "a smaller limit", "a larger limit"])
-async def test_the_routes_output_limit_is_set_and_lowers_a_larger_limit_of_the_request(
+async def test_the_routes_output_limit_applies_unless_the_request_has_a_smaller_limit(
     made: Service, asked: int | None
 ) -> None:
     more: dict[str, Any] = {} if asked is None else {"max_tokens": asked}
@@ -130,7 +130,7 @@ async def test_the_sdk_never_retries_although_it_is_configured_to(made: Service)
     )
 
 
-async def test_a_caller_gets_the_usage_only_on_request(made: Service) -> None:
+async def test_a_caller_gets_the_usage_only_if_it_asks_for_the_usage(made: Service) -> None:
     async def usages(**more: Any) -> list[BaseModel]:
         stream = await made.sdk().chat.completions.create(model="any", messages=QUESTION, stream=True, **more)
         return [chunk.usage async for chunk in stream if chunk.usage]

@@ -76,7 +76,7 @@ async def test_a_compensation_interrupted_by_deploys_runs_again_and_succeeds(bac
 
 
 async def test_failed_attempts_before_a_stop_count_only_in_temporal(backend: Backend) -> None:
-    """Temporal stores the number of attempts. A journal engine counts from zero at each claim."""
+    """Temporal stores the number of attempts. An engine with a journal counts from zero at each claim."""
     log, failed, begun = Log(), [0], asyncio.Event()
 
     async def fail_then_hang(_: StepContext) -> None:

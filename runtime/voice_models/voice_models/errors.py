@@ -2,7 +2,7 @@
 
     voice_runtime.VoiceRuntimeError
     └── ModelError                     route, candidate, error_class, retry_after, attempts
-        ├── ModelRefusedError          no candidate or no budget for an attempt; also a CallRejectedError
+        ├── ModelRefusedError          no candidate, or no budget for an attempt. It is a CallRejectedError too
         ├── ModelAttemptError          the last attempt failed before its first content
         └── ModelStreamError           the answer broke off after its first content; usage
 
@@ -57,8 +57,8 @@ class ModelError(VoiceRuntimeError):
         """The reason why the call failed."""
 
     @property
-    def sentence(self) -> str:  # type: ignore[override]  # it names route and candidate
-        """The text for this process, with route and candidate."""
+    def sentence(self) -> str:  # type: ignore[override]  # route and candidate vary
+        """The sentence of the error, with route and candidate."""
         at = f" at {self.candidate}" if self.candidate else ""
         return f"model call {{}} {self.cause}: route {self.route}{at}: {self.error_class}"
 

@@ -40,8 +40,9 @@ logger = logging.getLogger("voice_models")
 class ModelRuntime:
     """Cooldowns, budgets, cache and counts that all model calls of a process share. A reload of the bundle keeps them.
 
-    The bundle names outbound calls for budgets, caches and usage events. `stores` holds the store of each such call. If
-    a budget has no store here, it behaves as if its store were unreachable. `sinks` get one event for each attempt.
+    Budgets, the cache and usage events reach their stores with outbound calls of the bundle. `stores` maps the name of
+    such a call to its store. If a budget has no store here, it behaves as if its store were unreachable. `sinks`
+    get one event for each attempt.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class ModelRuntime:
         return self._idle[seconds]
 
     def hedges(self, call: ModelCall, hedge: ModelHedge) -> RetryBudget:
-        """The bound on the second requests of a route. It outlives a reload."""
+        """The budget of a route's hedged requests. A reload keeps it."""
         budget = self._hedges.get(call.route_name)
         if budget is None:
             budget = self._hedges[call.route_name] = RetryBudget(hedge.budget, self.runtime.clock)

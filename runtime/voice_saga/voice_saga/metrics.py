@@ -1,6 +1,6 @@
 """The metrics of sagas. Label values are names (of a saga, step, stream or consumer) and kinds, never ids.
 
-Counters are copied before they are read: the event loop may add a label while another thread exports.
+Counters are copied before they are read, because the event loop may add a label while another thread exports.
 """
 
 from __future__ import annotations
@@ -66,11 +66,17 @@ METRICS: tuple[Metric[Observation], ...] = (
         ("saga", "kind"),
         _transitions,
     ),
-    Metric("voice_saga_step_executions_total", "counter", "Ended executions of steps.", (*_STEP, "kind"), _executions),
+    Metric(
+        "voice_saga_step_executions_total",
+        "counter",
+        "Executions of steps that have ended.",
+        (*_STEP, "kind"),
+        _executions,
+    ),
     Metric(
         "voice_saga_step_seconds_total",
         "counter",
-        "Duration of executions, summed. In a journal engine an execution includes its retries.",
+        "Duration of executions, summed. In an engine with a journal an execution includes its retries.",
         _STEP,
         _seconds,
     ),
@@ -95,7 +101,7 @@ DEAD_LETTER_METRICS: tuple[Metric[DeadLetters], ...] = (
     Metric(
         "voice_stream_dead_letters_total",
         "counter",
-        "Messages that no consumer could handle.",
+        "Messages that the consumer could not handle.",
         ("stream", "consumer"),
         _dead_letters,
     ),

@@ -62,8 +62,8 @@ class Observation:
         self.executions: Counter[tuple[str, str, str, str]] = Counter()
         """Ended executions by saga, step, branch and kind: `successful`, `failed` or `cancelled`."""
         self.seconds: Counter[tuple[str, str, str]] = Counter()
-        """Duration of executions in seconds, summed. In a journal engine an execution includes retries and backoffs. In
-        Temporal each attempt is an execution."""
+        """Duration of executions in seconds, summed. In an engine with a journal an execution includes retries and
+        backoffs. In Temporal each attempt is an execution."""
         self.unfinished: dict[tuple[str, State], int] = {}
         """Unfinished sagas in the journal by name and state, at the last count."""
         self.leases_lost = 0

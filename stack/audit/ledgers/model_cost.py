@@ -1,4 +1,4 @@
-"""The monthly cost of model calls, by route and by flow, at the mean load (rule M12)."""
+"""The monthly cost of model calls at the mean load, by route (rule M12)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RouteCost:
 
 
 def model_costs(platform: Platform, entering: Mapping[OperationKey, float] | None = None) -> dict[str, RouteCost]:
-    """Route → its cost. `entering`: arrivals per second at each counted entrance. By default all entrances count."""
+    """Route → its cost. `entering` maps entrances to their arrivals per second. The default is all declared load."""
     share = platform.environment.profile.load_share * float(platform.site.mean_load) * HOURS * 3600
     found: dict[str, RouteCost] = defaultdict(RouteCost)
     for demand in model_demands(platform.graph, entering):
@@ -62,7 +62,7 @@ def model_table(platform: Platform) -> Table:
         (name, each.calls / 1e6, each.units / 1e6, each.output / 1e6, each.usd) for name, each in found.items()
     )
     note = (
-        "A unit is a token, a character or a second of audio; the price names it. Each call, and each hedged"
+        "A unit is a token, a character or a second of audio, as the price says. Each call, and each hedged"
         " request, costs the mean input and output at the preferred candidate. Retries and fallbacks are not counted."
     )
     return Table("model calls, at the mean load", COLUMNS, rows, (note, *_prices(platform)))

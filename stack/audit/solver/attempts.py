@@ -3,7 +3,7 @@
 `retries` passes over the graph twice. Each pass takes time linear in the number of edges. The first pass goes from the
 callers to the callees, and multiplies the attempts of saga steps and of the fallbacks of model routes. The solver never
 changes these attempts. The second pass goes from the callees to the callers. Each call keeps as many of its attempts as
-the product along the worst path permits. So the calls next to a failure keep their attempts first.
+the product along the worst path permits. So the last calls of a path keep their attempts first.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ from stack.model.platform import Platform
 BACKOFF = Duration("100ms")
 """First delay of a retry that declares no delay (the platform's default)."""
 OTHERS_REPEAT: RetryCondition = "unavailable"
-"""Any failure would do: saga steps and the fallbacks of model routes make another attempt after each failure."""
+"""The failure with which the solver counts the attempts of saga steps and model routes. Any failure would do, because
+both make another attempt after each failure."""
 
 
 def clients(platform: Platform) -> Values:
-    """Turn off the retries of client libraries: they have no budget, and a call that may retry declares a policy."""
+    """Turn off the retries of client libraries, because they have no budget. A call declares its own retry."""
     values = Values()
     for node in platform.graph.nodes.values():
         for client in node.clients if isinstance(node, Dependency) else ():
@@ -133,7 +134,7 @@ def _repeated_by_others(platform: Platform) -> dict[OperationKey, float]:
 
 
 def _permitted(platform: Platform, edge: Edge, on: date) -> Retry | None:
-    """The retry of a call as far as the rules on a single call permit it."""
+    """The call's retry, reduced to what the rules on a single call permit. `None` if they permit no retry."""
     retry = edge.call.retry
     if not retry or enforcer(edge, "retry") not in BUDGETED:
         return None
@@ -156,7 +157,7 @@ def _accepted(platform: Platform, rule: str, edge: Edge, on: date) -> bool:
 
 
 def _kept(edge: Edge, retry: Retry | None, behind: dict[RetryCondition, float], most: float, *, alone: bool) -> Edge:
-    """The call with as many attempts as fit. An interior hop retries only if no hop behind it does."""
+    """The call with as many attempts as `most` permits. An interior hop retries only if no hop behind it does."""
     if retry:
         for number in range(retry.max_retries, 0, -1):
             tried = _with_retry(edge, retry.model_copy(update={"max_retries": number}))

@@ -63,7 +63,7 @@ def _elasticsearch(graph: CallGraph, environment: Environment, links: Links, ind
 
 
 def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
-    """The index's clients: its setup job, the programs that write, show or delete its data, its nodes, the prober."""
+    """Links to the index: from its setup job, its nodes, the prober, and the programs that use its data."""
     index = full_text_index(graph)
     if index is None:
         return

@@ -19,7 +19,7 @@ def test_commands_with_arguments_are_read_from_blocks_and_from_sentences() -> No
     assert commands(text) == ["pulumi stack ls --json", "kubectl get pods"]
 
 
-def test_the_documents_name_the_versions_that_run() -> None:
+def test_the_documents_name_the_versions_that_the_tests_run() -> None:
     (cli,) = re.findall(r"pulumi/pkg/v3 v(\S+)", (CLUSTER / "tools" / "pulumi" / "go.mod").read_text())
     readme, project = (CLUSTER / "README.md").read_text(), yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
     assert f"the CLI v{cli} " in readme

@@ -131,7 +131,7 @@ def test_r05_reports_burst_and_sustained_attempts() -> None:
     (found,) = findings("R05", *chain(TWICE, THRICE))
     assert found.severity == "info"
     # 2 × 3 in a burst; sustained 1.1 × 1.1, because the default retry budget is 10 %.
-    assert "6 (sustained 1.21) when it times out" in found.arithmetic
+    assert "6 (sustained 1.21) when this hop times out" in found.arithmetic
     assert verdict("R05", small_platform(*chain(TWICE, THRICE))).text == "holds", (
         "a finding of severity info does not break the rule"
     )

@@ -57,13 +57,13 @@ def test_an_environment_without_a_file_is_refused(tree: Path) -> None:
     assert "expected one of dev, prod, qa, staging, or a file Pulumi.qa2.yaml" in done.stderr
 
 
-def test_an_environment_of_a_new_file_equals_its_rendered_tree(tree: Path) -> None:
+def test_diff_finds_a_new_environment_equal_to_its_rendered_tree(tree: Path) -> None:
     assert run(tree, sys.executable, "-m", "stack.cli", "render", "qa", "-o", "rendered").returncode == 0
     done = run(tree, sys.executable, "-m", "stack.cli", "diff", "qa", "rendered")
     assert (done.returncode, "no differences" in done.stdout) == (0, True), done.stderr
 
 
-def test_render_without_a_name_takes_every_file(tree: Path) -> None:
+def test_render_without_a_name_renders_every_environment(tree: Path) -> None:
     done = run(tree, sys.executable, "-m", "stack.cli", "render")
     written = {path.parent.name for path in (tree / "build").glob("*/index.json")}
     assert (done.returncode, written) == (0, {"dev", "prod", "qa", "staging"}), done.stderr

@@ -120,7 +120,7 @@ PYTHON: dict[str, tuple[str, int, str]] = {
     "tabs and spaces": ("if 1:\n\tx = 1\n        y = 2\n", 3, "TabError: inconsistent use of tabs and spaces"),
     "a bracket that stays open": ("x = (\n", 1, "SyntaxError: '(' was never closed; correct this line"),
     "text that stays open": ('x = "a\n', 1, "SyntaxError: unterminated string literal"),
-    "a name of a later line": ("print(orders)\norders = 1\n", 1, "NameError: name 'orders' is not defined"),
+    "a name before its definition": ("print(orders)\norders = 1\n", 1, "NameError: name 'orders' is not defined"),
 }
 
 

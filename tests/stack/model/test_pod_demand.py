@@ -23,7 +23,7 @@ def amounts(cpu: str, memory: str) -> Amounts:
     return Amounts(Cpu(cpu), Cpu(cpu), Bytes(memory), Bytes(memory))
 
 
-def test_a_deployment_counts_at_its_autoscalers_maximum_plus_surge() -> None:
+def test_a_deployment_counts_as_many_pods_as_its_autoscalers_maximum_plus_the_surge() -> None:
     scaler = workload(
         "HorizontalPodAutoscaler", {"scaleTargetRef": {"kind": "Deployment", "name": "a"}, "maxReplicas": 7}
     )

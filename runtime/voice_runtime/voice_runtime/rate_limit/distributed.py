@@ -63,7 +63,7 @@ class DistributedGate:
         self._prefix = f"{self._name}:{policy.limit.algorithm}:{policy.key}:"
 
     def keys(self) -> int:
-        """Number of keys in this process."""
+        """Number of keys that this process stores."""
         return self.local.keys() + sum(len(count) for count in self._counts.values())
 
     def reconfigure(self, policy: Policy) -> None:

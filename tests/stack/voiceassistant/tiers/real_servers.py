@@ -88,7 +88,7 @@ def running_valkey(
 
 
 def refused_by_valkey(file: Path, lines: list[str], key: str, *arguments: str) -> bool:
-    """True if the server does not start on a configuration with one misspelt key."""
+    """True if the server refuses to start with a configuration in which `key` is misspelt."""
     file.write_text(
         "\n".join(f"{key}x{line.removeprefix(key)}" if line.startswith(f"{key} ") else line for line in lines)
     )
@@ -98,7 +98,10 @@ def refused_by_valkey(file: Path, lines: list[str], key: str, *arguments: str) -
 
 
 def answers_probe(scrape: Scrape, port: int) -> bool:
-    """The steps follow blackbox_exporter's prober/tcp.go, which waits for `expect` and then sends `send`."""
+    """True if the server answers the probe.
+
+    The steps follow blackbox_exporter's prober/tcp.go, which waits for `expect` and then sends `send`.
+    """
     with socket.create_connection(("127.0.0.1", port), 5) as connection, connection.makefile("rw") as lines:
         for step in scrape.module.settings["query_response"] if scrape.module else ():
             if expected := step.get("expect"):
@@ -129,7 +132,7 @@ class Postgresql:
     def run(
         self, program: str, *arguments: str, user: str, password: str, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """The superuser connects over the socket, every other role over the network."""
+        """Run a client program. The superuser connects over the socket, every other role over the network."""
         host = str(self.place.inside("/var/run/postgresql")) if user == "postgres" else "127.0.0.1"
         environment = {
             "PGHOST": host,

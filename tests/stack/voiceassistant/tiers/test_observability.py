@@ -96,7 +96,7 @@ def document(component: Component, file: str) -> dict[str, Any]:
     ("addresses", "probed"),
     [(("172.20.0.10/32", "fd00::a/128"), "172.20.0.10:53"), (("fd00::a/128",), "[fd00::a]:53")],
 )
-def test_the_prober_queries_the_dns_at_the_address_of_the_settings(addresses: tuple[str, ...], probed: str) -> None:
+def test_the_prober_queries_the_dns_at_the_address_in_the_settings(addresses: tuple[str, ...], probed: str) -> None:
     real = real_environment("prod")
     settings = real.settings.model_copy(update={"cluster_dns": addresses})
     changed = real.model_copy(update={"settings": settings})
@@ -165,7 +165,7 @@ def test_every_job_finds_pods_that_declare_its_port_and_every_workload_has_a_job
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_roles_permit_reading_only_nodes_and_the_pods_and_workloads_in_our_namespaces(environment: str) -> None:
+def test_roles_permit_only_to_read_nodes_and_to_read_pods_and_workloads_in_our_namespaces(environment: str) -> None:
     rules = [
         rule
         for role in of_kind(environment, "Role")
@@ -188,7 +188,7 @@ def test_roles_permit_reading_only_nodes_and_the_pods_and_workloads_in_our_names
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_prober_requests_the_certificate_by_the_name_of_the_gateway(environment: str) -> None:
+def test_the_prober_requests_the_certificate_with_the_gateways_server_name(environment: str) -> None:
     (entrance,) = (each for each in platform(environment).components if isinstance(each, ApisixGateway))
     (certificate,) = json.loads(entrance.files["apisix.yaml"].removesuffix("#END\n"))["ssls"]
     (prober,) = (each for each in platform(environment).components if isinstance(each, BlackboxExporter))
@@ -398,7 +398,7 @@ def test_prod_has_two_replicas_of_prometheus_with_disks_for_31_days() -> None:
     assert (found.replicas, found.retention, found.storage) == (2, Duration("31d"), Bytes("120Gi"))
     retention = document(found, "prometheus.json")["storage"]["tsdb"]["retention"]
     assert retention["time"] == "31d"
-    # Prometheus reads MB as 1024² bytes.
+    # For Prometheus one MB is 1024² bytes.
     assert int(retention["size"].removesuffix("MB")) == 0.85 * 120 * 1024
 
 
@@ -408,7 +408,7 @@ def test_prometheus_expects_one_pod_more_than_an_autoscalers_maximum_because_of_
     assert pods["fluent-bit"] == platform("prod").environment.settings.node_pool.nodes
 
 
-def test_a_label_distinguishes_replicas_and_alerts_drop_it() -> None:
+def test_a_label_distinguishes_replicas_and_is_dropped_from_alerts() -> None:
     found = document(prometheus("prod"), "prometheus.json")
     assert found["global"]["external_labels"] == {"cluster": "voice-prod", "replica": "${POD_NAME}"}
     assert found["alerting"]["alert_relabel_configs"] == [{"regex": "replica", "action": "labeldrop"}]
@@ -435,7 +435,9 @@ def test_the_queues_of_the_collector_are_bounded_and_on_disk(environment: str) -
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_sampler_has_the_ratio_of_the_bundles_and_recognizes_spans_that_services_sampled(environment: str) -> None:
+def test_the_sampler_has_the_bundles_ratio_and_recognizes_spans_that_services_sampled(
+    environment: str,
+) -> None:
     found = platform(environment)
     (ratio,) = {each.bundle.tracing.sample_ratio for each in found.microservices}
     processors = document(collector(environment), "collector.json")["processors"]
