@@ -156,8 +156,8 @@ RULES = (
         severity="error",
         rationale="without mutual TLS a caller needs no identity; a proxy refuses calls to an unknown host",
         source="Istio, PeerAuthentication, AuthorizationPolicy and Sidecar",
-        violates="only `orders` calls `prices`, but the AuthorizationPolicy of `prices` also admits `stock`",
-        holds="the AuthorizationPolicy of `prices` admits only `orders`",
+        violates="only service orders calls service prices, but the policy of service prices also admits service stock",
+        holds="the policy of service prices admits only service orders",
         check=mesh_permits_the_declared_calls,
     ),
 )
