@@ -49,7 +49,7 @@ class Links:
         return iter(self._all)
 
     def ingress(self, namespace: str, name: str) -> tuple[NetworkEnd, ...]:
-        """The sources that connect to these pods, each with the ports that it connects to."""
+        """The sources that connect to these pods. Each source has the ports of its link's target."""
         return tuple(self._ingress.get((namespace, name), ()))
 
     def egress(self, namespace: str, name: str) -> tuple[NetworkEnd, ...]:

@@ -27,7 +27,7 @@ class Stream(ClosedModel):
 
     @property
     def kept(self) -> Bytes:
-        """Size on disk just before the oldest data is deleted: the retention plus the current day."""
+        """Size on disk before the oldest data is deleted: the data of the retention time and of the current day."""
         return self.daily * ((self.retention + DAY) / DAY * self.copies)
 
 
@@ -42,7 +42,10 @@ def disk_conflict(field: str, stream: Stream, disk: Bytes) -> Iterator[Conflict]
 
 
 def shared_disk_conflicts(field: str, streams: Sequence[Stream], disk: Bytes) -> Iterator[Conflict]:
-    """A conflict for each stream that alone exceeds `FILL_LIMIT` of the disk, or one if only their sum does."""
+    """A conflict for each stream that alone exceeds `FILL_LIMIT` of the disk.
+
+    If each stream alone fits and their sum does not, a single conflict for all streams.
+    """
     alone = [conflict for stream in streams for conflict in disk_conflict(f"{field}.{stream.name}", stream, disk)]
     yield from alone
     total = Bytes.of_units(sum(stream.kept.units for stream in streams))

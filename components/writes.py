@@ -1,4 +1,4 @@
-"""A server's writes to its volumes, and its work at the start.
+"""A server's writes to its volumes, and the work that it does while it starts.
 
 The audit compares the writes with the sizes of the volumes, and the work with the time of the startup probe.
 """
@@ -25,13 +25,14 @@ def fitting_disk(data: Bytes) -> Bytes:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Largest size of a program's data on a volume for one purpose, temporary files included."""
+    """Data that a program writes to a volume for one purpose."""
 
     volume: str
     """The volume's name in the pod."""
     size: Bytes
+    """Largest size of the data, with temporary files."""
     reason: str
-    """Arithmetic of the size, or the assumption behind it."""
+    """Arithmetic of the size, or the assumption behind the size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Disk:
     """`NAMESPACE/WORKLOAD volume NAME`."""
     size: Bytes
     persistent: bool
-    """True if the volume outlives the pod. A persistent volume must not be full; an `emptyDir` may reach its limit."""
+    """True if the volume outlives the pod. Data may fill such a volume up to `FILL_LIMIT`, and an `emptyDir` fully."""
     writes: Sequence[Write]
 
     @property

@@ -1,4 +1,4 @@
-"""Measures distributed limits, and prints two tables: the cost of a check, and the accuracy of a limit by lease.
+"""Measures distributed limits, and prints two tables: the cost of a check, and the error of a limit for each lease.
 
 `python -m bench.shared_state` runs this module in a virtual environment with the compared libraries.
 """
@@ -55,7 +55,7 @@ async def costs(url: str) -> dict[str, float]:
     for _ in range(ROUNDS):
         for taken, run, count in ((alone, one_after_another, CHECKS), (among, together, TOGETHER)):
             for name, check in checks.items():
-                await check()  # fills the caches after the previous row
+                await check()  # not measured: the first check after another row is slower
                 begun = time.perf_counter()
                 await run(check)
                 taken[name].append((time.perf_counter() - begun) / count * 1e6)
@@ -99,7 +99,7 @@ class Admissions(NamedTuple):
 def accuracy(url: str, lease: int) -> Admissions:
     """Count the admissions of processes that send requests to one limit as fast as they can.
 
-    At the end each process takes the admissions that are still in the store.
+    At the end the processes take the admissions that are left in the store.
     """
     command = [*HAMMER, url, f"{RATE}/s", str(BURST), str(lease), str(SECONDS)]
     processes = [

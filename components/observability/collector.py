@@ -37,7 +37,7 @@ __all__ = ["Collector"]
 
 CONFIG_PATH = "/etc/otelcol"
 SHUTDOWN = Duration("30s")
-"""Longest time to write data in flight to the queues."""
+"""Time that the Collector has at shutdown to put received data into its queues on disk."""
 FRAGMENTATION = 2
 """Assumed size of a queue's file in relation to its data. bbolt reuses free pages only if enough are contiguous."""
 
@@ -88,10 +88,10 @@ class Collector(Server):
         yield Write(DATA_VOLUME, copies, f"compaction of {len(self.backends)} queues")
 
     def queue(self, backend: Backend) -> Bytes:
-        """Size of a backend's queue in one replica. It holds at least one batch.
+        """Size of a backend's queue in one replica, at least the size of one batch.
 
-        The size is rounded up, so that an additional service seldom changes it and restarts the replicas. The step of
-        the rounding is a quarter of the largest power of two that is not above the size.
+        A changed size restarts the replicas. The size is rounded up, so that an additional service seldom changes it.
+        The step of the rounding is a quarter of the largest power of two that is not above the size.
         """
         share = max(1, self.replicas - 1)
         needed = backend.bytes_per_second * (self.outage.seconds / share)

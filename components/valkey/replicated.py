@@ -1,4 +1,4 @@
-"""A replicated cache: a primary with replicas, Sentinels that elect a primary, and proxies that connect to it."""
+"""A replicated cache: a primary, replicas, Sentinels that elect the primary, and proxies in front of the primary."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ CONNECTS = Probes.tcp(readiness=Probe.tcp("tcp", **READY), port="tcp", startup=D
 class ReplicatedValkey(Server):
     """A replicated cache.
 
-    Callers connect to the proxies. Each pod has its own address, so that the name of a lost pod still resolves.
+    Callers connect to the proxies. Each pod has its own Service, so that the name of a lost pod still resolves.
     Replication is asynchronous, so a failover may lose the last writes. A primary refuses writes when no replica has
     answered for 10 s (Valkey's default of `min-replicas-max-lag`). So if a network partition isolates a
     primary, the primary soon stops accepting writes.
@@ -97,7 +97,10 @@ class ReplicatedValkey(Server):
     @override
     def conflicts(self) -> Iterator[str]:
         if self.sentinels < 3 or self.sentinels % 2 == 0:
-            yield f"sentinels is {self.sentinels}: expected an odd number, at least 3: a majority must survive a loss"
+            yield (
+                f"sentinels is {self.sentinels}: expected an odd number, at least 3, "
+                "so that a majority survives the loss of a Sentinel"
+            )
         if not self.sentinels // 2 < self.quorum <= self.sentinels:
             yield (
                 f"quorum is {self.quorum}: expected {self.sentinels // 2 + 1} to {self.sentinels}, "

@@ -13,18 +13,19 @@ from voice_policies.names import TextPattern
 from voice_policies.policy import Policy
 
 DegradationLevel = Literal["normal", "partial", "full"]
-"""A service leaves out no feature (`normal`), the features with `off_at: partial` (`partial`), or all (`full`)."""
+"""A service leaves out no feature (`normal`), the features with `off_at: partial` (`partial`), or every feature of the
+policy (`full`)."""
 
 
 class DegradationTrigger(Policy):
-    """The thresholds at which a level begins and ends. Between `enter` and `exit` the level stays (hysteresis)."""
+    """The thresholds at which a level begins and ends. Between the two the level stays (hysteresis)."""
 
     enter_error_ratio: Ratio
     """Share of failed requests at which the level is entered."""
     exit_error_ratio: Ratio
     """Share of failed requests below which the service may leave the level."""
     enter_latency: PositiveDuration | None = None
-    """P95 latency at which the level is entered; `None` looks at errors alone."""
+    """P95 latency at which the level is entered. If it is `None`, only the error ratio counts."""
     exit_latency: PositiveDuration | None = None
     """P95 latency below which the service may leave the level."""
 
@@ -47,9 +48,9 @@ class DegradedFeature(Policy):
     name: Annotated[str, TextPattern(r"^[a-z][a-z0-9-]{0,62}$", "citations")]
     """The name with which the service's code asks whether the feature is on."""
     off_at: Literal["partial", "full"]
-    """The feature is off at this level and beyond."""
+    """The lowest level at which the feature is off."""
     fallback: Annotated[str, Field(min_length=1, max_length=200)]
-    """The behaviour without the feature, in words. The service's own code implements it."""
+    """The behaviour without the feature, in words. The service's own code implements this behaviour."""
 
 
 class Degradation(Policy):
@@ -60,7 +61,7 @@ class Degradation(Policy):
     sampling_duration: PositiveDuration = Duration("30s")
     """Window of the error ratio and the latency."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Minimum number of requests in the window. With fewer requests the level is not raised."""
+    """Minimum number of requests in the window. With fewer requests the level may fall, and does not rise."""
     dwell_duration: Duration = Duration("30s")
     """Shortest stay at a level before it may be lowered."""
     features: Annotated[tuple[DegradedFeature, ...], Field(strict=False)] = ()

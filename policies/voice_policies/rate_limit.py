@@ -76,7 +76,7 @@ class Adaptive(Policy):
     error_ratio: Ratio = Ratio("5%")
     """Share of failed requests above which the rate falls."""
     latency: Duration | None = None
-    """P95 latency above which the rate falls; `None` looks at errors alone."""
+    """P95 latency above which the rate falls. If it is `None`, only the error ratio counts."""
     increase: Rate = Rate("1/s")
     """Added to the rate after a healthy interval."""
     decrease: Ratio = Ratio("50%")

@@ -1,13 +1,14 @@
-"""The audit: rules over the typed model and its graph of operations, in one module for each subject.
+"""The audit: rules over the typed model and its graph of operations. Each subject has one module of rules.
 
 A rule is a `Rule` of `stack/audit/finding.py`. It has an id, title, severity, rationale, source and check. It also has
-an example that violates it, and the corrected example.
+an example that violates the rule, and an example that follows the rule.
 
 `check` is a pure function of the `Platform`. `check_on` also depends on the day of the audit. Some checks read the
 rendered resources (`stack/audit/rendered.py`). A check yields `None` for each item that passes and a `Breach` for each
 item that fails. `Rule.verdict` turns the breaches into findings.
 
-Each module defines `RULES`. To add a rule, append it to `RULES` and add its fixtures to the module's test file.
+Each module defines `RULES`. To add a rule, append the rule to `RULES` and add the rule's fixtures to the
+module's test file.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def audit(platform: Platform, *, on: date) -> tuple[Verdict, ...]:
 def audit_outcome(platform: Platform, *, on: date) -> Outcome:
     """Audit an environment, and apply the accepted findings of its profile and of its settings file."""
     environment, verdicts = platform.environment, audit(platform, on=on)
-    # Several environments share a profile, and an environment that leaves a node out or pins its images has fewer
-    # findings. So the audit ignores an acceptance of the profile that matches no finding. In the settings file such an
+    # Several environments share a profile. Some of them have fewer findings, because they leave out a node or pin their
+    # images. So the audit ignores an acceptance of the profile that matches no finding. In the settings file such an
     # acceptance fails the audit.
     found = {(finding.rule, finding.path) for verdict in verdicts for finding in verdict.findings}
     by_profile = (entry for entry in environment.profile.accepted_findings if (entry.rule, entry.path) in found)

@@ -18,7 +18,7 @@ SELECTORS = {**mesh.SELECTORS, "NetworkPolicy": "podSelector", "PodDisruptionBud
 
 
 def no_cycles(platform: Platform) -> Iterator[None]:
-    """Count the operations. `CallGraph` refuses cycles of synchronous calls, so every graph here has none."""
+    """Count the operations. `CallGraph` refuses cycles of synchronous calls, so no graph here has a cycle."""
     for node in platform.graph.nodes.values():
         yield from (None for _ in node.operations)
 

@@ -48,7 +48,7 @@ def _explain_pair(options: argparse.Namespace) -> int:
 
 
 def _strict_platform(options: argparse.Namespace) -> Platform:
-    """The first environment whose profile is strict. Raises `InvalidInputError` if there is none."""
+    """The first environment whose profile is strict. Raises `InvalidInputError` if no profile is strict."""
     from voice_policies import Fault, InvalidInputError  # noqa: PLC0415
 
     from stack.model.settings import environments  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""`voice images`: pins every image by its digest."""
+"""`voice images`: pins every image by its digest, and checks the pins."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def used(options: argparse.Namespace) -> set[str]:
     from stack.model.settings import environments, load_settings  # noqa: PLC0415
 
     tenant = options.tenant()
-    # The reference image stands in for the services' own images, so it is not locked.
+    # The lock has the services' own images, not the reference image that replaces them until they exist.
     update = {"reference_image": None}
     settings = [load_settings(name, tenant).model_copy(update=update) for name in environments()]
     platforms = [Platform(tenant, environment(each, tenant, UNLOCKED)) for each in settings]

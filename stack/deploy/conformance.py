@@ -1,7 +1,7 @@
 """Checks of a running service against the contract of services: probes, metrics, gRPC health, log lines, drain.
 
 docs/go.md describes the contract. The contract holds for services in every language, because alerts, dashboards and
-audits of a running platform read these series and fields.
+audits of a running platform read the series and log fields that it names.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ __all__ = [
 ]
 
 LARGEST = 100 * 2**20
-"""Largest file of a bundle or a log, in bytes. A device, such as `/dev/zero`, has no end."""
+"""Largest file of a bundle or a log, in bytes. Without a limit, reading `/dev/zero` would never end."""
 TIMEOUT = 5
 """Seconds to wait for one answer. kubelet waits for a shorter time."""
 POLL = 0.1
 """Seconds between two requests to `/ready` during a drain."""
 NOTICED = 30
-"""Seconds from SIGTERM within which `/ready` must fail. It should fail immediately; a busy machine is slower."""
+"""Seconds from SIGTERM within which `/ready` must fail. It should fail immediately, but a busy machine is slower."""
 OK, UNAVAILABLE = 200, 503
 STATUSES = {OK: ("healthy", "degraded"), UNAVAILABLE: ("unhealthy", "draining")}
-"""Status code of `/ready` → the words in `status` that agree with it."""
+"""Status code of `/ready` → the values of the answer's field `status` that fit the code."""
 METRICS: dict[str, tuple[str, ...]] = {
     "voice_policy_info": ("service", "environment", "digest"),
     "voice_policy_mounted_info": ("digest",),
@@ -54,14 +54,14 @@ METRICS: dict[str, tuple[str, ...]] = {
 """Metric → its labels. Each operation has its series before the first request, because an absent series raises no
 alert."""
 FALLBACKS, CALL = "voice_call_fallbacks_total", "name"
-"""The counter of fallbacks, and its label for the soft call. Alerts and the availability of flows read this counter."""
+"""The counter of fallbacks, and the label that names the soft call. Alerts and the availability of flows read it."""
 KINDS = ("successful", "failed", "cancelled")
 """Values of `kind` of each operation's requests."""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 FIELDS = ("time", "level", "message", "service", "environment", "policy_digest")
 """Members of every log line."""
 IDS = {"trace_id": re.compile(r"[0-9a-f]{32}"), "span_id": re.compile(r"[0-9a-f]{16}")}
-"""Members of log lines that belong to a span, as W3C Trace Context writes them."""
+"""Members of log lines that belong to a span → their format in W3C Trace Context."""
 SERVING = b"\x08\x01"
 """`grpc.health.v1.HealthCheckResponse` with the status SERVING."""
 _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? +(\S+)", re.MULTILINE)
@@ -95,7 +95,7 @@ class Answer(NamedTuple):
 def missing_over_http(url: str, bundle: PolicyBundle | None = None) -> Iterator[Missing]:
     """The parts of the contract that the service's HTTP port does not keep.
 
-    With a bundle these include the series that its declared operations and soft calls lack.
+    With a bundle these parts include the absent series of the bundle's operations and soft calls.
 
     Raises `InvalidInputError` for a malformed address, or if nothing answers there.
     """
@@ -114,12 +114,12 @@ def missing_over_http(url: str, bundle: PolicyBundle | None = None) -> Iterator[
 
 
 def read_bundle(file: Path) -> PolicyBundle:
-    """The bundle in a file. Raises `InvalidInputError` if it is missing or invalid."""
+    """The bundle in a file. Raises `InvalidInputError` if the file is missing or invalid."""
     return PolicyBundle.from_json(_content("--bundle", file, "expected the policy.json of the service"), str(file))
 
 
 def _content(option: str, file: Path, accepted: str) -> bytes:
-    """The content of the file that an option names. Raises `InvalidInputError` if it cannot be read or is too large."""
+    """The content of an option's file. Raises `InvalidInputError` if the file cannot be read or is too large."""
     try:
         with file.open("rb") as opened:
             content = opened.read(LARGEST + 1)
@@ -133,7 +133,7 @@ def _content(option: str, file: Path, accepted: str) -> bytes:
 
 
 def _declared_series(bundle: PolicyBundle, metrics: Answer) -> Iterator[Missing]:
-    """The series that declared operations and soft calls lack."""
+    """The absent series of declared operations and soft calls."""
     samples = _samples(metrics.text)
     declared = [("voice_operation_requests_total", "operation", each.operation) for each in bundle.inbound]
     declared += [(FALLBACKS, CALL, call.name) for call in bundle.outbound if call.fallback]
@@ -202,7 +202,7 @@ def signal_process(process: int, number: int = 0) -> None:
     Raises `InvalidInputError` if the process does not exist or belongs to another user.
     """
     try:
-        if process < 1:  # the kernel would signal a group of processes, or every process of the machine
+        if process < 1:  # for these numbers the kernel signals a group of processes, or every process of the machine
             raise ProcessLookupError
         os.kill(process, number)
     except (OSError, OverflowError):
@@ -290,7 +290,7 @@ def _digests(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[Mis
 
 
 def _operations(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[Missing]:
-    """Operations that lack a series in one of the metrics, or one of the kinds."""
+    """Operations that lack a series in one of the metrics, or that lack a series of one kind."""
     per_operation = [name for name, labels in METRICS.items() if "operation" in labels]
     known = sorted({found.get("operation", "") for name in per_operation for found in samples[name]} - {""})
     for operation in known:
@@ -309,7 +309,7 @@ def _operations(samples: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[
 
 
 def _log_line_fault(line: str) -> str:
-    """The fault of a log line. Empty if it has none."""
+    """The fault of a log line. Empty if the line has no fault."""
     document = _object(line)
     if document is None:
         return "is no JSON object"

@@ -22,7 +22,7 @@ FAILED = 500
 
 
 class AnswerError(Exception):
-    """The platform gave no answer, or an answer with a status code from `FAILED` on."""
+    """The platform gave no answer, or the answer's status code is `FAILED` or larger."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Request:
 
 
 def first_request(platform: Platform) -> Request | None:
-    """A request to the first public route of the gateway. `None` without a gateway, its host or a public route."""
+    """A request to the gateway's first public route. `None` without a gateway, `gateway_host` or a public route."""
     gateway, host = platform.graph.gateway, platform.environment.settings.gateway_host
     for operation in gateway.operations if gateway and host else ():
         if gateway and host and operation.http and operation.http.public:

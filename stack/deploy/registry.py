@@ -216,7 +216,7 @@ def _token_of(body: bytes) -> str:
 
 
 def _wait(retry_after: str, retries: int) -> float:
-    """Seconds before the next attempt: the registry's own number, or 1, 2, 4, … if it gives none."""
+    """Seconds before the next attempt: the registry's own number, or 1, 2, 4, … if the registry gives no number."""
     seconds = float(retry_after) if retry_after.isdecimal() else float(1 << retries)
     if seconds > LONGEST_WAIT:
         raise RegistryError(f"is refused for {seconds:.0f} s by its registry", "try again after that time")

@@ -26,12 +26,12 @@ class RouteImpact(NamedTuple):
 
 @dataclass(slots=True)
 class Impact:
-    """Operations that the outage of a node reaches, directly or through their callees."""
+    """The effects of a node's outage on its operations, and on operations that call them directly or indirectly."""
 
     failing: set[OperationKey]
     """Operations that fail: the node's operations, and operations with a hard call to a failing operation."""
     losses: dict[OperationKey, tuple[Edge, ...]] = field(default_factory=dict)
-    """Operation that continues → the soft calls that get no answer, made by the operation or by its callees."""
+    """Operation that continues → the soft calls of the operation and of its callees that get no answer."""
     broken: set[OperationKey] = field(default_factory=set)
     """Operations that continue but do not complete a flow. The flow needs a call that gets no answer."""
     routes: tuple[RouteImpact, ...] = ()

@@ -116,7 +116,7 @@ def _steps(graph: CallGraph, node: Node, operation: Operation, indent: str) -> I
 def _frame(stage: Stage) -> tuple[str, str]:
     """The frame around a stage, and the separator of its calls. Both are empty for one call in one round."""
     if stage.max_rounds > 1:
-        choice = ", one of these calls in each round" if stage.choice == "one" and len(stage.calls) > 1 else ""
+        choice = ", each round makes one of these calls" if stage.choice == "one" and len(stage.calls) > 1 else ""
         return f"loop at most {stage.max_rounds} rounds, typically {stage.typical_rounds}{choice}", ""
     if len(stage.calls) > 1:
         return "par", "and"

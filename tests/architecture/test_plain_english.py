@@ -6,7 +6,7 @@ from stack.model.settings import ROOT
 from tests.architecture.plain_english import riddles, written
 
 
-def test_no_file_holds_a_riddle() -> None:
+def test_no_file_contains_a_refused_word_or_idiom() -> None:
     paths = list(written(ROOT))
     assert {"README.md", "stack/cli/__init__.py", "Makefile"} <= set(paths)
     found = [str(riddle) for path in paths for riddle in riddles(path, (ROOT / path).read_text(encoding="utf-8"))]

@@ -23,9 +23,9 @@ CALLS = [
     if call.enforced_by.timeout == "grpc"
 ]
 FAILING_CALLS = 20
-"""Number of calls with which the program uses up a retry budget."""
+"""Number of calls with which the Go program `serviceconfig` uses up a retry budget."""
 SLOW = 2.0
-"""Greatest delay of a busy machine in seconds."""
+"""Longest delay in seconds that a busy machine may cause."""
 Observations = dict[str, Any]
 
 

@@ -23,7 +23,9 @@ from tests.stack.voiceassistant.tiers.real_cache import NODES, eventually, runni
 pytestmark = pytest.mark.integration
 
 
-def test_haproxy_forwards_only_to_the_new_primary_even_after_the_old_one_returns(haproxy: Path, tmp_path: Path) -> None:
+def test_haproxy_forwards_only_to_the_new_primary_even_after_the_old_primary_returns(
+    haproxy: Path, tmp_path: Path
+) -> None:
     with running_cache(tmp_path) as (nodes, _), running_proxy(haproxy, tmp_path / "haproxy.cfg", nodes) as port:
         assert eventually(lambda: service(port).set("identity-service:1", "before"))
         nodes[0].stop()
@@ -46,7 +48,7 @@ def test_haproxy_starts_while_no_name_resolves(haproxy: Path, tmp_path: Path) ->
         process.wait()
 
 
-def test_haproxy_recognizes_a_replica_of_a_host_whose_name_contains_master(haproxy: Path, tmp_path: Path) -> None:
+def test_haproxy_recognizes_a_replica_if_the_name_of_its_primary_contains_master(haproxy: Path, tmp_path: Path) -> None:
     health = ("--user", "health", "on", "nopass", "+@all")
     with ExitStack() as stack:
         primary = stack.enter_context(server(tmp_path, *health))

@@ -61,7 +61,7 @@ def pair() -> Any:
         yield platform, collector
 
 
-def test_a_soft_failure_degrades_the_answer_and_other_failures_have_their_status(
+def test_a_soft_failure_degrades_the_answer_and_other_failures_get_an_error_status(
     pair: tuple[Platform, Collector],
 ) -> None:
     platform, collector = pair
@@ -211,6 +211,6 @@ def test_latency_is_drawn_from_its_median_and_p95() -> None:
 @pytest.mark.parametrize(
     ("reached", "is_inside"), [({}, True), ({"via": "egress:8443"}, False), ({"tls": True}, False)]
 )
-def test_a_grpc_callee_outside_the_platform_is_simulated(reached: dict[str, Any], *, is_inside: bool) -> None:
+def test_only_a_grpc_callee_inside_the_platform_gets_real_calls(reached: dict[str, Any], *, is_inside: bool) -> None:
     address = {"host": "milvus.example", "port": 19530, **reached}
     assert is_on_the_wire(call("vector-store.search", addresses=(address,))) is is_inside

@@ -289,7 +289,9 @@ async def test_a_json_line_has_the_fields_of_the_event(
     assert line["policy_digest"] == runtime.digest
 
 
-def test_the_log_remembers_a_bounded_number_of_events(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_forgets_the_oldest_event_beyond_its_maximum(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
     log = EventLog(clock)
     for number in range(MAX_KEPT + 50):
         log.on_event(Event("transition", "circuit_breaker", f"rag-engine.context@{number}", after="closed"))
@@ -346,7 +348,7 @@ class Broken:
         raise RuntimeError(event.kind)
 
 
-async def test_a_storm_of_errors_of_listeners_writes_few_lines_and_counts_each_error(
+async def test_a_storm_of_listener_errors_writes_few_lines_and_counts_each_error(
     clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mounted = mount(tmp_path, bundle(call(CALL, circuit_breaker=BREAKER)))

@@ -32,7 +32,7 @@ ErrorClass = Literal[
     "budget_exceeded",
     "no_candidate",
 ]
-"""The reason why an attempt or a call failed. The last three are decisions of the runtime."""
+"""The reason why an attempt or a call failed. The last three classes of this list are decisions of the runtime."""
 
 BY_STATUS: Mapping[int, ErrorClass] = {
     401: "authentication",
@@ -52,9 +52,10 @@ BY_STATUS: Mapping[int, ErrorClass] = {
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """The error codes and phrases of one provider. Source: its documentation and public reports, on the day `read`."""
+    """The error codes and phrases of one provider, from the provider's documentation and from public reports."""
 
     read: date
+    """The day on which a person read these sources."""
     codes: Mapping[str, ErrorClass]
     """Error classes by the value of the error's `code`, `type` or `status`."""
     phrases: tuple[tuple[re.Pattern[str], ErrorClass], ...] = ()
@@ -150,7 +151,7 @@ def error_class(status: int | None, error: Any, dialect: Dialect) -> ErrorClass:
     """
     try:
         words, text = tuple(_words(error)), json.dumps(error, ensure_ascii=False)
-    except RecursionError:  # Python 3.13 parses documents that are nested more deeply than its stack
+    except RecursionError:  # Python 3.13 parses documents that are too deeply nested for these calls
         words, text = (), ""
     for word in words:
         if word in dialect.codes:

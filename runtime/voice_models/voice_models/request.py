@@ -45,7 +45,7 @@ class ModelRequest:
 
     @property
     def prompt_version(self) -> str:
-        """The version of the caller's prompt; empty if the caller names none."""
+        """The version of the caller's prompt; empty if the caller names no version."""
         return str(self.headers.get(PROMPT_VERSION, ""))
 
     @property

@@ -47,7 +47,7 @@ class ResponseCache:
         return f"{service}:model-answer:{hashlib.blake2b(exact, digest_size=32).hexdigest()}"
 
     async def get(self, policy: Policy, key: str) -> CachedAnswer | None:
-        """The cached answer to an equal request. `None` if there is none."""
+        """The cached answer to an equal request. `None` if no such answer is cached."""
         kept: bytes | None = await self._run(policy, key)
         if kept is None:
             return None

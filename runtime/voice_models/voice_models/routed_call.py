@@ -186,7 +186,7 @@ class RoutedCall:
     # --- the cache
 
     async def _cached(self) -> httpx.Response | None:
-        """The cached answer to an equal request of the same scope. `None` if there is none."""
+        """The cached answer to an equal request of the same scope. `None` if no such answer is cached."""
         policy, preferred = self._route.cache, self._call.preferred
         if policy is None or preferred is None:
             return None

@@ -13,7 +13,7 @@ BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 LONGEST_BLANK_LINE = 4
 """Bytes of the longest end of a frame: CR LF CR LF."""
 ONE_FRAME = re.compile(rb"data: ([^\r\n]*)\n\n")
-"""Matches a chunk that is exactly one frame with one line of data. Most chunks are, so they get a fast path."""
+"""Matches a chunk that is exactly one frame with one line of data. `feed` has a fast path for these frequent chunks."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -23,7 +23,7 @@ class Frame(NamedTuple):
     raw: bytes
     """The received bytes of the frame, with its blank line."""
     event: str
-    """The type of the event; `message` if the frame names none."""
+    """The type of the event; `message` if the frame has no type."""
     data: bytes | None
     """The data lines, joined by line feeds. `None` for a frame without data lines, such as a ping."""
 

@@ -45,7 +45,7 @@ class Claim(NamedTuple):
 
 
 class BudgetExceededError(Exception):
-    """A budget has no room. `wait` is the time in seconds until the tokens may fit; infinity if they never will."""
+    """A budget has no room. `wait` is the time in seconds until the budget may have room; infinity if it never will."""
 
     def __init__(self, claim: Claim, wait: float) -> None:
         super().__init__(f"budget {claim.budget} has no room")
@@ -87,7 +87,7 @@ class TokenBudgets:
         self._runtime = runtime
         self._stores = stores
         self._windows: dict[str, dict[tuple[str, Duration], TokenWindow]] = {}
-        """By the budget's name, because `max_keys` bounds each budget on its own."""
+        """By the budget's name, because `max_keys` bounds the windows of each budget separately."""
         self._lock = Lock()
         """Guards the windows, because threads and event loops share them."""
         self.statistics: dict[str, BudgetStatistics] = {}
@@ -95,8 +95,8 @@ class TokenBudgets:
     async def reserve(self, claims: Iterable[Claim], tokens: int, total: float) -> Reservation:
         """Hold `tokens` in every budget. `total` is the longest time of the call in seconds.
 
-        Raises `BudgetExceededError` and holds nothing if a budget has no room. A cancellation returns the tokens that
-        are held. Only a store whose answer is still outstanding may hold them until they expire.
+        Raises `BudgetExceededError` if a budget has no room. After this error or a cancellation no budget holds the
+        tokens. There is one exception: a store that has not answered yet may hold the tokens until they expire.
         """
         reservation = Reservation(tokens)
         try:
@@ -105,7 +105,7 @@ class TokenBudgets:
         except BaseException as error:
             if isinstance(error, BudgetExceededError):
                 self._statistics_of(error.claim.budget).rejected += 1
-            await asyncio.shield(self.settle(reservation, 0))  # it continues if the caller is cancelled again
+            await asyncio.shield(self.settle(reservation, 0))  # settles even if the caller is cancelled again
             raise
         for claim in (claim for hold in reservation.holds for claim in hold.claims):
             self._statistics_of(claim.budget).admitted += 1
@@ -161,7 +161,7 @@ class TokenBudgets:
     async def _settle_in_store(self, hold: _Hold, tokens: int, used: int) -> None:
         try:
             await self._run(hold.claims, hold.store, ("settle", tokens, hold.expires, used))
-        except Exception:  # noqa: BLE001  # the store is unreachable, and its reservation will expire
+        except Exception:  # noqa: BLE001  # the store is unreachable; the reservation in it will expire
             for claim in hold.claims:
                 self._statistics_of(claim.budget).without_store += 1
 
@@ -175,7 +175,8 @@ class TokenBudgets:
     def _key(self, claim: Claim) -> str:
         """The key in the store. A hash of fixed length replaces the name of the tenant or deployment.
 
-        The key contains the window, because the length of a slot depends on it. So a changed window begins a new count.
+        The key contains the window, because the window determines the length of a slot. So a changed window begins a
+        new count.
         """
         digest = hashlib.blake2b(claim.key.encode(errors="surrogatepass"), digest_size=16).hexdigest()
         return f"{self._runtime.bundle.metadata.service}:token-budget:{claim.budget}:{claim.policy.window}:{digest}"
@@ -202,7 +203,7 @@ def _store_of(claim: Claim) -> str:
 
 
 def retry_after_of(error: BudgetExceededError) -> float | None:
-    """Seconds after which the refused tokens may fit; `None` if they never fit."""
+    """Seconds until the budget may have room for the refused tokens; `None` if it never will."""
     return None if error.wait == inf else error.wait
 
 

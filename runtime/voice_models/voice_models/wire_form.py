@@ -83,7 +83,7 @@ def _error_of(document: Any) -> Any:
 
 
 def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usage | None:
-    """The reported usage. `None` if there is none, or if it is no number of tokens."""
+    """The reported usage. `None` if no usage is reported, or if it is no number of tokens."""
     spent = document.get("usage")
     if not isinstance(spent, dict):
         return None

@@ -10,8 +10,8 @@ from voice_runtime.context_variables import restore
 from voice_runtime.timeout import CURRENT, current_scope
 
 MARGIN = 0.005
-"""Seconds that the answer needs to reach the caller. The next hop gets the remaining time less this margin, or less a
-tenth of the remaining time if the tenth is smaller."""
+"""Seconds that the answer needs to reach the caller. The transport subtracts this margin from the time that it sends
+to the next hop. If a tenth of the remaining time is smaller than the margin, it subtracts the tenth."""
 
 
 def remaining() -> float | None:

@@ -1,4 +1,7 @@
-"""Computes the progress of a saga from its journal, and the next entries. Every engine uses these functions."""
+"""Computes a saga's progress from its journal, and the next entries from the progress.
+
+Every engine uses these functions.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +110,7 @@ class Progress:
                 self.undoing = step
             case "undone":
                 while self.to_undo.pop() != step:
-                    continue  # later steps have no compensation
+                    continue  # also drops later steps, which have no compensation
                 self.undoing = ""
             case _:
                 self._turn(entry)
@@ -152,8 +155,9 @@ def following(plan: Plan, progress: Progress) -> list[Entry]:
     """The entries that follow from the current progress.
 
     Empty in each of these cases:
-    - An action or a compensation runs.
-    - Steps wait and none has failed.
+    - The saga is running, and an action runs.
+    - The saga is running, steps wait and no step has failed.
+    - A compensation runs.
     - The saga is parked or has ended.
     """
     if progress.state == "running" and not progress.running:
@@ -178,7 +182,7 @@ def _next_stage(plan: Plan, progress: Progress) -> list[Entry]:
 def _compensating(plan: Plan, progress: Progress) -> list[Entry]:
     """The entries that begin the compensation, with the reasons of all failed steps.
 
-    The reasons are in the order of the policy, not in the order of the failures.
+    The reasons are in the order of the steps in the policy, not in the order of the failures.
     """
     reasons = "; ".join(f"{step}: {progress.failed[step]}" for step in plan.steps if step in progress.failed)
     return [Entry("compensating", data=reasons), *_undoing(plan, progress)]
@@ -187,8 +191,8 @@ def _compensating(plan: Plan, progress: Progress) -> list[Entry]:
 def _undoing(plan: Plan, progress: Progress) -> list[Entry]:
     """The entry that begins the next compensation, or that ends the saga.
 
-    The next compensation belongs to the last step that has one and may have run. A step with an unknown outcome may
-    have run.
+    Of the steps that may have run and that have a compensation, the last step is undone next. A step with an unknown
+    outcome may have run.
     """
     last = next((step for step in reversed(progress.to_undo) if step in plan.compensated), None)
     return [Entry("compensated") if last is None else Entry("undoing", last)]

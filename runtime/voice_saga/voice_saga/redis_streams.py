@@ -1,7 +1,7 @@
 """Messages over Redis Streams (Redis 6.2 or later, Valkey). Needs the extra `redis`. Each event type has a stream.
 
-The platform's access rules must allow XADD to publish. To consume, they must allow XGROUP CREATE and DELCONSUMER,
-XREADGROUP, XCLAIM, XAUTOCLAIM, XPENDING, XINFO CONSUMERS and XACK, and XADD to the stream of dead letters.
+A publisher needs permission for XADD. A consumer needs permission for XGROUP CREATE, XGROUP DELCONSUMER, XREADGROUP,
+XCLAIM, XAUTOCLAIM, XPENDING, XINFO CONSUMERS and XACK, and for XADD to the stream of dead letters.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = ["RedisStreams"]
 
 MAX_LENGTH = 100_000
 """Default maximum length of a stream, in entries. The platform's three streams of that length, with payloads of
-`PAYLOAD` bytes on average, take about 345 MB. A full store refuses every XADD, so XADD does not trim the stream
-either. XTRIM still works."""
+`PAYLOAD` bytes on average, take about 345 MB. A store without free memory refuses every XADD. A refused XADD
+trims no stream, but XTRIM still works."""
 PAYLOAD = 1024
 """Expected mean payload in bytes. A message names an event and the place of the data, and does not contain the data."""
 Received = tuple[Message, Callable[[], Awaitable[None]]]
@@ -36,9 +36,9 @@ class RedisStreams:
     """A transport over one Redis server.
 
     - `max_length`: approximate number of entries that a stream keeps. Older entries are deleted even if they were not
-      read. A consumer that is further behind misses them.
-    - `redeliver_after`: seconds before a message is delivered again. This happens if the handler failed or the consumer
-      is silent. The message may go to the same consumer again.
+      read. A consumer that is too slow misses the deleted entries.
+    - `redeliver_after`: seconds before a message is delivered again, if its handler failed or its consumer is silent.
+      The message may go to the same consumer again.
     - `max_deliveries`: number of failed deliveries after which a message moves to the stream of dead letters.
     - `block`: longest wait of one read, in seconds.
 

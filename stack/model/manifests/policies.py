@@ -46,7 +46,7 @@ class PolicyRule(Part):
 
 
 class NetworkPolicySpec(Part):
-    """The pods that a NetworkPolicy governs, and the connections that it admits in each direction."""
+    """The pods that a NetworkPolicy governs, and the connections that the policy admits in each direction."""
 
     pod_selector: Selector = Selector()
     policy_types: tuple[str, ...] = ()

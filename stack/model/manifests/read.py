@@ -1,4 +1,4 @@
-"""The resources in a directory of Kubernetes manifests, each with its lines."""
+"""The resources in a directory of Kubernetes manifests, each with its place in its file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ KUSTOMIZATION = Fault("", "is a Kustomization", "build it first: `kubectl kustom
 
 @dataclass(frozen=True)
 class Manifest:
-    """One resource of a file, with its lines."""
+    """One resource of a file."""
 
     content: Mapping[str, Any]
     file: str
     """Path of the file. It begins with the directory that the user named."""
     node: yaml.Node = field(repr=False)
+    """The parsed YAML, with line numbers."""
 
     @property
     def kind(self) -> str:
@@ -40,7 +41,7 @@ class Manifest:
 
     @property
     def namespace(self) -> str:
-        """Namespace of the resource. `default` if the manifest names none, as with `kubectl apply`."""
+        """Namespace of the resource. Like `kubectl apply`, `default` if the manifest has no namespace."""
         return str(self.content["metadata"].get("namespace") or "default")
 
     @property
@@ -66,7 +67,7 @@ class Manifest:
 
 
 def _child(node: yaml.Node, key: str | int) -> tuple[yaml.Node, int] | None:
-    """A node below another, with the line of its key."""
+    """The value of a key or an index, with the line of the key."""
     if isinstance(node, yaml.MappingNode):
         return next(((value, name.start_mark.line) for name, value in node.value if name.value == key), None)
     if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
@@ -112,7 +113,7 @@ def _resources(path: Path, file: str) -> list[Manifest]:
     try:
         documents = read_located_documents(path)
     except InvalidInputError as error:
-        # Reading a pipe would block.
+        # Only a regular file is read again, because reading a pipe would block.
         is_template = path.is_file() and "{{" in path.read_text(encoding="utf-8", errors="replace")
         located = [replace(fault, source=file + fault.source.removeprefix(path.name)) for fault in error.faults]
         raise InvalidInputError(file, [_as(TEMPLATE, each) if is_template else each for each in located]) from None
@@ -128,7 +129,7 @@ def _as(known: Fault, found: Fault) -> Fault:
 
 
 def _opened(content: Any, node: yaml.Node, file: str) -> Iterator[Manifest | Fault]:
-    """The resource of a document, or the resources of a list. A fault if the document is neither."""
+    """The resource of a document, or the resources of a list. A fault if the document is no resource and no list."""
     if content is None:
         return
     place = Fault("", "is no Kubernetes resource", "", f"{file}:{node.start_mark.line + 1}")

@@ -33,7 +33,7 @@ def route(
     return operation(
         target.replace(".", "-"),
         stage(
-            soft("redis.access", "each gateway pod enforces its own limits", circuit_breaker="off"),
+            soft("redis.access", "each gateway pod enforces the limits on its own requests", circuit_breaker="off"),
             hard(target, idempotency, circuit_breaker=circuit_breaker),
         ),
         p95=p95,

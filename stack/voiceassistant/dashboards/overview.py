@@ -17,7 +17,7 @@ _NOW = Row(
         ),
         metrics(
             "Open circuit breakers",
-            "Pods whose runtime has an open breaker of a call. Breakers of the mesh are not counted.",
+            "Pods with an open circuit breaker in the runtime, by call. Breakers of the mesh are not counted.",
             {"{{job}}: {{name}}": 'sum by (job, name) (voice_circuitbreaker_state{state="open"}) > 0'},
         ),
         metrics(

@@ -28,13 +28,13 @@ def service(graph: CallGraph) -> Dashboard:
                 panels=(
                     Panel(
                         title="Traces",
-                        description="Latest traces that the service takes part in. A trace leads to its logs.",
+                        description="Latest traces that contain spans of the service. Each trace links to its logs.",
                         shows="traces",
                         width=COLUMNS,
                     ),
                     Panel(
                         title="Logs",
-                        description="Lines that the service's pods print. A trace id leads to its trace.",
+                        description="Lines that the service's pods print. Each trace id links to its trace.",
                         shows="logs",
                         width=COLUMNS,
                     ),
@@ -129,7 +129,7 @@ def _calls() -> Iterator[Panel]:
 def _capacity() -> Iterator[Panel]:
     yield metrics(
         "Load of a replica",
-        "Requests a second of a replica, and the number that it serves within its objectives.",
+        "Requests a second of a replica, and the most that a replica serves within its objectives.",
         {
             "load": f"job:requests_per_replica:rate5m{{{OWN}}}",
             "capacity": f"job:requests_per_replica:capacity{{{OWN}}}",
@@ -138,7 +138,7 @@ def _capacity() -> Iterator[Panel]:
     )
     yield metrics(
         "Replicas",
-        "Replicas that the autoscaler runs, and its bounds.",
+        "Replicas that run now, and the minimum and maximum of the autoscaler.",
         {
             "now": 'kube_horizontalpodautoscaler_status_current_replicas{horizontalpodautoscaler="$service"}',
             "max": 'kube_horizontalpodautoscaler_spec_max_replicas{horizontalpodautoscaler="$service"}',

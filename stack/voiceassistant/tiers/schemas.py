@@ -1,4 +1,4 @@
-"""Tables for events and sagas: outbox, inbox and journal, in the database of each service that needs them."""
+"""Outbox, inbox and journal: tables in the database of each service with events or sagas."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def components(graph: CallGraph, environment: Environment, links: Links) -> Iter
 
 
 def _refuse_unread_authorities(graph: CallGraph, environment: Environment) -> None:
-    """Raise for certificate authorities of a store other than PostgreSQL: nothing would read them."""
+    """Raise for certificate authorities of a store other than PostgreSQL, because nothing would read them."""
     faults = [
         Fault(path_of(f"external.{dependency.name}.certificate_authorities"), "is not read", "leave it out")
         for dependency, address in external_stores(graph)

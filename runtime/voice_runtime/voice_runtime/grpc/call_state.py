@@ -1,4 +1,4 @@
-"""The states of a call. The module `attempts` holds them and makes the transitions."""
+"""The states of a call. The module `attempts` keeps the state of each call and makes the transitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Made(State):
 
 
 class Waiting(State):
-    """Running, but nothing was sent: the policies may still refuse it."""
+    """Running, but nothing was sent. The policies may still refuse the call."""
 
     __slots__ = ()
 

@@ -61,7 +61,9 @@ class _Call:
         trace_context.end_span(self._span, error, failed=failed)
 
     def prepare(self) -> httpx.Request:
-        """A copy of the request with the headers of this attempt. It goes to the egress proxy if the bundle names one.
+        """A copy of the request with the headers of this attempt.
+
+        If the bundle names an egress proxy for the host, the URL of the copy has the proxy's address.
 
         Hosts outside the platform get no trace context.
         """
@@ -87,7 +89,7 @@ class _Call:
 
 
 class _Body(httpx.AsyncByteStream, httpx.SyncByteStream):
-    """A body that can be read only once. An error of its source is a fault of this process and not of the callee."""
+    """A body that can be read only once. An error of the body's source is not a fault of the callee."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
@@ -115,9 +117,10 @@ def _own_fault() -> Iterator[None]:
 class AsyncTransport(httpx.AsyncBaseTransport):
     """The transport for `httpx.AsyncClient(transport=…)`.
 
-    The attempt ends when the body has been read, so the time and the errors of the body count. For server-sent events
-    with a 2xx status the attempt ends with the headers, and the caller gets the events as they arrive. If the last
-    attempt of a hard call gets an error status, the transport returns that response and raises no error.
+    The attempt ends when the body has been read, so a slow body can time out, and an error of the body fails the
+    attempt. For server-sent events with a 2xx status the attempt ends with the headers, and the caller gets the events
+    as they arrive. If the last attempt of a hard call gets an error status, the transport returns that response and
+    raises no error.
     """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.AsyncBaseTransport) -> None:
@@ -161,7 +164,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 class Transport(httpx.BaseTransport):
     """The transport for `httpx.Client(transport=…)`. It behaves like `AsyncTransport`.
 
-    Nothing can interrupt the thread of an attempt, so its sockets time out when the attempt must end.
+    Nothing can interrupt the thread of an attempt, so the sockets of the attempt time out when it must end.
     """
 
     def __init__(self, runtime: Runtime, name: str, inner: httpx.BaseTransport) -> None:

@@ -1,8 +1,8 @@
 """Sliding window: at most `limit` admissions in any span of `window`.
 
 The window is a log of admissions. Admissions within one sixty-fourth of the window share an entry. The entry leaves the
-window together with its last admission. So the limit holds in any span, memory is bounded, and a slot becomes free up
-to `window / 64` late, never early.
+window together with its last admission. So the limit holds in any span, and memory is bounded. An admission may
+count up to `window / 64` too long, never too short.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class WindowShape:
     def __init__(self, limit: int, window: float) -> None:
         self.lock = Lock()
         self.latest = -NEVER
-        """The latest time seen. If the clock runs backwards, no admission leaves the window."""
+        """The latest time seen. If the clock runs backwards, `take` uses this time."""
         self.reconfigure(limit, window)
 
     def reconfigure(self, limit: int, window: float) -> None:
@@ -55,7 +55,7 @@ class SlidingWindow:
     def take(self, now: float, cost: int = 1) -> float:
         """Admit `cost`. Returns 0 if it fits, else the seconds until it fits; infinity if it never will."""
         shape = self.shape
-        shape.lock.acquire()  # as in `TokenBucket.take`
+        shape.lock.acquire()  # faster than `with`, as in `TokenBucket.take`
         try:
             if now < shape.latest:
                 now = shape.latest
@@ -81,7 +81,7 @@ class SlidingWindow:
             return rounds * shape.window + (0.0 if fits else self._wait(now, rest + 1))
 
     def is_full(self, now: float) -> bool:
-        """True if the whole limit is free again, because no admission is within the window."""
+        """True if no admission is within the window, so that this window can be dropped."""
         return self._last <= now - self.shape.window
 
     def inherit(self, other: SlidingWindow) -> None:

@@ -18,7 +18,7 @@ ENTRANCE = gateway(operation("a-run", stage(hard("a.run", "idempotent")), p95="1
 
 
 def test_each_measure_of_a_small_model_equals_the_value_computed_by_hand() -> None:
-    """`a` and `b` have up to 4 pods and a surge pod each, so 10 pods request 0.1 cores and 0.0625 GiB each."""
+    """Services `a` and `b` each have up to 4 pods and a surge pod: 10 pods. A pod requests 0.1 cores and 0.0625 GiB."""
     either = stage(soft("store.read", "without"), hard("store.write", "idempotent", retry=TWICE))
     a = service("a", operation("run", either, stage(hard("b.run", "idempotent")), p95="1s", deadline="2s"))
     b = service("b", operation("run", stage(soft("store.read", "without")), p95="1s", deadline="1s"))
@@ -48,7 +48,7 @@ def test_an_operation_without_a_flow_has_attempts_and_the_cost_has_two_parts() -
 def test_the_calls_to_models_have_a_cost_for_each_entrance() -> None:
     """100/s × 25 % mean load × 730 h × 3,600 s = 65.7 million calls a month.
 
-    A call costs 1,500 tokens in × 0.15 + 100 tokens out × 0.6 = 285 micro-USD: the use and the price in `small`.
+    A call costs 1,500 tokens in × 0.15 + 100 tokens out × 0.6 = 285 micro-USD. The numbers come from `tests/small`.
     """
     asking = stage(hard("llm.generate", "idempotent"))
     a = service("a", operation("run", asking, p95="9s", deadline="60s", load="100/s"))

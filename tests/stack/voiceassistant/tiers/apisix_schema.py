@@ -2,8 +2,8 @@
 
 It is transcribed from APISIX's sources: `apisix/schema_def.lua` (route, upstream, consumer, global rule, ssl),
 `apisix/plugins/<plugin>.lua` (each plugin's `schema`), `apisix/plugins/limit-count/init.lua`,
-`apisix/utils/redis-schema.lua` and, for `config.yaml`, `apisix/cli/schema.lua` and `conf/config.yaml.example`. Where
-APISIX takes a reference to an environment variable, it skips the schema of the value (`apisix/core/schema.lua`).
+`apisix/utils/redis-schema.lua` and, for `config.yaml`, `apisix/cli/schema.lua` and `conf/config.yaml.example`. If a
+value is a reference to an environment variable, APISIX does not check it against a schema (`apisix/core/schema.lua`).
 """
 
 from __future__ import annotations

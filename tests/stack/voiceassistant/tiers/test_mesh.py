@@ -30,7 +30,7 @@ def pod_templates(environment: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("environment", MESHED)
-def test_only_declared_callers_may_call_a_service_and_everybody_may_read_its_metrics(environment: str) -> None:
+def test_only_declared_callers_may_call_a_service_and_every_client_may_read_its_metrics(environment: str) -> None:
     declared = {
         (
             edge.caller.name,
