@@ -19,7 +19,7 @@ class ModelDeployment(Policy):
     model: DnsLabel
     """Name of the model in `Models.models`."""
     credential: Annotated[str, TextPattern(r"^/[A-Za-z0-9._/-]+$", "/etc/voice/secrets/model-adapter-llm/openai", 253)]
-    """File that holds the API key. Deployments with the same file share the key, so they go into cooldown
+    """File that holds the API key. Deployments with the same file share the key. They go into cooldown
     together when the provider refuses the key or when the key's quota is spent."""
     latency: StreamLatency
     """The deployment's speed at P95."""

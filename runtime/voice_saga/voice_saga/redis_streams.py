@@ -1,7 +1,7 @@
 """Messages over Redis Streams (Redis 6.2 or later, Valkey). Needs the extra `redis`. Each event type has a stream.
 
 A publisher needs permission for XADD. A consumer needs permission for XGROUP CREATE, XGROUP DELCONSUMER, XREADGROUP,
-XCLAIM, XAUTOCLAIM, XPENDING, XINFO CONSUMERS and XACK, and for XADD to the stream of dead letters.
+XCLAIM, XAUTOCLAIM, XPENDING, XINFO CONSUMERS and XACK. It also needs XADD to the stream of dead letters.
 """
 
 from __future__ import annotations
