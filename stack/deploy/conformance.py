@@ -1,7 +1,7 @@
 """Checks of a running service against the contract of services: probes, metrics, gRPC health, log lines, drain.
 
 docs/go.md describes the contract. The contract holds for services in every language. Alerts, dashboards and audits
-of a running platform read the series and log fields that it names.
+of a running platform read the contract's series and log fields.
 """
 
 from __future__ import annotations
