@@ -21,7 +21,7 @@ SCALE_DOWN_WINDOW = 300
 def autoscaler(metadata: ObjectMeta, replicas: Replicas, container: str) -> HorizontalPodAutoscaler:
     """The autoscaler of the Deployment with the same name. Nothing else sets the replica count.
 
-    The autoscaler measures `container` alone, because a metric of the pod would include the mesh's proxy.
+    The autoscaler measures only `container`, because a metric of the pod would include the mesh's proxy.
     """
     return {
         "apiVersion": "autoscaling/v2",

@@ -125,7 +125,7 @@ def network_policy(
     incoming: list[NetworkPolicyIngressRule] = [{"from": [peer.selectors()], "ports": _ports(peer)} for peer in ingress]
     outgoing: list[NetworkPolicyEgressRule] = [{"to": [peer.selectors()], "ports": _ports(peer)} for peer in egress]
     spec: NetworkPolicySpec = {"podSelector": {"matchLabels": selector}, "policyTypes": ["Ingress", "Egress"]}
-    # The API server drops an empty list, so a later apply would see a change. The policy type alone denies all.
+    # The API server drops an empty list, so a later apply would see a change. A direction without a list denies all.
     if incoming:
         spec["ingress"] = incoming
     if outgoing:

@@ -82,7 +82,7 @@ class Workload(ABC):
     address: Mapping[str, str] | None = None
     """The label by which Services and network policies select the pods. `None` means the name label."""
     account: str | None = None
-    """Name of a shared service account. `None` means an account for this workload alone."""
+    """Name of a shared service account. With `None` the workload has its own account."""
     rights: Sequence[Resource] = ()
     """Roles and bindings of the account. If there are any, the container gets a short-lived token for the API
     server."""

@@ -52,7 +52,7 @@ class Retry(Policy):
         "attempt_timeout",
         "connection_failed",
     )
-    """Outcomes worth another attempt. A call that is not idempotent retries on `connection_failed` alone."""
+    """Outcomes worth another attempt. A call that is not idempotent retries only on `connection_failed`."""
     budget: RetryBudget = RetryBudget()
 
     @property

@@ -61,7 +61,7 @@ def wrapped(text: str, indent: str) -> str:
 
 
 def close(text: str) -> None:
-    """Print a closing line to standard error if it is a terminal. Standard output holds the result alone."""
+    """Print a closing line to standard error if it is a terminal. Standard output has only the result."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
 

@@ -37,7 +37,7 @@ WATCHING = {site.OBSERVABILITY, site.NODE_AGENTS}
 _REQUESTS, _SLOW = "voice_operation_requests_total", "voice_operation_slow_requests_total"
 _STATUS, _LATENCY, _FIRST_BYTE = "apisix_http_status", "apisix_http_latency", "apisix_http_first_byte_latency"
 UPSTREAM = 'type="upstream"'
-"""Matcher for the time that the service alone takes: a client that uploads or reads slowly is not its fault."""
+"""Matcher for the time that the service takes. The time of a slow upload or download is not part of it."""
 
 
 def rule_groups(

@@ -244,7 +244,7 @@ class Runtime:
         return self.outbound(name).once()
 
     def outbound(self, name: str, target: str | None = None) -> Outbound:
-        """The pipeline of a call. With `target`, the breaker counts this target alone. Raises `UnknownCallError`.
+        """The pipeline of a call. With `target`, the breaker counts only this target. Raises `UnknownCallError`.
 
         A reload replaces the pipeline, so ask for the pipeline again at each call.
         """

@@ -38,7 +38,7 @@ class Targets:
         return len(self._kept)
 
     def of(self, base: Outbound, target: str) -> Outbound:
-        """`base` with a breaker for `target` alone; `base` itself if it has no breaker."""
+        """`base` with a breaker that counts only `target`. `base` itself if `base` has no breaker."""
         if base.breaker is None:
             return base
         key = (base.name, target)

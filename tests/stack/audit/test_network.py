@@ -105,7 +105,7 @@ def opened(policy: Any, *ports: dict[str, int]) -> None:
         ((), 80),
     ],
 )
-def test_n02_finds_an_undeclared_port_in_a_range_or_alone(
+def test_n02_finds_an_undeclared_port_that_an_egress_rule_permits(
     ports: tuple[dict[str, int], ...], found: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy_platform = changed(Platform(toy.TENANT, toy.ENVIRONMENT), monkeypatch, lambda policy: opened(policy, *ports))

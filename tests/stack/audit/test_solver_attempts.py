@@ -250,7 +250,7 @@ def test_calls_that_share_a_policy_are_bounded_by_the_lowest_objective_among_the
     assert (bound.path, bound.bound, bound.needed) == ("a.run → b.read:second", "10ms", "20001us")
 
 
-def test_calls_of_one_grpc_method_share_a_policy_in_go_services_alone() -> None:
+def test_only_in_go_services_calls_of_one_grpc_method_share_a_policy() -> None:
     def policies(language: str) -> list[tuple[str, str]]:
         made = stage(*(hard("b.read", "idempotent", purpose=purpose) for purpose in ("first", "second")))
         caller = service("a", operation("run", made, p95="1s", deadline="60s"), language=language)

@@ -56,7 +56,7 @@ class _Turn:
 
 
 class Gate:
-    """One local limit of one operation: this process counts it alone."""
+    """One local limit of one operation. Only this process counts the requests."""
 
     __slots__ = (
         "_adaptive",
