@@ -13,7 +13,7 @@ from pathlib import Path
 START_SECONDS = 180.0
 """Seconds that a server may take to start or to answer on a busy machine."""
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For httpx on plain HTTP: without it each client would read all certificate authorities, which takes 15 ms."""
+"""For httpx on plain HTTP. Otherwise each client would read all certificate authorities, which takes 15 ms."""
 PORTS = range(12_000, 22_000)
 """Ports below the ephemeral ports, which begin at 32768 on Linux and at 49152 elsewhere. The system gives ephemeral
 ports to other programs, so a test could lose such a port before it uses it. A node of a Valkey cluster also uses the
@@ -24,7 +24,7 @@ BLOCK = 250
 
 @cache
 def _own() -> tuple[socket.socket, Iterator[int]]:
-    """The first port of the block stays bound as long as the process lives."""
+    """Claim a block of ports. Its first port stays bound while this process lives, so no other one takes the block."""
     for first in range(PORTS.start, PORTS.stop, BLOCK):
         claim = socket.socket()
         try:
@@ -38,12 +38,14 @@ def _own() -> tuple[socket.socket, Iterator[int]]:
 
 
 def free_port() -> int:
-    """Ports repeat only after all have been used."""
+    """The next free port of this process's block. A port comes again only after all other ports of the block."""
     _, candidates = _own()
     while True:
         port = next(candidates)
         with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignores connections in TIME_WAIT
+            listener.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # a port whose only connections are in TIME_WAIT is free
             try:
                 listener.bind(("127.0.0.1", port))
             except OSError:
@@ -57,10 +59,10 @@ def wait_until(
     process: subprocess.Popen[bytes] | None = None,
     log: Path | None = None,
 ) -> None:
-    """Wait until `answers` raises none of `not_yet`.
+    """Call `answers` until it no longer raises an error of a type in `not_yet`.
 
     Raises:
-        The last such error, with the log as a note, when the process has ended or the time is over.
+        The last of these errors, with the log as a note, if the process has ended or `START_SECONDS` have passed.
     """
     deadline = time.monotonic() + START_SECONDS
     while True:

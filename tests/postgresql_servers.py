@@ -11,7 +11,7 @@ from tests.programs import directory, postgresql, unprivileged
 
 
 class Postgresql:
-    """`settings` are parameters such as `fsync=off`."""
+    """A PostgreSQL server. `settings` are server parameters such as `fsync=off`."""
 
     def __init__(self, root: Path, settings: tuple[str, ...]) -> None:
         self._settings = [part for setting in settings for part in ("-c", setting)]

@@ -34,7 +34,9 @@ def _run_block(block: Block, folder: Path) -> None:
         command, *shown = part.splitlines()
         done = bash(folder, command)
         assert done.stderr == ""
-        printed = [each.split() for each in done.stdout.splitlines()]  # columns are as wide as the longest time
+        printed = [
+            each.split() for each in done.stdout.splitlines()
+        ]  # the widths of columns vary with the printed times
         assert [line for line in shown if line.split() not in printed] == [], done.stdout
 
 

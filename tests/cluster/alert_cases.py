@@ -88,7 +88,7 @@ def _requests(failed: int) -> Series:
 
 
 def _slow(count: int) -> Series:
-    """A hundred measured and a hundred cancelled requests a minute of every operation; `count` exceed the objective."""
+    """A minute of every operation: 100 measured requests, `count` of them too slow, and 100 cancelled requests."""
     return _joined(
         *(
             _series("voice_operation_requests_total", "0+100x60", job=job, operation=operation, kind=kind)
@@ -100,7 +100,7 @@ def _slow(count: int) -> Series:
 
 
 def _statuses(code: str, share: float) -> Series:
-    """Ten thousand requests a minute of every route; a share of the answers has the status `code`."""
+    """Ten thousand requests a minute of every route. The given share has the status `code`, and the rest 200."""
     return _joined(
         *(
             _series("apisix_http_status", f"0+{count}x120", route=route, code=status)
@@ -131,7 +131,7 @@ def _latencies(within: int, histogram: str = "latency", **labels: str) -> Series
 
 
 def _for_days(series: Series) -> Series:
-    """Extend the series to eight hours. They then fill the short windows (2 h and 6 h) of the alerts `…ForDays`."""
+    """Extend the series to eight hours, longer than the short windows (2 h and 6 h) of the alerts `…ForDays`."""
     return {name: values.rpartition("x")[0] + "x480" for name, values in series.items()}
 
 
@@ -173,7 +173,7 @@ def _scrape_jobs() -> list[str]:
 
 
 def _servers(*, failed: int, after: int = 0) -> Series:
-    """The state of every job by scrape, probe or exporter: `after + 1` successes, `failed` failures, then successes."""
+    """The state of every job: `after + 1` successful scrapes or probes, `failed` failed ones, then successful ones."""
 
     def metric(job: str) -> str:
         own = {"postgresql": "cnpg_collector_up", "valkey": "redis_up"}
@@ -184,7 +184,7 @@ def _servers(*, failed: int, after: int = 0) -> Series:
 
 
 def _flows(share: float) -> Series:
-    """Ten thousand requests a minute of every flow. A share fails."""
+    """Ten thousand requests a minute of every flow. The given share of them fails."""
     bad, good = round(10_000 * share), round(10_000 * (1 - share))
     voice = {"job": "voice-engine", "operation": "dialogue"}
     plain = {"identity-service-login", "conversation-service-list", "knowledge-service-search"}
@@ -290,7 +290,7 @@ def _declared(metric: str) -> Series:
 
 
 def _called(chosen: int) -> Series:
-    """Ten thousand requests a minute of every operation and route. Only model-router.choose has `chosen` a minute."""
+    """Ten thousand requests a minute of every operation and route, but `chosen` of model-router.choose."""
     requests = _requests(failed=0)
     (choice,) = (name for name in requests if 'job="model-router"' in name and 'kind="successful"' in name)
     return requests | {choice: f"0+{chosen}x120"} | _statuses("500", 0)
@@ -301,7 +301,7 @@ def _proxies(metric: str, values: str) -> Series:
 
 
 def _sagas(parked: int) -> Series:
-    """Both replicas count the same sagas, because they share a journal."""
+    """Unfinished sagas. Both replicas report the same numbers, because they share a journal."""
     return _joined(
         *(
             _series(
@@ -435,7 +435,7 @@ def _of_valkey(severity: str = "warning", host: str = "redis-node-0") -> list[La
 
 
 def _primary(replicas: int) -> Series:
-    """Three servers: the cache's primary with `replicas` replicas, one of its replicas, and `events` with none."""
+    """Three servers: the cache's primary with `replicas` replicas, a replica of it, and `events` without replicas."""
     return (
         _valkey("redis_connected_slaves", f"{replicas}x30")
         | _valkey("redis_instance_info", "1x30", role="master")
@@ -571,7 +571,7 @@ def _chunks(part: str, objective: str, within: int) -> Series:
 def _model_calls(**of_a_thousand: int) -> Series:
     """A thousand successful calls a minute of one route. Each keyword adds a counter and its increase a minute.
 
-    `cut` counts calls of the kind `cut`. Any other keyword `NAME` is the counter `voice_model_NAME_total`.
+    `cut` counts calls of the kind `cut`. Any other keyword `NAME` adds the counter `voice_model_NAME_total`.
     """
     calls = _adapter("voice_model_calls_total", "0+1000x60", **GENERATE, kind="successful")
     for name, count in of_a_thousand.items():

@@ -43,7 +43,7 @@ def channel(*stages: Stage) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_file_contains_exactly_the_calls_that_the_bundle_assigns_to_grpc(environment: str) -> None:
+def test_the_service_config_contains_exactly_the_calls_that_the_bundle_assigns_to_grpc(environment: str) -> None:
     for files in policy_files(environment).values():
         bundle = json.loads(files["policy.json"])
         guarded = {call["operation"]: call for call in bundle["outbound"] if call["enforced_by"]["timeout"] == "grpc"}
@@ -56,7 +56,7 @@ def test_the_file_contains_exactly_the_calls_that_the_bundle_assigns_to_grpc(env
             assert Duration(methods[name]["timeout"]) == Duration(call["timeout"]["overall"])
 
 
-def test_only_go_services_that_call_over_grpc_have_the_file() -> None:
+def test_only_go_services_that_call_over_grpc_have_a_service_config() -> None:
     having = {name for name, files in policy_files("prod").items() if GRPC_FILE_NAME in files}
     assert having == {"ai-orchestrator", "conversation-service", "knowledge-service"}
 
@@ -157,7 +157,7 @@ def test_only_a_mesh_enforces_the_attempt_timeout_of_a_retried_call(mesh: bool, 
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_grpc_retries_exactly_the_calls_that_the_bundle_assigns_to_it(environment: str) -> None:
+def test_the_service_config_retries_exactly_the_calls_whose_retry_the_bundle_assigns_to_grpc(environment: str) -> None:
     for microservice in platform(environment).microservices:
         configs = [each["serviceConfig"] for each in grpc_channels(microservice.bundle.outbound).values()]
         repeated = sum("retryPolicy" in method for config in configs for method in config["methodConfig"])

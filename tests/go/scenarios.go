@@ -46,7 +46,7 @@ var scenarios = map[string]scenario{
 	"one not serving":  func(c channel, method string) (observation, error) { return twoServers(c, method, true) },
 }
 
-// oneCall makes a single call to one server of the given behaviour.
+// oneCall makes a single call to one server that behaves as given.
 func oneCall(behave behaviour) scenario {
 	return func(c channel, method string) (observation, error) {
 		return with(c, 1, behave, func(client *grpc.ClientConn, servers []*server) (observation, error) {
@@ -55,8 +55,8 @@ func oneCall(behave behaviour) scenario {
 	}
 }
 
-// spendBudget observes failing calls that use up the retry budget. If good is above 0, it then makes good calls and observes one
-// more failing call.
+// spendBudget observes failing calls that use up the retry budget. If good is above 0, it then makes that number of
+// successful calls, and observes one more failing call instead.
 func spendBudget(c channel, method string, good int) (observation, error) {
 	failing := always(codes.Unavailable)
 	return with(c, 1, failing, func(client *grpc.ClientConn, servers []*server) (observation, error) {
@@ -70,8 +70,8 @@ func spendBudget(c channel, method string, good int) (observation, error) {
 	})
 }
 
-// twoServers observes a batch of calls after both servers have got calls. If withdrawn, the first server reports NOT_SERVING, and the
-// observed batch is the first one in which that server gets no call.
+// twoServers observes a batch of calls after both servers have got calls. If withdrawn is true, the first server then reports
+// NOT_SERVING, and twoServers observes the first batch of which that server gets no call.
 func twoServers(c channel, method string, withdrawn bool) (observation, error) {
 	return with(c, 2, answer, func(client *grpc.ClientConn, servers []*server) (observation, error) {
 		for until := time.Now().Add(patience / 2); time.Now().Before(until); {
@@ -110,7 +110,7 @@ func observe(client *grpc.ClientConn, method string, calls int, servers []*serve
 	return seen
 }
 
-// call makes one call. If the timeout passed before the call reached a server, it calls again: only a busy machine causes that.
+// call makes one call. If the timeout passed before the call reached a server, it calls again, because only a busy machine causes that.
 func call(client *grpc.ClientConn, method string, servers []*server) string {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

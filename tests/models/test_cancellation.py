@@ -97,7 +97,7 @@ async def test_the_connection_closes_at_the_deadline_of_the_request(tmp_path: Pa
     assert made.is_settled()
 
 
-async def test_mc19_the_provider_stops_when_the_caller_leaves_after_the_tenth_delta(tmp_path: Path) -> None:
+async def test_mc19_the_provider_stops_sending_when_the_caller_leaves_after_the_tenth_delta(tmp_path: Path) -> None:
     a, b = (FakeProvider(lambda _: fake.chat_stream(*["x"] * 500, gap=0.02)) for _ in range(2))
     async with asyncio.timeout(START_SECONDS), served(a, b) as addresses:
         made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses)
@@ -142,7 +142,7 @@ def test_mc18_an_interrupted_thread_closes_the_connection(tmp_path: Path) -> Non
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             with pytest.raises(LeftError):
                 list(texts_sync(client))
-            if a.exchanges:  # on a busy machine the signal may come before the connection
+            if a.exchanges:  # on a busy machine the signal may come before the client has connected
                 wait_for_the_end(a)
             client.close()
     finally:
@@ -153,7 +153,7 @@ def test_mc18_an_interrupted_thread_closes_the_connection(tmp_path: Path) -> Non
     assert made.is_settled()
 
 
-def test_mc19_the_provider_stops_when_a_synchronous_caller_leaves(tmp_path: Path) -> None:
+def test_mc19_the_provider_stops_sending_when_a_synchronous_caller_leaves(tmp_path: Path) -> None:
     a = FakeProvider(lambda _: fake.chat_stream(*["x"] * 500, gap=0.02))
     with served_elsewhere(a) as addresses:
         made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses)
@@ -168,7 +168,7 @@ def test_mc19_the_provider_stops_when_a_synchronous_caller_leaves(tmp_path: Path
     assert made.is_settled()
 
 
-def test_dropping_a_synchronous_stream_does_not_block_the_thread_of_its_loop(tmp_path: Path) -> None:
+def test_dropping_a_synchronous_stream_in_the_event_loop_does_not_block_the_event_loop(tmp_path: Path) -> None:
     a, thread = FakeProvider(lambda _: fake.streamed([fake.delta("x"), stall])), LoopThread()
 
     async def drop() -> None:
@@ -188,11 +188,11 @@ def test_dropping_a_synchronous_stream_does_not_block_the_thread_of_its_loop(tmp
     assert a.exchanges[0].ending == "closed_by_client"
 
 
-# --- another task or the end of the event loop
+# --- another task closes the answer, or the event loop has ended
 
 
 @pytest.mark.parametrize("over_sockets", [True, False])
-async def test_closing_an_answer_during_a_read_blames_nobody(tmp_path: Path, *, over_sockets: bool) -> None:
+async def test_closing_an_answer_during_a_read_counts_as_no_failure(tmp_path: Path, *, over_sockets: bool) -> None:
     a, b = (FakeProvider(lambda _: fake.streamed([fake.delta("x"), stall])) for _ in range(2))
     async with asyncio.timeout(START_SECONDS), served(a, b) as addresses, httpx.AsyncHTTPTransport() as sockets:
         made = budgeted(tmp_path, None, {"timeout": PATIENT}, addresses=addresses if over_sockets else None)
@@ -213,7 +213,7 @@ async def test_closing_an_answer_during_a_read_blames_nobody(tmp_path: Path, *, 
     assert made.is_settled()
 
 
-def test_a_dropped_answer_is_settled_even_without_its_event_loop(tmp_path: Path) -> None:
+def test_the_budget_of_a_dropped_answer_is_settled_after_the_end_of_the_event_loop(tmp_path: Path) -> None:
     made = budgeted(tmp_path, None)
 
     async def unread() -> object:

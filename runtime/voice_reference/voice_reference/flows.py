@@ -25,7 +25,7 @@ from voice_reference.configuration import Behaviour
 from voice_reference.processes import Platform, Process, bundles_of, running, wait_until
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For requests over plain HTTP: without it each request would read all certificate authorities, which takes 15 ms."""
+"""For requests over plain HTTP. Otherwise each request would read all certificate authorities, which takes 15 ms."""
 SERVER = 2
 """SPAN_KIND_SERVER of OTLP."""
 PATIENCE = 30.0

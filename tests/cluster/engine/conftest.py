@@ -12,7 +12,7 @@ from tests.cluster.engine.subjects import Subject
 
 PrepareSite = Callable[[Subject, str], AbstractContextManager[Site]]
 CONTEXT = os.environ.get("ENGINE_CONTEXT") or None
-"""A context of the caller's kubeconfig. If it is set, the tests deploy to that cluster, and remove the deployment."""
+"""A context of the caller's kubeconfig. If it is set, the tests deploy to that cluster, and clean up at their end."""
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,8 @@ async def test_an_idle_connection_is_closed_after_the_keep_alive(monkeypatch: py
     assert await idle_close(monkeypatch, Duration("1s")) == b""
 
 
-async def test_an_idle_connection_stays_open_beyond_the_5_seconds_of_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_connection_stays_open_longer_than_uvicorns_default_of_5_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(TimeoutError):
         await idle_close(monkeypatch, KEEP_ALIVE)

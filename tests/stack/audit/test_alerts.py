@@ -102,7 +102,7 @@ def test_o03_finds_a_window_beyond_the_retention(window: str, count: int) -> Non
     assert len(found("O03", alert(f"increase(voice_x_total[{window}]) > 0"))) == count
 
 
-def test_o03_finds_a_burn_rate_alert_that_one_failure_fires() -> None:
+def test_o03_finds_a_burn_rate_alert_that_fires_after_one_failure() -> None:
     (nervous,) = found("O03", burning(14.4, "1h", "5m", enough=False))
     assert nervous.severity == "warning"
     assert found("O03", burning(14.4, "1h", "5m")) == ()
@@ -111,7 +111,7 @@ def test_o03_finds_a_burn_rate_alert_that_one_failure_fires() -> None:
     assert len(found("O03", any_failure)) == 1
 
 
-def test_o04_finds_that_no_alert_detects_absent_targets_or_a_dead_prometheus() -> None:
+def test_o04_finds_missing_alerts_on_absent_targets_and_on_a_dead_prometheus() -> None:
     always, absent = alert("vector(1)", "Watchdog"), alert("absent(up{job='a'})", "Absent")
     assert {each.path for each in found("O04", alert("up == 0"))} == {"absent targets", "dead man's switch"}
     assert found("O04", always, absent) == ()
@@ -119,7 +119,7 @@ def test_o04_finds_that_no_alert_detects_absent_targets_or_a_dead_prometheus() -
     assert verdict("O04", of_manifests()).text == "does not apply"
 
 
-def test_o05_requires_alerts_on_failure_and_on_last_success_unless_the_job_is_suspended() -> None:
+def test_o05_requires_alerts_on_a_failed_and_on_a_late_cronjob_unless_it_is_suspended() -> None:
     spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": POD}}}
     job = {"kind": "CronJob", "metadata": {"name": "backup"}, "spec": spec}
     (unseen,) = found("O05", others=(job,))
@@ -151,13 +151,13 @@ def test_o01_accepts_a_runbook_without_an_action() -> None:
     assert [each.path for each in found("O01", without)] == ["alert Failing"]
 
 
-def test_o01_accepts_an_expression_that_begins_with_a_budget() -> None:
+def test_o01_accepts_an_alert_whose_expression_begins_with_a_recorded_budget() -> None:
     assert found("O01", recorded(0.1), alert("up == 0"), alert(f"{BUDGET} > 0", "Spent")) == ()
     (strange,) = found("O01", alert("b_total > a_total"))
     assert strange.arithmetic == "nothing exports or records a_total, b_total"
 
 
-def test_o01_expects_no_recording_of_a_node_that_the_environment_leaves_out() -> None:
+def test_o01_allows_that_a_node_without_deployment_has_no_recording() -> None:
     alone = alert("job:gone:ratio > a_total")
     assert [each.arithmetic for each in found("O01", alone)] == ["nothing exports or records a_total, job:gone:ratio"]
     rules = json.dumps({"groups": [{"name": "all", "rules": [alone]}]})
@@ -192,7 +192,7 @@ def test_o04_ignores_spaces_in_the_expression_of_the_always_firing_alert() -> No
     assert found("O04", alert("vector( 1 )", "Watchdog"), alert("absent(up)", "Absent")) == ()
 
 
-def test_o05_joins_the_names_of_jobs() -> None:
+def test_o05_reports_all_jobs_in_one_finding() -> None:
     spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": POD}}}
     jobs = [{"kind": "CronJob", "metadata": {"name": name}, "spec": spec} for name in ("purge", "backup")]
     (unseen,) = found("O05", others=tuple(jobs))

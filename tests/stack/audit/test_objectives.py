@@ -33,13 +33,13 @@ def test_o02_finds_an_objective_between_two_buckets(boundaries: str, count: int)
 
 
 @pytest.mark.parametrize(("kind", "count"), [("request", 1), ("upstream", 0)])
-def test_o02_finds_a_metric_with_the_clients_time_in_it(kind: str, count: int) -> None:
+def test_o02_finds_a_latency_metric_that_includes_the_clients_time(kind: str, count: int) -> None:
     rule = {"record": "route:slow", "expr": f"rate(apisix_http_latency_bucket{{type='{kind}'}}[5m])"}
     text = json.dumps({"groups": [{"name": "all", "rules": [rule]}]})
     assert len(found(config(rules_json=text))) == count
 
 
-def test_o02_finds_a_first_frame_that_no_rule_reads() -> None:
+def test_o02_finds_a_first_frame_objective_that_no_rule_measures() -> None:
     real = platform("prod")
     assert verdict("O02", real).text == "holds"
     silent = Platform(real.tenant, real.environment)
@@ -52,7 +52,7 @@ def test_o02_finds_a_first_frame_that_no_rule_reads() -> None:
 
 
 def test_o02_compares_only_the_gateways_http_routes() -> None:
-    """The histogram counts only these routes."""
+    """The gateway's latency histogram counts only HTTP routes."""
     uneven = {"p95": "300ms", "deadline": "2s"}
     web = HttpRoute(path="/other", method="GET")
     inner = operation("inner", stage(hard("b.read", "idempotent")), http=web, **uneven)

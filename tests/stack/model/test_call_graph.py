@@ -48,7 +48,7 @@ def test_a_forbidden_call_is_refused() -> None:
     assert "a may never call store" in faults(*nodes, forbidden=frozenset({("a", "store")}))
 
 
-def test_a_rule_about_a_name_that_nobody_declares_is_refused() -> None:
+def test_a_rule_that_names_an_undeclared_node_is_refused() -> None:
     said = faults(datastore("store", READ), only_callers={"stor": "a"}, forbidden=frozenset({("a", "store")}))
     assert "only_callers: names 'stor'; did you mean store?" in said
     assert "only_callers: names 'a'; expected one of store" in said
@@ -60,7 +60,7 @@ def test_a_second_gateway_is_refused() -> None:
     assert "door: is a gateway; expected one gateway: 'gateway' is the first" in said
 
 
-def test_a_long_chain_of_calls_is_accepted_and_its_cycle_is_found() -> None:
+def test_a_long_chain_of_calls_is_accepted_and_a_cycle_at_its_end_is_found() -> None:
     chain = [
         service(f"s{n}", operation("run", stage(hard(f"s{n + 1}.run", "idempotent")), p95="1s", deadline="2s"))
         for n in range(1500)
@@ -88,7 +88,7 @@ def test_two_services_may_call_each_other_if_no_operation_waits_for_itself() -> 
     assert [edge.path for edge in graph.edges] == ["a.run → b.read", "b.run → a.read"]
 
 
-def test_a_flow_over_a_missing_route_or_into_a_missing_operation_is_refused() -> None:
+def test_a_flow_that_names_a_missing_route_or_operation_is_refused() -> None:
     flow = Flow(name="f", title="a flow", route="nowhere", latency=Duration("1s"), continues="a.nothing")
     said = faults(gateway(), service("a", READ), flows=[flow])
     assert "flows.f.route: is 'nowhere'" in said

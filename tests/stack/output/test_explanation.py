@@ -80,7 +80,7 @@ def row(text: str, title: str) -> str:
     return next(line.removeprefix(f"  {title}").strip() for line in text.splitlines() if line.startswith(f"  {title} "))
 
 
-def test_the_first_failing_step_is_the_policy_that_denies_the_call() -> None:
+def test_a_call_that_no_network_policy_admits_fails_at_the_egress_step() -> None:
     explained = explain(Tampered(egress_closed=True), "orders", "stock")
     assert (explained.permitted, explained.broken and explained.broken.title) == (False, "egress")
     assert REPORTS["text"](explained).startswith(
@@ -136,7 +136,7 @@ def without_hosts(proxy: EgressProxy) -> dict[str, Any]:
         ),
     ],
 )
-def test_the_first_failing_step_is_the_mesh_or_the_egress_proxy(
+def test_a_call_that_the_mesh_or_the_egress_proxy_refuses_fails_at_that_step(
     kind: type[Component], name: str, change: Callable[[Any], dict[str, Any]], pair: tuple[str, str], said: str
 ) -> None:
     explained = explain(ProdWith(kind, name, change), *pair)

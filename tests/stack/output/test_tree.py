@@ -62,7 +62,7 @@ def test_files_of_somebody_else_stay_and_are_listed(tmp_path: Path) -> None:
         '{"environment": "dev", "resources": [], "files": [7]}',
     ],
 )
-def test_a_directory_without_a_valid_index_is_refused_untouched(tmp_path: Path, index: str | None) -> None:
+def test_a_directory_without_a_valid_index_is_refused_and_keeps_its_files(tmp_path: Path, index: str | None) -> None:
     out = tmp_path / "site"
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
@@ -75,7 +75,7 @@ def test_a_directory_without_a_valid_index_is_refused_untouched(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_an_index_that_is_no_file_is_refused_without_a_wait(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_an_index_that_is_no_regular_file_is_refused_immediately(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / INDEX)
     with pytest.raises(InvalidInputError, match=f"contains files that `voice render` did not write: {INDEX}"):
         write_tree(tmp_path, tree_of("a/one.yaml"))
@@ -98,7 +98,7 @@ def test_a_rendered_file_does_not_overwrite_a_different_file_of_somebody_else(tm
     write_tree(tmp_path, tree_of("a/one.yaml", "a/two.yaml", "c/three.yaml", text="newer"))
 
 
-def test_no_file_is_written_through_a_link_out_of_the_tree(tmp_path: Path) -> None:
+def test_no_file_is_written_through_a_symlink_that_leaves_the_tree(tmp_path: Path) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     write_tree(out, tree_of("b/one.yaml"))
     elsewhere.mkdir()
@@ -163,7 +163,7 @@ def killed(out: Path, step: int, by: signal.Signals) -> int:
 
 
 @pytest.mark.parametrize("step", [1, 2, 30], ids=lambda step: f"killed before move {step}")
-def test_the_run_after_a_killed_run_completes_the_tree_without_leftovers(tmp_path: Path, step: int) -> None:
+def test_the_next_run_after_a_kill_completes_the_tree_and_removes_leftovers(tmp_path: Path, step: int) -> None:
     out = tmp_path / "out"
     assert killed(out, step, signal.SIGKILL) == -signal.SIGKILL
     subprocess.run([sys.executable, "-m", "stack.cli", "render", "dev", "-o", str(out)], check=True)
