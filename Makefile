@@ -20,7 +20,8 @@ ifneq ($(filter C POSIX,$(LC_ALL)),)
 export LC_ALL := C.UTF-8
 endif
 
-# Installed programs contain the path of the checkout. Without this line a copied checkout would run the code of its original.
+# Installed programs contain the path of the checkout. If the checkout was copied, the next line deletes the copy of .venv, because its
+# programs would run the code of the original.
 $(shell test -s $(INSTALLED) && test "$$(cat $(INSTALLED))" != "$$(pwd -P)" && rm -rf $(VENV))
 # Without bytecode each process that the tests start compiles some 200 modules.
 unexport PYTHONDONTWRITEBYTECODE
@@ -68,10 +69,10 @@ engine-faults: $(READY) ## Deploy the toy tenant with Pulumi's engine while the 
 	$(BUILD_ENGINE)
 	$(BIN)/pytest -m faults -rs -n 2 --dist loadfile tests/cluster/engine
 
-fuzz: $(READY) ## Change 10,000 files of settings and catalogues at random, and count the exit codes of voice check
+fuzz: $(READY) ## Run voice check on 10,000 randomly changed settings and catalogues, and count its exit codes
 	$(BIN)/python -m tests.fuzz 10000
 
-bench: $(READY) ## Measure rendering, the audit, the runtime, a gRPC call, a model call, distributed limits, sagas and the cache's failover, beside comparable tools
+bench: $(READY) ## Measure rendering, the audit, the runtime, a gRPC call, a model call, distributed limits, sagas and the cache's failover, and compare some with other tools
 	$(BIN)/python -m bench.render
 	$(BIN)/python -m bench.audit
 	$(BIN)/python -m bench.runtime
@@ -108,7 +109,7 @@ docs: $(READY) ## Regenerate the generated documents and the JSON Schema of the 
 	$(BIN)/voice schema
 	$(BIN)/python -m tests.architecture.public_api
 
-lock: $(INSTALLED) ## Resolve the dependencies again, and write versions and hashes without addresses
+lock: $(INSTALLED) ## Resolve the dependencies again, and write versions and hashes, but not the addresses of package indexes
 	$(COMPILE) pyproject.toml --group build -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) runtime/voice_reference/pyproject.toml -c requirements-dev.lock -o runtime/voice_reference/requirements.lock
@@ -118,7 +119,7 @@ clean: ## Remove build/ and .venv
 
 $(INSTALLED): requirements.lock pyproject.toml policies/pyproject.toml
 	@echo "Installing into $(VENV) from requirements.lock"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one, as in `make PYTHON=python3.11 render`")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; choose the program, as in `make PYTHON=python3.11 render`")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(INSTALL) --require-hashes --compile-bytecode -r requirements.lock

@@ -55,7 +55,7 @@ POSTGRESQL_OPERAND = ThirdPartyImage(
     source="cloudnative-pg/postgres-containers",
     licence="PostgreSQL",
     note="staging's and prod's database, run by the operator CloudNativePG 1.30 (Apache-2.0); "
-    "its tools create the tables of an external database over TLS",
+    "the image's tools also create the tables of an external database, over TLS",
 )
 PGBOUNCER = ThirdPartyImage(
     reference="ghcr.io/cloudnative-pg/pgbouncer:1.25.2",
@@ -139,13 +139,13 @@ ELASTICSEARCH = ThirdPartyImage(
     reference="elasticsearch:9.5.2",
     source="elastic/elasticsearch",
     licence="Elastic-2.0",
-    note="full-text index, logs and traces; not offered to others as a service",
+    note="full-text index, logs and traces; the platform does not offer it to others as a service",
 )
 KIBANA = ThirdPartyImage(
     reference="kibana:9.5.2",
     source="elastic/kibana",
     licence="Elastic-2.0",
-    note="shows logs; not offered to others as a service",
+    note="shows logs; the platform does not offer it to others as a service",
 )
 FLUENT_BIT = ThirdPartyImage(
     reference="fluent/fluent-bit:5.1.1",

@@ -1,4 +1,4 @@
-"""Runs coroutine tests: on fake time if they ask for the `clock` fixture, on the real loop otherwise."""
+"""Runs coroutine tests. A test with the fixture `clock` runs on fake time, any other test on a real event loop."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_the_readme_shows_the_output_of_make_render(
 
 
 def without_times(text: str) -> str:
-    """The text without the times and without the spaces before them, of which a long time needs fewer."""
+    """The text without times. The spaces before a time are removed too, because they depend on its length."""
     return re.sub(r" +(\d+\.\d s|time) ", " ", text)
 
 

@@ -30,7 +30,8 @@ AUTHORITIES_FILE = "authorities.pem"
 LIBPQ_PORT = 5432
 """The default port of libpq."""
 RETRIES = 20
-"""Retries of a Job. Kubelet doubles the pause up to five minutes, so the deadline of 30 min ends the Job first."""
+"""Retries of a Job. Kubelet doubles the pause between retries up to five minutes. So the Job's deadline of 30 min
+passes before the last retry."""
 SIZING = Sizing.of(cpu=("50m", "200m"), memory=("64Mi", "128Mi"))
 
 

@@ -29,7 +29,7 @@ MEMORY_SHARE = 0.6
 it copies data that changes."""
 DATA_PATH = "/data"
 CONFIGURATION = Bytes("1Mi")
-"""Configuration and users on the volume `run`."""
+"""Largest size of the configuration and the user file on the volume `run`."""
 LOG_COPIES = 4
 """Largest size of the log as a multiple of the data:
 
@@ -62,8 +62,8 @@ class Valkey(Server):
     With `storage` the server is durable: each write is on disk before the acknowledgement, and no data is evicted.
 
     There is one pod instead of a replicated pair: replication is asynchronous, so a failover could lose acknowledged
-    events. While the pod moves, publishers with an outbox keep their events in it; other events are lost. Without
-    `storage` the server is a cache that may lose its data at any time.
+    events. While the pod moves, publishers with an outbox keep their events in the outbox; other events are lost.
+    Without `storage` the server is a cache that may lose its data at any time.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -94,7 +94,7 @@ class Valkey(Server):
         mounts = {"config": CONFIG_PATH, "run": RUN_PATH}
         scratch = {} if self.storage else {DATA_VOLUME: Scratch()}
         data = data_size(self.sizing)
-        log = StartWork(data * 2, REPLAY_RATE, "the log, grown to twice the data before it is rewritten")
+        log = StartWork(data * 2, REPLAY_RATE, "the log, which grows to twice the data before its rewrite")
         yield StatefulSet(
             name=self.name,
             init=Container(

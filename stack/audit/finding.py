@@ -89,7 +89,7 @@ class Rule(Generic[Subject]):
     violates: str
     """One example that breaks the rule."""
     holds: str
-    """The same example, changed just enough to keep the rule."""
+    """The same example with the smallest change that satisfies the rule."""
     check: Callable[[Subject], Iterable[Breach | None]] = field(repr=False)
     check_on: Callable[[Subject, date], Iterable[Breach | None]] = field(default=_never, repr=False)
     """The part of the check that depends on the day of the audit, such as the age of prices."""

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def refuse_unfit(platform: Platform, configuration: Configuration, *, on: date) -> None:
     """Refuse a deployment that would fail or do harm. Raises `InvalidInputError` with every reason.
 
-    The cluster must be configured, `kubectl` must be able to query it, and it must be the stack's own. It must serve
-    the operators' resources and have the prerequisites. No volume may shrink, and the cluster must be able to grow each
-    volume that the update grows. Each secret needs a value, and each value must belong to a declared secret. A strict
-    profile also requires:
+    The stack must name a context whose cluster `kubectl` can query. The cluster must have the identifier that the stack
+    declares. It must serve the operators' resources and have the prerequisites. No volume may shrink, and the cluster
+    must be able to grow each volume that the update grows. Each secret needs a value, and each value must belong to a
+    declared secret. A strict profile also requires:
 
     - Each image is pinned by digest.
     - Each finding of severity error or critical has an acceptance that is valid on the day `on`.

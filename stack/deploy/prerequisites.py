@@ -21,7 +21,7 @@ DNS_SERVICE = f"/api/v1/namespaces/{DNS_NAMESPACE}/services/kube-dns"
 LOWEST = min(value for value, _ in PRIORITIES.values())
 PRIORITY_CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
 DAEMON_SETS = "/apis/apps/v1/namespaces/{}/daemonsets"
-IDLE_NETWORK = ("kube-flannel", "kube-flannel-ds")
+FLANNEL = ("kube-flannel", "kube-flannel-ds")
 """Namespace and DaemonSet of flannel, which enforces no NetworkPolicy."""
 ENFORCING = ("calico-node", "canal", "cilium", "kube-router")
 """DaemonSets that enforce NetworkPolicies, alone or next to flannel, in `kube-system` or in flannel's namespace."""
@@ -38,7 +38,7 @@ def prerequisite_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]
 def _metrics_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
     """Require metrics-server. A cluster of a lenient profile may live without autoscaling."""
     if platform.environment.profile.strict and "pods" not in cluster.served(METRICS):
-        value = f"is not in the cluster, which does not serve {METRICS}: no autoscaler would scale"
+        value = f"is missing: the cluster does not serve {METRICS}, so no autoscaler would scale"
         yield Fault("metrics-server", value, "install metrics-server")
 
 
@@ -59,8 +59,11 @@ def _dns_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
 
 
 def _network_faults(cluster: Cluster) -> Iterator[Fault]:
-    """Refuse only a network that is known to ignore NetworkPolicies: no query shows that a network enforces them."""
-    namespace, name = IDLE_NETWORK
+    """Refuse flannel without a plugin that enforces NetworkPolicies.
+
+    Accept every other network, because no query shows whether a network enforces NetworkPolicies.
+    """
+    namespace, name = FLANNEL
     names = {
         each["metadata"]["name"]
         for place in (DNS_NAMESPACE, namespace)

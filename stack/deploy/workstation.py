@@ -1,6 +1,6 @@
 """The machine of the person who runs `voice up` or `voice down`.
 
-It needs Pulumi and kubectl. Without `--context` it also needs Docker and kind.
+The machine needs Pulumi and kubectl. Without `--context` the machine also needs Docker and kind.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Workstation:
             self.run("pulumi", "config", "set", "--stack", self.environment, key, value)
 
     def remove(self) -> None:
-        """Delete our kind cluster, or destroy the resources in a cluster of the user. The environment's file stays."""
+        """Delete our kind cluster. With `--context`, destroy the stack's resources. The environment's file stays."""
         if self.owns_cluster:
             self.run("kind", "delete", "cluster", "--name", KIND_CLUSTER)
         else:

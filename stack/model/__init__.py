@@ -1,1 +1,1 @@
-"""The engine's model: declarations, joined by their calls, and everything computed from them."""
+"""The engine's model: the declarations, their call graph, and everything computed from both."""

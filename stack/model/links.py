@@ -27,9 +27,10 @@ def scrape_link(site: Site, pods: Peer, scrape: Scrape) -> Link:
 
 
 def call_links(graph: CallGraph) -> Iterator[Link]:
-    """The links of the declared calls. A link to an external host leads to its egress proxy, not to the host.
+    """The links of the declared calls.
 
-    A link to an external store leads to the network of the store.
+    A call to a `Host` yields a link to the host's egress proxy. A call to an `External` host yields a link to the
+    host's network.
     """
     ports: dict[tuple[Pods, Pods], set[int]] = defaultdict(set)
     for edge in graph.edges:

@@ -1,4 +1,4 @@
-"""The demand of the rendered workloads: their scale in pods, and the requests and limits of each pod."""
+"""The demand of the rendered workloads: the number of their pods, and the requests and limits of each pod."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Amounts:
         )
 
     def at_least(self, other: Amounts) -> Amounts:
-        """The larger value of each amount: init containers end before the pod's other containers start."""
+        """The larger value of each amount, because an init container ends before the other containers start."""
         return Amounts(
             max(self.cpu_requests, other.cpu_requests),
             max(self.cpu_limits, other.cpu_limits),
@@ -119,7 +119,8 @@ def demands(resources: Iterable[Mapping[str, Any]], nodes: int) -> Iterator[Dema
 def _overlapping(spec: Mapping[str, Any]) -> int:
     """Pods that a rollout stops within one grace period.
 
-    It stops one pod each time a new pod becomes available, which takes at least `minReadySeconds`, or 1 s without it.
+    A rollout stops one pod each time that a new pod becomes available. A new pod needs at least `minReadySeconds` to
+    become available. The assumed default is 1 s.
     """
     grace: int = spec["template"]["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE)
     ready: int = spec.get("minReadySeconds", 1)

@@ -1,7 +1,7 @@
 """A profile: one typed record with everything that follows from the kind of an environment.
 
-An environment names its profile and lists its differences. No other module of the engine knows the kinds by name. The
-tenant defines one profile for each name.
+An environment names its profile and lists its differences. No other module of the engine contains the names of
+the kinds. The tenant defines one profile for each kind.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Defaults(ClosedModel):
     trace_sample_ratio: Ratio
     """Share of traces that are kept."""
     mesh: bool
-    """True if a service mesh enforces the policies of Go services that neither gRPC nor a driver can express."""
+    """True if a service mesh enforces those policies of Go services that neither gRPC nor a driver can enforce."""
     metrics: MetricsStorage
     ingress_grace: Duration
     """Longest time for which the load balancer still sends new connections to a stopping pod of the gateway: interval ×
@@ -75,7 +75,7 @@ class DatabaseLimits(ClosedModel):
 
     @property
     def room(self) -> int:
-        """Maximum connections of the services, or of the poolers, to the server."""
+        """Maximum number of connections to the server: the sum over all services, or over all poolers."""
         return self.max_connections - self.reserved
 
     @property
@@ -111,7 +111,7 @@ class ServerSize(ClosedModel):
 
 
 class AcceptedFinding(ClosedModel):
-    """An accepted finding of the audit, with the reason. The finding does not count until `expires`."""
+    """An accepted finding of the audit, with the reason."""
 
     rule: Annotated[str, Field(pattern=r"^[A-Z]\d\d$")]
     path: str
@@ -133,7 +133,8 @@ class Profile(ClosedModel):
     refused: dict[str, Sentence] = Field(default_factory=dict)
     """Settings that the environment's file must not have, each with the reason."""
     service_replicas: Literal["one", "half", "declared"]
-    """Replicas of each service. `half`: from N+1 to half of the declared maximum. `declared`: no change."""
+    """Replicas of each service. `half`: at least N+1, and at most half of the declared maximum.
+    `declared`: the declared range."""
     cpu_share: float = 1
     memory_share: float = 1
     """Share of a service's declared requests that each replica requests. Limits stay as declared."""
@@ -145,7 +146,7 @@ class Profile(ClosedModel):
     servers: dict[Name, ServerSize]
     """Server → its size. A server that is missing here is not deployed."""
     retentions: dict[Name, Duration] = Field(default_factory=dict)
-    """Stream of telemetry → its retention."""
+    """Stream of telemetry, such as the logs → its retention."""
     load_balancer: bool
     """True if a load balancer exposes the gateway. Otherwise a port of every node exposes it."""
     protects_data: bool

@@ -35,7 +35,7 @@ class Tier:
     """A part of the platform, such as the datastores: its components and its links."""
 
     components: Callable[[CallGraph, Environment, Links], Iterable[Builder]]
-    """A function for each component. The platform calls all of them, so that one refusal does not hide others."""
+    """A function for each component. If some functions refuse the settings, one error names the faults of all."""
     links: Callable[[CallGraph, Environment], Iterable[Link]] = no_links
     """Connections in addition to the declared calls, such as replication and scraping."""
 
@@ -52,9 +52,9 @@ class Tenant:
     folders."""
     alerting: Alerting
     profiles: Profiles
-    """One profile for each name."""
+    """One profile for each kind of environment."""
     targets: tuple[Target, ...] = ()
-    """Promises to users, with the series and alerts that measure them, or with another check."""
+    """Promises to users. Each has series and alerts that measure it, or a text that says how it is checked."""
     runbook: Path | None = None
     """Folder of the runbook's written parts: a template for each procedure, and `<node>.md` for a node."""
     decided_by: Mapping[str, str] = field(default_factory=dict)
@@ -93,5 +93,5 @@ class Tenant:
 
     @cached_property
     def graph(self) -> CallGraph:
-        """The catalogue joined by its calls. Raises `InvalidInputError` with the faults of the catalogue."""
+        """The call graph of the catalogue. Raises `InvalidInputError` with the faults of the catalogue."""
         return CallGraph(self.catalogue)

@@ -10,7 +10,8 @@ from voice_policies import Bytes
 __all__ = ["claimed_storage"]
 
 Claim = tuple[str, str]
-"""Namespace of a claim, and a name that no other claim of the namespace has."""
+"""Namespace of a claim, and a name that no other claim of the namespace has. In the cluster, the claims of a database
+have other names."""
 
 
 def claimed_storage(resources: Iterable[Mapping[str, Any]]) -> dict[Claim, Bytes]:

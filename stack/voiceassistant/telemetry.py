@@ -13,13 +13,14 @@ from stack.model.load import calls_per_run, executions
 from stack.voiceassistant.site import OBSERVABILITY, PROMETHEUS, PROMETHEUS_PORT, SITE
 
 SPAN_BYTES = 1024
-"""Bytes of one span over OTLP: identifiers, names, a dozen attributes and a share of the resource."""
+"""Bytes of one span over OTLP: identifiers, names and a dozen attributes. The spans of one export share the
+attributes of the resource."""
 LINE_BYTES = 512
 """Bytes of one structured log line over OTLP."""
 POINT_BYTES = 128
 """Bytes of one data point over OTLP."""
 PUSHED_SERIES = 20_000
-"""Series that arrive over OTLP instead of by scraping: the default of ten pods (`Scrape.series`)."""
+"""Assumed series that arrive over OTLP instead of by scraping: 10 pods × 2,000, the default of `Scrape.series`."""
 EXPORT_SECONDS = 60
 """Seconds between two exports of a series: the OpenTelemetry SDKs' default."""
 

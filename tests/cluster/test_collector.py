@@ -125,9 +125,10 @@ def healthy(port: int) -> bool:
 
 
 def backends_place(environment: str, place: Place, sink: otlp.Sink, folder: Path) -> Place:
-    """The configuration of a second Collector that replaces every backend and passes the data to `sink`.
+    """Write the configuration of a second Collector that replaces every backend and sends the data to `sink`.
 
-    It acknowledges data only when the sink has the data, so the first Collector keeps all unacknowledged data.
+    The second Collector acknowledges data only when the sink has the data. So the first Collector keeps all
+    unacknowledged data.
     """
     folder.mkdir()
     receivers: dict[str, Any] = {}
@@ -253,7 +254,7 @@ def test_a_full_queue_refuses_data_and_drops_no_accepted_data(collector: Path, p
                 )
 
 
-def test_the_collector_keeps_traces_of_services_and_samples_whole_traces_of_others(
+def test_the_collector_keeps_the_traces_of_services_and_samples_whole_traces_of_other_senders(
     collector: Path, place: Place, tmp_path: Path
 ) -> None:
     traces = [otlp.trace_id() for _ in range(300)]
@@ -268,8 +269,8 @@ def test_the_collector_keeps_traces_of_services_and_samples_whole_traces_of_othe
             otlp.eventually(lambda: bool(kept(sink, "last")), SECONDS)
         assert kept(sink, "first") == kept(sink, "second")
         ratio = declared("prod").sampling.others
-        # The Collector keeps each of 300 traces with probability 10 %. The probability of fewer than 8
-        # or more than 60 is below one in a million.
+        # The Collector keeps each of 300 traces with probability 10 %. The probability that it keeps
+        # fewer than 8 or more than 60 is below one in a million.
         assert ratio == 0.1
         assert 8 <= len(kept(sink, "first")) <= 60
         assert collector_config.DECIDED not in {
@@ -296,7 +297,7 @@ SECRETS: otlp.Attributes = {
 }
 HARMLESS = {"gen_ai.usage.input_tokens": "128", "http.route": "/v1/tokens/verify", "tenant.id": "t-1", "user.id": "u-1"}
 NUMBERS: otlp.Attributes = {"messaging.batch.message_count": 12, "enqueued.microseconds": 1767225600000000}
-"""Numbers that stay in a span. The second has as many digits as a card number."""
+"""Numbers that the Collector does not mask. The second has as many digits as a card number."""
 
 
 def test_only_secrets_are_masked_in_spans_and_log_lines(collector: Path, place: Place, tmp_path: Path) -> None:

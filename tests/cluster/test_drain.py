@@ -18,7 +18,9 @@ BUDGET: Object = {
 }
 
 
-def test_a_drain_violates_no_disruption_budget_and_a_short_violation_is_noticed(start_cluster: StartCluster) -> None:
+def test_a_drain_violates_no_disruption_budget_and_the_watch_sees_a_short_violation(
+    start_cluster: StartCluster,
+) -> None:
     deployment = copy.deepcopy(DEPLOYMENT)
     deployment["spec"]["replicas"] = 2
     with start_cluster() as cluster:

@@ -93,7 +93,7 @@ def test_a_container_mounts_the_secrets_that_it_names_and_no_others() -> None:
     }
 
 
-def test_a_server_has_each_secret_of_its_containers_once_with_every_key() -> None:
+def test_a_server_has_each_secret_once_with_the_keys_that_all_its_containers_read() -> None:
     key = SecretKeys(name="store-users", keys=("key", "password"))
     workloads = [store(container=Container(secrets=(secret,))) for secret in (PASSWORD, key)]
     assert server(*workloads).secrets == (SecretKeys(name="store-users", keys=("password", "key")),)

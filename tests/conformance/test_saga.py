@@ -36,7 +36,9 @@ def context(branch: Any = "action", name: str = "pay") -> StepContext:
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3], ids=["pay", "ship", "thank"])
-async def test_s1_only_steps_that_may_have_run_are_compensated_in_reverse_order(backend: Backend, failing: int) -> None:
+async def test_s1_only_steps_that_may_have_run_are_compensated_and_in_reverse_order(
+    backend: Backend, failing: int
+) -> None:
     names = ["reserve", "pay", "ship", "thank"]
     log = Log()
     log.hangs(names[failing])
@@ -74,7 +76,7 @@ def test_s1_every_saga_completes_or_undoes_each_begun_step_that_has_a_compensati
 
 @pytest.fixture(params=["postgresql", "sqlite"])
 def effects(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[list[str]], Any]:
-    """Makes an effect that runs through the barrier of a real database, and adds the branch to a list."""
+    """Makes an effect that runs through the barrier of a real database. The effect adds its branch to a list."""
     if request.param == "sqlite":
         return lambda done: _SqliteEffects(tmp_path / "own.db", done)
     dsn = request.getfixturevalue("database")
@@ -119,7 +121,7 @@ async def test_s2_an_effect_is_applied_once_and_a_second_call_returns_its_result
     assert done == ["action", "compensation"]
 
 
-async def test_s2_an_empty_compensation_has_no_effect_and_the_late_action_is_refused(effects: Any) -> None:
+async def test_s2_a_compensation_before_its_action_has_no_effect_and_the_late_action_is_refused(effects: Any) -> None:
     done: list[str] = []
     through = effects(done)
     for _ in range(2):
@@ -130,7 +132,7 @@ async def test_s2_an_empty_compensation_has_no_effect_and_the_late_action_is_ref
     assert await through(context("action", "ship")) == {"of": "action"}, "the barrier is per step"
 
 
-async def test_s2_a_compensation_waits_for_its_action_in_flight(database: str) -> None:
+async def test_s2_a_compensation_waits_until_its_running_action_ends(database: str) -> None:
     done: list[str] = []
     in_flight, go_on = asyncio.Event(), asyncio.Event()
 
@@ -167,7 +169,7 @@ async def test_s5_a_saga_whose_compensation_keeps_failing_is_parked_and_can_be_r
 
 
 async def _has_ended(engine: Any, saga_id: str) -> bool:
-    """True if the saga has ended. If it is parked again, because the repair came too late, resume it."""
+    """True if the saga has ended. If the compensation failed again before the test repaired it, resume the saga."""
     record = await engine.wait(saga_id, 60)
     if record.state == "parked":
         await engine.resume(saga_id)
@@ -341,7 +343,7 @@ async def _all_completed(engine: Any, ids: list[str]) -> bool:
     return {summary.id for summary in await engine.list(state="completed")} >= {*ids}
 
 
-def test_s10_the_order_in_which_parallel_steps_end_does_not_change_the_journal() -> None:
+def test_s10_the_order_in_which_parallel_steps_end_does_not_change_the_later_entries() -> None:
     begun = [Entry("started"), Entry("began", "a"), Entry("succeeded", "a"), *(Entry("began", n) for n in "bcd")]
     mixed, fine = {"b": "succeeded", "c": "failed", "d": "failed"}, dict.fromkeys("bcd", "succeeded")
     for outcomes, end in ((mixed, "compensated"), (fine, "completed")):

@@ -24,7 +24,7 @@ from tests.saga.definitions import eventually
 ROOT = Path(__file__).parents[2]
 ROUNDS = 100
 MOST_ROUNDS = 2 * ROUNDS
-"""More rounds than kills: a worker may end before the write that would kill it."""
+"""Maximum number of workers. Some workers end before the write at which the test would kill them."""
 DRY_RUNS = 3
 """Number of workers that run undisturbed to count their writes."""
 KINDS = ("start", "claim", "append", "renew", "deliver", "send", "forget")

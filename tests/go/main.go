@@ -1,5 +1,5 @@
-// Command serviceconfig calls test servers with the service config that is rendered for a Go service. It prints one observation
-// for each method and each scenario, such as a server that hangs.
+// Command serviceconfig reads the service config that is rendered for a Go service, and calls test servers through channels
+// with this config. It prints one observation for each method and each scenario, such as a server that hangs.
 //
 //	go build -o serviceconfig . && ./serviceconfig build/prod/policies/knowledge-service/grpc-service-config.json
 package main

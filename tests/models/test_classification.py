@@ -63,11 +63,11 @@ def test_the_error_codes_and_phrases_of_each_provider_determine_the_class(
 
 
 @pytest.mark.parametrize(("status", "expected"), [*BY_STATUS.items(), (500, "server_error"), (422, "invalid_request")])
-def test_the_status_determines_the_class_without_a_known_code_or_phrase(status: int, expected: ErrorClass) -> None:
+def test_without_a_known_code_or_phrase_the_status_determines_the_class(status: int, expected: ErrorClass) -> None:
     assert error_class(status, None, OPENAI) == expected
 
 
-def test_each_dialect_has_a_past_date_and_only_known_classes() -> None:
+def test_each_dialect_has_only_known_classes_and_the_day_on_which_it_was_read() -> None:
     for dialect in (OPENAI, *DIALECTS.values()):
         assert dialect.read <= date(2026, 11, 30)
         named = {*dialect.codes.values(), *(found for _, found in dialect.phrases)}

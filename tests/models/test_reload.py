@@ -66,7 +66,7 @@ def test_threads_share_one_budget(tmp_path: Path) -> None:
     assert made.is_settled()
 
 
-async def test_a_reload_while_the_body_of_a_request_arrives_applies_to_the_call(
+async def test_a_call_follows_the_bundle_that_is_loaded_while_its_body_is_read(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     made = service(tmp_path, clock)

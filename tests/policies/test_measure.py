@@ -141,7 +141,7 @@ def test_whole_seconds_are_rounded_up() -> None:
     [Duration("1h30m"), Duration("7us") * 10**20, Cpu("250m"), Bytes("1.5Gi"), Ratio("33.3%"), Rate("60/m")],
     ids=str,
 )
-def test_a_copy_equals_its_value(value: Text, copied: Callable[[Text], Text]) -> None:
+def test_a_copy_equals_the_original(value: Text, copied: Callable[[Text], Text]) -> None:
     found = copied(value)
     assert type(found) is type(value)
     assert (found, str(found)) == (value, str(value))

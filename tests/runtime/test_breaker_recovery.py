@@ -19,7 +19,7 @@ from voice_runtime.testing import FakeClock
 from tests.driver import Recorder, seeded
 
 OUTAGE = 120.0
-"""Seconds. Afterwards the callee is healthy."""
+"""Duration of the callee's outage in seconds. Afterwards the callee is healthy."""
 PATIENCE = 45.0
 """Seconds within which a call made in the outage fails or answers late."""
 
@@ -33,7 +33,7 @@ class Calls:
     duration: float = 0.01
     """Seconds that a healthy callee takes for its answer."""
     streamed: bool = False
-    """True for streams that never end. `duration` is then the time of the first message."""
+    """True: each call is a stream that never ends, and `duration` is the time until its first message."""
     scrapes: float = 0.0
     """Seconds between two reads of the breaker's state; 0: the state is not read."""
     in_the_outage: tuple[str, ...] = ("fails", "hangs", "answers late")
@@ -97,7 +97,7 @@ def bound(policy: Policy, calls: Calls) -> float:
     """Seconds from the end of the outage after which the breaker refuses no call.
 
     Calls from the outage end within `PATIENCE`. The last of them may be a probe that fails, which adds one break.
-    Another probe from the outage may never end. After `half_open_max_duration` it opens the breaker for another break.
+    Another probe from the outage may never end. After `half_open_max_duration` the breaker opens for another break.
     After a break the next call is the first probe, so each break adds one gap.
     Afterwards each probe succeeds, and `success_threshold` probes close the breaker, at worst one after the other.
     """
@@ -191,7 +191,7 @@ def test_a_hanging_probe_opens_the_breaker_once() -> None:
     assert breaker.current() == "closed"
 
 
-def test_the_late_success_of_a_hanging_probe_resumes_its_round() -> None:
+def test_the_late_success_of_a_hanging_probe_resumes_its_round_of_probes() -> None:
     breaker = opened(clock := FakeClock())
     clock.advance(120)
     first, second = breaker.acquire(), breaker.acquire()
@@ -206,7 +206,7 @@ def test_the_late_success_of_a_hanging_probe_resumes_its_round() -> None:
     assert breaker.current() == "closed"
 
 
-def test_closing_by_hand_resets_the_open_time_that_failed_rounds_have_increased() -> None:
+def test_closing_by_hand_resets_the_open_time_that_failed_probes_have_increased() -> None:
     policy = Policy(
         consecutive_failures=1,
         break_duration=Duration("10s"),
@@ -226,7 +226,7 @@ def test_closing_by_hand_resets_the_open_time_that_failed_rounds_have_increased(
     assert open_time() == pytest.approx(10)
 
 
-def test_a_round_continues_when_a_reload_lowers_half_open_max_requests() -> None:
+def test_a_round_of_probes_continues_when_a_reload_lowers_half_open_max_requests() -> None:
     breaker = opened(clock := FakeClock())
     clock.advance(120)
     breaker.success(breaker.acquire())
@@ -256,7 +256,7 @@ async def test_a_probe_succeeds_with_the_first_message_of_its_stream(clock: Fake
             await stream.aclose()
 
 
-async def test_a_stream_that_breaks_after_its_first_message_fails_the_current_round(clock: FakeClock) -> None:
+async def test_a_stream_that_breaks_after_its_first_message_fails_the_round_of_probes(clock: FakeClock) -> None:
     async def broken() -> AsyncIterator[int]:
         yield 0
         raise OSError("connection lost")

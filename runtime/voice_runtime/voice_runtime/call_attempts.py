@@ -1,4 +1,4 @@
-"""The attempts of one outbound call, under its policies."""
+"""The attempts that the policies of one outbound call allow."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class CallAttempts:
         return self._loop.__exit__(kind, error, traceback)
 
     def __del__(self) -> None:
-        if self._slot is not None:  # an asynchronous generator never leaves the `with` if its event loop is closed
+        # An asynchronous generator never leaves the `with` if its event loop is closed. Then the slot is freed here.
+        if self._slot is not None:
             self._slot.leave()
 
     def _begun(self, number: int) -> Attempt:

@@ -98,7 +98,7 @@ class WorkCancelledError(Exception):
 
 
 def is_being_cancelled() -> bool:
-    """True if somebody cancels the current task. False if the task only waited for cancelled work."""
+    """True if somebody cancels the current task. False if only a task or call that it awaits was cancelled."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 

@@ -45,7 +45,7 @@ def _options(**options: Any) -> dict[str, Any]:
 
 
 def _checked(url: str) -> str:
-    """`url`. Raises `ValueError` for another scheme, and for a scheme without the two slashes.
+    """`url`. Raises `ValueError` unless it begins with a known scheme and two slashes.
 
     Without the slashes redis-py would connect to localhost.
     """
@@ -140,7 +140,7 @@ class Connections:
     async def _asked(self, packed: bytes) -> Any:
         connection = self._idle.pop() if self._idle else self._make()
         try:
-            if connection.is_connected and connection._reader.at_eof():  # noqa: SLF001  # redis-py notices an end only by a read
+            if connection.is_connected and connection._reader.at_eof():  # noqa: SLF001  # redis-py notices a closed connection only by a read
                 await connection.disconnect(nowait=True)  # the server or a proxy has closed the idle connection
             if not connection.is_connected:
                 await connection.connect()
@@ -171,7 +171,10 @@ class Connections:
 
 
 def _packed(command: tuple[str | bytes | float, ...]) -> bytes:
-    """The command as an array of strings, as Redis reads it. redis-py's packing takes 10 % of the round trip."""
+    """The command as an array of strings, as Redis reads it.
+
+    This function replaces redis-py's packing, because that takes 10 % of the round trip.
+    """
     parts = [b"*%d\r\n" % len(command)]
     for argument in command:
         text = argument if isinstance(argument, bytes) else str(argument).encode()

@@ -1,6 +1,6 @@
-"""The engine on a journal. Any process with access to the journal may show and change its sagas.
+"""The engine that keeps its sagas in a journal. Any process with access to the journal may show and change these sagas.
 
-With PostgreSQL several processes may run them, with SQLite one.
+If the journal is in PostgreSQL, several processes may run the sagas. If it is in SQLite, only one process may.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from voice_saga.record import SagaRecord, SagaSummary
 
 logger = logging.getLogger("voice_saga")
 INTERVENTIONS_IN_TURN = 20
-"""Maximum number of tries of an intervention. A try fails if another intervention seizes the saga meanwhile."""
+"""Maximum number of tries of one intervention. A try fails if another intervention seizes the saga meanwhile."""
 INTERVENTION_WAIT = 0.05
-"""Longest wait before the third try of an intervention, in seconds. Each further try may wait this much longer."""
+"""Seconds. After the n-th failed try an intervention waits a random time of at most (n - 1) times this value."""
 POLL_CAP = 0.5
 """Longest time between two queries of `wait`, in seconds."""
 
@@ -46,9 +46,9 @@ class JournalEngine:
     """Runs sagas inside its `async with`. To only show sagas and intervene, use `open` and `close` instead.
 
     `lease`: seconds after which another worker takes over the saga of a worker that died. A worker renews its leases
-    three times during this time. `poll_interval`: seconds between two searches for due sagas. If another process
-    starts a saga or delivers an event, the engine may notice it this much later. `concurrency`: maximum number of sagas
-    that run at the same time. `grace`: seconds that running steps get to finish when the `async with` ends.
+    three times during this time. `poll_interval`: seconds between two searches for due sagas. A saga that
+    another process starts, or an event that it delivers, waits for the next search. `concurrency`: maximum number of
+    sagas that run at the same time. `grace`: seconds that running steps get to finish when the `async with` ends.
     `max_claims`: maximum number of claims of a saga without a write to its journal. After one more claim the engine
     parks the saga, because its step seems to kill the workers. Raises `ValueError` for a number out of range.
     """
@@ -171,8 +171,8 @@ class JournalEngine:
     async def _driven(self, claim: Claim, driver: Driver, before: Sequence[asyncio.Task[None]]) -> None:
         """Run the saga of a claim.
 
-        `before` are the tasks of this worker for an earlier claim of the saga. The new claim replaces that claim, so
-        they are cancelled first.
+        `before` are the tasks of this worker for an earlier claim of the saga. The new claim replaces the earlier
+        claim, so this method cancels these tasks first.
         """
         try:
             for task in before:
@@ -183,9 +183,11 @@ class JournalEngine:
             self.observation.leases_lost += 1
             logger.warning("%s", error)
         except JournalUnavailableError as error:
-            logger.warning("saga %s: %s; a worker takes it over when its lease has expired", claim.id, error)
+            logger.warning("saga %s: %s; a worker takes over the saga when the lease has expired", claim.id, error)
         except Exception:
-            logger.exception("saga %s: the engine failed; a worker takes it over when its lease has expired", claim.id)
+            logger.exception(
+                "saga %s: the engine failed; a worker takes over the saga when the lease has expired", claim.id
+            )
         finally:
             if self._driving.get(claim.id, (None,))[0] is claim:
                 del self._driving[claim.id]
@@ -270,7 +272,10 @@ class JournalEngine:
         await self._intervene(saga_id, Entry("abandoned", data=reason))
 
     async def _intervene(self, saga_id: str, entry: Entry) -> None:
-        """Intervene. If another intervention seizes the saga meanwhile, decide again by its new state."""
+        """Intervene. If another intervention seizes the saga meanwhile, try again.
+
+        The new state of the saga decides whether the intervention is still allowed.
+        """
         for turn in range(INTERVENTIONS_IN_TURN):
             try:
                 await self._intervene_once(saga_id, entry)
@@ -278,7 +283,7 @@ class JournalEngine:
                 lost = error
             else:
                 return
-            # Otherwise several interventions would seize the saga from each other before any of them can write.
+            # Without a random wait several interventions would seize the saga from each other before any can write.
             await asyncio.sleep(self._random.random() * INTERVENTION_WAIT * turn)
         raise lost
 

@@ -30,7 +30,7 @@ class JournalUnavailableError(SagaError, ConnectionError):
 
 
 class WorkCancelledError(SagaError):
-    """An action or compensation waited for cancelled work. Nobody cancelled the step, so it counts as failed."""
+    """An action or compensation awaited a cancelled task or call. The step was not cancelled, so it has failed."""
 
 
 class BarrierClosedError(SagaError):

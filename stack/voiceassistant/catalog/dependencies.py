@@ -1,6 +1,8 @@
 """Dependencies that we did not write: datastores, providers, infrastructure.
 
-Latency is the P95 of each operation at the callee. The deadline bounds an attempt and is at most ten times the latency.
+Latency is the P95 of each operation at the callee. The deadline bounds one run of the operation, and is at most ten
+times the latency.
+
 Availabilities are the platform's targets: PostgreSQL, Redis, gateway and DNS 99.99 %, other infrastructure 99.9 %, each
 provider 99.5 %. External hosts are reached through an egress proxy.
 """
@@ -48,7 +50,7 @@ def _outside(
 
 POSTGRESQL = Dependency(
     name="postgresql",
-    restart=Duration("30s"),  # CloudNativePG's failover: a failed readiness probe, an election, the promotion
+    restart=Duration("30s"),  # a readiness probe fails, then CloudNativePG elects and promotes a replica
     kind="datastore",
     purpose="system of record, reached through its pooler",
     protocol="postgresql",
@@ -74,9 +76,9 @@ REDIS = Dependency(
 EVENTS = Dependency(
     name="events",
     # Assumed: 5 s until the container runs, and 5 s to load a log of 100 MiB at REPLAY_RATE, 20 MiB/s. The largest log
-    # needs 92 s (2 × 0.6 × 1536 MiB ÷ 20 MiB/s). A break of 92 s would refuse calls to a store that is back sooner.
-    # While a larger log loads, each probe of a caller's breaker fails and begins another break. The last break ends at
-    # most 22 s after the load: 2 × 10 s + 10 % jitter.
+    # needs 92 s (2 × 0.6 × 1536 MiB ÷ 20 MiB/s). A break of 92 s would refuse calls although the store is usually back
+    # sooner. While a larger log loads, each probe of a caller's breaker fails and begins another break. The longest
+    # break is 2 × 10 s + 10 % jitter = 22 s, so the last break ends at most 22 s after the load.
     restart=Duration("10s"),
     kind="datastore",
     purpose="event streams and counters of token budgets, on a separate durable Valkey",

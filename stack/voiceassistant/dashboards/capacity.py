@@ -17,7 +17,7 @@ _CAPACITY = Row(
     panels=(
         metrics(
             "Load against capacity",
-            "Requests a second of a replica, as a share of its declared capacity.",
+            "Requests per second of each replica, divided by the declared capacity of a replica.",
             {"{{job}}": "job:requests_per_replica:rate5m / on (job) group_left () job:requests_per_replica:capacity"},
             "percentunit",
             red_from=0.9,
@@ -67,7 +67,7 @@ def capacity(graph: CallGraph, price: Prices | None) -> Dashboard:
 def _total(graph: CallGraph, price: Prices) -> Panel:
     parts = " + ".join(f"({_monthly(each, price)} or vector(0))" for each in graph.services)
     return metrics(
-        "Application tier, a month",
+        "Cost of all services, a month",
         f"Price of CPU and memory requests of available pods, without mesh proxies ({price.source})."
         " Red above the budget.",
         {"a month": parts},
@@ -79,7 +79,7 @@ def _total(graph: CallGraph, price: Prices) -> Panel:
 
 def _by_service(graph: CallGraph, price: Prices) -> Panel:
     return metrics(
-        "By service, a month",
+        "Cost of each service, a month",
         f"Price of CPU and memory requests of available pods, without mesh proxies ({price.source}).",
         {each.name: _monthly(each, price) for each in graph.services},
         "currencyUSD",

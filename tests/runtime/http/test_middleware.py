@@ -79,7 +79,7 @@ async def test_an_operation_that_the_bundle_does_not_declare_is_refused(tmp_path
     assert app.asked == 0
 
 
-async def test_a_span_is_named_by_a_known_method_and_a_declared_operation(
+async def test_the_name_of_a_span_contains_only_known_methods_and_declared_operations(
     tmp_path: Path, spans: InMemorySpanExporter
 ) -> None:
     async with serving_with_policies(tmp_path, Agent()) as (_, client):

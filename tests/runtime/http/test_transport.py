@@ -70,7 +70,7 @@ async def test_a_transient_status_is_retried_and_the_answer_is_read_completely(t
     assert [headers.get("x-envoy-attempt-count") for headers, _ in app.asked] == [None, "2", "3"]
     assert {body for _, body in app.asked} == {b'{"query":"tides"}'}
     for headers, _ in app.asked:
-        # The rest of the attempt's 10 s, less a margin of 5 ms. A busy machine may have used 9 s before it sends.
+        # The rest of the attempt's 10 s, less a margin of 5 ms. A busy machine may send the request 9 s late.
         assert 995 < int(headers["x-envoy-expected-rq-timeout-ms"]) <= 9995
 
 
@@ -136,7 +136,7 @@ async def test_r11_a_request_whose_body_can_be_read_only_once_is_not_retried(tmp
     assert len(app.asked) == 1
 
 
-async def test_a_callee_that_hangs_times_out(tmp_path: Path) -> None:
+async def test_a_call_to_a_hanging_callee_times_out(tmp_path: Path) -> None:
     app = Elasticsearch()
     app.hold.clear()
     short = Timeout(attempt=Duration("100ms"), overall=Duration("10s"))
@@ -442,7 +442,7 @@ async def test_a_request_through_the_egress_proxy_names_the_callees_host(tmp_pat
     assert app.asked[0][0]["host"] == "api.example.com"
 
 
-async def test_a_client_uses_tls_through_the_egress_proxy_for_every_protocol(tmp_path: Path) -> None:
+async def test_a_client_uses_tls_through_the_egress_proxy_even_if_the_call_declares_http(tmp_path: Path) -> None:
     async with Http(runtime(tmp_path, protocol="http", addresses=(OUTSIDE,))).client(NAME) as client:
         assert str(client.base_url) == "https://api.example.com"
 
@@ -458,7 +458,7 @@ class Answering(httpx.MockTransport):
 
 
 @pytest.mark.usefixtures("often_interrupted")
-async def test_during_swaps_an_http_request_takes_address_and_timeout_from_one_bundle(tmp_path: Path) -> None:
+async def test_during_reloads_an_http_request_takes_address_and_timeout_from_one_bundle(tmp_path: Path) -> None:
     inside = bundle(search(timeout=Timeout(attempt=Duration("20s"), overall=Duration("1h"))))
     outside = search(timeout=Timeout(attempt=Duration("5m"), overall=Duration("1h")), addresses=(OUTSIDE,))
     bundles = [inside, bundle(outside)]

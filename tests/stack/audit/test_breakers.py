@@ -13,7 +13,7 @@ from tests.small import datastore, gateway, service, small_platform
 from tests.stack.audit.rule_findings import READ, STORE, THRICE, TWICE, findings, verdict
 
 RATIO = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
-"""Opens by the share of failures among at least 20 calls in 30 s."""
+"""Opens by the failure ratio of the calls in 30 s, if there are at least 20."""
 
 
 def guarded(retry: Retry | None = None, *, load: str | None = None, **breaker: Any) -> list[Node]:
@@ -88,7 +88,7 @@ def test_c05_finds_a_retry_of_a_call_that_the_breaker_refused() -> None:
 
 @pytest.mark.parametrize(("opened", "count"), [("14s", 1), ("15s", 0), ("150s", 0), ("151s", 1)])
 def test_c04_finds_a_break_that_does_not_fit_the_restart(opened: str, count: int) -> None:
-    """A break may last from 1 to 10 times the restart."""
+    """A break may last from 1 to 10 times as long as the callee's restart."""
     assert STORE.restart == Duration("15s")
     found = findings("C04", *guarded(break_duration=Duration(opened)))
     assert len(found) == count

@@ -93,7 +93,7 @@ def test_c06_follows_the_hard_calls_of_every_operation_behind_a_fallback() -> No
     assert findings("C06", *critical(soft("b.read", "ask c", fallback_uses=("c",))), deep, softly) == ()
 
 
-def test_c08_counts_a_shared_limit_once_and_ignores_an_operation_without_load() -> None:
+def test_c08_counts_a_distributed_limit_once_for_all_replicas_and_ignores_an_operation_without_load() -> None:
     local = RateLimit(limit=TokenBucket(rate=Rate("10/s"), burst=1))
     shared = local.model_copy(update={"scope": "distributed"})
 
@@ -106,7 +106,7 @@ def test_c08_counts_a_shared_limit_once_and_ignores_an_operation_without_load() 
     assert limited(local, None) == "does not apply"
 
 
-def test_c06_adds_up_the_needs_of_all_operations_of_a_node() -> None:
+def test_c06_follows_the_calls_of_all_operations_of_a_node() -> None:
     calls = [soft(f"{name}.read", "ask c", fallback_uses=("c",)) for name in ("b", "store")]
     other = service(
         "c",

@@ -224,7 +224,7 @@ DNS_SERVICE = "/api/v1/namespaces/kube-system/services/kube-dns"
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        ({"/apis/metrics.k8s.io/v1beta1": {"resources": []}}, "metrics-server: is not in the cluster"),
+        ({"/apis/metrics.k8s.io/v1beta1": {"resources": []}}, "metrics-server: is missing"),
         ({DNS_SERVICE: {"spec": {"clusterIPs": ["172.20.0.10"]}}}, "cluster_dns: lacks 172.20.0.10, the address"),
         (
             {DNS_SERVICE: {"spec": {"clusterIPs": ["10.96.0.10", "fd00::a"]}}},

@@ -88,7 +88,7 @@ Change = tuple[tuple[str | int, ...], object]
 
 
 def changes(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Change]:
-    """Each place of a model with each value that `FIELDS` has for it."""
+    """Each place of a model, with each value that `FIELDS` has for the name of the place."""
     if isinstance(value, tuple):
         for index, item in enumerate(value):
             yield from changes(item, (*path, index))
@@ -100,7 +100,7 @@ def changes(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Change]:
 
 
 def changed(model: Any, path: tuple[str | int, ...], value: object) -> Any:
-    """Return the model unchanged if an earlier change has removed the place."""
+    """The model with `value` at `path`; the unchanged model if an earlier change has removed the place."""
     match path, model:
         case (), _:
             return value

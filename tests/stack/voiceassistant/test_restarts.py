@@ -36,7 +36,7 @@ def rag(**values: object) -> Change:
 
 
 def nodes(*changed: Node) -> Change:
-    """Drop `only_callers`, which would forbid the calls of a new service."""
+    """Replace the nodes of the catalogue. Drop `only_callers`, because it would forbid the calls of a new service."""
     catalogue = TENANT.catalogue.model_copy(update={"nodes": changed, "only_callers": {}})
     return lambda environment: (replace(TENANT, catalogue=catalogue), environment)
 

@@ -91,7 +91,7 @@ def test_equal_trees_do_not_differ() -> None:
     assert not difference([DEPLOYMENT, CLAIM], [CLAIM, deepcopy(DEPLOYMENT)])
 
 
-def test_resources_are_added_removed_and_changed() -> None:
+def test_added_removed_and_changed_resources_are_found() -> None:
     found = difference([DEPLOYMENT, config_map("old", "")], [with_field(DEPLOYMENT, "spec.replicas", 3), CLAIM])
     assert found.added == (FILES,)
     assert [str(identity) for identity in found.removed] == ["ConfigMap apps/old"]
@@ -224,7 +224,7 @@ def test_a_stateful_set_without_claims_holds_no_data() -> None:
     assert not difference([with_field(STATEFUL_SET, "spec.volumeClaimTemplates", [])], []).data_at_risk
 
 
-def test_a_change_matches_only_whole_field_names() -> None:
+def test_a_path_matches_a_changed_field_only_by_whole_names() -> None:
     (change,) = difference([DEPLOYMENT], [with_field(DEPLOYMENT, "spec.replicas", 3)]).changed
     assert change.touches("spec")
     assert change.touches("spec.replicas")
