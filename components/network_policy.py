@@ -1,4 +1,4 @@
-"""Network policies. The pods at each end of a link permit the connection. Apart from DNS, all else is denied."""
+"""Network policies. The policies at both ends of a link permit the connection. Apart from DNS, all else is denied."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ DNS_LABEL = "k8s-app"
 DNS_PODS = ("kube-dns", "node-local-dns")
 """Values of the label `k8s-app`: the cluster's DNS, and the DNS cache on each node."""
 NODE_LOCAL_DNS = "169.254.20.10/32"
-"""Address of the DNS cache on each node, in clusters that configure pods with it."""
+"""Address of the DNS cache on each node, in clusters where the pods' `resolv.conf` contains this address."""
 DNS_PORT = 53
 
 
 def _block(text: str) -> str:
-    """Refuse a block that is not canonical. For example, host bits are set, or a mask stands in place of the length."""
+    """Refuse a block that is not canonical. For example, host bits are set, or a netmask replaces the prefix length."""
     try:
         canonical = str(ip_network(text))
     except ValueError:
@@ -136,7 +136,7 @@ def network_policy(
 def dns_policy(metadata: ObjectMeta, addresses: Iterable[Cidr]) -> NetworkPolicy:
     """Permit every pod of the namespace to query the cluster's DNS, or the cache on its node.
 
-    A cache in iptables mode answers at the addresses of the DNS Service, but on the node's network. No pod selector
+    A cache in iptables mode listens on the addresses of the DNS Service, in the node's network. No pod selector
     matches the node's network, so the policy also permits these addresses.
     """
     ports: list[NetworkPolicyPort] = [

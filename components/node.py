@@ -1,4 +1,4 @@
-"""The nodes of the call graph: services, gateways and dependencies, with the facts known before deployment."""
+"""The nodes of the call graph: services, gateways and dependencies."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Sizing(ClosedModel):
     def of(cls, cpu: tuple[str, str], memory: tuple[str, str]) -> Sizing:
         """A sizing from `(request, limit)` pairs in the text form of quantities.
 
-        Raises `ValueError` for a text, because a text of two characters could be unpacked like a pair.
+        Raises `ValueError` if `cpu` or `memory` is a text, because Python unpacks a text of two characters like a pair.
         """
         pairs = {"cpu": cpu, "memory": memory}
         # The check is for catalogues that mypy has not checked yet.
@@ -151,7 +151,7 @@ class Service(Caller):
     sizing: Sizing
     replicas: Replicas
     capacity: Rate
-    """Requests that one replica serves within its latency objective."""
+    """Rate of requests that one replica serves within the latency objectives."""
     startup: Duration = Duration("60s")
     """Longest time from the start of the process until it answers. Raise it for a service that loads a model."""
     connection_pool: Annotated[int, Field(ge=0, le=500)] = 0
@@ -209,18 +209,18 @@ Certificates = Annotated[
         250_000,
     ),
 ]
-"""Certificates as PEM. The jobs of `DatabaseSchemas` read them from a ConfigMap, which holds at most 1 MiB. The limit
-leaves room for the other files of this ConfigMap."""
+"""Certificates as PEM. The jobs of `DatabaseSchemas` read them from a ConfigMap, which holds at most 1 MiB. The
+limit of 250,000 characters leaves room for the other files of this ConfigMap."""
 
 
 class InCluster(ClosedModel):
-    """A Service in a namespace, and its pods by their name label."""
+    """A Service in the cluster. A label of the Service's pods contains its name."""
 
     namespace: Name
     service: Name
     port: Port
     label: str = NAME_LABEL
-    """The label that carries the Service's name on its pods."""
+    """The label of the pods that contains the Service's name."""
 
 
 class External(ClosedModel):
@@ -233,7 +233,7 @@ class External(ClosedModel):
     host: HostName
     port: Annotated[int, Field(ge=1, le=65_535)]
     tls: bool = True
-    """True: clients connect over TLS and verify the host's certificate, with the authorities of their image."""
+    """True: clients connect over TLS. They verify the host's certificate with the authorities in their own image."""
     certificate_authorities: Certificates | None = None
     """The authorities with which the jobs of `DatabaseSchemas` verify the certificate. `None`: the public ones."""
     network: Cidr
@@ -246,7 +246,7 @@ class External(ClosedModel):
 
 
 class Client(ClosedModel):
-    """The client library with which callers reach a dependency, and the callers' settings."""
+    """The library with which callers reach a dependency, and the retries that the callers set in it."""
 
     library: Name
     """The library's name in the audit's table of library defaults."""
@@ -271,7 +271,7 @@ class Dependency(Node):
     availability: Ratio
     """Availability of each address."""
     credentials: tuple[Name, ...] = ()
-    """Keys of the secret that each caller holds."""
+    """Keys of the secret. Each caller has its own secret for the dependency."""
     clients: tuple[Client, ...] = ()
     """Libraries that may retry by themselves, in addition to the declared policies of a call."""
     evicts: bool = False

@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 Name = Annotated[str, TextPattern(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", "rag-engine", 40)]
-"""A DNS label of at most 40 characters, so that every name derived from it fits into Kubernetes' 63."""
+"""A DNS label of at most 40 characters, so that derived names fit into the 63 characters of Kubernetes."""
 Sentence = Annotated[str, Field(min_length=3, max_length=200)]
 
 
@@ -85,7 +85,7 @@ class Call(Declaration):
     purpose: Name | None = None
     """Tells two calls to one operation apart."""
     fallback: Sentence | None = None
-    """Makes the call soft, and says how the caller's operation continues without it. `None` makes the call hard."""
+    """Makes the call soft, and says how the caller's operation continues if the call fails. `None`: a hard call."""
     needed_by_flows: bool = False
     """True: if this soft call fails, the caller's operation succeeds, but the flows that contain the call fail."""
     fallback_uses: Annotated[tuple[Name, ...], Field(strict=False)] = ()
@@ -93,7 +93,7 @@ class Call(Declaration):
     share: Ratio = Ratio("100%")
     """Share of the requests to the caller's operation that make the call."""
     latency: Duration | None = None
-    """P95 objective, if it differs from the callee's operation."""
+    """P95 objective, if it differs from the objective of the callee's operation."""
     timeout: Duration | None = None
     """Attempt timeout, if it differs from the deadline of the callee's operation."""
     retry: Retry | None = None
@@ -107,7 +107,7 @@ class Call(Declaration):
     @property
     @override
     def label(self) -> str:
-        """The call's part of the path in a fault, after the operation's part."""
+        """The call's part of the path that a fault names, after the operation's part."""
         return f" → {self.name}"
 
     @property
@@ -132,7 +132,7 @@ class Call(Declaration):
 
 
 class Stage(Declaration):
-    """Calls that start together. The next stage starts when all of them have ended, unless it overlaps."""
+    """Calls that start together. The next stage starts when all these calls have ended, unless it has `overlaps`."""
 
     calls: Annotated[tuple[Call, ...], Field(min_length=1)]
     choice: Literal["all", "one"] = "all"
@@ -178,11 +178,11 @@ class Operation(Declaration):
     load of a consumer does not grow with each event."""
     rate_limits: tuple[RateLimit, ...] = ()
     http: HttpRoute | None = None
-    """The gateway's HTTP route. `None` for operations of other nodes."""
+    """The gateway's HTTP route. `None` if the node is not the gateway."""
     route: ModelRoute | None = None
     """The model route that the operation serves. `None` for nodes that are not models."""
     model_use: ModelUse | None = None
-    """Size of one call of a route, unless the calls declare it."""
+    """Size of one call of `route`, unless the call declares its own size."""
     default_route: RouteName | None = None
     """The route that callers use if the operation does not answer. Only for an operation that chooses a model route."""
     saga: Saga | None = None
@@ -193,7 +193,7 @@ class Operation(Declaration):
     @property
     @override
     def label(self) -> str:
-        """The operation's part of the path in a fault, after the node's part."""
+        """The operation's part of the path that a fault names, after the node's part."""
         return f".{self.name}"
 
     @property

@@ -1,11 +1,11 @@
-"""Installs each distribution alone into an empty environment and runs its own tests there.
+"""Installs each distribution into an environment of its own, and runs the distribution's tests there.
 
     python -m tests.distributions [DISTRIBUTION ...]
 
 The program builds each distribution as a wheel and installs it with its dependencies. The dependencies have the locked
 versions and come from uv's cache. It first imports the distribution without extras. It then runs the distribution's
-tests with all extras, in a separate folder. The folder contains these tests, the modules in `tests/`, the documents,
-and nothing else of this repository.
+tests with all extras, in a separate folder. Of this repository the folder contains only these tests, the modules in
+`tests/` and the documents.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Distribution:
         return tuple(self.project.get("optional-dependencies", {}))
 
     def requirement(self, extras: Sequence[str] = ()) -> str:
-        """Given only the name, uv would install the wheel of an earlier run from its cache."""
+        """The path of the wheel. If uv got only a name, it would install the wheel of an earlier run from its cache."""
         wheel = WHEELS / f"{self.module}-{self.project['version']}-py3-none-any.whl"
         named = f"{self.name}[{','.join(extras)}]" if extras else self.name
         return f"{named} @ {wheel.as_uri()}"
@@ -86,7 +86,7 @@ DISTRIBUTIONS = (
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Test the named distributions, or all of them. Raises `CalledProcessError` for the first one that fails."""
+    """Test the named distributions, or all of them. Stops at the first failure with `CalledProcessError`."""
     by_name = {each.name: each for each in DISTRIBUTIONS}
     parser = argparse.ArgumentParser(prog="distributions", description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="DISTRIBUTION", help=f"one of {', '.join(by_name)}; default: all")
@@ -139,7 +139,7 @@ def test(distribution: Distribution) -> None:
 
 
 def run(*arguments: str | Path) -> None:
-    """Run uv without the network: its cache has every package of the lock, because `make` has installed them."""
+    """Run uv offline. Its cache has every package of the lock, because `make` has installed these packages."""
     subprocess.run([Path(sys.executable).with_name("uv"), "--quiet", "--offline", *arguments], check=True, cwd=ROOT)
 
 

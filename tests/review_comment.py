@@ -17,5 +17,5 @@ def comment() -> dict[Path, str]:
     (change,) = [block for block in blocks(ROOT / "docs" / "review.md") if "sed -i" in block.text]
     with TemporaryDirectory(prefix="review-comment-") as folder:
         done = bash(copied(Path(folder)), change.text)
-    assert done.returncode == 1, f"the sides must differ: {done.stderr}"
+    assert done.returncode == 1, f"the change must cause differences: {done.stderr}"
     return {COMMENT: f"{HEAD}{done.stdout[done.stdout.index('## ') :]}"}

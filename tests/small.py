@@ -78,7 +78,7 @@ def graph_of(*nodes: Node, flows: Iterable[Flow] = (), **rules: Any) -> CallGrap
 def small_platform(
     *nodes: Node, flows: Iterable[Flow] = (), environment: Environment = toy.ENVIRONMENT, **profile: Any
 ) -> Platform:
-    """`profile` changes values of the environment's profile."""
+    """A platform of these nodes. `profile` has values that replace values of the environment's profile."""
     changed = environment.profile.model_copy(update=profile)
     return Platform(tenant_of(*nodes, flows=flows), environment.model_copy(update={"profile": changed}))
 
@@ -118,7 +118,7 @@ def models(
     route_policy: dict[str, Any] | None = None,
     **options: Any,
 ) -> ModelDependency:
-    """Models with one route, `llm.generate`, over these deployments; by default over one of each provider."""
+    """Models with one route, `llm.generate`, to these deployments. By default each provider has one deployment."""
     candidates = deployments or CANDIDATES
     policy = {
         "candidates": tuple(each.name for each in candidates),

@@ -29,9 +29,9 @@ RUN_BY = {
     ("docs/tutorial.md", "console"): "tests/test_tutorial.py",
     ("docs/tutorial.md", "sh"): "tests/test_tutorial.py",
 }
-"""Document and language → the file of the test or program that runs its blocks."""
+"""Document and language → the file of the test or program that runs the document's blocks in this language."""
 RUNBOOK = "docs/runbook/"
-"""Folder whose commands tests/cluster/test_runbook.py runs, or lists with the reason why it cannot."""
+"""Folder of documents. tests/cluster/test_runbook.py runs their commands, or lists a command with the reason not to."""
 BLOCKS = [block for path in documents() for block in blocks(path)]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 

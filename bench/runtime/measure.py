@@ -1,4 +1,4 @@
-"""Measures the CPU time of a call. The cases take turns in short slices, and the median slice counts.
+"""Measures the CPU time of a call. The cases take turns in short slices. The result is the median of a case's slices.
 
 The clock counts only the time in which this thread runs, so other programs disturb it only through the CPU's caches.
 Slices are short and interleaved, so a disturbance affects every case alike, and the ratios of one run can be compared.
@@ -24,7 +24,7 @@ HIGHEST_LOAD = 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """One library at one task. `call` makes one call; the result of an asynchronous `call` is awaited."""
+    """One task, done by one library. `call` makes one call; the result of an asynchronous `call` is awaited."""
 
     group: str
     library: str

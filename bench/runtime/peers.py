@@ -61,7 +61,7 @@ async def breakers() -> list[Case]:
 
 
 def refusing(call: Any) -> Any:
-    """A function that makes a call, and returns its error instead of raising it."""
+    """A function that makes a call, and returns the call's error instead of raising it."""
 
     async def refused() -> Any:
         try:
@@ -189,7 +189,7 @@ def composed() -> list[Case]:
 
 
 async def cases() -> list[Case]:
-    """All timed rows of the compared libraries. Call it in the running loop, because some rows bind to the loop."""
+    """All timed rows of the compared libraries. Some rows bind to the running loop, so the same loop must run them."""
     return [*await breakers(), *await open_breakers(), *retries(), *timeouts(), *limiters(), *composed()]
 
 

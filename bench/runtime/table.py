@@ -1,6 +1,6 @@
 """Measures the CPU time and memory of voice_runtime and of published libraries.
 
-Prints a table with a group for each task, and a table with the goals.
+Prints a table of the measured rows, grouped by task, and a table of the goals.
 
 `python -m bench.runtime` runs this module in a virtual environment with the compared libraries.
 """
@@ -21,7 +21,7 @@ import time
 import asyncio
 import pydantic
 
-class Model(pydantic.BaseModel):  # pydantic imports most of itself with the first model
+class Model(pydantic.BaseModel):  # pydantic imports most of its modules for the first model
     field: int = pydantic.Field(ge=0)
 
 Model.model_json_schema()
@@ -84,7 +84,7 @@ def judge(costs: Costs, goals: tuple[Goal, ...], busiest: float) -> int:
 
 
 def importing() -> float:
-    """Milliseconds of CPU for `import voice_runtime`, after asyncio and pydantic were imported: the lowest of seven."""
+    """Milliseconds of CPU for `import voice_runtime` after asyncio and pydantic. The lowest of seven runs."""
     command = [sys.executable, "-c", IMPORTS]
     return min(float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(7)) * 1e3  # noqa: S603  # this program's own command
 

@@ -1,7 +1,7 @@
 """Quantities with a unit: durations, CPU, bytes, ratios and rates.
 
-Each is a small immutable value. It parses the text that people write (`100ms`, `250m`, `512Mi`, `0.1%`, `400/s`), and
-refuses other text with one sentence. Each value has one canonical text, so equal values render to equal bytes.
+Each is a small immutable value. It parses the text that people write (`100ms`, `250m`, `512Mi`, `0.1%`, `400/s`). For
+other text it raises an error of one sentence. Each value has one canonical text, so equal values render to equal bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing_extensions import override
 MAXIMUM_TEXT = 32
 """Longest accepted text, in characters. Longer text is refused before it is parsed."""
 MAXIMUM_COUNT = 10**9
-"""A rate counts fewer events than this in its unit."""
+"""A rate has fewer events per unit of time than this number."""
 
 
 class Text:
@@ -37,7 +37,7 @@ class Text:
         raise TypeError(f"{type(self).__name__} cannot be made from a text: {text}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle by the text. The default would set the fields, which is refused."""
+        """Copy and pickle by the text. Python's default would set the fields, but immutable values refuse that."""
         return type(self), (str(self),)
 
     @classmethod
@@ -81,7 +81,7 @@ class Measure(Text):
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle by `units`: the text of a large product may have more digits than `pattern` accepts."""
+        """Copy and pickle by `units`, because the text of a large value may have more digits than `pattern` accepts."""
         return self.of_units, (self.units,)
 
     @classmethod
@@ -192,7 +192,7 @@ class Cpu(Measure):
 
 
 class Bytes(Measure):
-    """Memory or storage in bytes, with or without a binary suffix of Kubernetes: `512Mi`, `1Gi`, `1048576`."""
+    """Memory or storage in bytes, with or without one of Kubernetes' binary suffixes: `512Mi`, `1Gi`, `1048576`."""
 
     __slots__ = ()
     accepts = "a size in bytes, such as 1048576, 512Mi or 1.5Gi (suffixes Ki, Mi, Gi, Ti, Pi)"

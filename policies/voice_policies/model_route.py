@@ -28,7 +28,7 @@ LatencyClass = Literal["interactive", "batch", "reasoning"]
 
 
 class ModelRoute(Policy):
-    """The candidates and policies of the model calls that use this route instead of an address."""
+    """The candidates and policies of the model calls that name this route. Such a call needs no address."""
 
     candidates: Annotated[tuple[DnsLabel, ...], Field(strict=False, min_length=1)]
     """Names of deployments in `Models.deployments`, in order of preference."""
@@ -45,8 +45,8 @@ class ModelRoute(Policy):
     output_limit: OutputLimit | None = None
     """Required for models that generate text (rule M10); `None` for others."""
     budgets: Annotated[tuple[DnsLabel, ...], Field(strict=False)] = ()
-    """Names of the tenants' budgets in `Models.budgets`. An attempt reserves tokens in each of them, and in each
-    budget of its deployment."""
+    """Names of the tenants' budgets in `Models.budgets`. An attempt reserves tokens in each of these budgets, and
+    in each budget of its deployment."""
     cache: ResponseCache | None = None
     """`None`: no cache."""
     privacy: PromptPrivacy = PromptPrivacy()
@@ -60,7 +60,7 @@ class ModelRoute(Policy):
     @override
     def conflicts(self) -> Iterator[str]:
         if twice := sorted({name for name in self.candidates if self.candidates.count(name) > 1}):
-            yield f"candidates name {', '.join(twice)} twice"
+            yield f"candidates contains {', '.join(twice)} twice"
         attempts = self.fallback.max_attempts
         if self.fallback.distinct and attempts > len(self.candidates):
             yield (

@@ -33,7 +33,7 @@ def _critical(graph: CallGraph) -> set[OperationKey]:
 
 
 def no_call_to_a_lower_tier(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no service needs a service of a lower tier, on flows with an availability target."""
+    """Check, on flows with an availability target, that no service needs a service of a lower tier."""
     critical = _critical(platform.graph)
     for edge in platform.graph.edges:
         if not isinstance(edge.caller, Service) or not isinstance(edge.callee, Service) or not _needed(edge):
@@ -70,7 +70,7 @@ def _needs(graph: CallGraph) -> dict[str, set[str]]:
 
 
 def limits_admit_declared_calls(platform: Platform) -> Iterator[Breach | None]:
-    """Compare callers' bulkheads with the callee's slots, and the declared load with limits that all callers share."""
+    """Compare callers' bulkheads with the callee's slots, and the declared load with limits of all callers together."""
     environment, graph = platform.environment, platform.graph
     slots_of = _inbound_slots(platform)
     for edge in graph.edges:
@@ -155,7 +155,7 @@ RULES = (
         id="E02",
         title="every service has a caller, an event, background work or a load from outside",
         severity="warning",
-        rationale="a service without callers wastes money, or a caller forgot to declare its call",
+        rationale="either nothing needs the service, which costs money, or a call to the service is not declared",
         source="the declared calls",
         violates="a new service that no operation calls",
         holds="the same service with one declared call of one of its operations",

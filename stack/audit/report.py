@@ -45,7 +45,7 @@ def _rule_rows(outcome: Outcome) -> Iterator[str]:
 
 
 def markdown_row(*cells: str) -> str:
-    """A row of a table. An unescaped bar would end its cell, and a line break would end the row."""
+    """A row of a table. Bars and line breaks in cells are replaced, because they end a cell or the row."""
     escaped = (" ".join(cell.replace("|", r"\|").split()) for cell in cells)
     return f"| {' | '.join(escaped)} |"
 

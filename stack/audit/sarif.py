@@ -64,7 +64,7 @@ def _message(finding: Finding) -> str:
 
 
 def _location(finding: Finding, source: str) -> dict[str, Any]:
-    """The line that declares the value. If the finding has no line, the audited file."""
+    """The line that declares the value, or the audited file if the finding has no line."""
     file, region = (source, None) if finding.where is None else finding.where
     physical: dict[str, Any] = {"artifactLocation": {"uri": quote(file)}}
     if region is not None:

@@ -26,7 +26,7 @@ def add_to(commands: Commands) -> None:
     subject = check.add_mutually_exclusive_group(required=True)
     subject.add_argument("environment", nargs="?", metavar="ENV", help=ENVIRONMENT)
     subject.add_argument(
-        "--from", type=path, dest="directory", metavar="DIR", help="audit the manifests in DIR instead of ENV"
+        "--from", type=path, dest="directory", metavar="DIR", help="audit the manifests in DIR, and no environment"
     )
     instead = check.add_mutually_exclusive_group()
     instead.add_argument(
@@ -44,7 +44,7 @@ def add_to(commands: Commands) -> None:
 
 
 def add_day(command: argparse.ArgumentParser) -> None:
-    """Add the option for the day on which acceptances are judged."""
+    """Add the option `--on`: on this day the audit checks which acceptances have expired."""
     command.add_argument(
         "--on",
         type=_date,
@@ -66,7 +66,7 @@ def _date(text: str) -> date:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the findings, all verdicts as a document, a ledger, or the solver's values."""
+    """Prints the audit's outcome, a ledger, or the solver's values."""
     if options.ledger:
         return _print_ledger(options)
     if options.solve:

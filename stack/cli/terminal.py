@@ -22,7 +22,7 @@ BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses an unknown word, and suggests a similar known word if there is one."""
+    """Refuses a value that is not among the choices of an argument, and suggests a similar choice if there is one."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def coloured(text: str, *codes: str, stream: TextIO | None = None) -> str:
-    """`text` in these colours if `stream` shows colours. Default: standard output."""
+    """`text` with the colours `codes` if `stream` shows colours. The default stream is standard output."""
     shows = (stream or sys.stdout).isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if shows else text
 
@@ -61,7 +61,7 @@ def wrapped(text: str, indent: str) -> str:
 
 
 def close(text: str) -> None:
-    """Print a closing line to standard error if it is a terminal. Standard output has only the result."""
+    """Print a closing line to standard error if that is a terminal. Standard output gets only the result."""
     if sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
 

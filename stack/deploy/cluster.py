@@ -38,7 +38,7 @@ class Cluster:
     @classmethod
     @contextmanager
     def connected(cls, context: str, kubeconfig: str | None) -> Iterator[Self]:
-        """The cluster of a kubeconfig: a path, the text of a file (YAML or JSON), or kubectl's default."""
+        """The cluster of a context. `kubeconfig` is a path, the text of a file, or `None` for kubectl's default."""
         if kubeconfig is None:
             yield cls(context)
             return
@@ -61,7 +61,7 @@ class Cluster:
         return kubectl(self.kubeconfig, "config", "get-contexts", "--output=name").split()
 
     def served(self, api_version: str) -> frozenset[str]:
-        """The plural of every kind that the API server serves in an API version. Empty for an unknown version."""
+        """The plural names of the kinds that the API server serves in an API version. Empty for an unknown version."""
         try:
             answer = self.get(f"/apis/{api_version}")
         except NotFoundError:
@@ -78,7 +78,7 @@ class Cluster:
 
 
 def kubectl(kubeconfig: str | None, *arguments: str) -> str:
-    """The output of `kubectl`. Raises `ClusterError` if it fails."""
+    """The output of `kubectl`. Raises `ClusterError` if `kubectl` fails or is missing."""
     command = ["kubectl", *([f"--kubeconfig={kubeconfig}"] if kubeconfig else []), *arguments]
     try:
         done = subprocess.run(  # noqa: S603 - a list, and no shell

@@ -1,9 +1,9 @@
 """YAML files that people edit, read by the rules of YAML 1.2.
 
-No value is lost or changed silently. `yes`, `on`, `1:30` and dates are text, as Pulumi reads them. A value that two
-YAML parsers would understand differently is a fault: a duplicate key, or a number with a leading zero. Anchors, tags
-outside YAML's core schema and deep nesting are refused, because no file here needs them. Anchors can exhaust a parser's
-memory, and deep nesting its stack.
+No value is lost or changed silently. `yes`, `on`, `1:30` and dates are text, as Pulumi reads them. YAML parsers
+disagree about duplicate keys and about numbers with a leading zero, so both are faults. Anchors, tags outside YAML's
+core schema and deep nesting are refused, because no file here needs them. Anchors can exhaust a parser's memory. Deep
+nesting can exhaust its stack.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CORE_PREFIX = "tag:yaml.org,2002:"
 """Prefix of the core schema's tags. A file writes it as `!!`."""
 
 LARGEST = 100 * 2**20
-"""Largest file, in bytes: far larger than any file of manifests, and far smaller than memory."""
+"""Size of the largest accepted file, in bytes. Files of manifests are far smaller, and the memory is far larger."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -55,7 +55,7 @@ def read_documents(path: Path) -> list[Any]:
 
 
 def read_located_documents(path: Path) -> list[tuple[Any, yaml.Node]]:
-    """Every document of a file with its nodes, which know their lines; raises as `read_yaml` does."""
+    """Every document of a file, with its root node; nodes contain line numbers. Raises as `read_yaml` does."""
     documents = []
     with _loader(path) as loader:
         while loader.check_node() and (node := loader.get_node()):
@@ -102,7 +102,7 @@ def _text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidInputError(path.name, [Fault("", "cannot be read", error.strerror or str(error))]) from None
-    utf_32 = content.startswith(codecs.BOM_UTF32_LE)  # begins with the mark of UTF-16
+    utf_32 = content.startswith(codecs.BOM_UTF32_LE)  # the mark of UTF-32 begins with the mark of UTF-16
     utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not utf_32
     encoding = "UTF-16" if utf_16 else "UTF-8"
     try:
@@ -121,7 +121,7 @@ def _text(path: Path) -> str:
 def _refuse_endless(path: Path) -> None:
     """Raise for a pipe or a device, whose content may never end, and for a file that could fill the memory."""
     found = path.stat()
-    is_file = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)  # reading a directory has its own error
+    is_file = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)  # a directory fails in `read_bytes`
     value = f"has {found.st_size} bytes" if is_file else "is a pipe or a device"
     if not is_file or found.st_size > LARGEST:
         raise InvalidInputError(path.name, [Fault("", value, f"expected a file of at most {LARGEST} bytes")])
@@ -142,7 +142,7 @@ def _refuse_exhausting(text: str) -> None:
 class _StrictLoader(yaml.CSafeLoader):
     """The core schema of YAML 1.2. It records each duplicate key; PyYAML would silently keep the last value."""
 
-    yaml_implicit_resolvers: Any = {}  # noqa: RUF012 - PyYAML's own attribute, which it never changes in place
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012 - PyYAML never changes this attribute in place
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
 
     def __init__(self, text: str, name: str) -> None:
@@ -202,12 +202,12 @@ class _CoreTag(NamedTuple):
     accepted: str
     node: type[yaml.Node] = yaml.ScalarNode
     pattern: str | None = None
-    """Plain scalars of this tag. `None`: any content."""
+    """Matches the plain scalars of this tag. `None`: the tag permits any content."""
     first: tuple[str, ...] = ()
     """First characters of the plain scalars, by which PyYAML finds the pattern. `""` stands for an empty scalar."""
 
     def fits(self, node: yaml.Node) -> bool:
-        """True if the content of the node has the form that the tag names."""
+        """True if the tag permits the content of the node."""
         return isinstance(node, self.node) and (self.pattern is None or bool(re.fullmatch(self.pattern, node.value)))
 
 

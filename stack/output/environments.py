@@ -1,4 +1,4 @@
-"""The environments side by side."""
+"""Compares the environments in tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def comparison(platforms: Sequence[Platform]) -> str:
 
 
 def _rows(platforms: Sequence[Platform], cells: Callable[[Platform], Mapping[str, str]]) -> list[tuple[str, list[str]]]:
-    """The rows of a table, in the order in which the environments name them."""
+    """The rows of a table, in the order in which their names first appear in the environments."""
     columns = [cells(platform) for platform in platforms]
     return [
         (name, [column.get(name, NONE) for column in columns]) for name in dict.fromkeys(n for c in columns for n in c)

@@ -16,7 +16,7 @@ _CALL = "{{ $labels.job }} → {{ $labels.name }}"
 
 
 def _of_service(expression: str) -> str:
-    """An expression that selects the series above 0, and adds the team and severity of their service."""
+    """An expression for the series of `expression` above 0, with the team and severity of the series' service."""
     return f"{expression} > {_OF_JOB} 0 * target:declared"
 
 
@@ -25,7 +25,7 @@ def _breaker(state: str) -> str:
 
 
 def _undeclared(info: str) -> str:
-    """An expression that counts pods with an undeclared bundle, by service, with the service's team and severity."""
+    """An expression for the number of a service's pods with an undeclared bundle, and its team and severity."""
     undeclared = f"{info} unless on (job, digest) policy_bundle:digest:declared"
     return _of_service(f"count by (job) ({undeclared})")
 
@@ -126,8 +126,8 @@ MESH_ALERTS = (
         ),
         lasting=Duration("2m"),
         summary="{{ $labels.job }} → {{ $labels.cluster_name }}: the mesh ejects {{ $value | humanize }} failing pods",
-        action="Look at the callee's alerts, and at the log of the failing pod. A service's pod answers 5xx. A pod of a"
-        " store or a proxy accepts no connection",
+        action="Look at the callee's alerts, and at the log of the failing pod. The mesh ejects a service's pod that"
+        " answers 5xx, and a pod of a store or proxy that accepts no connection",
     ),
     Alert(
         name="MeshCallsRejected",

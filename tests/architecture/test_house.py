@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "components": {"voice_policies", "pydantic", "pydantic_core", "typing_extensions"},
     "stack": {"components", "voice_policies", "pydantic", "pydantic_core", "typing_extensions", "yaml", "jinja2"},
 }
-"""Package → permitted imports, besides itself and the standard library."""
+"""Package → what it may import, besides the package itself and the standard library."""
 EXCEPTIONS = {
     "components/kubernetes/__main__.py": {
         "kubernetes_validate",
@@ -47,7 +47,7 @@ EXCEPTIONS = {
     "components/observability/dashboard_json.py": {"grafana_foundation_sdk"},  # encodes dashboards, imported late
     "stack/deploy/conformance.py": {"grpc"},  # asks a service's gRPC health, imported late
     "stack/deploy/program.py": {"pulumi", "pulumi_kubernetes"},  # the only module that registers resources with Pulumi
-    "stack/deploy/secret_values.py": {"cryptography"},  # generates certificates for `voice secrets` only
+    "stack/deploy/secret_values.py": {"cryptography"},  # only `voice secrets` generates certificates
     "stack/__main__.py": {"pulumi"},
     "stack/deploy/main.py": {"pulumi"},
     "stack/deploy/configuration.py": {"pulumi"},
@@ -153,7 +153,7 @@ def test_a_misspelt_kubernetes_field_fails_the_type_check(tmp_path: Path) -> Non
 
 
 def test_voice_runtime_requires_the_grpc_version_of_the_tests() -> None:
-    """When a channel closes, older versions of `grpc.aio` inspect the calls of all channels, and may fail."""
+    """In older versions of `grpc.aio` the closing of one channel may fail because of the calls of other channels."""
     extras = tomllib.loads((ROOT / "runtime/voice_runtime/pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]["grpc"]

@@ -1,4 +1,4 @@
-"""The API server refuses each of these faults. So a tree that the API server accepts has none of them."""
+"""The API server refuses the faults in these tests. So a tree that the API server accepts has none of these faults."""
 
 import copy
 from collections.abc import Iterator

@@ -69,7 +69,7 @@ async def test_t1_timeouts_work_inside_and_outside_a_task_group(clock: FakeClock
         await asyncio.sleep(0.1)
         raise LookupError
 
-    with pytest.raises(ExceptionGroup) as failed:  # noqa: PT012  # the whole group must be in the block
+    with pytest.raises(ExceptionGroup) as failed:  # noqa: PT012  # the group raises when its block ends
         async with asyncio.TaskGroup() as tasks:
             other = tasks.create_task(pipeline(clock).call(asyncio.sleep, 0.9))
             tasks.create_task(broken())
@@ -200,7 +200,7 @@ def test_t5_a_synchronous_call_times_out_and_the_number_of_its_threads_is_bounde
     assert workers.threads == 2
 
 
-def test_t5_the_worker_thread_gets_the_context_and_returns_errors() -> None:
+def test_t5_the_worker_thread_gets_the_context_and_its_errors_reach_the_caller() -> None:
     limited = Outbound("callee", attempt_timeout=5.0)
     left = limited.call_sync(remaining)
     assert left is not None

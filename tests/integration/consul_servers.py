@@ -1,4 +1,7 @@
-"""Starts Consul with the rendered files of its servers. Only addresses, ports, paths, secrets and `changes` differ."""
+"""Starts Consul with the rendered files of its servers, with other addresses, ports, paths and secrets.
+
+A test may make further `changes`.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +130,7 @@ class Server:
             return refused.code, refused.read().decode()
 
     def stop(self) -> None:
-        """Kill the server, as when its node is lost."""
+        """Kill the server. This imitates the loss of its node."""
         if self.process:
             self.process.kill()
             self.process.wait()

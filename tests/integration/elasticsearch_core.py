@@ -19,7 +19,7 @@ from tests.loopback import free_port, wait_until
 SOURCE = Path(__file__).with_name("elasticsearch")
 HTTP_MODULE = "transport-netty4"
 JAVA = "*25*/bin/java"
-"""Elasticsearch 9.5 runs on JDK 25, which is installed beside the system's default."""
+"""Elasticsearch 9.5 runs on JDK 25, which need not be the system's default JDK."""
 
 
 class ElasticsearchMissingError(RuntimeError):
@@ -45,7 +45,7 @@ def home() -> Path:
             try:
                 fetched.rename(found)
             except OSError:
-                if not found.exists():  # otherwise another process fetched the same jars first
+                if not found.exists():  # if it exists, another process fetched the same jars first
                     raise
     return found
 
@@ -60,7 +60,7 @@ def _fetched(maven: str, root: Path) -> Path:
 
 
 def _lay_out(root: Path) -> None:
-    """Move the HTTP module and Netty into the folder that the node loads, and unpack the descriptor from its jar."""
+    """Move the HTTP module and Netty into the folder that the node loads. Unpack the descriptor in the module's jar."""
     module = root / "modules" / HTTP_MODULE
     for folder in (module, root / "config", root / "plugins"):
         folder.mkdir(parents=True)

@@ -1,6 +1,6 @@
-"""Replication is asynchronous: a killed primary may have acknowledged writes that no replica has yet.
+"""Replication is asynchronous, so a killed primary may lose acknowledged writes that no replica has yet.
 
-Only these writes may be lost.
+No other write may be lost.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def test_a_first_start_elects_the_first_server(tmp_path: Path) -> None:
         assert [node.role for node in nodes] == ["master", "slave", "slave"]
 
 
-def test_a_synchronisation_of_512_mib_fits_the_volume_even_after_an_interrupted_one(
+def test_a_synchronisation_of_512_mib_fits_the_volume_even_if_the_first_attempt_was_interrupted(
     haproxy: Path, tmp_path: Path
 ) -> None:
     limit = data_volume()

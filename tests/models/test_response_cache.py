@@ -79,7 +79,7 @@ async def test_a_cache_without_a_connected_store_holds_no_answers(made: Service,
 
 
 @pytest.mark.parametrize("read", [0, 1], ids=["before the first chunk", "before the last chunk"])
-async def test_an_answer_is_never_cached_in_part_if_its_caller_leaves_early(made: Service, read: int) -> None:
+async def test_a_part_of_an_answer_is_not_cached_if_its_caller_closes_the_stream(made: Service, read: int) -> None:
     whole = b"".join(step for step in fake.chat_stream("one ", "two").steps if isinstance(step, bytes))
     end = whole.rindex(b"data:")
     made.a.script = lambda _: fake.streamed([whole[:end], whole[end:]])

@@ -3,7 +3,7 @@ from __future__ import annotations
 from voice_policies import IDLE_TIMEOUT, KEEP_ALIVE, PING_INTERVAL, STREAM_IDLE_TIMEOUT
 
 
-def test_a_server_keeps_a_connection_longer_than_any_proxy_reuses_it() -> None:
+def test_a_server_keeps_an_idle_connection_longer_than_any_proxy_does() -> None:
     assert IDLE_TIMEOUT < KEEP_ALIVE
 
 

@@ -181,7 +181,7 @@ def test_the_addresses_of_a_model_call_are_the_addresses_of_its_providers() -> N
         (StreamTimeout, {"idle": "0s"}, "must be above 0s"),
         (Cooldown, {"max": "1s"}, "max 1s is below default 5s"),
         (ModelFallback, {"max_attempts": 0}, "greater than or equal to 1"),
-        (ModelRoute, {**ROUTE, "candidates": ["a", "a"]}, "candidates name a twice"),
+        (ModelRoute, {**ROUTE, "candidates": ["a", "a"]}, "candidates contains a twice"),
         (ModelRoute, {**ROUTE, "candidates": ["a"]}, "fallback.max_attempts 2 needs 2 candidates, found 1"),
         (ModelRoute, {**ROUTE, "timeout": {"total": "1449ms"}}, "cannot hold 2 attempts of timeout.first_token 700ms"),
         (ModelRoute, {**ROUTE, "capabilities": ["telepathy"]}, "'text', 'streaming'"),

@@ -41,7 +41,7 @@ async def test_an_unreachable_journal_is_reported() -> None:
         await engine.open()
 
 
-async def test_two_workers_share_the_sagas_and_run_none_twice(database: str) -> None:
+async def test_two_workers_share_the_sagas_and_run_each_saga_once(database: str) -> None:
     logs = [Log(), Log()]
 
     async def slow(_: StepContext) -> None:
@@ -226,7 +226,7 @@ async def test_a_held_saga_cannot_be_claimed_and_a_renewal_keeps_it(journal: Jou
 async def test_a_saga_completes_after_a_lost_answer_to_a_journal_write(
     journal: Journal, write: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The journal says that the worker holds the saga, but the worker does not know it."""
+    """After the lost answer the journal says that the worker holds the saga, but the worker does not know this."""
     log, lost = Log(), 0
     whole = getattr(journal, write)
 
@@ -316,7 +316,7 @@ async def _cannot_be_claimed(journal: Journal) -> bool:
 
 @pytest.mark.parametrize("fails", [False, True], ids=["completed", "compensated"])
 async def test_a_step_needs_at_most_two_writes(database: str, fails: bool) -> None:
-    """A saga of steps in sequence needs one write for each step and each compensation, and one more."""
+    """A saga of steps in sequence needs one write for its start, and one for each step and each compensation."""
     log = Log()
     if fails:
         log.fails("d", lambda: ValueError("no"))
@@ -412,4 +412,4 @@ async def test_the_next_process_continues_the_sqlite_journal_of_a_killed_process
     log = Log()
     async with JournalEngine(SqliteJournal(path), [log.definition(saga(step("reserve"), step("pay")))]) as engine:
         assert (await engine.wait("killed", 60)).state == "completed"
-    assert log.done == ["pay"], "the recorded step does not run again, and the other step does"
+    assert log.done == ["pay"], "only the step without a recorded result runs again"

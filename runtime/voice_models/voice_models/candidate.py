@@ -23,7 +23,7 @@ class CredentialError(Exception):
 
 
 def candidates_of(models: Models, route: str) -> tuple[Candidate, ...]:
-    """The candidates of a route that have the capabilities it requires, in order of preference."""
+    """The candidates of a route, in order of preference. Each has all capabilities that the route requires."""
     policy = models.routes[route]
     required = set(policy.capabilities)
     deployments = zip(policy.candidates, models.candidates(route), strict=True)

@@ -36,7 +36,7 @@ class RoutedCall:
     def __init__(
         self, runtime: ModelRuntime, declared: tuple[OutboundCall, Models, str], request: ModelRequest, send: Send
     ) -> None:
-        """Begin a call that `ModelRuntime.declared` returned."""
+        """Begin a call. `declared` is a result of `ModelRuntime.declared`."""
         call, models, route = declared
         self._runtime = runtime
         self._models = models
@@ -82,7 +82,7 @@ class RoutedCall:
             await asyncio.sleep(self._call.failed(failure))
 
     async def _reserved(self, attempt: ModelAttempt) -> Exchange | None:
-        """The exchange of an attempt whose tokens are reserved. `None` if its deployment's budgets have no room."""
+        """Reserve the tokens of an attempt, and return its exchange. `None` if the deployment's budgets are spent."""
         span = await self._runtime.reserve(self._call, attempt, self._models, self._caller.tenant)
         if span is None:
             return None
@@ -107,11 +107,11 @@ class RoutedCall:
             await asyncio.gather(*running, return_exceptions=True)
 
     async def _second(self, first: ModelAttempt, budget: RetryBudget) -> Exchange | None:
-        """The exchange with the next candidate. `None` if hedge budget, candidates or token budgets permit none."""
+        """The exchange with the next candidate. `None` if no candidate is free, or a hedge or token budget is spent."""
         attempt = self._call.hedge(first) if budget.left() >= 1 else None
         if attempt is None:
             return None
-        budget.spend()  # not before, because a call without a second candidate spends nothing
+        budget.spend()  # only now, because a call without a second candidate spends nothing
         try:
             second = await self._reserved(attempt)
         except ModelRefusedError:
@@ -122,7 +122,7 @@ class RoutedCall:
     async def _first_answer(self, running: dict[asyncio.Task[httpx.Response], Exchange]) -> httpx.Response:
         """The first answer. After a failure the other exchange may still answer, unless the failure ends the call.
 
-        Raises the last failure. The caller reports it to the `ModelCall`.
+        Raises the last failure. `_from_candidates` reports this failure to the `ModelCall`.
         """
         while True:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -186,7 +186,7 @@ class RoutedCall:
     # --- the cache
 
     async def _cached(self) -> httpx.Response | None:
-        """The cached answer to an equal request of the same scope. `None` if no such answer is cached."""
+        """The cached answer to an equal request, for example of the same tenant and user. `None` if none is cached."""
         policy, preferred = self._route.cache, self._call.preferred
         if policy is None or preferred is None:
             return None
@@ -200,7 +200,7 @@ class RoutedCall:
         return httpx.Response(200, headers={"content-type": found.content_type}, content=found.content)
 
     def _keep(self, exchange: Exchange, event: ModelAttempted) -> None:
-        """Cache a complete answer, only of the preferred model, because the cache key names no other model."""
+        """Cache a complete answer of the preferred model. The cache key contains this model's name."""
         policy, preferred = self._route.cache, self._call.preferred
         if policy is None or preferred is None or event.finish_reason != "stop":
             return

@@ -11,7 +11,8 @@ import math
 
 RESOLUTION = 64
 RETRY_HELD = 1.0
-"""Seconds that a refused attempt waits while calls in flight hold the tokens. A guess: nobody knows when they end."""
+"""Seconds that a refused attempt waits while calls in flight hold the tokens. The time is a guess, because nobody knows
+when these calls end."""
 
 
 class TokenWindow:

@@ -148,7 +148,7 @@ class Outbound(CallPolicies):
 
     @asynccontextmanager
     async def once(self) -> AsyncIterator[TimedScope]:
-        """A block as one attempt, under every policy except retry and fallback.
+        """Run a block as one attempt, under every policy except retry and fallback.
 
         A block can be neither repeated nor replaced.
         """

@@ -1,4 +1,4 @@
-"""The classification of errors, which breaker, retry, degradation and adaptive limit share."""
+"""Classifies errors for breaker, retry, degradation and adaptive limit."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _(error: Exception) -> Failure | None:
 
 
 def decisive(error: Exception) -> Exception:
-    """The error of an exception group that decides its class: the first that blames the callee, else the first failure.
+    """The error that decides the class of a group: the first error that blames the callee, else the first failure.
 
     The first error of the group if none is a failure. `error` itself if it is no group.
     """
@@ -115,7 +115,7 @@ def _severity(error: Exception) -> int:
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """True if a breaker in this process or behind the callee refused the call, or the latter counted the failure.
+    """True if a breaker in this process refused the call, or a breaker behind the callee refused or counted it.
 
     The service that answers with such an error is not down itself.
     """
@@ -135,7 +135,7 @@ class DependencyFailure:
     """The failure of a dependency, such as a model provider. Each hop passes it on to its caller, up to the client."""
 
     error_class: str
-    """The class of the failure, a word of a closed list, such as `truncated` or `idle_timeout`."""
+    """The class of the failure, such as `truncated` or `idle_timeout`. The list of classes is closed."""
     retry_after: float | None = None
     """Seconds after which another try makes sense. `None`: do not retry."""
 
@@ -154,7 +154,7 @@ def dependency_failure(error: BaseException | None) -> DependencyFailure | None:
 def received_failure(said: Mapping[str, str], retry_after: float | None) -> DependencyFailure | None:
     """The failure in the headers or trailing metadata of an answer.
 
-    A missing, negative or unreadable wait forbids a retry.
+    A `retry_after` that is `None`, negative or NaN forbids a retry.
     """
     if not _CLASS.fullmatch(said.get(ERROR_CLASS, "")):
         return None

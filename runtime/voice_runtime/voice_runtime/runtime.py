@@ -65,7 +65,7 @@ class Runtime:
         was missing or unreadable, or contained no digest."""
 
     @classmethod
-    def load(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
+    def load(  # noqa: PLR0913  # each keyword is an independent choice with a default
         cls,
         directory: str | Path,
         *,
@@ -82,10 +82,10 @@ class Runtime:
         """Read the bundle that is mounted at `directory`.
 
         Raises `voice_policies.InvalidInputError` with every fault of the bundle. A missing file is a fault, unless
-        `defaults` are given: the runtime enforces them until the file appears. `store` holds the counts of distributed
-        limits. Without a store the limits behave as if the store were down. Tests pass a seeded `random` to repeat
-        every jitter. Raises `ValueError` for a `poll_interval` that is not above 0 s or that exceeds `TIMEOUT_MAX`, and
-        `RuntimeError` in free-threaded Python.
+        `defaults` are given. The runtime enforces `defaults` until the file appears. `store` holds the counts of
+        distributed limits. Without a store the limits behave as if the store were down. Tests pass a seeded `random` to
+        repeat every jitter. Raises `ValueError` for a `poll_interval` that is not above 0 s or that exceeds
+        `TIMEOUT_MAX`, and `RuntimeError` in free-threaded Python.
         """
         _refuse_free_threading()
         if not 0 < poll_interval <= TIMEOUT_MAX:
@@ -224,7 +224,7 @@ class Runtime:
     def call_sync(self, name: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Like `call`, for code without an event loop.
 
-        With a time limit `fn` runs on a worker thread, which a timeout cannot stop.
+        With a time limit `fn` runs on a worker thread. A timeout cannot stop this thread.
         """
         return self.outbound(name).enter_sync(fn, *args, **kwargs)
 
@@ -240,7 +240,7 @@ class Runtime:
         return self.outbound(name).stream_sync(fn, *args, **kwargs)
 
     def once(self, name: str) -> AbstractAsyncContextManager[TimedScope]:
-        """A block as one attempt of a call: `async with runtime.once(name):`. It is not retried."""
+        """Run a block as one attempt of a call: `async with runtime.once(name):`. The block is not retried."""
         return self.outbound(name).once()
 
     def outbound(self, name: str, target: str | None = None) -> Outbound:
@@ -254,8 +254,8 @@ class Runtime:
     def protect(self, name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """A decorator that runs a function under the policies of the call `name`.
 
-        It accepts a coroutine function, a generator function of either kind, or a synchronous function. Raises
-        `UnknownCallError` immediately, and not at the first call.
+        It accepts synchronous functions, coroutine functions, generator functions and asynchronous generator functions.
+        Raises `UnknownCallError` immediately, and not at the first call.
         """
         self.outbound(name)
 
@@ -323,7 +323,7 @@ class Runtime:
 def _refuse_free_threading() -> None:
     """Raise `RuntimeError` in free-threaded Python.
 
-    Counts are exact only with the global interpreter lock, which is not released within an addition.
+    Counts are exact only if no other thread runs during an addition. The global interpreter lock guarantees this.
     """
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise RuntimeError("voice_runtime needs the global interpreter lock: use a build with it, or set PYTHON_GIL=1")

@@ -79,7 +79,8 @@ def sealed_bundle(source: str | Path, directory: str | Path, *, addresses: Mappi
 
     `Runtime.load(directory)` accepts the written bundle, and a process that watches `directory` reloads it. `addresses`
     maps callees to `host:port`: the written bundle names these addresses, without TLS or egress proxy. Returns the
-    written file. Raises `voice_policies.InvalidInputError` with every fault of the bundle, or else of the addresses.
+    written file. Raises `voice_policies.InvalidInputError` with every fault of the bundle. If the bundle has
+    none, the error contains every fault of the addresses.
     """
     document = _document(Path(source))
     try:

@@ -45,7 +45,7 @@ async def once(
     context: StepContext,
     work: Callable[[], Awaitable[Any]],
 ) -> Any:
-    """Run `work` and mark it as done, in one transaction of `connection`. Returns the result of `work`.
+    """Run `work`, if it has not run yet, and mark it as done, in one transaction. Returns the result of `work`.
 
     If `connection` is already in a transaction, that transaction is used.
     """
@@ -62,7 +62,7 @@ async def once(
 
 
 def once_sqlite(connection: sqlite3.Connection, context: StepContext, work: Callable[[], Any]) -> Any:
-    """Like `once`, for SQLite. It commits the open changes of the connection, `work` and the mark together."""
+    """Like `once`, for SQLite. One commit covers the open changes of the connection, `work` and the mark."""
     with connection:
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")

@@ -15,7 +15,7 @@ from stack.model.manifests.system import Item, System, Workload
 
 
 def drains_can_proceed(system: System) -> Iterator[Breach | None]:
-    """Check that disruption budgets allow drains, and that several replicas behind a Service have a budget."""
+    """Check that disruption budgets allow drains, and find Services' workloads of several replicas without a budget."""
     governed = set()
     for budget in system.budgets:
         selected = system.selected(budget.spec.selector, budget.namespace)
@@ -43,7 +43,7 @@ def _blocked(budget: Item[Budget], pods: int) -> Breach | None:
 
 
 def autoscalers_can_work(system: System) -> Iterator[Breach | None]:
-    """Compare autoscalers with the workloads that they scale."""
+    """Check that each autoscaler's target exists, requests the measured resources and sets no `replicas`."""
     for autoscaler in system.autoscalers:
         target = autoscaler.spec.scale_target_ref
         workload = system.scaled(autoscaler)
@@ -53,13 +53,13 @@ def autoscalers_can_work(system: System) -> Iterator[Breach | None]:
             continue
         yield from (_without_request(workload, resource) for resource in autoscaler.spec.utilization_of)
         where = workload.manifest.at("spec", "replicas")
-        text = f"replicas {workload.spec.replicas} beside {autoscaler.title}: each apply resets the autoscaler's count"
+        text = f"replicas {workload.spec.replicas} resets the count of {autoscaler.title} at each apply"
         beside = Breach(workload.title, text, "replicas", "leave it out", where)
         yield None if workload.spec.replicas is None else beside
 
 
 def _without_request(workload: Workload, resource: str) -> Breach | None:
-    """The breach of a container that requests none of the resource. The autoscaler then does not scale the pods."""
+    """The breach of a container without a request for the resource. The autoscaler then does not scale the pods."""
     for place, index, container in workload.containers:
         if place == "containers" and not container.resources.requested(resource):
             text = f"the container requests no {resource}, so the autoscaler cannot compute the utilization"
@@ -95,7 +95,7 @@ def policies_select_pods(system: System) -> Iterator[Breach | None]:
 
 
 def _selectors(system: System) -> Iterator[tuple[Item[Any], Selector | None, str, str, Location]]:
-    """Each selector: its object, its labels, its field, the fault if it selects no pod, and its line."""
+    """For each selector: the object that contains it, its labels, its field, the fault if no pod matches, its line."""
     for policy in (each for each in system.network_policies if system.is_complete(each.namespace)):
         idle = "podSelector selects no pod of these manifests: the policy protects nothing"
         yield policy, policy.spec.pod_selector, "podSelector", idle, policy.at("podSelector")

@@ -88,9 +88,9 @@ AGENT = Service(
     operations=(
         operation(
             "run",
-            # A plan is short. If the question needs no tool, this call streams the whole answer. Its timeout is 1.5 s,
-            # half of the 3 s that a model call may take. In 1.5 s each of two providers may take 700 ms until the first
-            # token.
+            # A plan is short. If the question needs no tool, this call streams the whole answer. The call's timeout is
+            # 1.5 s, half of the 3 s that a model call may take. 1.5 s are enough for two attempts: 2 × 700 ms until the
+            # first token, and 50 ms of backoff.
             stage(
                 hard(
                     "model-adapter.generate",
@@ -140,7 +140,7 @@ MODEL_ADAPTER = Service(
     operations=tuple(
         operation(
             name,
-            # The providers accept no idempotency key, so both providers may bill a call that is repeated.
+            # The providers accept no idempotency key, so a provider may bill every attempt of a call.
             stage(
                 hard(f"llm.{name}", "idempotent", bulkhead=provider_bulkhead(concurrent)),
                 soft("events.reserve", "each replica enforces its share of the budgets"),

@@ -20,7 +20,7 @@ class Deployed:
         """Preview and update, and return the changes. Both must report the same changes."""
         previewed = [str(change) for change in self.stack.run("preview")]
         updated = [str(change) for change in self.stack.run("up")]
-        # A refresh during a rollout would find objects that are not ready yet.
+        # Wait, because a refresh during a rollout would find objects that are not ready yet.
         self.site.cluster.wait_ready()
         assert previewed == updated
         return updated
@@ -39,7 +39,7 @@ class Deployed:
                     self.stack.automation.remove_config(key)
 
     def refusal(self) -> str:
-        """Preview, and return the message of the refusal. The state must not change."""
+        """Preview, and return the message of the refusal. Asserts that the state does not change."""
         before = self.stack.resources()
         with pytest.raises(CommandError) as refused:
             self.stack.run("preview")

@@ -2,10 +2,10 @@
 
 Sources:
 - Elasticsearch: the reference of its settings (cluster formation, networking, security, `node.store.allow_mmap`,
-  `readiness.port`), and the reference of the APIs that `elasticsearch_setup` names.
+  `readiness.port`), and the reference of the APIs that `elasticsearch_setup` calls.
 - Kibana: `config/kibana.yml`, the reference of its settings, and the reference of the data views API.
-- Fluent Bit: the pages `yaml/service-section.md`, `inputs/tail.md`, `filters/kubernetes.md`, `filters/modify.md`,
-  `administration/scheduling-and-retries.md` and `pipeline/buffering.md` of its documentation.
+- Fluent Bit's documentation: the pages `yaml/service-section.md`, `inputs/tail.md`, `filters/kubernetes.md`,
+  `filters/modify.md`, `administration/scheduling-and-retries.md` and `pipeline/buffering.md`.
 - The output `opentelemetry` of Fluent Bit: the `config_map` in plugins/out_opentelemetry/opentelemetry.c, because the
   documentation of this plugin is incomplete.
 """

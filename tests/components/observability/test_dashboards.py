@@ -30,7 +30,7 @@ def decoded(board: Any) -> Any:
     for panel in read.get("panels", ()):
         defaults = panel.get("fieldConfig", {}).get("defaults", {})
         if not defaults.get("custom"):
-            defaults.pop("custom", None)  # the SDK adds an empty one when it reads a graph
+            defaults.pop("custom", None)  # the SDK adds an empty `custom`
     return read
 
 
@@ -102,7 +102,7 @@ def test_panels_do_not_overlap() -> None:
             taken |= cells
 
 
-def test_every_link_leads_to_a_data_source_with_a_fixed_uid() -> None:
+def test_every_link_and_every_panel_names_a_data_source_with_a_fixed_uid() -> None:
     sources = yaml.safe_load(the(Grafana).files["datasources.yaml"])["datasources"]
     uids = [source["uid"] for source in sources]
     assert uids == ["prometheus", "alertmanager", "tempo", "jaeger", "logs"]

@@ -54,7 +54,7 @@ async def leaving_nothing(wire: Grpc, spans: Spans | None = None) -> AsyncIterat
 
 
 def sockets() -> int:
-    """If the server runs in this process, both ends of a connection count."""
+    """The number of open sockets. If the server runs in this process, both ends of a connection count."""
     gc.collect()  # a connection stays open while a call object on it exists
     return sum(each.is_socket() for each in Path("/proc/self/fd").iterdir())
 
@@ -90,7 +90,7 @@ class Hanging(RagEngine):
 
 
 @pytest.mark.parametrize("servicer", [Late(), Hanging()], ids=["answers late", "hangs"])
-async def test_a_too_slow_callee_leaves_no_task_slot_or_open_span(
+async def test_a_too_slow_callee_leaves_no_task_no_slot_and_no_open_span(
     tmp_path: Path, spans: Spans, servicer: RagEngine
 ) -> None:
     policies = calls(timeout=SHORT, bulkhead=Bulkhead(max_concurrent=4), circuit_breaker=CircuitBreaker())
@@ -99,7 +99,7 @@ async def test_a_too_slow_callee_leaves_no_task_slot_or_open_span(
             assert all(isinstance(error, VoiceRuntimeError) for error in await one_of_each(stub))
 
 
-async def test_connection_resets_leave_no_task_slot_or_open_span(tmp_path: Path, spans: Spans) -> None:
+async def test_connection_resets_leave_no_task_no_slot_and_no_open_span(tmp_path: Path, spans: Spans) -> None:
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(64)
         writer.transport.abort()
@@ -117,7 +117,7 @@ async def test_connection_resets_leave_no_task_slot_or_open_span(tmp_path: Path,
     server.close()
 
 
-async def test_a_server_stop_during_calls_leaves_no_task_slot_or_open_span(tmp_path: Path, spans: Spans) -> None:
+async def test_a_server_stop_during_calls_leaves_no_task_no_slot_and_no_open_span(tmp_path: Path, spans: Spans) -> None:
     servicer = Hanging()
     wire = Grpc(runtime(tmp_path, *calls(bulkhead=Bulkhead(max_concurrent=4))))
     server = grpc.aio.server()
@@ -140,7 +140,7 @@ async def test_a_callee_that_is_too_slow_leaves_no_thread_waiting(
     async with serving(servicer) as address:
         wire = Grpc(runtime(tmp_path, *policies))
         stub = RagEngineStub(wire.sync_channel("rag-engine", target=address))
-        await ended(asyncio.to_thread(stub.Context, b"x"))  # opens the one connection, which stays open
+        await ended(asyncio.to_thread(stub.Context, b"x"))  # opens the connection that all calls use
         async with leaving_nothing(wire, spans):
             for _ in range(3):
                 made = (asyncio.to_thread(stub.Context, b"x") for _ in range(4))

@@ -47,7 +47,7 @@ def test_two_processes_render_the_same_bytes(tmp_path: Path) -> None:
         assert len(tree(tmp_path / "0" / "build" / name)) == files
 
 
-def test_a_changed_replica_count_changes_only_the_files_that_depend_on_it() -> None:
+def test_a_changed_replica_count_changes_only_the_files_that_depend_on_the_count() -> None:
     before = files(platform("prod"))
     after = files(Platform(TENANT, with_replicas("agent-engine", Replicas(min=4, max=10))))
     changed = [path for path in before if before[path] != after[path]]

@@ -1,4 +1,4 @@
-"""The target of a check."""
+"""The target of a health check."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from voice_policies import Address, Connection, HealthCheck
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A check, the address of its call, and the connection settings of its callee."""
+    """A health check, the address of the call that it checks, and the connection settings of the callee."""
 
     policy: HealthCheck
     address: Address
     service: str
-    """The service of this process. Its user at a store has the same name."""
+    """The name of this process's service. The service's user at a store has the same name."""
     connection: Connection | None
 
     def password(self) -> str:
