@@ -52,7 +52,7 @@ func run(arguments []string) error {
 	return json.NewEncoder(os.Stdout).Encode(report)
 }
 
-// observeAll runs every scenario on every method in parallel, because a call that hangs takes as long as its timeout.
+// observeAll runs every scenario on every method in parallel, because each call that hangs lasts until its timeout.
 func observeAll(channels map[string]channel) (map[string]map[string]observation, error) {
 	report := map[string]map[string]observation{}
 	var failed error

@@ -100,7 +100,7 @@ async def test_a_permanent_failure_is_not_retried(backend: Backend) -> None:
     assert log.done == ["pay", "undo-pay"]
 
 
-async def test_a_step_that_hangs_times_out_and_is_compensated(backend: Backend) -> None:
+async def test_a_hanging_step_is_ended_by_its_timeout_and_is_compensated(backend: Backend) -> None:
     log = Log()
     log.hangs("pay")
     times: Any = {"attempt_timeout": Duration("200ms"), "timeout": Duration("1s")}
