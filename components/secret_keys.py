@@ -13,12 +13,12 @@ from components.operation import Name, Sentence
 __all__ = ["CERTIFICATE", "DOCKER_CONFIG", "SecretForm", "SecretKeys", "merged"]
 
 DOCKER_CONFIG = "dockerconfigjson"
-"""Key of a secret that only kubelet reads. Its name in Kubernetes is `.dockerconfigjson`."""
+"""Key of a secret that only kubelet reads. In Kubernetes the key is `.dockerconfigjson`."""
 SECRETS_PATH = "/etc/voice/secrets"
 
 
 class SecretForm(ClosedModel):
-    """The form of a value, and its origin."""
+    """The format and the meaning of one value of a secret, and whether somebody outside issues the value."""
 
     kind: Literal[
         "password",
@@ -37,7 +37,7 @@ class SecretForm(ClosedModel):
     meaning: Sentence
     """Description of the value, shown if the value is missing or must be entered."""
     owned: bool = False
-    """True if somebody outside the platform issues the value. `voice secrets` can generate only a stand-in for it."""
+    """True if the owner of the value is outside the platform. `voice secrets` can generate only a stand-in."""
     host: str | None = None
     """Host name of a certificate. `None` if no client checks the name."""
 
@@ -89,7 +89,7 @@ class SecretKeys(ClosedModel):
 
 
 def pull_secret(name: Name) -> SecretKeys:
-    """The logins with which kubelet pulls images from private registries: the text of a Docker `config.json`."""
+    """The secret with which kubelet pulls images from private registries. Its value is a Docker `config.json`."""
     form = SecretForm(
         kind="docker-config", owned=True, meaning="a Docker config.json with a login for each private registry"
     )

@@ -1,4 +1,4 @@
-"""Specifications of Services. They have no selector; `service` makes the Service and adds the selector of its pods."""
+"""Services and their specifications. `service` adds the selector to a specification that has none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tcp(port: int) -> ServiceSpec:
 
 
 def each_pod(port: int) -> ServiceSpec:
-    """A headless Service with the address of each pod, ready or not: members find each other before any is ready."""
+    """A headless Service with the address of each pod, even before the pod is ready: members must find each other."""
     return {**tcp(port), "clusterIP": "None", "publishNotReadyAddresses": True}
 
 
@@ -30,7 +30,7 @@ def each_ready_pod(*ports: ServicePort) -> ServiceSpec:
 
 
 def service(metadata: ObjectMeta, selector: dict[str, str], spec: ServiceSpec) -> Service:
-    """The Service of the pods that `selector` selects, unless `spec` has its own selector."""
+    """The Service with this `spec`. It selects pods by `selector`, unless `spec` contains a selector."""
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -13,7 +13,7 @@ _WORDS = r"(?:kubectl|pulumi|aws) [^\s`]+ \S[^`\n]*"
 COMMAND = re.compile(rf"^({_WORDS}?)(?: +#.*)?$|`({_WORDS})`", re.MULTILINE)
 """Pattern of a command with an argument after the subcommand. A text without the argument only mentions the command."""
 STOP = "tests/cluster/test_runbook.py runs it as a dry run on a cluster with every service"
-OPERATOR = "it needs the operator and an object store, and the tests run neither"
+OPERATOR = "the command needs the operator and an object store, and the tests run neither"
 NOT_RUN = {
     "kubectl scale -n voice-apps --replicas=0 deployment --all": STOP,
     "kubectl scale -n voice-apps --replicas=1 deployment --all": STOP,
@@ -37,7 +37,7 @@ def commands(heading: str = "") -> list[str]:
 def carry_out(
     heading: str, run: Callable[[str], subprocess.CompletedProcess[str]], lose: Callable[[], None]
 ) -> dict[str, str]:
-    """Carries out a section's commands in their order, and loses the data before each restore.
+    """Carries out a section's commands in order. Before each restore it calls `lose`, which deletes the data.
 
     For `kubectl create job` it calls `run` with the CronJob's name. `kubectl wait` and `kubectl logs` need a job that
     has succeeded.
@@ -58,6 +58,6 @@ def carry_out(
             finished[job] = done.stdout
         else:
             asked = re.fullmatch(r"kubectl (?:wait|logs) -n \S+ .*\bjob/(\S+?)(?: --timeout=\S+)?", command)
-            assert asked, f"neither carried out nor in NOT_RUN: {command}"
+            assert asked, f"the tests cannot carry out this command, and NOT_RUN does not contain it: {command}"
             assert finished[asked[1]], command
     return finished

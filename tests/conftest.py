@@ -16,7 +16,7 @@ settings.load_profile("project")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Tests spend half of their time waiting for servers."""
+    """Two workers for each core, because tests spend half of their time waiting for servers."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 2 * cores
 
@@ -27,15 +27,15 @@ def pytest_collection_finish() -> None:
 
 
 MANY = 20
-"""A run of at least this many tests prints a line for each tenth of them. Fewer tests end within seconds."""
+"""A run of at least this many tests prints a line after each tenth of the tests. A smaller run ends within seconds."""
 
 
 QUIET_SECONDS = 30
-"""If no line was printed for this many seconds, the next test that ends prints one."""
+"""If no line was printed for this many seconds, a line is printed when the next test ends."""
 
 
 class Progress:
-    """Prints a line for each tenth of the tests or after `QUIET_SECONDS`, and each failure as it happens."""
+    """Prints a line after each tenth of the tests and after `QUIET_SECONDS`, and each failure as it happens."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._plugins = config.pluginmanager
@@ -64,8 +64,9 @@ class Progress:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """End the run with one sentence if a required program is missing. Worker processes inherit the found programs."""
-    # By default Python collects garbage after every 700 new objects. That takes half of the time of a rendering test.
+    """End the run with one sentence if a required program is missing. Worker processes inherit the result."""
+    # By default Python collects garbage after every 700 new objects. These collections take half
+    # of the time of a test that renders.
     gc.set_threshold(20_000, 20, 20)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config))

@@ -1,7 +1,7 @@
 """Draws the diagrams of the documents with Mermaid in a real browser.
 
 `python -m tests.mermaid` draws every diagram of the documents into `build/diagrams/`. The pictures are not in the
-repository: their widths follow the fonts of the machine, so no test could say whether they are current.
+repository. Their widths depend on the fonts of the machine, so no test could compare them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DIGEST = "336df803d87a38b70a01e736e666c8f7601d2ce42f5e47c8fafe5d721074b9a3"
 """SHA-256 of the script in that version's package."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voiceassistant-mermaid"
 SECONDS = 120.0
-"""Longest wait in seconds on a slow machine."""
+"""Longest wait for npm or for the browser, in seconds. It suffices on a slow machine."""
 PAGE = """<!doctype html><meta charset="utf-8"><body><pre id="drawn"></pre><script src="mermaid.js"></script><script>
 const draw = async (diagrams) => {
   mermaid.initialize({startOnLoad: false});
@@ -69,7 +69,7 @@ def drawn(texts: Mapping[str, str]) -> dict[str, Drawn]:
         page = Path(folder, "page.html")
         page.with_name("mermaid.js").symlink_to(_script())
         page.write_text(PAGE.replace("DIAGRAMS", json.dumps(texts)), encoding="utf-8")
-        # Chromium refuses to run as root with its sandbox, and containers run as root. The page has 100 s of virtual
+        # As root, for example in a container, Chromium runs only without its sandbox. The page has 100 s of virtual
         # time to draw every diagram.
         options = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=100000", "--dump-dom")
         command = [browser, *options, f"--user-data-dir={folder}/profile", page.as_uri()]

@@ -1,8 +1,8 @@
 """`python -m bench.failover`: longest gap between two acknowledged writes through HAProxy when a primary stops.
 
-Real Valkey servers, Sentinels and HAProxy run with the rendered files, on loopback. The goal is Sentinel's `down-after`
-and 5 s more. A killed primary may lose only writes that no replica had received. A primary that
-stops in an orderly way may lose none.
+Real Valkey servers, Sentinels and HAProxy run with the rendered files, on loopback. The goal for the
+gap is Sentinel's `down-after` plus 5 s. A killed primary may lose only writes that no replica had received. A primary
+that stops in an orderly way may lose none.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ handshake (SNI). If a connection matches no chain (another host, no host name, n
 counts it as `listener.<caller>.no_filter_chain_match` and logs it. Envoy resolves the host name itself, so the address
 that the caller dialled does not matter.
 
-Listeners and clusters of the callers are in files. Envoy reads them again when kubelet replaces them. So a new caller
-or host restarts no proxy. A reload closes an open connection only if its listener or its host has left the files.
+The listeners of the callers and the clusters of their hosts are in two files. Envoy reads these files again when
+kubelet replaces them. So a new caller or host restarts no proxy. A reload closes an open connection only if its
+listener or its host has left the files.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ LISTENERS, CLUSTERS = "listeners.json", "clusters.json"
 """The files of the allow-lists, which Envoy reloads."""
 ALLOW_LISTS_PATH = "/etc/envoy-allow-lists"
 CONNECT_TIMEOUT = "1s"
-"""Longest time to connect to a host: three round trips of 0.3 s across an ocean. A caller with a shorter timeout gives
-up earlier."""
+"""Longest time to connect to a host. Three round trips across an ocean take 3 × 0.3 s = 0.9 s. A caller whose own
+timeout is shorter gives up earlier."""
 HELLO_TIMEOUT = "2s"
 """Longest wait for the first bytes of TLS, so that a silent connection does not use up one of `MAX_CONNECTIONS`."""
 MAX_CONNECTIONS = 10_000
-"""Connections of one replica. Each needs about 20 KiB, so all of them fit in the memory limit."""
+"""Maximum number of connections of one replica. 10,000 connections of about 20 KiB fit in the memory limit."""
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
 
@@ -52,7 +53,7 @@ class AllowList(ClosedModel):
 def bootstrap(node: str) -> dict[str, Any]:
     """The bootstrap file of the proxy with the name `node`. The admin interface listens on localhost only."""
     return {
-        # Envoy requires both names if it reads resources from files.
+        # Envoy requires `id` and `cluster` if it reads resources from files.
         "node": {"id": node, "cluster": node},
         "admin": {"address": _address("127.0.0.1", ADMIN_PORT)},
         "overload_manager": {
@@ -70,7 +71,7 @@ def bootstrap(node: str) -> dict[str, Any]:
 
 
 def allow_list_files(allow_lists: Iterable[AllowList]) -> dict[str, dict[str, Any]]:
-    """File name → the listeners of the callers, or the clusters of their hosts."""
+    """File name → content. One file has the listeners of the callers, the other has the clusters of their hosts."""
     lists = list(allow_lists)
     hosts = {cluster_name(host): host for allowed in lists for host in allowed.hosts}
     return {

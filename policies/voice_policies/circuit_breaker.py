@@ -65,7 +65,7 @@ class CircuitBreaker(Policy):
     @override
     def conflicts(self) -> Iterator[str]:
         if self.consecutive_failures is None and self.failure_ratio is None and self.slow_call_ratio is None:
-            yield "it can never open: set consecutive_failures, failure_ratio or slow_call_ratio"
+            yield "the circuit breaker can never open: set consecutive_failures, failure_ratio or slow_call_ratio"
         if self.success_threshold > self.half_open_max_requests:
             yield (
                 f"success_threshold {self.success_threshold} can never be reached with half_open_max_requests "

@@ -23,7 +23,7 @@ class SagaStep(Policy):
     name: StepName
     """Name under which the service registers the action."""
     compensation: StepName | None = None
-    """The action that undoes this step. `None` needs `no_compensation_because`."""
+    """Name of the compensation, which undoes this step. If it is `None`, set `no_compensation_because`."""
     no_compensation_because: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """The reason that nothing has to be undone."""
     with_previous: bool = False
@@ -33,27 +33,28 @@ class SagaStep(Policy):
     compensation_calls: Annotated[tuple[CallName, ...], Field(strict=False)] = ()
     """Outbound calls that the compensation makes."""
     timeout: PositiveDuration = Duration("10s")
-    """Longest time for all attempts of the action. After it the outcome is unknown and the step is compensated."""
+    """Longest time for all attempts of the action. After a timeout nobody knows whether the action had its effect, so
+    the step is compensated."""
     attempt_timeout: PositiveDuration = Duration("3s")
     """Longest time for one attempt, of the action or of its compensation."""
     retry: Retry = Retry(max_retries=1)
     """Retries of the action. Each retry makes the action's calls again, with the calls' own retries."""
     compensation_retry: Retry = Retry(max_retries=7, base_delay=Duration("1s"), max_delay=Duration("1m"))
     """Retries of the compensation, with at most 1 + 2 + 4 + 8 + 16 + 32 + 60 = 123 s of backoff. If the last retry
-    fails, the saga is parked. `conditions` do not apply: a compensation is retried after any failure, as nothing else
-    undoes the step."""
+    fails, the saga is parked. A compensation is retried after any failure, whatever `conditions` contains, because
+    nothing else undoes the step."""
 
     @override
     def conflicts(self) -> Iterator[str]:
         if (self.compensation is None) == (self.no_compensation_because is None):
             yield "set exactly one of compensation and no_compensation_because"
         if self.compensation is None and self.compensation_calls:
-            yield f"compensation_calls {', '.join(self.compensation_calls)} need a compensation"
+            yield f"compensation_calls contains {', '.join(self.compensation_calls)}, but the step has no compensation"
         needed = self.attempt_timeout * self.retry.max_attempts + self.retry.longest_wait()
         if self.timeout < needed:
             yield (
-                f"timeout {self.timeout} is shorter than its {self.retry.max_attempts} attempts of "
-                f"{self.attempt_timeout} with {self.retry.longest_wait()} of backoff: at least {needed}"
+                f"timeout {self.timeout} is shorter than {self.retry.max_attempts} attempts of {self.attempt_timeout} "
+                f"and {self.retry.longest_wait()} of backoff: set at least {needed}"
             )
 
 
@@ -67,7 +68,7 @@ class Saga(Policy):
     """The event that starts the saga; `None` if the service starts it."""
     steps: Annotated[tuple[SagaStep, ...], Field(strict=False, min_length=1)]
     timeout: PositiveDuration
-    """Longest time from the start of the saga to the end of its last step. After it the saga is compensated."""
+    """Longest time from the start of the saga to the end of its last step. A saga that takes longer is compensated."""
 
     @property
     def stages(self) -> tuple[tuple[SagaStep, ...], ...]:
@@ -89,12 +90,14 @@ class Saga(Policy):
             f"compensation {name} undoes two steps: give each step its own compensation"
             for name in _repeated(compensations)
         )
-        yield from (f"{name} names a step and a compensation" for name in sorted({*names} & {*compensations}))
+        yield from (
+            f"{name} is the name of both a step and a compensation" for name in sorted({*names} & {*compensations})
+        )
         if self.steps[0].with_previous:
             yield f"step {names[0]} is the first: with_previous has nothing to refer to"
         needed = sum((max(step.timeout for step in stage) for stage in self.stages), Duration("0s"))
         if self.timeout < needed:
-            yield f"timeout {self.timeout} is shorter than its steps together: at least {needed}"
+            yield f"timeout {self.timeout} is shorter than the timeouts of all stages together: set at least {needed}"
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

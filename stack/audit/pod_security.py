@@ -12,7 +12,7 @@ from stack.model.image_lock import images
 from stack.model.platform import Platform
 
 SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|secret_?key|private_?key)$")
-"""Suffixes of the names of variables that contain a secret."""
+"""Finds the name of a variable that contains a secret, by the end of the name."""
 PLAIN = re.compile(
     r"""(?x)
     -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----
@@ -32,9 +32,9 @@ SETTING = re.compile(
 )
 """Finds a setting with a secret, such as `api_key=value` or `password: value`. The text must be in lower case.
 
-A path, a placeholder or a call is no secret, and neither are the public keys of PostHog (`phc_`) and Stripe (`pk_`).
-A name that ends in `secret` or `token` counts only before `=`, because in YAML `secret:` often names an object, and
-`first_token:` is a latency. `client_secret` also counts before a colon.
+A path, a placeholder or a function call is no secret, and neither are the public keys of PostHog (`phc_`) and Stripe
+(`pk_`). A name that ends in `secret` or `token` counts only before `=`, because in YAML `secret:` often names an
+object, and `first_token:` is a latency. `client_secret` also counts before a colon.
 """
 ARGUMENT = re.compile(r"(?i)^--?[\w.-]*(password|passwd|secret|token|api-?key)[= ][^$/\s]")
 """Finds an argument of a command that contains a secret. A path or a reference to a variable is no secret."""
@@ -49,7 +49,7 @@ VOLUMES = {
     "projected",
     "secret",
 }
-"""Fields of a volume that `restricted` admits: its name, and the permitted kinds."""
+"""Fields of a volume that `restricted` admits: `name`, and one field for each permitted kind of volume."""
 SYSCTLS = {
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -121,7 +121,7 @@ def _containers(workload: Workload) -> Iterator[Mapping[str, Any]]:
 def _variables(
     namespace: str, container: Mapping[str, Any], settings: Mapping[tuple[str, str], Mapping[str, str]]
 ) -> Iterator[tuple[str, str | None]]:
-    """The variables with a value in a rendered file, including those of a whole ConfigMap (`envFrom`)."""
+    """The variables whose values rendered files contain. `envFrom` adds all variables of a ConfigMap."""
     for source in container.get("envFrom", ()):
         name = source.get("configMapRef", {}).get("name")
         for key, value in settings.get((namespace, name), {}).items():
@@ -145,7 +145,7 @@ def pinned(platform: Platform) -> Iterator[Breach | None]:
 def restricted(platform: Platform) -> Iterator[Breach | None]:
     """Check that the standard `restricted` admits every pod, except in namespaces that enforce another standard.
 
-    Also check that every namespace enforces `restricted`, unless `restricted` refuses one of its pods.
+    Also check that every namespace enforces `restricted`, unless `restricted` refuses a pod of the namespace.
     """
     found = rendered(platform)
     pods = [(workload, sorted({*_of_pod(workload), *_of_containers(workload)})) for workload in found.pods]
@@ -165,12 +165,14 @@ def restricted(platform: Platform) -> Iterator[Breach | None]:
 
 
 def roles_name_their_rights(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no role grants every verb, or rights over every resource."""
+    """Check that no role grants `*`: every verb, every resource or every API group."""
     for kind in ("Role", "ClusterRole"):
         for role in rendered(platform).of_kind(kind):
             namespace, name = role["metadata"].get("namespace", ""), role["metadata"]["name"]
             wild = any("*" in rule.get(field, ()) for rule in role["rules"] for field in RIGHTS)
-            found = Breach(f"{kind} {namespace}/{name}".replace(" /", " "), "a rule grants * instead of names", "rules")
+            found = Breach(
+                f"{kind} {namespace}/{name}".replace(" /", " "), "a rule of the role grants * instead of names", "rules"
+            )
             yield found if wild else None
 
 
@@ -212,7 +214,7 @@ def _of_containers(workload: Workload) -> Iterator[str]:
 
 
 def _of_context(context: Mapping[str, Any]) -> Iterator[str]:
-    """The refused fields of a security context. Pods and containers have one."""
+    """The fields of a pod's or container's security context that `restricted` refuses."""
     if context.get("runAsUser") == 0:
         yield "runAsUser is 0"
     if context.get("appArmorProfile", {}).get("type", "RuntimeDefault") not in CONFINED:
@@ -238,7 +240,7 @@ RULES = (
         id="S01",
         title="no secret is in plain text, images have digests, and pods have no excess privileges",
         severity="error",
-        rationale="a secret in a file leaks, a tag may change its image, and a privileged pod controls its node",
+        rationale="a secret in a file leaks, a tag may get another image, and a privileged pod controls its node",
         source="Kubernetes, Pod Security Standards (restricted)",
         violates="a container with allowPrivilegeEscalation: true",
         holds="the same container with allowPrivilegeEscalation: false",

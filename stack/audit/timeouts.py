@@ -1,4 +1,4 @@
-"""T01 to T04: callers wait as long as callees may take, and objectives add up to at most the targets of flows."""
+"""T01 to T04: the timeouts, deadlines and latency objectives of callers fit those of their callees."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ OfEdge = Callable[[Edge], Duration]
 
 
 def worst_case(graph: CallGraph, node: Node, operation: Operation) -> Duration:
-    """Longest time of an operation's calls with all attempts. For a dependency: the deadline of its operation."""
+    """Longest time of an operation's calls with all attempts, or the deadline of a dependency's operation."""
     if isinstance(node, Dependency):
         return operation.deadline
     return longest(graph, node, operation, attrgetter("overall_timeout"))
 
 
 def longest(graph: CallGraph, node: Node, operation: Operation, overall: OfEdge) -> Duration:
-    """The sum over stages and rounds of the slowest call. `overall` is the longest time of one call."""
+    """The sum over the stages: slowest call × maximum rounds. `overall` returns the longest time of a call."""
     slowest = (
         max(overall(graph.edge(node, operation, call)) for call in stage.calls) * stage.max_rounds
         for stage in operation.stages
@@ -54,7 +54,7 @@ def callers_wait_for_callees(platform: Platform) -> Iterator[Breach | None]:
 
 
 def must_fit(graph: CallGraph, edge: Edge) -> Iterator[Edge]:
-    """Hard calls of a callee. The deadline propagates, so one attempt of each must fit into the caller's timeout.
+    """The hard calls of the callee of `edge`. One attempt of each must fit into the timeout of `edge`.
 
     Calls to models are left out. Their attempts end earlier, at the first-token timeout, so rule M03 checks them.
     """
@@ -65,7 +65,7 @@ def must_fit(graph: CallGraph, edge: Edge) -> Iterator[Edge]:
 
 
 def _holds_one_attempt(graph: CallGraph, edge: Edge) -> Breach | None:
-    """A propagated deadline stops the callee in time. The timeout must still allow one attempt of each hard call."""
+    """A propagated deadline stops the callee in time. `edge` must allow one attempt of each hard call of the callee."""
     for inner in must_fit(graph, edge):
         if inner.attempt_timeout > edge.attempt_timeout:
             return _too_short(edge, inner.attempt_timeout, f"one attempt of {inner.path}")
@@ -138,9 +138,10 @@ def _far(edge: Edge) -> Breach:
 def critical_path(
     graph: CallGraph, node: Node, operation: Operation, latency: OfEdge = attrgetter("latency")
 ) -> Duration:
-    """P95 of an operation's calls: the sum over stages and typical rounds of the slowest parallel call.
+    """P95 of an operation's calls: the sum over the stages of the slowest parallel call × the typical rounds.
 
-    If a stage overlaps the stages before it, only the longer time counts. `latency` is the P95 of one call.
+    If a stage overlaps the stages before it, only the longer of the two times counts. `latency` returns the P95 of one
+    call.
     """
     total = ZERO
     for stage in operation.stages:
@@ -150,7 +151,7 @@ def critical_path(
 
 
 def objectives_fit_the_target(platform: Platform) -> Iterator[Breach | None]:
-    """Compare each flow's target, and each operation's objective, with the objectives of its calls."""
+    """Compare the target of each flow and the objective of each operation with the objectives on the critical path."""
     graph = platform.graph
     for flow in graph.flows:
         needed = critical_path(graph, *graph.entrance(flow))
@@ -165,7 +166,7 @@ def objectives_fit_the_target(platform: Platform) -> Iterator[Breach | None]:
 def _over(path: str, needed: Duration, target: Duration, field: str) -> Breach | None:
     if needed <= target:
         return None
-    return Breach(path, f"P95 objectives along the critical path: {needed} > {target}", field, str(needed))
+    return Breach(path, f"the P95 objectives along the critical path add up to {needed} > {target}", field, str(needed))
 
 
 RULES = (

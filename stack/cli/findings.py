@@ -16,7 +16,7 @@ INDENT = " " * 5
 
 
 def text(name: str, outcome: Outcome) -> str:
-    """The findings by severity, the accepted findings, the acceptances without a finding, and one line with counts."""
+    """The findings by severity, the accepted findings, acceptances that match no finding, and a line with counts."""
     accepted = [each for each in outcome.judged if each.accepted]
     unaccepted = [each for each in outcome.judged if not each.accepted]
     lines: list[str] = []

@@ -31,11 +31,12 @@ MEDIA_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-"""Indexes first: the digest of an index serves every architecture, the digest of a manifest only one."""
+"""Indexes come first, because the digest of an index serves every architecture. The digest of a manifest serves one."""
 SERVED_BY = {DOCKER_HUB: "registry-1.docker.io"}
-"""Registry → the host that serves it, if the name differs."""
+"""Registry → the host that serves it, if the host has another name."""
 MANIFEST_LIMIT = 4 << 20
-"""Bytes of the largest manifest. The distribution specification asks registries to accept at least 4 megabytes."""
+"""Size of the largest accepted manifest, in bytes. The OCI distribution specification asks registries to accept at
+least 4 megabytes."""
 TIMEOUT = 10.0
 """Seconds without an answer after which a request fails."""
 MAX_RETRIES = 4
@@ -52,7 +53,7 @@ _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
 class RegistryError(Exception):
-    """The client cannot get a digest. The arguments are the problem and the accepted alternative."""
+    """The client cannot get a digest. `args` contains the problem and the accepted alternative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,10 @@ class Location:
 
 
 class Registry:
-    """A client with its user's logins. It trusts the system's certificates, or the certificates in `SSL_CERT_FILE`."""
+    """A client of registries. It trusts the system's certificates, or the certificates in `SSL_CERT_FILE`."""
 
     def __init__(self, logins: Logins, sleep: Callable[[float], None] = time.sleep) -> None:
-        """`logins` maps the host of a registry to the user's login. `sleep` waits between retries."""
+        """`logins` returns the user's login for the host of a registry. `sleep` waits between retries."""
         self._logins = logins
         self._opener = build_opener(HTTPSHandler(), _SafeRedirects())
         self._sleep = sleep
@@ -144,7 +145,9 @@ class Registry:
         parameters = dict(_PARAMETER.findall(rest))
         realm = parameters.pop("realm", "")
         if scheme.lower() != "bearer" or not _is_https(realm):
-            raise RegistryError(f"asks for {challenge!r}", "expected a Bearer challenge with a realm over https")
+            raise RegistryError(
+                f"has a registry that asks for {challenge!r}", "expected a Bearer challenge with a realm over https"
+            )
         known = {name: parameters[name] for name in ("service", "scope") if name in parameters}
         try:
             asked = Request(f"{realm}?{urlencode(known)}")  # noqa: S310 - https, as checked above
@@ -156,7 +159,7 @@ class Registry:
         return _token_of(body)
 
     def _get(self, request: Request) -> tuple[HTTPMessage, bytes]:
-        """The answer, after retries if a retry can help. Raises `HTTPError` for an error status."""
+        """The answer. Retries after a status in `_RETRIED`. Raises `HTTPError` for another error status."""
         retries = 0
         while True:
             try:
@@ -184,7 +187,7 @@ class Registry:
 
 
 class _SafeRedirects(HTTPRedirectHandler):
-    """Follows redirects over https only, and sends a token only to the host that it was issued for."""
+    """Follows only redirects over https. Sends no login and no token after a redirect to another host."""
 
     def redirect_request(  # noqa: PLR0913, PLR0917 - urllib's own signature
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -219,7 +222,7 @@ def _wait(retry_after: str, retries: int) -> float:
     """Seconds before the next attempt: the registry's own number, or 1, 2, 4, … if the registry gives no number."""
     seconds = float(retry_after) if retry_after.isdecimal() else float(1 << retries)
     if seconds > LONGEST_WAIT:
-        raise RegistryError(f"is refused for {seconds:.0f} s by its registry", "try again after that time")
+        raise RegistryError(f"has a registry that refuses requests for {seconds:.0f} s", "try again after that time")
     return seconds
 
 

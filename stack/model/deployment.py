@@ -1,4 +1,4 @@
-"""The catalogue of one environment: without the nodes that it leaves out, and with its stores' external addresses."""
+"""The catalogue of one environment: without the nodes in `without`, and with the addresses of external stores."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _named(flow: Flow) -> set[str]:
 
 
 def _node(node: Node, without: Collection[str]) -> Node:
-    """The node without its calls to nodes that are left out. A gateway also loses the routes to them."""
+    """The node without its calls to nodes that are left out. A gateway also loses the routes to such nodes."""
     operations = tuple(
         _operation(operation, without)
         for operation in node.operations

@@ -1,4 +1,4 @@
-"""The load of model routes: the calls that each kind of request causes, with their tokens, objective and deadline."""
+"""The load of model routes: the calls that each kind of request causes, with the tokens and deadline of these calls."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class ModelDemand:
 
     @property
     def objective(self) -> Duration:
-        """P95 latency that the caller of the operation expects."""
+        """P95 latency that the arriving call expects, or else the objective of the operation that calls the model."""
         return self.arrival.latency if self.arrival else self.edge.operation.latency
 
     @property
     def deadline(self) -> Duration:
-        """Time that the route has.
+        """Longest time that a call to the model may take.
 
         It is the shortest of the route's total timeout, the operation's deadline and a propagated deadline.
         """

@@ -16,7 +16,7 @@ __all__ = ["Target"]
 
 
 class Target(ClosedModel):
-    """A promise to users, in words, with the names of the series, the objective and the alerts that measure it."""
+    """A promise to users, in words. Series, an objective and alerts measure whether it is kept."""
 
     title: Sentence
     target: Sentence

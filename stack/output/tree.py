@@ -38,7 +38,7 @@ def write_tree(out: Path, files: Mapping[str, str]) -> tuple[str, ...]:
     changed.
     """
     if out.exists() and not out.is_dir():
-        raise _refusal(out, "is a file", "name a directory")
+        raise _refusal(out, "is a file", "expected a directory")
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:

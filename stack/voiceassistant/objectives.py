@@ -1,4 +1,4 @@
-"""The error budgets of routes, and the objectives that recording rules and alerts compare with measurements."""
+"""The error budgets of routes, and the objectives with which recording rules and alerts compare measurements."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ __all__ = [
 ]
 
 ENTRANCES = (site.CLUSTER_DNS, site.PUBLIC_NAME, site.PUBLIC_ENTRANCE)
-"""Scrape jobs of the cluster's DNS, and of the gateway's public name and address. They have the gateway's target."""
+"""Scrape jobs of the cluster's DNS, and of the gateway's public name and address. Their availability target is the
+gateway's target."""
 FAILURE_BUDGET = Ratio("1%")
 """Largest share of a route's answers with a 5xx status (the platform's targets)."""
 TIMEOUT_BUDGET = Ratio("2%")
@@ -32,11 +33,11 @@ TIMEOUT_BUDGET = Ratio("2%")
 RATE_LIMITED_BUDGET = Ratio("0.5%")
 """Largest share of a route's answers with status 429 (the platform's targets)."""
 SLOW_BUDGET = Ratio("5%")
-"""Largest share of requests that take longer than their objective, because the objective is a P95."""
+"""Largest share of requests that may take longer than the P95 objective: 100 % - 95 % = 5 %."""
 
 
 def objective(name: str, value: float, job: str, severity: Severity, /, **labels: str) -> Recording:
-    """A number of the model as a series, with the team that owns the job and the severity of a miss."""
+    """A series with a constant value from the model. Its labels name the job's team and the severity of a miss."""
     team = alerts.TEAMS.get(job, PLATFORM_TEAM)
     return Recording(
         name=name,

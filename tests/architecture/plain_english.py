@@ -24,7 +24,7 @@ EXEMPT = (
     "tests/architecture/test_plain_english.py",  # contains the idioms on purpose
 )
 OPENING = re.compile(r"(What|Who|Whose|Whom|Whoever|Whatever|Whether|Likewise)\b")
-"""Refused first words of a docstring. Begin with a noun or a verb, and for a boolean with `True if`."""
+"""Refused first words of a docstring. A docstring begins with a noun or a verb, or with `True if` for a boolean."""
 IDIOMS = re.compile(
     r"(\b(is|are|was|were) given up\b(?! by)"
     r"|\banew\b"
@@ -40,7 +40,7 @@ IDIOMS = re.compile(
     r"|\blikewise\.)",
     re.IGNORECASE,
 )
-"""Our own phrases for which the field has words, such as `exempt`, `again`, `unlimited`."""
+"""Refused phrases of our own. The field has words for them, for example `exempt` for `is given up`."""
 
 
 MOST_WORDS = 25
@@ -49,7 +49,7 @@ CODE = re.compile(r"`[^`]*`|\[[^\]]*\]\([^)]*\)|\{\{.*?\}\}")
 """Code, a link, or a value of a template. It counts as no word."""
 WORD = re.compile(r"\S*[A-Za-z]\S*")
 SKIPPED = re.compile(r"```.*?```|<!--.*?-->|\{[%#].*?[%#]\}|[^\n]*[─│┌└▶▼][^\n]*", re.DOTALL)
-"""Examples, comments of a document, statements of a template, and lines of a drawing."""
+"""Text that is not checked: code blocks, comments of a document, statements of a template, and lines of a drawing."""
 BLOCK = re.compile(r"\n\s*\n|\n\s*(?=[-*|>#]|\d+\. )")
 """The end of a paragraph, or the beginning of an item, a row or a title."""
 COMMENT = re.compile(r"(?:^[ \t]*(?:#|//) .*\n)+", re.MULTILINE)
@@ -105,7 +105,7 @@ def _docstrings(source: str) -> Iterator[tuple[int, str]]:
 
 
 def written(root: Path) -> Iterator[str]:
-    """The files of a repository that people write, except those in `EXEMPT`."""
+    """The hand-written files of a repository, except those in `EXEMPT`."""
     listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
     for path in listed.splitlines():
         if path.endswith(PROSE) and not path.startswith(EXEMPT) and (root / path).is_file():
@@ -113,7 +113,7 @@ def written(root: Path) -> Iterator[str]:
 
 
 def main() -> int:
-    """Print every riddle of the repository. The exit code is 1 if there is one."""
+    """Print every riddle of the repository. The exit code is 1 if there is a riddle."""
     found = [riddle for path in written(ROOT) for riddle in riddles(path, (ROOT / path).read_text(encoding="utf-8"))]
     sys.stdout.writelines(f"{riddle}\n" for riddle in found)
     if found:

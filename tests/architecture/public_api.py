@@ -22,7 +22,7 @@ HEAD = """# Public API
 <!-- Written by `make docs`. -->
 
 A name is public if its module lists it in `__all__`. Import it from that module. Every other name is private: it may
-change in any version. If a module needs an extra, its text names the extra.
+change in any version. If a module needs an extra, the first paragraph below the module's name says so.
 """
 
 
@@ -50,7 +50,7 @@ def summary(documented: griffe.Object | griffe.Alias) -> str:
 
 
 def _public_object(module: griffe.Module, name: str) -> griffe.Object | griffe.Alias:
-    """The object of a public name. In griffe a submodule of the same name hides the name that its package imports."""
+    """The object of a public name. If it comes from a submodule of the same name, griffe returns the submodule."""
     found: griffe.Object | griffe.Alias = module[name]
     return found[name] if found.is_module and name in found.members else found
 

@@ -1,4 +1,4 @@
-"""A bench measures at least once."""
+"""Each bench refuses `--rounds` below 1."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ PROVEN = """\
 If these tests pass, validation, admission (Pod Security, quotas, limits), authorization, scheduling and the control
 loops work. No container ran, so the tests do not cover images, commands, probes, traffic, network policies and volumes.
 The API server validated custom resources against their operators' definitions. No operator and no injector ran, so the
-pods that operators create and the containers that injectors add were not scheduled; the audit counts both."""
+pods that operators create and the containers that injectors add were not scheduled. The audit's capacity ledger counts
+these pods and containers."""
 REPORT = pytest.StashKey[list[str]]()
 
 

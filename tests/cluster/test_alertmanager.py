@@ -57,17 +57,17 @@ def test_a_team_gets_its_alerts_and_the_person_on_call_gets_critical_alerts(
     assert receivers_of(amtool, file, team=team, severity="critical") == f"on-call,{team}"
 
 
-def test_alerts_without_a_team_go_to_the_platform_team_and_dev_sends_none(amtool: Path, tmp_path: Path) -> None:
+def test_alerts_without_a_team_go_to_the_platform_team_and_dev_sends_no_alerts(amtool: Path, tmp_path: Path) -> None:
     assert receivers_of(amtool, written("prod", tmp_path), severity="warning") == PLATFORM_TEAM
     assert receivers_of(amtool, written("dev", tmp_path), severity="critical", team="platform") == "nobody"
 
 
-def test_every_pair_of_team_and_severity_of_an_alert_has_its_receiver(amtool: Path, tmp_path: Path) -> None:
+def test_every_team_receives_its_alerts_of_every_severity(amtool: Path, tmp_path: Path) -> None:
     (prometheus,) = (each for each in platform("prod").components if isinstance(each, Prometheus))
     rules = [rule for group in prometheus.groups for rule in group.rules]
     labels = [rule.document("").get("labels", {}) for rule in rules]
     pairs = {(each["team"], each["severity"]) for each in labels if "team" in each}
-    # A warning may take its team from its series, so every team needs a receiver of warnings.
+    # A warning may take its label `team` from a series, so every team needs a receiver of warnings.
     pairs |= {(team, "warning") for team, _ in pairs}
     file = written("prod", tmp_path)
     for team, severity in sorted(pairs):

@@ -153,7 +153,7 @@ def _assert_exported_tokens(made: Service, spans: InMemorySpanExporter, tokens: 
     assert value(made, "voice_model_tokens_total", **of_input) == tokens
 
 
-def test_metrics_and_attributes_have_the_names_of_the_conventions() -> None:
+def test_metrics_and_attributes_have_the_names_of_the_opentelemetry_conventions() -> None:
     attributes = {value for name, value in vars(gen_ai_attributes).items() if name.startswith("GEN_AI_")}
     used = {
         "gen_ai.operation.name",

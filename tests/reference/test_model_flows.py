@@ -131,8 +131,8 @@ def closed_speech_breakers(platform: Platform) -> None:
 def restart(platform: Platform, name: str) -> None:
     """Restart a service that calls models, because only a new process begins with closed breakers.
 
-    The channels of its callers may wait up to 10 s before they connect again. So this function sends requests until
-    they are answered.
+    The channels of its callers may wait up to 10 s before they connect again. So this function repeats
+    requests until all services answer them.
     """
     process = platform.processes[name].process
     process.kill()
@@ -157,7 +157,7 @@ def healthy(request: Any) -> Answer:
 
 @asynccontextmanager
 async def providers(a: Callable[[Any], Answer] | None, b: Callable[[Any], Answer] = healthy) -> AsyncIterator[Any]:
-    """If `a` is `None`, provider A refuses connections."""
+    """Run the providers A and B with these scripts. If `a` is `None`, provider A refuses connections."""
     made = FakeProvider(a or healthy), FakeProvider(b)
     async with AsyncExitStack() as servers:
         if a is not None:
@@ -183,7 +183,7 @@ async def events(platform: Platform) -> AsyncGenerator[tuple[str, dict[str, Any]
 
 
 async def chat(platform: Platform) -> str:
-    """The text of a chat, and its end: the fallbacks or the error."""
+    """The text of a chat, then `|`, then its fallbacks or its error class."""
     text, ending = "", "nothing"
     async for kind, document in events(platform):
         text += document.get("content", "")
@@ -246,7 +246,7 @@ CUTS: dict[str, Any] = {
     "content_filtered": fake.error_frame("content_filter", "made-up prompt"),
 }
 CHATS = 3
-"""Number of chats: more than the failures that would open a breaker between the services."""
+"""Number of chats. A breaker between the services opens after 2 failures, so it would refuse the last chat."""
 
 
 @pytest.mark.parametrize("error_class", CUTS)

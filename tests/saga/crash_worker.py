@@ -1,10 +1,10 @@
-"""A worker that dies at a given write. Its steps write rows into PostgreSQL, which the test counts.
+"""A worker that dies at a given write. Its steps write rows into PostgreSQL, and the test counts the rows.
 
     python -m tests.saga.crash_worker DSN
 
-The process forks a worker for each line of JSON on standard input, so that no round repeats the imports. A worker that
-does not die prints a line with the number of its writes, by kind. After each worker the process prints a line with the
-signal that ended the worker, or 0.
+The process forks a worker for each line of JSON on standard input, so that it imports the modules only once. A worker
+that does not die prints a line with the number of its writes, by kind. After each worker the process prints a line with
+the signal that ended the worker, or 0.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Job:
     """The sagas that a worker starts, and the write at which the worker dies."""
 
     round: int
-    """Part of the ids of the worker's sagas."""
+    """Number of the round. The ids of the worker's sagas contain it."""
     kind: str = ""
-    """Kind of the write. Empty: the worker does not die."""
+    """Kind of the write. If it is empty, the worker does not die."""
     number: int = 0
     """Number of the write among the writes of its kind, from 1."""
     after: bool = False
@@ -55,7 +55,7 @@ class Job:
 
     @property
     def renews(self) -> bool:
-        """True if a step must outlast a renewal of the lease: the worker dies at a renewal, or counts all writes."""
+        """True if a step lasts until the lease is renewed: the worker dies at a renewal, or it counts all writes."""
         return not self.stop and self.kind in {"", "renew"}
 
 
@@ -98,7 +98,7 @@ def _stop() -> None:
 class DyingJournal(PostgresqlJournal):
     """A journal that kills its process with SIGKILL before or after the n-th write of a kind.
 
-    An empty write does not count.
+    A write of nothing, such as the sending of no messages, does not count.
     """
 
     def __init__(self, dsn: str, job: Job) -> None:
@@ -152,7 +152,7 @@ def engine_of(journal: PostgresqlJournal, known: list[Definition]) -> JournalEng
 
 
 class Wire:
-    """A transport that records messages in PostgreSQL, so that they survive the death of the sender."""
+    """A transport that records messages in PostgreSQL, so that the messages survive the death of the sender."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
@@ -171,7 +171,7 @@ async def work(dsn: str, job: Job) -> tuple[int, Counter[str]]:
         journal = DyingJournal(dsn, job)
         engine = engine_of(journal, definitions(pool, own, job))
         own.append(engine)
-        if not job.stop:  # `open` runs no sagas, so the engine must claim this saga below
+        if not job.stop:  # `open` runs no sagas: `async with` below must claim this saga
             await engine.open()
             await engine.start("fails", saga_id=f"fails-{job.round}")
             await engine.close()

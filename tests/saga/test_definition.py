@@ -105,9 +105,9 @@ def test_two_definitions_of_the_same_version_are_refused() -> None:
                 attempt_timeout=Duration("600ms"),
                 retry=Retry(max_retries=1),
             ),
-            "timeout 1s is shorter than its 2 attempts of 600ms",
+            "timeout 1s is shorter than 2 attempts of 600ms",
         ),
-        (lambda: saga(step("pay"), timeout="1s"), "timeout 1s is shorter than its steps together"),
+        (lambda: saga(step("pay"), timeout="1s"), "timeout 1s is shorter than the timeouts of all stages together"),
     ],
 )
 def test_a_contradictory_saga_policy_is_refused(make: Any, said: str) -> None:

@@ -15,7 +15,7 @@ WAIT = 60
 
 
 class Interrupted:
-    """An action that hangs until its worker stops, the given number of times. Then it succeeds."""
+    """An action that hangs until its worker stops. After `times` executions it succeeds."""
 
     def __init__(self, times: int, raises: Exception | None = None) -> None:
         self.begun = asyncio.Event()

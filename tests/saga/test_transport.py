@@ -35,7 +35,7 @@ class Wire:
         raise NotImplementedError
 
 
-async def test_a_published_message_is_sent_after_its_step_is_recorded_and_then_deleted(journal: Journal) -> None:
+async def test_a_published_message_is_sent_after_its_step_is_recorded_and_is_then_deleted(journal: Journal) -> None:
     log, wire = Log(), Wire(broken=True)
 
     async def tell(context: StepContext) -> Any:
@@ -190,7 +190,7 @@ async def _times(handled: list[str], saga_id: str, count: int) -> bool:
     return handled.count(saga_id) >= count
 
 
-async def test_an_outbox_ends_at_whichever_point_it_is_cancelled(database: str) -> None:
+async def test_an_outbox_ends_whenever_it_is_cancelled(database: str) -> None:
     """A driver may convert a cancellation into its own error."""
     journal = PostgresqlJournal(database)
     await journal.open(worker=False)

@@ -1,4 +1,4 @@
-"""Only a type checker reads this file: nothing in it runs."""
+"""Code for type checkers only. It never runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimates of tokens, for reservations and for answers without a reported usage. No tokenizer is loaded."""
+"""Estimates of tokens, for reservations and for answers whose provider reports no usage. No tokenizer is loaded."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import re
 from typing import Any
 
 BYTES_PER_INPUT_TOKEN = 4
-"""OpenAI's rule of thumb for English: a token is about four characters. For Cyrillic and Chinese text in UTF-8 the
-estimate is wrong by at most a third."""
+"""OpenAI's rule of thumb: a token of English text has about four characters, and each is one byte in UTF-8. For
+Cyrillic and Chinese text the estimate is wrong by at most a third."""
 BYTES_PER_OUTPUT_TOKEN = 2
-"""Half of `BYTES_PER_INPUT_TOKEN`. So the charge for an answer without a reported usage is rather too high than too
-low."""
+"""Half of `BYTES_PER_INPUT_TOKEN`. So an estimate for an answer is more often too high than too low."""
 TOKENS_OF_IMAGE = 1445
-"""The most tokens that OpenAI counts for one image in high detail: 85 + 8 tiles of 170."""
+"""The most tokens that OpenAI counts for one image in high detail: 85 + 8 tiles × 170 = 1445."""
 MEDIA = {"input_audio", "image_url"}
-"""Keys of a part that contains a recording or an image, or the address of an image."""
+"""Keys of a message's part that contains a recording, an image or the address of an image."""
 DATA_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 
 

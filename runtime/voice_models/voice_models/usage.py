@@ -26,7 +26,7 @@ class Usage(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Input and output together. If the provider bills tokens, budgets count this number."""
+        """Input and output together. Budgets count this number only if `unit` is `token`."""
         return self.input + self.output
 
 
@@ -57,7 +57,7 @@ class ModelAttempted:
     micro_usd: int
     """Cost in millionths of a US dollar; 0 if the model has no price.
 
-    If `input_unit` is not the unit of the price, the runtime estimates the input for the cost.
+    If the price has another unit than `input_unit`, the cost contains an estimate of the input in the price's unit.
     """
     estimated: bool
     """True if tokens and cost are estimates, because the provider reported no usage."""
@@ -73,7 +73,7 @@ class ModelAttempted:
 
 
 class UsageSink(Protocol):
-    """Receives every `ModelAttempted` event. It must not block. The runtime logs its errors."""
+    """Receives every `ModelAttempted` event. A sink must not block. The runtime logs exceptions of a sink."""
 
     def on_attempt(self, event: ModelAttempted) -> None:
         """Handle the event of an attempt that has ended and is settled."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 LARGEST = 100
-"""Maximum number of elements of a container that is searched. A larger container counts as plain data."""
+"""Number of elements up to which a container is searched. A larger container counts as plain data."""
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
 
@@ -41,7 +41,7 @@ def _all_repeat(arguments: Iterable[Any]) -> bool:
 
 
 def _is_file(argument: Any) -> bool:
-    """True for an object with the methods of an open file. Wrappers such as `NamedTemporaryFile` are not iterators."""
+    """True for an object with the methods of an open file. `NamedTemporaryFile` returns one that is no iterator."""
     return hasattr(argument, "read") and any(hasattr(argument, name) for name in ("seek", "__iter__", "__aiter__"))
 
 

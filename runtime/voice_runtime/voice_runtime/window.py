@@ -10,11 +10,12 @@ BUCKETS = 10
 
 
 class Window:
-    """The number of events within the last `duration` seconds, or up to a tenth longer.
+    """The number of events within the last `duration` seconds. Events that are up to a tenth older may count, too.
 
     Memory is constant, counting takes one comparison and one addition, and old counts leave even without new events.
-    Hot code counts inline: `if now >= window.end: window.rotate(now)`, then `window.count += 1`. Threads lose no count:
-    the global interpreter lock is not released within the addition, and a rotation never sets `count`.
+    Code that runs often does not call `add`. It contains the same statements: `if now >= window.end:
+    window.rotate(now)`, then `window.count += 1`. Threads lose no count: the global interpreter lock is not released
+    within the addition, and a rotation never sets `count`.
     """
 
     __slots__ = ("_begun", "_lock", "_past", "_past_total", "_width", "count", "duration", "end")

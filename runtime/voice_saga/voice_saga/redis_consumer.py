@@ -57,7 +57,7 @@ class Delivery:
 
 
 class RedisConsumer:
-    """A consumer, used with `async with`. No other consumer of the group gets the messages that it holds.
+    """A consumer, used with `async with`. While it holds a message, no other consumer of the group gets the message.
 
     `dead_letters` counts dead letters by stream and group.
     """
@@ -106,10 +106,10 @@ class RedisConsumer:
             await self._redis.xgroup_delconsumer(stream, self._group.name, self._name)
 
     async def read(self) -> list[Delivery]:
-        """Read new messages, and messages whose handler failed or whose consumer is silent.
+        """Read new messages, and unacknowledged messages that no consumer holds any longer.
 
-        Waits up to `block` ms for new messages if there are no other messages. Returns no messages while Redis is
-        unreachable.
+        If there are no such unacknowledged messages, waits up to `block` ms for new messages. Returns no messages while
+        Redis is unreachable.
         """
         try:
             if not self._grouped:
@@ -151,9 +151,9 @@ class RedisConsumer:
         self._grouped = True
 
     async def _unacknowledged(self) -> list[tuple[str, Any, Any]]:
-        """Up to `COUNT` unacknowledged messages of each stream that nobody held in the last `redeliver_after` ms.
+        """Up to `COUNT` messages of each stream. Nobody has acknowledged or held them in the last `redeliver_after` ms.
 
-        A cursor goes round all such messages, so messages that fail repeatedly do not block others.
+        The next call continues after these messages, so messages that fail repeatedly do not block others.
         """
         found = []
         for stream in self._group.streams:
@@ -188,7 +188,7 @@ class RedisConsumer:
         return [(_text(stream), entry, fields) for stream, entries in pairs for entry, fields in _flat(entries)]
 
     async def _give_up(self, stream: str, row: Any, fields: Any) -> None:
-        """Move a message that no consumer could handle to the stream of dead letters, with its delivery data."""
+        """Move a message that no consumer could handle to the stream of dead letters. Adds id, group and deliveries."""
         letters, failed = stream + DEAD_LETTERS, row["times_delivered"] - 1
         letter: Any = {**fields, "entry": row["message_id"], "consumer": self._group.name, "deliveries": failed}
         try:
@@ -238,7 +238,7 @@ class RedisConsumer:
     async def _claim(
         self, stream: str, entries: list[Any], idle: int | None = None, retrycount: int | None = None
     ) -> None:
-        """Set the idle time of these entries to `idle` or 0, without counting a delivery."""
+        """Claim these entries without counting a delivery. Sets their idle time to `idle` or 0, and `retrycount`."""
         await self._redis.xclaim(
             stream, self._group.name, self._name, 0, entries, idle=idle, retrycount=retrycount, justid=True
         )

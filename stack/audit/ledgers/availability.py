@@ -216,7 +216,7 @@ FLOW_COLUMNS = (
     Column("minutes down a month", ",.1f"),
     Column("hard dependencies", ",d"),
     Column("soft dependencies", ",d"),
-    Column("soften to reach the target"),
+    Column("calls to soften to reach the target"),
 )
 
 
@@ -263,7 +263,7 @@ def _dependencies(graph: CallGraph) -> Table:
     rows = tuple(row for flow in graph.flows for row in _dependency_rows(graph, flow))
     note = (
         "A dependency counts once for a flow, however many calls reach it. A dependency of the kind “one of several”"
-        " has several addresses, or several candidates for a model call. A call succeeds if one of them is up. Model"
+        " has several addresses, or several candidates for a model call. A call succeeds if one of these is up. Model"
         " calls with different candidates have separate rows."
     )
     return Table("dependencies of the flows", columns, rows, (note,))

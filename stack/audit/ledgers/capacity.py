@@ -160,7 +160,7 @@ UNITS = {"cpu": "cores", "memory": "GiB"}
 def _limits(platform: Platform) -> Table:
     notes = (
         "With surge: at maximum scale, each Deployment has one more pod during a rollout, and each CloudNativePG"
-        " cluster one more while an instance joins. Stopping pods are in their grace period."
+        " cluster has one more pod while an instance joins. With stopping pods: also the pods in their grace period."
         " The limit of a namespace is its ResourceQuota, and its highest use includes stopping pods. The limit of the"
         " node pool is its allocatable capacity, and its highest use includes the surge, but no stopping pods."
     )

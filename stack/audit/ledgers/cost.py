@@ -242,7 +242,7 @@ FLOW_COLUMNS = (
     Column("million requests a month", ",.3f"),
     Column("USD a month", MONEY),
     Column("model calls, USD a month", MONEY),
-    Column("USD a million requests", MONEY),
+    Column("USD per million requests", MONEY),
 )
 
 
@@ -252,8 +252,8 @@ def _of_flows(found: Costs) -> Table:
     requests, models = (sum(getattr(flow, field) for flow in found.flows) for field in ("requests", "models"))
     rows.append(_flow_row(FlowCost("total", requests, whole, models)))
     note = (
-        "A flow's share of a service's cost is its share of the service's executions. A flow also bears the cost of "
-        "its model calls. The mean load of a month is a fixed share of the declared peak load."
+        "The cost of a service is divided among the flows in proportion to the executions that each flow causes. The "
+        "cost of model calls is added. The mean load of a month is a fixed share of the declared peak load."
     )
     return Table("flows, at the expected scale", FLOW_COLUMNS, tuple(rows), (note,))
 
@@ -267,8 +267,8 @@ def _protection(found: Costs) -> Table:
     columns = (Column("protection"), Column("USD a month", MONEY))
     parts = (
         "The tables above do not include the pods for retries: the autoscaler adds them only if callees fail at the "
-        "declared load. They do not include traces that are in an object store outside the cluster. They include the "
-        "other costs of this table."
+        "declared load. Nor do the tables above include traces in an object store outside the cluster. They include "
+        "the other costs of this table."
     )
-    telemetry = "Telemetry: a day's data × (retention + 1 day) × copies, at the price of a volume."
+    telemetry = "The cost of telemetry is the data of a day × (days of retention + 1) × copies × the price of a volume."
     return Table("cost of protection", columns, tuple(found.protection.items()), (parts, telemetry))

@@ -27,8 +27,8 @@ def route(
 
     `limit` is the rate and the burst of one tenant, or of one client address on a public route.
 
-    The gateway queries Redis before it calls the callee. The model counts both as parallel, because Redis answers
-    within 3 ms (P95).
+    The gateway queries Redis before it calls the callee. The model treats both calls as parallel, because the 3 ms
+    (P95) of Redis add almost nothing.
     """
     return operation(
         target.replace(".", "-"),
@@ -67,7 +67,8 @@ GATEWAY = Gateway(
     name="gateway",
     namespace="voice-gateway",
     availability=Ratio("99.99%"),
-    # Each deadline is 250 ms longer than the callee's, so that a late answer still arrives.
+    # Each deadline is 250 ms longer than the callee's deadline, so that an answer just before the callee's deadline
+    # still reaches the client.
     operations=(
         route(
             post("/v1/tokens/verify", max_body=TOKEN),

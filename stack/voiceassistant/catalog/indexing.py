@@ -1,7 +1,7 @@
 """indexing-service: sagas index and delete documents, so that a crash never leaves half of a document.
 
-Steps pass chunks and embeddings through the object storage, next to the document. The saga's journal holds only their
-names. A deletion that cannot finish restores the deleted data from the object storage.
+Steps pass chunks and embeddings through the object storage, next to the document. The saga's journal holds only the
+names of these objects. A deletion that cannot finish restores vectors and graph from these objects.
 
 The last step of a deletion sets delete markers on the objects, in a versioned bucket. Removing the markers restores the
 objects. Later the bucket's lifecycle rule deletes marked objects permanently.
@@ -21,7 +21,7 @@ CHUNKS = 200
 BATCHES = 20
 """Largest number of vector insertions of one document. Typical: 5."""
 PATIENCE = Duration("10s")
-"""Longest wait before the retry of a step. It may outlast a short outage, because nobody waits for a saga."""
+"""Longest wait before the retry of a step. It is long, because nobody waits for a saga and a short outage may end."""
 
 MARKED = "mark-failed, the compensation of begin, marks the document as failed"
 
@@ -29,7 +29,7 @@ MARKED = "mark-failed, the compensation of begin, marks the document as failed"
 def _step(
     name: str, attempt_timeout: str, calls: tuple[str, ...], undo: tuple[str, ...], **options: object
 ) -> SagaStep:
-    """A step with two attempts. `undo` is the compensation and its calls, `options` the other fields of `SagaStep`."""
+    """A step with two attempts. `undo` is a compensation, then its calls. `options` are other fields of `SagaStep`."""
     attempt, retry = Duration(attempt_timeout), Retry(max_retries=1, base_delay=PATIENCE, max_delay=PATIENCE)
     return SagaStep.model_validate(
         {

@@ -30,7 +30,7 @@ POD_METRICS: Object = {
         ],
     },
 }
-"""The API that metrics-server serves, without metrics. A preview needs none, because no autoscaler runs."""
+"""The API that metrics-server serves, without metrics. A preview needs no metrics, because no autoscaler runs."""
 
 
 @pytest.mark.skipif(CONTEXT is not None, reason="the caller's cluster may lack the operators that prod needs")

@@ -5,7 +5,7 @@
 | timeout-inversion | T01 |
 | retry-amplification | R01 |
 | non-idempotent-retry | the model refuses the call; R06 also checks it |
-| retry-without-cb | R04 if the layer has no budget; the retries of the runtime and of gRPC always have a budget |
+| retry-without-cb | R04 if the layer that retries has no retry budget; the runtime and gRPC always have one |
 | backoff-no-jitter | R08; the jitter of `Retry` cannot be switched off, so only other layers can lack it |
 """
 

@@ -98,7 +98,7 @@ def test_s03_holds_if_the_mesh_permits_exactly_the_declared_calls() -> None:
         {"default": document("PeerAuthentication", "default")},
         {"default": document("PeerAuthentication", "b", selector=of("b"), mtls={"mode": "STRICT"})},
     ],
-    ids=["no default", "permissive", "no mode", "only of one service"],
+    ids=["no default", "permissive", "no mode", "only for one service"],
 )
 def test_s03_finds_a_namespace_that_does_not_require_mutual_tls(changes: dict[str, Any]) -> None:
     assert [each.path for each in found(**changes)] == ["shop/a: mutual TLS", "shop/b: mutual TLS"]

@@ -302,7 +302,7 @@ def test_a03_assumes_one_replica_by_default() -> None:
     [("LoadBalancer", 9, 1), ("LoadBalancer", 10, 0), (None, 5, 0)],
     ids=["LoadBalancer, sleep of 9 s", "LoadBalancer, sleep of 10 s", "ClusterIP, sleep of 5 s"],
 )
-def test_p01_requires_a_sleep_of_the_ingress_grace_behind_a_load_balancer(
+def test_p01_requires_a_sleep_as_long_as_the_ingress_grace_behind_a_load_balancer(
     kind: str | None, sleep: int, count: int
 ) -> None:
     spec = {"selector": {"app": "a"}, **({"type": kind} if kind else {})}

@@ -57,8 +57,8 @@ def test_t04_finds_objectives_below_the_sum_of_their_calls_objectives() -> None:
     route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
     found = findings("T04", gateway(route), service("a", slow), STORE, flows=(flow("a-run", "10ms"),))
     assert [(f.path, f.arithmetic) for f in found] == [
-        ("flow flow", "P95 objectives along the critical path: 15ms > 10ms"),
-        ("a.run", "P95 objectives along the critical path: 20ms > 15ms"),
+        ("flow flow", "the P95 objectives along the critical path add up to 15ms > 10ms"),
+        ("a.run", "the P95 objectives along the critical path add up to 20ms > 15ms"),
     ]
     higher = service("a", slow.model_copy(update={"latency": Duration("20ms")}))
     assert findings("T04", gateway(route), higher, STORE, flows=(flow("a-run", "20ms"),)) == ()

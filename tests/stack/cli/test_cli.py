@@ -65,7 +65,7 @@ def test_render_without_names_renders_every_environment_that_has_a_file(tmp_path
     assert {path.name for path in (tmp_path / "build").iterdir()} == set(environments())
 
 
-def test_render_defaults_to_build(tmp_path: Path) -> None:
+def test_render_writes_into_build_by_default(tmp_path: Path) -> None:
     assert voice("render", "dev", cwd=tmp_path).returncode == 0
     assert (tmp_path / "build" / "dev" / "index.json").is_file()
 
@@ -75,7 +75,7 @@ def test_render_defaults_to_build(tmp_path: Path) -> None:
     [
         (("render", "production"), "environment: 1 fault\n  ENV: is 'production'; expected one of dev, prod, staging"),
         (("check", "production"), "or a file Pulumi.production.yaml"),
-        (("render", "dev", "-o", "/dev/null"), "/dev/null: is a file; name a directory"),
+        (("render", "dev", "-o", "/dev/null"), "/dev/null: is a file; expected a directory"),
         (("render", "prd"), "ENV: is 'prd'; did you mean prod? expected one of "),
         (("diff", "stagin", "prod"), "'stagin': names nothing to compare; did you mean staging? "),
         (

@@ -59,7 +59,7 @@ class Registration:
     retained: bool
     create_timeout: str
     frames: int = field(compare=False)
-    """Number of stack frames that the state keeps."""
+    """Number of stack frames that Pulumi's state keeps."""
     properties: dict[str, Any]
 
 
@@ -110,7 +110,7 @@ class _Recorder(mocks.MockMonitor):
         self.registrations: list[Registration] = []
 
     def make_urn(self, parent: str, type_: str, name: str) -> str:
-        # The engine leaves the stack's own type out of the URNs of its children; the mock does not.
+        # Pulumi's engine omits the type of the stack from the URNs of the stack's children, but the mock does not.
         return super().make_urn(parent, type_, name).replace("pulumi:pulumi:Stack$", "")
 
     def ReadResource(self, request: Any) -> Any:  # noqa: N802 - the protocol's name
@@ -145,7 +145,7 @@ def run_program(
     encrypted: Sequence[str] = (SECRETS,),
     cluster: Mapping[str, Any] = CLUSTER,
 ) -> Run:
-    """The program fails if it formats an Output into a string."""
+    """Run the program. The program fails if it formats an Output into a string."""
     monkeypatch.setattr("stack.deploy.cluster.kubectl", partial(_kubectl, cluster))
     monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
     pulumi.runtime.set_all_config({key: _as_pulumi_writes(value) for key, value in config.items()}, [*encrypted])
@@ -164,7 +164,7 @@ def run_program(
 def admitted(
     stack: str, config: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, *, cluster: Mapping[str, Any] = CLUSTER
 ) -> Platform:
-    """The platform that the program would register. The run registers nothing, because that takes seconds."""
+    """The platform that the program would register. The run registers nothing, because registrations take seconds."""
     platforms: list[Platform] = []
 
     def register(platform: Platform, _: object) -> list[object]:

@@ -49,7 +49,7 @@ def test_a_service_without_model_calls_has_no_models() -> None:
     assert models_of(graph_of(alone).edges_from(alone), SITE, SHARE) is None
 
 
-def test_a_budget_below_one_answer_is_refused_with_its_line() -> None:
+def test_a_budget_smaller_than_one_call_is_refused_with_its_source_line() -> None:
     small = {"tenant-minute": BUDGET.model_copy(update={"tokens": 149})}
     with pytest.raises(InvalidInputError, match="budget tenant-minute never admits more than 149") as caught:
         made(budgets=small, route_policy={"budgets": ("tenant-minute",)})

@@ -24,7 +24,7 @@ STATE = {
     "kube_cronjob": {"namespace", "cronjob"},
     "kube_horizontalpodautoscaler": {"namespace", "horizontalpodautoscaler", "condition", "status"},
 }
-"""Labels of kube-state-metrics 2.17, read on 2026-11-30 in its `docs/metrics/`."""
+"""Labels of kube-state-metrics 2.17, copied on 2026-11-30 from its `docs/metrics/`."""
 GATEWAY = {
     "apisix_http_status": {"code", "route", "matched_uri", "matched_host", "service", "consumer", "node"},
     "apisix_http_latency_bucket": {"le", "type", "route", "service", "consumer", "node"},
@@ -32,7 +32,7 @@ GATEWAY = {
     "apisix_bandwidth": {"type", "route", "service", "consumer", "node"},
     "apisix_nginx_http_current_connections": {"state"},
 }
-"""APISIX, read on 2026-11-30 in `apisix/plugins/prometheus/exporter.lua`. Our own function adds the
+"""Labels of APISIX, copied on 2026-11-30 from `apisix/plugins/prometheus/exporter.lua`. Our own function adds the
 histogram of the time to the first byte."""
 POSTGRESQL = {
     "cnpg_backends_total": {"datname", "usename", "application_name", "state"},
@@ -43,7 +43,8 @@ POSTGRESQL = {
     "cnpg_pgbouncer_pools_cl_waiting": {"database", "user"},
     "barman_cloud_cloudnative_pg_io_last_available_backup_timestamp": set(),
 }
-"""CloudNativePG 1.30, plugin-barman-cloud 0.16, from the sources that `stack/voiceassistant/store_alerts.py` names."""
+"""Labels of CloudNativePG 1.30 and plugin-barman-cloud 0.16, from the sources that
+`stack/voiceassistant/store_alerts.py` names."""
 CONSUL = {
     "consul_server_isLeader": set(),
     "consul_autopilot_healthy": set(),
@@ -54,7 +55,7 @@ CONSUL = {
 """A test reads these metrics from running Consul servers."""
 MESH = {name: {"caller", "cluster_name"} for name in proxy.STATISTICS.values()}
 FLUENT_BIT = {"fluentbit_output_dropped_records_total": {"name"}}
-"""Fluent Bit, read on 2026-11-30 in `src/flb_output.c`."""
+"""Labels of Fluent Bit, copied on 2026-11-30 from `src/flb_output.c`."""
 ENVOY = {
     "envoy_cluster_upstream_cx_active": {"envoy_cluster_name"},
     "envoy_cluster_upstream_cx_connect_fail": {"envoy_cluster_name"},

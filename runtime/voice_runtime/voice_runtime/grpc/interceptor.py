@@ -151,7 +151,7 @@ def _end(span: trace.Span, servicer: Any, failure: BaseException | None) -> None
 
 
 def _shape(handler: Any) -> tuple[Callable[..., Any], Handle]:
-    """A function that creates a handler of the same kind, and a function that runs `handler` to its end."""
+    """A function that makes a handler with the same kinds (unary or stream), and a function that runs `handler`."""
     requests = "stream" if handler.request_streaming else "unary"
     responses = "stream" if handler.response_streaming else "unary"
     behaviour = getattr(handler, f"{requests}_{responses}")
@@ -162,7 +162,7 @@ def _shape(handler: Any) -> tuple[Callable[..., Any], Handle]:
 
 
 def _written(behaviour: Callable[..., AsyncGenerator[Any, None]]) -> Handle:
-    """Turn a generator handler into a coroutine that writes. It runs in one task, which the deadline can cancel."""
+    """Turn a generator handler into a coroutine that writes. The deadline can cancel the one task of the coroutine."""
 
     async def handle(request: Any, servicer: Any) -> None:
         async with aclosing(behaviour(request, servicer)) as messages:  # so that a cancelled write closes the generator

@@ -23,7 +23,7 @@ def checker(place: Place) -> Checker:
     """A checker that asks gRPC's health service.
 
     `NotServingError` means that the server is not ready, and `AioRpcError` that the RPC failed.
-    A host with TLS or behind the egress proxy must also show a certificate for its name.
+    If the connection uses TLS, the server's certificate must contain the host's name.
     """
     address = place.address
     origin = f"{address.host}:{address.port}"

@@ -13,8 +13,8 @@ PLATFORM = small_platform(
 """Each pod requests 100m and 64 MiB = 0.0625 GiB."""
 
 
-def test_each_workload_counts_its_pods_times_its_requests() -> None:
-    """`a` has at least 2 pods and at most 4. Expected are the minimum and 15 % of the range: 2 + 0.15 × 2 = 2.3.
+def test_a_workload_requests_its_number_of_pods_times_the_requests_of_a_pod() -> None:
+    """`a` has at least 2 pods and at most 4. The expected number is minimum + 15 % of the range: 2 + 0.15 × 2 = 2.3.
 
     `b` always has 1 pod.
     """
@@ -24,7 +24,7 @@ def test_each_workload_counts_its_pods_times_its_requests() -> None:
 
 
 def test_a_job_requests_nothing_while_it_does_not_run() -> None:
-    """A job has at least 0 pods and at most 1. Expected are the minimum and 15 % of the range: 0 + 0.15 × 1 = 0.15."""
+    """A job has 0 or 1 pods. The expected number is minimum + 15 % of the range: 0 + 0.15 × 1 = 0.15."""
     amounts = {"cpu": "100m", "memory": "64Mi"}
     pod = {"spec": {"containers": [{"resources": {"requests": amounts, "limits": amounts}}]}}
     job = {"kind": "Job", "metadata": {"namespace": "shop", "name": "load"}, "spec": {"template": pod}}

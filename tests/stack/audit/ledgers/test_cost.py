@@ -226,4 +226,4 @@ def test_a_hedge_adds_its_share_of_requests_and_a_note_names_the_priced_unit() -
     requests = 65.7 * 1.05
     assert rows(platform, "cost", "model calls")["llm.generate"] == near(65.7, 80 * requests, 0, 160 * requests)
     (table,) = (each for each in ledger(platform, "cost").tables if each.title.startswith("model calls"))
-    assert table.notes[1:] == ("llm.generate: 2 USD a million audio seconds in (one-fast; a contract, 2026-11-01).",)
+    assert table.notes[1:] == ("llm.generate: 2 USD per million audio seconds in (one-fast; a contract, 2026-11-01).",)

@@ -94,14 +94,14 @@ def test_a_custom_resource_with_the_kind_of_a_workload_is_no_workload(tmp_path: 
     assert not system(tmp_path, SHOP, job).workloads
 
 
-def test_all_unreadable_documents_are_reported_first_and_then_all_faulty_fields(tmp_path: Path) -> None:
+def test_faulty_fields_are_reported_only_if_every_document_can_be_read(tmp_path: Path) -> None:
     text = refusal(tmp_path, "a: [", "- b", SHOP.replace("80", "http"))
     assert text.startswith("DIR: 2 faults\n")
     text = refusal(tmp_path, SHOP.replace("80", "a"), SHOP.replace("shop", "b").replace("80", "b"), "# none")
     assert text.startswith("DIR: 2 faults\n")
 
 
-def test_items_of_lists_and_documents_keep_their_lines(tmp_path: Path) -> None:
+def test_an_item_of_a_list_and_a_later_document_have_their_lines_in_the_file(tmp_path: Path) -> None:
     listed = f"apiVersion: v1\nkind: List\nitems:\n- {SHOP.replace(chr(10), chr(10) + '  ').rstrip()}\n"
     found = system(tmp_path, f"{listed}---\n{SHOP.replace('shop', 'store')}")
     assert [(each.name, each.manifest.at().line) for each in found.services] == [("shop", 4), ("store", 9)]
