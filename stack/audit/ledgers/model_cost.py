@@ -85,8 +85,8 @@ def _price(name: str, demand: ModelDemand) -> str:
     price = candidate.model.price
     if price is None:
         return f"{name}: {candidate.name} has no price."
-    out = f", {price.output:g} USD a million tokens out" if price.output else ""
+    out = f", {price.output:g} USD per million tokens out" if price.output else ""
     return (
-        f"{name}: {price.input:g} USD a million {price.unit.replace('_', ' ')}s in{out} "
+        f"{name}: {price.input:g} USD per million {price.unit.replace('_', ' ')}s in{out} "
         f"({candidate.name}; {price.source}, {price.as_of})."
     )
