@@ -114,7 +114,7 @@ def test_the_error_for_a_name_that_is_not_text_lists_the_declared_names(runtime:
         with pytest.raises(UnknownCallError) as refused:
             look_up(name)
         assert refused.value.known == declared
-        assert f"{name!r} names no" in str(refused.value)
+        assert f"{name!r} matches no" in str(refused.value)
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0, nan, inf])
