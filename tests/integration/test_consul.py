@@ -93,10 +93,12 @@ def test_a_token_of_a_service_has_exactly_the_permissions_of_its_policy(
 
 
 DECLARED = {
-    service.name: (
-        (f"{service.name}-grpc.voice-apps.svc.cluster.local", service.grpc_port),
-        (f"{service.name}.voice-apps.svc.cluster.local", service.http_port),
-    )
+    service.name: [
+        (
+            (f"{service.name}-grpc.voice-apps.svc.cluster.local", service.grpc_port),
+            (f"{service.name}.voice-apps.svc.cluster.local", service.http_port),
+        )
+    ]
     for service in platform("dev").graph.services
 }
 
@@ -114,14 +116,19 @@ def answer(server: Server, path: str, token: str) -> Any:
     return answers[-1]
 
 
+def addresses(entry: dict[str, Any]) -> tuple[tuple[str, int], tuple[str, int]]:
+    """The gRPC address and the HTTP address of an entry in the catalogue."""
+    http = entry["ServiceTaggedAddresses"]["http"]
+    return (entry["ServiceAddress"], entry["ServicePort"]), (http["Address"], http["Port"])
+
+
 def catalogue(server: Server, token: str) -> dict[str, Any]:
-    """Each service with its gRPC and HTTP address, without Consul itself."""
-    found = {}
-    for name in answer(server, "catalog/services", token).keys() - {"consul"}:
-        (entry,) = answer(server, f"catalog/service/{name}", token)
-        http = entry["ServiceTaggedAddresses"]["http"]
-        found[name] = (entry["ServiceAddress"], entry["ServicePort"]), (http["Address"], http["Port"])
-    return found
+    """The addresses of each service's entries, without Consul itself.
+
+    Consul can remove a service after it listed the names. This service then has no entries.
+    """
+    names = answer(server, "catalog/services", token).keys() - {"consul"}
+    return {name: [addresses(entry) for entry in answer(server, f"catalog/service/{name}", token)] for name in names}
 
 
 def restart(server: Server) -> None:
