@@ -44,7 +44,7 @@ def all_enforced(platform: Platform) -> Iterator[Breach | None]:
                 yield None
     for policy, edges in only_by_mesh.items():
         callers = sorted({edge.caller.name for edge in edges})
-        text = f"only the mesh can enforce {policy} for {', '.join(callers)} ({len(edges)} calls), but the mesh is off"
+        text = f"only the mesh can enforce {policy} for calls of {', '.join(callers)}, but the mesh is off"
         yield Breach(f"{policy} without mesh", text, path_of("mesh"), "true", edges[0].call.location)
 
 

@@ -138,7 +138,10 @@ _MAKERS: Mapping[str, Callable[[], str]] = {
 
 
 def _check_password(_: SecretForm, value: str) -> str | None:
-    return None if value.isprintable() else "has a character that cannot be printed"
+    if not value.isprintable():
+        return "has a character that cannot be printed"
+    # Sentinel writes its passwords without quotes into its file, and splits the lines again at a restart.
+    return "has a space or a quote" if set(value) & set(" '\"") else None
 
 
 def _check_url(_: SecretForm, value: str) -> str | None:

@@ -120,11 +120,11 @@ def _overlapping(spec: Mapping[str, Any]) -> int:
     """Pods that a rollout stops within one grace period.
 
     A rollout stops one pod each time that a new pod becomes available. A new pod needs at least `minReadySeconds` to
-    become available. The assumed default is 1 s.
+    become available. For a Deployment without them, or with less than 1 s, this function assumes 1 s.
     """
     grace: int = spec["template"]["spec"].get("terminationGracePeriodSeconds", DEFAULT_GRACE)
-    ready: int = spec.get("minReadySeconds", 1)
-    return math.ceil(grace / ready)
+    ready: int = spec.get("minReadySeconds", 0)
+    return math.ceil(grace / max(1, ready))
 
 
 def _archives(spec: Mapping[str, Any]) -> frozenset[str]:

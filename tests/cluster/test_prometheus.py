@@ -258,7 +258,9 @@ def test_prometheus_discovers_and_scrapes_pods_evaluates_rules_and_accepts_pushe
         otlp.eventually(lambda: list(query(server, failing).values()) == [0.5], SECONDS)
         otlp.eventually(lambda: bool(query(server, pending)), SECONDS)
         assert jobs(server) == {"agent-engine", "kube-state-metrics"}
-        (restarts,) = query(server, 'kube_pod_container_status_restarts_total{job="kube-state-metrics"}')
+        restarted = 'kube_pod_container_status_restarts_total{job="kube-state-metrics"}'
+        otlp.eventually(lambda: bool(query(server, restarted)), SECONDS)
+        (restarts,) = query(server, restarted)
         assert 'namespace="voice-apps", node="node-1", pod="rag-engine-1"' in restarts
         assert "exported_" not in restarts
         exported = (answer(f"{server}/metrics") or b"").decode()

@@ -118,6 +118,8 @@ OTHER = generated(TLS.model_copy(update={"forms": FORMS}))
             {"api-key": "hidden\t"},
             "api-key: has a character",
         ),
+        ("redis-replication", {"password": "hidden word"}, "password: has a space or a quote"),
+        ("redis-replication", {"password": 'hidden"'}, "password: has a space or a quote"),
     ],
 )
 def test_an_entered_value_of_a_wrong_format_is_refused_and_not_shown(

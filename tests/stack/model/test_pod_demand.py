@@ -31,14 +31,18 @@ def test_a_deployment_counts_as_many_pods_as_its_autoscalers_maximum_plus_the_su
     assert (found.namespace, found.name, found.pods, found.each) == ("there", "a", 8, amounts("1", "1Gi"))
 
 
-def deployment(grace: int) -> dict[str, Any]:
+def deployment(grace: int, ready: int = 5) -> dict[str, Any]:
     pod = template(container("1", "1Gi"))
     pod["spec"]["terminationGracePeriodSeconds"] = grace
-    return workload("Deployment", {"replicas": 3, "minReadySeconds": 5, "template": pod})
+    return workload("Deployment", {"replicas": 3, "minReadySeconds": ready, "template": pod})
 
 
 def test_the_number_of_stopping_pods_grows_with_the_grace_period_up_to_the_replicas() -> None:
     assert [found.stopping for found in demands([deployment(grace=10), deployment(grace=60)], nodes=3)] == [2, 3]
+
+
+def test_a_pod_that_is_available_immediately_counts_as_available_after_one_second() -> None:
+    assert [found.stopping for found in demands([deployment(grace=2, ready=0)], nodes=3)] == [2]
 
 
 def test_containers_add_up_and_an_init_container_counts_if_it_needs_more() -> None:

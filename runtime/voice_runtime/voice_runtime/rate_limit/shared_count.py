@@ -2,7 +2,7 @@
 
 A check takes at most one round trip to the store. While one check of a key runs, further requests of the key wait, and
 the next round trip asks for all of them together. A refusal contains a time. Before that time the
-process does not ask again for the same or a higher cost.
+event loop does not ask again for the same or a higher cost.
 """
 
 from __future__ import annotations
