@@ -36,8 +36,8 @@ class SecretForm(ClosedModel):
     key and authority of one secret together."""
     meaning: Sentence
     """Description of the value, shown if the value is missing or must be entered."""
-    owned: bool = False
-    """True if the owner of the value is outside the platform. `voice secrets` can generate only a stand-in."""
+    external: bool = False
+    """True if somebody outside the platform issues the value. `voice secrets` can generate only a stand-in."""
     host: str | None = None
     """Host name of a certificate. `None` if no client checks the name."""
 
@@ -57,9 +57,9 @@ CERTIFICATE: Mapping[str, SecretForm] = {
     ),
 }
 OBJECT_STORE_KEYS: Mapping[str, SecretForm] = {
-    "access-key-id": SecretForm(kind="password", owned=True, meaning="the id of the object store's access key"),
+    "access-key-id": SecretForm(kind="password", external=True, meaning="the id of the object store's access key"),
     "secret-access-key": SecretForm(
-        kind="password", owned=True, meaning="the secret part of the object store's access key"
+        kind="password", external=True, meaning="the secret part of the object store's access key"
     ),
 }
 
@@ -91,7 +91,7 @@ class SecretKeys(ClosedModel):
 def pull_secret(name: Name) -> SecretKeys:
     """The secret with which kubelet pulls images from private registries. Its value is a Docker `config.json`."""
     form = SecretForm(
-        kind="docker-config", owned=True, meaning="a Docker config.json with a login for each private registry"
+        kind="docker-config", external=True, meaning="a Docker config.json with a login for each private registry"
     )
     return SecretKeys(name=name, keys=(DOCKER_CONFIG,), forms={DOCKER_CONFIG: form})
 

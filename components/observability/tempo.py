@@ -37,7 +37,7 @@ CREDENTIALS = SecretKeys(
     forms={
         "credentials": SecretForm(
             kind="credentials-file",
-            owned=True,
+            external=True,
             meaning="a credentials file as AWS defines it: aws_access_key_id and aws_secret_access_key of [default]",
         )
     },

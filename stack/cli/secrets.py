@@ -133,7 +133,7 @@ def _by_origin(wanted: Iterable[SecretKeys], *, stand_ins: bool) -> tuple[list[S
     parts: tuple[list[SecretKeys], list[SecretKeys]] = ([], [])
     for secret in wanted:
         for is_asked in (False, True):
-            keys = tuple(key for key in secret.keys if (secret.form(key).owned and not stand_ins) == is_asked)
+            keys = tuple(key for key in secret.keys if (secret.form(key).external and not stand_ins) == is_asked)
             if keys:
                 parts[is_asked].append(secret.model_copy(update={"keys": keys}))
     return parts

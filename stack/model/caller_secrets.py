@@ -25,4 +25,4 @@ def _is_deployed(dependency: Dependency) -> bool:
 
 def _issued(dependency: Dependency, key: str) -> SecretForm:
     issuer = key if isinstance(dependency, ModelDependency) else dependency.name
-    return SecretForm(kind="password", owned=True, meaning=f"the key that {issuer} issues ({dependency.purpose})")
+    return SecretForm(kind="password", external=True, meaning=f"the key that {issuer} issues ({dependency.purpose})")

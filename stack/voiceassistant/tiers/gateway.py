@@ -37,7 +37,7 @@ TOKENS = SecretKeys(
     forms={
         "public-key": SecretForm(
             kind="public-key",
-            owned=True,
+            external=True,
             meaning="the public RSA key of the tokens that identity-service signs, as PEM",
         )
     },
@@ -100,7 +100,8 @@ def links(graph: CallGraph, _: Environment) -> Iterator[Link]:
 def _variables(host: str, redis: SecretKeys) -> dict[str, tuple[SecretKeys, str]]:
     """The environment variables that the files refer to."""
     forms = {
-        key: CERTIFICATE[key].model_copy(update={"owned": True, "host": host}) for key in ("certificate", "private-key")
+        key: CERTIFICATE[key].model_copy(update={"external": True, "host": host})
+        for key in ("certificate", "private-key")
     }
     tls = SecretKeys(name="gateway-tls", keys=tuple(forms), forms=forms)
     return {

@@ -266,7 +266,7 @@ def _probe_module(dependency: Dependency, address: External) -> BlackboxModule:
 
 
 def _webhook_secret(receiver: str) -> SecretKeys:
-    form = SecretForm(kind="url", owned=True, meaning=f"the webhook URL of Alertmanager's receiver `{receiver}`")
+    form = SecretForm(kind="url", external=True, meaning=f"the webhook URL of Alertmanager's receiver `{receiver}`")
     return SecretKeys(name=f"alertmanager-{receiver}", keys=(WEBHOOK_KEY,), forms={WEBHOOK_KEY: form})
 
 

@@ -240,17 +240,17 @@ def count(environment: str) -> int:
     return sum(len(secret.keys) for secret in platform(environment).secrets)
 
 
-def owned(environment: str) -> set[str]:
+def external(environment: str) -> set[str]:
     secrets = platform(environment).secrets
-    return {f"{each.name}.{key}" for each in secrets for key in each.keys if each.form(key).owned}
+    return {f"{each.name}.{key}" for each in secrets for key in each.keys if each.form(key).external}
 
 
-def test_prod_asks_for_exactly_the_secrets_that_only_their_owners_know(
+def test_prod_asks_for_exactly_the_secrets_that_somebody_outside_issues(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = Asked(monkeypatch, tmp_path, "prod")
     assert main(["secrets", "prod"]) == 0
-    assert asked.questions == owned("prod")
+    assert asked.questions == external("prod")
     assert {re.sub(r".*\.", "", question) for question in asked.questions} == {
         "access-key-id",
         "api-key",
@@ -299,5 +299,5 @@ def test_a_question_is_repeated_after_a_refused_answer(monkeypatch: pytest.Monke
 def test_without_a_terminal_one_error_lists_all_questions_of_prod(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["secrets", "prod"]) == 2
     said = capsys.readouterr().err
-    assert f"voice secrets prod: {len(owned('prod'))} faults" in said
+    assert f"voice secrets prod: {len(external('prod'))} faults" in said
     assert "the public RSA key of the tokens that identity-service signs, as PEM: run `pulumi config set" in said
