@@ -55,7 +55,7 @@ def services(wanted: int) -> Iterator[Service]:
 
 
 def _numbers() -> Iterator[int]:
-    """Numbers for copies. A number that gives two callers one egress port is left out: the model refuses it."""
+    """Numbers for copies. A number with which two callers get the same egress port is left out."""
     taken: set[int] = set()
     for number in count():
         ports = {egress_port(_name(caller, number)) for caller in _CALLERS_OF_HOSTS}

@@ -36,8 +36,8 @@ class ServerLimits(ClosedModel):
 
     max_connections: int
     reserved: int
-    """Connections that the services cannot use: 3 for superusers, the others for superusers and for members of the role
-    `pg_use_reserved_connections`."""
+    """Connections that the services cannot use. Superusers may use all of them. Members of the role
+    `pg_use_reserved_connections` may use all except the last 3."""
 
     def parameters(self) -> dict[str, str]:
         """The settings of `postgresql.conf` that enforce the limits and choose the hash of passwords."""

@@ -119,7 +119,7 @@ class _Providers(httpx.AsyncBaseTransport):
         await self._network.aclose()
 
     def _answer(self, request: FakeRequest) -> Answer:
-        """At the configured error ratio a 503 without delay; otherwise a healthy answer after the configured delay."""
+        """An immediate 503 for the configured share of requests, and a delayed healthy answer for all others."""
         behaviour, random = self._configuration.current().of(self._name), self._runtime.random
         delay = latency(behaviour, random)
         if random.random() < behaviour.error_ratio:

@@ -48,7 +48,7 @@ def test_s02_finds_a_route_that_ends_a_silent_websocket(read: float, *, websocke
     assert [each.path for each in breaches] == ["route talk"] * count
 
 
-def test_the_timeouts_of_a_route_are_one_text() -> None:
+def test_gateway_timeouts_lists_all_timeouts_of_a_route_in_one_text() -> None:
     route = {"id": "list", "upstream": {"timeout": {"connect": 1, "read": 2.5}}}
     platform = of_manifests(config("apisix.yaml", json.dumps({"routes": [route]}) + "\n#END\n"))
     assert list(gateway_timeouts(platform)) == [("list", "connect 1s, read 2.5s")]

@@ -53,7 +53,7 @@ _FAILURES: dict[StatusCode, Failure] = {
 _STATUS = {failure.condition: code for code, failure in _FAILURES.items() if failure.condition} | {
     "connection_failed": StatusCode.UNAVAILABLE
 }
-# Texts of gRPC's C core for a call that it failed before it sent the call on a connection.
+# Texts with which gRPC's C core ends a call that it has not sent on any connection.
 _NEVER_SENT = ("connections to all backends failing", "failed to connect to all addresses", "errors resolving")
 _TOO_LARGE = re.compile(r"(sent|received) message larger than max|message exceeds maximum size", re.IGNORECASE)
 """Texts of gRPC's C core, Go and Java for a message that is too large. gRPC reports such a message with
