@@ -1,4 +1,4 @@
-"""An egress proxy: an Envoy that lets each caller connect to its declared hosts only."""
+"""An egress proxy: an Envoy through which each caller reaches only the hosts that the caller declares."""
 
 from __future__ import annotations
 

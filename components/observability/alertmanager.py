@@ -171,7 +171,7 @@ class Alertmanager(Server):
             volumes={"config": ConfigFiles(f"{self.name}-config", self.files)},
             replicas=self.replicas,
             storage=self.storage,
-            writes=(Write(DATA_VOLUME, STATE * 2, "silences and notification log, and the copy that replaces them"),),
+            writes=(Write(DATA_VOLUME, STATE * 2, "silences and notification log, and the files that replace both"),),
             governing_service=f"{self.name}-replicas",
             shutdown=SHUTDOWN,
             services={self.name: tcp(PORT), f"{self.name}-replicas": each_pod(GOSSIP_PORT)},

@@ -57,4 +57,4 @@ class Model(Policy):
     longest_gap: Duration = Duration("500ms")
     """Longest time between two chunks of a healthy stream."""
     retires: Day | None = None
-    """The day on which the provider shuts the model down. `None` if it has announced no day."""
+    """The day on which the provider shuts the model down. `None` if the provider has announced no day."""

@@ -24,7 +24,7 @@ SHORTEST_WINDOW = 2
 LONGEST_BREAK = 10
 """Longest break, as a multiple of the callee's restart time."""
 ONE_STATUS = frozenset({"unavailable", "connection_failed"})
-"""Conditions that gRPC cannot tell apart, so a call must name both or neither."""
+"""gRPC reports both conditions as UNAVAILABLE, so a call must retry both or neither."""
 
 
 def _breakers(platform: Platform) -> Iterator[tuple[Edge, CircuitBreaker]]:
@@ -132,7 +132,7 @@ def retries_respect_breakers(platform: Platform) -> Iterator[Breach | None]:
 
 
 def repeats_ejections(edge: Edge, retry: Retry, *, mesh: bool) -> bool:
-    """True if gRPC retries UNAVAILABLE: the answer of the mesh when its breaker has ejected every endpoint."""
+    """True if gRPC retries UNAVAILABLE, with which the mesh answers when its breaker has ejected every endpoint."""
     by_mesh = enforcer(edge, "retry") == "grpc" and in_force(edge, "circuit_breaker", mesh=mesh) == "mesh"
     return by_mesh and "unavailable" in retry.conditions
 
@@ -142,7 +142,7 @@ RULES = (
         id="C01",
         title="one or two failed requests do not open a circuit breaker",
         severity="error",
-        rationale="a breaker inside the retry counts every attempt, so one bad request can open it for all requests",
+        rationale="a breaker counts every attempt of a request, so one bad request can open it for all requests",
         source="resilience4j, order of decorators; Polly, Retry around CircuitBreaker",
         violates="3 attempts, and a breaker that opens after 3 consecutive failures",
         holds="3 attempts, and a breaker that opens after 7 consecutive failures",
@@ -164,8 +164,8 @@ RULES = (
         severity="error",
         rationale="a call counts when it ends, so a short window counts too few timed-out calls to open the breaker",
         source=".NET resilience, HttpStandardResilienceOptions validation",
-        violates="a window of 1s over attempts of up to 600ms",
-        holds="a window of 1200ms over the same attempts",
+        violates="a window of 1s, and an attempt timeout of 600ms",
+        holds="a window of 1200ms, and the same attempt timeout",
         check=window_holds_attempts,
     ),
     Rule(
@@ -185,7 +185,7 @@ RULES = (
         rationale="a retry on a refusal by the breaker turns a quick refusal into a slow one",
         source="Polly, Retry around CircuitBreaker: BrokenCircuitException is not handled",
         violates="grpc retries UNAVAILABLE, and the mesh's breaker answers UNAVAILABLE",
-        holds="the runtime retries and has the breaker: its retry does not repeat a refusal by the breaker",
+        holds="the runtime enforces retry and breaker, and its retry does not repeat a refusal by the breaker",
         check=retries_respect_breakers,
     ),
 )

@@ -23,7 +23,7 @@ def cost_within_budget(platform: Platform) -> Iterator[Breach | None]:
         return
     expected, most = found.application.expected, found.application.maximum
     text = (
-        f"{expected:,.0f} USD a month at the expected scale (minimum + {EXPECTED:.0%} of the range up to the maximum),"
+        f"{expected:,.0f} USD a month at the expected scale (minimum + {EXPECTED:.0%} × (maximum − minimum)),"
         f" {most:,.0f} USD at the maximum, and {found.infrastructure.expected:,.0f} USD for the infrastructure;"
         f" the budget is {budget:,} USD; prices: {found.prices.source}, read on {found.prices.read_on}"
     )

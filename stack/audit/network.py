@@ -47,8 +47,9 @@ def titles(platform: Platform) -> dict[Place, str]:
 @lru_cache(maxsize=4)
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
     """Every declared endpoint, and endpoints that represent the rest of the cluster and the networks outside."""
-    # The audit tests every declared port, every port in a policy, and the port after each of these. So it also finds a
-    # range that opens undeclared ports. The lowest one begins the range or follows a declared port.
+    # The audit tests every declared port and every port in a policy, and for each of these also the next number. So it
+    # also finds a range that opens undeclared ports: the lowest undeclared port is the first port of the range, or the
+    # number after a declared port.
     named = {80, *_declared_ports(platform), *egress_ports(rendered(platform).network_policies)}
     outside = tuple(sorted(named | {port + 1 for port in named}))
     namespaces = sorted({service.namespace for service in platform.graph.services})
@@ -58,14 +59,14 @@ def endpoints(platform: Platform) -> dict[str, Endpoint]:
         *_blocks(platform),
         *resolvers(platform),
         *(Endpoint(f"stranger in {namespace}", namespace, {}, (8080, 9000)) for namespace in namespaces),
-        # Only the policies for all pods of the namespace govern a pod that has no policy of its own.
+        # If no policy selects the new pod by its labels, only the policies for all pods of the namespace govern it.
         *(Endpoint(f"a new pod in {namespace}", namespace, {}, (8080,), governed=True) for namespace in ours),
         Endpoint("stranger in another namespace", "default", {}, (8080, 9000)),
         Endpoint("stranger in the cluster's network", ip="10.0.0.1", ports=outside),
         Endpoint("the cloud's metadata service", ip="169.254.169.254", ports=outside),
         Endpoint(INTERNET, ip="203.0.113.1", ports=outside),
         Endpoint(INTERNET_V6, ip="2001:db8::1", ports=outside),
-        # The last host address represents the network. The object store's block within it is a separate endpoint.
+        # The last host address represents the peered network. The object store's block is a separate endpoint.
         Endpoint(PEERED_NETWORK, ip=str(ip_network(platform.site.peered_network)[-2]), ports=outside),
     ]
     return {endpoint.name: endpoint for endpoint in found}
@@ -174,7 +175,7 @@ def declared(platform: Platform) -> set[Connection]:
 
 
 def _proxy_connections(proxy: str, host: Host, site: Site, outside: Mapping[str, Endpoint]) -> Iterator[Connection]:
-    """Connections from a proxy to each endpoint in a host's network. A policy cannot name one host of a network."""
+    """Connections from a proxy to each endpoint in a host's network. A NetworkPolicy selects a network, not a host."""
     block = site.network_of(host).selectors()["ipBlock"]
     for found in outside.values():
         if found.ip and is_within(block, found.ip) and host.port in found.ports:
@@ -260,7 +261,7 @@ RULES = (
         rationale="if nobody needs an open connection, only an intruder uses it, to reach further services",
         source="the rendered NetworkPolicies",
         violates="the NetworkPolicy of service prices admits service orders on port 8080, but no call uses that port",
-        holds="the NetworkPolicy of service prices admits service orders only on the port that orders calls",
+        holds="the NetworkPolicy of service prices admits service orders only on the port of the calls",
         check=permitted_is_declared,
     ),
 )

@@ -19,7 +19,7 @@ def add_to(commands: Commands) -> None:
         commands,
         "conform",
         run,
-        "Check that a running service keeps the contract of services (docs/go.md); exit 1 if not.",
+        "Check that a running service follows the contract of services (docs/go.md); exit 1 if not.",
     )
     conform.add_argument("url", metavar="URL", help="address of the HTTP port, such as http://127.0.0.1:8080")
     conform.add_argument(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_to(commands: Commands) -> None:
     """Adds the command."""
-    text = "Generate an environment's missing secrets, ask for values that only their owner knows, and encrypt both."
+    text = "Generate an environment's missing secrets, ask for values that only their owner knows, and encrypt all."
     secrets = add_command(commands, "secrets", run, text)
     secrets.add_argument("environment", metavar="ENV", help=ENVIRONMENT)
     either = secrets.add_mutually_exclusive_group()
@@ -121,7 +121,7 @@ def _write(platform: Platform, wanted: Collection[SecretKeys]) -> int:
             f"{environment}: {missing} of {total} values are missing; `voice secrets {environment} --check` lists them"
         )
         return FINDINGS
-    print(f"{environment}: none of {total} values is missing; `pulumi up --stack {environment}` deploys them")
+    print(f"{environment}: all {total} values are stored; `pulumi up --stack {environment}` deploys them")
     return CLEAN
 
 

@@ -1,4 +1,4 @@
-"""A tenant's nodes and flows, and the callers that it forbids, as data."""
+"""The catalogue: a tenant's declared nodes and flows, and its forbidden calls."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ class Catalogue(ClosedModel):
     only_callers: dict[str, str] = Field(default_factory=dict)
     """Callee → its only permitted caller."""
     forbidden: frozenset[tuple[str, str]] = frozenset()
-    """Pairs of caller and callee. The model refuses a catalogue that declares such a call."""
+    """Pairs of caller and callee. The model refuses a catalogue with a call from such a caller to such a callee."""

@@ -14,7 +14,7 @@ from components.mesh.proxy import SIZE_ANNOTATION
 __all__ = ["DEFAULT_GRACE", "EXPECTED", "SURGE", "Amounts", "Demand", "Scale", "demands", "requests"]
 
 EXPECTED = 0.15
-"""Assumed share of the range between minimum and maximum at which a workload runs on average."""
+"""A workload is assumed to run minimum + EXPECTED × (maximum − minimum) pods on average."""
 SURGE = 1
 """Pods that a rollout adds to a Deployment (`maxSurge`). A StatefulSet stops a pod before it starts the next."""
 
@@ -65,7 +65,7 @@ class Scale(NamedTuple):
 
     @property
     def expected(self) -> float:
-        """Mean number of pods: the minimum plus 15 % of the range."""
+        """Mean number of pods."""
         return self.minimum + EXPECTED * (self.maximum - self.minimum)
 
 

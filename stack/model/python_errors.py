@@ -74,7 +74,7 @@ def _text(error: BaseException) -> str:
     try:
         return str(error)
     except Exception as fault:  # noqa: BLE001 - the tenant's class may raise any error
-        return f"its text raises {type(fault).__name__}"
+        return f"str() of this error raises {type(fault).__name__}"
 
 
 def _hint(error: BaseException) -> str:

@@ -79,7 +79,7 @@ def manifest(resources: Iterable[Resource], environment: str) -> str:
 
 
 def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]]:
-    """Every file of the tree as path and text. `index` collects their contents and comes last."""
+    """Every file of the tree as path and text. `index` records the other files, and is the last file."""
     files: dict[str, tuple[str, list[Resource]]] = {}
     for component, found in platform.resources:
         files.setdefault(manifest_path(component), (component.name, []))[1].extend(found)
@@ -95,7 +95,7 @@ def rendered_files(platform: Platform, index: Index) -> Iterator[tuple[str, str]
 
 
 def _bundle(name: str, resources: Iterable[Resource]) -> Iterator[tuple[str, str]]:
-    """The mounted files of the bundle's ConfigMap. So reviewers see the files that the process reads."""
+    """The files in the bundle's ConfigMap, so that reviewers see the files that the process reads."""
     for resource in resources:
         if resource["kind"] == "ConfigMap" and FILE_NAME in (data := resource.get("data", {})):
             yield from ((f"policies/{name}/{file}", text) for file, text in data.items())

@@ -32,7 +32,7 @@ class Store:
 
     @property
     def endpoint(self) -> NetworkEnd:
-        """The pods behind the store's address, or its network, with the store's port."""
+        """The pods behind the store's address, or the network of an external store, with the store's port."""
         address = self.address
         if isinstance(address, External):
             return external_block(self.dependency, address)
@@ -110,7 +110,7 @@ class ValkeyServers(NamedTuple):
 
 
 def valkey_servers(graph: CallGraph, environment: Environment) -> Iterator[ValkeyServers]:
-    """The deployed Valkey servers. A replicated cache has a Service for each server behind its proxies."""
+    """The deployed Valkey servers. A replicated cache has proxies, and behind them a Service for each server."""
     for dependency in (dependencies.REDIS, dependencies.EVENTS):
         if found := deployed_store(graph, dependency.name):
             replicas, name, port = environment.server(dependency.name).replicas, found.pods.name, found.address.port
@@ -139,7 +139,7 @@ def backup_store() -> Host:
 
 
 def keeps_traces(environment: Environment) -> bool:
-    """True if Jaeger keeps traces in the index, which its replicas share. A single replica keeps them in memory."""
+    """True if Jaeger's replicas share the index for their traces. A single replica keeps its traces in memory."""
     return environment.server("jaeger").replicas > 1
 
 

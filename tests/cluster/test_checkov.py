@@ -17,8 +17,8 @@ pytestmark = pytest.mark.cluster
 
 VERSION = "3.3.30"
 ACCEPTED = {
-    "CKV_K8S_15": "IfNotPresent: a digest or a release's tag always names the same image (components/container.py)",
-    "CKV_K8S_43": "digests: images.lock.yaml is empty until `voice images lock` has reached the registries",
+    "CKV_K8S_15": "IfNotPresent suffices: a digest or release tag always names one image (components/container.py)",
+    "CKV_K8S_43": "no digests: images.lock.yaml is empty until `voice images lock` has reached the registries",
 }
 """Check → the reason why every container violates it."""
 EXEMPT = {
@@ -28,7 +28,7 @@ EXEMPT = {
     ("CKV_K8S_35", "Deployment.voice-observability.elasticsearch-exporter"): "secrets_as_files",
     ("CKV_K8S_35", "Deployment.voice-observability.valkey-exporter"): "secrets_as_files",
 }
-"""Check and workload → the exemption of the component, whose reason `voice render -v` shows."""
+"""Check and workload → the rule from which the component is exempt. `voice render -v` shows the reason."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_checkov_finds_only_accepted_and_exempt_violations(
     failed = json.loads(scanned.stdout)["results"]["failed_checks"]
     accepted = Counter(each["check_id"] for each in failed if each["check_id"] in ACCEPTED)
     unpinned = {} if load_lock().digests else {"CKV_K8S_43"}
-    assert accepted.keys() == {"CKV_K8S_15", *unpinned}, "an accepted check without a finding: remove it"
+    assert accepted.keys() == {"CKV_K8S_15", *unpinned}, "an accepted check finds nothing: remove it from ACCEPTED"
     found = {(each["check_id"], each["resource"]) for each in failed if each["check_id"] not in ACCEPTED}
     assert found == EXEMPT.keys()
     exemptions = {(each.name, one.rule) for each in platform("prod").components for one in each.exemptions}

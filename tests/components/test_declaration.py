@@ -68,7 +68,7 @@ def test_comparison_and_serialisation_ignore_the_location() -> None:
     assert other.at(one.location).location == one.location
 
 
-def test_a_faulty_call_is_named_by_line_service_operation_and_call() -> None:
+def test_a_fault_in_a_call_names_the_line_the_service_the_operation_and_the_call() -> None:
     call = hard("model.embed", "idempotant", retrys=3)  # type: ignore[arg-type]
     node = service("rag", operation("answer", stage(call), p95="1s", deadline="2s"))
     path = "rag.answer → model.embed"
@@ -119,7 +119,7 @@ def test_a_declaration_never_raises_and_is_valid_or_has_faults(
     assert all(fault.path.startswith("a") and fault.source for fault in node.faults)
 
 
-def test_an_operation_alone_keeps_its_faults() -> None:
+def test_an_operation_without_a_service_keeps_its_faults() -> None:
     assert Operation(name="A", latency=Duration("1s"), deadline=Duration("1s")).faults[0].path == ".A: name"
 
 

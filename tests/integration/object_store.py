@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _signed(self) -> bool:
-        """True if the bucket's key made the signature. Otherwise the bucket answers 403."""
+        """True if the client signed the request with the bucket's key. Otherwise the bucket answers 403."""
         scheme, _, rest = (self.headers["Authorization"] or "").partition(" ")
         parts = dict(part.strip().split("=", 1) for part in rest.split(",") if "=" in part)
         key_id, _, scope = parts.get("Credential", "").partition("/")

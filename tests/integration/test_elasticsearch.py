@@ -1,4 +1,4 @@
-"""These tests do not cover roles, users and lifecycle policies, because no registry has their plugins."""
+"""No test here covers roles, users or lifecycle policies, because no registry has Elasticsearch's plugins for these."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def settings_path() -> str:
     return str(path)
 
 
-def test_elasticsearch_accepts_the_settings_of_log_lines_and_refuses_a_misspelt_one(url: str) -> None:
+def test_elasticsearch_accepts_the_index_settings_for_logs_and_refuses_a_misspelt_setting(url: str) -> None:
     (index,) = (each for each in platform("prod").components if isinstance(each, Elasticsearch))
     body = json.loads(index.setup["settings-logs.json"])
     del body["template"]["settings"]["index.lifecycle.name"]  # a setting of the plugin for lifecycles

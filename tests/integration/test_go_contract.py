@@ -1,4 +1,4 @@
-"""A small Go service with the `contract.go` of docs/go.md keeps the contract of services."""
+"""A small Go service with the `contract.go` of docs/go.md follows the contract of services."""
 
 from __future__ import annotations
 

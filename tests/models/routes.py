@@ -1,4 +1,4 @@
-"""A service with one route over the fake providers A and B. Tests call it with OpenAI's SDK."""
+"""A service with one route, which may use the fake providers A and B. Tests call the route with OpenAI's SDK."""
 
 from __future__ import annotations
 
@@ -97,13 +97,13 @@ class Service:
     events: Recorder
     clock: FakeClock | None
     endings: list[str] = field(default_factory=list)
-    """The endings of A's answers. A `Driver` reads them right after its last call, while the event loop still runs."""
+    """How each answer of A ended. A `Driver` sets the list right after its call, while the event loop still runs."""
 
     def sdk(self, name: str = ROUTE, inner: httpx.AsyncBaseTransport | None = None) -> AsyncOpenAI:
         transport = ModelTransport(self.runtime, name, inner or self.network)
         client = httpx.AsyncClient(transport=transport)
         sdk = AsyncOpenAI(api_key="none", base_url="http://ignored/v1", http_client=client)  # type: ignore[arg-type]  # the SDK accepts clients of httpx, but its annotation names httpx2
-        sdk._platform = "Linux"  # noqa: SLF001  # otherwise the SDK reads it on a thread, and fake time does not wait for threads
+        sdk._platform = "Linux"  # noqa: SLF001  # otherwise the SDK finds the platform on a thread, and fake time does not wait for threads
         return sdk
 
     def sync_sdk(self, name: str = ROUTE) -> OpenAI:

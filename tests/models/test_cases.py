@@ -1,4 +1,4 @@
-"""The conformance cases of model calls, on fake time: MC1 to MC12, MC14 to MC17 and MC22 to MC24."""
+"""Numbered cases of model calls, on fake time: MC1 to MC12, MC14 to MC17 and MC22 to MC24."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_slow_connection_ends_at_the_connect_timeout(driver: Driver, tested: S
 # --- cooldowns
 
 
-def test_mc2_the_provider_names_the_cooldown_of_a_rate_limited_deployment(
+def test_mc2_after_a_rate_limit_the_cooldown_lasts_as_long_as_the_provider_says(
     driver: Driver, tested: Service, clock: FakeClock
 ) -> None:
     answers(tested, fake.error(429, headers={"retry-after-ms": "1500"}))
@@ -74,7 +74,7 @@ def test_mc2_the_provider_names_the_cooldown_of_a_rate_limited_deployment(
     assert breaker(tested).failed == 0
 
 
-def test_mc3_a_cooldown_lasts_five_seconds_if_the_provider_names_no_time(
+def test_mc3_a_cooldown_lasts_five_seconds_if_the_provider_gives_no_time(
     driver: Driver, tested: Service, clock: FakeClock
 ) -> None:
     answers(tested, fake.error(429))
@@ -86,7 +86,7 @@ def test_mc3_a_cooldown_lasts_five_seconds_if_the_provider_names_no_time(
 
 
 @pytest.mark.parametrize(("word", "seconds"), [("0.5", 0.5), ("6m0s", 60.0)], ids=["decimals", "capped"])
-def test_mc4_a_cooldown_has_the_requested_length_up_to_the_maximum(
+def test_mc4_a_cooldown_lasts_as_long_as_retry_after_says_up_to_the_maximum(
     driver: Driver, tested: Service, clock: FakeClock, word: str, seconds: float
 ) -> None:
     answers(tested, fake.error(429, headers={"retry-after": word}))
@@ -97,7 +97,9 @@ def test_mc4_a_cooldown_has_the_requested_length_up_to_the_maximum(
     assert driver.ask(tested) == FROM_A
 
 
-def test_mc4_a_cooldown_may_be_named_as_an_http_date(driver: Driver, tested: Service, clock: FakeClock) -> None:
+def test_mc4_retry_after_may_be_an_http_date_at_which_the_cooldown_ends(
+    driver: Driver, tested: Service, clock: FakeClock
+) -> None:
     headers = {"date": "Mon, 30 Nov 2026 08:00:00 GMT", "retry-after": "Mon, 30 Nov 2026 08:00:09 GMT"}
     answers(tested, fake.error(429, headers=headers))
     assert driver.ask(tested) == FROM_B
@@ -299,7 +301,9 @@ def test_mc15_a_stream_that_is_cut_is_never_continued_by_another_candidate(drive
     assert breaker(tested).failed == 1
 
 
-def test_mc15_an_error_frame_after_content_ends_the_answer_with_its_error(driver: Driver, tested: Service) -> None:
+def test_mc15_after_content_an_error_frame_ends_the_answer_with_the_error_class_of_the_frame(
+    driver: Driver, tested: Service
+) -> None:
     answers(tested, fake.streamed([fake.delta("x"), fake.error_frame("server_is_overloaded")]))
     contents, error = driver.received(tested)
     assert contents == ["x"]
@@ -338,7 +342,7 @@ def test_mc17_a_stall_after_content_ends_the_stream_at_the_idle_limit(
     assert breaker(tested).failed == 1
 
 
-def test_the_whole_call_ends_at_its_total_limit(driver: Driver, tested: Service, clock: FakeClock) -> None:
+def test_a_call_ends_at_the_total_timeout_of_its_route(driver: Driver, tested: Service, clock: FakeClock) -> None:
     answers(tested, fake.chat_stream(*["x"] * 100, gap=0.5))
     began = clock.monotonic()
     contents, error = driver.received(tested)
@@ -398,7 +402,7 @@ def test_the_routes_output_limit_is_sent_to_the_provider(driver: Driver, tested:
 
 
 @pytest.mark.parametrize(("total", "waits"), [("2s", True), ("300ms", False)], ids=["waits", "is refused"])
-def test_mc23_a_call_waits_for_the_end_of_a_cooldown_within_its_deadline(
+def test_mc23_a_call_waits_for_a_cooldown_only_if_the_cooldown_ends_before_the_deadline(
     driver: Driver, tmp_path: Path, clock: FakeClock, total: str, waits: bool
 ) -> None:
     limits = {"total": Duration(total)} | ({} if waits else {"first_token": Duration("140ms")})

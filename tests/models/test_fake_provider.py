@@ -85,7 +85,7 @@ async def test_the_fake_provider_notices_over_a_socket_that_its_client_has_left(
     assert (provider.exchanges[0].ending, provider.exchanges[0].written) == ("closed_by_client", 1)
 
 
-async def test_the_fake_provider_notices_a_disconnect_before_the_status() -> None:
+async def test_the_fake_provider_notices_that_a_client_leaves_before_the_status_is_sent() -> None:
     provider = answering(Answer((b"a",), delay=stall.seconds))
     async with asyncio.timeout(START_SECONDS), provider.serve() as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -107,7 +107,7 @@ async def test_a_client_of_the_fake_network_may_leave_before_the_first_byte(cloc
     assert exchange.ended.is_set()
 
 
-async def test_a_provider_that_does_not_accept_closes_new_and_idle_connections() -> None:
+async def test_a_fake_provider_that_accepts_no_connection_closes_new_and_idle_connections() -> None:
     provider = answering(Answer((b"a",)))
     async with asyncio.timeout(START_SECONDS), provider.serve() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

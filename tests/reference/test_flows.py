@@ -31,7 +31,7 @@ def test_the_error_for_missing_bundles_names_their_folder(tmp_path: Path, capsys
     assert "Traceback" not in error
 
 
-def test_a_trace_is_complete_with_every_parent_and_both_ends_of_every_successful_call() -> None:
+def test_a_trace_is_complete_if_it_has_every_parent_and_both_spans_of_each_successful_call() -> None:
     sent = Sent("t", "gateway", 200, ())
     assert is_whole([SPAN, CALL, CALLEE], sent)
     assert not is_whole([SPAN, CALL], sent)
@@ -42,13 +42,13 @@ def test_a_trace_is_complete_with_every_parent_and_both_ends_of_every_successful
     assert not is_whole([], sent)
 
 
-def test_a_deadline_that_is_not_shorter_than_the_callers_is_reported() -> None:
+def test_a_deadline_that_is_not_shorter_than_the_deadline_of_the_caller_is_reported() -> None:
     check_deadlines([SPAN, CALL, CALLEE])
     with pytest.raises(FlowError, match=r"the deadline is in 2\.0 s; expected less than the 2\.0 s of agent-engine"):
         check_deadlines([SPAN, CALL, replace(CALLEE, attributes={"voice.deadline_seconds": 2.0})])
 
 
-def test_both_ends_of_a_call_are_shown_on_one_line() -> None:
+def test_the_two_spans_of_a_call_are_shown_on_one_line() -> None:
     lines = list(tree([SPAN, CALL, CALLEE]))
     assert [line.split()[0] for line in lines] == ["agent-engine.run", "agent-engine.run"]
     assert lines[1].startswith("  agent")

@@ -67,7 +67,7 @@ def test_a_timeout_is_never_registered_with_the_event_loop_of_another_thread() -
 
 
 @pytest.mark.usefixtures("switch_interval")
-def test_a_window_loses_no_count_and_counts_none_twice() -> None:
+def test_a_window_that_many_threads_use_counts_each_call_exactly_once() -> None:
     """Time advances while ten threads count, so several threads find the same bucket expired."""
     threads, counts, now = 10, 3_000, [0.0]
     window = Window(1e9, 0.0)
@@ -241,7 +241,7 @@ def test_a_fork_waits_until_the_watcher_has_read_the_bundle(tmp_path: Path, monk
         go_on.set()
 
 
-def test_timeouts_and_slots_work_on_uvloop(tmp_path: Path) -> None:
+def test_timeouts_and_bulkheads_work_on_uvloop(tmp_path: Path) -> None:
     short = Timeout(attempt=Duration("50ms"), overall=Duration("50ms"))
     slow = call("rag-engine.context", timeout=short, bulkhead=Bulkhead(max_concurrent=1))
     runtime = Runtime.load(mount(tmp_path, bundle(slow, inbound=(operation("run"),))))

@@ -142,7 +142,7 @@ def test_a_date_in_retry_after_is_utc_in_every_local_zone(monkeypatch: pytest.Mo
 
 
 @given(st.one_of(ANY_TEXT, st.text("0123456789-+._ :,", max_size=400), st.dates().map(str)))
-def test_any_retry_after_names_a_wait_or_forbids_a_retry(text: str) -> None:
+def test_any_retry_after_gives_a_finite_wait_or_forbids_a_retry(text: str) -> None:
     failure = http_status.failure_of(503, {"retry-after": text})
     assert failure is not None
     assert failure.retry_after is not None
@@ -150,7 +150,7 @@ def test_any_retry_after_names_a_wait_or_forbids_a_retry(text: str) -> None:
 
 
 @given(st.one_of(ANY_TEXT, st.text("0123456789-+._ ", max_size=400)))
-def test_any_pushback_names_a_wait_or_forbids_a_retry(text: str) -> None:
+def test_any_pushback_gives_a_finite_wait_or_forbids_a_retry(text: str) -> None:
     failure = grpc_status.failure_of(grpc.StatusCode.UNAVAILABLE, ((grpc_status.PUSHBACK, text),))
     assert failure is not None
     assert failure.retry_after is not None

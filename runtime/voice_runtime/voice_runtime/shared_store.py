@@ -34,12 +34,12 @@ class SharedStore(Protocol):
     """A store that runs scripts, such as `voice_runtime.redis.RedisStore`."""
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
-        """The script's answer on `keys`. Raises `ConnectionError` if the store cannot answer."""
+        """Run the script on `keys`, and return its answer. Raises `ConnectionError` if the store cannot answer."""
         ...
 
 
 class PerLoop(Generic[T]):
-    """One object for each event loop. The first use on another loop drops the objects of closed loops.
+    """One object for each event loop. The first `get` on a new loop also drops the objects of closed loops.
 
     A `WeakKeyDictionary` would not drop them, because connections and locks refer to their loop.
     """
@@ -54,7 +54,7 @@ class PerLoop(Generic[T]):
         made = self._made.get(loop)
         if made is None:
             for closed in [kept for kept, _ in self.items() if kept.is_closed()]:
-                self._made.pop(closed, None)  # in place, because other threads may add their loops meanwhile
+                self._made.pop(closed, None)  # no new dict, because other threads may add their loops meanwhile
             made = self._made[loop] = self._make()
         return made
 
@@ -76,7 +76,7 @@ class PerLoop(Generic[T]):
 
 
 class LoopThread:
-    """An event loop on its own thread, for callers without a loop. It starts at its first use, also after a fork."""
+    """An event loop on its own thread, for callers without a loop. Its first use in a process starts it."""
 
     def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
         self._new_loop = new_loop

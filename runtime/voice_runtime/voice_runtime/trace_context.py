@@ -1,6 +1,7 @@
-"""Trace context and baggage in headers, by OpenTelemetry's propagators. Without an SDK these take almost no time.
+"""Trace context and baggage in headers, by OpenTelemetry's propagators.
 
-A span stands for one call or one request. Event listeners add the decisions of policies to it.
+Without an SDK the propagators take almost no time. A span stands for one call or one request. Event listeners add the
+decisions of policies to the span.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from opentelemetry.trace import ProxyTracer, ProxyTracerProvider, Span, SpanKind
 from voice_runtime.caller import Caller
 
 TENANT, USER = "tenant.id", "user.id"
-"""Baggage keys of tenant and user, as in the tracing policy."""
+"""Baggage keys of tenant and user. The tracing policy allows both by default."""
 _tracer = trace.get_tracer("voice_runtime")
 
 

@@ -63,7 +63,7 @@ class _Pool:
 
 
 class WorkerThreads:
-    """At most `limit` threads, started when they are needed, also after a fork. They end with this object."""
+    """At most `limit` threads, started when they are needed. They end when this object is deleted."""
 
     def __init__(self, limit: int = WORKER_THREADS) -> None:
         self.limit = limit

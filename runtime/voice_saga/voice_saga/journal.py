@@ -90,7 +90,7 @@ class Journal(Protocol):
         """Take one saga, even from its holder. `None` if there is no such saga."""
         ...
 
-    async def append(  # noqa: PLR0913  # one complete write
+    async def append(  # noqa: PLR0913  # the parts of one write
         self,
         claim: Claim,
         entries: Sequence[Entry],

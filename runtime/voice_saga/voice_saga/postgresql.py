@@ -243,7 +243,7 @@ class PostgresqlJournal:
                 claims[row["saga_id"]].entries.append(_entry(row))
         return list(claims.values())
 
-    async def append(  # noqa: PLR0913  # one complete write
+    async def append(  # noqa: PLR0913  # the parts of one write
         self,
         claim: Claim,
         entries: Sequence[Entry],
@@ -318,7 +318,7 @@ class PostgresqlJournal:
         return [SagaSummary(**row) for row in await self._fetch(statement, state, name, limit)]
 
     async def unfinished(self) -> dict[tuple[str, State], int]:
-        """Count the unfinished sagas through their index."""
+        """Count the unfinished sagas, with the index `sagas_unfinished`."""
         rows = await self._fetch(UNFINISHED)
         return {(row["name"], row["state"]): row["count"] for row in rows}
 

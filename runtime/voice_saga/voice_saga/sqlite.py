@@ -217,7 +217,7 @@ class SqliteJournal:
 
         return await self._write(write)
 
-    async def append(  # noqa: PLR0913  # one complete write
+    async def append(  # noqa: PLR0913  # the parts of one write
         self,
         claim: Claim,
         entries: Sequence[Entry],

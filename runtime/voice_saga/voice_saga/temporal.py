@@ -373,7 +373,7 @@ async def _summary(execution: WorkflowExecution) -> SagaSummary:
 
 @contextmanager
 def _reached(*unconverted: RPCStatusCode) -> Iterator[None]:
-    """Convert the errors of Temporal's client, except these statuses, into the engines' errors."""
+    """Convert the errors of Temporal's client into the engines' errors, except those with a status in `unconverted`."""
     try:
         yield
     except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:

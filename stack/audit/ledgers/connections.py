@@ -61,9 +61,9 @@ class Store:
 
     @property
     def room(self) -> int | None:
-        """Limit of the connections of all services: the client limit of one pooler, or the server's limit.
+        """Maximum connections of all services together. `None` if the model does not know the maximum.
 
-        `None` if the model does not know the limit.
+        With poolers it is the client limit of one pooler, because one pooler must be able to take all clients.
         """
         if self.limits is None:
             return None
@@ -133,9 +133,9 @@ def _notes(store: Store) -> Iterator[str]:
         yield "The server is external: its owner sets the limit."
     elif limits.poolers:
         yield (
-            f"The services connect to the poolers. The connections of all poolers to the server: "
+            f"The services connect to the poolers. The poolers open at most "
             f"{limits.poolers} poolers × {len(store.holders)} databases × {limits.pool_size} connections = "
-            f"{store.of_poolers}. "
+            f"{store.of_poolers} connections to the server. "
             f"The server admits {limits.room_text} connections."
         )
     else:

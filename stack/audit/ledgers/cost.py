@@ -204,10 +204,7 @@ def price_text(prices: Prices) -> str:
 
 def _services(found: Costs) -> Table:
     rows = [(name, *cost) for name, cost in found.services.items()]
-    scale = (
-        f"The expected scale is the minimum plus {EXPECTED:.0%} of the range up to the maximum. "
-        f"A month has {HOURS} hours."
-    )
+    scale = f"The expected scale is minimum + {EXPECTED:.0%} × (maximum − minimum). A month has {HOURS} hours."
     columns = (Column("service"), *SCALES)
     rows.append(("total", *found.application))
     return Table("services, USD a month", columns, tuple(rows), (price_text(found.prices), scale))

@@ -1,4 +1,4 @@
-"""The platform's rules that also check manifests."""
+"""Rules that the audit of the model and the audit of manifests share."""
 
 from __future__ import annotations
 

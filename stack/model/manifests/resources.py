@@ -48,7 +48,7 @@ class ContainerPort(Part):
 
 
 class HttpGet(Part):
-    """The target of an HTTP or TCP probe."""
+    """The port of an HTTP probe or of a TCP probe."""
 
     port: int | str
 
@@ -75,7 +75,7 @@ class Probe(Part):
 
 
 class SleepAction(Part):
-    """A sleep of kubelet. It needs no command in the container."""
+    """kubelet waits before it stops the container. The container needs no command for this."""
 
     seconds: int
 
@@ -253,13 +253,13 @@ class ScaleTarget(Part):
 
 
 class MetricTarget(Part):
-    """The form of a metric's target: `Utilization` is a share of the pods' requests."""
+    """The kind of a metric's target. `Utilization` means a percentage of the pods' requests."""
 
     type: str = ""
 
 
 class ResourceMetric(Part):
-    """CPU or memory of whole pods."""
+    """CPU or memory of a pod: the sum of its containers."""
 
     name: str
     target: MetricTarget = MetricTarget()
@@ -283,7 +283,7 @@ class Autoscaler(Part):
 
     @property
     def utilization_of(self) -> tuple[str, ...]:
-        """The resources whose utilization the autoscaler keeps at a target. CPU if it names no metric."""
+        """The resources whose utilization the autoscaler keeps at a target. An autoscaler without metrics uses CPU."""
         if not self.metrics:
             return ("cpu",)
         named = (metric.resource for metric in self.metrics if metric.type == "Resource" and metric.resource)

@@ -1,4 +1,4 @@
-"""The steps of a connection, read from the rendered resources: name, DNS, NetworkPolicies, mesh and egress proxy."""
+"""The steps of a connection: DNS, name, NetworkPolicies, mesh and egress proxy, each from the rendered resources."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Destination(NamedTuple):
     host: str
     port: int
     namespace: str = ""
-    """Namespace of its Service. Empty for an address outside the cluster."""
+    """Namespace of the Service at this address. Empty for an address outside the cluster."""
     beyond: Host | None = None
     """The host behind the egress proxy at this address. `None` if the address is not an egress proxy."""
 
@@ -135,7 +135,7 @@ def _admits(rule: Mapping[str, Any], identity: str, port: int) -> bool:
 
 
 def _proxy(platform: Platform, caller: str, place: Destination, host: Host) -> Step:
-    """The step from the caller's port at the egress proxy to the host."""
+    """The step from the egress proxy to the host. Each caller has its own port at the proxy."""
     opens = EgressConnection(caller, place.end, host.host, host.port) in permitted_egress(platform)
     verb = "lets" if opens else "does not let"
     return Step("egress proxy", f"{place.end} {verb} {caller} reach {host.host}:{host.port}", holds=opens)

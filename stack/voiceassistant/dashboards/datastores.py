@@ -30,7 +30,7 @@ _EVERY_STORE = Row(
         ),
         metrics(
             "Free space",
-            "Free share of each volume.",
+            "Share of each volume that is free.",
             {
                 "{{persistentvolumeclaim}}": f"kubelet_volume_stats_available_bytes{{{OWN}}}"
                 f" / kubelet_volume_stats_capacity_bytes{{{OWN}}}"
@@ -114,7 +114,7 @@ _CONSUL = Row(
         ),
         metrics(
             "Last contact of the leader",
-            "P99 of the time since the leader reached a server.",
+            "P99 of the time since the leader last reached the other servers.",
             {"{{pod}}": 'consul_raft_leader_lastContact{quantile="0.99"}'},
             "ms",
             red_from=200,
@@ -133,7 +133,7 @@ _SCHEDULED_JOBS = Row(
     panels=(
         metrics(
             "Time since the last success",
-            "Every scheduled job runs at least daily. Suspended jobs are not shown, because a person starts them.",
+            "Every scheduled job runs at least daily. Suspended jobs are not shown, because only a person starts them.",
             {
                 "{{namespace}}/{{cronjob}}": "time() - (kube_cronjob_status_last_successful_time"
                 " or kube_cronjob_created) unless on (namespace, cronjob) kube_cronjob_spec_suspend == 1"

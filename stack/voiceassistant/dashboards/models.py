@@ -78,7 +78,7 @@ _CANDIDATES = Row(
         ),
         metrics(
             "Days until retirement",
-            "Time until the provider shuts a model down. Empty if it has announced no day.",
+            "Time until the provider shuts a model down. Empty if the provider has announced no day.",
             {"{{candidate}}": f"min by ({CANDIDATE}) (voice_model_retirement_timestamp_seconds) - time()"},
             "dtdurations",
         ),
@@ -114,7 +114,7 @@ _COST = Row(
         ),
         metrics(
             "Budgets",
-            "Attempts that a budget admitted or rejected. Reservations and settlements that could not reach its store.",
+            "Attempts that a budget admitted or rejected. Reservations and settlements that did not reach the store.",
             {
                 "{{budget}}: {{kind}}": rate("voice_model_budget_requests_total", "budget, kind"),
                 "{{budget}}: without store": rate("voice_model_budget_without_store_total", "budget"),

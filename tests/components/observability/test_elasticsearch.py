@@ -124,7 +124,7 @@ def test_three_nodes_on_three_hosts_find_each_other_before_a_node_is_ready() -> 
     assert len(rendered(index, "PodDisruptionBudget")) == 1
 
 
-def test_one_error_lists_all_contradictions() -> None:
+def test_one_validation_error_lists_all_wrong_settings_of_elasticsearch() -> None:
     streams = (
         Stream(name="logs", daily=Bytes("100Gi"), retention=Duration("30d"), copies=3),
         Stream(name="traces", daily=Bytes("200Gi"), retention=Duration("14d")),

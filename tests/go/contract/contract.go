@@ -1,4 +1,4 @@
-// Package main is a small Go service that keeps the contract of docs/go.md. This file is the helper; main.go uses it.
+// Package main is a small Go service that follows the contract of docs/go.md. This file is the helper; main.go uses it.
 package main
 
 import (
@@ -59,7 +59,7 @@ type Contract struct {
 	fallbacks     *prometheus.CounterVec
 }
 
-// NewContract reads the bundle of a mounted directory. The series of every operation and soft call exist from the start.
+// NewContract reads the bundle in a mounted directory. The series of every operation and soft call exist from the start.
 func NewContract(directory string) (*Contract, error) {
 	found, err := readPolicy(directory)
 	if err != nil {
@@ -190,7 +190,7 @@ func (c *Contract) measure(method string, handle func() error) error {
 	return err
 }
 
-// kind names the end of a request. Every status that is neither a failure of the service nor Canceled counts as successful.
+// kind tells how a request ended. Every status that is neither a failure of the service nor Canceled counts as successful.
 func kind(err error) string {
 	switch status.Code(err) {
 	case codes.Canceled:

@@ -60,7 +60,7 @@ def test_the_script_of_the_bucket_decides_exactly_like_the_local_bucket(
     for elapsed, cost in steps:
         now += elapsed
         if cost > burst:
-            continue  # a gate refuses such a cost without a request to the store
+            continue  # the runtime refuses such a cost and does not ask the store
         wait, answer = local.take(now / 1e6, cost), take(now, 1e6 / rate, burst, cost, 1)
         assert (answer == cost) == (wait == 0)
         if wait:
@@ -123,7 +123,7 @@ def test_a_single_admission_is_dropped_exactly_at_the_end_of_its_window(redis: R
     assert take(1_000_000, 1, 1e6, 1, 1) == 1
 
 
-def test_an_admission_is_dropped_at_most_a_64th_of_the_window_late(redis: Redis) -> None:
+def test_an_admission_leaves_the_window_at_most_one_64th_of_the_window_too_late(redis: Redis) -> None:
     take = with_given_time(redis, SLIDING_WINDOW)
     grain = 1_000_000 // RESOLUTION
     assert take(0, 2, 1e6, 1, 1) == 1

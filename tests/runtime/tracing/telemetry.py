@@ -44,6 +44,6 @@ def telemetry(
 def collected(
     monkeypatch: pytest.MonkeyPatch, directory: Path, *calls: Any, **policy: Any
 ) -> Iterator[tuple[Runtime, Collector]]:
-    """Read the Collector's spans after the `with` block: inside the block some spans may not have arrived."""
+    """Read the Collector's spans after the `with` block, because some spans arrive only when the block ends."""
     with Collector() as collector, telemetry(monkeypatch, directory, collector.endpoint, *calls, **policy) as (run, _):
         yield run, collector

@@ -26,14 +26,14 @@ def priced(budget: int) -> Platform:
 
 @pytest.mark.parametrize(("budget", "severity"), [(168, "info"), (167, "error")])
 def test_d04_compares_the_expected_scale_with_the_budget(budget: int, severity: str) -> None:
-    """2 + 15 % of the range 2 to 4 = 2.3 replicas (`EXPECTED` in `pod_demand.py` is 15 %).
+    """2 + 0.15 × (4 − 2) = 2.3 replicas (`EXPECTED` in `pod_demand.py` is 0.15).
 
     2.3 × 0.1 CPU × 1 USD an hour × 730 h = 167.9 USD.
     """
     (found,) = verdict("D04", priced(budget)).findings
     assert found.severity == severity
     assert found.arithmetic.startswith(
-        "168 USD a month at the expected scale (minimum + 15% of the range up to the maximum), 292 USD at the maximum"
+        "168 USD a month at the expected scale (minimum + 15% × (maximum − minimum)), 292 USD at the maximum"
     )
 
 
@@ -64,7 +64,7 @@ def test_d04_finds_prices_older_than_180_days() -> None:
     assert found.field == "site.prices, or config.voiceassistant:prices"
 
 
-def test_an_environment_replaces_the_price_table() -> None:
+def test_the_price_table_of_an_environment_replaces_the_price_table_of_the_site() -> None:
     dear = PRICES.model_copy(update={"cpu_hour": 2.0, "source": "a contract"})
     settings = toy.ENVIRONMENT.settings.model_copy(update={"prices": dear})
     platform = Platform(priced(168).tenant, toy.ENVIRONMENT.model_copy(update={"settings": settings}))

@@ -12,7 +12,7 @@ INFORMATION = re.compile(r"""^    ['"]  info: """)
 
 
 def outcomes() -> dict[str, set[str]]:
-    """Rule → its outcomes in the snapshots: `held`, `violated`, or `informed` if its first finding has severity `info`.
+    """Rule → its outcomes in the snapshots: `held` or `violated`, and `informed` if the first finding is an `info`.
 
     A rule holds even with findings, if all have severity `info`. The model itself refuses a cycle of calls, which
     counts as a violation of C07.

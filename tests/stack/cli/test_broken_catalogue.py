@@ -69,7 +69,7 @@ def refused(repository: Path) -> list[str]:
         ("Replicas(min=", "Replicas(min=1000 + ", "Replicas.min: is "),
         ("Sizing.of(", "Sizing.off(", "AttributeError: "),
         ("KNOWLEDGE =", "raise GeneratorExit('early')\nKNOWLEDGE =", "GeneratorExit: early; "),
-        ("KNOWLEDGE =", f"{UNPRINTABLE}\nKNOWLEDGE =", "Unprintable: its text raises ValueError; "),
+        ("KNOWLEDGE =", f"{UNPRINTABLE}\nKNOWLEDGE =", "Unprintable: str() of this error raises ValueError; "),
     ],
 )
 def test_a_python_error_is_reported_with_its_line(repository: Path, before: str, after: str, said: str) -> None:
@@ -109,7 +109,7 @@ def test_a_python_error_is_reported_with_its_line(repository: Path, before: str,
         ),
     ],
 )
-def test_a_usual_mistake_in_a_new_service_is_reported_with_its_file(
+def test_a_common_mistake_in_a_new_service_is_reported_with_its_file(
     repository: Path, code: str, head: str, said: str
 ) -> None:
     file = repository / FILE

@@ -79,7 +79,7 @@ def test_dev_asks_nothing_and_sets_every_secret_that_the_program_needs(
     assert project.voice("dev", "--check").returncode == 1
     done = project.voice("dev")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"none of {count('dev')} values is missing; `pulumi up --stack dev` deploys them" in done.stdout
+    assert f"all {count('dev')} values are stored; `pulumi up --stack dev` deploys them" in done.stdout
     values = project.values()
     for value in (value for keys in values.values() for value in keys.values()):
         assert value not in done.stdout

@@ -81,7 +81,7 @@ HEALTHY: dict[str, tuple[int, str, str]] = {
     "/ready": (200, "application/json", '{"status": "degraded"}'),
     "/metrics": (200, "text/plain; version=1.0.0; charset=utf-8", metrics()),
 }
-"""Path → status, content type and text of a service that keeps the contract."""
+"""Path → status, content type and text of a service that follows the contract."""
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def test_a_saga_with_an_undeclared_call_or_unconsumed_event_is_refused() -> None
     assert "is started by document.uploaded, which the operation does not consume" in said
 
 
-def test_the_attempt_timeout_of_a_step_covers_all_rounds_of_its_calls() -> None:
+def test_the_attempt_timeout_of_a_step_covers_all_iterations_of_a_loop() -> None:
     graph_of(STORE, keeping(READS))
     said = faults(STORE, keeping({**READS, "attempt_timeout": "1999ms"}))
     assert "keeper.keep: saga keeping version 1: read.attempt_timeout: is 1999ms; expected at least 2s, the" in said
@@ -100,7 +100,7 @@ def test_every_step_except_mark_indexed_has_a_compensation() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_call_of_a_saga_has_a_step(name: str) -> None:
-    """A declared call without a step would be permitted, although nobody makes it."""
+    """If no step makes a declared call, the NetworkPolicies permit a connection that nobody needs."""
     _, operation_, saga = OURS[name]
     made = {call for step in saga.steps for call in (*step.calls, *step.compensation_calls)}
     assert {call.name for call in operation_.calls} - made <= {"postgresql.write"}  # the journal

@@ -180,6 +180,6 @@ class Connections:
         opened = self._by_loop.get(loop)
         if opened is None:
             for closed in [kept for kept in list(self._by_loop) if kept.is_closed()]:
-                self._by_loop.pop(closed, None)  # in place, because other threads may add their loops meanwhile
+                self._by_loop.pop(closed, None)  # no new dict, because other threads may add their loops meanwhile
             opened = self._by_loop[loop] = _OfLoop()
         return opened

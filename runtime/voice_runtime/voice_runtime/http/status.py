@@ -58,7 +58,7 @@ class StatusError(Exception):
 
 
 def failure_of(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> Failure | None:
-    """The failure for a status, with the callee's `Retry-After`. `None` for any other status, such as 200 or 404."""
+    """The failure for a status, with the callee's `Retry-After`. `None` if it is no failure, such as 200 or 404."""
     failure = _FAILURES.get(status) or (PERMANENT if status >= 500 else None)
     if failure is None:
         return None
@@ -126,10 +126,10 @@ def _(error: StatusError) -> Failure | None:
 
 
 def answer_to(error: Exception) -> tuple[int, str, dict[str, str]]:
-    """The status, text and headers with which a server answers for an error.
+    """The status, text and headers of a server's answer if its handler raised `error`.
 
-    The text is fixed, or names the policy or the class of a dependency's failure. It never contains the error's own
-    text, because that may contain secrets.
+    The text names the policy that raised `error`, or the class of a dependency's failure. After any other error
+    the text is `internal error`. It never contains the error's own text, because that text may contain secrets.
     """
     error = decisive(error)
     if failure := dependency_failure(error):

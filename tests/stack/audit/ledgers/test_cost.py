@@ -58,7 +58,7 @@ def near(*values: float) -> tuple[Any, ...]:
 
 
 def test_a_service_costs_its_pods_at_each_scale() -> None:
-    """The expected number of pods of `a` is 2 + 15 % of the range 2 to 4 = 2.3."""
+    """The expected number of pods of `a` is 2 + 0.15 × (4 − 2) = 2.3."""
     found = rows(priced(caller(), B), "cost", "services")
     assert found == {
         "a": near(2 * POD, 2.3 * POD, 4 * POD),

@@ -15,7 +15,7 @@ from tests.stack.voiceassistant.tiers.real_cache import NODES, SENTINELS, Member
 from tests.stack.voiceassistant.tiers.real_servers import answers_probe, password_of, refused_by_valkey
 
 
-def test_sentinels_replace_a_lost_primary_which_returns_as_a_replica(tmp_path: Path) -> None:
+def test_sentinels_replace_a_lost_primary_and_the_lost_server_returns_as_a_replica(tmp_path: Path) -> None:
     with running_cache(tmp_path) as (nodes, sentinels):
         assert all(answers_probe(ReplicatedValkey.scrape, node.port) for node in nodes)
         assert all(answers_probe(ReplicatedValkey.sentinel_scrape, sentinel.port) for sentinel in sentinels)
@@ -35,7 +35,7 @@ def test_sentinels_replace_a_lost_primary_which_returns_as_a_replica(tmp_path: P
 
 
 def test_all_members_restart_with_a_rotated_password_of_the_replication(tmp_path: Path) -> None:
-    """The step of docs/deploy.md: all pods are stopped before the first pod starts with the new password."""
+    """As docs/deploy.md requires, all pods stop before the first pod starts with the new password."""
     with running_cache(tmp_path) as (nodes, sentinels):
         members = (*nodes, *sentinels)
         for member in members:
@@ -82,8 +82,8 @@ case ${0##*/} in
     esac
 esac
 """
-"""The programs `date`, `sleep` and `timeout` on a clock in a file. No Sentinel answers. The server itself answers that
-it is the primary, after ANSWER seconds."""
+"""Fakes of the programs `date`, `sleep` and `timeout`: a file holds their time. No Sentinel answers. The server itself
+answers that it is the primary, after ANSWER seconds."""
 
 
 @pytest.mark.parametrize("answer", [0, 1, 2])
