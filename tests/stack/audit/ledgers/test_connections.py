@@ -37,7 +37,10 @@ def test_a_pooler_takes_the_clients_and_connects_to_the_server() -> None:
     limits = DatabaseLimits(poolers=2, pool_size=7, max_client_connections=300)
     (table,) = ledger(small_platform(*NODES, database=limits), "connections").tables
     assert table.rows[-1][-1] == 300
-    assert "2 poolers × 2 databases × 7 connections = 28 connections to the server. The server admits 200 − 13" in table.notes[0]
+    assert (
+        "2 poolers × 2 databases × 7 connections = 28 connections to the server. The server admits 200 − 13"
+        in table.notes[0]
+    )
 
 
 def test_the_ledger_has_no_limit_for_an_external_server() -> None:
