@@ -26,7 +26,7 @@ password=$(sed 's/["\\\\]/\\\\&/g' {SECRET.path}/password)
 """
 """A line for `sh` that reads the password and escapes it for double quotes.
 
-Sentinel rewrites its file without quotes. So a password with spaces is lost when the container restarts."""
+Sentinel rewrites its file without quotes. So `voice secrets` refuses a password with a space or a quote."""
 REPLICATION_RULES = "+psync +replconf +ping"
 SENTINEL_RULES = (
     "allchannels +multi +slaveof +ping +exec +subscribe +config|rewrite +role +publish +info "
