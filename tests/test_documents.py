@@ -49,7 +49,7 @@ def test_a_block_has_a_test_or_a_reason_not_to_run_it(block: Block) -> None:
 
 
 @pytest.mark.parametrize(("block", "test"), RUN_BY.items(), ids=str)
-def test_the_named_test_reads_the_document(block: tuple[str, str], test: str) -> None:
+def test_the_test_that_runs_a_block_reads_the_document_of_the_block(block: tuple[str, str], test: str) -> None:
     assert any((found.document, found.language) == block and not found.not_run for found in BLOCKS)
     assert block[0].removeprefix("docs/") in (ROOT / test).read_text(encoding="utf-8")
 

@@ -87,7 +87,7 @@ def ready(deployed: Deployed) -> Deployed:
     return deployed
 
 
-def test_nothing_is_rejected_or_warned_about(deployed: Deployed) -> None:
+def test_the_api_server_rejects_no_object_and_gives_no_warning(deployed: Deployed) -> None:
     assert deployed.applied.rejected == []
     assert deployed.applied.warnings == []
 

@@ -15,7 +15,7 @@ def stream(name: str, daily: str, retention: str, copies: int = 1) -> Stream:
     return Stream(name=name, daily=Bytes(daily), retention=Duration(retention), copies=copies)
 
 
-def test_the_kept_size_includes_the_current_day_and_every_copy() -> None:
+def test_the_size_of_kept_data_includes_the_current_day_and_every_copy() -> None:
     assert stream("logs", "10Gi", "7d", 2).kept == Bytes("160Gi")
     assert stream("logs", "24Gi", "12h").kept == Bytes("36Gi")
 

@@ -70,7 +70,7 @@ def conversation(contract: Path, tmp_path: Path) -> Iterator[GoService]:
         yield service
 
 
-def test_the_go_service_keeps_the_contract(conversation: GoService, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_go_service_follows_the_contract(conversation: GoService, capsys: pytest.CaptureFixture[str]) -> None:
     over_grpc, process = conversation.lines[0]["grpc"], str(conversation.process.pid)
     of_files = ("--bundle", str(conversation.log.parent / FILE_NAME), "--logs", str(conversation.log))
     assert main(["conform", conversation.url, *of_files, "--grpc", over_grpc, "--drain", process]) == 0, (

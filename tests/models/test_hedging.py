@@ -93,7 +93,7 @@ async def test_the_second_request_wins_and_no_breaker_counts_the_cancelled_first
     assert made.runtime.statistics.calls == {("llm.generate", "successful"): 1}
 
 
-async def test_the_first_request_can_still_win(tmp_path: Path, clock: FakeClock) -> None:
+async def test_the_first_request_may_still_answer_before_the_second_request(tmp_path: Path, clock: FakeClock) -> None:
     made = hedged(tmp_path, clock)
     answers(made, a=0.2, b=0.5)
     assert await embed(made) == 1

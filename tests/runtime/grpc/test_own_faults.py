@@ -202,7 +202,7 @@ async def test_the_caller_gets_unavailable_if_the_callee_cancelled_the_rpc(tmp_p
     assert answer_to(error)[0] is grpc.StatusCode.UNAVAILABLE
 
 
-def test_unsendable_names_exactly_the_metadata_that_grpc_refuses() -> None:
+def test_unsendable_returns_exactly_the_keys_that_grpc_refuses() -> None:
     good = (("x-token", "a b~"), ("x_1.b", b"bytes"), ("x-bin", b"\x00\xff"))
     bad = (("X-Token", "a"), ("x-a", "é"), ("x-b", 1), ("x-c-bin", "text"), ("", "a"), "text", 1, ("x-d", "a", "b"))
     assert unsendable(good) == []

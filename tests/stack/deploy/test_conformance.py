@@ -45,7 +45,7 @@ def conform(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, l
     return code, said.out.splitlines(), said.err
 
 
-def test_the_reference_service_keeps_the_contract(
+def test_the_reference_service_follows_the_contract(
     reference: tuple[Process, PolicyBundle], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     service, policy = reference

@@ -446,7 +446,7 @@ def test_one_reference_image_runs_every_service_of_dev(monkeypatch: pytest.Monke
     assert images == [image] * len(SERVICES)
 
 
-def test_an_output_in_a_string_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pulumi_output_inside_a_string_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stack.deploy.main.register", lambda *_: [])
     monkeypatch.setattr("stack.deploy.main.outputs", lambda *_: {"text": f"{pulumi.Output.from_input(1)}"})
     with pytest.raises(Exception, match="Calling __str__ on an Output"):

@@ -20,7 +20,7 @@ def faults(*nodes: Node, **rules: Any) -> str:
     return str(caught.value)
 
 
-def test_the_catalogue_is_accepted() -> None:
+def test_the_catalogue_of_voiceassistant_is_accepted() -> None:
     assert {service.language for service in TENANT.graph.services} == {"go", "python"}
 
 

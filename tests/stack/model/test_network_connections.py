@@ -88,12 +88,12 @@ def test_an_address_block_reaches_hosts_and_no_pods() -> None:
     assert {each for each in found if each.source == "web"} == {Connection("web", "outside", 443)}
 
 
-def test_another_protocol_permits_no_tcp() -> None:
+def test_a_rule_for_udp_permits_no_tcp() -> None:
     found = connections(policy({}, egress=[{"ports": [{"port": 443, "protocol": "UDP"}]}]))
     assert not {each for each in found if each.source in {"web", "api"}}
 
 
-def test_an_exception_of_a_block_is_not_reached() -> None:
+def test_an_address_that_the_block_excepts_is_not_reached() -> None:
     block = {"cidr": "203.0.113.0/24", "except": ["203.0.113.0/30"]}
     found = connections(policy({}, egress=[{"to": [{"ipBlock": block}]}]))
     assert not {each for each in found if each.source in {"web", "api"}}

@@ -36,7 +36,7 @@ def commands() -> Iterator[str]:
 COMMANDS = sorted(set(commands()))
 
 
-def test_every_exception_names_a_command_of_the_runbook() -> None:
+def test_every_command_that_is_listed_as_not_run_is_in_the_runbook() -> None:
     assert set(COMMANDS) >= NOT_RUN.keys()
 
 

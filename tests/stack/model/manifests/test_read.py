@@ -113,7 +113,7 @@ def test_a_list_may_be_empty(items: str, tmp_path: Path) -> None:
     assert [each.name for each in found.services] == ["shop"]
 
 
-def test_json_is_read_too(tmp_path: Path) -> None:
+def test_manifests_may_also_be_json(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(
         '{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [{"port": 1}]}}'
     )

@@ -24,7 +24,7 @@ def changes(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
 
 
 @given(VALUES, VALUES)
-def test_only_equal_values_have_no_field_changes(before: Any, after: Any) -> None:
+def test_a_comparison_finds_no_changed_field_only_if_the_values_are_equal(before: Any, after: Any) -> None:
     equal = json.dumps(before, sort_keys=True) == json.dumps(after, sort_keys=True)
     assert (not list(field_changes(before, after))) == equal
 
