@@ -70,7 +70,7 @@ class Declaration(ClosedModel):
 
     @property
     def label(self) -> str:
-        """The declaration's part of the path that a fault names."""
+        """The text for this declaration in the path of a fault."""
         return ""
 
     def _store_invalid(self, values: dict[str, Any]) -> None:

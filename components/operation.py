@@ -102,12 +102,13 @@ class Call(Declaration):
     """`None`: a breaker that stays open for the time that the callee takes to restart. `"off"`: no breaker."""
     bulkhead: Bulkhead | None = None
     model_use: ModelUse | None = None
-    """Size of the model call that the callee makes for this call, if it differs from the route's."""
+    """Size of the model call that the callee makes to serve this call. `None`: the size that the called operation
+    declares."""
 
     @property
     @override
     def label(self) -> str:
-        """The call's part of the path that a fault names, after the operation's part."""
+        """The text for this call in the path of a fault, such as ` → store.read`. It follows the operation's text."""
         return f" → {self.name}"
 
     @property
@@ -193,7 +194,7 @@ class Operation(Declaration):
     @property
     @override
     def label(self) -> str:
-        """The operation's part of the path that a fault names, after the node's part."""
+        """The text for this operation in the path of a fault, such as `.run`. It follows the node's text."""
         return f".{self.name}"
 
     @property

@@ -151,7 +151,7 @@ class RedisConsumer:
         self._grouped = True
 
     async def _unacknowledged(self) -> list[tuple[str, Any, Any]]:
-        """Up to `COUNT` messages of each stream. Nobody has acknowledged or held them in the last `redeliver_after` ms.
+        """Up to `COUNT` unacknowledged messages of each stream that no consumer held in the last `redeliver_after` ms.
 
         The next call continues after these messages, so messages that fail repeatedly do not block others.
         """

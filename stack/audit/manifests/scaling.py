@@ -15,7 +15,7 @@ from stack.model.manifests.system import Item, System, Workload
 
 
 def drains_can_proceed(system: System) -> Iterator[Breach | None]:
-    """Check that disruption budgets allow drains, and find Services' workloads of several replicas without a budget."""
+    """Check that each disruption budget allows drains. Find replicated workloads behind a Service without a budget."""
     governed = set()
     for budget in system.budgets:
         selected = system.selected(budget.spec.selector, budget.namespace)

@@ -58,12 +58,12 @@ def _keyed(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any],
 
 
 def _aligned(before: Sequence[Any], after: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The items that differ, by their position: `[2]`, or `[2 -> 3]` if the sides have different positions."""
+    """The items that differ, by their position: `[2]`, or `[2, now 3]` if the sides have different positions."""
     left: dict[str, Any] = {}
     right: dict[str, Any] = {}
     for start, end, begin, stop in _differing(*(_texts(items) for items in (before, after))):
         for i, j in zip_longest(range(start, end), range(begin, stop)):
-            key = f"[{i} -> {j}]" if i is not None and j is not None and i != j else f"[{j if i is None else i}]"
+            key = f"[{i}, now {j}]" if i is not None and j is not None and i != j else f"[{j if i is None else i}]"
             if i is not None:
                 left[key] = before[i]
             if j is not None:

@@ -22,7 +22,7 @@ def test_every_dependency_and_hard_callee_has_a_check(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_only_the_checks_of_postgresql_and_redis_with_a_hard_call_are_critical(environment: str) -> None:
+def test_a_check_is_critical_only_if_a_hard_call_goes_to_postgresql_or_redis(environment: str) -> None:
     looked_at = platform(environment)
     for microservice in looked_at.microservices:
         callees = [edge.callee for edge in looked_at.graph.edges_from(microservice.service) if not edge.call.soft]

@@ -92,7 +92,7 @@ def test_rules_with_equal_peers_are_matched_by_their_content() -> None:
     before = rules("to", (pods("apps", "a"), 1), (pods("apps", "a"), 2), (pods("apps", "a"), 3))
     assert changes(before, before[1:]) == [("[0]", before[0], ABSENT)]
     changed = rules("to", (pods("apps", "a"), 2), (pods("apps", "a"), 4))
-    assert changes(before, changed) == [("[0]", before[0], ABSENT), ("[2 -> 1].ports[0].port", 3, 4)]
+    assert changes(before, changed) == [("[0]", before[0], ABSENT), ("[2, now 1].ports[0].port", 3, 4)]
 
 
 @pytest.mark.parametrize("names", [("b", "a"), ("a", "a")], ids=["other order", "equal names"])
