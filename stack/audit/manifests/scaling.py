@@ -15,7 +15,10 @@ from stack.model.manifests.system import Item, System, Workload
 
 
 def drains_can_proceed(system: System) -> Iterator[Breach | None]:
-    """Check that each disruption budget allows drains. Find replicated workloads behind a Service without a budget."""
+    """Check that each disruption budget allows drains.
+
+    Also find the workloads behind a Service that have several replicas and no disruption budget.
+    """
     governed = set()
     for budget in system.budgets:
         selected = system.selected(budget.spec.selector, budget.namespace)
