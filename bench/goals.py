@@ -1,4 +1,4 @@
-"""The verdict on a goal."""
+"""Compares a measured value with the limit that a goal sets."""
 
 
 def at_most(limit: float, measured: float) -> str:

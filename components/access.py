@@ -33,7 +33,7 @@ def service_account(metadata: ObjectMeta) -> ServiceAccount:
 
 
 def pod_reader(account: ObjectMeta, namespace: str, *more: PolicyRule) -> Iterator[Role | RoleBinding]:
-    """A Role that reads the pods of one namespace and grants the rules `more`, with its binding to an account."""
+    """A Role, bound to an account. The Role permits reading the pods of a namespace, and grants the rules `more`."""
     metadata: ObjectMeta = {**account, "namespace": namespace}
     pods: PolicyRule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
     yield {"apiVersion": RBAC, "kind": "Role", "metadata": metadata, "rules": [pods, *more]}
@@ -47,12 +47,12 @@ def pod_reader(account: ObjectMeta, namespace: str, *more: PolicyRule) -> Iterat
 
 
 def node_metrics_reader(account: ObjectMeta) -> Iterator[ClusterRole | ClusterRoleBinding]:
-    """A ClusterRole that reads kubelets' metrics."""
+    """A ClusterRole that permits reading kubelets' metrics, bound to an account."""
     yield from _cluster_reader(account, "kubelets", "nodes/metrics", "get")
 
 
 def node_reader(account: ObjectMeta) -> Iterator[ClusterRole | ClusterRoleBinding]:
-    """A ClusterRole that reads the nodes with their conditions."""
+    """A ClusterRole that permits reading the nodes with their conditions, bound to an account."""
     yield from _cluster_reader(account, "nodes", "nodes", "list", "watch")
 
 

@@ -56,7 +56,7 @@ class Result:
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
         self.validated = 0
-        """The files that reached the parser of settings, plus the catalogues whose nodes are valid."""
+        """Number of files that reached the parser of settings, plus number of catalogues with valid nodes."""
 
 
 def fuzz(count: int, seed: int = 0) -> Result:
@@ -101,7 +101,7 @@ def _development() -> str:
 
 
 def _file(chance: random.Random) -> str:
-    """A valid file with one to three added settings of any value, or a file whose text is changed at one place."""
+    """A valid file and one to three more settings with random values, or a file with one random change of its text."""
     if chance.random() < 0.6:
         names = chance.sample(sorted(Settings.model_fields), chance.randint(1, 3))
         lines = (f"  voiceassistant:{name}: {chance.choice(VALUES)}\n" for name in names)

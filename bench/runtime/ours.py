@@ -55,12 +55,12 @@ CALLER = Caller(tenant="acme")
 
 
 async def callee() -> int:
-    """The callee of the bench."""
+    """The function that the measured policies call. It does no work."""
     return 1
 
 
 def callee_sync() -> int:
-    """The callee of the bench."""
+    """The synchronous form of `callee`."""
     return 1
 
 
@@ -128,7 +128,8 @@ def opened() -> Breaker:
 class Floor:
     """The least code for a timeout: a dictionary of the running calls, and one timer for all of them.
 
-    It ignores enclosing deadlines and cancellations by other code, so it is a lower bound and not usable as a timeout.
+    It ends no call, and ignores enclosing deadlines and cancellations by other code. So its cost is a lower bound for
+    a timeout.
     """
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ IN_SPAN, TRACED = "bare grpc.aio in a span of the SDK, context injected", "voice
 
 
 def ours(address: str) -> Any:
-    """A method under every policy of a call: deadline, retry with budget, bulkhead, breaker and attempt timeout."""
+    """A method whose calls have a deadline, a retry with a budget, a bulkhead, a breaker and an attempt timeout."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, FILE_NAME).write_text(json.dumps(bundle().to_document()))
         runtime = Runtime.load(directory)
@@ -100,7 +100,7 @@ async def main(address: str) -> None:
     report(results, {OURS: f"p50 ≤ 1.05 {at_most(1.05, ratios[0])}, p99 ≤ 1.10 {at_most(1.10, ratios[1])}"})
     results = await measure(traced(address, rows))
     span = (results[TRACED][0] - results[OURS][0]) / (results[IN_SPAN][0] - results[BARE][0])
-    report(results, {TRACED: f"a span costs {span:.2f} × a span of the SDK, ≤ 1.00 {at_most(1.0, span)}"})
+    report(results, {TRACED: f"our span costs {span:.2f} × a span of the SDK, ≤ 1.00 {at_most(1.0, span)}"})
 
 
 def report(results: dict[str, tuple[float, float]], goals: dict[str, str]) -> None:

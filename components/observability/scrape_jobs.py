@@ -45,7 +45,7 @@ class ScrapeTarget(ClosedModel):
     scrape: Scrape
 
     def job(self, prober: str) -> dict[str, Any]:
-        """The scrape job for pods that carry the server's name, declare the port, and have not ended."""
+        """The scrape job for pods whose `label` holds the server's name, that declare the port and have not ended."""
         scrape, module = self.scrape, self.scrape.module
         return {
             "job_name": self.name,
@@ -66,7 +66,7 @@ class ScrapeTarget(ClosedModel):
 
 
 def discovery(namespaces: Iterable[str]) -> dict[str, Any]:
-    """Discovery of pods in these namespaces. Jobs with the same settings share one watch."""
+    """Discovery of pods in these namespaces. Scrape jobs with the same discovery share one watch."""
     return {"role": "pod", "namespaces": {"names": sorted(namespaces)}}
 
 
@@ -131,7 +131,7 @@ class ProbedHosts(ClosedModel):
     exporter: str | None = None
     """`host:port` of an exporter that reads the host's metrics at `/scrape`. `None`: the prober probes the host."""
     health: str | None = None
-    """A metric that is 1 while the host works. `None`: the result of the probe."""
+    """A metric that is 1 while the host works. `None`: `probe_success` shows whether the host works."""
     hosts: Annotated[tuple[str, ...], Field(min_length=1)]
     """`host:port`, or a URL for a module over HTTP."""
 
@@ -146,7 +146,7 @@ class ProbedHosts(ClosedModel):
 
 
 def probing(module: str) -> dict[str, Any]:
-    """The fields of a job that scrapes the prober."""
+    """The fields of a scrape job in which the prober probes each target with `module`."""
     return {"metrics_path": "/probe", "params": {"module": [module]}}
 
 

@@ -55,7 +55,8 @@ TEMPORARY_FILES = Bytes("256Mi")
 REPLAY_RATE = Bytes("16Mi")
 """Assumed bytes per second of the WAL replay, which is single-threaded."""
 SHUTDOWN = Duration("110s")
-"""Longest time to end transactions and write a checkpoint. The pre-stop sleep and the margin add 5 s each."""
+"""Longest time to end transactions and write a checkpoint. The grace period of the pod is 10 s longer: a
+pre-stop sleep of 5 s, and a margin of 5 s."""
 SUPERUSER_SECRET = SecretKeys(name="postgresql-superuser", keys=("password",))
 _PG_ISREADY = ("pg_isready", "-h", "127.0.0.1")
 PROBES = Probes(
@@ -63,11 +64,11 @@ PROBES = Probes(
     readiness=Probe.exec(*_PG_ISREADY, **READY),
     liveness=Probe.tcp("tcp", **SLOW),
 )
-"""While the server recovers, `pg_isready` fails, and a TCP connection succeeds."""
+"""The liveness probe opens a TCP connection, because `pg_isready` fails while the server recovers."""
 
 
 class PostgresqlServer(Server):
-    """One server.
+    """One server without a standby.
 
     Its Service and pod label have the names that the pooler has in other environments, so clients use the same address.
     A Job creates roles and databases. For a new service a new Job runs, and the server does not restart.
@@ -90,7 +91,7 @@ class PostgresqlServer(Server):
 
     @override
     def workloads(self) -> Iterator[Workload]:
-        """The server, the Job of its roles, and the jobs that dump and restore its databases."""
+        """The server, the Job that creates roles and databases, and the jobs that dump and restore databases."""
         yield StatefulSet(
             name=self.name,
             address={self.store_label: self.service},
@@ -102,7 +103,7 @@ class PostgresqlServer(Server):
                     "config": CONFIG_PATH,
                     "init": INIT_PATH,
                     "socket": SOCKET_PATH,
-                    "shared-memory": "/dev/shm",  # noqa: S108 - the container's own, in memory
+                    "shared-memory": "/dev/shm",  # noqa: S108 - a volume in memory
                     DATA_VOLUME: DATA_PATH,
                 },
                 secrets=(SUPERUSER_SECRET, PROVISIONER_SECRET),
@@ -148,7 +149,7 @@ class PostgresqlServer(Server):
         )
 
     def _roles_script(self) -> str:
-        """The script fails while the server does not answer yet, and Kubernetes retries it."""
+        """The script fails until the server answers. Kubernetes retries the script."""
         return (
             "set -eu\n"
             f"PGPASSWORD=$(cat {PROVISIONER_SECRET.path}/password)\n"

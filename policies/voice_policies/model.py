@@ -24,7 +24,7 @@ Day = Annotated[date, Field(strict=False)]
 
 
 class ModelPrice(Policy):
-    """The price of a model. USD per million units equal micro-USD per unit."""
+    """The price of a model. 1 USD per million units is 1 micro-USD per unit."""
 
     unit: PricedUnit = "token"
     input: Annotated[float, Field(ge=0, le=100_000)]

@@ -33,7 +33,7 @@ def _without_pool(service: Service) -> Breach:
 
 
 def _direct(store: Store, limits: DatabaseLimits) -> Iterator[Breach | None]:
-    """Without a pooler: compare each service with its role's limit, and their sum with the server's limit."""
+    """Without a pooler: compare each service's connections with its role's limit, and all with the server's limit."""
     for holder in store.holders:
         yield None if holder.at_maximum <= limits.role_limit else _over_role(holder, limits)
     wanted = store.at_maximum

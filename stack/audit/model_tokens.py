@@ -1,4 +1,4 @@
-"""M07, M08: quotas of candidates below the declared load. M12: models without a price, retiring models, total cost."""
+"""M07, M08: the candidates' quotas cover the load. M12: models have a price and stay in service; the budget holds."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Quota:
 
     route: str
     needed: float
-    """The load of the route and of all routes that share a candidate with it."""
+    """The load of this route and of all routes that share a candidate with this route."""
     unit: str
     each: dict[str, float]
     """Candidate → its quota."""
     where: Location | None
 
     def breach(self, path: str, available: float, share: float = 1.0) -> Breach | None:
-        """A breach if the need is above `share` × `available`."""
+        """A breach if `needed` is above `share` × `available`."""
         if self.needed <= share * available:
             return None
         of = f"{share:.0%} of " if share < 1 else ""
@@ -88,7 +88,7 @@ def models_have_prices(platform: Platform) -> Iterator[Breach | None]:
     budget = platform.site.monthly_model_budget
     if budget is not None:
         spent = model_total(platform)
-        text = f"model calls cost {spent:,.0f} USD a month at the mean load > {budget:,} USD, the budget"
+        text = f"at the mean load model calls cost {spent:,.0f} USD a month > the budget of {budget:,} USD"
         found = Breach(
             "model calls → budget", text, "site.monthly_model_budget, or models and their load", f"{spent:,.0f}"
         )
@@ -117,7 +117,7 @@ def in_service(platform: Platform, on: date) -> Iterator[Breach | None]:
 RULES = (
     Rule(
         id="M07",
-        title="the candidates' quotas hold the declared load",
+        title="the candidates' quotas cover the declared load",
         severity="error",
         rationale="providers count tokens: at the quota they refuse even a single further request",
         source="the declared loads, and the providers' quotas",

@@ -34,8 +34,9 @@ def _voiceassistant() -> Tenant:
 def voice(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = _voiceassistant) -> NoReturn:
     """Run `main` as the console script.
 
-    The process lives for about a second and frees little memory. Garbage collection would cost a third of this time, so
-    it is off, also at exit. The search for pydantic plugins is off too: there are none, and it takes some milliseconds.
+    The process lives for about a second and frees little memory. Garbage collection would take a third of that
+    second, so it is off, also at exit. The search for pydantic plugins is off too: there are none, and the search takes
+    some milliseconds.
     """
     gc.disable()
     signal.signal(signal.SIGTERM, _terminate)
@@ -67,7 +68,7 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 
 def main(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = _voiceassistant) -> int:
-    """Run one command on a tenant. The exit code is one of `stack.cli.status`."""
+    """Run one command on a tenant. The exit code is `TERMINATED` or one of `stack.cli.status`."""
     try:
         status = _run(arguments, tenant)
         sys.stdout.flush()

@@ -17,13 +17,13 @@ _OF_TARGETS = tuple(
     _accepted(
         "A02",
         f"flow {name}",
-        f"{reason}: the platform's targets say so, and rule A01 checks that the flow can reach its own target",
+        f"{reason}, as the platform's targets say; rule A01 checks that the flow can reach its own target",
     )
     for name, reason in (
         ("voice-dialogue", "voice-engine has the tier standard"),
-        ("login", "identity-service, PostgreSQL and the gateway have four nines each"),
-        ("conversation-list", "conversation-service, PostgreSQL and the gateway have four nines each"),
-        ("search", "the vector store has three nines, like other infrastructure"),
+        ("login", "identity-service, PostgreSQL and the gateway have a target of 99.99% each"),
+        ("conversation-list", "conversation-service, PostgreSQL and the gateway have a target of 99.99% each"),
+        ("search", "the vector store has a target of 99.9%, like other infrastructure"),
     )
 )
 IN_DEV = (
@@ -35,7 +35,7 @@ BEYOND_DEV = (
     _accepted(
         "A03",
         "voice-data/events: replicas",
-        "events wait in the outbox while the only replica restarts; the error budget is 43 minutes a month",
+        "events wait in the outbox while the only replica restarts, and the error budget allows 43 minutes a month",
     ),
     _accepted(
         "C05",

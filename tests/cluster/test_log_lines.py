@@ -32,7 +32,7 @@ pytestmark = pytest.mark.cluster
 BAD = "\udcff\udcfe"
 """Two bytes that are no UTF-8, as Python decodes them."""
 MARK, BYTES = "@@BAD@@", b"\xff\xfe\xfd\xff\xfe\xfd\xff"
-"""Protobuf's library writes no broken bytes, so `MARK` holds their place in the request."""
+"""Protobuf's library refuses invalid UTF-8. So it writes `MARK`, and the test puts `BYTES` in place of `MARK`."""
 SHOWN = "\ufffd" * len(BYTES)
 TRACEBACK = """\
 Traceback (most recent call last):
@@ -64,7 +64,7 @@ class Kind(NamedTuple):
     message: str
     attributes: Mapping[str, str] = MappingProxyType({})
     dropped: int = 0
-    """Attributes that the record counts as dropped."""
+    """Number of attributes that the record reports as dropped."""
 
 
 def fields(message: str, **attributes: Any) -> Kind:
@@ -87,7 +87,7 @@ KINDS: dict[str, Kind] = {
     "half of a surrogate pair": Kind(r'{"message": "half \ud800 pair"}', f"half {SHOWN} pair"),
     "a NUL in plain text": Kind("before\0after", "before\ufffdafter"),
     "a NUL in a message": Kind(r'{"message": "start\u0000end"}', "start\ufffdend"),
-    "a backslash before what looks like a NUL": Kind(r'{"message": "C:\\u0000"}', r"C:\u0000"),
+    "an escaped backslash before u0000": Kind(r'{"message": "C:\\u0000"}', r"C:\u0000"),
     "a traceback": Kind(TRACEBACK, TRACEBACK),
     "a chained traceback": Kind(CHAINED, CHAINED),
     "a message above the limit": Kind("x" * 900_000, "dropped: a message of 900000 bytes"),

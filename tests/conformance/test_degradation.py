@@ -28,7 +28,7 @@ LATENCY = Policy(
 
 
 def current(level: Degradation) -> str:
-    """Return the level. After `assert level.level == ...`, mypy would refuse a comparison with another level."""
+    """Return the level. After `assert level.level == "full"`, mypy refuses to compare `level.level` with "normal"."""
     return level.level
 
 

@@ -13,7 +13,7 @@ HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 
 
 def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
-    """Let the processes use up one limit.
+    """Let the processes send requests to one shared limit as fast as they can.
 
     Returns the number of admissions, and a lower and an upper bound of the number that the limit admits.
 
@@ -49,7 +49,7 @@ def test_eight_processes_together_admit_the_limit_with_an_error_below_one_percen
     assert 0.99 * least <= admitted <= 1.01 * most, f"{admitted} of {least:.0f} to {most:.0f}"
 
 
-def test_leases_of_processes_reduce_a_limit_by_at_most_their_size(tmp_path: Path) -> None:
+def test_leases_reduce_the_admissions_by_at_most_the_size_of_one_lease_per_process(tmp_path: Path) -> None:
     lease = 20
     admitted, least, most = _hammered(tmp_path, lease)
     assert 0.99 * least - PROCESSES * lease <= admitted <= 1.01 * most, f"{admitted} of {least:.0f} to {most:.0f}"

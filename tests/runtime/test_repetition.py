@@ -143,7 +143,7 @@ async def test_a_retry_without_a_runtime_does_not_send_an_iterator_again() -> No
     assert sent == [b"all of it"] * 2
 
 
-def test_large_data_is_repeated_without_searching_it() -> None:
+def test_a_large_container_is_not_searched_and_counts_as_repeatable() -> None:
     class Searched(list[Any]):
         def __iter__(self) -> Any:
             raise AssertionError("a large container must not be searched")
@@ -205,7 +205,7 @@ async def test_the_rejection_by_an_open_breaker_reports_the_earlier_attempt(tmp_
     assert (first.value.attempts, first.value.__cause__) == (0, None)
 
 
-async def test_a_retried_call_keeps_no_argument_alive(tmp_path: Path) -> None:
+async def test_a_retried_call_frees_its_arguments_when_it_returns(tmp_path: Path) -> None:
     runtime, failures = load(tmp_path), 1
 
     class Body:

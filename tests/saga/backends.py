@@ -21,14 +21,15 @@ from tests.saga.temporal_server import running_temporal
 
 AnyEngine = JournalEngine | TemporalEngine
 Backend = Callable[..., AbstractAsyncContextManager[Any]]
-"""`backend(definitions, **options)` makes an engine. Within one test, every engine uses the same store."""
+"""Opens an engine for definitions and options. Within one test, every engine uses the same store."""
 JOURNALS = ("sqlite", "postgresql")
 ENGINES = (*JOURNALS, "temporal")
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgresql]:
-    with running_postgresql("fsync=off") as server:  # tests kill processes, but the machine stays up
+    # Without fsync only a crash of the machine loses data, and the tests kill only processes.
+    with running_postgresql("fsync=off") as server:
         asyncio.run(_migrate(server.dsn("postgres")))
         yield server
 

@@ -111,7 +111,7 @@ async def test_a_hanging_step_is_ended_by_its_timeout_and_is_compensated(backend
     assert log.done == ["reserve", "pay", "pay", "undo-pay", "undo-reserve"]
 
 
-async def test_waiting_for_an_outcome_ends_if_step_and_saga_time_out_together(backend: Backend) -> None:
+async def test_waiting_for_an_outcome_ends_if_step_and_saga_time_out_at_the_same_time(backend: Backend) -> None:
     log = Log()
     log.does("pay", _later)
     times: Any = {"attempt_timeout": Duration("200ms"), "timeout": Duration("800ms")}
@@ -163,7 +163,7 @@ async def test_a_failing_compensation_is_retried_then_parked_and_can_be_resumed_
 
 
 async def parked(engine: Any) -> Any:
-    """List the parked sagas. The list of Temporal may lag."""
+    """Wait until a saga is listed as parked, because Temporal updates its list late. Returns the list."""
     await eventually(lambda: _is_listed(engine))
     return await engine.list(state="parked", name="order")
 

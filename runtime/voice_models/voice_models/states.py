@@ -61,7 +61,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The caller left, another attempt of the call answered first, or an error of this process ended the attempt."""
+    """An end before the answer: the caller left, another attempt answered first, or this process had an error."""
 
 
 @dataclass(frozen=True, slots=True)

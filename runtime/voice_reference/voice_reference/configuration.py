@@ -56,7 +56,7 @@ class Configuration(ClosedModel):
     providers: dict[str, Annotated[str, AfterValidator(_host_and_port)]] = Field(default_factory=dict)
     """`host:port` by model provider, without TLS. A provider without an address here is simulated in the process."""
     behaviour: dict[str, Behaviour] = Field(default_factory=dict)
-    """Behaviour by the name of a simulated call or an operation of the service. `default` is for all others."""
+    """Name of a simulated call or an operation → its behaviour. `default` → the behaviour of all that have no entry."""
 
     def of(self, name: str) -> Behaviour:
         """The behaviour of a call or an operation."""

@@ -31,7 +31,7 @@ class Attempt(TimedScope):
     __slots__ = ("answered", "began", "call", "is_unsent", "state")
 
     began: float
-    """Time at which the call began; a second attempt starts later. Only attempts of streams need it."""
+    """Time at which the call began, before its first attempt. Only attempts of streams read this time."""
 
     def __init__(
         self, call: CallPolicies, parent: TimedScope | None, limit: float, started: float, number: int
@@ -129,8 +129,8 @@ class Attempt(TimedScope):
             return classify(error)
         if isinstance(error, Exception):
             return self.call.classify(error)
-        # An enclosing timeout cancels the attempt: the callee hung, which is a failure. A cancellation by the caller is
-        # neutral.
+        # If an enclosing timeout cancelled the attempt, the callee hung. This is a failure. A cancellation by the
+        # caller is neutral.
         cancelled_by_deadline = isinstance(error, asyncio.CancelledError) and self.ended_by_deadline()
         return PERMANENT if cancelled_by_deadline else None
 
@@ -194,8 +194,8 @@ def before_sending() -> Iterator[None]:
     """A block in which nothing is sent yet. Its errors and timeouts are faults of this process and not of the callee.
 
     Transports use it to serialise a request, or to wait for a connection of their pool. After an error in the block the
-    attempt must end. A later failure would count as a fault of this process, too. Outside an attempt the block changes
-    nothing.
+    attempt must end. If it went on, its later failures would count as faults of this process. Outside an attempt the
+    block changes nothing.
     """
     attempt = current_attempt()
     if attempt is None:

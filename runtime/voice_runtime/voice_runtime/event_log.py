@@ -1,4 +1,4 @@
-"""One structured log line for each event of the policies, limited in rate.
+"""Writes the events of the policies as structured log lines, and limits the rate of lines for equal events.
 
 The fields of the record name the callee, the operation, the policy and the reason, if the event has them. No line
 contains the text of a callee's error, because that text may name a user.
@@ -31,7 +31,7 @@ _LEVELS = {
     "fallback": logging.WARNING,
     "refused": logging.ERROR,
 }
-"""The log level by the new state, or else by the kind of event. The level of any other event is `INFO`."""
+"""New state or kind of an event → log level. If both are here, the state decides. Other events have `INFO`."""
 _STATES = {
     "open": "opened",
     "closed": "closed",
@@ -87,9 +87,10 @@ def _write(event: Event, omitted: int) -> None:
 
 
 def _names(event: Event) -> tuple[str, str]:
-    """Callee and operation of an event. The callee of an inbound operation is empty. A model deployment is a callee.
+    """Callee and operation of an event. The callee of an inbound operation is empty.
 
-    Events of degradation and bundle concern the whole service, so their callee and operation are empty.
+    The callee of a cooldown is the model deployment. Events of degradation and bundle concern the whole service, so
+    their callee and operation are empty.
     """
     if event.policy in {"bundle", "degradation"}:
         return "", ""

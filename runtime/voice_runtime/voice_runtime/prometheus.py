@@ -18,7 +18,7 @@ __all__ = ["MetricsCollector", "RuntimeCollector"]
 
 
 class MetricsCollector(Collector, Generic[Source]):
-    """The metrics of one source."""
+    """The metrics that are read from one object, for example from a runtime."""
 
     def __init__(self, source: Source, metrics: Sequence[Metric[Source]]) -> None:
         self._source = source

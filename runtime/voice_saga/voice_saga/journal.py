@@ -34,8 +34,9 @@ class Claim:
     age: float = 0.0
     """Seconds since the start of the saga."""
     claims: int = 1
-    """Number of claims since the last `append`. A released claim does not count. A start counts if the starting worker
-    runs the saga. If the number is above 1, the step probably kills its workers."""
+    """Number of claims since the last `append`. A released claim does not count. `Journal.start` with an owner
+    counts as a claim. If the number is above 1, a worker lost the saga before it wrote an entry, probably because the
+    saga's step killed the worker."""
     signals: int = 0
     """Number of outcomes that were delivered before the claim, or before the last call of `Journal.outcomes`."""
 
@@ -110,8 +111,8 @@ class Journal(Protocol):
     async def renew(self, claims: Collection[Claim], lease: float) -> set[str]:
         """Let the leases of `claims` end `lease` seconds from now. Returns the ids of the sagas whose claim was valid.
 
-        Leases are renewed by claim and not by owner. If the connection broke before the answer to a claim, the owner
-        does not know of the claim. That claim must expire, so that another worker takes over the saga.
+        Leases are renewed by claim and not by owner. If the connection broke before the journal answered `claim`, the
+        owner does not know that it holds the saga. That claim must expire, so that another worker takes over the saga.
         """
         ...
 
@@ -149,6 +150,7 @@ class Journal(Protocol):
     def outbox(self, limit: int) -> AbstractAsyncContextManager[Batch]:
         """The oldest due messages that no other sender holds.
 
-        The end of the block deletes all messages except the refused ones. After an error it deletes none.
+        At the end of the block the journal deletes the messages of the batch, except the refused ones. After an error
+        in the block it deletes none.
         """
         ...

@@ -28,8 +28,9 @@ DeadLetters = Counter[tuple[str, str]]
 """Number of messages that a transport gave up after too many deliveries, by stream and consumer group."""
 Handler = Callable[[Message], Awaitable[object]]
 """Handles one message. The message is acknowledged when the handler returns. If the handler raises, the transport
-delivers the message again, or moves it to the dead letters. Even a handled message may arrive again: use its id as key
-of the effect, as the handler of `starts` does, or call `voice_saga.postgresql.admit` in the handler's transaction."""
+delivers the message again, or moves it to the dead letters. Even a handled message may arrive again. The effect
+must happen once: use the message's id as the key of the effect, as the handler of `starts` does, or call
+`voice_saga.postgresql.admit` in the handler's transaction."""
 
 
 class Transport(Protocol):
@@ -68,7 +69,7 @@ class Outbox:
         self.sent = self.refused = 0
 
     async def flush(self) -> int:
-        """Send all due messages. Returns the number of messages sent."""
+        """Send due messages until none is left, or a whole batch is refused. Returns the number of messages sent."""
         total = 0
         while True:
             async with self._journal.outbox(BATCH) as batch:
@@ -90,7 +91,7 @@ class Outbox:
                 logger.error("message %s stays in the outbox: %s", batch.messages[place].id, reason)  # noqa: TRY400  # the traceback says no more
 
     async def run(self) -> None:
-        """Send messages until cancelled. Errors do not end it: messages that cannot be sent stay and are sent later."""
+        """Send messages until cancelled. After an error the messages stay in the outbox and are sent later."""
         pause = self._poll_interval
         while True:
             try:
@@ -124,7 +125,7 @@ async def consume(
             except (Exception, asyncio.CancelledError):  # CancelledError: work inside the handler was cancelled
                 end_if_cancelled()
                 logger.exception(
-                    "the handler of message %s (%s) failed; the transport delivers it again or gives it up",
+                    "the handler of message %s (%s) failed; it is delivered again or moved to the dead letters",
                     message.id,
                     message.type,
                 )
@@ -144,8 +145,8 @@ def starts(engine: Engine, saga: str) -> Handler:
 def delivers(engine: Engine) -> Handler:
     """A handler that delivers a reply: `{"saga_id": …, "step": …}` with a `result` or an `error`.
 
-    A saga exists before its steps send requests, so a reply to an unknown saga comes too late. The handler drops it
-    with a warning.
+    The handler drops a reply to an unknown saga with a warning. A saga exists before its steps send requests, so an
+    unknown saga was probably deleted after its end.
     """
 
     async def handle(message: Message) -> None:

@@ -44,14 +44,17 @@ def measures(platform: Platform) -> Measures:
 
 
 def _attempts(platform: Platform) -> Iterator[tuple[str, float]]:
-    """The largest number of attempts of each flow, and of each operation that neither a flow nor a call starts."""
+    """The largest number of attempts behind each operation that nothing calls.
+
+    Each number has the name of a flow that begins at the operation. Without a flow it has the operation's name.
+    """
     for found in amplified(platform.graph):
         flows = platform.graph.flows_at(found.root.key)
         yield from ((name, found.attempts) for name in [flow.name for flow in flows] or [".".join(found.root.key)])
 
 
 def _edges(platform: Platform) -> Iterator[tuple[str, str]]:
-    """Declared calls, and the links of the tiers. Rule N02 finds every permitted connection that is neither."""
+    """Declared calls, and the links of the tiers. Rule N02 reports every other connection that is permitted."""
     for tier in platform.tenant.tiers:
         for link in tier.links(platform.graph, platform.environment):
             yield f"{_end(link.source)} → {_end(link.target)}", "link"

@@ -125,7 +125,7 @@ def _denials(
 
 
 def names_resolve(system: System) -> Iterator[Breach | None]:
-    """Check that the policies of each workload that names a Service admit DNS."""
+    """Check that a workload's policies admit DNS if the workload connects to a Service by name."""
     named = {reference.workload.manifest.identity: reference for reference in system.references if reference.service}
     for reference in named.values():
         policies = governing(system, reference.workload, "Egress")

@@ -17,7 +17,7 @@ def text(solution: Solution) -> str:
     """The parts of the solution that are not empty, each under a title, and a verdict."""
     parts = {
         "change": [line for change in solution.changes for line in _change_lines(change)],
-        "rendered values that follow": [f"  {_change(change)}" for change in solution.following],
+        "rendered values that change as a consequence": [f"  {_change(change)}" for change in solution.following],
         "infeasible": [line for bound in solution.infeasible for line in _constraint_lines(bound)],
         "refused": [f"  {fault}" for fault in solution.refused],
         "remains": [f"  {found.rule}  {found.path}: {found.arithmetic}" for found in solution.remaining],

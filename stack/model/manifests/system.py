@@ -55,7 +55,7 @@ PLURAL_PODS = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
 
 @dataclass(frozen=True)
 class Named:
-    """A resource with its place in the cluster."""
+    """A resource with its kind, namespace and name."""
 
     manifest: Manifest
 
@@ -127,7 +127,7 @@ class Workload(Named):
 
 @dataclass(frozen=True)
 class Reference:
-    """A host that a workload names. `service` is the Service with that name, or `None` if no manifest has it."""
+    """A host that a workload names. `service` is the Service with that name, or `None` if no manifest declares it."""
 
     workload: Workload
     address: Address
@@ -136,7 +136,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class System:
-    """Everything of a directory that the audit reads."""
+    """All parts of a directory's manifests that the audit reads."""
 
     source: str
     manifests: tuple[Manifest, ...]
@@ -161,7 +161,7 @@ class System:
         return {each.name: each.spec.labels for each in self.namespace_manifests}
 
     def service(self, host: str, namespace: str) -> Item[ServiceSpec] | None:
-        """The Service that a host name means to pods of a namespace. `None` if no manifest has it.
+        """The Service that pods of a namespace reach under a host name. `None` if no manifest declares it.
 
         The host may begin with the name of a StatefulSet's pod: `store-0.store` means the Service `store`.
         """
@@ -292,11 +292,11 @@ class System:
         return found
 
     def autoscaler_of(self, workload: Workload) -> Item[Autoscaler] | None:
-        """The autoscaler that sets a workload's number of replicas. `None` if no manifest has one."""
+        """The autoscaler that sets a workload's number of replicas. `None` if no manifest declares one."""
         return self._autoscalers.get((workload.kind, workload.namespace, workload.name))
 
     def scaled(self, autoscaler: Item[Autoscaler]) -> Workload | None:
-        """The workload that an autoscaler scales. `None` if no manifest has it."""
+        """The workload that an autoscaler scales. `None` if no manifest declares the workload."""
         return self._workloads_by_place.get(_scaled_place(autoscaler))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Grafana's dashboards. The names of services come from the catalogue; the caller passes the prices."""
+"""Grafana's dashboards, made from the call graph and the prices."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_m12_compares_the_cost_of_a_month_with_its_budget() -> None:
     """
     assert limited(15_768) == ()
     (one,) = limited(15_767)
-    assert one.arithmetic == "model calls cost 15,768 USD a month at the mean load > 15,767 USD, the budget"
+    assert one.arithmetic == "at the mean load model calls cost 15,768 USD a month > the budget of 15,767 USD"
 
 
 def test_a_route_costs_the_price_of_its_preferred_candidate() -> None:

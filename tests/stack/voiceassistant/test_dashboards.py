@@ -59,7 +59,7 @@ def parsed(expression: str) -> promql_parser.Expr:
 
 
 def strangers(expression: str) -> list[str]:
-    """Metrics and labels in a query that nothing exports."""
+    """Metrics that a query reads and nothing exports, and labels that the query's metrics do not have."""
     found: list[str] = []
     labels: set[str] = set()
 
@@ -96,7 +96,7 @@ def names(expression: Any) -> set[str]:
     return found
 
 
-def test_a_mean_time_counts_only_the_kinds_whose_time_is_measured() -> None:
+def test_a_mean_time_divides_by_the_number_of_successful_and_failed_ones() -> None:
     """The runtime measures successful and failed attempts and requests, but neither ignored nor cancelled ones."""
     quotients = 0
     for tree in map(parsed, expressions()):
@@ -138,7 +138,7 @@ def test_envoy_exports_the_metrics_that_the_dashboards_name(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_sdk_of_grafana_reads_every_field_of_every_dashboard(environment: str) -> None:
+def test_grafanas_sdk_reads_every_field_of_every_dashboard(environment: str) -> None:
     for board in boards(environment).values():
         assert decoded(board) == board
 

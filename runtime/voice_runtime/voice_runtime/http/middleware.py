@@ -25,7 +25,7 @@ from voice_runtime.runtime import Runtime
 INFRASTRUCTURE = frozenset({"/health", "/ready", "/metrics"})
 """Paths that concern the process, so no policy of an operation applies."""
 METHODS = frozenset(HTTPMethod)
-"""OpenTelemetry's conventions call any other method `_OTHER`."""
+"""Known methods. By OpenTelemetry's conventions a span shows every other method as `_OTHER`."""
 API_KEY = "x-api-key"
 NOT_AGAIN = (SHOULD_RETRY.encode(), b"false")
 _NUMBER = re.compile(r"[0-9]+")
@@ -133,7 +133,7 @@ class _Exchange:
         await self._send(message)
 
     def raise_for_status(self) -> None:
-        """Raise `StatusError` for a status of 400 or above, so that the request's policies count it."""
+        """Raise `StatusError` for a status of 400 or above, so that the request's policies see the status."""
         if self.status >= 400:
             raise StatusError(self.status)
 
@@ -157,7 +157,7 @@ class _Exchange:
 
 
 def _seconds(milliseconds: str | None) -> float:
-    """The shortest timeout in the header, in seconds.
+    """The timeout in the header, in seconds. If the header has several, separated by commas, the shortest.
 
     `NEVER` if the header contains no whole number. A number that is too large counts as infinite.
     """

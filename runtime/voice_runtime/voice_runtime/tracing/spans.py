@@ -17,7 +17,8 @@ from voice_runtime.context_variables import restore
 from voice_runtime.errors import VoiceRuntimeError
 
 TRACER = trace.get_tracer("voice_runtime")
-"""The tracer of all spans here. It follows the provider that `Telemetry` sets. A tracer per span would be slow."""
+"""The tracer of all spans here. Its spans go to the provider that `Telemetry` sets, even if that happens later.
+A tracer per span would be slow."""
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -57,8 +57,8 @@ def near(*values: float) -> tuple[Any, ...]:
     return tuple(pytest.approx(value, rel=1e-9) for value in values)
 
 
-def test_a_service_costs_its_pods_at_each_scale() -> None:
-    """The expected number of pods of `a` is 2 + 0.15 × (4 − 2) = 2.3."""
+def test_a_service_costs_its_pods_at_the_minimum_expected_and_maximum_scale() -> None:
+    """The expected number of pods of `a` is minimum + 15% × (maximum − minimum) = 2 + 0.15 × (4 − 2) = 2.3."""
     found = rows(priced(caller(), B), "cost", "services")
     assert found == {
         "a": near(2 * POD, 2.3 * POD, 4 * POD),
@@ -127,11 +127,12 @@ class Keeping(Component):
         yield {"kind": "StatefulSet", "metadata": {"namespace": "stores", "name": "keeper"}, "spec": spec}
 
 
-def test_telemetry_costs_its_retention_and_a_volume_counts_once() -> None:
+def test_telemetry_costs_its_stored_bytes_and_each_volume_counts_once() -> None:
     """3 GiB × (7 + 1 days) × 2 copies × 0.50 USD = 24 USD. 1 GiB × (3 + 1 days) × 0.50 USD = 2 USD.
 
     A store holds the current day in addition to the retention.
-    Two volumes of 60 GiB cost 60 USD. One volume is rendered twice: as a claim, and in the StatefulSet's template.
+    Two volumes of 60 GiB cost 2 × 60 × 0.50 USD = 60 USD.
+    One volume is rendered twice: as a claim, and in the StatefulSet's template.
     """
     platform = priced(B)
     platform.__dict__["components"] = (*platform.components, Keeping(name="keeper", namespace="stores"))
@@ -174,7 +175,7 @@ def test_each_operation_of_the_gateway_pays_for_the_services_behind_it() -> None
     assert found["ask, answer"] == found["gateway.b-run"]
 
 
-def test_each_route_costs_its_mean_units_at_the_price_of_the_preferred_candidate() -> None:
+def test_a_route_costs_its_mean_number_of_units_times_the_price_of_its_preferred_candidate() -> None:
     """100/s at the mean load of 25 % are 65.7 million calls a month, half of them from each of two callers.
 
     A call of llm costs 800 × 0.15 + 200 × 0.6 = 240 micro-USD, a call of speech 80 × 15 = 1,200 micro-USD.
@@ -209,7 +210,7 @@ def test_each_route_costs_its_mean_units_at_the_price_of_the_preferred_candidate
 
 
 def test_a_hedge_adds_its_share_of_requests_and_a_note_names_the_priced_unit() -> None:
-    """The hedge's budget is 5 %, so 65.7 million calls a month make 1.05 requests each.
+    """The hedge's budget is 5 %, so 65.7 million calls a month make 65.7 × 1.05 million requests.
 
     A request costs 80 seconds × 2 micro-USD.
     """

@@ -57,7 +57,7 @@ def test_a_changed_field_is_reported_with_the_pods_that_restart(tree: Path, caps
     )
 
 
-def test_a_tree_with_documents_that_are_no_resources_is_refused_with_every_such_document(
+def test_the_error_for_a_tree_lists_every_document_that_is_not_a_resource(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tree / "manifests/a.yaml").write_text("foo: bar\n---\n- 1\n")
@@ -112,7 +112,9 @@ def test_data_at_risk_is_refused_unless_allowed(tree: Path, tmp_path: Path, caps
         ("--output=x:prod", "cannot be rendered"),
     ],
 )
-def test_an_unknown_side_is_bad_input(side: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_environment_tree_or_revision_is_bad_input(
+    side: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["diff", "--", "prod", side]) == 2
     error = capsys.readouterr().err
     assert error.startswith("voice: voice diff: 1 fault\n")
@@ -195,11 +197,11 @@ def test_a_revision_is_rendered_with_its_own_code_and_settings(tmp_path: Path, m
     git("-C", str(repository), "commit", "--quiet", "-m", "all")
     monkeypatch.setattr("stack.output.difference.sides.ROOT", repository)
     difference = compare(side_of("HEAD~3:prod", TENANT), side_of("HEAD:prod", TENANT))
-    assert difference.blast_radius == (), "no measure changes; `None` means that a revision has no measures"
+    assert difference.blast_radius == (), "expected equal measures; `None`: a revision has no measures"
     found = {
         (field.path, str(field.before), str(field.after)) for change in difference.changed for field in change.fields
     }
-    # The gateway's routes are one text with the sampling ratio in it. The Collector's queues grow with that ratio.
+    # The sampling ratio also changes the text of the gateway's routes, and the size of the Collector's queues.
     elsewhere = ("digest", "data[apisix.yaml]", "queue_size")
     assert {change for change in found if not any(part in change[0] for part in elsewhere)} == {
         ("data[collector.json].processors.probabilistic_sampler.sampling_percentage", "10.0", "12.0"),
