@@ -44,7 +44,7 @@ def disk_conflict(field: str, stream: Stream, disk: Bytes) -> Iterator[Conflict]
 def shared_disk_conflicts(field: str, streams: Sequence[Stream], disk: Bytes) -> Iterator[Conflict]:
     """A conflict for each stream that alone exceeds `FILL_LIMIT` of the disk.
 
-    If each stream alone fits and their sum does not, a single conflict for all streams.
+    A single conflict for all streams if each stream fits, but all streams together do not.
     """
     alone = [conflict for stream in streams for conflict in disk_conflict(f"{field}.{stream.name}", stream, disk)]
     yield from alone

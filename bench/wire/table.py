@@ -63,8 +63,8 @@ def untraced(address: str) -> Rows:
         BARE: lambda: bare(REQUEST),
         "bare grpc.aio with a deadline": lambda: bare(REQUEST, timeout=30),
         "bare grpc.aio, retries by service config": lambda: configured(REQUEST),
-        "stamina around the stub (retry alone)": with_stamina,
-        "tenacity around the stub (retry alone)": with_tenacity,
+        "stamina around the stub (only a retry)": with_stamina,
+        "tenacity around the stub (only a retry)": with_tenacity,
         OURS: lambda: policed(REQUEST),
     }
 
@@ -100,7 +100,9 @@ async def main(address: str) -> None:
     report(results, {OURS: f"p50 ≤ 1.05 {at_most(1.05, ratios[0])}, p99 ≤ 1.10 {at_most(1.10, ratios[1])}"})
     results = await measure(traced(address, rows))
     span = (results[TRACED][0] - results[OURS][0]) / (results[IN_SPAN][0] - results[BARE][0])
-    report(results, {TRACED: f"our span costs {span:.2f} × a span of the SDK, ≤ 1.00 {at_most(1.0, span)}"})
+    report(
+        results, {TRACED: f"a span of voice_runtime costs {span:.2f} × a span of the SDK, ≤ 1.00 {at_most(1.0, span)}"}
+    )
 
 
 def report(results: dict[str, tuple[float, float]], goals: dict[str, str]) -> None:

@@ -96,7 +96,7 @@ def names(expression: Any) -> set[str]:
     return found
 
 
-def test_a_mean_time_divides_by_the_number_of_successful_and_failed_ones() -> None:
+def test_a_mean_time_divides_only_by_successful_and_failed_attempts_or_requests() -> None:
     """The runtime measures successful and failed attempts and requests, but neither ignored nor cancelled ones."""
     quotients = 0
     for tree in map(parsed, expressions()):
