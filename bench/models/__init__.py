@@ -1,1 +1,1 @@
-"""A model call, compared with the bare SDK and with litellm's router: `python -m bench.models`."""
+"""Measures a model call with voice_models, the bare SDK and litellm's router. Run `python -m bench.models`."""

@@ -40,7 +40,7 @@ def stdout_of(out: Path) -> Path:
 
 
 def measure(contestants: Sequence[Contestant], rounds: int) -> list[Measured]:
-    """Run all contestants once to fill the disk cache. Then run them in `rounds` rounds, one after the other.
+    """Run all contestants once to fill the disk cache. Then run `rounds` rounds. Only one contestant runs at a time.
 
     Raises `CalledProcessError` if a contestant fails.
     """

@@ -2,9 +2,10 @@
 
 The policies of a route become plugins. One rate limit becomes two plugins. `limit-count` counts in Redis for all
 replicas, and lets requests pass while Redis is down. `limit-req` counts in each replica, so a limit remains while Redis
-is down. `limit-count` needs a window: a bucket of `burst` tokens with a refill of `rate` becomes at most `burst`
-requests in `burst / rate` seconds, rounded up. APISIX's breaker opens for 2 s after `failures` failures. After each
-further `failures` failures the time doubles, up to `max_breaker_sec`, the model's `max_break_duration`.
+is down. `limit-count` needs a window, and a token bucket has none. So the window is `burst / rate` in whole seconds,
+rounded up, and `limit-count` admits at most `burst` requests in it. APISIX's breaker opens for 2 s after `failures`
+failures. After each further `failures` failures the time doubles, up to `max_breaker_sec`, the model's
+`max_break_duration`.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ ACCESS_LOG = {
 
 
 LATENCIES = (1, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 60_000)
-"""Boundaries of both latency histograms in addition to the objectives, in milliseconds."""
+"""Boundaries in milliseconds for APISIX's latency histogram and for the first-byte histogram. `_boundaries` adds the
+objectives."""
 FIRST_BYTE = """\
 return function(_, ctx)
   local exporter = require("apisix.plugins.prometheus.exporter")
@@ -124,7 +126,7 @@ class GatewayRoute(ClosedModel):
 
     @property
     def idle(self) -> Duration:
-        """Longest time between two bytes: a WebSocket may be silent from one ping to the next."""
+        """Longest time between two bytes. It is longer for a WebSocket, which is silent from one ping to the next."""
         return max(self.timeout, STREAM_IDLE_TIMEOUT) if self.websocket else self.timeout
 
     @override
@@ -191,7 +193,7 @@ def program(entrance: Entrance, routes: Iterable[GatewayRoute]) -> dict[str, Any
                 "client_max_body_size": str(max(route.http.max_body.units for route in routes)),
                 "upstream": {"keepalive_timeout": f"{IDLE_TIMEOUT.whole_seconds()}s"},
             },
-            # nginx writes no response to a file: the service keeps what a slow client has not read yet.
+            # nginx writes no response to a file. So the service keeps the bytes that a slow client has not read yet.
             "http_configuration_snippet": "proxy_max_temp_file_size 0;\n"
             + "".join(f"{name}_temp_path {path};\n" for name, path in paths.items()),
         },

@@ -1,1 +1,1 @@
-"""Istio's resources: the policies that the mesh enforces, derived from the same calls as everything else."""
+"""Istio's resources. They contain the policies that the mesh enforces."""

@@ -57,7 +57,7 @@ class MeshCaller(ClosedModel):
 
 
 class AttemptTimeout(ClosedModel):
-    """Timeout for each attempt of one caller, where another layer retries the call and limits only its total time."""
+    """Timeout for each attempt of one caller. The layer that retries the call limits only the call's total time."""
 
     host: str
     caller: Name
@@ -100,7 +100,10 @@ class MeshDestination(ClosedModel):
 
     @property
     def name(self) -> str:
-        """The name of the store or of the Service. Hosts outside the cluster may have equal first labels."""
+        """The name of the Service, or of the store outside the cluster.
+
+        Two hosts outside the cluster may have the same first label, so the first label does not name a store.
+        """
         return self.external or _first_label(self.host)
 
     @property
@@ -135,7 +138,10 @@ def _bounded_route(bound: AttemptTimeout) -> HttpRoute:
 
 
 def _outlier_detection(breaker: CircuitBreaker) -> OutlierDetection:
-    """Each endpoint has its own breaker. While all are open, calls fail immediately: the percentages permit that."""
+    """Each endpoint has its own breaker.
+
+    The percentages permit that all breakers are open at the same time. Then calls fail immediately.
+    """
     return {
         "consecutive5xxErrors": breaker.consecutive_failures or 0,
         "baseEjectionTime": f"{breaker.break_duration.whole_seconds()}s",

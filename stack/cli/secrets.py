@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     if options.check:
         faults = [str(fault) for each in (missing_faults, unread_faults) for fault in each(platform, present)]
         faults += [f"{name}: no write in the last {options.older_than} is recorded" for name in rotated]
-        checked = f"missing, unread or older than {options.older_than}" if options.older_than else "missing or unread"
+        checked = f"missing, unused or older than {options.older_than}" if options.older_than else "missing or unused"
         print("\n".join(faults) or f"{environment}: no secret is {checked}")
         return FINDINGS if faults else CLEAN
     wanted = list(_secrets_to_write(platform.secrets, present, rotated))

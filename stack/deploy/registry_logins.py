@@ -62,7 +62,7 @@ def _host_entry(entries: object, wanted: str) -> object:
 
 
 def _host_of(key: str) -> str:
-    # As in Docker: any text may be a key, so a URL parser would raise for some keys.
+    # Docker, too, only cuts the text. Any text may be a key, so a URL parser would raise for some keys.
     return key.removeprefix("http://").removeprefix("https://").partition("/")[0]
 
 

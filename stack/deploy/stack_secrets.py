@@ -1,4 +1,4 @@
-"""The secrets in a stack's file: missing, unread and old ones, and the command that writes new values."""
+"""The secrets in a stack's file: missing, unused and old ones, and the command that writes new values."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ NETWORK_MARGIN = Duration("150ms")
 """Time that the gateway waits beyond the callee's deadline, so that the callee ends first. The gateway's requests carry
 no deadline."""
 # Fallbacks of the calls that publishing and consuming events cause.
-OUTBOX = "the row stays in the outbox until it is acknowledged"
+OUTBOX = "the event waits in the outbox until its stream accepts it"
 APPENDED = "the event is lost and counted"
 STREAM = "events wait in their stream"
 

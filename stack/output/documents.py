@@ -113,7 +113,7 @@ def _target_row(graph: CallGraph, flow: Flow) -> dict[str, str]:
 
 
 def bundle_schema() -> str:
-    """The text of `policies/policy-bundle.schema.json`: the schema of a bundle, for readers in any language."""
+    """The text of `policies/policy-bundle.schema.json`: the schema of a bundle, for programs in any language."""
     schema = PolicyBundle.model_json_schema(by_alias=True)
     for model in _models(PolicyBundle):
         described = schema if model is PolicyBundle else schema["$defs"].get(model.__name__, {})

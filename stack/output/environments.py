@@ -38,7 +38,7 @@ def _settings(platform: Platform) -> Mapping[str, str]:
     pool, backups = settings.node_pool, settings.backups
     return {
         "profile": profile.name,
-        "nodes": f"{pool.nodes}, zones: {pool.zones}, each {pool.cpu} CPU and {pool.memory}",
+        "nodes": f"{pool.nodes}, zones: {pool.zones}, each node {pool.cpu} CPU and {pool.memory}",
         "gateway host": settings.gateway_host or NONE,
         "load balancer": _yes_or_no(value=profile.load_balancer),
         "mesh": _yes_or_no(value=settings.mesh),

@@ -79,7 +79,8 @@ PLATFORM_ALERTS = (
         'kube_node_status_condition{condition=~".+Pressure",status="true"} == 1',
         "5m",
         "Node {{ $labels.node }} reports {{ $labels.condition }}. Under pressure kubelet evicts pods",
-        "`kubectl describe node` shows the requests of its pods. Move the largest pod, or replace the node",
+        "`kubectl describe node` shows the CPU and memory requests of the node's pods. Move the largest pod, or replace"
+        " the node",
     ),
     _platform(
         "AutoscalerBlocked",

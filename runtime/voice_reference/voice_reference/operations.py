@@ -1,8 +1,8 @@
-"""The work of a reference service: it makes the calls of an operation, in the order of the bundle.
+"""The work of a reference service. The service makes the calls of an operation in the order of the bundle.
 
-It calls gRPC callees inside the platform over the network, and models through OpenAI's SDK. It simulates stores and
-other providers in this process, under the policies of their calls. The bundle does not say which calls run in parallel.
-So the calls run one after the other.
+The service calls gRPC callees inside the platform over the network, and models through OpenAI's SDK. The service
+simulates stores and other providers in this process, under the policies of their calls. The bundle does not say which
+calls run in parallel. So the calls run one after the other.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _path(call: OutboundCall) -> str:
 
 
 def _timeout(call: OutboundCall) -> float | None:
-    """The deadline of the RPC, for a call whose timeout gRPC enforces in a Go service."""
+    """The deadline of the RPC, if gRPC enforces the call's timeout, as in the Go service that this process replaces."""
     return call.timeout.overall.seconds if call.enforced_by.timeout == "grpc" else None
 
 

@@ -75,7 +75,8 @@ class Watcher:
     def _set(self) -> None:
         self._stopped = Event()
         self.looking = RLock()
-        """Held during `look`. A fork waits for it, so the child process inherits no lock that `look` has locked."""
+        """The lock that the thread holds during `look`. A fork waits for this lock. So the child process inherits no
+        lock that `look` has locked."""
 
     def start(self) -> None:
         """Start watching. After a fork this watcher also runs in the child process, on a new thread."""

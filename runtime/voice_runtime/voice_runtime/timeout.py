@@ -62,7 +62,7 @@ class Sweep:
 
 
 class Timer:
-    """The timers of one duration, on any running loop. `NEVER` means no limit."""
+    """The duration of a timeout, and the `Sweep` of the loop that used the timeout last. `NEVER` means no limit."""
 
     __slots__ = ("duration", "late_results", "now", "sweep")
 
@@ -126,7 +126,7 @@ class TimedScope:
     """The latest end of the scope, by the monotonic clock: usually the end of the enclosing scope."""
     started: float
     expires: float
-    """The end of the scope, by the monotonic clock. Entering the scope sets it."""
+    """The end of the scope, by the monotonic clock. `enter` and `begin` set it."""
     attempt: int
     """The number of the attempt, from 1; 0 outside an attempt."""
     expired: bool
@@ -200,7 +200,7 @@ class TimedScope:
     def leave(self, error: BaseException | None = None) -> None:
         """Stop the timer. Raises `timeout_error()` if the timer ended the work. `error` is the work's exception."""
         self.is_over = True
-        try:  # noqa: SIM105  # copied from `restore`, because every call runs this
+        try:  # noqa: SIM105  # copied from `context_variables.restore`, because every call runs this
             CURRENT.reset(self._token)
         except ValueError:
             pass

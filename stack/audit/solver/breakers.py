@@ -43,7 +43,7 @@ def _breaker_of(edge: Edge) -> PolicyKey:
 def _fitting(edges: list[Edge], breaker: CircuitBreaker) -> CircuitBreaker:
     """Raise the threshold above the attempts of two requests (C01), and the window to two attempt timeouts (C03).
 
-    The break becomes at least one restart of the callee, and at most ten (C04).
+    The break becomes at least as long as one restart of the callee, and at most as long as ten restarts (C04).
     """
     attempts = max(edge.call.max_attempts for edge in edges)
     restart = edges[0].callee.restart

@@ -40,5 +40,5 @@ def test_pulumi_encrypts_every_secret_that_the_program_needs(
     config = {**configured("dev"), CHANGED: shown[CHANGED]["objectValue"], SECRETS: values}
     run_program("dev", config, monkeypatch)
     assert (
-        run(sys.executable, "-m", "stack.cli", "secrets", "dev", "--check") == "dev: no secret is missing or unread\n"
+        run(sys.executable, "-m", "stack.cli", "secrets", "dev", "--check") == "dev: no secret is missing or unused\n"
     )

@@ -51,7 +51,7 @@ def rendered(component: Consul, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("servers", [1, 3], ids=["one-server", "three-servers"])
-def test_the_servers_expect_the_number_of_replicas(servers: int) -> None:
+def test_bootstrap_expect_is_the_number_of_replicas(servers: int) -> None:
     configuration = json.loads(consul(servers).files["consul.json"])
     assert configuration.keys() == KNOWN
     (found,) = rendered(consul(servers), "StatefulSet")

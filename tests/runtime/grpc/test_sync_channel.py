@@ -66,9 +66,7 @@ async def test_all_four_kinds_of_methods_work_through_an_unchanged_stub(tmp_path
 
 
 @pytest.mark.parametrize("streams", [False, True], ids=["answer", "stream"])
-async def test_r12_a_failed_call_is_retried_with_the_number_of_earlier_attempts(
-    tmp_path: Path, *, streams: bool
-) -> None:
+async def test_r12_each_retry_sends_the_number_of_earlier_attempts(tmp_path: Path, *, streams: bool) -> None:
     def ask(_: Runtime, stub: RagEngineStub) -> Any:
         return list(stub.ListSources(b"1")) if streams else [stub.Context(b"0")]
 

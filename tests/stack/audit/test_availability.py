@@ -10,7 +10,7 @@ from tests.small import datastore, gateway, graph_of, models, service
 from tests.stack.audit.rule_findings import READ, STORE, findings, flow
 
 
-def test_a01_finds_a_target_above_the_product() -> None:
+def test_a01_finds_a_target_above_the_product_of_availabilities() -> None:
     route = operation("a-run", stage(hard("a.run", "idempotent")), p95="1s", deadline="2s")
     inner = service(
         "a", operation("run", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s"), tier="standard"
@@ -20,7 +20,7 @@ def test_a01_finds_a_target_above_the_product() -> None:
     assert findings("A01", gateway(route), inner, STORE, flows=(flow("a-run", availability="99.9%"),)) == ()
 
 
-def test_a01_holds_at_the_product_and_both_rules_skip_flows_without_a_target() -> None:
+def test_a01_allows_a_target_equal_to_the_product_and_a01_and_a02_skip_flows_without_a_target() -> None:
     route = operation("a-run", stage(soft("store.read", "without")), p95="1s", deadline="2s")
     other = operation("b-run", stage(soft("store.read", "without")), p95="1s", deadline="2s")
     exact = flow("a-run", availability="99.99%").model_copy(update={"name": "exact"})
@@ -75,7 +75,7 @@ def test_a01_counts_the_shared_proxy_of_two_addresses_once(egress: tuple[str, ..
 
 
 @pytest.mark.parametrize(("availability", "count"), [("99.98%", 1), ("99.99%", 0)])
-def test_a02_finds_a_dependency_that_is_not_one_nine_better(availability: str, count: int) -> None:
+def test_a02_finds_a_dependency_that_spends_over_a_tenth_of_the_error_budget(availability: str, count: int) -> None:
     route = operation("read", stage(hard("store.read", "idempotent")), p95="1s", deadline="2s")
     store = datastore("store", READ, availability=availability)
     found = findings("A02", gateway(route), store, flows=(flow("read", availability="99.9%"),))
@@ -99,7 +99,7 @@ def test_a01_counts_the_candidates_that_a_call_can_reach(attempts: int, expected
     assert flow_availability(graph, asked).availability() == pytest.approx(0.9999 * expected, abs=1e-12)
 
 
-def test_a02_names_every_dependency_that_is_not_one_nine_better() -> None:
+def test_a02_names_every_dependency_that_spends_over_a_tenth_of_the_error_budget() -> None:
     calls = [hard(f"{name}.read", "idempotent") for name in ("one", "two")]
     route = operation("read", stage(*calls), p95="1s", deadline="2s")
     stores = [datastore(name, READ, availability="99.98%") for name in ("one", "two")]

@@ -112,7 +112,7 @@ def test_d01_finds_a_caller_without_a_pool_and_ignores_other_services() -> None:
     assert verdict("D01", small_platform(idle, STORE)).text == "does not apply", "it calls no database"
 
 
-def test_d02_finds_requests_beyond_the_nodes() -> None:
+def test_d02_finds_cpu_and_memory_requests_that_exceed_the_nodes() -> None:
     """4 replicas and 1 pod of surge, each with requests of 100m and 64 MiB."""
     pool = toy.ENVIRONMENT.settings.node_pool.model_copy(
         update={"nodes": 2, "cpu": Cpu("200m"), "memory": Bytes("150Mi")}

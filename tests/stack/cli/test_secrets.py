@@ -85,7 +85,7 @@ def test_dev_asks_nothing_and_sets_every_secret_that_the_program_needs(
         assert value not in done.stdout
         assert value not in str(project.read("arguments.json"))
     assert set(project.config("dev")[CHANGED]) == values.keys()
-    assert project.voice("dev", "--check").stdout == "dev: no secret is missing or unread\n"
+    assert project.voice("dev", "--check").stdout == "dev: no secret is missing or unused\n"
     run_program("dev", {**configured("dev"), CHANGED: project.config("dev")[CHANGED], SECRETS: values}, monkeypatch)
 
 
@@ -101,7 +101,7 @@ def test_existing_values_are_kept_and_a_missing_private_key_also_renews_its_cert
     assert project.values()["consul-server"].keys() == {"gossip-key"}
 
 
-def test_rotate_replaces_one_secret_and_older_than_replaces_the_old_ones(project: Project) -> None:
+def test_the_option_rotate_replaces_one_secret_and_the_option_older_than_replaces_old_secrets(project: Project) -> None:
     project.voice("dev")
     document = {"config": project.config("dev")}
     document["config"][CHANGED]["gateway-redis"] = str(TODAY - timedelta(days=91))
@@ -116,7 +116,7 @@ def test_rotate_replaces_one_secret_and_older_than_replaces_the_old_ones(project
     assert project.voice("dev", "--older-than", "90d", "--rotate", "consul-server").returncode == 0
     assert project.values().keys() == {"gateway-redis", "grafana", "consul-server"}
     done = project.voice("dev", "--check", "--older-than", "90d")
-    assert (done.returncode, done.stdout) == (0, "dev: no secret is missing, unread or older than 90d\n")
+    assert (done.returncode, done.stdout) == (0, "dev: no secret is missing, unused or older than 90d\n")
 
 
 def test_the_error_for_an_unused_secret_names_the_command_to_remove_it(project: Project) -> None:
@@ -203,7 +203,7 @@ def test_a_path_that_names_no_file_is_asked_for_again(
 
 
 class Asked:
-    """An owner who answers the questions at a terminal."""
+    """Answers the questions of the command, as a person at a terminal does."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, environment: str) -> None:
         self.folder, self.written = folder, dict[SecretKey, str]()

@@ -56,7 +56,7 @@ def test_each_server_that_stores_data_uses_its_storage_class() -> None:
     assert set(found.values()) == {"standard", "fast", "bulk"}
 
 
-def test_the_dumps_of_a_single_database_use_its_storage_class() -> None:
+def test_the_dumps_of_an_unreplicated_postgresql_use_the_storage_class_of_postgresql() -> None:
     found = claims(with_settings("dev", storage_classes={"postgresql": "fast"}))
     assert {name for name, value in found.items() if value} == {
         "data-postgresql-0",

@@ -56,7 +56,7 @@ class _Turn:
 
 
 class Gate:
-    """One local limit of one operation. Only this process counts the requests."""
+    """One local limit of one operation. The limit counts only the requests of this process."""
 
     __slots__ = (
         "_adaptive",
@@ -93,7 +93,8 @@ class Gate:
         self.max_wait = policy.max_wait.seconds
         self._key = KEYS[policy.key]
         if isinstance(policy.limit, AdaptivePolicy):
-            # A reload to another algorithm keeps `_adaptive`: requests in flight may still add a key to the old limits.
+            # A reload to another algorithm keeps `_adaptive`, because a request in flight may still add a key to the
+            # old limits.
             self._adaptive = policy.limit
             self._capacity = policy.limit.burst
         else:
@@ -123,7 +124,10 @@ class Gate:
                     adapting.reconfigure(adaptive, now)
 
     def try_admit(self, caller: Caller, cost: int, now: float) -> bool:
-        """Admit a request if no other request waits and the limit allows it. Otherwise return false: use `admit`."""
+        """Admit a request if no other request waits and the limit allows it.
+
+        Returns false otherwise. The caller must then call `admit`.
+        """
         if self._turns or self.limits.take(self._key(caller), now, cost):
             return False
         self.admitted += 1

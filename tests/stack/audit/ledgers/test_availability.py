@@ -34,14 +34,14 @@ def with_target(target: str | None, *nodes: Node) -> Platform:
     ],
 )
 def test_a_flow_names_the_call_whose_softening_reaches_its_target(target: str | None, softened: str) -> None:
-    """Gateway 99.99 % × a 99.95 % × store 99.99 % = 99.93 %. Without the store: 99.94 %."""
+    """`gateway` 99.99 % × `a` 99.95 % × `store` 99.99 % = 99.93 %. If the call to `store` is soft: 99.94 %."""
     found = rows(with_target(target, runs("a", stage(STORE_CALL))), "availability", "availability of the flows")["flow"]
     assert found[1] == pytest.approx(0.9999 * 0.9995 * 0.9999)
     assert found[3:] == (3, 0, softened)
 
 
 def test_a_flow_names_several_calls_if_one_is_not_enough() -> None:
-    """Gateway × a × b × store = 99.88 %. Without b: 99.93 %. Without b and the store: 99.94 %."""
+    """`gateway` × `a` × `b` × `store` = 99.88 %. Without `b`: 99.93 %. Without `b` and `store`: 99.94 %."""
     calls = stage(STORE_CALL, hard("b.run", "idempotent"))
     platform = with_target("99.94%", runs("a", calls), runs("b"))
     (of_flow,) = rows(platform, "availability", "availability of the flows").values()
@@ -49,7 +49,7 @@ def test_a_flow_names_several_calls_if_one_is_not_enough() -> None:
 
 
 def test_a_shared_dependency_counts_once_and_all_its_calls_become_soft_together() -> None:
-    """Gateway × a × b × store."""
+    """The availability is `gateway` × `a` × `b` × `store`, although `a` and `b` both call `store`."""
     platform = with_target(
         "99%", runs("a", stage(STORE_CALL, hard("b.run", "idempotent"))), runs("b", stage(STORE_CALL))
     )
