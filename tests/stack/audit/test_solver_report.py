@@ -31,7 +31,7 @@ def test_the_text_has_a_part_for_each_kind_of_result() -> None:
         "change",
         "  a.read: deadline 1s → 2s",
         "     catalogue.py:3",
-        "rendered values that follow",
+        "rendered values that change as a consequence",
         "  gateway: timeout 1s → 2s",
         "infeasible",
         "  T04  flow f: a.read = 2s",
