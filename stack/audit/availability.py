@@ -60,7 +60,7 @@ RULES = (
     ),
     Rule(
         id="A02",
-        title="a hard dependency is one nine better than the flows that need it",
+        title="a hard dependency spends at most a tenth of the error budget of each flow that needs it",
         severity="warning",
         rationale="a dependency that is only as good as its caller spends the whole error budget alone",
         source="ACM Queue, Calculus of Service Availability: the rule of the extra 9",
