@@ -13,13 +13,13 @@ from components.secret_keys import SecretKeys
 __all__ = ["ANSWERS", "CONNECTS", "CONNECTS_OVER_TLS", "RESOLVES", "BlackboxModule", "Scrape"]
 
 SERIES = 2_000
-"""Estimate of the largest number of series of one pod: the runtime, the process and the gRPC library."""
+"""Estimate of the largest number of series of one pod. They come from the runtime, the process and the gRPC library."""
 PROBE_SERIES = 20
 """Series of one probe by the blackbox exporter."""
 
 
 class BlackboxModule(ClosedModel):
-    """A module of the blackbox exporter. Source of the fields: its CONFIGURATION.md."""
+    """A module of the blackbox exporter. The exporter's CONFIGURATION.md describes the fields."""
 
     name: Name
     prober: Literal["tcp", "http", "dns"]
@@ -59,12 +59,13 @@ class Scrape(ClosedModel):
     series: Annotated[int, Field(ge=1)] = SERIES
     """Largest number of series of one pod."""
     health: str | None = None
-    """A metric that is 1 while the server works. `None`: the server works while Prometheus can scrape or probe it."""
+    """A metric that is 1 while the server works. `None`: a server that Prometheus can scrape or probe counts as
+    working."""
     honor_labels: bool = False
     """True: Prometheus keeps the labels `pod` and `namespace` of the series. They name the object that a series
     describes, not the server."""
     token: SecretKeys | None = None
-    """The secret whose only key holds the bearer token that Prometheus sends. `None` sends no token."""
+    """A secret with one key, which holds the bearer token that Prometheus sends. `None` sends no token."""
     module: BlackboxModule | None = None
     """The module with which the blackbox exporter probes `port` and `path`. `None` scrapes the pod itself."""
 

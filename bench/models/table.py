@@ -74,7 +74,7 @@ async def processor_per_call(call: Callable[[], Awaitable[object]]) -> float:
 
 
 async def main(port: int, directory: Path, store: TimedStore) -> None:
-    """Measure every row, and print the tables, the goals and the times of Valkey."""
+    """Measure every row, and print the tables, the goals and the times of the round trips to Valkey."""
     sdk, policed = bare(port), ours(port, directory)
     print("| model call | bare SDK | voice_models | ratio | goal |\n|---|---|---|---|---|")
     firsts = await measure({BARE: lambda: first_token(sdk), OURS: lambda: first_token(policed)}, FIRST_TOKENS)
@@ -96,7 +96,10 @@ async def main(port: int, directory: Path, store: TimedStore) -> None:
 
 
 async def unary(sdk: Any, policed: Any, stored: Any, routed: Any) -> None:
-    """Measure and print the CPU time that a unary call takes in this process. The server is another process."""
+    """Measure and print the CPU time that a unary call takes in this process.
+
+    The CPU time of the server does not count, because the server is another process.
+    """
 
     def through(client: Any) -> Callable[[], Awaitable[float]]:
         return lambda: processor_per_call(lambda: client.chat.completions.create(model="m", messages=QUESTION))

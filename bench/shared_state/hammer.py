@@ -1,6 +1,7 @@
-"""One of several processes that send requests to one limit as fast as they can. Each waits for a line on stdin first.
+"""Sends requests to one limit as fast as it can. The bench runs several such processes at the same time.
 
-The process prints the number of admitted requests, of requests decided without the store, and of remaining admissions.
+The measurement begins when the process reads a line from stdin. At the end the process prints three numbers: the
+admitted requests, the requests that were decided without the store, and the admissions that were left in the store.
 It also prints four times: when it read the line, got its first answer, sent its last request and got its last answer.
 
 The store runs on the same machine and has the same clock. So the store decides every request between the first and the
@@ -28,7 +29,7 @@ LONGEST_PAUSE = 0.02
 
 
 async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> dict[str, float]:
-    """After the start signal send requests for `seconds`, and then until every task was refused."""
+    """Wait for a line on stdin, then send requests for at least `seconds`. The last request of each task is refused."""
     limited = gate(url, TokenBucket(rate=Rate(rate), burst=burst), lease)
     await limited.admit(Caller(tenant="another"), 1, float("inf"))  # connects before the measurement
     print("ready", flush=True)
@@ -68,9 +69,9 @@ async def main(url: str, rate: str, burst: int, lease: int, seconds: float) -> d
 
 
 async def take_rest(url: str, rate: str, burst: int, lease: int) -> tuple[int, float]:
-    """Take the admissions that are still in the store, because the processes were too slow to request them.
+    """Take all admissions that the store still has. Some are left if the processes were too slow to request them.
 
-    Returns their number, and the time of the request.
+    Returns the number of admissions taken, and the time at which this function asked the store.
     """
     hashed = hashlib.blake2b(CALLER.tenant.encode(), digest_size=16).hexdigest()
     key = f"{name(lease)}:token_bucket:tenant:{hashed}"

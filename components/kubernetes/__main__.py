@@ -1,4 +1,4 @@
-"""Generate `types.py` from the API's own OpenAPI schema: `make types`."""
+"""Generates `types.py` from the OpenAPI schema of the Kubernetes API. `make types` runs this module."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def schema() -> dict[str, Any]:
 
 
 def reachable(definitions: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The definitions with these names, and all definitions to which they refer."""
+    """The definitions with these names, and every definition that they reference, directly or through others."""
     reached: dict[str, Any] = {}
     pending = list(names)
     while pending:
@@ -69,7 +69,7 @@ def reachable(definitions: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def _references(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
-        if isinstance(node.get("$ref"), str):  # a property may have this name
+        if isinstance(node.get("$ref"), str):  # the value is a mapping if a property is called `$ref`
             yield node["$ref"].rpartition("/")[2]
         for value in node.values():
             yield from _references(value)

@@ -28,7 +28,8 @@ class ServiceDatabase(ClosedModel):
     secret: SecretKeys
     """The secret whose key `password` holds the role's password."""
     connection_limit: Annotated[int, Field(ge=1)]
-    """Largest number of connections of the role: from all replicas of the service, or from all poolers."""
+    """Largest number of connections of the role, from all replicas of the service together. If the service connects
+    through poolers, from all poolers together."""
 
 
 class ServerLimits(ClosedModel):
@@ -36,8 +37,8 @@ class ServerLimits(ClosedModel):
 
     max_connections: int
     reserved: int
-    """Connections that the services cannot use. Superusers may use all of them. Members of the role
-    `pg_use_reserved_connections` may use all except the last 3."""
+    """Connections that the services cannot use. Superusers may use every reserved connection. Members of the role
+    `pg_use_reserved_connections` may use all but 3 of the reserved connections."""
 
     def parameters(self) -> dict[str, str]:
         """The settings of `postgresql.conf` that enforce the limits and choose the hash of passwords."""
@@ -50,7 +51,7 @@ class ServerLimits(ClosedModel):
 
 
 def provisioner_sql() -> str:
-    """SQL that creates the provisioner. The superuser runs it with `psql` when the volume is empty."""
+    """SQL that creates the provisioner. At the first start, on an empty volume, the superuser runs it with `psql`."""
     return f"""\
 \\set password `cat {PROVISIONER_SECRET.path}/password`
 CREATE ROLE "{PROVISIONER}" LOGIN CREATEROLE CREATEDB PASSWORD :'password';

@@ -31,12 +31,12 @@ pod."""
 
 
 class AclUser(ClosedModel):
-    """A caller of the server and its ACL rules, in the order that Valkey applies them."""
+    """A caller of the server, and the caller's ACL rules. Valkey applies the rules from left to right."""
 
     name: Name
     secret: SecretKeys
-    """The secret with the key `password`. The user's line ends with the secret's name until the script replaces it by
-    the hash."""
+    """The secret with the key `password`. The user's line ends with the secret's name. The script `WRITE_ACL` replaces
+    this name by the hash of the password."""
     rules: str
 
 

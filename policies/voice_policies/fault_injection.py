@@ -13,7 +13,7 @@ from voice_policies.policy import Policy
 class FaultInjection(Policy):
     """Faults added to the attempts of outbound calls.
 
-    `Runtime.load(…, allow_fault_injection=True)` must also allow them.
+    The runtime ignores this policy unless the service calls `Runtime.load(…, allow_fault_injection=True)`.
     """
 
     enabled: Literal[True]
@@ -25,6 +25,6 @@ class FaultInjection(Policy):
     error_ratio: Ratio = Ratio("0%")
     """Share of attempts that fail as unavailable without being sent."""
     abort_ratio: Ratio = Ratio("0%")
-    """Share of attempts that are cut off after the callee has answered. The caller does not know their outcome."""
+    """Share of attempts that are cut off after the callee has answered. So the caller does not know the outcome."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of the random choice. `None`: each process chooses differently."""

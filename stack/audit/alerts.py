@@ -44,8 +44,8 @@ NO_METRIC = re.compile(
     r"|(?<![\w:])(?:and|or|unless|bool|offset|group_left|group_right|on|by|inf|nan|atan2"
     r"|sum|max|min|avg|count|count_values|group|quantile|stddev|stdvar|topk|bottomk)(?![\w:])|\b\w+\s*(?=\()|\b\d[\w.]*"
 )
-"""Parts of a PromQL expression that are no metric: matchers, windows, variables, labels, keywords, functions, numbers.
-"""
+"""Finds all parts of a PromQL expression except names of metrics: matchers, windows, variables, labels, keywords,
+functions and numbers."""
 NAME = re.compile(r"[a-zA-Z_:][\w:]*")
 SCHEDULED = {
     "CronJob": ("kube_cronjob_status_last_successful_time", "kube_job_status_failed"),
@@ -57,9 +57,9 @@ SCHEDULED = {
     ),
     "Cluster": ("cnpg_pg_stat_archiver_last_archived_time", "cnpg_pg_stat_archiver_last_failed_time"),
 }
-"""Kind of resource with scheduled work → the metric of its last success and the metric of its failure.
+"""Kind of a resource with scheduled work → the metric of the last success and the metric of a failure.
 
-A CloudNativePG `Cluster` archives its write-ahead log.
+The scheduled work of a CloudNativePG `Cluster` is the archiving of its write-ahead log.
 """
 
 
@@ -117,7 +117,7 @@ def burn_rates(platform: Platform) -> Iterator[Breach | None]:
 
 
 def alerts_are_complete(platform: Platform) -> Iterator[Breach | None]:
-    """Check that each budget has an alert, each alert an action or a runbook, and each metric a source."""
+    """Check that budgets have alerts, that each alert has an action or a runbook, and that each metric has a source."""
     known = rules(platform)
     alerts = " ".join(alert["expr"] for alert in known.alerts)
     for budget in _budgets(known.recordings):
@@ -189,7 +189,7 @@ def absent_series_are_detected(platform: Platform) -> Iterator[Breach | None]:
         return
     absence = any("absent(" in alert["expr"] or re.search(r"unless\b.*\bup\b", alert["expr"]) for alert in alerts)
     always = any(alert["expr"].replace(" ", "") == "vector(1)" for alert in alerts)
-    text = "no alert detects a target that Prometheus does not discover: the alerts on that target never fire"
+    text = "no alert detects a target that Prometheus does not discover, and other alerts on that target never fire"
     yield None if absence else Breach("absent targets", text, "an alert with absent() or unless … up")
     text = "there is no alert that always fires, so an outage of Prometheus or Alertmanager goes unnoticed"
     yield None if always else Breach("dead man's switch", text, "an alert with vector(1)")
@@ -212,7 +212,7 @@ RULES = (
         id="A04",
         title="every budget has burn-rate alerts that can fire",
         severity="error",
-        rationale="without the fast rates an outage is detected late; without the slow rates a slow leak is missed",
+        rationale="without the fast rates an outage is detected late; without the slow rates a slow loss is missed",
         source="Site Reliability Workbook, ch. 5: 14.4, 6, 3 and 1",
         violates="an alert at 14.4 times a budget of 10%: 144% of the requests would have to fail",
         holds="an alert at 14.4 times a budget of 5%",
@@ -240,7 +240,7 @@ RULES = (
     ),
     Rule(
         id="O04",
-        title="absent series and a dead Prometheus raise an alert",
+        title="an alert detects absent series, and an alert always fires, so that its absence shows a dead Prometheus",
         severity="error",
         rationale="an alert over an absent series does not fire, and a dead Prometheus fires no alert",
         source="awesome-prometheus-alerts#66",

@@ -23,23 +23,26 @@ EVERY_TRANSIENT: tuple[RetryCondition, ...] = (
     "unavailable",
     "resource_exhausted",
 )
-"""Conditions of a library that retries failed connections, timeouts and error answers."""
+"""Conditions of a library that retries after failed connections, timeouts and error answers."""
 SENT_OR_NOT: tuple[RetryCondition, ...] = ("connection_failed", "attempt_timeout")
-"""Conditions of a library that retries failed connections and timeouts, but no error answers."""
+"""Conditions of a library that retries after failed connections and timeouts, but not after error answers."""
 ANSWERED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable", "resource_exhausted")
-"""Conditions of a library that retries failed connections and error answers, but no timeouts."""
+"""Conditions of a library that retries after failed connections and error answers, but not after timeouts."""
 PROXIED: tuple[RetryCondition, ...] = ("connection_failed", "unavailable")
-"""Conditions of a proxy or client that retries only failed connections and unavailable callees."""
+"""Conditions of a proxy or client that retries only after failed connections and answers of unavailable callees."""
 
 
 @dataclass(frozen=True, slots=True)
 class LibraryDefault:
-    """The retries of a library without configuration. The audit assumes that the library has no retry budget."""
+    """The retries that a library makes if its callers configure none.
+
+    The audit assumes that the library has no retry budget.
+    """
 
     retries: int
     conditions: tuple[RetryCondition, ...]
     setting: str
-    """The parameter that sets the retries."""
+    """The library's parameter for retries, in most rows with the value that turns retries off."""
     source: str
     jitter: bool = True
     """True if the backoff is random."""
@@ -97,7 +100,7 @@ class ClientRetry:
 
 
 def client_retries(edge: Edge) -> Iterator[ClientRetry]:
-    """The client libraries of a call that make several attempts.
+    """The client libraries that make several attempts of the call of an edge.
 
     A library that is not in `DEFAULTS` retries only if the catalogue declares its retries.
     """
@@ -125,7 +128,7 @@ def _hidden(dependency: Dependency, library: str, default: LibraryDefault) -> Br
     waits = f" of {default.timeout} each" if default.timeout else ""
     return Breach(
         f"{dependency.name} by {library}",
-        f"{library} makes 1 + {default.retries} attempts{waits} by default, and nobody sets its retries"
+        f"{library} makes 1 + {default.retries} attempts{waits} by default, and the catalogue sets no retries for it"
         f" ({default.source})",
         f"{dependency.name}.clients: retries, and {default.setting} in its callers",
         "retries=0",
@@ -141,7 +144,7 @@ def _mesh_routes(platform: Platform) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _route(name: str, route: dict[str, Any]) -> Breach | None:
     if "retries" not in route:
-        return _by_default(name, "istio", "the route does not set them", "spec.http[].retries.attempts")
+        return _by_default(name, "istio", "the route does not set the retries", "spec.http[].retries.attempts")
     if more := route["retries"].get("attempts", 0):
         text = f"the mesh makes 1 + {more} attempts, and no call declares them"
         return Breach(name, text, "spec.http[].retries.attempts", "0")
@@ -149,7 +152,7 @@ def _route(name: str, route: dict[str, Any]) -> Breach | None:
 
 
 def _unrouted(platform: Platform) -> Iterator[Breach | None]:
-    """The called services whose gRPC host has no VirtualService. Istio then retries by its default."""
+    """The hosts of called services without a VirtualService. Istio retries calls to such a host by its default."""
     if not platform.environment.settings.mesh:
         return
     routed = {
@@ -160,7 +163,7 @@ def _unrouted(platform: Platform) -> Iterator[Breach | None]:
         callers = {type(edge.caller) for edge in platform.graph.edges_to(callee)}
         hosts = {Service: site.grpc_host(callee), Gateway: site.http_host(callee)}
         for host in (hosts[kind] for kind in hosts.keys() & callers):
-            found = _by_default(host, "istio", "no VirtualService sets them", "VirtualService: retries.attempts")
+            found = _by_default(host, "istio", "no VirtualService sets the retries", "VirtualService: retries.attempts")
             yield None if host in routed else found
 
 
@@ -174,7 +177,7 @@ def _gateway_routes(platform: Platform) -> Iterator[Breach | None]:
     for route in rendered(platform).gateway_routes:
         path, field, most = f"route {route['id']}", "upstream.retries", declared.get(route["id"], 0)
         if (retries := route["upstream"].get("retries")) is None:
-            yield _by_default(path, "apisix", "the route does not set them", field)
+            yield _by_default(path, "apisix", "the route does not set the retries", field)
         else:
             text = f"the gateway makes 1 + {retries} attempts, and the catalogue declares 1 + {most}"
             yield Breach(path, text, field, str(most)) if retries > most else None

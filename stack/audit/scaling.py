@@ -18,7 +18,7 @@ from stack.model.pod_demand import requests
 KEEPS_MEMORY = {"python"}
 """Languages whose processes return little memory to the system: CPython keeps its arenas."""
 WAITING = 0.8
-"""Share of an operation's P95 spent in calls. At or above this share CPU is a poor measure of load."""
+"""Share of an operation's P95 that its calls take. At or above this share CPU is a poor measure of load."""
 
 
 def _scaled(platform: Platform) -> Iterator[tuple[Workload, Mapping[str, Any]]]:
@@ -56,7 +56,7 @@ def can_scale(platform: Platform) -> Iterator[Breach | None]:
     for workload, spec in _scaled(platform):
         if "replicas" in workload.spec:
             text = (
-                f"replicas: {workload.spec['replicas']} beside an autoscaler: each apply resets the autoscaler's count"
+                f"the manifest sets replicas: {workload.spec['replicas']}, so each apply resets the autoscaler's count"
             )
             yield Breach(f"{workload.path}: replicas", text, "spec.replicas", "leave it out")
         for _, resource, container, _ in _metrics(spec):
@@ -95,7 +95,7 @@ def _waits(platform: Platform, workload: Workload, service: Service) -> Breach |
     shares = [critical_path(graph, service, each) / each.latency for each in service.operations if each.latency]
     if not shares or min(shares) < WAITING:
         return None
-    text = f"the operations spend at least {min(shares):.0%} of their P95 in calls: CPU may stay low at full load"
+    text = f"the operations spend at least {min(shares):.0%} of their P95 in calls, so CPU may stay low at full load"
     field = f"the metric of {service.name}'s autoscaler: requests in flight instead of CPU"
     return Breach(f"{workload.path}: cpu", text, field, "", service.location, "info")
 
@@ -112,8 +112,8 @@ def memory_metrics_can_scale_in(platform: Platform) -> Iterator[Breach | None]:
 def _keeps_memory(workload: Workload, service: Service, targets: list[Mapping[str, Any]]) -> Breach | None:
     if service.language in KEEPS_MEMORY:
         text = (
-            f"the autoscaler uses memory, but a {service.language} process returns little memory after a peak:"
-            " the replicas may never decrease"
+            f"the autoscaler uses memory, but a {service.language} process returns little memory after a peak,"
+            " so the replicas may never decrease"
         )
         return Breach(workload.path, text, "spec.metrics", "cpu")
     if (resident := service.resident_memory) is None:
@@ -139,7 +139,7 @@ def metrics_exclude_sidecars(platform: Platform) -> Iterator[Breach | None]:
     for workload, spec in _scaled(platform):
         sidecar = len(workload.pod["containers"]) > 1 or workload.labels.get(INJECT_LABEL) == "true"
         whole = [resource for kind, resource, *_ in _metrics(spec) if kind == "Resource"]
-        text = f"type Resource ({', '.join(whole)}) adds the sidecar's usage and requests to the program's"
+        text = f"a metric of type Resource ({', '.join(whole)}) includes the sidecar's usage and requests"
         found = Breach(workload.path, text, "spec.metrics[].type", "ContainerResource")
         yield found if sidecar and whole else None
 
@@ -149,7 +149,7 @@ RULES = (
         id="D03",
         title="pods have the containers and requests that their autoscaler needs, and nothing else sets the replicas",
         severity="error",
-        rationale="without requests an autoscaler does nothing; an apply that sets replicas undoes its scaling",
+        rationale="without requests an autoscaler does nothing; an apply that sets replicas undoes the scaling",
         source="pulumi-kubernetes#2491; Kubernetes, Horizontal Pod Autoscaling",
         violates="a Deployment that sets replicas: 3 and has an autoscaler",
         holds="the same Deployment without replicas",
@@ -167,7 +167,7 @@ RULES = (
     ),
     Rule(
         id="H02",
-        title="an autoscaler uses only the program's container",
+        title="an autoscaler measures only the program's container",
         severity="warning",
         rationale="an idle sidecar hides a busy program, and a busy sidecar adds replicas of an idle program",
         source="kubernetes#86349",

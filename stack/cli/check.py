@@ -113,7 +113,7 @@ def _refuse_other_options(options: argparse.Namespace, flag: str, formats: Itera
     if options.format not in formats:
         faults.append(Fault("--format", f"is {options.format!r} with {flag}", one_of(options.format, formats)))
     if options.ledger and options.on:
-        faults.append(Fault("--on", "does not change a ledger", "leave it out"))
+        faults.append(Fault("--on", "does not change a ledger", "leave out --on"))
     if faults:
         raise InvalidInputError("voice check", faults)
 

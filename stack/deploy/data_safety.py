@@ -1,4 +1,4 @@
-"""The resources that hold data, and the safe alternative to replacing, removing or shrinking each."""
+"""The resources that hold data, and what to do instead of replacing, removing or shrinking such a resource."""
 
 from __future__ import annotations
 

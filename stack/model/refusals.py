@@ -43,7 +43,7 @@ class Refusals:
 
 
 class ComponentRefusals(Refusals):
-    """Refusals of components. If a setting decides a refused field, the fault names the setting."""
+    """Refusals of components. If a setting determines the value of a refused field, the fault names the setting."""
 
     def __init__(self, source: str, settings: Settings, decided_by: Mapping[str, str]) -> None:
         """`decided_by` maps the path of a field, such as `Prometheus.retention`, to the setting."""

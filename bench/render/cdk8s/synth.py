@@ -1,6 +1,6 @@
-"""Writes the objects of OBJECTS.json: services with constructs of cdk8s-plus, other components as plain objects.
+"""Renders the objects of OBJECTS.json into the folder OUT.
 
-Usage: python synth.py OBJECTS.json OUT.
+Services use constructs of cdk8s-plus; other components are plain objects. Usage: python synth.py OBJECTS.json OUT.
 """
 # ruff: noqa: INP001 - the bench runs this file by its path, in a separate virtual environment
 
@@ -59,7 +59,7 @@ def deployment(chart: cdk8s.Chart, manifest: Manifest) -> kplus.Deployment:
 
 
 def member(chart: cdk8s.Chart, manifest: Manifest, pods: kplus.Deployment) -> None:
-    """Add another object of a service."""
+    """Add an object of a service that is not its Deployment."""
     metadata, spec = _metadata(manifest), manifest.get("spec", {})
     match manifest["kind"]:
         case "ServiceAccount":

@@ -14,7 +14,7 @@ from voice_models.usage import Usage
 from voice_models.wire_form import Envelope, Signal, Speech, WireForm, parsed, read
 
 BUFFER_LIMIT = 64 * 1024
-"""Maximum number of bytes before the first content of an answer: the role, lifecycle frames and pings."""
+"""Maximum number of bytes before the first content of an answer. They are the role, lifecycle frames and pings."""
 DONE = b"[DONE]"
 ENDED_EARLY = object()
 """The error for a stream that sends `[DONE]` without a finish reason before it."""
@@ -31,7 +31,7 @@ class Reader(ABC):
         self.content_bytes = 0
         """Bytes of content so far, to estimate the output tokens."""
         self.error: Any = None
-        """The error of the answer: reported by the provider, or found by this reader. `None` without one."""
+        """The error of the answer: reported by the provider, or found by this reader. `None` if there is no error."""
         self.text: list[str] = []
         """The content, kept only if a policy captures it."""
         self._form = form
@@ -74,7 +74,8 @@ class EventReader(Reader):
         self._waiting: list[bytes] = []
         self._in_tool_call = False
         self._envelope: Envelope | None = None
-        """The bytes around the text of the last event that was parsed, if it held only text."""
+        """The bytes around the text of the last parsed event. `None` if that event held more than text, or if a policy
+        captures the content."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Like `Reader.feed`. Reads no frame of the chunk after an error."""
@@ -94,7 +95,7 @@ class EventReader(Reader):
 
     def _read(self, frame: Frame) -> None:
         if not frame.data:
-            return  # drop a ping, and fields without data: an SDK would take such fields for an event
+            return  # drop pings and frames without data, because an SDK would take a frame without data for an event
         if frame.data.startswith(DONE):
             if self.finish_reason is None:
                 self.error = ENDED_EARLY  # an SDK stops here and would treat the answer as complete

@@ -2,10 +2,10 @@
 -- behind. Until that clock has caught up, no tokens are freed.
 -- KEYS the budgets of one attempt · ARGV 'reserve' or 'settle', reserved tokens, expiry, used tokens,
 -- then for each budget its limit and its window in seconds
--- reserve: the expiry is in seconds from now. If all budgets admit, the answer is {0, T}: the reservation expires at the
--- Unix time T, in whole seconds. Otherwise no budget changes, and the answer is {N, microseconds until the tokens may
--- fit}: the N-th budget refuses, counted from 1.
--- settle: the expiry is T from the answer to reserve. The answer is {0, T}.
+-- reserve: the expiry is in seconds from now. If all budgets admit, the answer is {0, T}. T is the Unix time in whole
+-- seconds at which the reservation expires. Otherwise no budget changes, and the answer is {N, microseconds until the
+-- tokens may fit}. N is the number of the first budget that refuses, counted from 1.
+-- settle: the expiry is the T that reserve has returned. The answer is {0, T}.
 local RESOLUTION = 64
 local RETRY_HELD = 1e6
 local operation, cost, expiry, used = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -9,7 +9,7 @@ from typing import Protocol
 class Clock(Protocol):
     """A clock that never runs backwards: the `time` module, or `voice_runtime.testing.FakeClock`.
 
-    Asynchronous waits use the event loop's timers, whose time a fake clock also controls.
+    Asynchronous waits use the event loop's timers. A fake clock also controls the time of these timers.
     """
 
     def monotonic(self) -> float:

@@ -17,7 +17,7 @@ from voice_runtime.log_rate import LogRate, since_previous
 EventKind = Literal["transition", "rejected", "retry", "exhausted", "timeout", "fallback", "reloaded", "refused"]
 logger = logging.getLogger("voice_runtime")
 LONGEST_QUEUE = 10_000
-"""Number of events that may wait for slow listeners. They take about 10 MB."""
+"""Number of events that may wait for slow listeners. 10,000 events take about 10 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Event:
     target: str
     """The subject: an outbound call, inbound operation, service, bundle file, model deployment or saga."""
     attempt: int = 0
-    """The number of the attempt, from 1; 0 without an attempt."""
+    """The number of the attempt, from 1. 0 if the event does not belong to an attempt."""
     delay: float | None = None
     """A wait in seconds: backoff of a retry, `retry_after` of a rejection, open time of a breaker, or a cooldown."""
     before: str = ""
@@ -46,15 +46,19 @@ class Listener(Protocol):
     """Receives events in order, one at a time. The runtime logs and counts an exception of the listener."""
 
     def on_event(self, event: Event) -> None:
-        """Handle an event, in the event's context and outside the locks of policies. This method must not block."""
+        """Handle an event. This method must not block.
+
+        It runs with the context variables of the code that published the event, and outside the locks of policies.
+        """
         ...
 
 
 class PromptListener(ABC):
-    """A listener that runs in the event's thread. The thread waits for it.
+    """A listener that runs in the thread that publishes the event. The thread waits until the listener returns.
 
-    Threads may call it at the same time, so events have no common order. Use it for an effect on the request itself,
-    such as an event on its span. Other listeners may get the event in another thread, after the span has ended.
+    Several threads may call the listener at the same time, so events have no common order. Use this class for an effect
+    on the request itself, such as an event on the request's span. Other listeners may get the event in another thread,
+    after the span has ended.
     """
 
     @abstractmethod
@@ -79,7 +83,8 @@ class Events:
     def publish(self, event: Event) -> None:
         """Deliver `event` and the events before it, unless another thread is already delivering.
 
-        Events that arrive meanwhile go to a separate thread, so no caller delivers events of other callers for long.
+        A separate thread delivers the events that arrive during this delivery. So no caller delivers events of other
+        callers for long.
         """
         for listener in self._prompt:
             self._tell(listener, event)
@@ -98,7 +103,7 @@ class Events:
                 self._hand_over()
 
     def _hand_over(self) -> None:
-        """Start a thread that delivers until the queue is empty. If it cannot start, the next `publish` delivers."""
+        """Start a thread that empties the queue. If the thread cannot start, the next `publish` delivers the events."""
         with suppress(RuntimeError):
             Thread(target=self._deliver_the_rest, name="voice-runtime-events", daemon=True).start()
 

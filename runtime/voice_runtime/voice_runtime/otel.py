@@ -16,14 +16,14 @@ __all__ = ["observe", "register"]
 
 
 def observe(runtime: Runtime, meter: Meter) -> None:
-    """Register every metric of `runtime` with `meter`. The translation to Prometheus yields the names in `METRICS`."""
+    """Register every metric of `runtime` with `meter`. In Prometheus the metrics have the names in `METRICS`."""
     register(runtime, METRICS, meter)
 
 
 def register(source: Source, metrics: Sequence[Metric[Source]], meter: Meter) -> None:
     """Register the metrics of any source with `meter`."""
     for metric in metrics:
-        # The translation to Prometheus adds the suffix of counters itself.
+        # OpenTelemetry adds the suffix `_total` when it translates a counter for Prometheus.
         create = meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_gauge
         create(metric.name.removesuffix("_total"), [_callback(source, metric)], description=metric.help)
 

@@ -52,9 +52,9 @@ class OperationStatistics:
         self.seconds = 0.0
         """Duration of the requests that succeeded or failed, summed, in seconds."""
         self.rejected = Counter(bulkhead=0, deadline=0, rate_limit=0, worker_threads=0)
-        """Requests that a policy refused before they began."""
+        """Requests that a policy refused before the operation began."""
         self.slow = 0
-        """Requests that took longer than the operation's objective for its P95."""
+        """Requests that took longer than the operation's P95 objective."""
 
 
 class SpanStatistics:

@@ -44,7 +44,7 @@ class Engine(Protocol):
         """Begin a saga under its newest definition. Returns the saga's id. If the id exists, no saga begins.
 
         Raises `UnknownSagaError` if no definition has the name, `SagaConflictError` if the id belongs to a saga with
-        another name or input, `InvalidSagaIdError`, `NotJsonError` and `TooLargeError`.
+        another name or input. Also raises `InvalidSagaIdError`, `NotJsonError` and `TooLargeError`.
         """
         ...
 

@@ -12,7 +12,7 @@ from stack.audit.report import markdown_row
 __all__ = ["REPORTS", "markdown"]
 
 DIGITS = 9
-"""Digits after the decimal point of a number in JSON. Floating-point errors are smaller."""
+"""Digits after the decimal point of a number in JSON. Rounding to these digits removes floating-point errors."""
 
 
 def markdown(ledger: Ledger) -> str:

@@ -5,11 +5,11 @@
    The solver reports that bound as infeasible.
 2. From the callees to the callers, compute the wanted values: the values of the catalogue, raised where the callees
    need more time.
-3. From the callers to the callees, compute the budgets. The calls of an operation share at most the deadline that the
-   callers and the flows of the operation allow. If the wanted values do not fit, the solver first removes retries until
-   the least values fit. Then each call gets its least value plus a share of the difference to its wanted value. All
-   calls of the operation get the same share, by linear interpolation. The total time is convex in the share, so the
-   new values fit.
+3. From the callers to the callees, compute the budgets. Together the calls of an operation may take at most the
+   deadline that the callers and the flows of the operation allow. If the wanted values do not fit, the solver first
+   removes retries until the least values fit. Then each call gets its least value plus a share of the difference to its
+   wanted value. All calls of the operation get the same share, by linear interpolation. The total time is convex in the
+   share, so the new values fit.
 4. From the callees to the callers, lower each raised deadline to the time that its calls need, but not below the
    declared deadline.
 """
@@ -52,7 +52,7 @@ def _latency(values: Values) -> OfEdge:
 def missed_targets(graph: CallGraph) -> Iterator[Constraint]:
     """The flows whose target is below the sum of the objectives along their critical path.
 
-    The graph must have the values of `objectives`.
+    The graph must already have the latencies that `objectives` returns.
     """
     for flow in graph.flows:
         gateway, route = graph.entrance(flow)
@@ -64,7 +64,7 @@ def missed_targets(graph: CallGraph) -> Iterator[Constraint]:
 
 
 def _critical_calls(graph: CallGraph, node: Node, operation: Operation) -> Iterator[str]:
-    """Each operation on the critical path with the sum of its calls' objectives, from the route to the last service."""
+    """The sum of the calls' objectives for each operation on the critical path, from the route to the last service."""
     while operation.stages:
         slowest = [
             max((graph.edge(node, operation, call) for call in stage.calls), key=LATENCY)
@@ -78,7 +78,7 @@ def _critical_calls(graph: CallGraph, node: Node, operation: Operation) -> Itera
 
 
 class Budgets:
-    """The timeouts of one graph. Calls that share a policy share its timeout and its attempts."""
+    """The timeouts of one graph. Calls with the same policy have the same timeout and the same number of attempts."""
 
     def __init__(self, graph: CallGraph) -> None:
         """Compute the least values and their bounds."""
@@ -100,7 +100,7 @@ class Budgets:
         for run in graph.bottom_up:
             for edge in run.edges:
                 self._least[policy_of(edge)] = self._least_attempt(edge)
-            # The route of a model sets the deadline of its operation.
+            # The model route that an operation serves fixes the deadline of the operation.
             fixed = run.operation.deadline if run.operation.route else run.operation.latency
             self._least_deadline[run.key] = max(fixed, self._sum(run, self._once, self._least))
         for edge in graph.edges:
@@ -115,7 +115,7 @@ class Budgets:
             gateway, route = self._graph.entrance(flow)
             least, most = self._least_deadline[gateway.name, route.name], flow.latency * LONGEST_WAIT
             if least > most:
-                why = f"one attempt of each call takes {least} > {LONGEST_WAIT} × {flow.latency} = {most}"
+                why = f"with one attempt per call the route needs {least} > {LONGEST_WAIT} × {flow.latency} = {most}"
                 needed, field = str(_tenth(least)), f"flows.{flow.name}.latency"
                 yield Constraint("T03", f"flow {flow.name}", str(flow.latency), needed, why, field, flow.location)
         for run in self._graph.bottom_up:
@@ -123,12 +123,12 @@ class Budgets:
                 least = total(lambda edge: self._least[policy_of(edge)])
                 if least > step.attempt_timeout:
                     path = f"{run.node.name}.{run.operation.name}: {step.name}"
-                    why = f"one attempt of each call of the step takes {least}"
+                    why = f"with one attempt per call the step needs {least}"
                     bound, field = str(step.attempt_timeout), f"{step.name}.attempt_timeout"
                     yield Constraint("T01", path, bound, str(least), why, field, run.operation.location)
 
     def values(self) -> Values:
-        """The new timeouts and deadlines, and the removed retries. Must not be called for an infeasible graph."""
+        """The new timeouts and deadlines, and the removed retries. For a graph that is not infeasible."""
         wanted, wanted_deadline = self._wanted()
         given, deadlines = dict(wanted), {}
         for run in reversed(self._graph.bottom_up):
@@ -150,7 +150,7 @@ class Budgets:
         """The shortest timeout of one attempt.
 
         It is at least the callee's P95 objective. It is also at least:
-        - one attempt of each hard call of the callee, if the timeout may be shorter than the callee's deadline
+        - the shortest timeout of each hard call of the callee, if the timeout may be shorter than the callee's deadline
         - otherwise the callee's least deadline
         """
         promised = max(each.latency for each in self._members[policy_of(edge)])
@@ -225,7 +225,7 @@ class Budgets:
     ) -> float:
         """The share of the difference between wanted and least values that fits into the bound.
 
-        Removes retries until the least values fit. The longest call loses its retries first.
+        Removes retries until the least values fit. The call with retries that takes longest loses its retries first.
         """
         while (least := total(self._overall(self._attempts, self._least))) > bound:
             costs = self._overall(self._attempts, self._least)
@@ -254,7 +254,10 @@ def _may_be_below_deadline(edge: Edge) -> bool:
 
 
 def _saga_steps(run: Run) -> Iterator[tuple[SagaStep, Callable[[OfEdge], Duration]]]:
-    """Each step of an operation's sagas twice: with the total time of its calls, and of its compensation's calls."""
+    """Each step of an operation's sagas twice, with a function that adds up times of calls.
+
+    The first function adds up the calls of the step, the second adds up the calls of its compensation.
+    """
     rounds = {call.name: stage.max_rounds for stage in run.operation.stages for call in stage.calls}
     edges = {edge.call.name: edge for edge in run.edges}
 
@@ -276,6 +279,6 @@ def _tenth(duration: Duration) -> Duration:
 
 def _too_close(edge: Edge, least: Duration) -> Constraint:
     most = edge.latency * LONGEST_WAIT
-    why = f"one attempt of each call of the callee takes {least} > {LONGEST_WAIT} × {edge.latency} = {most}"
+    why = f"with one attempt per call the callee needs {least} > {LONGEST_WAIT} × {edge.latency} = {most}"
     field = f"{edge.call.target}.latency"
     return Constraint("T03", edge.path, str(edge.latency), str(_tenth(least)), why, field, edge.call.location)

@@ -1,4 +1,7 @@
-"""Permission for an undeclared call: the line to add to the catalogue, reasons to refuse it, and its audit findings."""
+"""Permission for an undeclared call: the line to add to the catalogue.
+
+The permission also has the reasons why the platform refuses the line, and the findings that the line adds to the audit.
+"""
 
 from __future__ import annotations
 
@@ -104,6 +107,6 @@ def _consequences(platform: Platform, changed: Caller) -> tuple[tuple[str, ...],
 
 def _findings(platform: Platform) -> Iterator[Finding]:
     """The findings of the audit, without findings of severity `info`."""
-    # The earliest date excludes findings about old prices and retiring models: the added line does not cause them.
+    # The added line does not cause findings about old prices and retiring models. The earliest date excludes them.
     findings = (finding for rule in RULES for finding in rule.verdict(platform, date.min).findings)
     return (finding for finding in findings if finding.severity != "info")

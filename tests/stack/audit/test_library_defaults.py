@@ -23,7 +23,7 @@ def test_r09_finds_the_default_retries_of_a_library() -> None:
     (found,) = findings("R09", store_with(Client(library="openai-python")))
     assert found.path == "store by openai-python"
     assert found.arithmetic.startswith(
-        "openai-python makes 1 + 2 attempts of 600s each by default, and nobody sets its retries"
+        "openai-python makes 1 + 2 attempts of 600s each by default, and the catalogue sets no retries for it"
     )
     assert "max_retries in its callers" in found.field
     (without,) = findings("R09", store_with(Client(library="redis-py")))
@@ -87,7 +87,7 @@ def test_r09_finds_a_callee_of_the_gateway_without_a_mesh_route() -> None:
 @pytest.mark.parametrize(
     ("upstream", "arithmetic"),
     [
-        ({}, "apisix makes 1 + 1 attempts by default, and the route does not set them"),
+        ({}, "apisix makes 1 + 1 attempts by default, and the route does not set the retries"),
         ({"retries": 3}, "the gateway makes 1 + 3 attempts, and the catalogue declares 1 + 1"),
         ({"retries": 1}, None),
         ({"retries": 0}, None),

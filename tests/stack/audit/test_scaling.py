@@ -133,7 +133,7 @@ def test_h02_finds_a_metric_that_counts_a_sidecar() -> None:
     assert scaled("H02", ON_CPU) == ()
     both = scaled("H02", ON_CPU, ON_MEMORY, containers=(PROGRAM, PROXY))
     assert [each.arithmetic for each in both] == [
-        "type Resource (cpu, memory) adds the sidecar's usage and requests to the program's"
+        "a metric of type Resource (cpu, memory) includes the sidecar's usage and requests"
     ]
 
 

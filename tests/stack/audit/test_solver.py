@@ -124,7 +124,7 @@ def test_a_loop_that_cannot_end_within_ten_times_the_objective_is_infeasible() -
     caller = service("b", operation("run", stage(hard("a.run", "idempotent")), p95="20ms", deadline="9s"))
     (bound,) = solved(STORE, slow, caller).infeasible
     assert (bound.rule, bound.path, bound.bound, bound.needed) == ("T03", "b.run → a.run", "10ms", "20ms")
-    assert bound.why == "one attempt of each call of the callee takes 200ms > 10 × 10ms = 100ms"
+    assert bound.why == "with one attempt per call the callee needs 200ms > 10 × 10ms = 100ms"
 
 
 def test_raising_the_objective_of_a_call_also_raises_the_bound_of_its_caller() -> None:

@@ -220,7 +220,7 @@ def test_a_step_whose_calls_promise_more_than_its_attempt_timeout_is_infeasible(
     made = stage(hard("b.read", "idempotent", timeout=Duration("1s")))
     saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
     running = operation("run", made, p95="5s", deadline="100s", saga=saga)
-    why = "one attempt of each call of the step takes 4s"
+    why = "with one attempt per call the step needs 4s"
     bound = Constraint("T01", "a.run: read", "3s", "4s", why, "read.attempt_timeout", running.location)
     found = solve(small_platform(service("a", running), callee), on=DAY).infeasible
     assert found == (() if feasible else (bound,))
@@ -231,7 +231,7 @@ def test_one_attempt_of_each_call_must_fit_ten_times_the_target(latency: str, fe
     target = flow("ask", latency)
     route = operation("ask", stage(hard("b.read", "idempotent")), p95="4s", deadline="20s")
     callee = service("b", operation("read", p95="3s", deadline="9s"))
-    why = "one attempt of each call takes 4s > 10 × 399ms = 3990ms"
+    why = "with one attempt per call the route needs 4s > 10 × 399ms = 3990ms"
     bound = Constraint("T03", "flow flow", "399ms", "400ms", why, "flows.flow.latency", target.location)
     found = solve(small_platform(callee, gateway(route), flows=(target,)), on=DAY).infeasible
     assert [each for each in found if each.rule == "T03"] == ([] if feasible else [bound])

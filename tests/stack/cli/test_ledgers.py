@@ -43,7 +43,7 @@ def test_a_ledger_as_json_has_numbers_and_one_as_markdown_has_tables(capsys: pyt
             ["prod", "--ledger", "cost", "--format", "sarif"],
             "--format: is 'sarif' with --ledger; expected one of json, markdown, text",
         ),
-        (["prod", "--ledger", "cost", "--on", "2026-11-30"], "--on: does not change a ledger; leave it out"),
+        (["prod", "--ledger", "cost", "--on", "2026-11-30"], "--on: does not change a ledger; leave out --on"),
         (["--from", ".", "--ledger", "cost"], "--ledger: needs the typed model; name an ENV in place of --from DIR"),
     ],
 )

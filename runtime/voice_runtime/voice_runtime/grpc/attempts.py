@@ -27,8 +27,8 @@ from voice_runtime.timeout import CURRENT, TimedScope, Timeout, current_scope
 ATTEMPTS = "grpc-previous-rpc-attempts"
 """Metadata key (gRPC A6) for the number of earlier attempts. The first attempt does not send it."""
 WRITTEN: Iterator[Any] = iter(())
-"""Placeholder for requests that the caller writes one by one. It is an iterator, and the pipeline retries no call with
-an iterator among its arguments."""
+"""Placeholder for requests that the caller writes one by one. The placeholder is an iterator, because the pipeline
+retries no call that has an iterator among its arguments."""
 MADE, WAITING = Made(), Waiting()
 
 
@@ -78,7 +78,7 @@ class Attempts:
             self._deadline = _deadline(method.outbound, timeout)
 
     def begin(self) -> bool:
-        """Claim the call. True for the first caller only, which then runs the call."""
+        """Claim the call. Only the code that claims it first gets True, and then runs the call."""
         if self.state is not MADE:
             return False
         self.state = WAITING
@@ -100,7 +100,7 @@ class Attempts:
             self._entered.leave()
 
     def stop(self) -> bool:
-        """Cancel the RPC in flight, and send no other. True if the call was still running."""
+        """Cancel the RPC in flight, and send no further RPC. True if the call was still running."""
         state = self.state
         if isinstance(state, Stopped | Ended):
             return False
@@ -169,7 +169,7 @@ class Attempts:
         return rpc
 
     def invoke(self, request: Any, scope: TimedScope | None, end: float) -> Any:
-        """Start the RPC, and return the result of gRPC's own method: the RPC, or its answer and the RPC (`with_call`).
+        """Start the RPC, and return gRPC's result: the RPC, or for `with_call` the answer and the RPC.
 
         The caller must then pass the RPC to `has_sent`.
         """
@@ -192,7 +192,7 @@ class Attempts:
     def _serialized(self, request: Any) -> Any:
         serialize = self.method.serialize
         if request is WRITTEN:
-            return None  # the caller writes each message itself
+            return None  # the caller writes the messages one by one
         if isinstance(request, AsyncIterator):
             self._requests = AsyncRequests(request, serialize)
         elif isinstance(request, Iterator):
@@ -212,9 +212,9 @@ class Attempts:
             self._sent.set_result(None)
 
     def raise_explained(self, error: BaseException) -> None:
-        """Raise a more exact error in place of gRPC's, if there is one.
+        """If an error is known that is more exact than gRPC's, raise the more exact error.
 
-        The exact error is a fault of this process, a timeout of the runtime, or a `NeverSentError`.
+        The more exact error is a fault of this process, a timeout of the runtime, or a `NeverSentError`.
         """
         self.raise_own_fault(error)
         scope = current_scope()
@@ -238,7 +238,7 @@ class Attempts:
             self._mark_own_fault(raised)
             raise raised from None
         if isinstance(error, Exception) and not isinstance(error, grpc.RpcError):
-            self.state.rpc.cancel()  # otherwise gRPC waits for the call when the channel closes
+            self.state.rpc.cancel()  # without this, closing the channel waits for the call
             self._mark_own_fault(error)
 
     def _mark_own_fault(self, error: Exception) -> None:

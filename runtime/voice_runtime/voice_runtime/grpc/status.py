@@ -35,10 +35,11 @@ from voice_runtime.outcome import (
 )
 
 PUSHBACK = "grpc-retry-pushback-ms"
-"""Key of trailing metadata (gRPC A6): milliseconds until the callee accepts a retry. Negative or unreadable: never."""
+"""Key of trailing metadata (gRPC A6): milliseconds until the callee accepts a retry. A negative or unreadable
+value forbids a retry."""
 NO_RETRY = -1.0
 LONGEST_WAIT = 2**31 - 1
-"""Longest pushback in milliseconds, because gRPC reads a signed number of 32 bits."""
+"""Longest pushback in milliseconds. gRPC reads the value as a signed number of 32 bits."""
 _MILLISECONDS = re.compile(r"-?[0-9]{1,10}")
 _FAILURES: dict[StatusCode, Failure] = {
     StatusCode.UNAVAILABLE: Failure("unavailable"),
@@ -57,7 +58,7 @@ _STATUS = {failure.condition: code for code, failure in _FAILURES.items() if fai
 _NEVER_SENT = ("connections to all backends failing", "failed to connect to all addresses", "errors resolving")
 _TOO_LARGE = re.compile(r"(sent|received) message larger than max|message exceeds maximum size", re.IGNORECASE)
 """Texts of gRPC's C core, Go and Java for a message that is too large. gRPC reports such a message with
-RESOURCE_EXHAUSTED, the status of an overloaded callee, but load is not the cause."""
+RESOURCE_EXHAUSTED, although the callee is not overloaded."""
 _INVALID_METADATA = "Invalid metadata"
 _CANCELLED_HERE = ("Locally cancelled by application!", "Cancelled upon garbage collection!", "Channel closed!")
 
@@ -78,7 +79,7 @@ class StatusError(Exception):
 
 
 def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
-    """The failure for a status, with the callee's pushback. `None` for a neutral status."""
+    """The failure for a status, with the callee's pushback. `None` for a status that is no failure of the callee."""
     failure = _FAILURES.get(code)
     if failure is None or not trailing:
         return failure
@@ -89,7 +90,7 @@ def failure_of(code: StatusCode, trailing: Any = ()) -> Failure | None:
 
 
 def _pushback(said: Mapping[str, str]) -> float | None:
-    """Seconds until the callee accepts a retry. `None` if the callee sent no pushback."""
+    """Seconds until the callee accepts a retry. Negative if the callee forbids a retry, `None` without a pushback."""
     pushback = said.get(PUSHBACK)
     if pushback is None:
         return None
@@ -122,7 +123,7 @@ def _(error: grpc.RpcError) -> Failure | None:
     if _TOO_LARGE.search(details) or (details == _INVALID_METADATA and not getattr(error, "debug_error_string", str)()):
         return OWN_FAULT
     if code is StatusCode.CANCELLED and details not in _CANCELLED_HERE:
-        code = StatusCode.UNAVAILABLE  # a stopping server cancels requests that have not reached a handler
+        code = StatusCode.UNAVAILABLE  # a server that stops cancels requests before they reach a handler
     return failure_of(code, error.trailing_metadata())
 
 
@@ -134,7 +135,7 @@ def _(error: grpc.RpcError) -> DependencyFailure | None:
 
 @classify.register(grpc.aio.BaseError)
 def _(_: Exception) -> Failure | None:
-    """Refusals of gRPC itself: metadata that it cannot send, or a closed channel."""
+    """Classify an error of gRPC itself, such as metadata that gRPC cannot send, or a closed channel."""
     return OWN_FAULT
 
 
@@ -160,7 +161,7 @@ def status_of(error: BaseException) -> StatusCode:
         case CalleeError():
             code = _STATUS[error.condition]
         case Exception() if dependency_failure(error):
-            code = StatusCode.ABORTED  # not UNAVAILABLE: the mesh would count that as an outage of this service's pod
+            code = StatusCode.ABORTED  # the mesh would count UNAVAILABLE as an outage of this service's pod
     return code
 
 
@@ -174,9 +175,9 @@ def details_of(error: BaseException | None) -> str:
 def answer_to(error: Exception) -> tuple[StatusCode, tuple[tuple[str, str], ...]]:
     """The status and the trailing metadata with which a server ends a request.
 
-    A callee's status such as NOT_FOUND becomes INTERNAL. It describes the call to the callee, not the request to this
-    server. If this service's retries are exhausted, or waiting does not help, the answer asks the caller not to retry.
-    So attempts do not multiply from hop to hop.
+    A callee's status such as NOT_FOUND becomes INTERNAL, because NOT_FOUND describes the call to the callee, not the
+    request to this server. If this service's retries are exhausted, or waiting does not help, the answer asks the
+    caller not to retry. So attempts do not multiply from hop to hop.
     """
     error = decisive(error)
     code = status_of(error)

@@ -1,8 +1,8 @@
 """Limits per key in bounded memory.
 
-A key is unused when its bucket is full again, its window is empty, or its adaptive rate would have recovered. Each new
-key checks the two keys that were checked longest ago, and drops the unused ones. So unused keys disappear faster than
-new keys arrive, without a scan or a timer.
+A key is unused when its bucket is full again, its window is empty, or enough time has passed for its adaptive rate to
+recover. When a new key arrives, the two keys that were checked longest ago are checked. Each of these two is dropped if
+it is unused. So unused keys disappear faster than new keys arrive, without a scan or a timer.
 
 While the maximum number of keys is stored, further keys share one count. When there is room, a key gets its own count.
 This count starts as a copy of the shared count. So a caller gains nothing by sending many keys, and a limited key never
@@ -49,7 +49,7 @@ L = TypeVar("L", bound=Limit)
 
 
 class KeyedTokenBucket:
-    """A token bucket for each key: one float, the time at which its bucket is full again."""
+    """A token bucket for each key. A bucket is stored as one float: the time at which the bucket is full again."""
 
     __slots__ = (
         "_burst",
@@ -122,7 +122,7 @@ class KeyedTokenBucket:
             self._set(rate, burst, max_keys)
             factor = self._interval / interval
             for key in list(self._full_at):
-                full_at = self._full_at[key]  # no call from here to the write, as in `take`
+                full_at = self._full_at[key]  # no thread switch from here to the write, as in `take`
                 self._full_at[key] = now + (full_at - now) * factor if full_at > now else now
             self._overflow = now + max(self._overflow - now, 0.0) * factor
 
@@ -148,7 +148,7 @@ class KeyedTokenBucket:
     def _forget_full(self, now: float) -> None:
         for _ in range(min(EXAMINED, len(self._queue))):
             key = self._queue.popleft()
-            if self._full_at[key] > now:  # no call between this read and the deletion, as in `take`
+            if self._full_at[key] > now:  # no thread switch from here to the deletion, as in `take`
                 self._queue.append(key)
             else:
                 del self._full_at[key]

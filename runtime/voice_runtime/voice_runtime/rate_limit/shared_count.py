@@ -1,8 +1,8 @@
 """One limit whose counts are in a store that replicas share.
 
-A check takes at most one round trip to the store. While one check of a key runs, further requests of the key wait, and
-the next round trip asks for all of them together. A refusal contains a time. Before that time the
-event loop does not ask again for the same or a higher cost.
+A check takes at most one round trip to the store. While one check of a key runs, further requests of the key wait. The
+next round trip asks for the admissions of all waiting requests together. If the store refuses, it answers with a wait.
+During this wait the event loop does not ask the store again for the same key and the same or a higher cost.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ class SharedCount:
         return 0.0
 
     def _earliest(self, key: str, cost: int) -> float:
-        """The shortest wait in seconds for a queue of requests that cost `cost` together.
+        """The shortest wait in seconds for a queue of requests whose costs add up to `cost`.
 
-        It is the wait that the store gave for the first request, plus the time that the limit's rate needs for the
+        The sum of the wait that the store gave for the first request, and the time that the limit's rate needs for the
         other requests.
         """
         share = self._shares.get(key)
@@ -187,8 +187,8 @@ class SharedCount:
     def _new(self, key: str) -> _Share:
         """Add a key, and drop old idle keys.
 
-        If there are too many keys, drop old keys that are not idle, too, except keys with waiting requests. The rest of
-        the dropped leases is lost.
+        If there are too many keys, also drop old keys that are not idle, unless requests of the key wait. Admissions
+        that are left in a dropped lease are lost.
         """
         now, shares = self._now(), self._shares
         for _ in range(min(EXAMINED, len(shares))):
@@ -206,7 +206,7 @@ def _digest(key: str) -> str:
 
 
 def _script(policy: RateLimit) -> tuple[Script, tuple[float, ...]]:
-    """The script of a limit, and the script's first arguments. Cost and lease follow them."""
+    """The script of a limit, and the first arguments of the script. The last two arguments are cost and lease."""
     match policy.limit:
         case TokenBucket(rate=rate, burst=burst):
             return TOKEN_BUCKET, (MICROSECONDS / rate.per_second, burst)
