@@ -17,7 +17,7 @@ from tests.loopback import free_port
 from tests.programs import valkey
 
 NO_RETRY = Retry(NoBackoff(), 0)
-"""redis-py by default retries failures for seconds, even a refused password."""
+"""By default redis-py repeats a failed command for seconds, even if the server refused the password."""
 SLOTS = 16_384
 PATIENCE = 180.0
 """Longest wait for a condition on a busy machine, in seconds."""
@@ -49,7 +49,7 @@ class Server:
         return f"redis://127.0.0.1:{self.port}"
 
     def ask(self, *command: str | int) -> Any:
-        """The answer to a command, as the server sends it."""
+        """The server's answer to a command, which redis-py does not convert."""
         with Redis(port=self.port, socket_timeout=5, decode_responses=True, protocol=2, retry=NO_RETRY) as client:
             client.response_callbacks.clear()
             return client.execute_command(*command)

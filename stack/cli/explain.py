@@ -69,7 +69,7 @@ def _explain_rules(options: argparse.Namespace) -> int:
 
     rules, faults = {rule.id: rule for rule in sorted(RULES, key=lambda rule: rule.id)}, []
     if options.environment is not None:
-        faults.append(Fault("--environment", "does not change a rule", "leave it out, or name X and Y"))
+        faults.append(Fault("--environment", "does not change a rule", "leave out --environment, or name X and Y"))
     if options.subject is not None:
         name = options.subject.upper()
         if name not in rules:

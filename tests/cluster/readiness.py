@@ -8,7 +8,7 @@ JUDGED_KINDS = (
 )
 
 
-# Label of Pods that an operator creates. No operator runs here, so budgets for them select no Pod.
+# Label of Pods that an operator creates. No operator runs here, so disruption budgets for these Pods select no Pod.
 OPERATOR_POD_LABEL = "voiceassistant.dev/store"
 
 

@@ -39,7 +39,7 @@ def test_a_service_with_a_fixed_number_of_replicas_has_no_autoscaler() -> None:
     assert fixed["Deployment"][0]["spec"]["replicas"] == 2
 
 
-def test_the_autoscaler_sets_the_count_within_a_range_of_replicas() -> None:
+def test_a_deployment_with_an_autoscaler_sets_no_number_of_replicas() -> None:
     assert "replicas" not in changed()["Deployment"][0]["spec"]
 
 

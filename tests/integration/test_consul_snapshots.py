@@ -30,7 +30,7 @@ class Jobs:
     program: Path
 
     def run(self, job: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the command of a rendered job with its variables. Only paths and addresses differ."""
+        """Run the command of a rendered job with the variables of the job, and with paths and addresses of the test."""
         (found,) = (each for each in of_kind("prod", "CronJob") if each["metadata"]["name"] == job)
         (container,) = found["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
         rendered = {each["name"]: self.place.moved(each["value"]) for each in container["env"]}
@@ -76,7 +76,7 @@ def test_a_snapshot_is_restored_after_a_wipe(jobs: Jobs) -> None:
     wait_until(lambda: status_of_key(jobs) == 200, jobs.server)
 
 
-def test_the_commands_of_the_document_restore_what_was_lost(jobs: Jobs) -> None:
+def test_the_commands_of_the_backup_document_restore_a_lost_key(jobs: Jobs) -> None:
     assert jobs.server.ask("kv/kept", jobs.keys.token, "value") == (200, True)
 
     def lose() -> None:
@@ -96,7 +96,7 @@ def test_the_snapshot_of_an_older_day_is_restored_by_its_name(jobs: Jobs) -> Non
     assert jobs.run("consul-restore", SNAPSHOT="00").returncode == 0
 
 
-def test_a_restore_without_a_name_uses_the_newest_snapshot_and_none_of_last_month(jobs: Jobs) -> None:
+def test_a_restore_without_a_name_uses_the_newest_snapshot_and_no_snapshot_of_last_month(jobs: Jobs) -> None:
     assert jobs.server.ask("kv/kept", jobs.keys.token, "value") == (200, True)
     assert jobs.run("consul-snapshot").returncode == 0
     kept = jobs.bucket.objects["/consul/newest.snap"]
@@ -114,7 +114,7 @@ def test_a_damaged_snapshot_restores_nothing(jobs: Jobs) -> None:
     assert status_of_key(jobs) == 200
 
 
-def test_a_wrong_token_or_key_fails_the_job_without_being_printed(jobs: Jobs) -> None:
+def test_a_job_with_a_wrong_token_or_key_fails_and_prints_no_secret(jobs: Jobs) -> None:
     jobs.place.write(f"{CREDENTIALS.path}/secret-access-key", "another")
     refused = jobs.run("consul-snapshot")
     assert refused.returncode != 0

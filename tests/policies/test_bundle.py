@@ -75,7 +75,7 @@ def test_the_digest_does_not_depend_on_the_order_of_keys() -> None:
 
 
 @given(milliseconds=st.integers(min_value=1, max_value=10**6))
-def test_the_digest_changes_exactly_with_the_content(milliseconds: int) -> None:
+def test_the_digest_changes_if_and_only_if_the_content_changes(milliseconds: int) -> None:
     changed = document()
     changed["metadata"].pop("digest")
     changed["inbound"][0]["deadline"] = f"{milliseconds}ms"
@@ -96,7 +96,7 @@ def test_a_bundle_without_digest_is_refused() -> None:
     assert "metadata.digest: is missing" in refused(changed)
 
 
-def test_a_bundle_of_a_newer_api_version_is_refused_only_for_its_version() -> None:
+def test_the_refusal_of_a_newer_api_version_names_no_other_fault() -> None:
     said = refused({**document(), "apiVersion": "voiceassistant.dev/v2", "new_field": 1})
     assert "expected voiceassistant.dev/v1" in said
     assert "new_field" not in said
@@ -108,7 +108,7 @@ def test_an_invalid_bundle_is_refused_in_one_message(text: str) -> None:
         PolicyBundle.from_json(text, "policy.json")
 
 
-def test_every_fault_is_named_with_its_path_and_what_is_accepted() -> None:
+def test_the_error_names_the_path_and_the_accepted_values_of_every_fault() -> None:
     changed = document()
     changed["outbound"][1]["timeout"]["attempt"] = 5
     changed["outbound"][0]["circuit_braker"] = {}

@@ -19,7 +19,8 @@ from tests.bundles import bundle, call, operation
 FLOW = Flow("Three hops", "agent-engine", "run")
 TWICE = Retry(max_retries=1, base_delay=Duration("10ms"), max_delay=Duration("10ms"))
 POLICIES: dict[str, Any] = {
-    # Long enough for an answer of a busy machine, short enough that three attempts fail within the outage of 5 s.
+    # The timeout is long enough for an answer of a busy machine, and short enough that three attempts time out within
+    # the outage of 5 s.
     "timeout": Timeout(attempt=Duration("2s"), overall=Duration("5s")),
     "circuit_breaker": CircuitBreaker(
         consecutive_failures=3, break_duration=Duration("2s"), max_break_duration=Duration("4s")
@@ -77,7 +78,7 @@ def test_unknown_callees_are_refused_in_one_error(
     assert "is 'rag-engin'; expected one of rag-engine, retrieval-service" in said
 
 
-def test_the_static_bound_multiplies_retries_along_a_path() -> None:
+def test_the_bound_on_attempts_is_the_product_of_the_attempts_along_a_path() -> None:
     assert bounds(three_hops(), "agent-engine.run") == {
         ("agent-engine", "rag-engine.context"): 1,
         ("rag-engine", "retrieval-service.search"): 2,

@@ -45,7 +45,7 @@ def test_the_error_names_a_late_process_and_quotes_the_end_of_its_log(monkeypatc
         running(bundles, "127.0.0.1:1").__enter__()
 
 
-def test_a_restart_waits_for_a_port_that_another_program_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_waits_until_another_program_frees_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[subprocess.Popen[bytes]] = []
     run = processes._run  # noqa: SLF001 - the test observes each start
 

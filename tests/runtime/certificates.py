@@ -9,7 +9,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Issues certificates with the extensions of RFC 5280. Python 3.13 and later refuse certificates without them."""
+    """Issues certificates with the extensions of RFC 5280, because Python 3.13 and later require these extensions."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())

@@ -34,7 +34,7 @@ class Admitted:
 
 
 class BreakerModel:
-    """A simple model of a breaker: every call remembers the state, or the round of probes, that admitted it."""
+    """A simple model of a breaker. `enter` begins a generation. Each call remembers the generation of its admission."""
 
     def __init__(self) -> None:
         self.state, self.generation, self.until = "closed", 0, 0.0
@@ -141,7 +141,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 class LimiterMachine(RuleBasedStateMachine):
-    """Compares the limiters with exact models: a count of tokens, and a log of all admissions."""
+    """Compares the limiters with exact models: buckets with a count of tokens, the window with a log of admissions."""
 
     keys = ("a", "b", "c")
 
@@ -164,7 +164,7 @@ class LimiterMachine(RuleBasedStateMachine):
         refilled = 4 * max(reading - self.time, Fraction(0))
         self.tokens = {key: min(tokens + refilled, Fraction(8)) for key, tokens in self.tokens.items()}
         self.time = max(self.time, reading)
-        self.window.take(float(reading), 6)  # never fits: both limiters get the reading, and admit nothing
+        self.window.take(float(reading), 6)  # exceeds the limit, so both limiters read the time and admit nothing
         self.buckets.take("a", float(reading), 9)
         return float(reading)
 
@@ -184,7 +184,7 @@ class LimiterMachine(RuleBasedStateMachine):
         if wait == 0:
             assert sum(at > self.time - 64 for at in self.log) + cost <= 5
             self.log += [self.time] * cost
-        else:  # an entry may stay for one sixty-fourth of the window longer
+        else:  # an entry may count for longer than the window, by one sixty-fourth of it
             assert sum(at >= self.time - 65 for at in self.log) + cost > 5
             assert 0 < wait <= 64
 

@@ -273,7 +273,9 @@ async def test_a_delivery_counts_only_if_its_consumer_lives_to_handle_it(redis_p
     await _handled_after_three_ended_consumers(redis_port, stream, Slow(port=redis_port), reads)
 
 
-async def test_a_claim_does_not_count_if_its_consumer_ends_before_the_answer(redis_port: int, stream: str) -> None:
+async def test_a_claim_does_not_count_if_its_consumer_ends_before_the_claim_is_answered(
+    redis_port: int, stream: str
+) -> None:
     sent = asyncio.Event()
 
     class Slow(Redis):
@@ -328,7 +330,7 @@ async def test_a_redelivered_message_does_not_wait_for_new_messages(redis_port: 
 
 
 async def _died_with_every_message(redis: Redis, stream: str, *, idle: int) -> None:
-    """Leave every message with a dead consumer, unacknowledged for `idle` milliseconds."""
+    """Give every message to a dead consumer, which has not acknowledged it for `idle` milliseconds."""
     await redis.xgroup_create(stream, GROUP, id="0")
     await redis.xreadgroup(GROUP, "died", {stream: ">"})
     entries: Any = await redis.xrange(stream)

@@ -1,4 +1,4 @@
-"""Only a type checker reads this file: nothing in it runs."""
+"""Only a type checker reads this file. Nothing in the file runs."""
 
 from __future__ import annotations
 

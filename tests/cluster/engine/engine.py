@@ -26,7 +26,7 @@ Secrets = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, order=True)
 class Change:
-    """A step of the engine on one resource, executed or planned. `op` is Pulumi's name of it, such as `create`."""
+    """A step of the engine on one resource, executed or planned. `op` is the kind of step, such as `create`."""
 
     op: str
     urn: str
@@ -43,7 +43,7 @@ class Project:
 
     Attributes:
         folder: the copy, which is the CLI's working directory.
-        state: the folder with the states of the stacks, their history and their backups.
+        state: the folder with the states of the stacks, and the histories and backups of these states.
         environment: the environment variables of the CLI.
     """
 
@@ -69,13 +69,13 @@ class Project:
         self._cli = automation.PulumiCommand(root=str(home))
 
     def text(self, pattern: str) -> str:
-        """The text of all files of states, histories and backups whose path matches a pattern."""
+        """The text of all files below the folder `state` whose path matches a pattern."""
         files = sorted(file for file in self.state.rglob(pattern) if file.is_file())
         contents = ((file, file.read_bytes()) for file in files)
         return "".join((gzip.decompress(each) if ".gz" in file.suffixes else each).decode() for file, each in contents)
 
     def stack(self, name: str, settings: Mapping[str, str], secrets: Secrets) -> "Stack":
-        """Creates a stack with the project's own configuration and the given additions."""
+        """Creates a stack with the project's own configuration, and adds `settings` and `secrets`."""
         workspace = automation.LocalWorkspace(
             work_dir=str(self.folder), env_vars=self.environment, pulumi_command=self._cli
         )
@@ -133,7 +133,7 @@ class Stack:
         self.automation = stack
 
     def run(self, operation: Operation, **options: Any) -> list[Change]:
-        """Runs an operation of the CLI, and returns its executed or planned changes, sorted.
+        """Runs an operation of the CLI. Returns the changes that the operation executed or planned, sorted.
 
         Raises:
             automation.CommandError: the operation failed. The message contains the CLI's output.
@@ -185,7 +185,7 @@ def _install(home: Path) -> None:
 
 
 def _plugin(home: Path, name: str) -> Path:
-    """The path of a plugin's program, in the version that the Python package requires."""
+    """The path of a plugin's program. `name` ends with the version that the Python package requires."""
     folder = home / "plugins" / name
     folder.mkdir(parents=True)
     return folder / f"pulumi-{name.rpartition('-v')[0]}"

@@ -47,7 +47,7 @@ def pin_images(platform: Platform, folder: Path) -> None:
 
 
 def _lay_out_voiceassistant(folder: Path) -> None:
-    """Copies this project without its encrypted secrets: the stacks of a test cannot decrypt them."""
+    """Copies this project without its encrypted secrets, because the stacks of a test cannot decrypt them."""
     for name in PROGRAM:
         shutil.copytree(ROOT / name, folder / name)
     for file in ("Pulumi.yaml", LOCK):

@@ -55,12 +55,12 @@ def test_the_documented_commands_repair_a_killed_update(prepare_site: PrepareSit
         }
         site.cluster.wait_ready()
         deployed = Deployed(site, stack)
-        # The command's environment variable is still among the provider's inputs in Pulumi's state.
+        # In Pulumi's state the provider still has an input from the environment variable of the documented command.
         assert deployed.changes() == ["update kubernetes cluster upsertExistingObjects"]
         assert deployed.changes() == []
 
 
-def test_destroy_is_refused_while_resources_are_protected_and_then_keeps_resources_with_data(
+def test_destroy_is_refused_until_resources_are_unprotected_and_then_keeps_resources_with_data(
     prepare_site: PrepareSite,
 ) -> None:
     with prepare_site(TOY, "prod") as site:

@@ -137,7 +137,7 @@ def test_c02_counts_the_calls_of_one_replica(load: str, share: float, rounds: in
     assert f"÷ 2 replicas = {calls} calls" in found.arithmetic
 
 
-def test_c02_checks_a_call_after_one_without_load() -> None:
+def test_c02_checks_the_call_that_follows_a_call_without_load() -> None:
     call = hard("store.read", "idempotent", circuit_breaker=RATIO.model_copy(update={"minimum_throughput": 1_000}))
     idle, busy = (
         service(name, operation("run", stage(call), p95="1s", deadline="60s", load=load))

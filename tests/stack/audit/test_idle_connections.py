@@ -34,7 +34,7 @@ def test_t06_finds_a_mesh_that_keeps_connections_too_long(pool: dict[str, str], 
     sidecar = {"kind": "Sidecar", "metadata": {"name": "a"}, "spec": {"inboundConnectionPool": {"http": pool}}}
     served = {"kind": "AuthorizationPolicy", "metadata": {"name": "a"}}
     assert len(found("T06", sidecar, served)) == count
-    assert found("T06", sidecar) == (), "nobody may call the service"
+    assert found("T06", sidecar) == (), "a mesh without a permitted caller has no finding"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_s02_finds_a_mesh_that_ends_a_silent_websocket(transport: str, idle: str
     assert [each.path for each in breaches] == ["Sidecar a"] * count
 
 
-def test_resources_with_missing_fields_count_with_their_defaults() -> None:
+def test_missing_fields_of_resources_have_their_default_values() -> None:
     empty = {"kind": "ConfigMap", "metadata": {"name": "empty"}}
     assert found("T06", empty) == ()
     assert found("S02", empty) == ()

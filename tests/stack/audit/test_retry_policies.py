@@ -50,7 +50,7 @@ def test_r03_finds_more_than_three_attempts(nodes: list[Node], severity: str | N
     assert [each.severity for each in found] == ([severity] if severity else [])
 
 
-def test_r04_finds_a_layer_without_a_budget() -> None:
+def test_r04_finds_retries_without_a_retry_budget() -> None:
     (found,) = findings("R04", *at_the_gateway(TWICE))
     assert found.arithmetic == "gateway makes up to 2 attempts of a call and has no retry budget"
     assert findings("R04", *calling(TWICE)) == ()
@@ -78,7 +78,7 @@ def test_r06_finds_a_library_that_retries_a_call_that_is_not_idempotent() -> Non
 
 
 def test_r07_finds_a_retry_on_a_permanent_outcome() -> None:
-    """The typed conditions cannot name a permanent outcome, so the test copies a policy without validation."""
+    """The typed conditions cannot name a permanent outcome, so the test copies a policy. No copy is validated."""
     (found,) = findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "invalid_argument")})))
     assert found.arithmetic == "2 attempts on invalid_argument: each attempt has the same outcome"
     assert found.proposal == "unavailable"
@@ -95,7 +95,7 @@ def test_r08_finds_clients_that_retry_at_the_same_moment() -> None:
     assert found.arithmetic == "base_delay 0s: every client retries at the same moment"
     assert findings("R08", *calling(NO_WAIT.model_copy(update={"base_delay": Duration("1ms")}))) == ()
     assert findings("R08", *by_library("pymilvus", None))
-    assert findings("R08", *by_library("redis-py", None)) == (), "its backoff is random"
+    assert findings("R08", *by_library("redis-py", None)) == (), "the backoff of redis-py is random"
 
 
 def test_r08_finds_only_the_call_whose_retries_have_no_delay() -> None:

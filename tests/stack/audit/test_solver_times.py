@@ -36,9 +36,9 @@ def calling(name: str, target: str = "b.run", *, p95: str = "1s", **options: Any
 
 @pytest.mark.parametrize("timeout", [None, "50ms"], ids=["callee's deadline", "own timeout"])
 def test_the_calls_of_an_operation_share_the_time_that_its_caller_waits(timeout: str | None) -> None:
-    """Service a waits 10 × 20 ms = 200 ms for b. b makes 1 + 5 calls of the store.
+    """Service `a` waits for `b` for ten times the objective of 20 ms: 200 ms. `b` makes 1 + 5 calls of the store.
 
-    The calls need at least 6 × 10 ms = 60 ms, so 140 ms are left. They want 6 × 40 ms = 240 ms more.
+    The calls need at least 6 × 10 ms = 60 ms, so 140 ms are left. Calls of 50 ms would need 6 × 40 ms = 240 ms more.
     So each call gets 10 ms + 140 ÷ 240 × 40 ms = 33.3 ms, rounded down.
     """
     own = {"timeout": Duration(timeout)} if timeout else {}
@@ -66,7 +66,7 @@ def test_the_calls_of_an_operation_share_the_time_that_its_caller_waits(timeout:
 def test_every_timeout_is_long_enough_for_one_attempt_of_each_hard_call_of_the_callee(
     timeout: str, latency: str | None, changes: Changes
 ) -> None:
-    """The deadline propagates, so b stops in time. A timeout is at most ten times the P95 of its call."""
+    """The deadline propagates, so b stops in time. A timeout is at most ten times the P95 objective of the call."""
     callee = service("b", running(stage(read()), stage(soft("slow.read", "without"), overlaps=True)))
     slow = datastore("slow", operation("read", p95="20ms", deadline="150ms"))
     own: dict[str, Any] = {"timeout": Duration(timeout), "latency": Duration(latency) if latency else None}
@@ -92,7 +92,7 @@ def test_a_gateway_route_may_take_ten_times_the_target_of_its_flow() -> None:
     }
 
 
-def test_a_call_without_a_limit_gets_ten_times_the_objective_of_its_callee() -> None:
+def test_a_call_without_a_timeout_gets_a_timeout_of_ten_times_the_objective_of_its_callee() -> None:
     route = operation("go", stage(hard("b.run", "idempotent", timeout=Duration("0s"))), p95="1s", deadline="9s")
     assert times(gateway(route), service("b", running(p95="30ms"))) == {
         ("gateway.go → b.run", "timeout"): ("0s", "300ms"),
@@ -104,7 +104,7 @@ def test_a_call_without_a_limit_gets_ten_times_the_objective_of_its_callee() -> 
 def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> None:
     """An attempt of a step may take 3 s by default. The step makes three calls of b.
 
-    The calls need at least 3 × 200 ms = 0.6 s, so 2.4 s are left. They want 3 × 1.8 s = 5.4 s more.
+    The calls need at least 3 × 200 ms = 0.6 s, so 2.4 s are left. Calls of 2 s would need 3 × 1.8 s = 5.4 s more.
     So each call of b gets 200 ms + 2.4 ÷ 5.4 × 1.8 s = 1 s. b's call of `slow.read` gets the same time.
     """
     called = "compensation_calls" if compensates else "calls"
@@ -122,9 +122,11 @@ def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> Non
     ("wait", "removed"),
     [("120ms", ()), ("70ms", ("second",)), ("30ms", ("first", "second"))],
 )
-def test_the_longest_retries_are_removed_until_the_calls_fit(wait: str, removed: tuple[str, ...]) -> None:
-    """With one attempt each, the two calls take 20 ms. A second attempt adds its wait and 10 ms: 10 + 10 ms to the
-    first call, and 40 + 10 ms to the second call.
+def test_the_longest_call_loses_its_retries_first_until_the_calls_fit(wait: str, removed: tuple[str, ...]) -> None:
+    """With one attempt each, the two calls take 20 ms.
+
+    The second attempt of the first call adds a wait of 10 ms and 10 ms for the attempt. The second attempt of the
+    second call adds a wait of 40 ms and 10 ms for the attempt.
     """
     waiting = TWICE.model_copy(update={"base_delay": Duration("40ms"), "max_delay": Duration("40ms")})
     calls = (read(purpose=name, retry=retry) for name, retry in (("first", TWICE), ("second", waiting)))
@@ -154,5 +156,5 @@ def test_a_deadline_below_the_objective_is_raised_to_the_objective() -> None:
     assert times(calling("a"), callee) == {("b.run", "deadline"): ("20ms", "30ms")}
 
 
-def test_a_timeout_that_fits_keeps_its_microseconds() -> None:
+def test_a_timeout_that_fits_is_not_rounded_to_milliseconds() -> None:
     assert times(service("a", running(stage(read(timeout=Duration("50500us"))))), STORE) == {}

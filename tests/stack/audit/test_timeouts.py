@@ -30,7 +30,7 @@ def test_t01_finds_a_gateway_that_gives_up_before_its_callee() -> None:
     assert found.arithmetic == "timeout 3s < 4s, the callee's worst case; the deadline is not propagated on this edge"
 
 
-def test_t01_accepts_a_shorter_propagated_deadline_if_one_attempt_fits() -> None:
+def test_t01_accepts_a_timeout_in_which_one_attempt_fits_if_the_deadline_propagates() -> None:
     def caller(timeout: str) -> Node:
         return service(
             "b",
@@ -46,7 +46,7 @@ def test_t01_accepts_a_shorter_propagated_deadline_if_one_attempt_fits() -> None
     assert found.arithmetic == "timeout 40ms < 50ms, one attempt of a.run → store.read"
 
 
-def test_t04_finds_objectives_below_the_sum_of_their_calls_objectives() -> None:
+def test_t04_finds_an_objective_below_the_sum_of_the_objectives_along_its_critical_path() -> None:
     slow = operation(
         "run",
         stage(hard("store.read", "idempotent")),
@@ -91,7 +91,7 @@ def test_t02_finds_attempts_that_cannot_finish(deadline: str, count: int) -> Non
 
 
 @pytest.mark.parametrize(("timeout", "severity"), [("100ms", None), ("101ms", "warning"), ("0s", "error")])
-def test_t03_finds_a_timeout_far_from_the_callees_objective(timeout: str, severity: str | None) -> None:
+def test_t03_finds_a_timeout_far_above_the_callees_objective(timeout: str, severity: str | None) -> None:
     call = stage(hard("store.read", "idempotent", timeout=Duration(timeout)))
     found = findings("T03", service("a", operation("run", call, p95="1s", deadline="60s")), STORE)
     assert [each.severity for each in found] == ([severity] if severity else [])
@@ -107,7 +107,7 @@ def test_t03_finds_a_route_that_waits_long_after_its_flows_target(deadline: str,
     ] * count
 
 
-def test_t01_checks_an_operation_after_one_without_calls() -> None:
+def test_t01_checks_the_operation_that_follows_an_operation_without_calls() -> None:
     slow = operation("run", stage(hard("store.read", "idempotent", retry=TWICE)), p95="1s", deadline="100ms")
     verdicts = findings("T01", service("a", operation("answer", p95="1s", deadline="2s"), slow), STORE)
     assert [each.path for each in verdicts] == ["a.run"]

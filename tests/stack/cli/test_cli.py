@@ -109,7 +109,7 @@ def test_render_writes_into_build_by_default(tmp_path: Path) -> None:
         (("explain", ""), "RULE: is ''; expected one of A01, "),
         (
             ("explain", "R01", "--environment", "dev"),
-            "--environment: does not change a rule; leave it out, or name X and",
+            "--environment: does not change a rule; leave out --environment, or name X and",
         ),
         (("explain", "rag-engine", "redis", "--environment", ""), "ENV: is ''; expected one of dev, "),
         (("conform", "file:///etc/passwd"), "URL: is 'file:///etc/passwd'; expected the address of a service's HTTP"),

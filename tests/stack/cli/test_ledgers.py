@@ -54,7 +54,7 @@ def test_an_option_that_a_ledger_cannot_use_is_bad_input(
     assert said in capsys.readouterr().err
 
 
-def test_an_unknown_ledger_is_refused_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_refusal_of_an_unknown_ledger_suggests_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["check", "prod", "--ledger", "costs"])
     assert "did you mean cost?" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def test_no_rendered_resource_names_a_node_that_is_left_out(name: str, left_out:
     assert [word for word in left_out if word not in text(name.partition("-")[0])] == []
 
 
-def test_a_route_and_the_flows_over_it_are_left_out_with_their_service() -> None:
+def test_the_routes_to_a_service_that_is_left_out_and_the_flows_of_these_routes_are_left_out() -> None:
     graph, whole = platform("prod-text").graph, platform("prod").graph
     assert graph.gateway
     assert whole.gateway
@@ -84,11 +84,11 @@ def test_the_error_for_leaving_out_a_needed_service_names_its_hard_callers() -> 
     (fault,) = refused("model-adapter")
     assert fault.startswith("config.voiceassistant:without[0]: is 'model-adapter'; still needed by ")
     assert fault.endswith(": leave those callers out, too")
-    assert "rag-engine.context" not in fault, "its call is soft"
+    assert "rag-engine.context" not in fault, "the call of rag-engine.context is soft"
     assert "rag-engine.answer → model-adapter.generate" in fault
 
 
-def test_the_document_shows_a_refusal_as_it_is_printed() -> None:
+def test_the_document_on_environments_quotes_the_refusal_exactly() -> None:
     assert refused("agent-engine")[0] in (ROOT / "docs/environments.md").read_text(encoding="utf-8")
 
 
@@ -116,7 +116,7 @@ def test_all_faults_are_reported_in_one_message() -> None:
     assert "did you mean voice-engine? expected one of agent-engine, " in faults[0]
 
 
-def test_callers_that_are_also_left_out_need_no_callee() -> None:
+def test_several_services_may_be_left_out_together() -> None:
     found = deployed_without("voice-engine", "multimodal-engine")
     assert len([*found.graph.services]) == len(SERVICES) - 2
     assert found.components

@@ -54,7 +54,7 @@ def test_n04_finds_a_port_that_the_service_does_not_offer(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("fields", [{"clusterIP": "None"}, {"type": "ExternalName"}], ids=["headless", "ExternalName"])
-def test_n04_finds_nothing_if_a_service_opens_every_port(fields: dict[str, str], tmp_path: Path) -> None:
+def test_n04_finds_nothing_if_a_service_restricts_no_port(fields: dict[str, str], tmp_path: Path) -> None:
     wrong = workload("shop", env=[variable("STORE", "store:6380")])
     assert findings(tmp_path, wrong, STORE[0], service("store", 6379, **fields)) == []
 
@@ -77,7 +77,7 @@ def test_n04_finds_a_name_that_no_manifest_defines(host: str, warned: bool, tmp_
     assert found(tmp_path, client, *STORE) == expected
 
 
-def test_n04_names_the_namespaces_that_have_a_service_of_that_name(tmp_path: Path) -> None:
+def test_n04_names_the_namespaces_that_have_a_service_of_the_missing_name(tmp_path: Path) -> None:
     others = [
         {**document, "metadata": {**document["metadata"], "namespace": namespace}}
         for namespace in ("two", "one")
@@ -114,7 +114,7 @@ def test_n04_finds_a_probe_of_a_port_name_that_the_container_lacks(tmp_path: Pat
         assert found(tmp_path, probed, service("store", 6379)) == expected
 
 
-def test_n04_checks_an_address_without_a_port_and_ignores_images(tmp_path: Path) -> None:
+def test_n04_checks_an_address_without_a_port_and_ignores_names_of_images(tmp_path: Path) -> None:
     client = workload("shop", env=[variable("STORE_HOST", "gone")])
     assert found(tmp_path, client, *STORE) == [("N04", "warning", "Deployment shop → gone")]
     for fields in ({"env": [variable("BUILD_IMAGE", "store:7")]}, {"args": ["--build-image=store:7"]}):
@@ -204,7 +204,7 @@ def test_n01_names_every_policy_and_checks_every_pod_of_the_service(tmp_path: Pa
     )
 
 
-def test_n01_checks_an_address_after_an_address_that_no_manifest_defines(tmp_path: Path) -> None:
+def test_n01_skips_an_address_that_no_manifest_defines_and_checks_the_next_address(tmp_path: Path) -> None:
     client = workload("shop", env=[variable("OTHER", "example.com:443"), variable("STORE", "store:6379")])
     undeclared = workload("store")
     expected = [("N01", "error", "Deployment shop → store:6379")]
@@ -253,7 +253,7 @@ def test_n06_finds_pods_whose_policies_deny_dns(tmp_path: Path) -> None:
         assert found(tmp_path, shop(), *STORE, policy("p", "shop", egress=rules)) == expected
 
 
-def test_n06_checks_a_workload_after_one_without_policies_and_names_every_policy(tmp_path: Path) -> None:
+def test_n06_skips_a_workload_without_policies_and_names_every_policy_of_the_next_workload(tmp_path: Path) -> None:
     other = workload("other", env=[variable("STORE", "store:6379")])
     of_store = {"to": [{"podSelector": {}}], "ports": [{"port": 6379}]}
     closed = [policy(name, "shop", policyTypes=["Egress"], egress=[of_store]) for name in ("p", "q")]
@@ -503,7 +503,7 @@ def test_r03_and_t02_check_the_retries_of_a_route(
     assert looked_at == [(*each, "VirtualService v → store") for each in expected]
 
 
-def test_r03_and_t02_check_a_route_after_one_that_they_skip(tmp_path: Path) -> None:
+def test_r03_and_t02_check_the_routes_that_follow_a_skipped_route(tmp_path: Path) -> None:
     destinations = [{"destination": {"host": host}} for host in ("store", "other")]
     bare: Content = {"retries": {"attempts": 1}}
     late: Content = {"retries": {"attempts": 3, "perTryTimeout": "2s"}, "timeout": "5s"}

@@ -1,4 +1,4 @@
-"""Starts the replicated cache with its rendered files: real servers and Sentinels, each pod with its own port."""
+"""Starts the replicated cache from its rendered files. Servers and Sentinels are real, and each has its own port."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Found = TypeVar("Found")
 
 class Member:
     def __init__(self, root: Path, name: str, ports: dict[str, int], *changes: str) -> None:
-        """`changes` follow the rendered lines: Valkey uses the last line of a repeated key."""
+        """`changes` are added after the rendered lines, because Valkey uses the last line of a repeated key."""
         self.name, self.port, self.ports, self.changes = name, ports[name], ports, changes
         self.part = name.rsplit("-", 1)[0].removeprefix("redis-")
         self.place = Place(root / name, VALKEY_PATHS)
@@ -55,7 +55,7 @@ class Member:
         return self.file.read_text()
 
     def restart(self) -> None:
-        """Restart as kubelet restarts a container within its pod: the volumes stay."""
+        """Restart the process as kubelet restarts a container within its pod. The volumes keep their files."""
         command = ["/bin/sh", str(self.place.inside("/etc/valkey/start.sh"))]
         if self.part == "sentinel":
             command = [str(valkey()), str(self.file), "--sentinel"]
@@ -73,7 +73,7 @@ class Member:
         return {"POD_NAME": self.name, "PATH": f"{self.place.inside('/bin')}:/usr/bin:/bin"}
 
     def stop(self) -> None:
-        """Kill the process, as when its node is lost."""
+        """Kill the process, as the loss of a Kubernetes node does."""
         self.process.kill()
         self.process.wait()
 
