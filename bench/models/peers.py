@@ -67,7 +67,8 @@ class TimedStore:
 def ours(port: int, directory: Path, store: TimedStore | None = None) -> AsyncOpenAI:
     """The SDK over `ModelTransport`, with cooldowns, a breaker, and two token budgets.
 
-    `store` counts the tokens of the budgets. Without `store` this process counts them against its local share.
+    `store` counts the tokens of the budgets. Without `store` this process counts the tokens and
+    enforces its local share of each budget.
     """
     (directory / FILE_NAME).write_text(json.dumps(_bundle(port, directory).to_document()))
     models = ModelRuntime(Runtime.load(directory), stores={STORE: store} if store else None)

@@ -2,8 +2,8 @@
 
     python -m bench.render [--rounds 9]
 
-Needs `go`, `node` and `npm`; the first run builds and installs the peers. If `/dev/shm` exists, all write to it, so
-that the bench does not measure the disk.
+Needs `go`, `node` and `npm`; the first run builds and installs the peers. If `/dev/shm` exists, `voice` and its peers
+write to it, so that the bench does not measure the disk.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def main() -> None:
 def _prepare(count: int) -> None:
     """Prepare the peers' inputs.
 
-    Separate processes do it, so that this process stays small: the peak memory of a child includes its parent's.
+    Separate processes prepare them, so that this process stays small: the measured peak memory of each child process
+    includes the memory of this process.
     """
     tree = peers.BUILD / str(count)
     for module, *arguments in (

@@ -1,4 +1,4 @@
-"""`python -m bench.runtime` compares voice_runtime with published libraries, in a virtual environment of its own."""
+"""`python -m bench.runtime`: runs `bench.runtime.table` in a virtual environment with the compared libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m bench.shared_state`: measures distributed limits and published libraries, in a virtual environment."""
+"""`python -m bench.shared_state`: runs `table.py` in a virtual environment with the compared libraries."""
 
 from __future__ import annotations
 

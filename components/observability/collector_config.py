@@ -25,8 +25,8 @@ Signal = Literal["traces", "metrics", "logs"]
 
 BATCH_BYTES = 1_000_000
 LARGEST_BATCH_BYTES = 2_000_000
-"""Half of the 4 MB that a gRPC server accepts by default. The other half is margin, because the size of a batch
-leaves out the envelope around its records."""
+"""Half of the 4 MB that a gRPC server accepts by default. The other half is margin, because the
+Collector does not count the envelope around the records of a batch."""
 COMPACTED_FROM = Bytes("100Mi")
 """Smallest size of a queue's file that the Collector compacts."""
 COMPACTED_COPY = Bytes("10Mi")
@@ -53,16 +53,16 @@ MASK = "****"
 """Replacement of a secret by the processor `redaction`."""
 TEXTS_OF_SPANS = ("span.name", "span.status.message", "spanevent.name")
 """Texts of a span that this configuration masks itself. `redaction` masks only attributes: those of the span, its
-resource, its scope and its events. No processor can mask the attributes of its links."""
+resource, its scope and its events. No processor can mask the attributes of a span's links."""
 LARGEST_MESSAGE = 800_000
 LARGEST_ATTRIBUTE = 16_384
 LONGEST_NAME = 400
-"""Maximum number of characters of an attribute's name. In UTF-8 they have at most 1,600 bytes. The Collector drops and
-counts an attribute with a longer name."""
+"""Maximum number of characters of an attribute's name. In UTF-8 400 characters have at most 1,600 bytes. The Collector
+drops and counts an attribute with a longer name."""
 MOST_ATTRIBUTES = 64
-"""Limits of a log record: a message of 800,000 bytes, and 64 attributes of 16,384 bytes. With the names and the level
-the largest record has 800,000 + 64 × (1,600 + 16,384) + 16,384 bytes, less than `LARGEST_BATCH_BYTES`. An exporter
-drops a larger record, and the rest of its batch with it."""
+"""Limits of a log record: a message of 800,000 bytes, and 64 attributes of 16,384 bytes. With names of 1,600
+bytes and a level of 16,384 bytes, the largest record has 800,000 + 64 × (1,600 + 16,384) + 16,384 bytes, less than
+`LARGEST_BATCH_BYTES`. If a record is larger, an exporter drops the record and the rest of the batch."""
 KEPT = '["kubernetes.namespace_name", "kubernetes.pod_name", "kubernetes.container_name"]'
 BROKEN = r'"[\\x00\\x{FFFD}\\x{FFFE}]", "�"'
 """Pattern and replacement for NUL and for invalid UTF-8. A receiver that checks UTF-8, such as Elasticsearch, would
@@ -70,7 +70,8 @@ refuse the whole batch. Go's regular expressions match an invalid byte as U+FFFD
 NAMELESS = r'"^[\\s\\p{Z}]*\\z", "_"'
 """Pattern and replacement for a name that is empty or has only spaces."""
 LINE_STATEMENTS = (
-    # A line without a message has its fields in the body. If a name occurs twice, the merge keeps one of its values.
+    # The body of a line without a message is a map of fields. If an attribute has the name of a field, the merge keeps
+    # only one of the two values.
     'merge_maps(log.attributes, log.body, "upsert") where IsMap(log.body)',
     'set(log.body, "") where IsMap(log.body)',
     "set(log.body, String(log.body)) where not IsString(log.body)",
@@ -126,7 +127,7 @@ If a label has invalid UTF-8, Prometheus's answers to queries are not valid JSON
 
 
 class Backend(ClosedModel):
-    """The destination of a signal, and the rate of data to queue while it is down."""
+    """The destination of a signal, and the rate of the data that the Collector queues while the destination is down."""
 
     name: Name
     signal: Signal
@@ -178,9 +179,9 @@ class Backend(ClosedModel):
 class Sampling(ClosedModel):
     """The rule by which the Collector keeps traces.
 
-    A sender with a tracing policy decides at the start of a trace, for all spans of the trace. A second decision would
-    keep only a share of these traces. The Collector samples the traces of all other senders. Every replica makes the
-    same decision for a trace, so traces stay complete.
+    A sender with a tracing policy decides at the start of a trace, for all spans of the trace. The Collector does not
+    decide about these traces, because a second decision would keep only a share of them. The Collector samples the
+    traces of all other senders. Every replica makes the same decision for a trace, so traces stay complete.
     """
 
     decided: str

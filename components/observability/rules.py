@@ -62,7 +62,7 @@ class Alert(ClosedModel):
 
     @property
     def anchor(self) -> str:
-        """The section of the runbook that explains the alert. Alerts of one name share it."""
+        """The section of the runbook that explains the alert. Alerts with the same name share a section."""
         return self.name.lower()
 
     def document(self, runbook: str) -> dict[str, Any]:

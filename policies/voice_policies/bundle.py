@@ -32,7 +32,7 @@ from voice_policies.tracing import Tracing
 API_VERSION: Literal["voiceassistant.dev/v1"] = "voiceassistant.dev/v1"
 """The version of the bundle's schema that this package reads."""
 KIND: Literal["PolicyBundle"] = "PolicyBundle"
-"""The kind that a bundle's document names."""
+"""The `kind` of a bundle's document."""
 FILE_NAME = "policy.json"
 """Name of the bundle's file in the directory that a service mounts."""
 

@@ -13,7 +13,7 @@ CONFLICT = "conflict"
 
 
 class Conflict(NamedTuple):
-    """A sentence about values that contradict each other, and the field under which the error reports it."""
+    """A sentence about values that contradict each other, and the field that the error names."""
 
     field: str
     text: str

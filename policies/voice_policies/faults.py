@@ -36,7 +36,8 @@ EXPECTED = {
     "too_short": "expected at least {min_length}",
     "tuple_type": "expected a list",
 }
-"""Type of an error → the accepted value, in the words of a configuration file. The error fills in the braces."""
+"""Type of an error → the accepted value, in the words of a configuration file. Values from the error replace the
+braces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Fault:
     value: str
     accepted: str
     source: str = ""
-    """The file, with the line if it is known. Empty if the error names the file."""
+    """The file, with the line if it is known. Empty if `InvalidInputError.source` names the file."""
 
     def __str__(self) -> str:
         where = (part for part in (self.source, self.path) if part)
@@ -90,7 +91,7 @@ def faults_of(error: ValidationError, model: type[BaseModel] | None = None, pref
 
 
 def errors_of(error: ValidationError) -> list[ErrorDetails]:
-    """Pydantic's errors, without each error that follows from another one."""
+    """Pydantic's errors, except an error that is only the consequence of another error."""
     errors = error.errors(include_url=False)
     return [found for found in errors if not _is_implied(found, errors)]
 

@@ -11,9 +11,9 @@ from voice_policies.policy import Policy
 
 
 class ModelFallback(Policy):
-    """Limits of the attempts of one call. Once an attempt has delivered content, no other attempt follows.
+    """Limits on the first attempt, the fallbacks and the hedges of one model call.
 
-    SDK, gateway and mesh do not retry a model call.
+    Once an attempt has delivered content, no other attempt follows. SDK, gateway and mesh do not retry a model call.
     """
 
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 2

@@ -16,7 +16,7 @@ from voice_policies.policy import Policy
 INTERVAL_JITTER = 0.1
 """Largest random share added to each interval of an adaptive limit, so that replicas do not change together."""
 LONGEST_RECOVERY = 300
-"""Seconds that an adaptive limit may take to recover: a circuit breaker's default `max_break_duration`."""
+"""Seconds that an adaptive limit may take to recover: the same as a circuit breaker's default `max_break_duration`."""
 
 
 class TokenBucket(Policy):
@@ -39,7 +39,7 @@ class TokenBucket(Policy):
 
 
 class SlidingWindow(Policy):
-    """Admits at most `limit` in any span of `window`."""
+    """Admits at most `limit` requests in any span of `window`."""
 
     algorithm: Literal["sliding_window"] = "sliding_window"
     limit: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -84,7 +84,7 @@ class Adaptive(Policy):
     interval: PositiveDuration = Duration("1s")
     """Shortest time between two changes of the rate, jittered across replicas."""
     minimum_throughput: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """Samples that a change of the rate needs."""
+    """Minimum number of samples for a change of the rate."""
 
     @property
     def longest_recovery(self) -> float:
@@ -93,7 +93,8 @@ class Adaptive(Policy):
         The result is an upper bound. A step takes an interval with its jitter, plus the time that its samples take at
         the rate of that step. One step is added, because the first interval may still hold samples of the outage. The
         integral of 1 ÷ rate is an upper bound for the sum of 1 ÷ rate over the steps. The limiter refuses a request
-        that comes just before its token. So requests at equal intervals may use only rate ÷ (1 + 1 ÷ burst).
+        that comes just before the bucket holds a token. So of requests at equal intervals it may admit only
+        rate ÷ (1 + 1 ÷ burst).
         """
         lowest, highest, increase = (rate.per_second for rate in (self.min_rate, self.max_rate, self.increase))
         steps = math.ceil((highest - lowest) / increase) + 1
@@ -129,13 +130,14 @@ class RateLimit(Policy):
     """Longest wait of a request for its admission; 0s refuses without a wait."""
     max_keys: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     """Maximum number of keys in memory. Unused keys are removed. While all keys of a local limit are in use, further
-    keys share one count. A distributed limit drops a key and the rest of its lease instead."""
+    keys share one count. A distributed limit instead drops an old key and the rest of the key's lease."""
     store: CallName | None = None
     """The outbound call that reaches the count of a distributed limit. The call's timeout bounds the wait for the
     store, and its circuit breaker stops calls to a store that is down."""
     lease: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Admissions that a replica takes from the store in one round trip and then grants locally. Over time the limit is
-    exact. Within one window each replica may admit up to `lease` more, left over from the window before."""
+    exact. Within one window each replica may admit up to `lease` requests above the limit, because a lease from the
+    window before may be left."""
     when_store_unavailable: Literal["open", "closed", "local_share"] = "local_share"
     """Behaviour of a distributed limit while its store is down: admit all, refuse all, or let each replica enforce its
     `local_share`."""

@@ -7,7 +7,10 @@ from voice_policies.policy import Policy
 
 
 class StreamLatency(Policy):
-    """The two parts of the P95 latency of a model's answers: a fact of a deployment, or the objective of a route."""
+    """The P95 latency of a model's answers: the time to the first token, and the time per further token.
+
+    For a deployment the latency is a fact, for a route it is an objective.
+    """
 
     first_token: PositiveDuration
     """Time to the first token, or to the whole answer if the model does not stream."""

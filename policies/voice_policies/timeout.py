@@ -11,7 +11,7 @@ from voice_policies.policy import Policy
 
 
 class Timeout(Policy):
-    """Limits on an outbound call: on each attempt, and on all of them with their backoffs.
+    """Limits on each attempt of an outbound call, and on the whole call with its backoffs.
 
     The overall limit is the smaller of `overall` and the time that remains for the operation that makes the call.
     """

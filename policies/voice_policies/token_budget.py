@@ -15,7 +15,7 @@ WithoutStore = Literal["local_share", "closed"]
 
 
 class TokenBudget(Policy):
-    """At most `tokens` in any span of `window`, reserved before an attempt and settled after it.
+    """At most `tokens` tokens in any span of `window`. Tokens are reserved before an attempt and settled after it.
 
     An attempt reserves its estimated input and its `max_tokens`. The reservation is settled once: with the reported
     usage, or with an estimate if the provider reports none.

@@ -51,7 +51,7 @@ def _named(edge: Edge) -> str:
 def _shared(models: ModelDependency, one: Deployment, other: Deployment) -> Iterator[str]:
     first, second = (models.provider(each).host for each in (one, other))
     if one.provider == other.provider:
-        yield f"the key of {one.provider}"
+        yield f"the key of provider {one.provider}"
     if first.host == second.host:
         yield f"host {first.host}"
     if first.egress == second.egress:
@@ -93,7 +93,7 @@ def providers_recognize_idempotency_keys(platform: Platform) -> Iterator[Breach 
         prices = [each.model.price for each in demand.candidates if each.model.price]
         dearest = max((price.micro_usd(demand.use.input_mean, demand.use.output_mean) for price in prices), default=0)
         text = (
-            f"no support for idempotency keys at {', '.join(sorted(unaware))}: {attempts} attempts may cost "
+            f"providers that ignore idempotency keys: {', '.join(sorted(unaware))}; {attempts} attempts may cost "
             f"{attempts} × {dearest} = {attempts * dearest} micro-USD"
         )
         found = Breach(demand.path, text, f"{edge.call.name}: idempotency", "idempotent", edge.call.location)

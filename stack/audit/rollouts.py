@@ -67,7 +67,10 @@ def liveness_checks_only_the_process(platform: Platform) -> Iterator[Breach | No
 
 
 def _alike(place: str, container: Mapping[str, Any]) -> Iterator[Breach | None]:
-    """Compare the liveness check with the readiness check. A TCP check reaches no dependency."""
+    """Compare the liveness check with the readiness check.
+
+    TCP checks may be equal, because a TCP check reaches no dependency.
+    """
     for action in ("httpGet", "grpc", "exec"):
         liveness, readiness = (container.get(probe, {}).get(action) for probe in PROBES[1:])
         if liveness:
@@ -92,7 +95,7 @@ def _replicas(found: Rendered, workload: Workload) -> int:
 
 
 def pods_stop_one_by_one(platform: Platform) -> Iterator[Breach | None]:
-    """Check that a workload with a target of at least `PROMISED` has two replicas.
+    """Check that a workload with a target of at least `PROMISED` has at least two replicas.
 
     Also check that neither a rollout nor drains stop all replicas together, and that every disruption budget permits
     an eviction.
@@ -125,7 +128,7 @@ def _replicated(found: Rendered) -> Iterator[Workload]:
 
 
 def _availability_targets(platform: Platform) -> dict[tuple[str, str], float]:
-    """Namespace and name of a workload → its availability target. With one replica per service there are no targets."""
+    """Namespace and name of a workload → its availability target. Empty if each service has only one replica."""
     if platform.environment.profile.service_replicas == "one":
         return {}
     targets = platform.site.own_availability
@@ -140,7 +143,7 @@ def _availability_targets(platform: Platform) -> dict[tuple[str, str], float]:
 
 
 def _stores(platform: Platform) -> dict[tuple[str, str], float]:
-    """Namespace and name of the Service of each dependency in the cluster → its availability."""
+    """Namespace and name of the Service of a dependency in the cluster → the dependency's availability."""
     return {
         (place.namespace, place.service): float(node.availability)
         for node in platform.graph.nodes.values()
@@ -228,7 +231,7 @@ def rollouts_wait_for_members(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _is_quorum(workload: Workload) -> bool:
-    """True if the pods keep data and never share a host, as the members of a quorum do."""
+    """True if the pods keep data and never share a host. Both are true of the members of a quorum."""
     affinity = workload.pod.get("affinity", {}).get("podAntiAffinity", {})
     return "volumeClaimTemplates" in workload.spec and "requiredDuringSchedulingIgnoredDuringExecution" in affinity
 

@@ -71,10 +71,10 @@ def _identity_faults(cluster: Cluster, stack: str, configured: str | None) -> It
     if not configured:
         line = f"pulumi config set --stack {stack} kubernetes:clusterIdentifier {identifier}"
         yield Fault(
-            IDENTIFIER, "is missing", f"if the context {cluster.context} leads to this stack's cluster, run `{line}`"
+            IDENTIFIER, "is missing", f"if the context {cluster.context!r} leads to this stack's cluster, run `{line}`"
         )
     elif configured != identifier:
-        value = f"is {configured!r}, but the context {cluster.context} leads to the cluster {identifier!r}"
+        value = f"is {configured!r}, but the context {cluster.context!r} leads to the cluster {identifier!r}"
         yield Fault(
             IDENTIFIER, value, "choose the context of the stack's cluster, or create a new stack for another cluster"
         )
@@ -103,7 +103,7 @@ def _growth_faults(platform: Platform, cluster: Cluster) -> Iterator[Fault]:
                 yield Fault(str(volume), f"shrinks from {size} to {wanted[volume]}", INSTEAD["shrunk"])
             elif wanted.get(volume, size) > size:
                 class_ = claim["spec"].get("storageClassName", "")
-                value = f"grows from {size} to {wanted[volume]}, but its storage class {class_!r} does not allow it"
+                value = f"grows from {size} to {wanted[volume]}, but the storage class {class_!r} forbids growth"
                 growing.setdefault(class_, []).append(Fault(str(volume), value, GROW))
     if growing:
         classes = cluster.get("/apis/storage.k8s.io/v1/storageclasses")["items"]

@@ -59,7 +59,7 @@ class Workstation:
         ]
         if not self.owns_cluster and builds_image:
             accepted = "expected an image that the nodes of this cluster can pull"
-            faults.append(Fault("--image", "is missing; --context needs it", accepted))
+            faults.append(Fault("--image", "is missing; --context requires --image", accepted))
         if faults:
             raise InvalidInputError(self.command, faults)
         os.environ.setdefault("PULUMI_BACKEND_URL", "file://~?metadata=skip")

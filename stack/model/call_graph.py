@@ -320,7 +320,7 @@ class CallGraph:
                     yield Fault(f"{flow.label}.{path}", f"is {name!r}", accepted, str(flow.location))
 
     def _saga_faults(self) -> Iterator[Fault]:
-        """Faults of saga steps that can time out before their calls. A call counts as often as it may be made."""
+        """Faults of saga steps that can time out before their calls. A call in a loop counts once for each round."""
         for node, operation, saga in sagas(self._all):
             longest = {
                 call.name: self.edge(node, operation, call).overall_timeout * stage.max_rounds
@@ -338,7 +338,7 @@ class CallGraph:
                     yield Fault(path, value, accepted, str(operation.location))
 
     def _cycle_faults(self) -> Iterator[Fault]:
-        """Cycles of synchronous calls, found by depth-first search: at least one if there is any, and none twice."""
+        """Cycles of synchronous calls, found by depth-first search. If there are cycles, it finds at least one."""
         done: set[OperationKey] = set()
         for start in self._runs.values():
             trail = {} if start.key in done else {start.key: iter(start.edges)}

@@ -33,7 +33,7 @@ def executions(
     attempts: Callable[[Edge], float] = once,
     arrivals: Mapping[OperationKey, float] | None = None,
 ) -> dict[OperationKey, float]:
-    """The rate of each operation in runs per second. It counts arrivals from outside and the events that they cause.
+    """The rate of each operation in runs per second, caused by arrivals from outside and by the events that follow.
 
     `attempts` is the number of requests that one call makes. `arrivals` maps operations to their requests per second
     from outside; the default is `entrances`.

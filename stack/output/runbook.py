@@ -146,6 +146,7 @@ def _node_page(tenant: Tenant, node: Node) -> str:
         namespace=_namespace(node),
         selector=_selector(node),
         owner=owner(graph, alerting, node),
+        platform_team=alerting.platform_team,
         severity=alerting.severities[node.tier] if isinstance(node, Service) else "critical",
         site=graph.site,
         impact=found,

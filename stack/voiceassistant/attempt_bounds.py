@@ -1,7 +1,8 @@
 """Measured requests of each operation, compared with the largest number that the declared calls can make.
 
-The audit bounds the attempts of each call, and the product along a path. If a callee receives more requests than its
-callers' requests times their bounds, an undeclared layer retries: a client library, a proxy, a script.
+The audit bounds the attempts of each call, and the product along a path. The callers of an operation can
+send at most their own requests × the bound of each call. If the operation receives more requests, an undeclared layer
+retries, for example a client library or a proxy.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ FILES = {
 
 
 def package_of(module: str) -> str:
-    """The package of `CLOSED` that contains a module; the module itself if none does."""
+    """The package of `CLOSED` that contains a module. The module itself if no such package contains it."""
     return next((package for package in CLOSED if module == package or module.startswith(f"{package}.")), module)
 
 

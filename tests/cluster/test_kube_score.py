@@ -24,7 +24,7 @@ RULES = {
 # Check → the reason why the platform accepts its findings.
 ACCEPTED = {
     "Container Image Pull Policy": "a digest or a release's tag always names the same image, and a pod must start "
-    "while the registry is down: PULL_POLICY in components/container.py",
+    "while the registry is down (see PULL_POLICY in components/container.py)",
 }
 # kube-score finds pods only by the labels of templates. It sees neither the label with which a StatefulSet names each
 # pod, nor the pods that an operator creates.

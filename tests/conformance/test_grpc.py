@@ -393,12 +393,12 @@ def with_shorter_keepalive(options: Any, divisor: int) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("interval", "tolerated"), [(None, True), (200_000, False)], ids=["the default interval", "a shorter interval"]
+    ("interval", "tolerated"), [(None, True), (200_000, False)], ids=["the client's interval", "200 s"]
 )
-async def test_g3_a_default_server_accepts_no_keepalive_interval_below_the_default(
+async def test_g3_a_default_server_accepts_the_clients_keepalive_interval_and_refuses_200_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: int | None, *, tolerated: bool
 ) -> None:
-    # 0 means no limit. Under gRPC's default limit the client sends too few pings for a refusal.
+    # 0 means no limit. Under gRPC's default limit the client sends so few pings that the server refuses none.
     options = dict(CHANNEL_OPTIONS) | {"grpc.http2.max_pings_without_data": 0}
     if interval is not None:
         options["grpc.keepalive_time_ms"] = interval
@@ -439,7 +439,7 @@ async def test_g4_the_breaker_counts_only_status_codes_that_blame_the_callee(
     assert (failure_of(code) is not None) == (code.name in BLAMED)
 
 
-async def test_g4_resource_exhausted_counts_if_the_policy_says_so(tmp_path: Path) -> None:
+async def test_g4_the_breaker_counts_resource_exhausted_if_the_policy_says_so(tmp_path: Path) -> None:
     breaker = CircuitBreaker(consecutive_failures=2, count_resource_exhausted=True)
     servicer = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, 100)
     async with connected(tmp_path, servicer, *calls(circuit_breaker=breaker)) as (client, stub):

@@ -64,5 +64,5 @@ def test_an_escaped_answer_counts_like_the_same_answer_without_escapes(
     [(0, 0), (1, 1), (2, 1), (3, 2), (1000, 500)],
     ids=["no bytes", "1 byte", "2 bytes", "3 bytes", "1000 bytes"],
 )
-def test_two_bytes_of_an_answer_are_a_token_rounded_up(content: int, tokens: int) -> None:
+def test_an_answer_has_half_as_many_tokens_as_bytes_rounded_up(content: int, tokens: int) -> None:
     assert output_tokens(content) == tokens

@@ -68,13 +68,13 @@ async def test_start_and_deliver_refuse_an_input_or_outcome_that_is_too_large(ba
         saga_id = await engine.start("order", "x" * 100)
         with pytest.raises(TooLargeError, match="the outcome of pay takes"):
             await engine.deliver(saga_id, "pay", large)
-        await engine.deliver(saga_id, "pay", "x" * (SAGA_BYTES - 50))  # alone the outcome would fit
+        await engine.deliver(saga_id, "pay", "x" * (SAGA_BYTES - 50))  # without the input the outcome would fit
         record = await engine.wait(saga_id, 60)
     assert record.state == "compensated"
     assert "pay: the outcome of pay takes" in record.reason
 
 
-async def test_every_execution_gets_the_input_and_results_of_the_journal_unchanged(backend: Backend) -> None:
+async def test_an_action_that_changes_its_input_or_results_does_not_affect_later_executions(backend: Backend) -> None:
     seen: list[tuple[Any, Any]] = []
 
     async def change(context: StepContext) -> list[str]:

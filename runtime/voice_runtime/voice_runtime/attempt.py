@@ -191,7 +191,9 @@ class Attempt(TimedScope):
 
 @contextmanager
 def before_sending() -> Iterator[None]:
-    """A block in which nothing is sent yet. Its errors and timeouts are faults of this process and not of the callee.
+    """Marks a block in which the attempt has sent nothing yet.
+
+    Errors and timeouts in the block are faults of this process and not of the callee.
 
     Transports use it to serialise a request, or to wait for a connection of their pool. After an error in the block the
     attempt must end. If it went on, its later failures would count as faults of this process. Outside an attempt the

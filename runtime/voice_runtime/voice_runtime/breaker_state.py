@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from voice_runtime.window import Window
 
 StateName = Literal["closed", "open", "half_open", "forced_open", "disabled"]
-"""resilience4j's state names, which its dashboards filter on."""
+"""The names of resilience4j's states. Dashboards for resilience4j filter on these names."""
 
 
 class State:
@@ -17,7 +17,7 @@ class State:
     __slots__ = ()
     name: ClassVar[StateName]
     until: float = -inf
-    """The time until which the state refuses every call. Only `Open` has one."""
+    """The time until which the state refuses every call. Only `Open` sets this time."""
 
 
 class Closed(State):

@@ -240,4 +240,4 @@ class UnknownNameError(LookupError):
 
 
 class UnknownCallError(UnknownNameError):
-    """The name matches no outbound call or inbound operation of the bundle, or more than one."""
+    """No outbound call or inbound operation of the bundle has the name, or several have the name."""

@@ -126,7 +126,7 @@ def _volumes(platform: Platform, prices: Prices) -> dict[str, float]:
 
 
 def _flows(platform: Platform, services: dict[str, Cost]) -> Iterator[FlowCost]:
-    """The cost of each entrance, which pays for its share of the executions of every service.
+    """The cost of each entrance: a share of every service's cost, equal to the entrance's share of the executions.
 
     The cost of the services without load comes last, if there are any.
     """
@@ -198,7 +198,7 @@ def price_text(prices: Prices) -> str:
     """The price table as one sentence."""
     return (
         f"Prices: {prices.cpu_hour:g} USD per core and hour, {prices.memory_hour:g} USD per GiB of memory and hour, "
-        f"{prices.storage_month:g} USD per GiB of volume and month ({prices.source}, of {prices.read_on})."
+        f"{prices.storage_month:g} USD per GiB of volume and month ({prices.source}, read on {prices.read_on})."
     )
 
 
@@ -264,8 +264,8 @@ def _protection(found: Costs) -> Table:
     columns = (Column("protection"), Column("USD a month", MONEY))
     parts = (
         "The tables above do not include the pods for retries: the autoscaler adds them only if callees fail at the "
-        "declared load. Nor do the tables above include traces in an object store outside the cluster. They include "
-        "the other costs of this table."
+        "declared load. Nor do the tables above include traces in an object store outside the cluster. The tables "
+        "above include the other costs of this table."
     )
     telemetry = "The cost of telemetry is the data of a day × (days of retention + 1) × copies × the price of a volume."
     return Table("cost of protection", columns, tuple(found.protection.items()), (parts, telemetry))

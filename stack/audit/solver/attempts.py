@@ -157,7 +157,7 @@ def _accepted(platform: Platform, rule: str, edge: Edge, on: date) -> bool:
 
 
 def _kept(edge: Edge, retry: Retry | None, behind: dict[RetryCondition, float], most: float, *, alone: bool) -> Edge:
-    """The call with as many attempts as `most` permits. An interior hop retries only if no hop behind it does."""
+    """The call with as many attempts as `most` permits. An interior hop retries only if no later interior hop does."""
     if retry:
         for number in range(retry.max_retries, 0, -1):
             tried = _with_retry(edge, retry.model_copy(update={"max_retries": number}))

@@ -1,4 +1,4 @@
-"""The rows that explain the route of a model call: candidates, attempts, time limits and budgets, with their layers."""
+"""Rows for the route of a model call: candidates, attempts, time limits, budgets, and the layers that enforce these."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _times(route: ModelRoute) -> Iterator[Row]:
 
 
 def _budget(name: str, budget: TokenBudget) -> str:
-    away = {"local_share": "each replica's share", "closed": "no call", None: "undeclared"}
+    away = {"local_share": "each replica's share", "closed": "no call", None: "no behaviour is declared"}
     down = away[budget.when_store_unavailable]
     tokens = f"{budget.tokens:,} tokens in {budget.window} for each {budget.key}"
     return f"{name}: {tokens}, by runtime in {budget.store}; while the store is down: {down}"

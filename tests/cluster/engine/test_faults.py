@@ -72,7 +72,7 @@ def test_the_same_cluster_under_another_address_changes_only_the_provider(deploy
 def test_another_cluster_is_refused(deployed: Deployed) -> None:
     identifier = deployed.stack.automation.get_config("kubernetes:clusterIdentifier").value
     with deployed.configured({"kubernetes:clusterIdentifier": "another"}):
-        assert f"is 'another', but the context test leads to the cluster '{identifier}'" in deployed.refusal()
+        assert f"is 'another', but the context 'test' leads to the cluster '{identifier}'" in deployed.refusal()
 
 
 def test_a_context_that_does_not_exist_is_refused(deployed: Deployed) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 PATIENCE = 30.0
-"""Longest wait of client and server in seconds, many times the time that loopback needs."""
+"""Longest wait of client and server in seconds. A connection over loopback takes far less."""
 
 
 def certificate(folder: Path, names: Iterable[str]) -> Path:

@@ -50,7 +50,7 @@ def found(rule: str, dependency: ModelDependency, caller: Service | None = None)
         (models(providers=BEHIND_ONE_PROXY), ["both candidates need proxy egress-proxy-a"]),
         (
             models(ONE, deployment("one-slow", "one"), providers=PROVIDERS[:1]),
-            ["both candidates need the key of one, host api.one.example, proxy egress-proxy-a"],
+            ["both candidates need the key of provider one, host api.one.example, proxy egress-proxy-a"],
         ),
         (
             models(route_policy={"fallback": ModelFallback(max_attempts=1)}),
@@ -112,7 +112,8 @@ def test_m05_finds_the_retries_of_the_mesh() -> None:
 def test_m06_finds_an_idempotency_key_that_the_provider_ignores() -> None:
     (one,) = found("M06", models(), adapter(idempotency="with_key"))
     assert one.severity == "warning"
-    assert one.arithmetic == "no support for idempotency keys at one, two: 2 attempts may cost 2 × 285 = 570 micro-USD"
+    ignoring = "providers that ignore idempotency keys: one, two"
+    assert one.arithmetic == f"{ignoring}; 2 attempts may cost 2 × 285 = 570 micro-USD"
     aware = tuple(each.model_copy(update={"idempotency_keys": True}) for each in PROVIDERS)
     assert found("M06", models(providers=aware), adapter(idempotency="with_key")) == ()
     assert found("M06", models()) == ()

@@ -100,7 +100,7 @@ def test_a_breaker_inside_the_retry_stays_closed_after_two_failed_requests() -> 
     assert change.where.file == "tests/stack/audit/test_solver.py"
 
 
-def test_a_target_below_the_objectives_of_its_path_is_infeasible_and_names_the_path() -> None:
+def test_a_target_below_the_objectives_of_its_path_is_infeasible_and_the_reason_names_the_path() -> None:
     inner = service("b", operation("run", stage(hard("store.read", "idempotent")), p95="30ms", deadline="200ms"))
     calls = (stage(hard("store.read", "idempotent")), stage(hard("b.run", "idempotent")))
     outer = service("a", operation("run", *calls, p95="60ms", deadline="400ms"))
@@ -164,7 +164,7 @@ def test_an_objective_that_is_raised_raises_the_objectives_of_its_callers() -> N
     }
 
 
-def test_an_infeasible_target_names_the_slowest_call_of_each_stage() -> None:
+def test_the_reason_of_an_infeasible_target_names_the_slowest_call_of_each_stage() -> None:
     quick, slow = (
         service(name, operation("run", p95=p95, deadline="1s")) for name, p95 in (("quick", "20ms"), ("slow", "30ms"))
     )
@@ -177,7 +177,7 @@ def test_an_infeasible_target_names_the_slowest_call_of_each_stage() -> None:
 
 
 def test_retries_that_do_not_fit_the_deadline_are_removed_and_the_grace_period_follows() -> None:
-    """The caller waits 10 × 30 ms, which is too short for a backoff of 2 s."""
+    """The caller waits at most 10 × the objective of 30 ms. A backoff of 2 s does not fit."""
     slow = TWICE.model_copy(update={"base_delay": Duration("2s"), "max_delay": Duration("2s")})
     inner = service(
         "a", operation("run", stage(hard("store.read", "idempotent", retry=slow)), p95="30ms", deadline="9s")

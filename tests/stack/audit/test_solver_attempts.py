@@ -70,7 +70,7 @@ def test_a_retry_keeps_the_values_that_the_rules_on_one_call_permit(
     )
 
 
-def test_a_backoff_without_a_base_keeps_a_longer_maximum() -> None:
+def test_a_backoff_without_a_base_delay_gets_a_base_delay_and_keeps_its_maximum() -> None:
     late = TWICE.model_copy(update={"base_delay": Duration("0s"), "max_delay": Duration("2s")})
     assert changed_fields(small_platform(calling(retry=late, circuit_breaker="off"), STORE)) == {
         "retry.base_delay": ("0s", "100ms")
@@ -134,7 +134,7 @@ def test_the_retries_of_a_chain_are_reduced_until_the_r_rules_hold(attempts: tup
     assert not [each for each in solution_of(small_platform(*chain(*hops))).remaining if each.rule.startswith("R")]
 
 
-def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
+def test_the_attempts_of_a_model_route_limit_the_retries_of_the_callers() -> None:
     """3 attempts of `a` × 2 candidates = 6 > 5."""
     asking = stage(hard("llm.generate", "idempotent"))
     inner = service("b", operation("run", asking, p95="9s", deadline="60s"), capacity="1000/s")
@@ -144,7 +144,7 @@ def test_the_attempts_of_a_model_route_count_for_the_calls_above_it() -> None:
 
 
 def test_retries_of_failed_connections_multiply_the_attempts_of_the_caller() -> None:
-    """The store cannot be reached: hop2 makes 3 attempts, and hop1 sees that hop2 is unavailable. 2 × 3 = 6 > 5."""
+    """If the store cannot be reached, hop2 makes 3 attempts, and hop1 makes 2 attempts at hop2. 2 × 3 = 6 > 5."""
     unsent = THRICE.model_copy(update={"conditions": ("connection_failed",)})
     solution = solution_of(small_platform(*chain(TWICE, unsent)))
     assert {change.path for change in solution.changes if change.field == "retry"} == {"hop1.run → hop2.run"}
@@ -165,7 +165,7 @@ def test_the_solver_removes_a_hops_retry_if_a_later_hop_retries() -> None:
     [((THRICE, TWICE), TWICE), ((TWICE, THRICE), TWICE), ((TWICE, None), None)],
     ids=["fewer in the second call", "fewer in the first call", "no retry in the second call"],
 )
-def test_calls_that_share_a_policy_all_make_the_fewest_attempts(
+def test_calls_that_share_a_policy_all_get_the_policy_with_the_fewest_attempts(
     declared: tuple[Retry | None, ...], kept: Retry | None
 ) -> None:
     made = [
@@ -196,8 +196,8 @@ def test_a_step_of_a_saga_is_a_layer_of_the_calls_that_it_makes() -> None:
     assert found == {"a.run → b.read": [("saga", 2)], "a.run → store.read": []}
 
 
-def test_the_attempts_of_a_saga_step_count_for_the_calls_behind_it() -> None:
-    """2 attempts of a step, its default, × 3 attempts of `b` = 6 > 5."""
+def test_the_attempts_of_a_saga_step_limit_the_retries_of_later_calls() -> None:
+    """A step makes 2 attempts by default, and `b` makes 3 attempts in each. 2 × 3 = 6 > 5."""
     step = SagaStep(name="read", no_compensation_because="it only reads", calls=("b.run",))
     saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
     outer = service("a", operation("run", stage(hard("b.run", "idempotent")), p95="1s", deadline="60s", saga=saga))
@@ -214,7 +214,7 @@ def test_a_saga_step_with_more_than_5_attempts_is_infeasible(attempts: int, feas
 
 
 @pytest.mark.parametrize(("objective", "feasible"), [("3s", True), ("4s", False)])
-def test_a_step_whose_calls_promise_more_than_its_attempt_timeout_is_infeasible(objective: str, feasible: bool) -> None:
+def test_an_attempt_timeout_below_the_objectives_of_a_steps_calls_is_infeasible(objective: str, feasible: bool) -> None:
     callee = service("b", operation("read", p95=objective, deadline="9s"))
     step = SagaStep(name="read", no_compensation_because="it only reads", calls=("b.read",), timeout=Duration("60s"))
     made = stage(hard("b.read", "idempotent", timeout=Duration("1s")))
@@ -260,7 +260,7 @@ def test_only_in_go_services_calls_of_one_grpc_method_share_a_policy() -> None:
     assert policies("go") == [("a", "b.read"), ("a", "b.read")]
 
 
-def test_missing_capacity_is_named_with_the_line_of_its_service() -> None:
+def test_missing_capacity_is_reported_with_the_line_of_the_overloaded_service() -> None:
     callee = service("a", operation("run", p95="1s", deadline="2s"), replicas=Replicas.exactly(2))
     caller = service(
         "b",

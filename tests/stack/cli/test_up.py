@@ -99,7 +99,7 @@ def gateway_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.shutdown()
 
 
-def test_up_creates_a_kind_cluster_and_deploys_dev_which_answers(machine: Machine, gateway_port: str) -> None:
+def test_up_creates_a_kind_cluster_and_deploys_dev_and_the_gateway_answers(machine: Machine, gateway_port: str) -> None:
     done = machine.voice_up("up", "dev", PORT=gateway_port)
     assert done.returncode == 0, done.stderr
     assert "gateway.voice-gateway: https://api.voicehelper.localhost" in done.stdout
@@ -217,7 +217,7 @@ def test_a_missing_image_and_missing_programs_are_named_together_and_docker_is_n
         "voice: voice up: 3 faults",
         "  pulumi: is not on PATH; install it, for example with `brew install pulumi/tap/pulumi`",
         "  kubectl: is not on PATH; install it, for example with `brew install kubectl`",
-        "  --image: is missing; --context needs it; expected an image that the nodes of this cluster can pull",
+        "  --image: is missing; --context requires --image; expected an image that the nodes of this cluster can pull",
     ]
 
 

@@ -68,7 +68,7 @@ def test_the_error_for_a_missing_cluster_identifier_says_how_to_set_it(
     config = {key: value for key, value in configured("dev").items() if key != IDENTIFIER}
     (line,) = faults("dev", config, monkeypatch)
     assert line == (
-        "  config.kubernetes:clusterIdentifier: is missing; if the context test leads to this stack's cluster, "
+        "  config.kubernetes:clusterIdentifier: is missing; if the context 'test' leads to this stack's cluster, "
         f"run `pulumi config set --stack dev kubernetes:clusterIdentifier {UID}`"
     )
 
@@ -76,7 +76,7 @@ def test_the_error_for_a_missing_cluster_identifier_says_how_to_set_it(
 def test_another_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = faults("dev", {**configured("dev"), IDENTIFIER: "another"}, monkeypatch)
     assert line == (
-        f"  config.kubernetes:clusterIdentifier: is 'another', but the context test leads to the cluster '{UID}'; "
+        f"  config.kubernetes:clusterIdentifier: is 'another', but the context 'test' leads to the cluster '{UID}'; "
         "choose the context of the stack's cluster, or create a new stack for another cluster"
     )
 
@@ -107,9 +107,7 @@ def test_a_volume_that_would_shrink_or_cannot_grow_is_refused(
     if "shrinks" in grown:
         grown, shrunk = shrunk, grown
     assert "PersistentVolumeClaim voice-data/data-consul-0.spec.resources.requests.storage: grows from 1Mi to" in grown
-    assert (
-        "its storage class 'fast' does not allow it; set allowVolumeExpansion in the class if its driver can" in grown
-    )
+    assert "the storage class 'fast' forbids growth; set allowVolumeExpansion in the class if its driver can" in grown
     assert "data-postgresql-0.spec.resources.requests.storage: shrinks from 1Ti to 5Gi; volumes only grow" in shrunk
 
 

@@ -70,7 +70,7 @@ def test_an_admitted_source_has_the_ports_of_its_target() -> None:
     )
 
 
-def test_a_probed_server_is_linked_to_the_prober_and_one_with_metrics_to_prometheus() -> None:
+def test_a_probed_server_is_linked_to_the_prober_and_a_server_with_metrics_to_prometheus() -> None:
     read = scrape_link(toy.SITE, REDIS["left"], Scrape(port=9091, path="/pushed"))
     asked = scrape_link(toy.SITE, REDIS["left"], Scrape.probe(CONNECTS, PORT))
     assert (read.source.name, read.target.ports) == ("prometheus", (9091,))

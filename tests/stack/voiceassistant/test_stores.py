@@ -47,7 +47,7 @@ def test_a_store_outside_the_cluster_is_not_deployed() -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_each_store_uses_tls_or_has_a_dated_decision(environment: str) -> None:
+def test_each_store_uses_tls_or_has_a_dated_exemption(environment: str) -> None:
     plain = {
         component.name: exemption.reason
         for component in platform(environment).components

@@ -1,8 +1,8 @@
 """The mapping of RPCs to calls and operations of the bundle.
 
 The last segment of the path, in kebab case, is the operation: `/voice.rag.v1.RagEngine/Context` is `context`,
-`/voice.rag.v1.RagEngine/ListSources` is `list-sources`. A method that the bundle does not declare is refused, except
-health, reflection, and the methods on a channel with the name of a call.
+`/voice.rag.v1.RagEngine/ListSources` is `list-sources`. A method that the bundle does not declare is refused.
+The exceptions are health, reflection, and every method on a channel that has the name of a call.
 """
 
 from __future__ import annotations

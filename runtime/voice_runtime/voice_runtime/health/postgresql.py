@@ -11,7 +11,7 @@ from voice_runtime.health.place import Place
 
 
 def checker(place: Place) -> Checker:
-    """A checker that connects as the service does: at the address of its call, to its own database."""
+    """A checker that connects as the service does: at the address of the service's call, to the service's database."""
 
     async def look() -> None:
         connection = await asyncpg.connect(

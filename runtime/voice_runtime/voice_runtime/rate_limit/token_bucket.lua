@@ -1,9 +1,9 @@
--- A token bucket that replicas share. It stores the number of tokens that were taken and not yet refilled, so that these
+-- A token bucket that replicas share. It stores the number of tokens that were taken and not yet refilled. These tokens
 -- stay taken when the rate changes.
 -- After a failover the new server's clock may be behind. Until that clock reaches the stored time, no token is refilled.
 -- KEYS[1] the bucket · ARGV microseconds per token, burst, cost, lease
--- Returns the number of tokens given: at least cost, at most lease. A negative number is the wait: minus the microseconds
--- until cost is available.
+-- Returns the number of tokens given: at least cost, at most lease. If cost is not available, returns the microseconds
+-- until it is available, negated.
 local interval, burst, cost, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local SLACK = 1e-4 -- part of a token that may be missing: sums of floating-point times are not exact
 local EPOCH = 1.7e9 -- seconds; keeps the microseconds small enough for a double to hold their fractions
