@@ -124,7 +124,7 @@ def _proxy_limits(platform: Platform) -> Iterator[tuple[tuple[str, str], list[tu
 
 
 def _mesh_hops(platform: Platform, behind: dict[OperationKey, Duration]) -> Iterator[Breach | None]:
-    """Compare the mesh's timeout for each service with the longest total timeout of the model routes behind it."""
+    """Compare the mesh's timeout for each service with the longest total timeout of the service's model routes."""
     totals: dict[str, Duration] = {}
     for service in platform.graph.services:
         if routes := [

@@ -89,7 +89,7 @@ class ModelDemand:
 
 
 def model_edges(graph: CallGraph) -> Iterator[tuple[Edge, ModelRoute, ModelDependency]]:
-    """Every call to a model, with its route and the models behind it."""
+    """Every call to a model, with its route and the dependency that serves the route."""
     for edge in graph.edges:
         if edge.route and isinstance(edge.callee, ModelDependency):
             yield edge, edge.route, edge.callee

@@ -209,7 +209,7 @@ def _open_ports(rule: Mapping[str, Any], target: Endpoint) -> Iterator[int]:
 
 
 def _matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """True if a label selector matches. `Selector` is slow, so only `matchExpressions` are read with it."""
+    """True if a label selector matches. `Selector` is slow, so it reads only selectors with `matchExpressions`."""
     if "matchExpressions" in selector:
         return Selector.model_validate(selector).matches({**labels})
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())

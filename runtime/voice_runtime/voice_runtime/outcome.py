@@ -102,7 +102,7 @@ def _(error: Exception) -> Failure | None:
 def decisive(error: Exception) -> Exception:
     """The error that decides the class of a group: the first error that blames the callee, else the first failure.
 
-    The first error of the group if none is a failure. `error` itself if it is no group.
+    If no error of the group is a failure, the first error decides. `error` itself if it is no group.
     """
     if not isinstance(error, ExceptionGroup):
         return error
@@ -115,9 +115,10 @@ def _severity(error: Exception) -> int:
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """True if a breaker in this process refused the call, or a breaker behind the callee refused or counted it.
+    """True if a breaker in this process refused the call.
 
-    The service that answers with such an error is not down itself.
+    Also true if a breaker behind the callee refused the call or counted the failure. The service that answers
+    with such an error is not down itself.
     """
     match error:
         case CircuitOpenError():
