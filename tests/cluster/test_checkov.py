@@ -17,7 +17,8 @@ pytestmark = pytest.mark.cluster
 
 VERSION = "3.3.30"
 ACCEPTED = {
-    "CKV_K8S_15": "IfNotPresent suffices: a digest or release tag always names one image (components/container.py)",
+    "CKV_K8S_15": "IfNotPresent suffices: a digest or a release's tag always names the same image "
+    "(components/container.py)",
     "CKV_K8S_43": "no digests: images.lock.yaml is empty until `voice images lock` has reached the registries",
 }
 """Check → the reason why every container violates it."""

@@ -58,7 +58,7 @@ class StatusError(Exception):
 
 
 def failure_of(status: int, headers: Mapping[str, str] = _NO_HEADERS) -> Failure | None:
-    """The failure for a status, with the callee's `Retry-After`. `None` if it is no failure, such as 200 or 404."""
+    """The failure for a status, with the callee's `Retry-After`. `None` if the status is no failure, such as 404."""
     failure = _FAILURES.get(status) or (PERMANENT if status >= 500 else None)
     if failure is None:
         return None
