@@ -31,7 +31,7 @@ def deployed(prepare_site: PrepareSite) -> Iterator[Deployed]:
 def test_a_larger_volume_is_refused_if_its_storage_class_permits_no_growth(deployed: Deployed) -> None:
     deployed.site.project.replace("toy.py", 'Bytes("1Gi")', 'Bytes("2Gi")')
     said = deployed.refusal()
-    assert f"grows from 1Gi to 2Gi, but its storage class '{STORAGE_CLASS}' does not allow it" in said
+    assert f"grows from 1Gi to 2Gi, but the storage class '{STORAGE_CLASS}' forbids growth" in said
     deployed.site.project.replace("toy.py", 'Bytes("2Gi")', 'Bytes("1Gi")')
     assert deployed.changes() == []
 
