@@ -225,7 +225,7 @@ def _lacked_series(graph: CallGraph, node: Node) -> Iterator[re.Pattern[str]]:
 
 
 def owner(graph: CallGraph, alerting: Alerting, node: Node) -> str:
-    """The team that repairs a node. For an external node: its callers' teams. They contact the supplier."""
+    """The team that repairs a node. For an external node: its callers' teams. They contact the provider."""
     teams = {service.name: team for team, services in alerting.teams.items() for service in services}
     if isinstance(node, Service):
         return teams.get(node.name, alerting.platform_team)
