@@ -155,11 +155,11 @@ def restricted(platform: Platform) -> Iterator[Breach | None]:
     }
     for workload, reasons in pods:
         if standards.get(workload.namespace) in {None, "restricted"}:
-            text = f"the Pod Security Standard restricted refuses the pods: {', '.join(reasons)}"
+            text = f"the Pod Security Standard `restricted` refuses the pods: {', '.join(reasons)}"
             yield Breach(f"{workload.path}: security", text, "securityContext") if reasons else None
     for namespace, standard in standards.items():
         needed = any(reasons for workload, reasons in pods if workload.namespace == namespace)
-        text = f"the namespace enforces {standard or 'no standard'}, although restricted admits all of its pods"
+        text = f"the namespace enforces {standard or 'no standard'}, although `restricted` admits all of its pods"
         weak = Breach(f"Namespace {namespace}: security", text, f"label {ENFORCED}", "restricted")
         yield None if needed or standard == "restricted" else weak
 

@@ -88,9 +88,9 @@ def test_s01_finds_an_image_without_a_digest_only_in_a_strict_profile(image: str
         ({"windowsOptions": {"hostProcess": True}}, "windowsOptions.hostProcess"),
     ],
 )
-def test_s01_finds_a_container_that_restricted_refuses(changed: dict[str, Any], reason: str) -> None:
+def test_s01_finds_a_container_that_the_standard_restricted_refuses(changed: dict[str, Any], reason: str) -> None:
     (refused,) = found(workload({**SECURE, **changed}))
-    assert refused.arithmetic == f"the Pod Security Standard restricted refuses the pods: {reason}"
+    assert refused.arithmetic == f"the Pod Security Standard `restricted` refuses the pods: {reason}"
     assert found(workload()) == ()
 
 
@@ -128,7 +128,7 @@ def test_s01_checks_the_pods_of_jobs(kind: str) -> None:
 )
 def test_s01_finds_a_handler_that_connects_to_another_host(container: dict[str, Any]) -> None:
     (refused,) = found(workload(**container))
-    assert "restricted refuses the pods: host of " in refused.arithmetic
+    assert "`restricted` refuses the pods: host of " in refused.arithmetic
 
 
 def test_s01_finds_an_apparmor_annotation_that_confines_nothing() -> None:
@@ -194,7 +194,7 @@ def test_s01_finds_an_argument_with_a_secret(argument: str, plain: bool) -> None
 
 def test_s01_finds_a_host_port() -> None:
     (refused,) = found(workload(ports=[{"containerPort": 80, "hostPort": 80}]))
-    assert refused.arithmetic == "the Pod Security Standard restricted refuses the pods: hostPort 80"
+    assert refused.arithmetic == "the Pod Security Standard `restricted` refuses the pods: hostPort 80"
     assert found(workload(ports=[{"containerPort": 80}])) == ()
 
 
@@ -210,7 +210,7 @@ def test_s01_finds_a_pod_that_reaches_its_node(pod: dict[str, Any]) -> None:
     assert found(workload(pod=pod), freed) == (), "the namespace enforces another standard"
 
 
-def test_s01_finds_the_data_of_a_secret_and_joins_the_names_of_plain_variables() -> None:
+def test_s01_finds_the_data_of_a_secret_and_lists_all_plain_variables_in_one_finding() -> None:
     (written,) = found({"kind": "Secret", "metadata": {"name": "database"}, "data": {"password": "eA=="}})
     assert (written.path, written.proposal) == ("Secret database", "")
     secrets = [{"name": "TOKEN", "value": "x"}, {"name": "PASSWORD", "value": "y"}, {"name": "API_KEY"}]
@@ -229,7 +229,7 @@ def test_s01_reads_config_maps_and_references_that_leave_fields_out() -> None:
         assert found(empty, settings, workload(env=[variable])) == (), reference
 
 
-def test_s01_joins_the_images_without_a_digest() -> None:
+def test_s01_lists_all_images_without_a_digest_in_one_finding() -> None:
     strict = WithManifests((), (workload(image="example.com/a:1"), workload(image="example.com/b:1", named="b")))
     profile = strict.environment.profile.model_copy(update={"strict": True})
     strict.environment = strict.environment.model_copy(update={"profile": profile})
@@ -242,7 +242,7 @@ def test_s01_checks_pods_against_the_standard_that_their_namespace_enforces() ->
     alike: tuple[dict[str, Any], ...] = ({}, {"labels": {}}, {"labels": {name: "restricted"}})
     for labels in alike:
         (refused,) = found(free, {"kind": "Namespace", "metadata": {"name": "shop", **labels}})
-        assert refused.arithmetic == "the Pod Security Standard restricted refuses the pods: hostIPC, hostPID"
+        assert refused.arithmetic == "the Pod Security Standard `restricted` refuses the pods: hostIPC, hostPID"
     assert found(free, {"kind": "Namespace", "metadata": {"name": "shop", "labels": {name: "baseline"}}}) == ()
 
 
@@ -252,7 +252,7 @@ def test_s01_reads_the_security_context_of_the_pod_if_the_container_has_none() -
     assert found(workload(of_container, pod={"securityContext": of_pod})) == ()
     (bare,) = found(workload({}))
     assert bare.arithmetic == (
-        "the Pod Security Standard restricted refuses the pods: allowPrivilegeEscalation is not false,"
+        "the Pod Security Standard `restricted` refuses the pods: allowPrivilegeEscalation is not false,"
         " capabilities.drop lacks ALL, runAsNonRoot is not true, seccompProfile is neither RuntimeDefault nor Localhost"
     )
     without = workload({})
@@ -268,13 +268,13 @@ def test_s01_reads_the_security_context_of_the_pod_if_the_container_has_none() -
     ],
     ids=["NET_BIND_SERVICE", "Localhost"],
 )
-def test_s01_accepts_the_fields_that_restricted_admits(changed: dict[str, Any]) -> None:
+def test_s01_accepts_the_fields_that_the_standard_restricted_admits(changed: dict[str, Any]) -> None:
     assert found(workload({**SECURE, **changed})) == ()
 
 
 def test_s01_finds_a_container_that_adds_a_capability_and_does_not_drop_all_others() -> None:
     (refused,) = found(workload({**SECURE, "capabilities": {"add": ["NET_BIND_SERVICE"]}}))
-    assert refused.arithmetic == "the Pod Security Standard restricted refuses the pods: capabilities.drop lacks ALL"
+    assert refused.arithmetic == "the Pod Security Standard `restricted` refuses the pods: capabilities.drop lacks ALL"
 
 
 def test_s01_finds_a_namespace_that_enforces_less_than_its_pods_need() -> None:
@@ -296,7 +296,7 @@ def test_s01_finds_a_namespace_that_enforces_less_than_its_pods_need() -> None:
     ],
     ids=["names", "every group", "every resource", "every verb", "a URL"],
 )
-def test_s01_finds_a_role_that_grants_everything(rule: dict[str, Any], count: int) -> None:
+def test_s01_finds_a_role_with_a_wildcard(rule: dict[str, Any], count: int) -> None:
     role = {"kind": "Role", "metadata": {"name": "a", "namespace": "shop"}, "rules": [rule]}
     cluster_role = {"kind": "ClusterRole", "metadata": {"name": "a"}, "rules": [rule]}
     assert [each.path for each in found(role, cluster_role)] == ["Role shop/a", "ClusterRole a"] * count

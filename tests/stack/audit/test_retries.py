@@ -162,7 +162,7 @@ def test_r10_adds_sustained_retries_once_if_a_call_retries_every_failure() -> No
     assert "200.2/s with sustained retries" in found.arithmetic
 
 
-def test_load_counts_each_call_by_its_share() -> None:
+def test_the_share_of_a_call_scales_the_load_of_its_callee() -> None:
     calls = stage(hard("store.read", "idempotent", share="10%"), hard("store.read", "idempotent", purpose="always"))
     caller = service("b", operation("run", calls, p95="1s", deadline="60s", load="100/s"))
     assert executions(graph_of(caller, STORE)) == {("b", "run"): 100, ("store", "read"): 110}
@@ -218,7 +218,7 @@ def test_r02_does_not_count_the_step_of_a_saga_as_a_layer() -> None:
     assert findings("R02", caller, STORE) == ()
 
 
-def test_r02_multiplies_the_layers_that_it_names() -> None:
+def test_r02_multiplies_the_attempts_of_the_layers_that_it_names() -> None:
     step = SagaStep(name="read", no_compensation_because="it only reads", calls=("store.read",))
     saga = Saga(name="reading", steps=(step,), timeout=Duration("2m"))
     store = STORE.model_copy(update={"clients": (Client(library="openai-python"),)})
