@@ -17,7 +17,7 @@ from stack.deploy.program import resource_type
 
 
 class Echo(pulumi.runtime.Mocks):
-    """An engine that creates every resource as requested."""
+    """A fake of Pulumi's engine. It creates every resource as requested."""
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         """Return the name as id, and the inputs as outputs."""

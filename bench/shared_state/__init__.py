@@ -1,1 +1,1 @@
-"""Distributed limits, compared with a bare script and published libraries: `python -m bench.shared_state`."""
+"""Compares distributed limits with a bare EVALSHA and published libraries: `python -m bench.shared_state`."""

@@ -1,4 +1,4 @@
-"""Checks by other libraries for docs/distributed-limits.md. Each library checks its limit on one Valkey server."""
+"""The libraries that docs/distributed-limits.md compares with ours. Each library checks its limit on one Valkey."""
 
 from __future__ import annotations
 

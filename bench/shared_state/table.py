@@ -73,7 +73,7 @@ def _print_costs(alone: dict[str, float], among: dict[str, float]) -> dict[str, 
 
 
 def alike(alone: dict[str, float], name: str) -> float:
-    """The cost of a row, divided by the cost of the bare script without redis-py's timeouts."""
+    """The cost of a row, divided by the cost of the bare EVALSHA without redis-py's timeouts."""
     return alone[name] / alone[f"{ALIKE}, {_part(name)}"]
 
 

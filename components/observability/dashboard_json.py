@@ -45,7 +45,7 @@ Builder: TypeAlias = Any
 
 @cache
 def dashboard_json(board: Dashboard) -> str:
-    """A dashboard as text. The text is cached, because a check of its size and the writing both need it."""
+    """A dashboard as text. The text is cached, because the check of its size and the ConfigMap both need it."""
     built = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)

@@ -13,9 +13,9 @@ from voice_policies.policy import Policy
 class Cooldown(Policy):
     """Times for which candidates get no calls.
 
-    A rate limit stops one deployment. An overload does so only if the provider sends a retry delay. A spent quota or a
-    refused key stops every deployment under the credential. An unknown model stops one deployment, even if a reload
-    changes its credential. The longest of these cooldowns applies.
+    A rate limit stops one deployment. An overload stops one deployment if the provider sends a retry delay. A spent
+    quota or a refused key stops every deployment under the credential. An unknown model stops one deployment, and a new
+    credential does not end this cooldown. The longest of these cooldowns applies.
     """
 
     default: PositiveDuration = Duration("5s")

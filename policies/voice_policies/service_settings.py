@@ -27,7 +27,7 @@ class Connection(ClosedModel):
     hosts: Annotated[tuple[str, ...], Field(strict=False)]
     """`host:port`, in order of preference."""
     via: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """The egress proxies, in the order of `hosts`. A host that the service reaches directly has no egress proxy."""
+    """The egress proxies, in the order of `hosts`. A host that the service reaches directly has no entry here."""
     tls: Literal[True] | None = None
     """True for a store outside the cluster that is reached over TLS without a proxy."""
     timeout: Duration

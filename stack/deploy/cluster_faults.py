@@ -26,7 +26,7 @@ CLOUDNATIVE_PG_VOLUMES = {"PG_DATA": "spec.storage.size", "PG_WAL": "spec.walSto
 
 
 class Volume(NamedTuple):
-    """The field of a resource that declares the size of its volume, or of several volumes of equal size."""
+    """The resource and the field that declare the size of a volume, or of several volumes of equal size."""
 
     namespace: str
     kind: str

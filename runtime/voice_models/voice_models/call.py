@@ -171,7 +171,7 @@ class ModelCall:
         return sorted(fitting, key=lambda candidate: self._tried[candidate.name])
 
     def _blocked_for(self, candidate: Candidate) -> float:
-        """Seconds until neither a cooldown nor a full budget blocks the candidate."""
+        """Seconds until the candidate has no cooldown and its own budget has room."""
         full = self._full.get(candidate.name, 0.0) - self._clock.monotonic()
         return max(self._cooldowns.remaining(candidate), full, 0.0)
 

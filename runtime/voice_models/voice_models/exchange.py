@@ -44,8 +44,8 @@ class Exchange(httpx.AsyncByteStream):
     ) -> None:
         """Prepare the attempt.
 
-        `idle` limits each read after the first content. It costs half as much as `asyncio.timeout`. If `kept` is
-        given, the bytes for the caller are also appended to it, for `whole_answer`.
+        `idle` limits each read after the first content. A `Timeout` needs half the processor time of `asyncio.timeout`.
+        If `kept` is given, the bytes for the caller are also appended to it, for `whole_answer`.
         """
         self.attempt = attempt
         self.content_type = ""
@@ -82,7 +82,7 @@ class Exchange(httpx.AsyncByteStream):
                 self._source = source = await self._send(prepare(attempt))
                 attempt.opened(source.status_code, lower_case(source.headers))
                 await self._read_to_first_content(source)
-        except Exception as error:  # noqa: BLE001  # `failed` re-raises an error of this process
+        except Exception as error:  # noqa: BLE001  # `failed` re-raises a fault of this process, such as a bug
             self._failure = self._failed(error)
         finally:
             if self._failure is not None or not attempt.is_committed:
@@ -117,7 +117,8 @@ class Exchange(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes for the caller.
 
-        Raises `ModelStreamError` if the answer breaks off, and `httpx.StreamClosed` if another task closes it.
+        Raises `ModelStreamError` if the answer breaks off, and `httpx.StreamClosed` if another task closes the
+        stream.
         """
         try:
             handed_on = self._first

@@ -83,7 +83,7 @@ def _error_of(document: Any) -> Any:
 
 
 def _usage(document: Mapping[str, Any], tokens_in: str, tokens_out: str) -> Usage | None:
-    """The reported usage. `None` if no usage is reported, or if it is no number of tokens."""
+    """The reported usage. `None` without a usage, or if its numbers are not whole numbers from 0 to `MOST_TOKENS`."""
     spent = document.get("usage")
     if not isinstance(spent, dict):
         return None
@@ -112,7 +112,7 @@ class Envelope(NamedTuple):
     after: bytes
 
     def text_in(self, data: bytes) -> bytes | None:
-        """The escaped text of an event with this envelope. `None` for another event or several events."""
+        """The escaped text of an event with this envelope. `None` if `data` is another event or more than one event."""
         before, after = self
         if not (data.startswith(before) and data.endswith(after)):
             return None
@@ -176,7 +176,7 @@ class Chat(WireForm):
         return self._read(document, "delta")
 
     def whole(self, document: Any) -> Signal:
-        """A completion."""
+        """The facts in a completion."""
         return self._read(document, "message")
 
     def _read(self, document: Any, part: str) -> Signal:

@@ -1,7 +1,7 @@
 """Model calls through OpenAI's SDK.
 
-Requests go to the addresses in the configuration. A fake in this process stands for each provider without an address
-there. So no reference service needs a real provider.
+Requests go to the addresses in the configuration. If the configuration has no address for a provider, a fake in this
+process answers. So no reference service needs a real provider.
 """
 
 from __future__ import annotations

@@ -16,7 +16,10 @@ class Caller:
     api_key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse values that are not text: `None` and `5` would be keys of their own. Raises `TypeError`."""
+        """Refuse values that are not text, because limits would count `None` and an empty text separately.
+
+        Raises `TypeError`.
+        """
         if not type(self.tenant) is type(self.user) is type(self.api_key) is str:
             for name in ("tenant", "user", "api_key"):
                 if not isinstance(value := getattr(self, name), str):
@@ -41,4 +44,5 @@ KEYS: Mapping[str, Callable[[Caller], str]] = {
     "api_key": attrgetter("api_key"),
     "none": _shared_key,
 }
-"""`key` of a rate limit → the function that reads the key of a caller. Requests without a key share one count."""
+"""`key` of a rate limit → the function that reads the key of a caller. Requests with equal keys share one count, for
+example all requests without an API key."""

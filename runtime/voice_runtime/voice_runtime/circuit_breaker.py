@@ -174,7 +174,7 @@ class CircuitBreaker:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 
     def answered(self, state: State, elapsed: float) -> None:
-        """Report the first message of a stream that `state` admitted. For a probe, this message is the result."""
+        """Report the first message of a stream that `state` admitted. This message ends a probe."""
         if type(state) is Probe:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 

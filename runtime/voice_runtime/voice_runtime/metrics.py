@@ -231,9 +231,7 @@ _OPERATION = ("operation",)
 METRICS: tuple[Metric[Runtime], ...] = (
     Metric("voice_policy_info", "gauge", "The bundle in force.", ("service", "environment", "digest"), _bundle),
     Metric("voice_policy_mounted_info", "gauge", "The bundle in the mounted file.", ("digest",), _mounted),
-    Metric(
-        "voice_policy_reloads_total", "counter", "Changed bundles found at run time, by result.", ("result",), _reloads
-    ),
+    Metric("voice_policy_reloads_total", "counter", "Changed bundles: applied or refused.", ("result",), _reloads),
     Metric("voice_listener_errors_total", "counter", "Exceptions raised by event listeners.", (), _listener_errors),
     Metric("voice_events_dropped_total", "counter", "Events dropped because listeners were slow.", (), _events_dropped),
     Metric("voice_trace_spans_total", "counter", "Sampled spans: exported, failed or dropped.", ("kind",), _spans),
@@ -314,7 +312,11 @@ METRICS: tuple[Metric[Runtime], ...] = (
         _of_breakers("not_permitted"),
     ),
     Metric(
-        "voice_circuitbreaker_targets", "gauge", "Breakers for single targets of a call.", ("name", "state"), _targets
+        "voice_circuitbreaker_targets",
+        "gauge",
+        "Breakers for single addresses, shards or providers of a call, by state.",
+        ("name", "state"),
+        _targets,
     ),
     Metric(
         "voice_bulkhead_max_concurrent_calls",

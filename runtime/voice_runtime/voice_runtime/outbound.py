@@ -118,9 +118,10 @@ class Outbound(CallPolicies):
     ) -> AsyncGenerator[T, None]:
         """Yield the messages of `fn(...)`. The stream succeeds when it ends.
 
-        If it is a probe of a half-open breaker, its first message is the probe's result. The stream is retried only
-        before its first message. An early `aclose` counts neither as a success nor as a failure. The attempt timeout
-        covers the wait for the first message; the deadline covers every wait.
+        If the stream is a probe of a half-open breaker, the probe ends with the first message. The probe fails if that
+        message is slow, and succeeds otherwise. The stream is retried only before its first message. An early `aclose`
+        counts neither as a success nor as a failure. The attempt timeout covers the wait for the first message; the
+        deadline covers every wait.
         """
         attempts = CallAttempts(self, repeatable=can_call_again(fn) and can_repeat(args, kwargs))
         with self._softened():
