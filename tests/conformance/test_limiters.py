@@ -227,7 +227,7 @@ def test_l6_a_burst_at_the_boundary_of_two_windows_stays_within_the_limit() -> N
     assert taken(window, 1.99) == 10
 
 
-def test_l9_admissions_stay_taken_when_the_numbers_of_the_limit_change() -> None:
+def test_l9_a_reconfigured_limit_still_counts_earlier_admissions() -> None:
     bucket = TokenBucket(10, 10, 0.0)
     assert taken(bucket, 0.0, 8) == 8
     bucket.reconfigure(100, 10, 0.0)
@@ -382,7 +382,7 @@ async def test_l11_a_request_passes_after_exactly_retry_after(clock: FakeClock, 
 @pytest.mark.parametrize(
     "limit", [TokenBucketPolicy(rate=Rate("3/s"), burst=2), ADAPTIVE], ids=["another algorithm", "same limit"]
 )
-def test_l9_a_request_may_add_a_key_to_limits_from_before_a_reload(clock: FakeClock, limit: Any) -> None:
+def test_l9_a_request_from_before_a_reload_may_add_a_key_to_the_old_limits(clock: FakeClock, limit: Any) -> None:
     limited = gate(clock, ADAPTIVE, key="tenant")
     read = limited.limits
     limited.reconfigure(RateLimit(limit=limit, key="tenant"))

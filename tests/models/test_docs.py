@@ -40,7 +40,7 @@ def write_bundle(directory: Path) -> None:
     (directory / "policy.json").write_text(json.dumps(document))
 
 
-def test_the_errors_and_classes_in_the_document_exist() -> None:
+def test_the_errors_and_error_classes_in_the_document_exist() -> None:
     for name in re.findall(r"`(Model\w+Error)`", TEXT):
         assert hasattr(voice_models, name), name
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (?:next|only|no other)", TEXT, re.MULTILINE)

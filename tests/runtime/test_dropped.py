@@ -68,7 +68,7 @@ def test_a_freed_slot_skips_a_waiter_whose_event_loop_is_closed() -> None:
 
 
 class CollectingQueue(deque[object]):
-    """Runs the garbage collector at each append, as an allocation may."""
+    """Runs the garbage collector at each append, because any allocation may run it."""
 
     def append(self, item: object) -> None:
         super().append(item)
@@ -97,7 +97,7 @@ class CollectingRandom(Random):
         return 0.0
 
 
-def test_a_generator_that_is_collected_inside_the_lock_of_the_breaker_returns_its_probe() -> None:
+def test_a_generator_that_is_collected_inside_the_lock_of_the_breaker_releases_its_probe() -> None:
     policy = BreakerPolicy(consecutive_failures=1, half_open_max_requests=2, success_threshold=2)
     clock = FakeClock()
     breaker = CircuitBreaker("callee", policy, random=CollectingRandom(), clock=clock)

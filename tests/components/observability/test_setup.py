@@ -53,7 +53,7 @@ def schema_of(path: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_job_waits_for_the_server_and_sends_every_request_with_its_password(variant: str, tmp_path: Path) -> None:
+def test_the_job_waits_for_the_server_and_sends_every_request_and_password(variant: str, tmp_path: Path) -> None:
     index = the(Elasticsearch, variant)
     mounted(tmp_path, index.secrets)
     with recording(unavailable=2) as recorder:
@@ -118,7 +118,7 @@ def test_an_hourly_job_gives_jaegers_indices_the_lifecycle_that_deletes_them(tmp
     assert "manage" in user.privileges
 
 
-def test_kibanas_secrets_become_settings_with_any_character(tmp_path: Path) -> None:
+def test_kibanas_settings_get_secrets_with_special_characters(tmp_path: Path) -> None:
     mounted(tmp_path, the(Kibana).secrets)
     moved = WRITE_SECRETS.replace(SECRETS_PATH, f"{tmp_path}/secrets").replace(RUN_PATH, str(tmp_path))
     subprocess.run(["sh", "-c", moved], check=True)

@@ -90,7 +90,7 @@ def sentences_of(before: World, after: World) -> list[str]:
 C = service("c", READ, replicas=Replicas(min=1, max=1))
 GRAFANA = Link(Peer(namespace="watch", name="grafana", ports=()), Peer(namespace="stores", name="store", ports=(5432,)))
 CHANGES: dict[str, tuple[World, World, list[str]]] = {
-    # a → b makes 2 attempts, then 3.
+    # a → b makes 2 attempts before the change, and 3 after it.
     "a policy": (
         replace(WORLD, a_calls=(stage(hard("b.read", "idempotent", retry=TWICE)),)),
         replace(WORLD, a_calls=(stage(hard("b.read", "idempotent", retry=THRICE)),)),
@@ -126,7 +126,7 @@ CHANGES: dict[str, tuple[World, World, list[str]]] = {
         replace(WORLD, a={"connection_pool": 6}),
         ["-20 connections to store at maximum scale (50 → 30)"],
     ),
-    # 99.99 % × 99.95 % × 99.95 % × 99.99 % = 99.8800 %; with one more service of 99.95 % 99.8301 %.
+    # 99.99 % × 99.95 % × 99.95 % × 99.99 % = 99.8800 %. One more service of 99.95 % lowers this to 99.8301 %.
     "a call": (
         replace(WORLD, more=(C,)),
         replace(WORLD, more=(C,), a_calls=(stage(B_CALL, STORE_CALL, hard("c.read", "idempotent")),)),
@@ -282,7 +282,7 @@ def trees(tmp_path: Path) -> Callable[[World], Path]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_rendered_trees_have_the_same_blast_radius(change: str, trees: Callable[[World], Path]) -> None:
+def test_rendered_trees_have_the_blast_radius_of_their_platforms(change: str, trees: Callable[[World], Path]) -> None:
     before, after, sentences = CHANGES[change]
     sides = [side_of(str(trees(world)), toy.TENANT) for world in (before, after)]
     assert [each.text for each in compare(*sides).blast_radius or ()] == sentences
