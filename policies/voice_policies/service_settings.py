@@ -27,7 +27,8 @@ class Connection(ClosedModel):
     hosts: Annotated[tuple[str, ...], Field(strict=False)]
     """`host:port`, in order of preference."""
     via: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """The egress proxies, in the order of `hosts`. A host that the service reaches directly has no entry here."""
+    """The address to dial for each of `hosts`, in the same order. It is the host's egress proxy, or the host itself.
+    Empty if no host has a proxy."""
     tls: Literal[True] | None = None
     """True for a store outside the cluster that is reached over TLS without a proxy."""
     timeout: Duration

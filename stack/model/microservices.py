@@ -77,11 +77,13 @@ def _connections(service: Service, graph: CallGraph) -> Iterator[Connection]:
         if not isinstance(dependency, Dependency) or isinstance(dependency, ModelDependency):
             continue
         reached = list(addresses(calls[0], graph.site))
+        hosts = tuple(f"{address.host}:{address.port}" for address in reached)
+        is_proxied = any(address.via for address in reached)
         yield Connection(
             name=name,
             protocol=dependency.protocol,
-            hosts=tuple(f"{address.host}:{address.port}" for address in reached),
-            via=tuple(address.via for address in reached if address.via),
+            hosts=hosts,
+            via=tuple(address.via or host for address, host in zip(reached, hosts, strict=True)) if is_proxied else (),
             tls=any(address.tls for address in reached) or None,
             timeout=max(edge.attempt_timeout for edge in calls),
             database=service.name if dependency.database else None,

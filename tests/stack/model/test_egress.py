@@ -4,16 +4,17 @@ import pytest
 from pydantic import ValidationError
 from voice_policies import InvalidInputError, Ratio
 
-from components.node import Dependency, Host, Service
+from components.node import Dependency, External, Host, Service
 from components.operation import hard, operation, stage
 from stack.model.egress import PORTS, allow_lists, egress_port
 from stack.voiceassistant import TENANT
-from tests.small import graph_of, service
+from tests.small import graph_of, service, small_platform
+from tests.toy import SITE
 
 READ = operation("read", p95="10ms", deadline="100ms")
 
 
-def outside(name: str, *hosts: Host) -> Dependency:
+def outside(name: str, *hosts: Host | External) -> Dependency:
     return Dependency(
         name=name,
         kind="provider",
@@ -53,6 +54,18 @@ def test_a_caller_may_reach_its_declared_hosts_through_the_proxy_of_each_host() 
         ("egress-proxy-a", "two"): ["a.example.com", "c.example.com"],
         ("egress-proxy-b", "one"): ["b.example.com"],
         ("egress-proxy-b", "two"): ["b.example.com"],
+    }
+
+
+def test_the_settings_name_an_address_to_dial_for_each_host_of_a_callee_with_a_proxy() -> None:
+    near = External(host="near.example.com", port=443, network="10.9.0.0/16")
+    mixed, direct = outside("mixed", near, host("far.example.com")), outside("direct", near)
+    [component] = small_platform(calling("one", "mixed", "direct"), mixed, direct).microservices
+    found = {each.name: (each.hosts, each.via) for each in component.settings.connections}
+    proxy = f"egress-proxy-a.{SITE.egress}.svc.cluster.local:{egress_port('one')}"
+    assert found == {
+        "mixed": (("near.example.com:443", "far.example.com:443"), ("near.example.com:443", proxy)),
+        "direct": (("near.example.com:443",), ()),
     }
 
 
