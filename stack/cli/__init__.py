@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from stack.cli import check, conform, diff, documents, explain, graph, images, render, secrets, up
-from stack.cli.status import BAD_INPUT, CLEAN
+from stack.cli.status import BAD_INPUT, CLEAN, TERMINATED
 from stack.cli.terminal import Parser
-
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a run that SIGTERM stopped, as shells report it."""
 
 if TYPE_CHECKING:
     from stack.model.tenant import Tenant
@@ -68,7 +65,7 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 
 def main(arguments: Sequence[str] | None = None, tenant: Callable[[], Tenant] = _voiceassistant) -> int:
-    """Run one command on a tenant. The exit code is `TERMINATED` or one of `stack.cli.status`."""
+    """Run one command on a tenant. The exit code is one of `stack.cli.status`."""
     try:
         status = _run(arguments, tenant)
         sys.stdout.flush()

@@ -1,5 +1,7 @@
 """The exit codes of every command."""
 
+import signal
+
 CLEAN = 0
 """The command succeeded, and has nothing to report."""
 FINDINGS = 1
@@ -9,3 +11,5 @@ BAD_INPUT = 2
 """The command line, settings, catalogue or another input is invalid, or a file cannot be read or written."""
 DATA_AT_RISK = 3
 """A change would replace, remove or shrink a resource that holds data."""
+TERMINATED = 128 + signal.SIGTERM
+"""SIGTERM stopped the command. Shells report the same code for a program that a signal ended."""
