@@ -49,7 +49,7 @@ DNS_PORT = 53
 
 
 def _block(text: str) -> str:
-    """Refuse a block that is not canonical. For example, host bits are set, or a netmask replaces the prefix length."""
+    """Refuse a block that is not canonical, such as `10.0.0.1/24` (host bits) or `10.0.0.0/255.255.255.0` (netmask)."""
     try:
         canonical = str(ip_network(text))
     except ValueError:
@@ -66,7 +66,6 @@ Cidr = Annotated[str, AfterValidator(_block)]
 
 
 def _one_address(block: str) -> str:
-    """Refuse a block of several addresses."""
     if ip_network(block).num_addresses > 1:
         raise ValueError("expected a single address, such as 10.96.0.10/32 or fd00::a/128")
     return block
@@ -91,7 +90,7 @@ class Peer(ClosedModel):
     """The label that holds the name. Some operators reserve `app.kubernetes.io/name` on the pods that they create."""
 
     def selectors(self) -> NetworkPolicyPeer:
-        """The peer as a NetworkPolicy's selector: pods by name label, namespace by Kubernetes' own name label."""
+        """The pods and their namespace, as selectors of a NetworkPolicy."""
         return {
             "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: self.namespace}},
             "podSelector": {"matchLabels": {self.label: self.name}},

@@ -35,8 +35,6 @@ QUIET_SECONDS = 30
 
 
 class Progress:
-    """Prints a line after each tenth of the tests and after `QUIET_SECONDS`, and each failure as it happens."""
-
     def __init__(self, config: pytest.Config) -> None:
         self._plugins = config.pluginmanager
         self._ended = 0
@@ -64,7 +62,7 @@ class Progress:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """End the run with one sentence if a required program is missing. Worker processes inherit the result."""
+    """End the run with one sentence if a required program is missing. Worker processes do not check again."""
     # By default Python collects garbage after every 700 new objects. These collections take half
     # of the time of a test that renders.
     gc.set_threshold(20_000, 20, 20)

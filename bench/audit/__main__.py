@@ -1,8 +1,7 @@
 """Time all rules on 1,000 services and on prod. Also time the solver, the ledgers and the blast radius on prod.
 
-Each time is divided by the time in which the platform computes its resources. The quotient, called multiple, hardly
-depends on the machine.
-Exit code 1: a multiple is above its bound.
+A multiple is a measured time ÷ the time in which the same platform computes its resources. It is nearly the same on
+every machine. Exit code 1: a multiple is above its bound.
 """
 
 from __future__ import annotations

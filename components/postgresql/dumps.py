@@ -1,8 +1,8 @@
 """Encrypted dumps of one server's databases, and a restore. Only dev uses them, because dev has no WAL archive.
 
 Each role dumps and restores its own database, so the job needs no superuser. The dump of one database is consistent.
-Dumps of two databases are not consistent with each other. The loss of the server's volume loses all writes after the
-last dump.
+Dumps of two databases are not consistent with each other. If the server's volume is lost,
+all writes after the last dump are lost.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SCRIPTS_PATH = "/etc/postgresql-backup"
 DUMPS_PATH = "/var/backups/postgresql"
 RETENTION_DAYS = 7
 LONGEST_MINUTES = RETENTION_DAYS * 24 * 60 + 12 * 60
-"""The job deletes older dumps. The half day makes the result independent of the minutes in which a job starts and
-ends: the dump of seven days ago always stays, and the dump of eight days ago is always deleted."""
+"""The job deletes dumps that are older than 7.5 days: it keeps the dump of seven days ago and deletes the dump of eight
+days ago. The half day allows for dumps that start or end some minutes earlier or later."""
 DUMPS = RETENTION_DAYS + 2
 """Largest number of dumps on the volume: one of each of the last eight nights, and the new dump.
 

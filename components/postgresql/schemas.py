@@ -92,7 +92,6 @@ class DatabaseSchemas(Server):
 
     @property
     def _server(self) -> dict[str, str]:
-        """The server as libpq's environment variables."""
         port = {} if self.port == LIBPQ_PORT else {"PGPORT": str(self.port)}
         roots = f"{FILES_PATH}/{AUTHORITIES_FILE}" if self.certificate_authorities else "system"
         tls = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": roots} if self.tls else {}

@@ -85,9 +85,8 @@ def audit(platform: Platform, *, on: date) -> tuple[Verdict, ...]:
 def audit_outcome(platform: Platform, *, on: date) -> Outcome:
     """Audit an environment, and apply the accepted findings of its profile and of its settings file."""
     environment, verdicts = platform.environment, audit(platform, on=on)
-    # Several environments share a profile. Some of them have fewer findings, because they leave out a node or pin their
-    # images. So the audit ignores an acceptance of the profile that matches no finding. In the settings file such an
-    # acceptance fails the audit.
+    # Environments with the same profile may have different findings: one may leave out a node or pin its images. So the
+    # profile may accept a finding that this environment lacks. If the settings file does so, the audit fails.
     found = {(finding.rule, finding.path) for verdict in verdicts for finding in verdict.findings}
     by_profile = (entry for entry in environment.profile.accepted_findings if (entry.rule, entry.path) in found)
     accepted = (*by_profile, *environment.settings.accepted_findings)

@@ -132,7 +132,10 @@ def retries_respect_breakers(platform: Platform) -> Iterator[Breach | None]:
 
 
 def repeats_ejections(edge: Edge, retry: Retry, *, mesh: bool) -> bool:
-    """True if gRPC retries UNAVAILABLE, with which the mesh answers when its breaker has ejected every endpoint."""
+    """True if gRPC retries UNAVAILABLE, and the mesh enforces the breaker.
+
+    The mesh answers UNAVAILABLE when its breaker has ejected every endpoint.
+    """
     by_mesh = enforcer(edge, "retry") == "grpc" and in_force(edge, "circuit_breaker", mesh=mesh) == "mesh"
     return by_mesh and "unavailable" in retry.conditions
 
@@ -160,9 +163,9 @@ RULES = (
     ),
     Rule(
         id="C03",
-        title="a sampling window holds two attempts",
+        title="a sampling window lasts at least two attempt timeouts",
         severity="error",
-        rationale="a call counts when it ends, so a short window counts too few timed-out calls to open the breaker",
+        rationale="a call counts when it ends; a shorter window may hold too few timed-out calls to open the breaker",
         source=".NET resilience, HttpStandardResilienceOptions validation",
         violates="a window of 1s, and an attempt timeout of 600ms",
         holds="a window of 1200ms, and the same attempt timeout",

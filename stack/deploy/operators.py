@@ -97,7 +97,7 @@ def operator_of(api_version: str) -> Operator | None:
 
 
 def required(platform: Platform) -> dict[str, set[str]]:
-    """The plurals of the platform's custom resources, by the API version that the cluster must serve."""
+    """API version → plurals of the custom resources that the cluster must serve in this version."""
     found: dict[str, set[str]] = {}
     for _, resources in platform.resources:
         for resource in resources:

@@ -12,7 +12,7 @@ __all__ = ["by_node", "calls_per_run", "entrances", "executions"]
 
 
 def calls_per_run(operation: Operation) -> Iterator[tuple[Call, float]]:
-    """Each call with its typical number in one run of the operation."""
+    """Each call, with the typical number of times that one run of the operation makes the call."""
     for stage in operation.stages:
         choices = len(stage.calls) if stage.choice == "one" else 1
         yield from ((call, stage.typical_rounds / choices * float(call.share)) for call in stage.calls)
@@ -44,7 +44,7 @@ def executions(
     for run in graph.bottom_up:
         for event in run.operation.consumes:
             consumers[event].append(run.key)
-    # An event may cause another one. Without a cycle of events, no chain is longer than the list of consumers.
+    # Each round adds the runs that the previous round's events cause. If events form a cycle, the range ends the loop.
     for _ in range(1 + sum(map(len, consumers.values()))):
         added = _called(graph, arrivals, attempts)
         caused: dict[OperationKey, float] = defaultdict(float)

@@ -73,7 +73,7 @@ def _secrets(service: Service, edges: Iterable[Edge]) -> Iterator[SecretKeys]:
 def _connections(service: Service, graph: CallGraph) -> Iterator[Connection]:
     for name, calls in _dependencies(graph.edges_from(service)).items():
         dependency = calls[0].callee
-        # A model needs no `Connection`: the bundle has its providers, the paths of its keys, and timeouts per route.
+        # A model needs no `Connection`: the bundle has providers, paths of keys, and the timeouts of each route.
         if not isinstance(dependency, Dependency) or isinstance(dependency, ModelDependency):
             continue
         reached = list(addresses(calls[0], graph.site))

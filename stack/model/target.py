@@ -35,4 +35,4 @@ class Target(ClosedModel):
     def conflicts(self) -> Iterator[str]:
         judged = bool(self.series and self.objective and self.alerts and self.panels)
         if judged == (self.instead is not None):
-            yield "give either series, objective, alerts and panels, or `instead` with the check of the target"
+            yield "give either series, objective, alerts and panels together, or `instead`: how the target is checked"

@@ -135,7 +135,7 @@ _VALKEY_ALERTS = (
         "critical",
         "redis_aof_last_write_status == 0 or redis_aof_last_bgrewrite_status == 0",
         "1m",
-        "{{ $labels.instance }} cannot write or rewrite its append-only file. While it cannot write the file, it"
+        "{{ $labels.instance }} cannot write or rewrite its append-only file. If writing fails, Valkey"
         " refuses clients' writes",
         "Is the server's volume full? Then grow the claim, and watch the next rewrite of the file",
     ),
@@ -192,8 +192,8 @@ _CONSUL_ALERTS = (
         "critical",
         f"sum by (job) (consul_server_isLeader) == 0 or {_absent('consul_server_isLeader', 'consul')}",
         "2m",
-        "Either Consul has no leader, so registrations and writes fail, or Prometheus may not read Consul's metrics",
-        "`consul operator raft list-peers` names the servers. If there is a leader, permit metrics: see docs/edges.md",
+        "Consul has no leader and refuses registrations and writes, or Prometheus gets no metrics from Consul",
+        "`consul operator raft list-peers` shows the leader. If there is one, permit the scrape: see docs/edges.md",
     ),
     platform_alert(
         "ConsulUnhealthy",

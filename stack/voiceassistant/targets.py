@@ -110,8 +110,8 @@ TARGETS = (
         alerts.OPERATION_FAILURES,
         "Own availability of services",
         "core 99.99 %, standard 99.95 %, batch 99.9 %, while all dependencies work. "
-        "The series also counts failures that dependencies cause, so the measured availability is equal to or below"
-        " the service's own",
+        "The series also counts failures that dependencies cause, so the measured availability may be lower"
+        " than the service's own",
         _remaining_budget("Budgets of operations", alerts.OPERATION_FAILURES),
     ),
     _indicator_target(

@@ -72,7 +72,7 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_imports_point_one_way(package: str) -> None:
+def test_a_package_imports_only_permitted_packages(package: str) -> None:
     for path in modules(package):
         relative = str(path.relative_to(ROOT))
         allowed = MAY_IMPORT[package] | EXCEPTIONS.get(relative, set()) | {package.rsplit("/", maxsplit=1)[-1]}
@@ -153,7 +153,7 @@ def test_a_misspelt_kubernetes_field_fails_the_type_check(tmp_path: Path) -> Non
 
 
 def test_voice_runtime_requires_the_grpc_version_of_the_tests() -> None:
-    """In older versions of `grpc.aio` the closing of one channel may fail because of the calls of other channels."""
+    """Older versions of `grpc.aio` may fail to close a channel while another channel makes calls."""
     extras = tomllib.loads((ROOT / "runtime/voice_runtime/pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]["grpc"]

@@ -18,7 +18,7 @@ from tests.loopback import free_port
 
 LOAD_BALANCER_STAGES = Path(__file__).parent / "stages.yaml"
 READY_SECONDS = 60.0
-# user -> group. The API server creates the roles of the controller manager and the scheduler for these `system:` names.
+# user -> group. The API server creates a ClusterRole for each of the two `system:` users.
 USERS = {
     "admin": "system:masters",
     "kwok": "system:masters",

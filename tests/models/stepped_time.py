@@ -1,4 +1,4 @@
-"""Fake time for an event loop on another thread. It moves only while a synchronous caller waits for the loop."""
+"""Fake time for an event loop on another thread. The time moves only while a synchronous caller waits for the loop."""
 
 from __future__ import annotations
 

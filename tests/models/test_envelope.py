@@ -1,4 +1,4 @@
-"""`Envelope` finds the text of an event without a parser, if only the text differs from an earlier event."""
+"""If an event differs from an earlier event only in its text, `Envelope` finds the text without a parser."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def envelope(event: bytes) -> Envelope:
 
 
 @given(texts, run_together())
-def test_an_event_that_is_not_parsed_holds_only_text(first: str, data: bytes) -> None:
+def test_with_and_without_a_parser_the_same_text_is_found(first: str, data: bytes) -> None:
     text = envelope(written(first or "x")).text_in(data)
     if text is not None:
         assert CHAT.piece("message", json.loads(data.decode())) == Signal(json.loads(b'"%b"' % text))
 
 
 @given(texts, texts, st.booleans())
-def test_an_event_that_differs_in_its_text_alone_is_not_parsed(first: str, second: str, ascii_only: bool) -> None:
+def test_an_event_that_differs_only_in_its_text_is_not_parsed(first: str, second: str, ascii_only: bool) -> None:
     event = written(second, ensure_ascii=ascii_only)
     text = envelope(written(first or "x")).text_in(event)
     # UTF-8 has no lone surrogates, so an event with one may be parsed.

@@ -180,7 +180,7 @@ HISTOGRAMS = (
     ),
     Histogram(
         "gen_ai_client_operation_time_per_output_chunk_seconds",
-        "Mean time per output token after the first, one value for each attempt with several output tokens.",
+        "Mean time of an output token after the first. Each attempt with several output tokens adds one value.",
         OPERATION,
         lambda runtime: runtime.statistics.per_output,
     ),

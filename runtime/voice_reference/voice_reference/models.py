@@ -85,14 +85,14 @@ class ModelCalls:
 
 
 def _sdk() -> type[AsyncOpenAI]:
-    """The client of OpenAI's SDK. Services without model calls do not spend half a second on its import."""
+    """Import OpenAI's client here, because the import takes half a second and some services make no model calls."""
     from openai import AsyncOpenAI  # noqa: PLC0415
 
     return AsyncOpenAI
 
 
 class _Providers(httpx.AsyncBaseTransport):
-    """Carries each request of one call to the provider that its Host header names."""
+    """Sends each request to the provider that the request's Host header names."""
 
     def __init__(self, name: str, runtime: Runtime, configuration: ConfigurationFile) -> None:
         self._name = name
@@ -101,7 +101,6 @@ class _Providers(httpx.AsyncBaseTransport):
         self._network = httpx.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The provider's answer. Raises httpx's errors."""
         host = request.headers["host"].partition(":")[0]
         models = self._runtime.bundle.models
         names = [name for name, each in models.providers.items() if each.address.host == host] if models else []
@@ -115,11 +114,9 @@ class _Providers(httpx.AsyncBaseTransport):
         return await FakeNetwork({host: FakeProvider(self._answer)}).handle_async_request(request)
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._network.aclose()
 
     def _answer(self, request: FakeRequest) -> Answer:
-        """An immediate 503 for the configured share of requests, and a delayed healthy answer for all others."""
         behaviour, random = self._configuration.current().of(self._name), self._runtime.random
         delay = latency(behaviour, random)
         if random.random() < behaviour.error_ratio:

@@ -9,8 +9,8 @@ from typing import Any
 def restore(token: Token[Any]) -> None:
     """Reset the variable to its value before the `set` that returned `token`.
 
-    Does nothing in another context than the one of that `set`. For example, the event loop closes an abandoned
-    generator in another context.
+    Does nothing if another context made that `set`. For example, the event loop closes an abandoned generator in
+    another context.
     """
     try:  # noqa: SIM105  # `suppress` costs more than the rest of the function
         token.var.reset(token)

@@ -17,7 +17,7 @@ from voice_runtime.log_rate import LogRate, since_previous
 __all__ = ["EventLog"]
 
 MAX_KEPT = 1_000
-"""Number of distinct events that the log remembers. The policies of one bundle cause fewer."""
+"""Number of distinct events that the log remembers. The policies of one bundle cause fewer distinct events."""
 _LEVELS = {
     "open": logging.WARNING,
     "forced_open": logging.WARNING,
@@ -31,7 +31,7 @@ _LEVELS = {
     "fallback": logging.WARNING,
     "refused": logging.ERROR,
 }
-"""New state or kind of an event → log level. If both are here, the state decides. Other events have `INFO`."""
+"""Log level of an event: by its new state, otherwise by its kind, otherwise `INFO`."""
 _STATES = {
     "open": "opened",
     "closed": "closed",
@@ -87,17 +87,13 @@ def _write(event: Event, omitted: int) -> None:
 
 
 def _names(event: Event) -> tuple[str, str]:
-    """Callee and operation of an event. The callee of an inbound operation is empty.
-
-    The callee of a cooldown is the model deployment. Events of degradation and bundle concern the whole service, so
-    their callee and operation are empty.
-    """
+    """Callee and operation of an event."""
     if event.policy in {"bundle", "degradation"}:
         return "", ""
     if event.policy == "cooldown":
-        return event.target, ""
+        return event.target, ""  # a model deployment
     callee, dot, operation = event.target.partition(".")
-    return (callee, operation) if dot else ("", event.target)
+    return (callee, operation) if dot else ("", event.target)  # without a dot: an inbound operation
 
 
 def _text(event: Event) -> str:

@@ -1,7 +1,7 @@
 """Timeout: cancels a task whose time is up, with the semantics of `asyncio.timeout`.
 
-Timers of one duration on one loop expire in the order of their start. So a dictionary holds them in that order, and one
-timer of the loop fires for the first of them. To start or stop a timer costs a dictionary entry, not a heap operation.
+Timers of one duration on one loop expire in the order in which they start. A dictionary holds them in that order. The
+loop itself has one timer, for the first entry. Starting or stopping a timer changes a dictionary, not the loop's heap.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from voice_runtime.log_rate import LogRate, since_previous
 P = ParamSpec("P")
 T = TypeVar("T")
 ROUNDING = 1e-6
-"""A timer may fire this early, in seconds, because of rounding between the loop's clock and ours."""
+"""Seconds. A timer may fire this much too early, because the loop's clock and ours round differently."""
 logger = logging.getLogger("voice_runtime")
 
 
@@ -77,7 +77,7 @@ class Timer:
     def bind(self) -> tuple[Sweep, Task[Any]]:
         """The sweep and the task of the running loop.
 
-        In a process with several loops, each change of the loop creates a new sweep: slower, but equally exact.
+        If several loops use the timer in turn, each change of loop creates a new sweep. This is slower, but as exact.
         """
         loop = get_running_loop()
         task = current_task(loop)
@@ -233,7 +233,7 @@ class TimedScope:
         self._task.cancel()
 
     def timeout_error(self) -> CallTimeoutError:
-        """The error of the limit that ended the scope: the timeout of the attempt, or else a deadline."""
+        """The error of the limit that came first: the attempt's timeout or a deadline."""
         if self.attempt and self.started + self.owner.timer.duration <= self.limit:
             return AttemptTimeoutError(self.owner.name, None, self.attempt)
         return DeadlineExceededError(self.owner.name, None, self.attempt)
@@ -248,9 +248,9 @@ class TimedScope:
         return False
 
     def _owns(self, error: BaseException | None) -> bool:
-        """True if the timer alone ended the work, so that the scope raises its timeout error.
+        """True if the scope must raise its timeout error.
 
-        A cancellation by other code stays a cancellation. `GeneratorExit` and `SystemExit` pass unchanged, too.
+        A cancellation by other code stays a cancellation. `GeneratorExit` and `SystemExit` pass unchanged.
         """
         requests = self._task.uncancel()
         if isinstance(error, CancelledError):

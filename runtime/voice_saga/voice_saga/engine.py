@@ -37,7 +37,7 @@ logger = logging.getLogger("voice_saga")
 INTERVENTIONS_IN_TURN = 20
 """Maximum number of tries of one intervention. A try fails if another intervention seizes the saga meanwhile."""
 INTERVENTION_WAIT = 0.05
-"""Seconds. After the n-th failed try an intervention waits a random time of at most (n - 1) times this value."""
+"""Seconds. After failed try n an intervention waits a random time from 0 to (n - 1) × this value."""
 POLL_CAP = 0.5
 """Longest time between two queries of `wait`, in seconds."""
 
@@ -45,12 +45,16 @@ POLL_CAP = 0.5
 class JournalEngine:
     """Runs sagas inside its `async with`. To only show sagas and intervene, use `open` and `close` instead.
 
-    `lease`: seconds after which another worker takes over the saga of a worker that died. A worker renews its leases
-    three times during this time. `poll_interval`: seconds between two searches for due sagas. A saga that
-    another process starts, or an event that it delivers, waits for the next search. `concurrency`: maximum number of
-    sagas that run at the same time. `grace`: seconds that running steps get to finish when the `async with` ends.
-    `max_claims`: maximum number of claims of a saga without a write to its journal. After one more claim the engine
-    parks the saga, because its step seems to kill the workers. Raises `ValueError` for a number out of range.
+    - `lease`: seconds. If a worker dies, another worker takes over its sagas after this time. A worker renews its
+      leases three times in this time.
+    - `poll_interval`: seconds between two searches for due sagas. If another process starts a saga or delivers an
+      event, this engine notices it at the next search.
+    - `concurrency`: maximum number of sagas that run at the same time.
+    - `grace`: seconds that running steps get to finish when the `async with` ends.
+    - `max_claims`: number of times that workers may claim a saga without a write to its journal. At the next claim the
+      engine parks the saga, because its step probably kills the workers.
+
+    Raises `ValueError` for a number out of range.
     """
 
     def __init__(  # noqa: PLR0913  # each argument is a choice of the process, and has a default
@@ -171,8 +175,7 @@ class JournalEngine:
     async def _driven(self, claim: Claim, driver: Driver, before: Sequence[asyncio.Task[None]]) -> None:
         """Run the saga of a claim.
 
-        `before` are the tasks of this worker for an earlier claim of the saga. The new claim replaces the earlier
-        claim, so this method cancels these tasks first.
+        First cancel `before`: the tasks of this worker for an earlier claim of the same saga.
         """
         try:
             for task in before:

@@ -28,8 +28,8 @@ DeadLetters = Counter[tuple[str, str]]
 """Number of messages that a transport gave up after too many deliveries, by stream and consumer group."""
 Handler = Callable[[Message], Awaitable[object]]
 """Handles one message. The message is acknowledged when the handler returns. If the handler raises, the transport
-delivers the message again, or moves it to the dead letters. Even a handled message may arrive again. The effect
-must happen once: use the message's id as the key of the effect, as the handler of `starts` does, or call
+delivers the message again, or moves it to the dead letters. Even a handled message may arrive again. There are two ways
+to make its effect happen once. Use the message's id as the key of the effect, as `starts` does. Or call
 `voice_saga.postgresql.admit` in the handler's transaction."""
 
 
@@ -55,10 +55,10 @@ class Transport(Protocol):
 
 
 class Outbox:
-    """Sends the messages of a journal with `run`.
+    """Sends the messages of a journal. Start it with `run`.
 
-    With PostgreSQL any number of processes may each run an outbox. With SQLite only one process may. Raises
-    `ValueError` for a `poll_interval` that is not above 0 s.
+    If the journal is in PostgreSQL, several processes may run an outbox. If it is in SQLite, only one process may.
+    Raises `ValueError` for a `poll_interval` that is not above 0 s.
     """
 
     def __init__(self, journal: Journal, transport: Transport, *, poll_interval: float = 0.2) -> None:
@@ -97,7 +97,7 @@ class Outbox:
             try:
                 await self.flush()
                 pause = self._poll_interval
-            except Exception as error:  # also a full disk or a missing privilege, which may be mended
+            except Exception as error:  # such as a full disk: somebody may mend it
                 logger.warning(
                     "the outbox could not send and tries again: %s", error, exc_info=not isinstance(error, OSError)
                 )

@@ -5,11 +5,11 @@
    The solver reports that bound as infeasible.
 2. From the callees to the callers, compute the wanted values: the values of the catalogue, raised where the callees
    need more time.
-3. From the callers to the callees, compute the budgets. Together the calls of an operation may take at most the
-   deadline that the callers and the flows of the operation allow. If the wanted values do not fit, the solver first
-   removes retries until the least values fit. Then each call gets its least value plus a share of the difference to its
-   wanted value. All calls of the operation get the same share, by linear interpolation. The total time is convex in the
-   share, so the new values fit.
+3. From the callers to the callees, compute the budgets. The callers and the flows of an operation limit its deadline,
+   and all its calls together must fit into the deadline. If the wanted values do not fit, the solver first removes
+   retries until the least values fit. Then each call gets least + share × (wanted - least). For example, with share 0.5
+   a call between 100 ms and 300 ms gets 200 ms. All calls of the operation have the same share. The total time is
+   convex in the share, so the new values fit.
 4. From the callees to the callers, lower each raised deadline to the time that its calls need, but not below the
    declared deadline.
 """
@@ -64,7 +64,7 @@ def missed_targets(graph: CallGraph) -> Iterator[Constraint]:
 
 
 def _critical_calls(graph: CallGraph, node: Node, operation: Operation) -> Iterator[str]:
-    """The sum of the calls' objectives for each operation on the critical path, from the route to the last service."""
+    """One sum for each operation on the critical path, such as `a.run = 20ms b.read + 10ms c.read`."""
     while operation.stages:
         slowest = [
             max((graph.edge(node, operation, call) for call in stage.calls), key=LATENCY)
@@ -81,7 +81,6 @@ class Budgets:
     """The timeouts of one graph. Calls with the same policy have the same timeout and the same number of attempts."""
 
     def __init__(self, graph: CallGraph) -> None:
-        """Compute the least values and their bounds."""
         self._graph = graph
         self._members: dict[PolicyKey, list[Edge]] = defaultdict(list)
         self._callers: dict[OperationKey, list[Edge]] = defaultdict(list)
@@ -128,7 +127,7 @@ class Budgets:
                     yield Constraint("T01", path, bound, str(least), why, field, run.operation.location)
 
     def values(self) -> Values:
-        """The new timeouts and deadlines, and the removed retries. For a graph that is not infeasible."""
+        """The new timeouts and deadlines, and the removed retries. Call it only if `infeasible` yields nothing."""
         wanted, wanted_deadline = self._wanted()
         given, deadlines = dict(wanted), {}
         for run in reversed(self._graph.bottom_up):
@@ -138,7 +137,6 @@ class Budgets:
         return self._changed(given, deadlines)
 
     def _lower(self, deadlines: dict[OperationKey, Duration], given: dict[PolicyKey, Duration]) -> None:
-        """Lower each raised deadline to the time that its calls need, but not below the declared deadline."""
         for run in self._graph.bottom_up:
             for edge in run.edges:
                 if edge.call.timeout is None:
@@ -147,11 +145,10 @@ class Budgets:
             deadlines[run.key] = min(deadlines[run.key], max(run.operation.deadline, needed))
 
     def _least_attempt(self, edge: Edge) -> Duration:
-        """The shortest timeout of one attempt.
+        """The shortest timeout of one attempt, at least the callee's P95 objective.
 
-        It is at least the callee's P95 objective. It is also at least:
-        - the shortest timeout of each hard call of the callee, if the timeout may be shorter than the callee's deadline
-        - otherwise the callee's least deadline
+        If it may be below the callee's deadline, it is at least the shortest timeout of each hard call of the callee.
+        Otherwise it is at least the callee's least deadline.
         """
         promised = max(each.latency for each in self._members[policy_of(edge)])
         if not _may_be_below_deadline(edge):
@@ -223,9 +220,9 @@ class Budgets:
     def _fitting_share(
         self, run: Run, bound: Duration, total: Callable[[OfEdge], Duration], given: dict[PolicyKey, Duration]
     ) -> float:
-        """The share of the difference between wanted and least values that fits into the bound.
+        """The largest share, up to 1, with which the calls fit into the bound (pass 3).
 
-        Removes retries until the least values fit. The call with retries that takes longest loses its retries first.
+        First removes retries, beginning with the call that takes longest, until the least values fit.
         """
         while (least := total(self._overall(self._attempts, self._least))) > bound:
             costs = self._overall(self._attempts, self._least)
@@ -254,10 +251,7 @@ def _may_be_below_deadline(edge: Edge) -> bool:
 
 
 def _saga_steps(run: Run) -> Iterator[tuple[SagaStep, Callable[[OfEdge], Duration]]]:
-    """Each step of an operation's sagas twice, with a function that adds up times of calls.
-
-    The first function adds up the calls of the step, the second adds up the calls of its compensation.
-    """
+    """Each step twice: first with a function for the total time of its calls, then for those of its compensation."""
     rounds = {call.name: stage.max_rounds for stage in run.operation.stages for call in stage.calls}
     edges = {edge.call.name: edge for edge in run.edges}
 

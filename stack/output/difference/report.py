@@ -104,10 +104,7 @@ def _radius_documents(difference: Difference) -> list[dict[str, Any]] | None:
 
 
 def _field_lines(change: Change) -> Iterator[str]:
-    """A line for each field.
-
-    A field of several lines shows its changed lines, with one unchanged line before and after each of them.
-    """
+    """A line for each field. If a value has several lines: a diff."""
     for field in change.fields:
         before, after = _lines(field.before), _lines(field.after)
         if max(len(before), len(after)) > 1:
@@ -119,7 +116,6 @@ def _field_lines(change: Change) -> Iterator[str]:
 
 
 def _lines(value: object) -> list[str]:
-    """The lines of a complete value. Empty for an absent value."""
     if value is ABSENT:
         return []
     if isinstance(value, str) and value.strip():

@@ -9,7 +9,7 @@ from tests.cluster.engine.deploy_document import DEPLOY, DESTROY, NOT_RUN, comma
 CLUSTER = ROOT / "tests" / "cluster"
 
 
-def test_every_command_that_is_not_run_is_in_the_document() -> None:
+def test_not_run_lists_only_commands_of_the_document() -> None:
     stale = [command for command in NOT_RUN if command not in DEPLOY + DESTROY]
     assert not stale
 

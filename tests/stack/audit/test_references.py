@@ -13,8 +13,6 @@ from tests.stack.audit.rule_findings import Manifests, WithManifests, verdict
 
 
 class WithSecret(Manifests):
-    """The given documents, beside a declared secret."""
-
     @property
     def secrets(self) -> tuple[SecretKeys, ...]:
         return (SecretKeys(name="store", keys=("password",), username="shop"),)

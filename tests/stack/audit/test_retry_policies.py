@@ -78,7 +78,7 @@ def test_r06_finds_a_library_that_retries_a_call_that_is_not_idempotent() -> Non
 
 
 def test_r07_finds_a_retry_on_a_permanent_outcome() -> None:
-    """The typed conditions cannot name a permanent outcome, so the test copies a policy. No copy is validated."""
+    """`model_copy` validates nothing, so the copy may have conditions that the type forbids."""
     (found,) = findings("R07", *calling(TWICE.model_copy(update={"conditions": ("unavailable", "invalid_argument")})))
     assert found.arithmetic == "2 attempts on invalid_argument: each attempt has the same outcome"
     assert found.proposal == "unavailable"

@@ -46,7 +46,7 @@ def test_no_rendered_resource_names_a_node_that_is_left_out(name: str, left_out:
     assert [word for word in left_out if word not in text(name.partition("-")[0])] == []
 
 
-def test_the_routes_to_a_service_that_is_left_out_and_the_flows_of_these_routes_are_left_out() -> None:
+def test_without_a_service_its_routes_and_their_flows_are_left_out() -> None:
     graph, whole = platform("prod-text").graph, platform("prod").graph
     assert graph.gateway
     assert whole.gateway

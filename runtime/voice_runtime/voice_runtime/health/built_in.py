@@ -1,7 +1,7 @@
 """The built-in checkers: one module for each kind of check.
 
-Each check except `disk` opens a new connection and closes it. So the check fails if new connections fail, even while
-the service's open connections still work.
+Each check except `disk` opens a new connection and closes it. If new connections fail, the check fails. The service's
+open connections may still work.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from voice_runtime.health.disk import disk_checker
 from voice_runtime.health.place import Place
 
 STORES = frozenset({"postgresql", "redis"})
-"""Kinds of checks that log in. The settings file must contain the connection to their callee."""
+"""Kinds of checks that log in. The settings file must contain the connection to the callee."""
 
 
 def built_in_checker(policy: HealthCheck, bundle: PolicyBundle, settings: ServiceSettings | None) -> Checker:
-    """The checker for a check.
-
-    Raises `ValueError` if a package, a call or a connection that the check needs is missing.
-    """
+    """The checker for a check. Raises `ValueError` if its package, call or connection is missing."""
     if policy.kind == "disk":
         return disk_checker(policy)
     place = _place(policy, bundle, settings)
