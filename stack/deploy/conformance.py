@@ -13,7 +13,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 LARGEST = 100 * 2**20
-"""Largest file of a bundle or a log, in bytes. Without a limit, reading `/dev/zero` would never end."""
+"""Largest answer, and largest file of a bundle or a log, in bytes. Reading `/dev/zero` stops at this size."""
 TIMEOUT = 5
-"""Seconds to wait for one answer. kubelet waits for a shorter time."""
+"""Seconds to wait for the next bytes of an answer, and for all of its body. kubelet waits for a shorter time."""
 POLL = 0.1
 """Seconds between two requests to `/ready` during a drain."""
 NOTICED = 30
@@ -231,15 +231,29 @@ def _get(url: str) -> Answer:
     try:
         try:
             with opener.open(request, timeout=TIMEOUT) as response:
-                return Answer(response.status, response.headers.get("content-type", ""), response.read())
+                return Answer(response.status, response.headers.get("content-type", ""), _body(response))
         except HTTPError as error:
-            return Answer(error.code, error.headers.get("content-type", ""), error.read())
+            return Answer(error.code, error.headers.get("content-type", ""), _body(error.fp))  # type: ignore[arg-type]  # urllib keeps the response there
     except (URLError, OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         accepted = "expected a running service that speaks HTTP there"
         raise InvalidInputError(
             "voice conform", [Fault("URL", f"{url} gives no answer ({reason})", accepted)]
         ) from None
+
+
+def _body(response: HTTPResponse) -> bytes:
+    """All bytes of the body. Raises `OSError` for a body that is too long or too slow, such as an endless stream."""
+    body, end = bytearray(), time.monotonic() + TIMEOUT
+    while chunk := response.read1():
+        body += chunk
+        if len(body) > LARGEST:
+            raise OSError(f"the body is longer than {LARGEST} bytes")
+        if time.monotonic() > end:
+            raise TimeoutError(f"the body takes longer than {TIMEOUT} s")
+    if response.length:  # the bytes that `read1` still expected
+        raise IncompleteRead(bytes(body), response.length)
+    return bytes(body)
 
 
 def _readiness(answer: Answer) -> Iterator[Missing]:

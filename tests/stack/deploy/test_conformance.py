@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -300,6 +300,37 @@ def test_an_address_that_is_invalid_or_does_not_answer_is_bad_input(
     assert (code, missing) == (2, [])
     assert said in error
     assert "hunter2" not in error
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (("LARGEST", 1000), "the body is longer than 1000 bytes"),
+        (("TIMEOUT", 0.5), "the body takes longer than 0.5 s"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_body_without_an_end_is_bad_input(
+    status: int,
+    limit: tuple[str, float],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stream(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):  # the client closes the connection
+            connection.recv(65536)
+            connection.sendall(f"HTTP/1.1 {status} Status\r\n\r\n".encode())
+            while True:
+                connection.sendall(b"data: tick\n\n")
+
+    monkeypatch.setattr(conformance, *limit)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=stream, args=(listener,), daemon=True).start()
+        code, missing, error = conform(capsys, f"http://127.0.0.1:{listener.getsockname()[1]}")
+    assert (code, missing) == (2, [])
+    assert f"/health gives no answer ({said})" in error
 
 
 @pytest.mark.parametrize("status", [200, 503])
