@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from opentelemetry import baggage, context, propagate
+from opentelemetry import baggage, context, propagate, trace
 from voice_policies import (
     Bulkhead,
     Degradation,
@@ -93,6 +93,22 @@ async def test_all_four_kinds_of_methods_are_served_and_counted(tmp_path: Path) 
         for name in OPERATIONS.values():
             assert service.inbound(name).statistics.successful == 1
             assert service.inbound(name).statistics.in_flight == 0
+
+
+async def test_the_handlers_of_all_four_kinds_of_methods_run_in_the_callers_trace(tmp_path: Path, spans: Spans) -> None:
+    seen: list[trace.SpanContext] = []
+    servicer = Acting(lambda *_: seen.append(trace.get_current_span().get_span_context()))
+    caller = (("traceparent", f"00-{'1' * 32}-{'2' * 16}-01"),)
+    async with serving_with_policies(tmp_path, servicer) as (_, channel):
+        stub = RagEngineStub(channel)
+        await stub.Context(b"x", metadata=caller)
+        await stub.Upload([b"a"], metadata=caller)
+        for stream in (stub.ListSources(b"2", metadata=caller), stub.Chat([b"a"], metadata=caller)):
+            assert [message async for message in stream]
+        await eventually(lambda: len(spans.get_finished_spans()) == len(OPERATIONS))
+    assert {each.trace_id for each in seen} == {int("1" * 32, 16)}
+    assert {each.span_id for each in seen} == {each.context.span_id for each in spans.get_finished_spans()}
+    assert {each.parent.span_id for each in spans.get_finished_spans() if each.parent} == {int("2" * 16, 16)}
 
 
 async def test_a_request_above_the_rate_limit_gets_a_retry_after(tmp_path: Path) -> None:
