@@ -101,7 +101,7 @@ _POOLER_ALERTS = (
         "sum by (job, namespace, pod, database) (cnpg_pgbouncer_pools_cl_waiting) > 0",
         "5m",
         f"{_POD}: {{{{ $value | humanize }}}} clients of {{{{ $labels.database }}}} wait for a connection",
-        "Look for slow queries of this database first. The pool may not exceed the role's connection limit",
+        "Look for slow queries of this database first. A larger pool must fit the role's connection limit",
     ),
 )
 _VALKEY_ALERTS = (

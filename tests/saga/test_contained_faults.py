@@ -34,7 +34,7 @@ async def waits_for_cancelled_work(_: object) -> None:
     await work
 
 
-async def test_a_step_whose_own_work_was_cancelled_fails_and_the_saga_is_undone(backend: Backend) -> None:
+async def test_a_step_that_waits_for_cancelled_work_fails_and_the_saga_is_undone(backend: Backend) -> None:
     log = Log()
     log.does("pay", waits_for_cancelled_work)
     async with backend([log.definition(saga(step("reserve"), step("pay", retries=0)))]) as engine:
@@ -43,7 +43,7 @@ async def test_a_step_whose_own_work_was_cancelled_fails_and_the_saga_is_undone(
     assert record.reason == "pay: WorkCancelledError: pay waited for work that was cancelled"
 
 
-async def test_a_compensation_whose_own_work_was_cancelled_runs_again(backend: Backend) -> None:
+async def test_a_compensation_that_waits_for_cancelled_work_runs_again(backend: Backend) -> None:
     log = Log()
     log.fails("pay", lambda: ValueError("no money"))
     tries: list[int] = []
@@ -77,7 +77,7 @@ class TwoMessages:
             yield Message(number, types[0], {"consumer": consumer}), acknowledge
 
 
-async def test_a_handler_whose_own_work_was_cancelled_does_not_end_the_consumer() -> None:
+async def test_a_handler_that_waits_for_cancelled_work_does_not_end_the_consumer() -> None:
     async def handle(message: Message) -> None:
         if message.id == "first":
             await waits_for_cancelled_work(message)

@@ -213,7 +213,7 @@ class TimedScope:
         elif self._owns(error):
             if error is None and (omitted := self.owner.timer.late_results.admit()) is not None:
                 logger.warning(
-                    "%s: the called code ignored its cancellation; its result came after the deadline%s",
+                    "%s: the called code ignored its cancellation; the result came after the deadline%s",
                     self.owner.name,
                     since_previous(omitted),
                 )

@@ -125,7 +125,7 @@ async def consume(
             except (Exception, asyncio.CancelledError):  # CancelledError: work inside the handler was cancelled
                 end_if_cancelled()
                 logger.exception(
-                    "the handler of message %s (%s) failed; it is delivered again or moved to the dead letters",
+                    "the handler of message %s (%s) failed; the message is redelivered or becomes a dead letter",
                     message.id,
                     message.type,
                 )

@@ -42,7 +42,7 @@ def test_a_client_of_one_language_counts_only_for_callers_in_that_language() -> 
 @pytest.mark.parametrize(
     ("route", "count"), [({}, 1), ({"retries": {"attempts": 0}}, 0)], ids=["default retries", "no retries"]
 )
-def test_r09_finds_a_route_on_which_the_mesh_retries_by_itself(route: dict[str, Any], count: int) -> None:
+def test_r09_finds_a_mesh_route_that_does_not_set_its_retries(route: dict[str, Any], count: int) -> None:
     routed = {"kind": "VirtualService", "metadata": {"name": "orders"}, "spec": {"http": [route]}}
     found = verdict("R09", of_manifests(routed))
     assert found.checked == 1

@@ -75,9 +75,7 @@ def test_retired_versions_are_deployed_with_the_newest_one() -> None:
     [((3,), "keeping"), ((2, 1), "keeping"), ((1,), "losing")],
     ids=["same version", "versions that fall", "another saga"],
 )
-def test_a_retired_version_of_another_saga_or_without_a_newer_version_is_refused(
-    versions: tuple[int, ...], name: str
-) -> None:
+def test_a_retired_version_needs_a_newer_version_of_the_same_saga(versions: tuple[int, ...], name: str) -> None:
     said = faults(STORE, with_retired(*versions, name=name))
     assert f"retired saga {name} version {versions[0]} must come before a newer version of the same saga" in said
 

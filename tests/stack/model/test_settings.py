@@ -192,7 +192,7 @@ def test_a_manual_degradation_level_is_in_the_services_policy_bundle() -> None:
     assert {name: each.override for name, each in levels.items() if each and each.override} == {"rag-engine": "partial"}
 
 
-def test_only_a_service_with_features_can_be_degraded_and_only_to_a_known_level() -> None:
+def test_degrading_a_service_without_features_or_to_an_unknown_level_is_refused() -> None:
     said = refused({"degraded": {"ai-orchestrator": "partial", "rag-engine": "half"}})
     assert "degraded.ai-orchestrator: is no service with features to leave out; expected one of agent-engine" in said
     assert "degraded.rag-engine: is 'half'; expected" in said
