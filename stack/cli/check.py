@@ -26,7 +26,11 @@ def add_to(commands: Commands) -> None:
     subject = check.add_mutually_exclusive_group(required=True)
     subject.add_argument("environment", nargs="?", metavar="ENV", help=ENVIRONMENT)
     subject.add_argument(
-        "--from", type=path, dest="directory", metavar="DIR", help="audit the manifests in DIR, and no environment"
+        "--from",
+        type=path,
+        dest="manifests",
+        metavar="PATH",
+        help="audit a file or directory of manifests, and no environment",
     )
     instead = check.add_mutually_exclusive_group()
     instead.add_argument(
@@ -108,8 +112,8 @@ def _refuse_other_options(options: argparse.Namespace, flag: str, formats: Itera
     from voice_policies import Fault, InvalidInputError, one_of  # noqa: PLC0415
 
     faults = []
-    if options.directory is not None:
-        faults.append(Fault(flag, "needs the typed model", "name an ENV in place of --from DIR"))
+    if options.manifests is not None:
+        faults.append(Fault(flag, "needs the typed model", "name an ENV in place of --from PATH"))
     if options.format not in formats:
         faults.append(Fault("--format", f"is {options.format!r} with {flag}", one_of(options.format, formats)))
     if options.ledger and options.on:
@@ -119,8 +123,8 @@ def _refuse_other_options(options: argparse.Namespace, flag: str, formats: Itera
 
 
 def _outcome(options: argparse.Namespace) -> Outcome:
-    """Audit the environment, or the directory of manifests."""
-    if options.directory is None:
+    """Audit the environment, or the manifests."""
+    if options.manifests is None:
         from stack.audit import audit_outcome  # noqa: PLC0415
 
         platform = platform_of(options, options.environment)
@@ -129,7 +133,7 @@ def _outcome(options: argparse.Namespace) -> Outcome:
     from stack.audit.manifests import audit_manifests  # noqa: PLC0415
     from stack.model.manifests.system import load_system  # noqa: PLC0415
 
-    return audit_manifests(load_system(options.directory), on=options.on or today())
+    return audit_manifests(load_system(options.manifests), on=options.on or today())
 
 
 def _refuse_unread_secrets(platform: Platform) -> None:

@@ -22,7 +22,7 @@ RULES: tuple[Rule[System], ...] = (
 
 
 def audit_manifests(system: System, *, on: date) -> Outcome:
-    """Audit a directory of manifests."""
+    """Audit a system that manifests describe."""
     return judge(system.source, [rule.verdict(system, on) for rule in RULES], on=on)
 
 

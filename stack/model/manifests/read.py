@@ -1,4 +1,4 @@
-"""The resources in a directory of Kubernetes manifests, each with its place in its file."""
+"""The resources in Kubernetes manifests, each with its place in its file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Manifest:
 
     content: Mapping[str, Any]
     file: str
-    """Path of the file. It begins with the directory that the user named."""
+    """Path of the file. It begins with the path that the user named."""
     node: yaml.Node = field(repr=False)
     """The parsed YAML, with line numbers."""
 
@@ -75,8 +75,8 @@ def _child(node: yaml.Node, key: str | int) -> tuple[yaml.Node, int] | None:
     return None
 
 
-def read_manifests(directory: Path) -> tuple[Manifest, ...]:
-    """Every resource of every YAML or JSON file below a directory, including the items of lists.
+def read_manifests(source: Path) -> tuple[Manifest, ...]:
+    """Every resource of a file, or of every YAML and JSON file below a directory, including the items of lists.
 
     Raises `InvalidInputError` with every fault, such as:
     - an unreadable file or folder
@@ -84,16 +84,19 @@ def read_manifests(directory: Path) -> tuple[Manifest, ...]:
     - a document that is not a resource
     - a resource that is declared twice
     """
-    if not directory.is_dir():
-        raise InvalidInputError(str(directory), [Fault("", "is no directory", "expected a directory of manifests")])
+    if not source.exists():
+        raise InvalidInputError(str(source), [Fault("", "does not exist", "expected a file or directory of manifests")])
     found: list[Manifest] = []
     faults: list[Fault] = []
 
     def refuse(error: OSError, path: object = None) -> None:
         faults.append(Fault("", "cannot be read", error.strerror or str(error), str(path or error.filename)))
 
-    names = (Path(folder, name) for folder, _, files in os.walk(directory, onerror=refuse) for name in files)
-    for path in sorted(path for path in names if path.suffix in SUFFIXES):
+    def below(directory: Path) -> list[Path]:
+        names = (Path(folder, name) for folder, _, files in os.walk(directory, onerror=refuse) for name in files)
+        return sorted(path for path in names if path.suffix in SUFFIXES)
+
+    for path in below(source) if source.is_dir() else [source]:
         try:
             found += _resources(path, str(path))
         except InvalidInputError as error:
@@ -102,10 +105,10 @@ def read_manifests(directory: Path) -> tuple[Manifest, ...]:
             refuse(error, path)
     faults += _repeated(found)
     if not faults and not found:
-        accepted = f"expected files that end in {', '.join(sorted(SUFFIXES))}"
+        accepted = f"expected resources in files that end in {', '.join(sorted(SUFFIXES))}"
         faults.append(Fault("", "has no manifest", accepted))
     if faults:
-        raise InvalidInputError(str(directory), faults)
+        raise InvalidInputError(str(source), faults)
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""The manifests of a directory, joined: Services, autoscalers and policies with the workloads to which they apply."""
+"""The manifests of a system, joined: Services, autoscalers and policies with the workloads to which they apply."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class System:
-    """All parts of a directory's manifests that the audit reads."""
+    """All parts of the manifests that the audit reads."""
 
     source: str
     manifests: tuple[Manifest, ...]
@@ -321,16 +321,16 @@ def _scaled_place(autoscaler: Item[Autoscaler]) -> tuple[str, str, str]:
     return target.kind, autoscaler.namespace, target.name
 
 
-def load_system(directory: Path) -> System:
-    """The system of a directory of manifests.
+def load_system(path: Path) -> System:
+    """The system that a file or directory of manifests describes.
 
     Raises one `InvalidInputError` that lists every document that cannot be read. If all can be read, the error lists
     every faulty field, or says that there is no Service.
     """
-    manifests = read_manifests(directory)
+    manifests = read_manifests(path)
     reader = _Reader(manifests)
     system = System(
-        source=str(directory),
+        source=str(path),
         manifests=manifests,
         workloads=tuple(reader.workloads()),
         services=tuple(reader.items("Service", ServiceSpec, "")),
@@ -345,7 +345,7 @@ def load_system(directory: Path) -> System:
     if not reader.faults and not system.services:
         reader.faults.append(Fault("", "has no Service", "expected at least one manifest of the kind Service"))
     if reader.faults:
-        raise InvalidInputError(str(directory), reader.faults)
+        raise InvalidInputError(str(path), reader.faults)
     return system
 
 

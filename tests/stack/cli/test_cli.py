@@ -84,7 +84,7 @@ def test_render_writes_into_build_by_default(tmp_path: Path) -> None:
         ),
         (("check",), "one of the arguments ENV --from is required"),
         (("check", "prod", "--from", "."), "argument --from: not allowed with argument ENV"),
-        (("check", "--from", "/dev/null"), "is no directory; expected a directory of manifests"),
+        (("check", "--from", "/dev/null"), "is a pipe or a device; expected a file of at most"),
         (("chek", "prod"), "COMMAND: is 'chek'; did you mean check? expected one of render, check, "),
         (("check", "prod", "--on", "soon"), "--on: is 'soon'; expected a day such as 2027-03-31"),
         (

@@ -44,7 +44,7 @@ def test_a_ledger_as_json_has_numbers_and_one_as_markdown_has_tables(capsys: pyt
             "--format: is 'sarif' with --ledger; expected one of json, markdown, text",
         ),
         (["prod", "--ledger", "cost", "--on", "2026-11-30"], "--on: does not change a ledger; leave out --on"),
-        (["--from", ".", "--ledger", "cost"], "--ledger: needs the typed model; name an ENV in place of --from DIR"),
+        (["--from", ".", "--ledger", "cost"], "--ledger: needs the typed model; name an ENV in place of --from PATH"),
     ],
 )
 def test_an_option_that_a_ledger_cannot_use_is_bad_input(

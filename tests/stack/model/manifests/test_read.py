@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from voice_policies import InvalidInputError
 
+from stack.model.manifests.read import read_manifests
 from stack.model.manifests.system import load_system
 from tests.stack.model.manifests.small_system import resource, service, system, with_spec, workload, write
 
@@ -51,7 +52,7 @@ def refusal(directory: Path, *contents: str) -> str:
         ("a: !!map b", "DIR/00.yaml:1: has the tag !!map, but is 'b'; expected a mapping"),
         ("[" * 200, "is nested deeper than 100 levels"),
         (f"{SHOP}---\n{SHOP}", "DIR/00.yaml:6: Service shop: is declared twice; it is also in DIR/00.yaml:1"),
-        ("# nothing", "DIR: 1 fault\n  has no manifest; expected files that end in .json, .yaml, .yml"),
+        ("# nothing", "DIR: 1 fault\n  has no manifest; expected resources in files that end in .json, .yaml, .yml"),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}", "DIR: 1 fault\n  has no Service; "),
         (SHOP.replace("80", "http"), "DIR/00.yaml:4: Service.shop.spec.ports[0].port: is 'http'; expected a"),
         (SHOP.replace("ports: [{port: 80}]", "ports: 80"), "Service.shop.spec.ports: is 80; expected a list"),
@@ -64,8 +65,15 @@ def test_an_invalid_directory_of_manifests_is_one_clear_error(text: str, said: s
 
 def test_a_missing_or_empty_directory_is_refused(tmp_path: Path) -> None:
     assert "has no manifest" in refusal(tmp_path)
-    with pytest.raises(InvalidInputError, match="is no directory"):
+    with pytest.raises(InvalidInputError, match="does not exist; expected a file or directory of manifests"):
         load_system(tmp_path / "missing")
+
+
+def test_only_the_named_file_is_read_whatever_its_suffix(tmp_path: Path) -> None:
+    folder = write(tmp_path, SHOP, SHOP.replace("shop", "other"))
+    renamed = (folder / "00.yaml").rename(folder / "rendered")
+    assert [each.name for each in read_manifests(renamed)] == ["shop"]
+    assert [each.name for each in read_manifests(folder)] == ["other"]
 
 
 def test_a_file_and_a_folder_that_cannot_be_read_are_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
