@@ -18,7 +18,7 @@ SECRETS_PATH = "/etc/voice/secrets"
 
 
 class SecretForm(ClosedModel):
-    """The format and the meaning of one value of a secret, and whether somebody outside issues the value."""
+    """The format and the meaning of one value of a secret."""
 
     kind: Literal[
         "password",
@@ -67,8 +67,8 @@ OBJECT_STORE_KEYS: Mapping[str, SecretForm] = {
 class SecretKeys(ClosedModel):
     """Keys of one secret. A program reads them as files, or as environment variables if it can read nothing else.
 
-    The deployment provides the values; no rendered file holds one. Secrets of the same name have the same values in
-    every namespace, so both ends of a connection read the same password.
+    The deployment provides the values. No rendered file contains a value. Secrets of the same name have the same
+    values in every namespace, so both ends of a connection read the same password.
     """
 
     name: Name

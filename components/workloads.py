@@ -36,8 +36,8 @@ NIGHTLY = "0 2 * * *"
 class Deployment(Workload):
     """A Deployment.
 
-    A rollout stops a pod only after its successor is ready. With a range of replicas, the autoscaler alone sets the
-    count.
+    A rollout stops a pod only after its successor is ready. If `replicas` is a range, an autoscaler sets the count, and
+    the Deployment states no count.
     """
 
     replicas: Replicas
@@ -116,7 +116,6 @@ class DaemonSet(Workload):
 
     @override
     def pod(self, server: Server) -> PodSpec:
-        """The hardened pod, without spread constraints and anti-affinity. It tolerates every taint."""
         pod = super().pod(server)
         del pod["topologySpreadConstraints"], pod["affinity"]
         pod["tolerations"] = [{"operator": "Exists"}]
@@ -160,7 +159,7 @@ class Job(_Batch):
     """Runs once, and again when its pod or its files change.
 
     Jobs are immutable, so the name contains a digest of the pod and its files. A new password does not change the
-    digest: delete the Job and deploy again.
+    digest. If the Job must read the new password, delete the Job and deploy again.
     """
 
     deadline: Duration = Duration("30m")

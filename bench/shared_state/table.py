@@ -34,20 +34,20 @@ store in one round trip."""
 
 
 async def one_after_another(check: Check) -> None:
-    """Make checks one after another."""
+    """Make `CHECKS` checks."""
     for _ in range(CHECKS):
         await check()
 
 
 async def together(check: Check) -> None:
-    """Make several checks simultaneously."""
+    """Make `TOGETHER` checks."""
     await asyncio.gather(*(check() for _ in range(TOGETHER)))
 
 
 async def costs(url: str) -> dict[str, float]:
-    """Measure and print the microseconds per check, by row. Returns the values for checks one after another.
+    """Measure and print the microseconds that a check takes, for each row. Returns the numbers for sequential checks.
 
-    Each number is the median of interleaved rounds.
+    Each number is the median of `ROUNDS` rounds.
     """
     checks = await ours.bare(url) | ours.cases(url) | peers.cases(url)
     alone: dict[str, list[float]] = {name: [] for name in checks}

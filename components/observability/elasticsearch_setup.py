@@ -35,8 +35,8 @@ WORDS = {
 }
 """The mapping of every attribute to `keyword`, because the Collector converts each value to a string.
 
-Without it Elastic's template `ecs@mappings` chooses a type by the name. It maps `exports` as an object, and
-Elasticsearch then refuses a record whose `exports` is a string."""
+Without this mapping Elastic's template `ecs@mappings` chooses a type by the name. That template maps `exports`
+as an object, and Elasticsearch then refuses a record whose `exports` is a string."""
 ROLLOVER = Duration("1d")
 ROLLOVER_SIZE = "50gb"
 """Largest primary shard: Elastic's guide to sizing shards gives 10 to 50 GB."""
@@ -57,7 +57,7 @@ class IndexUser(ClosedModel):
 
 
 def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[Request]:
-    """All requests in their order. A request may depend on an earlier one, and never on a later one."""
+    """All requests, in the order in which the setup Job must send them."""
     declared = tuple(streams)
     for stream in declared:
         yield Request(

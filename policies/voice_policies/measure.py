@@ -65,7 +65,7 @@ class Text:
 
 
 class Measure(Text):
-    """A whole number of base units; compares and adds with its own kind only."""
+    """A whole number of base units. Values of two classes, such as `Cpu` and `Bytes`, do not compare or add."""
 
     __slots__ = ("units",)
     units: int
@@ -266,7 +266,11 @@ class Rate(Text):
         return self.count / self.SECONDS[self.unit]
 
     def __mul__(self, share: Ratio) -> Rate:
-        """A share of this rate, rounded down in the longest unit that can express it; at least one event a day."""
+        """A share of this rate, rounded down to whole events, and at least `1/d`.
+
+        Half of `400/s` is `17280000/d`. If the count for a day is too large for a rate, the unit is an hour, a minute
+        or a second.
+        """
         exact = Fraction(self.count, self.SECONDS[self.unit]) * share.fraction
         counts = ((math.floor(exact * seconds), unit) for unit, seconds in [*self.SECONDS.items()][::-1])
         return next((Rate(f"{count}/{unit}") for count, unit in counts if 0 < count < MAXIMUM_COUNT), Rate("1/d"))

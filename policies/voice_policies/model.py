@@ -51,7 +51,7 @@ class Model(Policy):
     """Maximum number of tokens of input and output together."""
     tokenizer: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     """Name of the tokenizer that the provider counts with. `None`: not declared. The audit reports
-    a missing tokenizer, unless the price is for another unit than tokens (rule M12)."""
+    a missing tokenizer if the price is for tokens or is not declared (rule M12)."""
     price: ModelPrice | None = None
     """`None`: not declared. The audit reports a missing price (rule M12)."""
     longest_gap: Duration = Duration("500ms")

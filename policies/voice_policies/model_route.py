@@ -36,7 +36,7 @@ class ModelRoute(Policy):
     """Features that every candidate must have."""
     latency_class: LatencyClass = "interactive"
     objective: StreamLatency | None = None
-    """A successful call that meets `first_token` and `per_token` counts as good. `None`: every successful call does."""
+    """A successful call is good if it meets `first_token` and `per_token`. `None`: every successful call is good."""
     timeout: StreamTimeout = StreamTimeout()
     fallback: ModelFallback = ModelFallback()
     hedge: ModelHedge | None = None
@@ -70,8 +70,8 @@ class ModelRoute(Policy):
         yield from self._hedge_conflicts()
         if self.timeout.total < self.max_waiting:
             yield (
-                f"timeout.total {self.timeout.total} cannot hold {attempts} attempts of timeout.first_token "
-                f"{self.timeout.first_token} with backoff: at least {self.max_waiting}"
+                f"timeout.total {self.timeout.total} is shorter than {attempts} attempts of timeout.first_token "
+                f"{self.timeout.first_token} with backoff: set at least {self.max_waiting}"
             )
 
     def _hedge_conflicts(self) -> Iterator[str]:

@@ -14,7 +14,8 @@ from stack.model.platform import Platform
 BUCKETS = re.compile(r"default_buckets:\s*\n((?:\s*- [\d.]+\n)+)")
 """Finds the bucket boundaries of APISIX's histograms in its configuration, in milliseconds."""
 WHOLE_REQUEST = re.compile(r"_latency_bucket\{[^}]*type=[\"']request[\"']")
-"""Finds an expression over the `request` latency. It includes the transfer from and to the client (apisix#6029)."""
+"""Finds an expression over the `request` latency. This latency includes the transfer from and to the client
+(apisix#6029)."""
 
 
 def objectives_are_measurable(platform: Platform) -> Iterator[Breach | None]:

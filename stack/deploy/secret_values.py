@@ -45,7 +45,7 @@ def generated(secret: SecretKeys) -> dict[str, str]:
 
 
 def refusals(secret: SecretKeys, values: Mapping[str, str]) -> Iterator[str]:
-    """The faults of given values by key, a sentence each. No sentence repeats a value."""
+    """The faults of given values. Each fault is one sentence. It names the key, and does not repeat the value."""
     found = False
     for key, value in values.items():
         try:

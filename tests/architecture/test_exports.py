@@ -26,7 +26,6 @@ FILES = {
 
 
 def package_of(module: str) -> str:
-    """The package of `CLOSED` that contains a module. The module itself if no such package contains it."""
     return next((package for package in CLOSED if module == package or module.startswith(f"{package}.")), module)
 
 
@@ -48,7 +47,6 @@ def used(user: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def uses() -> dict[str, set[str]]:
-    """Module → its names that other packages use."""
     found: dict[str, set[str]] = defaultdict(set)
     for user, path in FILES.items():
         for module, name in used(user, ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,5 +1,3 @@
-"""The worker of the saga bench ends if a saga does not complete."""
-
 from __future__ import annotations
 
 from pathlib import Path

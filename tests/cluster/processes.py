@@ -43,7 +43,6 @@ class Processes:
             )
 
     def wait_until(self, condition: Callable[[], bool], waiting_for: str, seconds: float) -> None:
-        """Raise `StartError` if a server has ended or the time is over."""
         deadline = time.monotonic() + seconds
         while not condition():
             ended = [name for name, process in self._running.items() if process.poll() is not None]

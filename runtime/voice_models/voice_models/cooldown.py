@@ -15,7 +15,8 @@ from voice_models.classification import ErrorClass
 class _Key(NamedTuple):
     """The deployment and the credential in cooldown.
 
-    Without a deployment: every deployment with this credential. Without a credential: this deployment with any.
+    If `deployment` is empty, every deployment with this credential is in cooldown. If `credential` is empty, the
+    deployment is in cooldown with every credential.
     """
 
     deployment: str

@@ -12,8 +12,7 @@ earlier state changes nothing.
 A round of probes ends when enough probes succeed, or when one fails. A probe that takes longer than
 `half_open_max_duration` only interrupts the round; its late success still counts. So the breaker also closes if
 the callee answers slowly or gets few calls.
-Only calls, their results and the methods `open`, `disable` and `close` change the state. To read the state does not
-change it.
+Only calls, their results and the methods `open`, `disable` and `close` change the state.
 Fast successes in the closed state take no lock. Slow successes, failures, probes and transitions take the lock.
 """
 
@@ -106,9 +105,9 @@ class CircuitBreaker:
     # --- admission
 
     def acquire(self) -> State:
-        """Admit a call. Returns the state to which its result is reported. Raises `CircuitOpenError` to refuse it.
+        """Admit a call, or raise `CircuitOpenError`. Pass the returned state to the method that reports the result.
 
-        Fast path for callers: `state = breaker.state`, and `state = breaker.acquire()` only if that is not `Closed`.
+        Faster: read `breaker.state` first, and call `acquire` only if this state is not `Closed`.
         """
         if (wait := self.state.until - self.now()) > 0:
             self.not_permitted += 1  # the common refusal needs no lock
@@ -136,7 +135,7 @@ class CircuitBreaker:
         return None
 
     def _admitted(self, now: float) -> State | None:
-        """The state to which the call's result is reported. `None` if the call is refused."""
+        """The state that admits the call. `None` if the call is refused."""
         state = self.state
         if not isinstance(state, HalfOpen):
             return None if isinstance(state, Open | ForcedOpen) else state
@@ -158,7 +157,7 @@ class CircuitBreaker:
     # --- results
 
     def success(self, state: State, now: float = 0, elapsed: float = 0) -> None:
-        """Report the success of a call that `state` admitted. A policy with a ratio needs `now` and `elapsed`."""
+        """Report the success of a call that `state` admitted. If the policy has a ratio, pass `now` and `elapsed`."""
         self.successful += 1
         if type(state) is Closed:
             if state.streak:
@@ -174,7 +173,7 @@ class CircuitBreaker:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 
     def answered(self, state: State, elapsed: float) -> None:
-        """Report the first message of a stream that `state` admitted. This message ends a probe."""
+        """Report the first message of a stream that `state` admitted. If the stream is a probe, the probe ends."""
         if type(state) is Probe:
             self._probed(state, failed=elapsed >= self.slow_call_duration)
 

@@ -5,7 +5,7 @@ Some errors are never retried, whatever the policy says:
 - a cancellation;
 - a rejection, because the next attempt would be rejected, too;
 - a failure whose next attempt would begin after the deadline;
-- a failure of an attempt inside which another call exhausted its retries.
+- a failure of an attempt, if another call inside the attempt exhausted its retries.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import asyncio
 def end_if_cancelled() -> None:
     """Raise `CancelledError` if the current task was cancelled and other code has hidden the cancellation.
 
-    asyncpg, Temporal's client and actions of a service may raise another error in place of `CancelledError`. Before
-    Python 3.12, `asyncio.wait_for`, which redis-py uses, swallows a cancellation that happens together with its
+    asyncpg, Temporal's client and actions of a service may raise another error in place of `CancelledError`. redis-py
+    uses `asyncio.wait_for`. Before Python 3.12 this function swallows a cancellation that happens together with its
     timeout.
     """
     task = asyncio.current_task()

@@ -103,8 +103,8 @@ class Journal(Protocol):
     ) -> None:
         """Write entries and their messages. With `release`, also release the saga: it is due in `release` seconds.
 
-        `inf` means never due. If an outcome arrived that `claim.signals` does not count, the released saga is due
-        immediately. If the claim is no longer valid, raises `LeaseLostError` and writes nothing.
+        `release=inf` means never due. If an outcome arrived that `claim.signals` does not count, the released saga is
+        due immediately. If the claim is no longer valid, raises `LeaseLostError` and writes nothing.
         """
         ...
 

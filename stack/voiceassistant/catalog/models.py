@@ -2,7 +2,7 @@
 
 The owners have stated none of these facts yet. Names, speeds, quotas and prices are assumptions of 2026-11, until
 contracts replace them. Two providers serve each route, and one working provider is enough. The providers
-use different egress proxies, so that they share nothing.
+use different egress proxies, so a broken proxy makes only one of them unreachable.
 
 `llm.generate` needs deployments that decode 230 tokens a second. A question has 2.5 s for its whole answer, retrieval
 included. The call of `llm.generate` has 900 ms of this time: 250 ms to the first token, and 149 × 4.3 ms for the other
@@ -34,7 +34,7 @@ from stack.voiceassistant.site import EGRESS_PROXIES
 
 ASSUMED_ON = date(2026, 11, 30)
 BUDGETS, USAGE = "events.reserve", "events.append"
-"""Calls to the durable Valkey, because no server may evict counters of budgets and quotas, or events of usage."""
+"""Calls to the durable Valkey. The cache evicts keys, but no counter of a budget and no usage event may be evicted."""
 DEFAULT_ROUTE = "llm.generate"
 """The route of an answer if model-router does not choose one."""
 

@@ -277,7 +277,7 @@ def test_s01_finds_a_container_that_adds_a_capability_and_does_not_drop_all_othe
     assert refused.arithmetic == "the Pod Security Standard `restricted` refuses the pods: capabilities.drop lacks ALL"
 
 
-def test_s01_finds_a_namespace_that_enforces_less_than_its_pods_need() -> None:
+def test_s01_finds_a_namespace_that_does_not_enforce_restricted_although_its_pods_satisfy_it() -> None:
     name = "pod-security.kubernetes.io/enforce"
     for labels, count in (({name: "privileged"}, 1), ({}, 1), ({name: "restricted"}, 0)):
         namespace = {"kind": "Namespace", "metadata": {"name": "shop", "labels": labels}}

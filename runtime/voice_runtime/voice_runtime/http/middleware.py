@@ -157,7 +157,7 @@ class _Exchange:
 
 
 def _seconds(milliseconds: str | None) -> float:
-    """The timeout in the header, in seconds. If the header has several, separated by commas, the shortest.
+    """The timeout of the header in seconds. Of several timeouts the shortest counts: `500,200` is 0.2 s.
 
     `NEVER` if the header contains no whole number. A number that is too large counts as infinite.
     """

@@ -29,7 +29,7 @@ class WindowShape:
     def reconfigure(self, limit: int, window: float) -> None:
         """Continue with another limit and window.
 
-        A longer window counts only the admissions that are still in the log.
+        If the window becomes longer, admissions that have already left the log do not count.
         """
         with self.lock:
             self.limit = limit
@@ -53,7 +53,10 @@ class SlidingWindow:
         """Admissions that count against the limit. An expired entry counts until `_expire` drops it."""
 
     def take(self, now: float, cost: int = 1) -> float:
-        """Admit `cost`. Returns 0 if it fits, else the seconds until it fits; infinity if it never will."""
+        """Admit `cost` if it fits, and return 0. Otherwise return the seconds until `cost` fits.
+
+        Infinity if `cost` is above `limit`.
+        """
         shape = self.shape
         shape.lock.acquire()  # faster than `with`, as in `TokenBucket.take`
         try:

@@ -24,7 +24,7 @@ def changes(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
 
 
 @given(VALUES, VALUES)
-def test_a_comparison_finds_no_changed_field_only_if_the_values_are_equal(before: Any, after: Any) -> None:
+def test_a_comparison_finds_a_changed_field_exactly_if_the_values_differ(before: Any, after: Any) -> None:
     equal = json.dumps(before, sort_keys=True) == json.dumps(after, sort_keys=True)
     assert (not list(field_changes(before, after))) == equal
 
