@@ -19,7 +19,8 @@ PRIORITIES: dict[Priority, tuple[int, str]] = {
     "standard": (10_000, "services of the standard tier, and the other telemetry servers"),
     "batch": (1_000, "jobs, and services of the batch tier: they wait for room and displace no other pod"),
 }
-"""Value and purpose of each class: above the cluster's default of 0, far below the system's own 2,000,000,000."""
+"""Value and purpose of each class. Pods without a class have the value 0. The system's own pods have 2,000,000,000 or
+more."""
 
 
 def priority_class(priority: Priority) -> str:

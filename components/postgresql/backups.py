@@ -22,10 +22,10 @@ class Backups(ClosedModel):
 
     bucket: Annotated[str, TextPattern(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", "voice-backups")]
     retention: Annotated[str, TextPattern(r"^[1-9][0-9]*[dwm]$", "30d")] = "30d"
-    """A recovery can reach every time in this period. Days, weeks or months, in the format of the Barman plugin."""
+    """Age of the oldest time that a recovery can reach. Days, weeks or months, in the format of the Barman plugin."""
     network: Cidr
     """Address block of the object store. The plugin connects directly, because it supports no proxy that routes by
     SNI."""
     recover_from: Name | None = None
-    """A folder in the bucket. A new cluster starts from the backup in this folder. A cluster backs up to the folder of
-    its own name. Without `recover_from` a new cluster starts empty."""
+    """Folder in the bucket. A new cluster starts from the backup in it. `None`: a new cluster starts empty. A cluster
+    always backs up to the folder of its own name."""
