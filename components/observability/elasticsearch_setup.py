@@ -76,11 +76,10 @@ def requests(streams: Iterable[Stream], users: Iterable[IndexUser]) -> Iterator[
 
 
 def _lifecycle(stream: Stream) -> dict[str, Any]:
-    """A lifecycle policy.
+    """A lifecycle policy that deletes an index when its last record is as old as the retention.
 
-    Logs roll over, and their age counts from the rollover. Other streams write one index a day. The age of a
-    daily index counts from its creation. Its last record is up to a day younger than the index. So the policy adds a
-    day.
+    Log indices roll over, and their age counts from the rollover. Other streams write one index a day. The age of a
+    daily index counts from its creation, but its last record may come a day later. So the policy adds a day.
     """
     rollover = {"rollover": {"max_age": str(ROLLOVER), "max_primary_shard_size": ROLLOVER_SIZE}}
     hot = {"hot": {"min_age": "0ms", "actions": rollover}} if stream.name == LOGS else {}

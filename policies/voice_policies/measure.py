@@ -1,7 +1,8 @@
 """Quantities with a unit: durations, CPU, bytes, ratios and rates.
 
-Each is a small immutable value. It parses the text that people write (`100ms`, `250m`, `512Mi`, `0.1%`, `400/s`). For
-other text it raises an error of one sentence. Each value has one canonical text, so equal values render to equal bytes.
+The classes parse the text that people write: `100ms`, `250m`, `512Mi`, `0.1%`, `400/s`. They refuse other text
+with a `ValueError` that states the accepted forms. Values are immutable. Equal values have the same text, so they
+render to equal bytes.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Saga(Policy):
             f"{name} is the name of both a step and a compensation" for name in sorted({*names} & {*compensations})
         )
         if self.steps[0].with_previous:
-            yield f"step {names[0]} is the first: with_previous has nothing to refer to"
+            yield f"step {names[0]} is the first and has no previous step: remove with_previous"
         needed = sum((max(step.timeout for step in stage) for stage in self.stages), Duration("0s"))
         if self.timeout < needed:
             yield f"timeout {self.timeout} is shorter than the timeouts of all stages together: set at least {needed}"

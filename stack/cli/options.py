@@ -25,7 +25,7 @@ def add_command(
 
 
 def path(text: str) -> Path:
-    """A path. Refuses an empty text, such as an unset shell variable, because it would mean the current directory."""
+    """A path. Refuses an empty text: an unset shell variable would mean the current directory."""
     if not text:
         raise argparse.ArgumentTypeError("is ''; expected a path")
     return Path(text)

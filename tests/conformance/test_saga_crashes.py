@@ -42,7 +42,7 @@ class Ledger:
     doubled: int = 0
     """Repeated effects of an action or a compensation."""
     boundaries: int = 0
-    """Writes before and after which workers are killed."""
+    """Number of writes. The test kills a worker before each of these writes, and another worker after it."""
     published: int = 0
     delivered: int = 0
     undelivered: int = 0
@@ -81,7 +81,6 @@ def _kill_workers(dsn: str, ledger: Ledger) -> None:
         assert answers is not None
 
         def run(job: Job) -> dict[str, int] | None:
-            """The number of writes of a worker, by kind. `None` if the worker was killed."""
             orders.write(f"{json.dumps(asdict(job))}\n")
             orders.flush()
             answer = json.loads(answers.readline())

@@ -1,8 +1,3 @@
-"""Replication is asynchronous, so a killed primary may lose acknowledged writes that no replica has yet.
-
-No other write may be lost.
-"""
-
 from __future__ import annotations
 
 import os

@@ -34,7 +34,7 @@ class RetryBudget:
     """Bounds the retries for one target in a window.
 
     The bound is `ratio` × the calls to the target in the window, plus `reserve` for callers with few calls. A retry
-    counts as soon as it is decided. So a retry in its backoff counts, too.
+    counts from the start of its backoff.
     """
 
     __slots__ = ("_lock", "_now", "calls", "policy", "retries")

@@ -93,7 +93,7 @@ class Change:
 
     @property
     def replaces(self) -> bool:
-        """True if the API server refuses to change the resource in place. Then it must be replaced."""
+        """True if Pulumi must replace the resource, because the API server refuses to change it."""
         fields = tuple(field for field in self.fields if not _TEMPLATE_SIZE.match(field.path))
         return Change(self.identity, fields).touches(*_IMMUTABLE.get(self.identity.kind, ()))
 

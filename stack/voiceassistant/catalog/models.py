@@ -165,7 +165,7 @@ def _budget(tokens: int, window: str) -> TokenBudget:
 
 
 TENANT_BUDGETS = {"tenant-minute": _budget(200_000, "1m"), "tenant-day": _budget(2_000_000, "1d")}
-"""The budgets of one tenant for the routes that generate text. One search alone re-ranks 4,000 tokens. A token of
+"""The budgets of one tenant for the routes that generate text. One search re-ranks 4,000 tokens. A token of
 re-ranking costs about an eighth of an input token of `generate`, so the budgets do not count re-ranking and
 embeddings."""
 PLAN = ModelUse(input_p95=1_200, input_mean=800, output_max=12, output_mean=8)

@@ -95,7 +95,7 @@ def test_a_shared_operation_lists_its_calls_once() -> None:
     assert "d.run → store.read" in [row[-1] for row in _softenings(with_target(None, *nodes))]
 
 
-def test_a_call_without_gain_is_left_out() -> None:
+def test_a_call_is_left_out_if_softening_it_gains_nothing() -> None:
     sure = datastore("sure", READ, availability="100%")
     caller = runs("a", stage(STORE_CALL, hard("sure.read", "idempotent")))
     assert [row[-1] for row in _softenings(with_target(None, caller, sure))] == ["a.run → store.read"]
