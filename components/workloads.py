@@ -150,7 +150,6 @@ class _Batch(Workload):
     """Longest time of a run, retries included."""
 
     def metadata_of(self, workload: ObjectMeta) -> ObjectMeta:
-        """Name and labels of the controller."""
         return {**workload, "name": self.job or self.name}
 
 

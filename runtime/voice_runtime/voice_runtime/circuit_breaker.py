@@ -135,7 +135,6 @@ class CircuitBreaker:
         return None
 
     def _admitted(self, now: float) -> State | None:
-        """The state that admits the call. `None` if the call is refused."""
         state = self.state
         if not isinstance(state, HalfOpen):
             return None if isinstance(state, Open | ForcedOpen) else state

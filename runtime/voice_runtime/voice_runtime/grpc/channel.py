@@ -95,8 +95,6 @@ class Channel(grpc.aio.Channel):
 
 
 class _Method(Method):
-    """One method of a stub."""
-
     def __init__(self, channel: Channel, kind: str, path: str, *serializers: Any) -> None:
         super().__init__(channel.name, kind, path, *serializers)
         self._channel = channel

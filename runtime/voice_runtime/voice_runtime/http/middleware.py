@@ -112,8 +112,6 @@ async def _run(app: Application, scope: Scope, receive: Receive, send: Send) -> 
 
 
 class _Exchange:
-    """The state of one answer."""
-
     def __init__(self, send: Send) -> None:
         self._send = send
         self.status = 0
@@ -138,7 +136,6 @@ class _Exchange:
             raise StatusError(self.status)
 
     async def answer(self, status: int, text: str, headers: dict[str, str]) -> None:
-        """Send an answer in place of the application."""
         pairs = {"content-type": "application/json"} | headers
         encoded = [(key.encode(), value.encode()) for key, value in pairs.items()]
         await self.send({"type": "http.response.start", "status": status, "headers": encoded})

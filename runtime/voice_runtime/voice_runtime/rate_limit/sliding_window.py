@@ -95,7 +95,6 @@ class SlidingWindow:
             self._count, self.admitted = other._count, other.admitted
 
     def _close(self, now: float) -> None:
-        """Close the open entry, and open a new entry at `now`. Drop entries that have left the window."""
         if self._count:
             self._entries = (*self._entries, (self._last, self._count))
         self._opened, self._count = now, 0
