@@ -141,7 +141,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 class LimiterMachine(RuleBasedStateMachine):
-    """Compares the limiters with exact models: buckets with a count of tokens, the window with a log of admissions."""
+    """Compares each bucket with a model that counts tokens, and the window with a model that logs admissions."""
 
     keys = ("a", "b", "c")
 

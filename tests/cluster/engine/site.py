@@ -27,7 +27,7 @@ class Site:
 
     @property
     def platform(self) -> Platform:
-        """The platform that the unchanged program of the project deploys."""
+        """The platform that the project deploys, unless a test has edited the project's program."""
         return self._subject.platform(self.environment, self.project.folder)
 
     @property

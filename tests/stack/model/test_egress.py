@@ -57,7 +57,7 @@ def test_a_caller_may_reach_its_declared_hosts_through_the_proxy_of_each_host() 
     }
 
 
-def test_the_settings_name_an_address_to_dial_for_each_host_of_a_callee_with_a_proxy() -> None:
+def test_if_one_host_of_a_callee_has_a_proxy_the_settings_contain_the_address_to_dial_of_each_host() -> None:
     near = External(host="near.example.com", port=443, network="10.9.0.0/16")
     mixed, direct = outside("mixed", near, host("far.example.com")), outside("direct", near)
     [component] = small_platform(calling("one", "mixed", "direct"), mixed, direct).microservices
