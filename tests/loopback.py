@@ -24,7 +24,7 @@ BLOCK = 250
 
 @cache
 def _own() -> tuple[socket.socket, Iterator[int]]:
-    """Claim a block of ports. Its first port stays bound while this process lives, so no other one takes the block."""
+    """Claim a block of ports. This process binds the first port until it ends, so no other process takes the block."""
     for first in range(PORTS.start, PORTS.stop, BLOCK):
         claim = socket.socket()
         try:

@@ -39,7 +39,7 @@ class Site(ClosedModel):
     prometheus: Peer
     """Pods that scrape every service, and the port of their API."""
     prober: Peer
-    """Pods that probe hosts, and servers whose metrics Prometheus cannot read. Prometheus scrapes the port."""
+    """Pods that probe hosts and the servers without metrics, and the port at which Prometheus scrapes these pods."""
     node_agents: Name
     """The only namespace whose pods read files of their nodes."""
     egress: Name

@@ -73,7 +73,7 @@ def of_kind(objects: Iterable[Object], *kinds: str) -> Iterator[Object]:
 
 
 def claims(objects: list[Object]) -> Iterator[Object]:
-    """The spec of every claim of `objects`. A template yields a claim for each replica, unless the claim is listed."""
+    """The spec of every claim: of the declared claims, and of the claims that StatefulSets create from templates."""
     declared = {identity(claim): claim["spec"] for claim in of_kind(objects, "PersistentVolumeClaim")}
     for workload in of_kind(objects, "StatefulSet"):
         metadata = workload["metadata"]

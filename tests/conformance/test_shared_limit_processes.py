@@ -15,10 +15,10 @@ HAMMER = [sys.executable, "-m", "bench.shared_state.hammer"]
 def _hammered(directory: Path, lease: int) -> tuple[int, float, float]:
     """Let the processes send requests to one shared limit as fast as they can.
 
-    Returns the number of admissions, and a lower and an upper bound of the number that the limit admits.
+    Returns the number of admissions, and a lower and an upper bound of the number that the limit admits. The lower
+    bound is the limit for the shortest possible time of the store's decisions: from the first answer to the last
+    request. The upper bound is the limit for the longest possible time: from the start to the last answer.
 
-    The store decides each request at an unknown time between the request and its answer. So the store applied the limit
-    at least from the first answer to the last request. It applied the limit at most from the start to the last answer.
     On a busy machine the processes may be too slow to request all admissions, so at the end each process takes the
     remaining admissions.
     """
