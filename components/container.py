@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Image"]
 
 USER = 10001
-"""User and group of each container whose workload names no other user. Above 10000, so that it equals no user of the
-node."""
+"""Default user and group of a container. Above 10000, to differ from the users of the node."""
 ROOT = 0
 TEMPORARY_VOLUME = "tmp"
 TEMPORARY_PATH = "/tmp"  # noqa: S108 - the pod's own emptyDir
@@ -43,8 +42,8 @@ EPHEMERAL_REQUEST = Bytes("128Mi")
 EPHEMERAL_LIMIT = Bytes("512Mi")
 """Smallest limit of a container's ephemeral storage. A pod with large `emptyDir` volumes gets more."""
 GO_MEMORY_SHARE = 0.8
-"""Above this share of the memory limit Go's garbage collector works harder. Otherwise the kernel could kill the
-process."""
+"""`GOMEMLIMIT` as a share of the memory limit. Above it Go collects garbage more often. At the memory limit the kernel
+kills the process."""
 POD_NAME: EnvVarSource = {"fieldRef": {"fieldPath": "metadata.name"}}
 POD_IP: EnvVarSource = {"fieldRef": {"fieldPath": "status.podIP"}}
 
@@ -154,7 +153,8 @@ def _security(user: int) -> SecurityContext:
 def go_runtime(sizing: Sizing) -> dict[str, str]:
     """Environment variables that tell a Go program its limits of memory and of parallel threads.
 
-    Before Go 1.25 the runtime starts a thread for every core of the node, and the kernel throttles the program.
+    Without `GOMAXPROCS`, Go before 1.25 starts a thread for every core of the node. The kernel throttles these threads
+    to the CPU limit.
     """
     return {
         "GOMEMLIMIT": f"{int(sizing.memory_limit.units * GO_MEMORY_SHARE) >> 20}MiB",

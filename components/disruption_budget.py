@@ -1,4 +1,4 @@
-"""The number of replicas that a drain may evict at the same time."""
+"""PodDisruptionBudgets."""
 
 from __future__ import annotations
 

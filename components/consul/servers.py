@@ -1,9 +1,8 @@
 """Consul servers: the service catalogue and key-value store that the platform must offer.
 
-Services find each other by Kubernetes DNS, which follows readiness and needs no agent beside each pod. Consul's
-catalogue lists the same names for programs that ask Consul: the servers register the declared services from a file. No
-catalogue sync runs, because it would need rights on every Service of the cluster. A person registers hosts outside the
-cluster through the HTTP interface.
+Services find each other by Kubernetes DNS: it lists only ready pods, and no pod needs an agent. For programs that ask
+Consul, the servers register the declared services from a file. No catalogue sync runs, because it would need rights on
+every Service of the cluster. A person registers hosts outside the cluster through the HTTP interface.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ SERVICES_PATH = "/etc/voice/services"
 RUN_PATH = "/run/consul"
 DATA_PATH = "/consul/data"
 REPLAY_RATE = Bytes("20Mi")
-"""Assumed speed of a starting server: the bytes of its snapshot and of Raft's log that it applies per second."""
+"""Assumed bytes per second at which a starting server applies its snapshot and Raft's log."""
 SHUTDOWN = Duration("60s")
-"""Longest time for a server to stop. It stays a member of the cluster, because `leave_on_terminate` is off."""
+"""Longest time for a server to stop. A stopped server stays a member, because `leave_on_terminate` is off."""
 WRITE_SECRETS = f"""\
 set -eu
 umask 077
@@ -65,7 +64,7 @@ PROBES = Probes.tcp(readiness=Probe.exec("sh", "-c", f"{_LEADER} && {_PEER}", **
 class Consul(Server):
     """Consul servers that elect a leader.
 
-    The count is odd: two servers survive no loss, and four survive no more losses than three.
+    Their number must be odd. For example, a fourth server does not help: three servers survive one loss, and four too.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -76,7 +75,6 @@ class Consul(Server):
     servers: Annotated[int, Field(ge=1, le=7)]
     storage: Bytes
     services: tuple[CatalogueService, ...]
-    """The services in the catalogue."""
     bucket_url: str | None = None
     """Bucket of the snapshots, `https://HOST/BUCKET`. `None` disables snapshots."""
 
@@ -125,7 +123,6 @@ class Consul(Server):
 
     @override
     def workloads(self) -> Iterator[Workload]:
-        """The servers and the jobs of their snapshots."""
         mounts = {"config": CONFIG_PATH, "run": RUN_PATH}
         paths = (f"{CONFIG_PATH}/consul.json", f"{SERVICES_PATH}/services.json", f"{RUN_PATH}/secrets.json")
         files = (f"-config-file={path}" for path in paths)

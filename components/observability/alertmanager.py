@@ -51,7 +51,7 @@ class Receiver(ClosedModel):
 
 
 class AlertRoute(ClosedModel):
-    """Sends alerts to a receiver: the alerts of a team, of a severity, of both, or every alert."""
+    """Sends alerts to a receiver. `team` and `severity` select the alerts; `None` selects all values."""
 
     receiver: Name
     team: Name | None = None
@@ -80,7 +80,7 @@ class Inhibition(ClosedModel):
     severities: tuple[Severity, ...]
     """Severities of the other alerts."""
     equal: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Labels that have the same values in this alert and in the other alert."""
+    """Labels. Another alert is inhibited only if it has the same values of these labels as this alert."""
 
     def document(self) -> dict[str, Any]:
         """The inhibition in Alertmanager's configuration."""
@@ -92,7 +92,7 @@ class Inhibition(ClosedModel):
 
 
 class Alertmanager(Server):
-    """Replicas that share by gossip which notifications they have sent."""
+    """Replicas that tell each other by gossip which notifications they have sent."""
 
     kind: ClassVar[str] = "Alertmanager"
     folder: ClassVar[str] = "30-observability"
@@ -103,8 +103,8 @@ class Alertmanager(Server):
     """Volume for silences and the log of notifications."""
     receivers: tuple[Receiver, ...] = ()
     routes: tuple[AlertRoute, ...] = ()
-    """Routes in order. The first match receives the alert, and so do later matches while `continue_` is true. Alerts
-    without a match go to `default`."""
+    """Routes in order. The first route that matches gets the alert. If its `continue_` is true, the next route that
+    matches gets the alert too, and so on. Alerts without a match go to `default`."""
     default: Name = NOBODY
     inhibitions: tuple[Inhibition, ...] = ()
 

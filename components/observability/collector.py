@@ -39,13 +39,14 @@ CONFIG_PATH = "/etc/otelcol"
 SHUTDOWN = Duration("30s")
 """Time that the Collector has at shutdown to put received data into its queues on disk."""
 FRAGMENTATION = 2
-"""Assumed size of a queue's file in relation to its data. bbolt reuses free pages only if enough are contiguous."""
+"""Assumed size of a queue's file ÷ size of its data. bbolt reuses free pages only if enough are contiguous."""
 
 
 class Collector(Server):
     """Replicas, each with a volume for data that a backend has not accepted yet.
 
-    The queues of a backend together hold the data of its longest outage, even while one of several replicas is missing.
+    The queues of all replicas together hold a backend's data for `outage`. If there are several replicas, one of them
+    may be missing.
     """
 
     folder: ClassVar[str] = "30-observability"
@@ -91,7 +92,8 @@ class Collector(Server):
         """Size of a backend's queue in one replica, at least the size of one batch.
 
         A changed size restarts the replicas. The size is rounded up, so that an additional service seldom changes it.
-        The step of the rounding is a quarter of the largest power of two that is not above the size.
+        For example, a size from 4 to 8 GiB is rounded up to whole GiB, and a size from 8 to 16 GiB to a multiple of
+        2 GiB.
         """
         share = max(1, self.replicas - 1)
         needed = backend.bytes_per_second * (self.outage.seconds / share)

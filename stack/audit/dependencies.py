@@ -70,7 +70,7 @@ def _needs(graph: CallGraph) -> dict[str, set[str]]:
 
 
 def limits_admit_declared_calls(platform: Platform) -> Iterator[Breach | None]:
-    """Compare callers' bulkheads with the callee's slots, and the declared load with limits of all callers together."""
+    """Compare callers' bulkheads with the callee's slots, and the declared load with rate limits that have no key."""
     environment, graph = platform.environment, platform.graph
     slots_of = _inbound_slots(platform)
     for edge in graph.edges:
@@ -155,7 +155,7 @@ RULES = (
         id="E02",
         title="every service has a caller, an event, background work or a load from outside",
         severity="warning",
-        rationale="either nothing needs the service, which costs money, or a call to the service is not declared",
+        rationale="either the service costs money and nothing needs it, or a call to the service is not declared",
         source="the declared calls",
         violates="a new service that no operation calls",
         holds="the same service with one declared call of one of its operations",

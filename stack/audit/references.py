@@ -120,8 +120,8 @@ RULES = (
         severity="error",
         rationale="kubelet never starts a pod that names a missing ConfigMap, Secret key or claim",
         source="Kubernetes, Configure a Pod to Use a ConfigMap; Pod Priority and Preemption",
-        violates="a pod that reads the key password of the Secret store, whose only key is token",
-        holds="the same pod, and the component declares the key password of the secret store",
+        violates="a Secret has only the key token, and a pod reads its key password",
+        holds="the same pod, and the component declares the key password of the secret",
         check=named_objects_exist,
     ),
 )

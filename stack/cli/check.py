@@ -21,7 +21,7 @@ def add_to(commands: Commands) -> None:
         commands,
         "check",
         run,
-        "Audit an environment or manifests; exit 1 for an unaccepted finding above info or an unused acceptance.",
+        "Audit an environment or manifests; exit 1 if a finding above info is not accepted or an acceptance is unused.",
     )
     subject = check.add_mutually_exclusive_group(required=True)
     subject.add_argument("environment", nargs="?", metavar="ENV", help=ENVIRONMENT)
@@ -48,7 +48,7 @@ def add_to(commands: Commands) -> None:
 
 
 def add_day(command: argparse.ArgumentParser) -> None:
-    """Add the option `--on`: on this day the audit checks which acceptances have expired."""
+    """Add the option `--on`. If the last day of an acceptance is before this day, the acceptance has expired."""
     command.add_argument(
         "--on",
         type=_date,
@@ -108,7 +108,6 @@ def _print_solution(options: argparse.Namespace) -> int:
 
 
 def _refuse_other_options(options: argparse.Namespace, flag: str, formats: Iterable[str]) -> None:
-    """Raises `InvalidInputError` for options that the flag cannot use."""
     from voice_policies import Fault, InvalidInputError, one_of  # noqa: PLC0415
 
     faults = []
@@ -123,7 +122,6 @@ def _refuse_other_options(options: argparse.Namespace, flag: str, formats: Itera
 
 
 def _outcome(options: argparse.Namespace) -> Outcome:
-    """Audit the environment, or the manifests."""
     if options.manifests is None:
         from stack.audit import audit_outcome  # noqa: PLC0415
 

@@ -56,7 +56,7 @@ def _login(config: Mapping[str, Any], host: str) -> str | None:
 
 
 def _host_entry(entries: object, wanted: str) -> object:
-    """The entry whose key is `wanted`, or an address with the host `wanted`."""
+    """The entry of a registry. Its key is `wanted`, or a URL with the host `wanted`."""
     named = entries.items() if isinstance(entries, dict) else ()
     return next((entry for key, entry in named if wanted in {key, _host_of(key)}), None)
 

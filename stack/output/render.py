@@ -112,7 +112,8 @@ def _entry(resource: Resource, path: str) -> dict[str, Any]:
 def render(platform: Platform, out: Path) -> Index:
     """Write the tree to `out`, and replace the files of an earlier run.
 
-    Raises `InvalidInputError` if a file cannot be written, or if a rendered file would replace a file of somebody else.
+    Raises `InvalidInputError` if a file cannot be written, or if it would replace a file that `voice render` did not
+    write.
     """
     index = Index(platform.environment.name)
     files = dict(rendered_files(platform, index))

@@ -19,7 +19,6 @@ STRANGER = "a-stranger"
 
 
 def any_value(value: Any) -> dict[str, Any]:
-    """A value of JSON as OTLP's `AnyValue`."""
     if value is None:
         return {}
     if isinstance(value, dict):
@@ -81,7 +80,6 @@ def records(*found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _resource(service: str) -> dict[str, Any]:
-    """Only a service of the platform has the platform's namespace."""
     namespace = {} if service == STRANGER else {"service.namespace": PART_OF}
     return {"attributes": _attributes({"service.name": service, **namespace})}
 
@@ -102,7 +100,6 @@ def send_to(endpoint: str, signal: str, document: dict[str, Any]) -> bool:
 
 
 def status(endpoint: str, signal: str, document: dict[str, Any]) -> int:
-    """The status that the OTLP endpoint answers; 0 without an answer."""
     request = Request(  # noqa: S310 - loopback
         f"{endpoint}/v1/{signal}",
         data=json.dumps(document).encode(),

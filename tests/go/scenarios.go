@@ -23,14 +23,12 @@ const (
 	batch        = 10
 )
 
-// observation holds the attempts that the servers got, and the results and the duration of the calls.
 type observation struct {
-	// Attempts are the arrivals at each server.
+	// Attempts has one list for each server.
 	Attempts [][]attempt `json:"attempts"`
-	// Statuses are the results that the caller got, call by call.
+	// Statuses has one status for each call.
 	Statuses []string `json:"statuses"`
-	// Seconds is how long the calls took together.
-	Seconds float64 `json:"seconds"`
+	Seconds  float64  `json:"seconds"`
 }
 
 type scenario func(channel, string) (observation, error)
@@ -46,7 +44,6 @@ var scenarios = map[string]scenario{
 	"one not serving":  func(c channel, method string) (observation, error) { return twoServers(c, method, true) },
 }
 
-// oneCall makes a single call to one server that behaves as given.
 func oneCall(behave behaviour) scenario {
 	return func(c channel, method string) (observation, error) {
 		return with(c, 1, behave, func(client *grpc.ClientConn, servers []*server) (observation, error) {
@@ -55,8 +52,8 @@ func oneCall(behave behaviour) scenario {
 	}
 }
 
-// spendBudget observes failing calls that use up the retry budget. If good is above 0, it then makes that number of
-// successful calls, and observes one more failing call instead.
+// spendBudget makes failing calls, which use up the retry budget. If good is 0, it returns the observation of these calls.
+// Otherwise it makes `good` successful calls. Then it makes one more failing call, and returns the observation of this call.
 func spendBudget(c channel, method string, good int) (observation, error) {
 	failing := always(codes.Unavailable)
 	return with(c, 1, failing, func(client *grpc.ClientConn, servers []*server) (observation, error) {
@@ -70,8 +67,9 @@ func spendBudget(c channel, method string, good int) (observation, error) {
 	})
 }
 
-// twoServers observes a batch of calls after both servers have got calls. If withdrawn is true, the first server then reports
-// NOT_SERVING, and twoServers observes the first batch of which that server gets no call.
+// twoServers makes calls until both servers have got calls. Then it returns the next batch in which the first server gets a
+// call. If withdrawn is true, the first server reports NOT_SERVING. Then twoServers returns the next batch in which this
+// server gets no call.
 func twoServers(c channel, method string, withdrawn bool) (observation, error) {
 	return with(c, 2, answer, func(client *grpc.ClientConn, servers []*server) (observation, error) {
 		for until := time.Now().Add(patience / 2); time.Now().Before(until); {
@@ -96,7 +94,7 @@ func twoServers(c channel, method string, withdrawn bool) (observation, error) {
 
 func answer(int, <-chan struct{}) error { return nil }
 
-// observe makes calls one after the other, and collects the attempts that the servers saw.
+// observe makes calls one after the other. After the calls the servers behave as next says.
 func observe(client *grpc.ClientConn, method string, calls int, servers []*server, next behaviour) observation {
 	seen := observation{}
 	began := time.Now()
@@ -110,7 +108,7 @@ func observe(client *grpc.ClientConn, method string, calls int, servers []*serve
 	return seen
 }
 
-// call makes one call. If the timeout passed before the call reached a server, it calls again, because only a busy machine causes that.
+// call makes one call. On a busy machine the timeout may end a call before it reaches a server. Then call tries again, up to 5 times.
 func call(client *grpc.ClientConn, method string, servers []*server) string {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -121,7 +119,7 @@ func call(client *grpc.ClientConn, method string, servers []*server) string {
 	return status.Code(err).String()
 }
 
-// with starts servers, and a client whose only policy is the rendered service config. The client's resolver returns the addresses of the servers.
+// with starts servers, and a client whose only policy is the rendered service config.
 func with(
 	c channel, count int, behave behaviour, use func(*grpc.ClientConn, []*server) (observation, error),
 ) (observation, error) {

@@ -17,7 +17,6 @@ lines = st.one_of(
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """Each frame has one kind of line end, and the last frame may be incomplete."""
     written = b""
     for frame in draw(st.lists(st.lists(lines, min_size=1, max_size=4), max_size=6)):
         end = draw(line_ends)

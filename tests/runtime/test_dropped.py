@@ -97,7 +97,7 @@ class CollectingRandom(Random):
         return 0.0
 
 
-def test_a_generator_that_is_collected_inside_the_lock_of_the_breaker_releases_its_probe() -> None:
+def test_a_generator_collected_inside_the_breakers_lock_releases_its_probe() -> None:
     policy = BreakerPolicy(consecutive_failures=1, half_open_max_requests=2, success_threshold=2)
     clock = FakeClock()
     breaker = CircuitBreaker("callee", policy, random=CollectingRandom(), clock=clock)

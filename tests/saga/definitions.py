@@ -30,8 +30,6 @@ def saga(*steps: SagaStep, name: str = "order", version: int = 1, timeout: str =
 
 
 class Log:
-    """Records the executed actions in order."""
-
     def __init__(self) -> None:
         self.done: list[str] = []
         self.contexts: list[StepContext] = []

@@ -20,8 +20,8 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
     The names of `headers` must be lower case. The first readable header counts, in this order: `retry-after-ms`,
     `retry-after`, `x-ratelimit-reset-*`. The value of `retry-after` may be a number of seconds, a duration such as
-    `6m0s`, or an HTTP date. An HTTP date is compared with the
-    header `date`, which is the provider's clock. If that header is missing or unreadable, `now` takes its place.
+    `6m0s`, or an HTTP date. The wait until an HTTP date begins at the header `date`, the provider's clock. If `date` is
+    missing or unreadable, the wait begins at `now`.
     """
     milliseconds = headers.get("retry-after-ms", "").strip()
     if NUMBER.fullmatch(milliseconds):

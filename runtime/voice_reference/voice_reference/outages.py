@@ -1,9 +1,11 @@
 """Measures how callers recover after outages of reference services: `voice-outages build/dev/policies`.
 
 A steady load runs through every flow. One callee at a time is frozen, killed, slowed down, or frozen repeatedly.
-Two conditions must hold. After the callee's first good answer, circuit breakers refuse calls for at most the longest
-break plus `MARGIN`. No call is attempted more often than the retries in the bundles allow. Exit code 0: both conditions
-hold; 1: a condition does not hold, or a service does not answer or recover; 2: bad input.
+Two conditions must hold:
+- The callers recover in time: see `Recovery.is_in_time`.
+- No call has more attempts than the retries in the bundles allow.
+
+Exit code 0: both conditions hold; 1: a condition does not hold, or a service does not answer or recover; 2: bad input.
 """
 
 from __future__ import annotations
@@ -35,14 +37,14 @@ RATE = 2.5
 OUTAGE = 12.0
 """Duration in seconds of each outage except `flap`."""
 FLAP = 3.0
-"""Seconds for which `flap` freezes the callee, and for which it then lets the callee run."""
+"""Seconds of each freeze in `flap`, and of each run after a freeze."""
 FLAPS = 4
 MARGIN = 5.0
-"""A recovery may take these seconds longer than the break, because the probes need requests and answers."""
+"""Seconds that a recovery may take beyond the longest break, for the requests and answers of the probes."""
 LONGEST_BREAK = 180.0
 """Longest wait in seconds for all circuit breakers to close after an outage."""
 SLOW = Behaviour(median=Duration("20s"), p95=Duration("20s"))
-"""The behaviour of a slow callee. It takes longer than any attempt may take."""
+"""Behaviour of a slow callee. Each answer takes longer than the timeout of any attempt."""
 
 
 def freeze(platform: Platform, callee: str) -> None:
@@ -99,7 +101,7 @@ class Recovery:
     refused: int
     """Calls that a circuit breaker refused, during the outage and afterwards."""
     seconds: float
-    """Seconds from the callee's first good answer to the last refused call; 0 if no call was refused after it."""
+    """Seconds from the callee's first good answer to the last refusal; 0 if the last refusal came earlier."""
 
     @property
     def is_in_time(self) -> bool:
@@ -127,7 +129,7 @@ class Observer:
         self._watched = {call.name for call in calls if is_on_the_wire(call)}
 
     def events(self, kind: str, since: float) -> list[ReceivedEvent]:
-        """The events of one kind from breakers between services, from the Unix time `since` on."""
+        """Events of one kind that breakers between services caused after the Unix time `since`."""
         spans = list(self._collector.spans)
         return [
             event
@@ -158,7 +160,7 @@ def _name(line: str) -> str:
 
 @contextmanager
 def load(platform: Platform, flows: Iterable[Flow]) -> Iterator[Counter[str]]:
-    """Send `RATE` requests a second, to one flow after the other. Counts the requests by service and operation."""
+    """Send `RATE` requests a second, to one flow after the other. Yields the counter `service.operation` → requests."""
     sent: Counter[str] = Counter()
     over = threading.Event()
 
@@ -213,9 +215,9 @@ def _answers(platform: Platform, callee: str) -> bool:
 
 
 def bounds(bundles: dict[str, PolicyBundle], entrance: str) -> Counter[tuple[str, str]]:
-    """Caller and name of each call → the maximum number of its attempts that one request may cause.
+    """Caller and name of each call → the most attempts that one request to `entrance` may cause.
 
-    `entrance` is the operation that gets the request: `service.operation`.
+    `entrance` is an operation: `service.operation`.
     """
     found: Counter[tuple[str, str]] = Counter()
     service, _, operation = entrance.partition(".")
@@ -254,7 +256,7 @@ def check_attempts(platform: Platform, sent: Counter[str], before: Counter[tuple
     made = attempts(platform)
     shares = {call: (made[call] - before[call]) / most for call, most in allowed.items()}
     (service, name), share = max(shares.items(), key=lambda pair: pair[1])
-    text = f"nearest to its bound: {service} made {share:.0%} of the attempts of {name} that the bundles allow"
+    text = f"nearest to its bound: {service} made {share:.0%} of the allowed attempts of {name}"
     if share > 1:
         raise FlowError(text)
     return text

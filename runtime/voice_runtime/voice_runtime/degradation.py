@@ -71,7 +71,7 @@ class Degradation:
         return self.level_at(self._now())
 
     def level_at(self, now: float) -> DegradationLevel:
-        """Like `level`, for a caller that has already read the time: `now` is the present time."""
+        """The current level, for a caller that already knows the present time `now`."""
         override = self._override
         if override is not None and now < override[1]:
             return override[0]

@@ -81,9 +81,9 @@ class Events:
         self._delivering = Lock()
 
     def publish(self, event: Event) -> None:
-        """Deliver `event` and the events before it, unless another thread is already delivering.
+        """Deliver `event` and the events before it. If another thread is already delivering, only queue it.
 
-        A separate thread delivers the events that arrive during this delivery. So no caller delivers events of other
+        If events arrive during this delivery, a separate thread delivers them. So no caller delivers events of other
         callers for long.
         """
         for listener in self._prompt:

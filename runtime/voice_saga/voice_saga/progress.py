@@ -191,8 +191,8 @@ def _compensating(plan: Plan, progress: Progress) -> list[Entry]:
 def _undoing(plan: Plan, progress: Progress) -> list[Entry]:
     """The entry that begins the next compensation, or that ends the saga.
 
-    Of the steps that may have run and that have a compensation, the last step is undone next. A step with an unknown
-    outcome may have run.
+    The next compensation undoes the last of the steps in `to_undo` that have a compensation. A step with an unknown
+    outcome is in `to_undo` too, because it may have run.
     """
     last = next((step for step in reversed(progress.to_undo) if step in plan.compensated), None)
     return [Entry("compensated") if last is None else Entry("undoing", last)]

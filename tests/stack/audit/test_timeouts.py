@@ -30,7 +30,7 @@ def test_t01_finds_a_gateway_that_gives_up_before_its_callee() -> None:
     assert found.arithmetic == "timeout 3s < 4s, the callee's worst case; the deadline is not propagated on this edge"
 
 
-def test_t01_accepts_a_timeout_in_which_one_attempt_fits_if_the_deadline_propagates() -> None:
+def test_t01_accepts_a_timeout_of_one_attempt_if_the_deadline_propagates() -> None:
     def caller(timeout: str) -> Node:
         return service(
             "b",

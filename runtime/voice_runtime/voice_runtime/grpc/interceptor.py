@@ -82,7 +82,6 @@ class InboundInterceptor(grpc.aio.ServerInterceptor):
             _end(span, servicer, failure)
 
     async def _admitted(self, path: str, caller: Caller, handle: Handle, request: Any, servicer: Any) -> Any:
-        """Admit the request, and return the handler's answer."""
         try:
             operation = self._runtime.inbound(operation_of(path))
         except UnknownCallError as error:
@@ -151,7 +150,7 @@ def _end(span: trace.Span, servicer: Any, failure: BaseException | None) -> None
 
 
 def _shape(handler: Any) -> tuple[Callable[..., Any], Handle]:
-    """A function that makes a handler with the same kinds (unary or stream), and a function that runs `handler`."""
+    """The function of `grpc` that makes a handler of the same kind, and a coroutine function that runs `handler`."""
     requests = "stream" if handler.request_streaming else "unary"
     responses = "stream" if handler.response_streaming else "unary"
     behaviour = getattr(handler, f"{requests}_{responses}")
@@ -162,7 +161,7 @@ def _shape(handler: Any) -> tuple[Callable[..., Any], Handle]:
 
 
 def _written(behaviour: Callable[..., AsyncGenerator[Any, None]]) -> Handle:
-    """Turn a generator handler into a coroutine that writes. The deadline can cancel the one task of the coroutine."""
+    """Turn a generator handler into one coroutine that writes the messages. The deadline can cancel this coroutine."""
 
     async def handle(request: Any, servicer: Any) -> None:
         async with aclosing(behaviour(request, servicer)) as messages:  # so that a cancelled write closes the generator

@@ -1,4 +1,4 @@
-"""HTTP: `GET /`. Needs the extra `http`."""
+"""HTTP: the server answers `GET /`. Needs the extra `http`."""
 
 from __future__ import annotations
 
