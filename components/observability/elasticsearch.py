@@ -1,8 +1,8 @@
 """Elasticsearch: the full-text index of the services, and the store of logs and (through Jaeger) traces.
 
-Every caller has its own user, whose role permits only the declared rights. The catalogue declares that the HTTP
-interface has no TLS. Datastores are not members of the mesh, so this traffic is not encrypted. A NetworkPolicy admits
-only the declared callers. Nodes talk to each other over TLS, which Elasticsearch requires.
+Every caller has its own user with only the declared rights. HTTP traffic is not encrypted: the interface has no TLS,
+and datastores are not members of the mesh. A NetworkPolicy admits only the declared callers. Nodes talk to each other
+over TLS, because Elasticsearch requires it.
 """
 
 from __future__ import annotations

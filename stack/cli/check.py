@@ -30,7 +30,7 @@ def add_to(commands: Commands) -> None:
         type=path,
         dest="manifests",
         metavar="PATH",
-        help="audit a file or directory of manifests, and no environment",
+        help="audit a file or directory of manifests instead of an environment",
     )
     instead = check.add_mutually_exclusive_group()
     instead.add_argument(

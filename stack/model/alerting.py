@@ -16,8 +16,7 @@ class Alerting(ClosedModel):
     source: str
     """Path in the repository at which the alerts are declared."""
     objective_alerts: tuple[Alert, ...]
-    """Alerts on a declared objective. The team comes from the objective. So does the severity, unless the alert sets
-    it."""
+    """Alerts on a declared objective. The objective determines the team, and the severity if the alert sets none."""
     platform_alerts: tuple[Alert, ...]
     """Alerts with a severity and a team of their own."""
     store_alerts: dict[str, tuple[Alert, ...]]

@@ -1,7 +1,7 @@
 """Measures how callers recover after outages of reference services: `voice-outages build/dev/policies`.
 
-A steady load runs through every flow. One callee at a time is frozen, killed, slowed down, or frozen repeatedly.
-Two conditions must hold:
+The program sends a steady load through every flow. It freezes, kills, slows down or repeatedly freezes one callee at a
+time. Two conditions must hold:
 - The callers recover in time: see `Recovery.is_in_time`.
 - No call has more attempts than the retries in the bundles allow.
 

@@ -1,9 +1,8 @@
 """Degradation: switches features off to keep the core working.
 
 The level follows the error rate and latency of served operations, or an override. It rises directly to the highest
-level whose trigger is met. It falls one level at a time, when two conditions hold: the level has
-lasted for `dwell_duration`, and error rate and latency are below the level's exit thresholds. An empty window, after a
-time without traffic, counts as healthy.
+level whose trigger is met. It falls one level at a time, when two conditions hold: the level has lasted for
+`dwell_duration`, and error rate and latency are below the level's exit thresholds. Without requests, both are below.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from voice_runtime.window import BUCKETS, Window
 
 LEVELS: tuple[DegradationLevel, ...] = ("normal", "partial", "full")
 SLOW_SHARE = 0.05
-"""P95 has reached a latency threshold if at least this share of requests takes the threshold or longer."""
+"""If at least this share of the requests has a latency of X or more, P95 has reached X."""
 
 
 class Degradation:
@@ -139,7 +138,7 @@ class Degradation:
         return (LEVELS[at - 1], "dwell_duration") if falls else (LEVELS[at], "")
 
     def _reached_levels(self, now: float) -> Iterator[tuple[int, str]]:
-        """Each level whose trigger is met, with the name of the field that contains the reached threshold."""
+        """Each level whose trigger is met, with the field of the reached threshold, such as `enter_latency`."""
         requests = self._requests.total(now)
         if requests < self.policy.minimum_throughput:
             return

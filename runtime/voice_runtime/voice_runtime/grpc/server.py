@@ -79,9 +79,8 @@ class Server(grpc.aio.Server):
         """Stop gracefully.
 
         The server reports that it does not serve. It waits for `health.drain_duration`, so that callers read the
-        report. Then it answers new requests with UNAVAILABLE for `REFUSING` seconds, because gRPC's own stop cancels
-        requests that have not reached a handler. Requests in flight get time to end: the longest deadline of all
-        operations.
+        report. Then it answers new requests with UNAVAILABLE for `REFUSING` seconds: gRPC's own stop would cancel them
+        before they reach a handler. Requests in flight get time to end: the longest deadline of all operations.
         """
         await self.health.enter_graceful_shutdown()
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
