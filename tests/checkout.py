@@ -14,7 +14,7 @@ from stack.model.settings import ROOT
 def copied(folder: Path) -> Path:
     """Copy everything that `voice` needs into a folder.
 
-    Bytecode is copied with its source: without it each process would compile some 200 modules.
+    The copy contains bytecode, because without bytecode each process would compile about 200 modules.
     """
     for part in ("stack", "components", "runtime"):
         shutil.copytree(ROOT / part, folder / part)

@@ -3,8 +3,8 @@
     python -m bench.render.chart build/bench/render/16 build/bench/render/16-chart
 
 The common parts of the services become templates, and the differences become values. The benchmark compares
-`helm template` of this chart with `voice render`. The chart favours Helm, because it stores the files of ConfigMaps and
-all labels, so the templates compute nothing.
+`helm template` of this chart with `voice render`. The comparison favours Helm: the chart contains
+all labels and the files of ConfigMaps, so its templates compute nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The value of one service at one place of a manifest. `scope` collects what the template reads there."""
+    """One service's value at one place of a manifest. `scope` collects the values that the template reads there."""
 
     service: str
     value: Any

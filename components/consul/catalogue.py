@@ -1,7 +1,7 @@
 """The declared services in Consul's catalogue.
 
 The servers register the services from a file, with a token that has no other right. Consul runs no health
-checks, because the registered address is the DNS name of a Kubernetes Service, which has only ready pods.
+checks: the registered address is the DNS name of a Kubernetes Service, and a Service sends requests only to ready pods.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def permit_script(config_path: str, run_path: str) -> str:
     """A shell script that creates the ACL policies and the tokens; it runs in a server's container.
 
     A person runs the script once, after the servers have elected a leader: without a leader Consul stores no tokens. A
-    second run with the same files changes nothing. A server whose registration was refused retries within two minutes
-    (Consul's anti-entropy), and each time it starts.
+    second run with the same files changes nothing. If Consul refused a server's registration, the server tries again
+    within two minutes (anti-entropy), and at each start.
     """
     return f"""\
 set -eu

@@ -45,7 +45,7 @@ class ScrapeTarget(ClosedModel):
     scrape: Scrape
 
     def job(self, prober: str) -> dict[str, Any]:
-        """The scrape job for pods whose `label` holds the server's name, that declare the port and have not ended."""
+        """The scrape job. Its pods declare the port, have not ended, and carry the server's name in `label`."""
         scrape, module = self.scrape, self.scrape.module
         return {
             "job_name": self.name,
@@ -74,8 +74,8 @@ def kubelet_job(namespaces: Iterable[str]) -> dict[str, Any]:
     """The job that scrapes kubelets for the usage of volumes.
 
     Prometheus discovers nodes through their pods, so it needs no permission to list nodes. By default a kubelet signs
-    its own certificate, so the job does not verify the certificate. The token permits no request
-    to a kubelet except for its metrics.
+    its own certificate, so the job does not verify the certificate.
+    At a kubelet the token gives access to metrics only.
     """
     return {
         "job_name": KUBELET,
@@ -127,7 +127,7 @@ class ProbedHosts(ClosedModel):
 
     name: Name
     module: Name
-    """The value of the label `probe`. Without an `exporter` also the name of a module in the prober's configuration."""
+    """The value of the label `probe`. Without an `exporter`, `module` also names a module of the prober."""
     exporter: str | None = None
     """`host:port` of an exporter that reads the host's metrics at `/scrape`. `None`: the prober probes the host."""
     health: str | None = None

@@ -43,11 +43,11 @@ CREDENTIALS = SecretKeys(
     },
 )
 RAW_SHARE = 10
-"""Assumed size of a span as it arrives, in relation to its size in a block."""
+"""Assumed ratio: size of a span that arrives ÷ size of the span in a block."""
 GENERATOR_LOG = Bytes("256Mi")
 """Assumed size of the metrics generator's write-ahead log: two hours of the metrics of sixteen services."""
 REPLAY_RATE = Bytes("50Mi")
-"""Assumed bytes per second of the replay of spans at a start."""
+"""Assumed bytes of spans that Tempo replays in one second when it starts."""
 PROCESSORS = ("service-graphs", "span-metrics")
 METRICS = (
     "traces_spanmetrics_calls_total",
@@ -98,7 +98,7 @@ class Tempo(Server):
     )
     scrape: ClassVar[Scrape] = Scrape(port=HTTP_PORT)
     storage: Bytes
-    """Volume for spans that are in no block yet, and the metrics generator's log. Without a bucket also for blocks."""
+    """Size of the volume for new spans and the metrics generator's log. Without a bucket it also holds blocks."""
     stream: Stream
     bucket: Bucket | None = None
     remote_write: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -151,7 +151,7 @@ class Tempo(Server):
 
     @property
     def _unflushed(self) -> Bytes:
-        """The spans of the last hour, in no block yet. A span that arrives is ten times as large as in a block."""
+        """Size of the spans of the last hour, which are in no block yet."""
         return self.stream.daily * (RAW_SHARE / 24)
 
     def _writes(self) -> Iterator[Write]:

@@ -34,14 +34,14 @@ class ClosedModel(BaseModel):
     )
 
     def conflicts(self) -> Iterator[str | Conflict]:
-        """Values that contradict each other, one sentence each. Subclasses override it."""
+        """Values that contradict each other, one sentence each. Subclasses override this method."""
         yield from ()
 
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_conflicts(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         model = validate(value)
-        # A value that already is a model was checked by its constructor, and no model can change.
+        # If the value already is a model, its constructor checked it, and no model can change.
         if model is not value and cls.conflicts is not ClosedModel.conflicts and (found := list(model.conflicts())):
             raise PydanticCustomError(CONFLICT, "{text}", {"text": "; ".join(map(str, found)), "conflicts": found})
         return model

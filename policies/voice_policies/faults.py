@@ -97,7 +97,7 @@ def errors_of(error: ValidationError) -> list[ErrorDetails]:
 
 
 def _is_implied(found: ErrorDetails, errors: Iterable[ErrorDetails]) -> bool:
-    """True if the error calls a tuple too short, although it has enough items: pydantic does not count wrong items."""
+    """True for a "too short" error of a tuple that has enough items. Pydantic does not count items that are wrong."""
     if found["type"] != "too_short" or len(found["input"]) < found["ctx"]["min_length"]:
         return False
     depth = len(found["loc"])
@@ -141,7 +141,7 @@ def _faults(found: ErrorDetails, path: str, model: type[BaseModel] | None) -> It
         kind = found["type"]
         if kind == TEXT_PATTERN and not isinstance(found["input"], str):
             kind = "string_type"
-        elif kind == "tuple_type" and isinstance(found["input"], list):  # from Python: files have no tuples
+        elif kind == "tuple_type" and isinstance(found["input"], list):  # from Python: a file may contain a list
             kind = "list_instead_of_tuple"
         accepted = EXPECTED.get(kind, "").format(**found.get("ctx", {}))
         yield Fault(path, _shown(found["type"], found["input"]), accepted or _hint(found) + _sentence(found["msg"]))

@@ -15,7 +15,7 @@ class ModelHedge(Policy):
     """
 
     delay: PositiveDuration
-    """Time after which the second request is sent. A delay equal to the preferred candidate's P95 of the first content
-    hedges one call in twenty."""
+    """Time from the first request to the second. If 95% of the preferred candidate's answers begin within `delay`, the
+    runtime hedges 5% of the calls."""
     budget: RetryBudget = RetryBudget(ratio=Ratio("5%"))
     """Bound on the second requests of a route in one process, so that a slow provider does not double the load."""

@@ -38,7 +38,7 @@ MANIFEST_LIMIT = 4 << 20
 """Size of the largest accepted manifest, in bytes. The OCI distribution specification asks registries to accept at
 least 4 megabytes."""
 TIMEOUT = 10.0
-"""Seconds without an answer after which a request fails."""
+"""A request fails after this number of seconds without an answer."""
 MAX_RETRIES = 4
 LONGEST_WAIT = 60.0
 """Longest wait before a retry, in seconds. If a registry asks for a longer wait, the client does not retry."""

@@ -2,8 +2,8 @@
 
 PyYAML writes `y`, `1e3` and `0o7` without quotes, but YAML 1.2 readers or the API server read them as other types.
 PyYAML is also ten times slower. This small emitter leaves identifiers without quotes, except YAML's own words such as
-`yes`. It quotes every other string, as JSON does. Text of several lines becomes a literal block if a
-reader gets the same text from it.
+`yes`. It quotes every other string, as JSON does. Text of several lines becomes a literal block, unless
+a reader would read the block as other text.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = ["documents"]
 _IDENTIFIER = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _UNSAFE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
-"""Characters that YAML readers refuse or read differently. All except `_REFUSED` are escaped. The emitter
-compiles the pattern only if it meets text that is not printable: printable text contains none of these characters."""
+"""Characters that YAML readers refuse or read differently. All except `_REFUSED` are escaped. Printable text
+contains none of them, so the emitter compiles the pattern only for text that is not printable."""
 _REFUSED = "[\x7f-\x9f\ud800-\udfff\ufffe\uffff]"
 
 

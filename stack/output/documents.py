@@ -126,7 +126,6 @@ def bundle_schema() -> str:
 
 
 def _models(root: type[ClosedModel]) -> list[type[ClosedModel]]:
-    """Every policy model, found by inheritance."""
     found = [root]
     pending: list[type[ClosedModel]] = [ClosedModel]
     while pending:

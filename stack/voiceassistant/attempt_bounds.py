@@ -1,8 +1,8 @@
 """Measured requests of each operation, compared with the largest number that the declared calls can make.
 
-The audit bounds the attempts of each call, and the product along a path. The callers of an operation can
-send at most their own requests × the bound of each call. If the operation receives more requests, an undeclared layer
-retries, for example a client library or a proxy.
+The audit bounds the declared attempts. Example: an operation gets 10 requests/s, and makes at most 2 attempts of its
+call. Then its callee gets at most 20 requests/s from this caller. If the callee gets more requests than all its callers
+may send, an undeclared layer retries, for example a client library or a proxy.
 """
 
 from __future__ import annotations

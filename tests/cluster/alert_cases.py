@@ -88,7 +88,7 @@ def _requests(failed: int) -> Series:
 
 
 def _slow(count: int) -> Series:
-    """A minute of every operation: 100 measured requests, `count` of them too slow, and 100 cancelled requests."""
+    """Every operation has 100 successful and 100 cancelled requests a minute. `count` successful ones are too slow."""
     return _joined(
         *(
             _series("voice_operation_requests_total", "0+100x60", job=job, operation=operation, kind=kind)
@@ -290,7 +290,7 @@ def _declared(metric: str) -> Series:
 
 
 def _called(chosen: int) -> Series:
-    """Ten thousand requests a minute of every operation and route, but `chosen` of model-router.choose."""
+    """Ten thousand requests a minute of every operation and route. Only model-router.choose has `chosen` a minute."""
     requests = _requests(failed=0)
     (choice,) = (name for name in requests if 'job="model-router"' in name and 'kind="successful"' in name)
     return requests | {choice: f"0+{chosen}x120"} | _statuses("500", 0)
@@ -372,7 +372,7 @@ def _counting(metric: str, step: int, /, **labels: str) -> Series:
 
 
 def _reloads(applied: int) -> Series:
-    """An egress proxy that applies `applied` of every two lists of callers, and every list of hosts."""
+    """Each minute an egress proxy gets two lists of callers, and applies `applied`. It applies every list of hosts."""
     return (
         _counting("envoy_listener_manager_lds_update_attempt", 2, **EGRESS)
         | _counting("envoy_listener_manager_lds_update_success", applied, **EGRESS)
@@ -382,7 +382,6 @@ def _reloads(applied: int) -> Series:
 
 
 def _redundancy(deployed: int, ready: int, replicas: int) -> Series:
-    """A Deployment with `deployed` of 2 pods, and a StatefulSet with `ready` of `replicas` pods."""
     return (
         _series("kube_deployment_spec_replicas", "2x60", **DEPLOYMENT)
         | _series("kube_deployment_status_replicas_available", f"{deployed}x60", **DEPLOYMENT)

@@ -22,8 +22,8 @@ type attempt struct {
 	SecondsLeft float64 `json:"seconds_left"`
 }
 
-// behaviour answers an attempt. Attempts are numbered from 1, and again from 1 after each call of turn. givenUp is
-// closed when the caller gives up.
+// behaviour answers an attempt. The first attempt has the number 1, also after each call of turn. givenUp is closed
+// when the caller gives up.
 type behaviour func(number int, givenUp <-chan struct{}) error
 
 func always(code codes.Code) behaviour {
@@ -92,7 +92,7 @@ func (s *server) remember(stream grpc.ServerStream) (int, behaviour) {
 	return len(s.attempts), s.behave
 }
 
-// arrived counts the attempts at all servers, for each server since its last turn.
+// arrived adds up the attempts that each server got since its last turn.
 func arrived(servers []*server) int {
 	count := 0
 	for _, each := range servers {

@@ -30,7 +30,7 @@ class Jobs:
     program: Path
 
     def run(self, job: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the command of a rendered job with the variables of the job, and with paths and addresses of the test."""
+        """Run the command of a rendered job, with the paths and addresses of the test."""
         (found,) = (each for each in of_kind("prod", "CronJob") if each["metadata"]["name"] == job)
         (container,) = found["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
         rendered = {each["name"]: self.place.moved(each["value"]) for each in container["env"]}

@@ -15,7 +15,7 @@ BYTES_PER_OUTPUT_TOKEN = 2
 TOKENS_OF_IMAGE = 1445
 """The most tokens that OpenAI counts for one image in high detail: 85 + 8 tiles × 170 = 1445."""
 MEDIA = {"input_audio", "image_url"}
-"""Keys of a message's part that contains a recording, an image or the address of an image."""
+"""If a part of a message has one of these keys, it contains audio, an image or the address of an image."""
 DATA_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 
 

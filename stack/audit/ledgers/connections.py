@@ -63,7 +63,7 @@ class Store:
     def room(self) -> int | None:
         """Maximum connections of all services together. `None` if the model does not know the maximum.
 
-        With poolers it is the client limit of one pooler, because one pooler must be able to take all clients.
+        With poolers the maximum is the client limit of one pooler, because one pooler must be able to take all clients.
         """
         if self.limits is None:
             return None

@@ -8,7 +8,7 @@ from components.declaration import Location
 
 
 class Constraint(NamedTuple):
-    """A bound of a rule that even the least possible value exceeds."""
+    """A bound of a rule that cannot hold: even the smallest possible value is above the bound."""
 
     rule: str
     path: str

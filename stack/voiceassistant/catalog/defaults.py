@@ -38,8 +38,9 @@ def per_user(limit: int, window: str) -> tuple[RateLimit, ...]:
 def following_health(max_rate: str) -> tuple[RateLimit, ...]:
     """A limit in each replica. It falls while the provider fails.
 
-    The limit recovers within 30 s once the provider works again. It grows by a tenth of `max_rate` each second. At the
-    lowest rate, 5/s, it grows only every 2 s, because a change needs ten calls (`minimum_throughput`), which take 2 s.
+    The limit recovers within 30 s once the provider works again. It grows by a tenth of `max_rate` each second. A
+    change needs ten calls (`minimum_throughput`). At the lowest rate, 5/s, ten calls take 2 s, so the limit grows only
+    every 2 s.
     """
     rate = Rate(max_rate)
     increase = Rate(f"{rate.count // 10}/s")
