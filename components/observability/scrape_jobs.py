@@ -168,8 +168,7 @@ def duplicates(targets: Iterable[ScrapeTarget | ProbedHosts]) -> Iterator[str]:
 
 
 def _bearer(file: str) -> dict[str, str]:
-    """The authorization of a job with the token in `file`. Prometheus reads the file at each scrape."""
-    return {"type": "Bearer", "credentials_file": file}
+    return {"type": "Bearer", "credentials_file": file}  # Prometheus reads the file at each scrape
 
 
 def _meta_label(label: str) -> str:

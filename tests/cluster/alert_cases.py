@@ -1,4 +1,7 @@
-"""Synthetic series for every alert: series for which it fires, and similar series for which it stays silent."""
+"""Synthetic series for every alert: series for which the alert fires, and similar series for which it stays silent.
+
+The values have promtool's notation, with one sample a minute: `0+100x120` grows by 100 a minute for two hours.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -77,7 +80,6 @@ def _joined(*parts: Series) -> Series:
 
 
 def _requests(failed: int) -> Series:
-    """Ten thousand successful requests a minute of every operation, and `failed` failed requests a minute."""
     return _joined(
         *(
             _series("voice_operation_requests_total", f"0+{count}x120", job=job, operation=operation, kind=kind)
@@ -100,7 +102,6 @@ def _slow(count: int) -> Series:
 
 
 def _statuses(code: str, share: float) -> Series:
-    """Ten thousand requests a minute of every route. The given share has the status `code`, and the rest 200."""
     return _joined(
         *(
             _series("apisix_http_status", f"0+{count}x120", route=route, code=status)
@@ -140,7 +141,6 @@ def _as_warning(labels: Labels) -> Labels:
 
 
 def _load(share: float) -> Series:
-    """One replica of every service at the given share of its capacity."""
     return _joined(
         *(
             _series("up", "1x60", job=service.name, instance="a")
@@ -184,7 +184,6 @@ def _servers(*, failed: int, after: int = 0) -> Series:
 
 
 def _flows(share: float) -> Series:
-    """Ten thousand requests a minute of every flow. The given share of them fails."""
     bad, good = round(10_000 * share), round(10_000 * (1 - share))
     voice = {"job": "voice-engine", "operation": "dialogue"}
     plain = {"identity-service-login", "conversation-service-list", "knowledge-service-search"}
@@ -206,14 +205,12 @@ def _flows(share: float) -> Series:
 
 
 def _first_messages(late: int) -> Series:
-    """A hundred streams a minute; the first message of `late` of them is late."""
     return _series("voice_call_first_messages_total", "0+100x120", **SPEECH) | _series(
         "voice_call_late_first_messages_total", f"0+{late}x120", **SPEECH
     )
 
 
 def _attempts(failed: int) -> Series:
-    """Ten thousand attempts a minute at each external dependency; `failed` of them fail."""
     return _joined(
         *(
             _series("voice_call_attempts_total", f"0+{count}x120", job="any", name=f"{name}.use", kind=kind)

@@ -41,7 +41,6 @@ class _Pool:
         self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
 
     def start(self, target: str) -> None:
-        """Start one more thread."""
         thread = Thread(target=self._work, name=f"voice-runtime-{self.threads + 1}", daemon=True)
         try:
             thread.start()
