@@ -1,6 +1,6 @@
-"""Snapshots for review, below `tests/snapshots/`, and docs/review-comment.md: `python -m tests.accept` writes them.
+"""`python -m tests.accept` writes the files for reviewers: `tests/snapshots/` and docs/review-comment.md.
 
-Reviewers see dev and prod as manifests, staging as the text of `voice diff staging prod`, and the URNs of all three.
+The snapshots are the manifests of dev and prod, the text of `voice diff staging prod`, and the URNs of all three.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ def manifests(environment: str) -> dict[Path, str]:
 
 
 def comparison(environment: str, other: str) -> dict[Path, str]:
-    """The text of `voice diff`, with every changed value in full."""
     difference = compare(side_of(environment, TENANT), side_of(other, TENANT))
     return {SNAPSHOTS / f"{environment}-{other}.txt": f"{text(difference)}\n"}
 
@@ -55,7 +54,6 @@ def committed() -> set[Path]:
 
 
 def accept() -> None:
-    """Write every file, and delete files that nothing renders any more."""
     files = {path: content for family in REVIEWED.values() for path, content in family().items()}
     for path in committed() - files.keys():
         path.unlink()

@@ -29,7 +29,7 @@ RUN_BY = {
     ("docs/tutorial.md", "console"): "tests/test_tutorial.py",
     ("docs/tutorial.md", "sh"): "tests/test_tutorial.py",
 }
-"""Document and language → the file of the test or program that runs the document's blocks in this language."""
+"""Document and language → the test or program that runs these blocks of the document."""
 RUNBOOK = "docs/runbook/"
 """Folder of documents. tests/cluster/test_runbook.py runs their commands, or lists a command with the reason not to."""
 BLOCKS = [block for path in documents() for block in blocks(path)]
@@ -49,7 +49,7 @@ def test_a_block_has_a_test_or_a_reason_not_to_run_it(block: Block) -> None:
 
 
 @pytest.mark.parametrize(("block", "test"), RUN_BY.items(), ids=str)
-def test_the_test_that_runs_a_block_reads_the_document_of_the_block(block: tuple[str, str], test: str) -> None:
+def test_each_file_in_run_by_names_its_document(block: tuple[str, str], test: str) -> None:
     assert any((found.document, found.language) == block and not found.not_run for found in BLOCKS)
     assert block[0].removeprefix("docs/") in (ROOT / test).read_text(encoding="utf-8")
 

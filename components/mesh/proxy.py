@@ -20,9 +20,8 @@ STATISTICS = {
     "upstream_rq_pending_overflow": "envoy_cluster_upstream_rq_pending_overflow",
     "upstream_cx_overflow": "envoy_cluster_upstream_cx_overflow",
 }
-"""Envoy's statistics of the policies that the mesh enforces → their names as metrics. Source: Envoy's
-`docs/root/configuration/upstream/cluster_manager/cluster_stats.rst`, read on 2026-11-30. Istio's proxies export none of
-them by default."""
+"""Envoy's statistic → its name as a metric, for the policies that the mesh enforces. Istio's proxies export none of
+them by default. Source: `docs/root/configuration/upstream/cluster_manager/cluster_stats.rst`, read on 2026-11-30."""
 CONFIG_ANNOTATION = "proxy.istio.io/config"
 _CONFIG = json.dumps({"proxyStatsMatcher": {"inclusionSuffixes": sorted(STATISTICS)}})
 

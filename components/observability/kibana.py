@@ -110,7 +110,6 @@ class Kibana(Server):
 
     @override
     def workloads(self) -> Iterator[Workload]:
-        """The server, and the Job that creates the data view."""
         yield Deployment(
             name=self.name,
             init=Container(

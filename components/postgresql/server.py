@@ -41,7 +41,8 @@ INIT_PATH = "/docker-entrypoint-initdb.d"
 """Scripts in this directory run once, when the volume is empty."""
 ROLES_PATH = "/etc/roles"
 RETRIES = 20
-"""Retries of the Job. Kubelet doubles the pause up to five minutes, so the deadline of 30 min ends the Job first."""
+"""Retries of the Job. The pauses before 20 retries take over an hour in total, because kubelet doubles each pause up to
+five minutes. So the Job's deadline of 30 min ends the retries."""
 SOCKET_PATH = "/var/run/postgresql"
 DATA_PATH = "/var/lib/postgresql"
 """Mount path of the volume. Since version 18 each major version has its own directory below it."""
@@ -70,8 +71,8 @@ PROBES = Probes(
 class PostgresqlServer(Server):
     """One server without a standby.
 
-    Its Service and pod label have the names that the pooler has in other environments, so clients use the same address.
-    A Job creates roles and databases. For a new service a new Job runs, and the server does not restart.
+    Clients use the same address in every environment: the Service and the pod label have the names of the pooler.
+    A Job creates roles and databases. If a service is added, Pulumi runs a new Job and does not restart the server.
     """
 
     folder: ClassVar[str] = "20-data"
@@ -91,7 +92,6 @@ class PostgresqlServer(Server):
 
     @override
     def workloads(self) -> Iterator[Workload]:
-        """The server, the Job that creates roles and databases, and the jobs that dump and restore databases."""
         yield StatefulSet(
             name=self.name,
             address={self.store_label: self.service},

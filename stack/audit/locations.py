@@ -1,4 +1,4 @@
-"""Adds a line of the catalogue to each finding that has none: the line that declares the subject of the finding."""
+"""Finds the line of the catalogue for each finding that has no line yet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stack.model.platform import Platform
 
 
 def located(platform: Platform, verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
-    """The verdicts. A finding without a line gets the line of the node, operation, call or flow that its path names."""
+    """Add the line that declares the node, operation, call or flow in the path of a finding, unless it has a line."""
     lines = _lines(platform)
     for verdict in verdicts:
         yield replace(verdict, findings=tuple(_located(finding, lines) for finding in verdict.findings))

@@ -126,7 +126,7 @@ def _closing(rendered: Sequence[Rendered]) -> Iterator[str]:
 
 
 def _details(rendered: Sequence[Rendered]) -> Iterator[str]:
-    """Exemptions and images without a digest, each once, with its environments unless all have it."""
+    """Each exemption and each image without a digest, once. If some environments lack it, the others are named."""
     facts: dict[str, list[str]] = defaultdict(list)
     for each in rendered:
         for component, rule, reason in each.exemptions:

@@ -17,7 +17,7 @@ SecretValues = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The settings of the stack's environment, and two things that no rendered file holds: secrets and cluster."""
+    """The settings of the stack's environment, its secrets, and its cluster."""
 
     source: str
     """Name of the settings file, for messages."""
@@ -54,7 +54,7 @@ def read_configuration(choices: Choices) -> Configuration:
 
 
 def _secret_faults(values: Any, *, encrypted: bool) -> Iterator[Fault]:
-    """Faults of the secrets. A message never repeats a value, because the value may be a secret."""
+    """A message never repeats a value, because the value may be a secret."""
     if not _is_nested_text(values) or (any(values.values()) and not encrypted):
         yield Fault(
             f"config.{SECRETS}",

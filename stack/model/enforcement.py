@@ -30,7 +30,7 @@ PolicyKind = Literal["timeout", "attempt_timeout", "retry", "circuit_breaker", "
 DECLARED: tuple[PolicyKind, ...] = ("retry", "circuit_breaker", "bulkhead")
 """The policies that a call may declare in addition to its timeout."""
 _ORDER: tuple[Enforcer, ...] = ("runtime", "grpc", "gateway", "driver", "mesh")
-"""The first of these layers that sees a call and can express a policy enforces the policy."""
+"""Order of preference. If several layers see a call and can express a policy, the first one enforces the policy."""
 _EXPRESSES: dict[Enforcer, frozenset[PolicyKind]] = {
     "runtime": frozenset({"timeout", "attempt_timeout", "retry", "circuit_breaker", "bulkhead"}),
     "grpc": frozenset({"timeout", "retry"}),
@@ -80,7 +80,10 @@ def timeout_enforcer(edge: Edge) -> Enforcer:
 
 
 def attempt_timeout_enforcer(edge: Edge, *, mesh: bool) -> Enforcer | None:
-    """The layer of the attempt timeout of a call that gRPC retries. `None` for other calls, and without a mesh."""
+    """The layer that enforces the attempt timeout of a call that gRPC retries: the mesh.
+
+    `None` if gRPC does not retry the call, or if there is no mesh.
+    """
     if not edge.call.retry or enforcer(edge, "retry") != "grpc":
         return None
     return in_force(edge, "attempt_timeout", mesh=mesh)

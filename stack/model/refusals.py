@@ -25,7 +25,7 @@ class Refusals:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """A block that ends at its first refusal. The refusal is stored, and the code after the block runs."""
+        """Store the first refusal of the block instead of raising it. The rest of the block does not run."""
         try:
             yield
         except ValidationError as error:

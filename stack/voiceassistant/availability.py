@@ -1,9 +1,10 @@
 """Shares of bad events: outages of servers, failures of flows and external dependencies, late starts of streams.
 
-For a server an event is one evaluation of the rule `job:working:max`. The server is available while one of its pods
-works, so a failing dependency does not count against it. For a flow an event is one request at the gateway. If the flow
-uses a WebSocket, the service counts each turn of the dialogue, because the gateway does not see the turns. The gateway
-counts the failed handshakes.
+For a server, an event is one evaluation of the rule `job:working:max`. The event is bad if no pod of the server works.
+Failures of the server's dependencies do not count.
+
+For a flow, an event is one request at the gateway. The gateway does not see the turns of a dialogue over a WebSocket.
+So the service counts each turn as an event, and the gateway counts the failed handshakes.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def availability_objectives(graph: CallGraph) -> Iterator[Recording]:
 def availability_groups(
     graph: CallGraph, scraped: Iterable[ScrapeTarget], probed: Iterable[ProbedHosts]
 ) -> Iterator[RuleGroup]:
-    """Record the shares of bad events by window. The first group records the series that server outages need."""
+    """Record the share of bad events in each window. The first group records `job:working:max`."""
     yield RuleGroup(name="servers", rules=(_working(scraped, probed),))
     yield from alerts.SERVER_OUTAGES.groups(
         lambda window: f"count_over_time({_WORKING}[{window}]) / {Duration(window).seconds:g}",

@@ -47,7 +47,7 @@ def objective(name: str, value: float, job: str, severity: Severity, /, **labels
 
 
 def own_availability(graph: CallGraph, job: str) -> Ratio:
-    """Availability target of one scrape job, without its dependencies. The default target is 99.9 %."""
+    """Availability target of a scrape job. Failures of its dependencies do not count. The default is 99.9 %."""
     if (graph.gateway and job == graph.gateway.name) or job in ENTRANCES:
         return FOUR_NINES
     for node in graph.nodes.values():

@@ -153,9 +153,9 @@ _DEV = Profile(
     memory_share=0.25,
     load_share=0.01,
     quotas=_DEV_QUOTAS,
-    # PostgreSQL admits 200 connections and reserves 13, so the 8 roles have 187. Their limits allow 8 × 20 = 160. The
-    # pools of the 8 services have 55 connections. With one replica and one surge pod each, the services open
-    # 2 × 55 = 110 together. The largest pool has 10 connections, so no service opens more than 2 × 10 = 20.
+    # PostgreSQL admits 200 connections and reserves 13, so 187 remain. The limits of the 8 roles allow 8 × 20 = 160.
+    # One pod of each of the 8 services opens 55 connections in total. During a rollout each service has 2 pods, so the
+    # services open 2 × 55 = 110. The largest pool has 10 connections, so its service opens 2 × 10 = 20.
     database=DatabaseLimits(poolers=0, pool_size=20),
     servers=_DEV_SERVERS,
     retentions={LOGS: Duration("3d"), TRACES: Duration("3d"), BLOCKS: Duration("1d")},

@@ -30,9 +30,9 @@ from tests.platforms import platform
 pytestmark = pytest.mark.cluster
 
 BAD = "\udcff\udcfe"
-"""Two bytes that are no UTF-8, as Python decodes them."""
+"""The bytes FF FE, which are not valid UTF-8, as `surrogateescape` decodes them."""
 MARK, BYTES = "@@BAD@@", b"\xff\xfe\xfd\xff\xfe\xfd\xff"
-"""Protobuf's library refuses invalid UTF-8. So it writes `MARK`, and the test puts `BYTES` in place of `MARK`."""
+"""The protobuf library refuses invalid UTF-8. So it serializes `MARK`, and the test then replaces `MARK` by `BYTES`."""
 SHOWN = "\ufffd" * len(BYTES)
 TRACEBACK = """\
 Traceback (most recent call last):
@@ -58,7 +58,7 @@ NAMES = {f"kubernetes.{key}_name" for key in ("namespace", "pod", "container")}
 
 
 class Kind(NamedTuple):
-    """A printed record, and its expected message and attributes. The pod's attributes arrive with each record."""
+    """Printed text, and the message and attributes that must arrive. `attributes` leaves out the pod's attributes."""
 
     printed: str
     message: str
@@ -129,7 +129,7 @@ KINDS: dict[str, Kind] = {
         for line in range(25)
     },
 }
-"""The lines have more than 1,000 different fields. By default Elasticsearch refuses to map more in one index."""
+"""Together the lines have more than 1,000 different fields. By default an index maps 1,000 fields and refuses more."""
 
 
 def request_of(lines: list[str]) -> bytes:
@@ -185,10 +185,7 @@ def test_each_line_arrives_with_its_message_and_attributes_up_to_the_limits(
 
 
 def record(document: dict[str, Any]) -> Record:
-    """Message, attributes besides the pod's, and count of dropped attributes of a document.
-
-    If the document has the maximum number of attributes, this function checks them and returns none.
-    """
+    """If the document has `MOST_ATTRIBUTES` attributes, check them here and return none of them."""
     attributes, dropped = document["attributes"], document.get("dropped_attributes_count", 0)
     pod, own = attributes.items() & POD.items(), attributes.items() - POD.items()
     if len(attributes) == MOST_ATTRIBUTES:

@@ -1,8 +1,7 @@
-"""Builds programs from Go modules, and copies files of modules, into a cache that later runs use.
+"""Builds programs from Go modules into the user's cache folder, and copies files of modules there.
 
 Every module in `tools/` pins third-party programs in `go.mod` and `go.sum`; the modules in `tests/go` are our own.
-The programs are in the user's cache folder. A program is built again only if the files of its module change. A second
-run builds nothing and needs no Go.
+If the files of a module have not changed, its programs are not built again. Then Go is not needed.
 """
 
 import hashlib
@@ -46,8 +45,8 @@ class Module:
     Attributes:
         name: its folder in `place`.
         programs: the name of each program, and the Go package of its `main`.
-        sources: the name of a file beside the programs → Go modules, each with patterns of paths. The file contains the
-            joined texts of all matching files of these modules.
+        sources: the files to write beside the programs: name → Go module → patterns of paths in the module. The text
+            of a file is the joined text of all files that match.
         place: the folder that contains the module's folder.
     """
 
@@ -62,7 +61,7 @@ class Module:
 
     @property
     def link_flags(self) -> str:
-        """Flags that strip symbols, and set the version in Kubernetes' and Pulumi's programs like a release build."""
+        """Flags that strip symbols. Kubernetes' and Pulumi's programs also get their version, as in a release build."""
         pins, stamps = (self.folder / "go.mod").read_text(), {}
         if release := re.search(r"k8s\.io/kubernetes (v(\d+)\.(\d+)\.\d+)", pins):
             names = ("gitVersion", "gitMajor", "gitMinor")
@@ -212,7 +211,7 @@ def _progress(what: str) -> Iterator[None]:
 
 
 def main(names: Sequence[str]) -> int:
-    """Builds the missing programs of the named modules, or of all, and prints the folder of each module's programs."""
+    """Builds what the named modules lack, and prints the folder of each module. Without names: all modules."""
     by_name = {module.name: module for module in EVERY_MODULE}
     try:
         for name in names or by_name:

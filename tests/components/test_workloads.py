@@ -21,7 +21,7 @@ def job_name(text: str = "", command: tuple[str, ...] = ("run",)) -> str:
     return name
 
 
-def test_each_pod_has_a_claim_that_precedes_the_stateful_set_and_outlives_it() -> None:
+def test_claims_are_created_before_the_stateful_set_and_kept_after_it() -> None:
     found = rendered(store(replicas=3, storage=Bytes("5Gi")))
     kinds = list(found)
     assert kinds.index("PersistentVolumeClaim") < kinds.index("StatefulSet")

@@ -35,7 +35,7 @@ from tests.bundles import bundle, call, operation
 from tests.loopback import NO_TLS, free_port
 
 REQUESTS = 200
-"""Number of requests for each fault. The five faults together get 1,000 requests, and no request may fail."""
+"""Requests for each of the five faults: 1,000 in total."""
 IN_FLIGHT = 8
 PATIENCE = 180.0
 """Longest wait for an answer on a busy machine, in seconds."""
@@ -131,8 +131,7 @@ def closed_speech_breakers(platform: Platform) -> None:
 def restart(platform: Platform, name: str) -> None:
     """Restart a service that calls models, because only a new process begins with closed breakers.
 
-    The channels of its callers may wait up to 10 s before they connect again. So this function repeats
-    requests until all services answer them.
+    The gRPC channels of its callers may wait 10 s before they connect again. So repeat requests until they succeed.
     """
     process = platform.processes[name].process
     process.kill()
@@ -167,7 +166,6 @@ async def providers(a: Callable[[Any], Answer] | None, b: Callable[[Any], Answer
 
 
 async def events(platform: Platform) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
-    """The events of one chat: the kind and the content of each."""
     url = f"{platform.processes['conversation-service'].url}/send"
     headers = {"accept": "text/event-stream", "baggage": "tenant.id=acme"}
     async with (
@@ -193,7 +191,7 @@ async def chat(platform: Platform) -> str:
 
 
 async def voice(platform: Platform) -> str:
-    """The outcome of one turn of a voice dialogue over HTTP: `high tide|` without fallbacks, else the whole answer."""
+    """`high tide|` if one turn of a voice dialogue succeeds without fallbacks. Otherwise the whole answer."""
     async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, verify=NO_TLS) as client:
         answer = (await client.post(f"{platform.processes['voice-engine'].url}/dialogue")).json()
     return (
@@ -246,7 +244,7 @@ CUTS: dict[str, Any] = {
     "content_filtered": fake.error_frame("content_filter", "made-up prompt"),
 }
 CHATS = 3
-"""Number of chats. A breaker between the services opens after 2 failures, so it would refuse the last chat."""
+"""One more than the 2 failures that open a breaker between the services. An open breaker would refuse the last chat."""
 
 
 @pytest.mark.parametrize("error_class", CUTS)

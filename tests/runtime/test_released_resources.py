@@ -177,7 +177,7 @@ def test_a_stream_whose_event_loop_was_closed_returns_its_slot() -> None:
 
     async def begin() -> int:
         kept.append(outbound.stream(messages))
-        return await anext(kept[0])  # `kept` holds the stream: a running loop would close it
+        return await anext(kept[0])  # `kept` keeps the stream, because a running loop would close a freed stream
 
     loop = asyncio.new_event_loop()
     assert loop.run_until_complete(begin()) == 0
@@ -275,7 +275,9 @@ async def test_a_span_that_ends_in_another_context_logs_no_error(caplog: pytest.
     assert not caplog.records
 
 
-async def test_only_its_timeout_limits_a_call_made_after_the_request_ended(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_call_after_the_end_of_its_request_has_a_timeout_and_no_deadline(
+    tmp_path: Path, clock: FakeClock
+) -> None:
     runtime = Runtime.load(mount(tmp_path, bundle(call(NAME), inbound=(operation("run"),))), clock=clock)
     seen: list[object] = []
 

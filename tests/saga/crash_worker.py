@@ -1,10 +1,12 @@
-"""A worker that dies at a given write. Its steps write rows into PostgreSQL, and the test counts the rows.
+"""Workers that die at a given write. Their steps write rows into PostgreSQL, and the test counts the rows.
 
     python -m tests.saga.crash_worker DSN
 
-The process forks a worker for each line of JSON on standard input, so that it imports the modules only once. A worker
-that does not die prints a line with the number of its writes, by kind. After each worker the process prints a line with
-the signal that ended the worker, or 0.
+Each line on standard input is a `Job` as JSON. For each line, the process
+
+1. forks a worker. A fork saves the time of the imports.
+2. waits for the worker. If the worker does not die, it prints its number of writes by kind, such as `{"start": 2}`.
+3. prints the signal that killed the worker, or 0.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class Job:
     """The sagas that a worker starts, and the write at which the worker dies."""
 
     round: int
-    """Number of the round. The ids of the worker's sagas contain it."""
+    """Part of the ids of the worker's sagas."""
     kind: str = ""
     """Kind of the write. If it is empty, the worker does not die."""
     number: int = 0
@@ -55,7 +57,7 @@ class Job:
 
     @property
     def renews(self) -> bool:
-        """True if a step lasts until the lease is renewed: the worker dies at a renewal, or it counts all writes."""
+        """True if the worker must renew a lease: it dies at the renewal, or it counts all writes. So a step sleeps."""
         return not self.stop and self.kind in {"", "renew"}
 
 
@@ -96,10 +98,7 @@ def _stop() -> None:
 
 
 class DyingJournal(PostgresqlJournal):
-    """A journal that kills its process with SIGKILL before or after the n-th write of a kind.
-
-    A write of nothing, such as the sending of no messages, does not count.
-    """
+    """Kills its process before or after the n-th write of a kind. Empty writes, such as no messages, do not count."""
 
     def __init__(self, dsn: str, job: Job) -> None:
         super().__init__(dsn)
@@ -165,13 +164,13 @@ class Wire:
 
 
 async def work(dsn: str, job: Job) -> tuple[int, Counter[str]]:
-    """Run the sagas of a job to their end. Returns the number of lost leases, and the number of writes by kind."""
+    """Returns the number of lost leases, and the number of writes by kind."""
     async with asyncpg.create_pool(dsn, min_size=1, max_size=3) as pool:
         own: list[JournalEngine] = []
         journal = DyingJournal(dsn, job)
         engine = engine_of(journal, definitions(pool, own, job))
         own.append(engine)
-        if not job.stop:  # `open` runs no sagas: `async with` below must claim this saga
+        if not job.stop:  # `open` runs no sagas, so the engine below claims this saga
             await engine.open()
             await engine.start("fails", saga_id=f"fails-{job.round}")
             await engine.close()

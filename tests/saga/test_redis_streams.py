@@ -150,7 +150,6 @@ async def test_stopped_consumers_leave_their_group(redis_port: int, stream: str)
 
 
 async def test_a_message_is_handled_once_while_the_message_before_it_takes_long(redis_port: int, stream: str) -> None:
-    """A second consumer is free. It would get the messages if the first consumer seemed dead in its slow handler."""
     handled: list[int] = []
     go_on = asyncio.Event()
 
@@ -165,7 +164,7 @@ async def test_a_message_is_handled_once_while_the_message_before_it_takes_long(
         async with consuming(transport, stream, handle):
             await until(lambda: handled == [0])
             async with consuming(transport, stream, handle):
-                await asyncio.sleep(5)
+                await asyncio.sleep(5)  # longer than `redeliver_after`: a silent consumer would lose its messages
                 assert handled == [0]
                 go_on.set()
                 await eventually(lambda: _pending(redis, stream, 0))
@@ -260,11 +259,13 @@ async def test_a_delivery_that_a_deploy_interrupts_does_not_count_as_failed(redi
     assert transport.dead_letters == {(stream, GROUP): 0}
 
 
-async def test_a_delivery_counts_only_if_its_consumer_lives_to_handle_it(redis_port: int, stream: str) -> None:
+async def test_a_delivery_does_not_count_if_its_consumer_ends_before_the_handler_begins(
+    redis_port: int, stream: str
+) -> None:
     reads = asyncio.Event()
 
     class Slow(Redis):
-        """A client whose XREADGROUP never returns. A consumer claims unacknowledged messages before XREADGROUP."""
+        """Never returns from XREADGROUP. By then, the consumer has claimed the message of the dead consumer."""
 
         async def xreadgroup(self, *_: Any, **__: Any) -> Any:
             reads.set()
@@ -291,7 +292,7 @@ async def test_a_claim_does_not_count_if_its_consumer_ends_before_the_claim_is_a
 
 
 async def _handled_after_three_ended_consumers(port: int, stream: str, slow: Redis, reached: asyncio.Event) -> None:
-    """Run three consumers on the client `slow`, one after the other, and end each when `reached` is set.
+    """Run three consumers on the client `slow`, one after the other. Cancel each consumer when `reached` is set.
 
     Then a consumer on another client handles the message.
     """
@@ -330,7 +331,7 @@ async def test_a_redelivered_message_does_not_wait_for_new_messages(redis_port: 
 
 
 async def _died_with_every_message(redis: Redis, stream: str, *, idle: int) -> None:
-    """Give every message to a dead consumer, which has not acknowledged it for `idle` milliseconds."""
+    """Deliver every message to a consumer that died without acknowledging them, `idle` milliseconds ago."""
     await redis.xgroup_create(stream, GROUP, id="0")
     await redis.xreadgroup(GROUP, "died", {stream: ">"})
     entries: Any = await redis.xrange(stream)

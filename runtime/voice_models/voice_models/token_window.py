@@ -1,8 +1,10 @@
 """The tokens of one budget in one process, counted over a sliding window.
 
-Spent tokens are counted in slots. A slot is a sixty-fourth of the window, and counts until its end has left the window.
-So tokens become free late, by at most one slot. Held tokens are grouped by the second in which their reservation
-expires. `token_budget.lua` counts in the same way in a store.
+Spent tokens are counted in slots. A window has 64 slots. All tokens of a slot become free together, when the end of
+the slot leaves the window. Example: a window of 64 s has slots of 1 s. Tokens that were spent at 10.2 s become free at
+75 s, not at 74.2 s. Held tokens are grouped by the second in which their reservation expires.
+
+`token_budget.lua` counts in the same way in a store.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Usage events as messages of the stream `model.attempted`, appended through the call that `Models.usage` names.
+"""Usage events as messages of the stream `model.attempted`. `Models.usage` names the call that appends them.
 
 If the store does not accept an event, the runtime drops the event and counts it.
 """
@@ -19,7 +19,8 @@ from voice_models.usage import ModelAttempted
 USAGE_STREAM = Script(Path(__file__).with_name("usage_stream.lua"))
 STREAM = "model.attempted"
 MAX_LENGTH = 1_000_000
-"""Number of events to which the store trims the stream: about 380 MB, or 14 minutes of the declared 1,170 calls/s.
+"""The store trims the stream to this number of events: about 380 MB. At the declared 1,170 calls/s the stream
+holds the events of 14 minutes.
 
 The store trims whole blocks only (`MAXLEN ~`), so a full stream has a few events more."""
 

@@ -118,7 +118,7 @@ class Platform:
     def restart(self, service: str) -> None:
         """Start a killed service again on its ports, and wait until it is ready.
 
-        If an outgoing connection of another program uses one of the ports, the start is repeated.
+        If another program has taken a port, for example for an outgoing connection, start the service again.
         """
         process = self.processes[service]
         process.configure(self._configuration(service, process.grpc_port, process.http_port))
@@ -163,7 +163,8 @@ def running(
 ) -> Iterator[Platform]:
     """Start a process for each bundle. The end of the block ends all processes.
 
-    `collector` is the URL of the Collector. `providers` maps model providers to `host:port`. Other providers are fakes.
+    `collector` is the URL of the Collector. `providers` maps model providers to `host:port`. A
+    provider without an entry is a fake.
 
     Raises:
         InvalidInputError: a process ended instead of starting.

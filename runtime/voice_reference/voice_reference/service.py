@@ -50,7 +50,7 @@ class Service:
     async def serve(self) -> None:
         """Serve until SIGTERM or SIGINT.
 
-        After the signal `/ready` fails first. Then the service finishes the accepted requests. Raises `PortError`.
+        After the signal, `/ready` fails first. Then the service finishes the accepted requests. Raises `PortError`.
         """
         configuration = self._configuration.current()
         server = self._wire.server()
@@ -77,11 +77,7 @@ class Service:
         return chosen if chosen is not None else self._settings.http_port if self._settings else DEFAULT_HTTP_PORT
 
     def _checkers(self) -> list[tuple[str, Checker]]:
-        """Each check's name and checker.
-
-        A check of a simulated dependency fails as often as its calls (`error_ratio`). Other reference services are
-        checked over gRPC.
-        """
+        """A check of a simulated dependency fails as often as its calls. A check of a reference service uses gRPC."""
         calls = {call.name: call for call in self._runtime.bundle.outbound}
         return [
             (check.name, self._checker(check, calls[check.target]))

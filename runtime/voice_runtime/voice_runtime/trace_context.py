@@ -49,7 +49,7 @@ def end_span(span: Span, error: BaseException | None, *, failed: bool) -> None:
 
 
 def headers(span: Span | None = None) -> dict[str, str]:
-    """Headers for the next hop: the baggage, and the trace of `span` or else of the current span."""
+    """Headers for the next hop: the baggage, and the trace of `span`. The default is the current span."""
     carrier: dict[str, str] = {}
     if span is not None:
         propagate.inject(carrier, trace.set_span_in_context(span))

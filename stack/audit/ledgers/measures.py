@@ -44,9 +44,9 @@ def measures(platform: Platform) -> Measures:
 
 
 def _attempts(platform: Platform) -> Iterator[tuple[str, float]]:
-    """The largest number of attempts behind each operation that nothing calls.
+    """Name → the largest number of attempts behind an operation that nothing calls.
 
-    Each number has the name of a flow that begins at the operation. Without a flow it has the operation's name.
+    The name is the flow that begins at the operation. If no flow begins there, the name is `node.operation`.
     """
     for found in amplified(platform.graph):
         flows = platform.graph.flows_at(found.root.key)

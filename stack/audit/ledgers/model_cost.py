@@ -62,8 +62,9 @@ def model_table(platform: Platform) -> Table:
         (name, each.calls / 1e6, each.units / 1e6, each.output / 1e6, each.usd) for name, each in found.items()
     )
     note = (
-        "A unit is a token, a character or a second of audio, as the price says. Each call, and each hedged"
-        " request, costs the mean input and output at the preferred candidate. Retries and fallbacks are not counted."
+        "A unit is a token, a character or a second of audio, as the price says. Each call and each hedged request"
+        " has the mean input and output, at the price of the preferred candidate. Retries and fallbacks are not"
+        " counted."
     )
     return Table("model calls, at the mean load", COLUMNS, rows, (note, *_prices(platform)))
 

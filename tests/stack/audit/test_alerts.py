@@ -157,7 +157,7 @@ def test_o01_accepts_an_alert_whose_expression_begins_with_a_recorded_budget() -
     assert strange.arithmetic == "nothing exports or records a_total, b_total"
 
 
-def test_o01_allows_that_a_node_without_deployment_has_no_recording() -> None:
+def test_o01_requires_no_recording_of_a_node_that_is_not_deployed() -> None:
     alone = alert("job:gone:ratio > a_total")
     assert [each.arithmetic for each in found("O01", alone)] == ["nothing exports or records a_total, job:gone:ratio"]
     rules = json.dumps({"groups": [{"name": "all", "rules": [alone]}]})

@@ -36,11 +36,7 @@ def calling(name: str, target: str = "b.run", *, p95: str = "1s", **options: Any
 
 @pytest.mark.parametrize("timeout", [None, "50ms"], ids=["callee's deadline", "own timeout"])
 def test_the_calls_of_an_operation_share_the_time_that_its_caller_waits(timeout: str | None) -> None:
-    """Service `a` waits for `b` for ten times the objective of 20 ms: 200 ms. `b` makes 1 + 5 calls of the store.
-
-    The calls need at least 6 × 10 ms = 60 ms, so 140 ms are left. Calls of 50 ms would need 6 × 40 ms = 240 ms more.
-    So each call gets 10 ms + 140 ÷ 240 × 40 ms = 33.3 ms, rounded down.
-    """
+    """`a` waits for `b` for 10 × 20 ms = 200 ms. `b` makes 1 + 5 calls of the store: 200 ms ÷ 6 = 33 ms for each."""
     own = {"timeout": Duration(timeout)} if timeout else {}
     stages = stage(read(**own)), loop(read(**own, purpose="again"), at_most=5, typically=1)
     assert times(calling("a"), service("b", running(*stages)), STORE) == {
@@ -63,10 +59,13 @@ def test_the_calls_of_an_operation_share_the_time_that_its_caller_waits(timeout:
         ),
     ],
 )
-def test_every_timeout_is_long_enough_for_one_attempt_of_each_hard_call_of_the_callee(
+def test_a_timeout_leaves_time_for_one_attempt_of_the_hard_calls_of_the_callee(
     timeout: str, latency: str | None, changes: Changes
 ) -> None:
-    """The deadline propagates, so b stops in time. A timeout is at most ten times the P95 objective of the call."""
+    """A timeout is at most ten times the P95 objective of the call: 10 × 20 ms, or 10 × 3 ms.
+
+    It may be shorter than b's deadline, because b gets the remaining time of the call.
+    """
     callee = service("b", running(stage(read()), stage(soft("slow.read", "without"), overlaps=True)))
     slow = datastore("slow", operation("read", p95="20ms", deadline="150ms"))
     own: dict[str, Any] = {"timeout": Duration(timeout), "latency": Duration(latency) if latency else None}
@@ -102,10 +101,9 @@ def test_a_call_without_a_timeout_gets_a_timeout_of_ten_times_the_objective_of_i
 
 @pytest.mark.parametrize("compensates", [True, False], ids=["compensation", "step without compensation"])
 def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> None:
-    """An attempt of a step may take 3 s by default. The step makes three calls of b.
+    """An attempt of a step may take 3 s by default. The step makes three calls of b: 3 s ÷ 3 = 1 s for each.
 
-    The calls need at least 3 × 200 ms = 0.6 s, so 2.4 s are left. Calls of 2 s would need 3 × 1.8 s = 5.4 s more.
-    So each call of b gets 200 ms + 2.4 ÷ 5.4 × 1.8 s = 1 s. b's call of `slow.read` gets the same time.
+    b makes one call of `slow.read`, which also gets 1 s.
     """
     called = "compensation_calls" if compensates else "calls"
     undone = {"compensation": "undo"} if compensates else {"no_compensation_because": "it only reads"}
@@ -123,11 +121,7 @@ def test_the_calls_of_a_step_share_its_attempt_timeout(compensates: bool) -> Non
     [("120ms", ()), ("70ms", ("second",)), ("30ms", ("first", "second"))],
 )
 def test_the_longest_call_loses_its_retries_first_until_the_calls_fit(wait: str, removed: tuple[str, ...]) -> None:
-    """With one attempt each, the two calls take 20 ms.
-
-    The second attempt of the first call adds a wait of 10 ms and 10 ms for the attempt. The second attempt of the
-    second call adds a wait of 40 ms and 10 ms for the attempt.
-    """
+    """Without retries the two calls take 20 ms. The first call's retry adds 20 ms, the second call's adds 50 ms."""
     waiting = TWICE.model_copy(update={"base_delay": Duration("40ms"), "max_delay": Duration("40ms")})
     calls = (read(purpose=name, retry=retry) for name, retry in (("first", TWICE), ("second", waiting)))
     callee = service("b", running(*map(stage, calls)))

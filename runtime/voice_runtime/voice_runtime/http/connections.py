@@ -9,8 +9,8 @@ from voice_runtime.shared_store import PerLoop
 __all__ = ["PooledTransport"]
 
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-"""Connection limits of the transports that the runtime creates. The pool itself has no bound. The call's
-bulkhead, if it has one, bounds the connections. 20 idle connections are httpx's default."""
+"""Connection limits of the transports that the runtime creates. The call's bulkhead bounds the open connections.
+Without a bulkhead nothing bounds them. 20 idle connections are httpx's default."""
 
 
 class PooledTransport(httpx.AsyncBaseTransport):

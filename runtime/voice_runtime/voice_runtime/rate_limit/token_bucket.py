@@ -12,8 +12,8 @@ from voice_policies import TokenBucket as Policy
 from voice_runtime.clock import NEVER
 
 SLACK = 1e-4
-"""Fraction of a token that an admitted request may lack, because sums of floating-point times are not exact. The
-average rate stays exact."""
+"""The bucket admits a request that lacks up to 0.0001 tokens, because sums of floating-point times are not exact. The
+next requests wait until the missing part has arrived too, so the average rate stays exact."""
 
 
 class TokenBucket:
@@ -58,7 +58,10 @@ class TokenBucket:
         return new - now - self._tolerance if cost <= self.burst else NEVER
 
     def wait(self, now: float, cost: int = 1) -> float:
-        """Seconds until `cost` tokens are available. A cost above `burst` waits like several costs in a row."""
+        """Seconds until `cost` tokens are available. `cost` may exceed `burst`.
+
+        Example: the rate is 10 tokens per second, and the burst of 5 tokens is full. A cost of 8 tokens waits 0.3 s.
+        """
         return max(max(self.full_at, now) + cost * self.interval - now - self._tolerance, 0.0)
 
     def is_full(self, now: float) -> bool:

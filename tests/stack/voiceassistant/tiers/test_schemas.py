@@ -146,7 +146,7 @@ def test_the_nightly_job_deletes_month_old_inbox_rows_and_completed_sagas(server
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_job_of_each_service_with_events_or_sagas_gets_only_the_password_of_that_service(
+def test_each_service_with_events_or_sagas_has_a_job_that_knows_no_other_password(
     environment: str,
 ) -> None:
     found = {job["metadata"]["name"].removeprefix("schemas-").rpartition("-")[0]: job for job in jobs(environment)}
