@@ -49,7 +49,7 @@ class Links:
         return iter(self._all)
 
     def ingress(self, namespace: str, name: str) -> tuple[NetworkEnd, ...]:
-        """The sources that connect to these pods. Each source has the ports of its link's target."""
+        """The sources that connect to these pods. The ports of a source are the ports of these pods that it may use."""
         return tuple(self._ingress.get((namespace, name), ()))
 
     def egress(self, namespace: str, name: str) -> tuple[NetworkEnd, ...]:
@@ -72,7 +72,6 @@ PlatformLinks: TypeAlias = Annotated[InstanceOf[Links], Field(repr=False)]
 
 
 def _source(source: NetworkEnd, target: Peer) -> NetworkEnd:
-    """The source of a link in the target's ingress rule, with the target's ports."""
     if not isinstance(source, Peer):
         return source.model_copy(update={"ports": target.ports})
     return peer(source.namespace, source.name, source.label, target.ports, target.udp_ports)

@@ -109,7 +109,7 @@ class ModelDependency(Dependency):
 def route(
     name: str, policy: ModelRoute, use: ModelUse, deployments: tuple[Deployment, ...], **options: object
 ) -> Operation:
-    """A route as an operation. Its P95 is the P95 of the slowest candidate for the longest answer."""
+    """A route as an operation. Its P95 is the time that the slowest candidate needs for `use.output_max` tokens."""
     named: Mapping[str, Deployment] = {deployment.name: deployment for deployment in deployments}
     slowest = max(named[each].latency.whole(use.output_max) for each in policy.candidates if each in named)
     return operation(name, p95=str(slowest), deadline=str(policy.timeout.total), route=policy, model_use=use, **options)

@@ -13,7 +13,7 @@ from components.secret_keys import SecretKeys
 __all__ = ["ANSWERS", "CONNECTS", "CONNECTS_OVER_TLS", "RESOLVES", "BlackboxModule", "Scrape"]
 
 SERIES = 2_000
-"""Estimate of the largest number of series of one pod. They come from the runtime, the process and the gRPC library."""
+"""Estimate of the largest number of series of one pod: series of the runtime, the process and the gRPC library."""
 PROBE_SERIES = 20
 """Series of one probe by the blackbox exporter."""
 
@@ -59,15 +59,15 @@ class Scrape(ClosedModel):
     series: Annotated[int, Field(ge=1)] = SERIES
     """Largest number of series of one pod."""
     health: str | None = None
-    """A metric that is 1 while the server works. `None`: a server that Prometheus can scrape or probe counts as
-    working."""
+    """A metric that is 1 while the server works. `None`: the server counts as working while the scrape or
+    the probe succeeds."""
     honor_labels: bool = False
-    """True: Prometheus keeps the labels `pod` and `namespace` of the series. They name the object that a series
-    describes, not the server."""
+    """True: Prometheus keeps the labels `pod` and `namespace` that the server sends. For example, kube-state-metrics
+    sends series about other pods. Each series carries the name and the namespace of its pod."""
     token: SecretKeys | None = None
-    """A secret with one key, which holds the bearer token that Prometheus sends. `None` sends no token."""
+    """A secret with one key. Its value is the bearer token that Prometheus sends. `None`: Prometheus sends no token."""
     module: BlackboxModule | None = None
-    """The module with which the blackbox exporter probes `port` and `path`. `None` scrapes the pod itself."""
+    """The module with which the blackbox exporter probes `port` and `path`. `None`: Prometheus scrapes the pod."""
 
     @classmethod
     def probe(cls, module: BlackboxModule, port: int, path: str = "") -> Scrape:

@@ -73,7 +73,7 @@ def refusing(call: Any) -> Any:
 
 
 async def failing() -> None:
-    """A callee that always fails. Its failures open a breaker."""
+    """A callee whose failures open a breaker."""
     raise OSError
 
 

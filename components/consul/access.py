@@ -13,7 +13,7 @@ SECRET = SecretKeys(
         "registration-token": UUID,
     },
 )
-"""`management-token` has every right. The servers, the snapshot jobs and `permit_script` use it, and a person needs
-it to create tokens with fewer rights. `registration-token` may only register the declared services."""
+"""`management-token` has every right. The servers, the snapshot jobs and `permit_script` use it. A person also needs
+it, to create tokens with fewer rights. `registration-token` may only register the declared services."""
 METRICS = SecretKeys(name="consul-metrics", keys=("token",), forms={"token": UUID})
 """The token of Prometheus. It may read the servers' agents and nothing else."""

@@ -14,8 +14,8 @@ class Cooldown(Policy):
     """Times for which candidates get no calls.
 
     A rate limit stops one deployment. An overload stops one deployment if the provider sends a retry delay. A spent
-    quota or a refused key stops every deployment under the credential. An unknown model stops one deployment, and a new
-    credential does not end this cooldown. The longest of these cooldowns applies.
+    quota or a refused key stops every deployment under the credential. An unknown model stops one deployment. If the
+    credential changes, only this last cooldown continues. If several cooldowns stop a deployment, the longest applies.
     """
 
     default: PositiveDuration = Duration("5s")

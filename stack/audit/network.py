@@ -47,9 +47,9 @@ def titles(platform: Platform) -> dict[Place, str]:
 @lru_cache(maxsize=4)
 def endpoints(platform: Platform) -> dict[str, Endpoint]:
     """Every declared endpoint, and endpoints that represent the rest of the cluster and the networks outside."""
-    # The audit tests every declared port and every port in a policy, and for each of these also the next number. So it
-    # also finds a range that opens undeclared ports: the lowest undeclared port is the first port of the range, or the
-    # number after a declared port.
+    # The audit tests every declared port, every port in a policy, and the number after each of these ports. So it also
+    # finds a range that opens undeclared ports. Example: only 8000 is declared. A policy for 7999 to 8100 opens 7999,
+    # and 7999 is a port in a policy. A policy for 8000 to 8100 opens 8001, and 8001 is the number after 8000.
     named = {80, *_declared_ports(platform), *egress_ports(rendered(platform).network_policies)}
     outside = tuple(sorted(named | {port + 1 for port in named}))
     namespaces = sorted({service.namespace for service in platform.graph.services})
@@ -92,7 +92,6 @@ def _deployed(platform: Platform) -> frozenset[Peer]:
 
 
 def _peers(platform: Platform) -> Iterator[Peer]:
-    """The pods of every component, and the pods at both ends of every link."""
     yield from _deployed(platform)
     yield from (end for link in platform.links for end in (link.source, link.target) if isinstance(end, Peer))
 
@@ -248,7 +247,7 @@ RULES = (
         id="N01",
         title="every declared call is permitted",
         severity="error",
-        rationale="a call that a NetworkPolicy drops times out in production, and no review shows it",
+        rationale="if a NetworkPolicy drops a call, the call times out in production, and no review shows the fault",
         source="the rendered NetworkPolicies",
         violates="service orders calls service stock, but the NetworkPolicy of service stock admits no caller",
         holds="the NetworkPolicy of service stock admits service orders on the port of the call",

@@ -33,7 +33,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _context(text: str) -> str:
-    """A context. Refuses an empty text, such as an unset shell variable, because it would mean the kind cluster."""
+    """A context. Refuses an empty text, such as an unset shell variable, because `""` would mean the kind cluster."""
     if not text:
         raise argparse.ArgumentTypeError("is ''; expected the name of a context")
     return text
@@ -91,7 +91,6 @@ def _workstation(command: str, options: argparse.Namespace, platform: Platform) 
 
 
 def _first_answer(platform: Platform, workstation: Workstation) -> int:
-    """Send one request through the gateway. Send nothing if the platform has no public route."""
     from stack.deploy.first_answer import AnswerError, ask, first_request  # noqa: PLC0415
 
     request: Request | None = first_request(platform)

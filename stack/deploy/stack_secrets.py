@@ -79,7 +79,7 @@ def write(environment: str, values: Mapping[SecretKey, str], today: date, root: 
         "PULUMI_OPTION_PLAINTEXT": _record(plain),
     }
     command = [pulumi_program(), "config", "set-all", "--path", "--stack", environment, "--cwd", str(root)]
-    # Pulumi's output is not captured, because Pulumi may ask for the passphrase and prints the reason if it refuses.
+    # The user must see Pulumi's output: Pulumi may ask for the passphrase, or print why it refuses.
     # Without the flush, lines of `voice` could appear after Pulumi's.
     sys.stdout.flush()
     done = subprocess.run(command, env={**os.environ, **options}, stdout=sys.stderr, check=False)  # noqa: S603 - the user's own Pulumi

@@ -80,7 +80,7 @@ async def test_an_intervention_in_a_saga_that_ends_meanwhile_is_refused(
 ) -> None:
     engine, saga_id = await _without_worker(temporal, "ends-meanwhile")
     handle: WorkflowHandle[object, object] = (await Client.connect(temporal)).get_workflow_handle(saga_id)
-    look, ends = TemporalEngine._describe, [handle.terminate]  # noqa: SLF001  # after `_describe` and before the intervention the saga ends
+    look, ends = TemporalEngine._describe, [handle.terminate]  # noqa: SLF001  # the saga ends between `_describe` and the intervention
 
     async def describe(self: TemporalEngine, of: str) -> WorkflowExecution:
         found = await look(self, of)

@@ -59,7 +59,7 @@ class WireForm(ABC):
         return 1
 
     def ask_for_usage(self, body: dict[str, Any]) -> bool:  # noqa: ARG002  # most endpoints always report the usage
-        """Change a streamed request so that it asks for the usage. True if the caller had not asked for the usage."""
+        """Make a streamed request ask for the usage. Returns true if the caller had not asked for it."""
         return False
 
     def envelope(self, data: bytes, signal: Signal) -> Envelope | None:  # noqa: ARG002  # an endpoint with few events needs no shortcut
@@ -161,9 +161,9 @@ class Chat(WireForm):
         return not options.get("include_usage")
 
     def envelope(self, data: bytes, signal: Signal) -> Envelope | None:
-        """Like `WireForm.envelope`. An event with the same envelope as the last one need not be parsed.
+        """Like `WireForm.envelope`. If the next event has the same envelope, the runtime need not parse that event.
 
-        Most events of a chat differ only in their texts. Parsing an event costs more than all other work on it.
+        Most events of a chat differ only in their texts. Parsing is the most expensive part of the work on an event.
         """
         found = list(CONTENT.finditer(data)) if signal.text else []
         if signal != Signal(signal.text) or len(found) != 1 or parsed(b'"%b"' % found[0][1]) != signal.text:
@@ -203,7 +203,7 @@ class Chat(WireForm):
 
 
 def _text(content: Any) -> str:
-    """The text of a delta. For providers that send a list of parts, it is the JSON of the whole list."""
+    """The text of a delta. If the provider sends a list of parts, the text is the JSON of the list."""
     if isinstance(content, list):
         return json.dumps(content, ensure_ascii=False)
     if not isinstance(content, str):
@@ -218,7 +218,7 @@ class Responses(WireForm):
     output_limit_field = "max_output_tokens"
 
     def piece(self, event: str, document: Any) -> Signal:
-        """The facts in an event. The data of the event repeat its type."""
+        """The facts in an event. The data also contain the event's type."""
         kind = document.get("type", event) if isinstance(document, dict) else event
         if kind == "error":
             return Signal(error=_error_of(document) or document)
@@ -257,7 +257,7 @@ class Listed(WireForm):
         return self.whole(document)
 
     def whole(self, document: Any) -> Signal:
-        """The facts in a list, which is always complete."""
+        """The facts in a list."""
         error = _error_of(document)
         if error is not None:
             return Signal(error=error)
@@ -330,7 +330,7 @@ FORMS: Mapping[str, WireForm] = {
 
 
 INVALID = {"error": {"message": "the answer is not in the OpenAI format", "type": "server_error"}}
-"""The document that stands for a piece that cannot be read."""
+"""The document that replaces an unreadable piece."""
 
 
 def parsed(content: bytes, otherwise: Any = INVALID) -> Any:
@@ -342,7 +342,7 @@ def parsed(content: bytes, otherwise: Any = INVALID) -> Any:
 
 
 def read(piece: Callable[[], Signal]) -> Signal:
-    """The facts that `piece` finds in a document; an error for a document of another shape."""
+    """The facts that `piece` finds in a document. If its shape is unexpected, the `Signal` contains an error."""
     try:
         return piece()
     except (AttributeError, KeyError, TypeError, ValueError):

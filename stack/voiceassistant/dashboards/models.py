@@ -20,7 +20,7 @@ _SPEED = Row(
     panels=(
         metrics(
             "Time to first token",
-            "P95 of an attempt until its first content, by model, and the route's objective.",
+            "P95 of the time from the request of an attempt to the first content, by model, and the route's objective.",
             {
                 NAMED: _p95("time_to_first_chunk"),
                 f"objective of {NAMED}": f"max by ({MODEL}) (model:first_token:objective)",
@@ -29,7 +29,7 @@ _SPEED = Row(
         ),
         metrics(
             "Time per token",
-            "Mean time per token of an attempt, without its first token: P95 by model, and the route's objective.",
+            "P95 of an attempt's mean time per token after the first, by model, and the route's objective.",
             {
                 NAMED: _p95("time_per_output_chunk"),
                 f"objective of {NAMED}": f"max by ({MODEL}) (model:per_token:objective)",
@@ -101,7 +101,7 @@ _COST = Row(
         ),
         metrics(
             "Estimated usage",
-            "Share of the tokens that no provider reported.",
+            "Share of the tokens that the runtime estimated. The provider reported the other tokens.",
             {"{{candidate}}": ratio(rate("voice_model_tokens_total", CANDIDATE, 'source="estimated"'), _TOKENS)},
             "percentunit",
             red_from=0.2,

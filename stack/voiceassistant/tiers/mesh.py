@@ -137,7 +137,9 @@ def _destination(host: str, found: list[tuple[Edge, OutboundCall]], faults: list
         paths = ", ".join(edge.path for edge, _ in by_mesh)
         lines = " and ".join(dict.fromkeys(edge.source for edge, _ in by_mesh))
         value = f"disagree on the policy of {host}"
-        accepted = "the mesh has one policy for a host: give the callees different host names, or the calls one policy"
+        accepted = (
+            "the mesh has one policy for a host: give the callees different hosts, or give all calls the same policy"
+        )
         faults.append(Fault(paths, value, accepted, lines))
     return MeshDestination(
         host=host,

@@ -84,7 +84,7 @@ class Project:
         return stack
 
     def run(self, script: str) -> str:
-        """Runs commands in the project's folder, as a person would, and returns their output.
+        """Runs a bash script in the project's folder, and returns its output.
 
         Raises:
             CommandFailedError: a command failed. The message contains the output.
@@ -125,7 +125,7 @@ class Project:
 
 
 class CommandFailedError(RuntimeError):
-    """A command in the project's folder failed."""
+    pass
 
 
 class Stack:
@@ -152,7 +152,7 @@ class Stack:
         self.automation.set_all_config(plain | encrypted, path=True)
 
     def resources(self) -> list[dict[str, Any]]:
-        """The resources in the state, secrets encrypted."""
+        """The resources in the state. Their secrets are encrypted."""
         deployment = self.automation.export_stack().deployment or {}
         resources: list[dict[str, Any]] = deployment.get("resources", [])
         return resources

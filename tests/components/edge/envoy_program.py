@@ -78,7 +78,6 @@ class Proxy:
             declared |= {"address": "127.0.0.1", "port_value": outside or self.ports[declared["port_value"]]}
 
     def listen_on_loopback(self, place: dict[str, Any]) -> None:
-        """Replace the address of a listener or of the admin interface."""
         declared = place["address"]["socket_address"]
         port = self.ports.setdefault(declared["port_value"], free_port())
         declared |= {"address": "127.0.0.1", "port_value": port}

@@ -44,8 +44,8 @@ def test_jaegers_daily_indices_are_deleted_and_never_rolled_over() -> None:
     phases = {name: bodies[f"/_ilm/policy/{name}"]["policy"]["phases"] for name in ("voice-traces", "voice-logs")}
     assert phases["voice-traces"].keys() == {"delete"}
     assert phases["voice-logs"].keys() == {"hot", "delete"}
-    # A daily index never rolls over, so its age counts from its first span. With one more day its last span is
-    # also kept for the whole retention.
+    # A daily index never rolls over, so its age counts from its first span. The last span can be a day younger.
+    # So the index stays one day longer than the retention.
     ages = {name: found["delete"]["min_age"] for name, found in phases.items()}
     kept = {stream.name: stream.retention for stream in index.streams}
     assert ages == {"voice-traces": str(kept["voice-traces"] + Duration("1d")), "voice-logs": str(kept["voice-logs"])}

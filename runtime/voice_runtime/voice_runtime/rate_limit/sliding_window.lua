@@ -1,11 +1,11 @@
--- A sliding window that replicas share: never more than limit admissions in any time span of the window's length.
--- The log is the same as in `sliding_window.py`, in one string: the total, the time at which the last entry was opened, and then
--- for each entry the time of its last admission and its count.
+-- A sliding window that replicas share: in any time span as long as the window, at most limit admissions.
+-- One string holds the same log as in `sliding_window.py`: the total of all counts, the time at which the last entry began,
+-- and the entries. An entry holds the time of its last admission, and its count.
 -- After a failover the new server's clock may be behind. Until that clock reaches the last time in the log, no slot
 -- becomes free.
 -- KEYS[1] the log · ARGV limit, window in microseconds, cost, lease
--- Returns the number of admissions given: at least cost, at most lease. If cost does not fit, returns the microseconds
--- until it fits, negated.
+-- If cost fits, returns the number of admissions given: at least cost, and up to lease if lease is larger.
+-- If cost does not fit, returns the microseconds until it fits, as a negative number.
 local limit, window, cost, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local RESOLUTION = 64 -- entries of a window; a slot becomes free at most window / RESOLUTION too late
 local EPOCH = 1.7e9

@@ -2,8 +2,8 @@
 -- stay taken when the rate changes.
 -- After a failover the new server's clock may be behind. Until that clock reaches the stored time, no token is refilled.
 -- KEYS[1] the bucket · ARGV microseconds per token, burst, cost, lease
--- Returns the number of tokens given: at least cost, at most lease. If cost is not available, returns the microseconds
--- until it is available, negated.
+-- If cost is available, returns the number of tokens given: at least cost, and up to lease if lease is larger.
+-- If cost is not available, returns the microseconds until it is available, as a negative number.
 local interval, burst, cost, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local SLACK = 1e-4 -- part of a token that may be missing: sums of floating-point times are not exact
 local EPOCH = 1.7e9 -- seconds; keeps the microseconds small enough for a double to hold their fractions
