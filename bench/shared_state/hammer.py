@@ -4,8 +4,8 @@ The measurement begins when the process reads a line from stdin. At the end the 
 admitted requests, the requests that were decided without the store, and the admissions that were left in the store.
 It also prints four times: when it read the line, got its first answer, sent its last request and got its last answer.
 
-The store runs on the same machine and has the same clock. So the store decides every request between the first and the
-last printed time.
+The store runs on the same machine and has the same clock. So each decision of the store lies between the first and
+the last printed time.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.cluster
 FOLDER = ROOT / "docs" / "runbook"
 COMMAND = re.compile(r"^ *(kubectl .+?)(?:  +#.*)?$|`(kubectl [^`]+)`", re.MULTILINE)
 NOT_RUN = {
-    r"kubectl exec ": "no container runs on kwok's nodes; a test parses each query",
+    r"kubectl exec ": "no container runs on kwok's nodes; tests/stack/output/test_runbook.py parses the queries",
     r"kubectl cnpg ": "no operator runs here, and the tests do not build its kubectl plugin",
     r"kubectl top ": "no metrics-server runs here",
     r"kubectl config use-context NAME": "the test has one context",

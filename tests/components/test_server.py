@@ -93,7 +93,7 @@ def test_a_container_mounts_the_secrets_that_it_names_and_no_others() -> None:
     }
 
 
-def test_a_server_has_each_secret_once_with_the_keys_that_all_its_containers_read() -> None:
+def test_a_server_has_each_secret_once_with_every_key_that_one_of_its_containers_reads() -> None:
     key = SecretKeys(name="store-users", keys=("key", "password"))
     workloads = [store(container=Container(secrets=(secret,))) for secret in (PASSWORD, key)]
     assert server(*workloads).secrets == (SecretKeys(name="store-users", keys=("password", "key")),)
@@ -159,7 +159,7 @@ def test_a_server_selects_the_pods_of_each_workload_once() -> None:
     assert twice.pods == ({"app.kubernetes.io/name": "store"}, {"app.kubernetes.io/name": "store-node"})
 
 
-def test_a_copied_server_with_another_value_has_other_workloads() -> None:
+def test_a_copy_of_a_server_with_a_changed_field_computes_its_workloads_again() -> None:
     original = server(store())
     assert original.pods == ({"app.kubernetes.io/name": "store"},)
     copied = original.model_copy(update={"declared": (store(name="store-node"),)})

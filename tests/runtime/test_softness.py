@@ -179,7 +179,7 @@ async def test_the_fallback_replaces_an_error_status_of_an_http_call(tmp_path: P
             assert client_of_threads.get("/").json() == {"hits": []}
 
 
-async def test_a_service_whose_soft_call_failed_answers_unavailable_and_not_internal(tmp_path: Path) -> None:
+async def test_a_service_answers_unavailable_and_not_internal_if_its_soft_call_fails(tmp_path: Path) -> None:
     soft = call("elasticsearch.search", protocol="http", necessity="soft", fallback="no results")
     runtime = Runtime.load(mount(tmp_path, bundle(soft, inbound=(operation("context"),))))
     async with serving(Elasticsearch((503, {}), (503, {}))) as url:
@@ -223,7 +223,7 @@ async def test_the_fallback_replaces_an_error_status_of_a_grpc_call(tmp_path: Pa
         assert await stub.Context(b"x") == b"stand-in"
 
 
-async def test_a_rejection_in_a_soft_calls_task_group_counts_as_ignored(
+async def test_a_rejection_in_the_task_group_of_a_soft_call_counts_as_ignored(
     tmp_path: Path,
 ) -> None:
     async def act() -> None:

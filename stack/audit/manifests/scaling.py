@@ -56,7 +56,7 @@ def autoscalers_can_work(system: System) -> Iterator[Breach | None]:
             continue
         yield from (_without_request(workload, resource) for resource in autoscaler.spec.utilization_of)
         where = workload.manifest.at("spec", "replicas")
-        text = f"replicas {workload.spec.replicas} resets the count of {autoscaler.title} at each apply"
+        text = f"each apply sets {workload.spec.replicas} replicas and overwrites the count of {autoscaler.title}"
         beside = Breach(workload.title, text, "replicas", "leave it out", where)
         yield None if workload.spec.replicas is None else beside
 
@@ -98,7 +98,10 @@ def policies_select_pods(system: System) -> Iterator[Breach | None]:
 
 
 def _selectors(system: System) -> Iterator[tuple[Item[Any], Selector | None, str, str, Location]]:
-    """For each selector: the object that contains it, its labels, its field, the fault if no pod matches, its line."""
+    """Every selector: its object, the selector, the name and the fault of its field, and the line of its field.
+
+    The fault applies if no pod matches.
+    """
     for policy in (each for each in system.network_policies if system.is_complete(each.namespace)):
         idle = "podSelector selects no pod of these manifests: the policy protects nothing"
         yield policy, policy.spec.pod_selector, "podSelector", idle, policy.at("podSelector")

@@ -25,7 +25,8 @@ Fields = dict[str, Any]
 def policy_of(edge: Edge) -> PolicyKey:
     """The key of a call's policy.
 
-    In a Go service calls of one gRPC method share a policy. In any other service calls with one name share a policy.
+    In a Go service, the calls of one gRPC method share a policy. In any other service, the calls with one name share a
+    policy.
     """
     by_method = isinstance(edge.caller, Service) and edge.caller.language == "go"
     return edge.caller.name, edge.call.target if by_method else edge.call.name
@@ -75,7 +76,10 @@ def _call(node: Node, operation: Operation, call: Call, values: Values) -> Call:
 
 
 class Change(NamedTuple):
-    """One field of the catalogue, or one rendered time, with its old and its new value."""
+    """The old and the new value of a field of the catalogue, or of a time in the manifests.
+
+    The times in the manifests follow from the catalogue: grace periods of pods, and timeouts of routes.
+    """
 
     path: str
     field: str
