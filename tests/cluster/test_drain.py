@@ -18,7 +18,7 @@ BUDGET: Object = {
 }
 
 
-def test_a_drain_violates_no_disruption_budget_and_the_watch_sees_a_short_violation(
+def test_a_drain_violates_no_disruption_budget_and_a_watch_sees_the_violation_when_all_pods_are_deleted(
     start_cluster: StartCluster,
 ) -> None:
     deployment = copy.deepcopy(DEPLOYMENT)

@@ -29,7 +29,7 @@ def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_jaeger_stores_traces_in_memory_or_for_their_retention_in_the_index() -> None:
+def test_a_single_jaeger_stores_traces_in_memory_and_a_replicated_jaeger_in_the_index() -> None:
     assert the(Jaeger, "single").storage == InMemory(max_traces=2_000)
     store = documents("replicated")["jaeger"]["extensions"]["jaeger_storage"]["backends"]["traces"]["elasticsearch"]
     (stream,) = (each for each in the(Elasticsearch).streams if each.name == "voice-traces")
