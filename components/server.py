@@ -191,7 +191,7 @@ class Workload(ABC):
         return max(written, EPHEMERAL_REQUEST), max(limit, EPHEMERAL_LIMIT)
 
     def _security(self) -> PodSecurityContext:
-        """The pod's part of Pod Security `restricted` (except for root), with a fixed user and group."""
+        """The pod's part of Pod Security `restricted`, with fixed user and group. Only `ROOT` may run as root."""
         return {
             "runAsNonRoot": self.user != ROOT,
             "runAsUser": self.user,

@@ -202,13 +202,16 @@ class PolicyBundle(Policy):
         calls = {call.name: call for call in self.outbound}
         for inbound in self.inbound:
             for name in {limit.store for limit in inbound.rate_limits if limit.store}:
-                call, where = calls.get(name), f"inbound operation {inbound.operation} keeps a limit in {name}"
+                call, where = (
+                    calls.get(name),
+                    f"inbound operation {inbound.operation} counts its rate limit by call {name}",
+                )
                 if call is None or call.protocol != "redis":
                     yield f"{where}, which is not a call to Redis"
                 elif call.enforced_by.timeout != "runtime":
                     yield (
-                        f"{where}, whose timeout the runtime does not enforce, so a check could wait forever: "
-                        "set enforced_by.timeout of that call to runtime"
+                        f"{where}, and could wait forever, because the runtime does not enforce the call's timeout: "
+                        f"set enforced_by.timeout of {name} to runtime"
                     )
 
     def _saga_conflicts(self) -> Iterator[str]:

@@ -62,7 +62,7 @@ def _host_entry(entries: object, wanted: str) -> object:
 
 
 def _host_of(key: str) -> str:
-    # Docker, too, only cuts the text. Any text may be a key, so a URL parser would raise for some keys.
+    # Like Docker, remove scheme and path as text. Any text may be a key, and a URL parser would raise for some keys.
     return key.removeprefix("http://").removeprefix("https://").partition("/")[0]
 
 

@@ -14,7 +14,7 @@ from tests.integration.cache_clients import REPLICATED_WITHIN, replicated
         (Measured(gap=0.1, lost=1, replicated=1), False),
     ],
 )
-def test_a_long_gap_and_a_lost_replicated_write_miss_the_goal(measured: Measured, met: bool) -> None:
+def test_the_goal_is_missed_after_a_long_gap_or_the_loss_of_a_replicated_write(measured: Measured, met: bool) -> None:
     assert measured.meets_goal == met
 
 

@@ -183,7 +183,10 @@ def test_a_bundle_may_contain_several_versions_of_a_saga() -> None:
 def test_the_store_of_a_distributed_limit_must_be_a_call_to_redis() -> None:
     changed = document()
     changed["inbound"][0]["rate_limits"][0]["store"] = "postgresql.write"
-    assert "inbound operation run keeps a limit in postgresql.write, which is not a call to Redis" in refused(changed)
+    assert (
+        "inbound operation run counts its rate limit by call postgresql.write, which is not a call to Redis"
+        in refused(changed)
+    )
 
 
 @pytest.mark.parametrize(

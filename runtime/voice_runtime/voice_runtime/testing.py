@@ -75,7 +75,7 @@ def run(main: Coroutine[Any, Any, T], clock: FakeClock) -> T:
 
 
 def sealed_bundle(source: str | Path, directory: str | Path, *, addresses: Mapping[str, str] | None = None) -> Path:
-    """Write the bundle in the file `source` into `directory`, with a new digest. The file may have been edited.
+    """Read a bundle from the file `source`, edited or not, and write it into `directory` with a new digest.
 
     `Runtime.load(directory)` accepts the written bundle, and a process that watches `directory` reloads it. `addresses`
     maps callees to `host:port`: the written bundle names these addresses, without TLS or egress proxy. Returns the

@@ -201,7 +201,7 @@ def test_the_client_stops_reading_a_manifest_that_is_too_large(registry: OciRegi
 def test_an_untrusted_certificate_is_refused(registry: OciRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     registry.push("voice/agent", "1.0")
     monkeypatch.delenv("SSL_CERT_FILE")
-    client = Registry(logins=lambda _: None)  # since Python 3.12 it reads the trusted authorities at its creation
+    client = Registry(logins=lambda _: None)  # since Python 3.12 a client reads the authorities when it is created
     with pytest.raises(RegistryError, match="CERTIFICATE_VERIFY_FAILED"):
         client.digest(f"{registry.host}/voice/agent:1.0")
 

@@ -109,7 +109,7 @@ def test_callers_connect_to_the_external_stores_over_tls_and_keep_their_health_c
         ("voice-observability", "blackbox-exporter", {("10.200.8.0/28", 5432), ("10.200.8.16/28", 6380)}),
     ],
 )
-def test_the_callers_the_schema_jobs_and_the_prober_may_connect_to_exactly_their_stores(
+def test_callers_and_schema_jobs_and_the_prober_may_connect_to_exactly_their_stores(
     namespace: str, name: str, opened: set[tuple[str, int]]
 ) -> None:
     (policy,) = [
@@ -127,7 +127,7 @@ def test_the_callers_the_schema_jobs_and_the_prober_may_connect_to_exactly_their
     assert found == opened
 
 
-def test_the_prober_connects_to_the_stores_and_each_store_has_a_series_target_declared() -> None:
+def test_the_prober_connects_to_the_stores_and_each_store_counts_as_a_declared_target() -> None:
     config = file("ConfigMap", "prometheus-config", "prometheus.json")
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     modules = file("ConfigMap", "blackbox-exporter-config", "blackbox.json")["modules"]
