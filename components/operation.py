@@ -1,7 +1,7 @@
 """Operations and calls: the vocabulary of the call graph.
 
-A call belongs to an operation of its caller. Calls of one stage run in parallel, stages in sequence. The audit computes
-load, latency, retries and availability from these few types.
+A call belongs to an operation of its caller. The calls of a stage run in parallel. Stages run in sequence. The audit
+computes load, latency, retries and availability from these types.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ModelUse(ClosedModel):
     output_mean: Annotated[int, Field(ge=0)] = 0
     """Mean number of output tokens."""
     seconds_mean: Annotated[float, Field(ge=0)] = 0.0
-    """Mean time that the call holds one of the provider's streams, in seconds; 0 where the provider counts tokens."""
+    """Mean time for which a call occupies a stream of the provider, in seconds. 0 if the provider counts tokens."""
 
     @override
     def conflicts(self) -> Iterator[str]:
@@ -75,8 +75,8 @@ class ModelUse(ClosedModel):
 class Call(Declaration):
     """One declared call of an operation.
 
-    The call's policy in the bundle has more values, which are derived: protocol, address and default attempt timeout
-    from the callee, and the enforcing layer from the caller's language and the environment.
+    The bundle adds derived values to a call. The callee determines the protocol, the address and the default attempt
+    timeout. The caller's language and the environment determine the layer that enforces each policy.
     """
 
     callee: Name
@@ -91,7 +91,7 @@ class Call(Declaration):
     fallback_uses: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     """Nodes that the fallback needs."""
     share: Ratio = Ratio("100%")
-    """Share of the requests to the caller's operation that make the call."""
+    """Share of the requests to the caller's operation that make the call. At 50%, half of the requests make it."""
     latency: Duration | None = None
     """P95 objective, if it differs from the objective of the callee's operation."""
     timeout: Duration | None = None
@@ -99,7 +99,7 @@ class Call(Declaration):
     retry: Retry | None = None
     """`None`: one attempt, without retries."""
     circuit_breaker: CircuitBreaker | Literal["off"] | None = None
-    """`None`: a breaker that stays open for the time that the callee takes to restart. `"off"`: no breaker."""
+    """`None`: a breaker whose break lasts as long as a restart of the callee. `"off"`: no breaker."""
     bulkhead: Bulkhead | None = None
     model_use: ModelUse | None = None
     """Size of the model call that the callee makes to serve this call. `None`: the size that the called operation
@@ -108,7 +108,7 @@ class Call(Declaration):
     @property
     @override
     def label(self) -> str:
-        """The text for this call in the path of a fault, such as ` → store.read`. It follows the operation's text."""
+        """The part of a fault's path that names this call: ` → store.read` in `api.run → store.read`."""
         return f" → {self.name}"
 
     @property
@@ -133,7 +133,7 @@ class Call(Declaration):
 
 
 class Stage(Declaration):
-    """Calls that start together. The next stage starts when all these calls have ended, unless it has `overlaps`."""
+    """Calls that start together. The next stage starts when all these calls have ended. See `overlaps`."""
 
     calls: Annotated[tuple[Call, ...], Field(min_length=1)]
     choice: Literal["all", "one"] = "all"
@@ -143,7 +143,8 @@ class Stage(Declaration):
     typical_rounds: Annotated[int, Field(ge=0, le=1000)] = 1
     """Rounds at P95. The audit computes latency and load from it."""
     overlaps: bool = False
-    """True: the stage streams while earlier stages stream. It adds latency only if it takes longer than they do."""
+    """True: the stage streams while the earlier stages stream, and does not wait for their end. Its latency counts only
+    as far as it exceeds the latency of the earlier stages."""
 
 
 class HttpRoute(ClosedModel):
@@ -164,7 +165,8 @@ class Operation(Declaration):
     latency: Duration
     """P95 objective, measured at the callee."""
     deadline: Duration
-    """Longest time that one run of the operation may take. It is the attempt timeout of calls that declare none."""
+    """Longest time that one run of the operation may take. It is also the attempt timeout of a call that
+    declares no `timeout`."""
     stages: tuple[Stage, ...] = ()
     load: Rate | None = None
     """Arrivals from outside the platform. `None` if only declared calls and events arrive."""
@@ -175,8 +177,8 @@ class Operation(Declaration):
     publishes: tuple[EventType, ...] = ()
     consumes: tuple[EventType, ...] = ()
     appends: tuple[EventType, ...] = ()
-    """Events that the operation appends to their stream without an outbox. Consumers read them in batches, so the
-    load of a consumer does not grow with each event."""
+    """Events that the operation appends to their stream without an outbox. Consumers read these events in batches. So
+    the audit adds no load to a consumer for each event."""
     rate_limits: tuple[RateLimit, ...] = ()
     http: HttpRoute | None = None
     """The gateway's HTTP route. `None` if the node is not the gateway."""
@@ -194,7 +196,7 @@ class Operation(Declaration):
     @property
     @override
     def label(self) -> str:
-        """The text for this operation in the path of a fault, such as `.run`. It follows the node's text."""
+        """The part of a fault's path that names this operation: `.run` in `api.run`."""
         return f".{self.name}"
 
     @property
@@ -252,5 +254,5 @@ def stage(*calls: Call, overlaps: bool = False) -> Stage:
 
 
 def loop(*calls: Call, at_most: int, typically: int) -> Stage:
-    """Rounds that each make one of the calls."""
+    """A loop of up to `at_most` rounds, `typically` at P95. Each round makes one of the calls."""
     return Stage(calls=calls, choice="one", max_rounds=at_most, typical_rounds=typically)

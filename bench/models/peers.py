@@ -45,7 +45,7 @@ PATIENT = StreamTimeout(connect=Duration("5s"), first_token=Duration("5s"), idle
 
 
 def bare(port: int) -> AsyncOpenAI:
-    """The SDK alone."""
+    """The SDK without `ModelTransport`."""
     return AsyncOpenAI(api_key="none", base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
 
 

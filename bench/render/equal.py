@@ -2,7 +2,7 @@
 
     python -m bench.render.equal OUT...
 
-OUT is a directory of YAML files. If there is no such directory, the file `OUT.stdout` is read.
+OUT is a directory of YAML files. If the directory does not exist, the program reads the file `OUT.stdout`.
 """
 
 from __future__ import annotations

@@ -39,11 +39,11 @@ class CircuitBreaker(Policy):
     break_duration_multiplier: Annotated[float, Field(ge=1, le=10)] = 1.5
     """Factor on the open time after each failed or interrupted round of probes. Closing resets the open time."""
     max_break_duration: Duration = Duration("5m")
-    """Upper bound of the open time without its jitter, after any number of failed rounds."""
+    """Upper bound of the open time after any number of failed rounds. Jitter comes on top of this bound."""
     break_duration_jitter: Ratio = Ratio("10%")
     """Largest random share added to each open time, so that replicas do not probe together."""
     half_open_max_requests: Annotated[int, Field(ge=1, le=1000)] = 3
-    """While the breaker is half-open: largest sum of running and successful probes. It refuses further calls."""
+    """Limit for running plus successful probes of a half-open breaker. At the limit the breaker refuses calls."""
     success_threshold: Annotated[int, Field(ge=1, le=1000)] = 2
     """Successful probes that close the breaker."""
     half_open_max_duration: PositiveDuration = Duration("30s")
@@ -54,11 +54,11 @@ class CircuitBreaker(Policy):
 
     @classmethod
     def for_restart(cls, restart: Duration) -> CircuitBreaker:
-        """The default breaker, which stays open for `restart`.
+        """The default breaker, but with a break of `restart`.
 
-        `restart` is the time from a restart of the callee until its first good answer (rule C04). Failed probes at most
-        double the open time, not counting jitter. A longer break would refuse calls to a callee that
-        works again; a failed probe costs only one request.
+        `restart` is the time from a restart of the callee until its first good answer (rule C04). After failed probes
+        the break grows to at most 2 × `restart`, plus jitter. A longer break would refuse calls to a callee that works
+        again. A failed probe costs one request.
         """
         return cls(break_duration=restart, max_break_duration=restart * 2)
 

@@ -1,7 +1,7 @@
-"""R01, R02, R05: attempts multiply along a path, in a burst and sustained. R10: the load with retries and the capacity.
+"""R01, R02, R05: retries multiply the attempts along a path. R10: a service serves its load with retries.
 
-A hop retries only some outcomes. So the attempts are multiplied for each failure of the last hop separately. Earlier
-hops may see another outcome. For example, a callee that cannot connect to its own callee answers `unavailable`.
+A hop retries only some outcomes. So the rules compute the attempts on a path for each failure of the last hop.
+Earlier hops may see another outcome. For example, a callee that cannot connect to its own callee answers `unavailable`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Layer:
     attempts: int
     conditions: tuple[RetryCondition, ...]
     budget: float | None
-    """Retries per call that the layer sustains. `None` means no limit."""
+    """Retries per call that the retry budget permits while the callee stays down. `None`: the layer has no budget."""
 
     def sustained(self) -> float:
         """Attempts per call while the callee stays down."""
@@ -88,7 +88,7 @@ def layers(edge: Edge) -> Iterator[Layer]:
 
 
 def attempts(edge: Edge, failure: RetryCondition) -> int:
-    """Attempts of a call whose callee fails in this way, over all layers."""
+    """Attempts of one call over all layers, if the callee fails with `failure`."""
     return prod(layer.attempts for layer in layers(edge) if failure in layer.conditions)
 
 
@@ -98,7 +98,7 @@ def sustained(edge: Edge, failure: RetryCondition) -> float:
 
 
 def _sustained_at_worst(edge: Edge) -> float:
-    """Attempts per call while the failure that causes most attempts lasts."""
+    """`sustained` for the failure that causes the most attempts."""
     found = tuple(layers(edge))
     return max(prod(layer.sustained() for layer in found if failure in layer.conditions) for failure in SPOKEN)
 
@@ -114,8 +114,8 @@ class Worst(NamedTuple):
 
 
 Weigh = Callable[[Edge, float], tuple[float, bool]]
-"""Takes an edge and the weight of the path from its callee on. Returns their joint weight, and True if the path ends
-after the edge."""
+"""Takes an edge, and the weight of the path behind its callee. Returns the weight of both together, and True if the
+path ends after the edge."""
 
 
 def heaviest(graph: CallGraph, weigh: Weigh) -> dict[OperationKey, Worst]:
@@ -192,7 +192,7 @@ def amplified(graph: CallGraph) -> Iterator[Amplified]:
 
 
 def amplification(platform: Platform) -> Iterator[Breach | None]:
-    """Multiply the attempts along every path, over all layers."""
+    """Find each path with more than `WARN_ATTEMPTS` attempts, over all layers."""
     for found in amplified(platform.graph):
         yield _too_many(found) if found.attempts > WARN_ATTEMPTS else None
 
@@ -262,7 +262,7 @@ class ServiceLoad(NamedTuple):
     offered: float
     """The load if each call makes one attempt."""
     with_retries: float
-    """The load with the retries that callers sustain while their callees fail."""
+    """The load while all callees fail and every caller retries as often as its policies permit."""
 
 
 def service_loads(platform: Platform) -> dict[str, ServiceLoad]:
@@ -321,7 +321,7 @@ RULES = (
         id="R05",
         title="the audit reports how much retries multiply calls, in a burst and sustained",
         severity="info",
-        rationale="until a hop's retry budget B is spent, it makes A attempts per call, and then min(A, 1 + B)",
+        rationale="a hop makes A attempts per call until it has spent its retry budget B, and then min(A, 1 + B)",
         source="SRE book ch. 21",
         violates="any path that retries, such as 2 attempts in a burst and 1.1 sustained with a budget of 10%",
         holds="a path without retries",

@@ -23,9 +23,9 @@ def refuse_unfit(platform: Platform, configuration: Configuration, *, on: date) 
     """Refuse a deployment that would fail or do harm. Raises `InvalidInputError` with every reason.
 
     The stack must name a context whose cluster `kubectl` can query. The cluster must have the identifier that the stack
-    declares. It must serve the operators' resources and have the prerequisites. No volume may shrink, and the cluster
-    must be able to grow each volume that the update grows. Each secret needs a value, and each value must belong to a
-    declared secret. A strict profile also requires:
+    declares, the custom resources of the operators, and the prerequisites (`prerequisite_faults`). No volume may
+    shrink. The cluster must be able to grow each volume that the update grows. Each secret needs a value, and each
+    value must belong to a declared secret. A strict profile also requires:
 
     - Each image is pinned by digest.
     - Each finding of severity error or critical has an acceptance that is valid on the day `on`.

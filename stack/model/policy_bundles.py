@@ -42,16 +42,17 @@ from stack.model.site import Site
 __all__ = ["bundle_digests", "mesh_hosts", "outbound_call"]
 
 BULKHEAD_HEADROOM = 4
-"""Inbound bulkhead slots, as a multiple of Little's law at capacity (arrivals × P95), so that bursts fit."""
+"""An inbound bulkhead has 4 × capacity × P95 slots. At capacity, about capacity × P95 requests run at once (Little's
+law). The factor leaves room for bursts."""
 CHECK_TIMEOUT: Duration = HealthCheck.model_fields["timeout"].default
-"""Timeout of a health check. A slower check fails, so an objective above it never becomes `max_latency`."""
+"""Timeout of a health check. A slower check fails. So `max_latency` has an effect only below this timeout."""
 
 
 def policy_bundle(graph: CallGraph, service: Service, environment: Environment) -> PolicyBundle:
     """The sealed bundle of one service.
 
-    Raises `InvalidInputError` if no layer can enforce a policy of a call. It also raises the error if calls need equal
-    policies but have different ones.
+    Raises `InvalidInputError` if no layer can enforce a policy of a call, or if the policies of two calls
+    conflict (see `_conflicting_calls`).
     """
     edges, site = list(graph.edges_from(service)), graph.site
     replicas = environment.replicas(service).min
@@ -106,9 +107,9 @@ def _inbound(
 
 
 def _shared_by(replicas: int, limit: RateLimit) -> RateLimit:
-    """The limit with the share that each replica enforces while the store is down: limit ÷ min replicas.
+    """The limit with the local share: while the store is down, each replica admits limit ÷ minimum replicas.
 
-    So the total grows with the replica count.
+    If more replicas run, their total exceeds the limit.
     """
     if limit.scope == "local":
         return limit
@@ -136,9 +137,9 @@ def _outbound(edges: Iterable[Edge], site: Site, *, mesh: bool) -> Iterator[Outb
 
 
 def _first_message(graph: CallGraph, call: OutboundCall) -> Duration | None:
-    """The shortest target of the milestones that the called operation yields.
+    """The shortest target of the milestones that the called operation yields. `None` if it yields no milestone.
 
-    Without milestones of an operation's first stage, because the gateway measures them.
+    A milestone of the first stage does not count, because the gateway measures it.
     """
     milestones = (each for flow in graph.flows for each in flow.milestones if not each.first_stage)
     named = f"{call.callee}.{call.operation}"
@@ -240,9 +241,10 @@ def mesh_hosts(edge: Edge, site: Site) -> Iterator[str]:
 def _health_checks(edges: Iterable[Edge]) -> Iterator[HealthCheck]:
     """A check for each store and provider, and for each service behind a hard call.
 
-    Only a check of PostgreSQL or Redis behind a hard call is critical, because the process cannot serve without the
-    store. If every callee were critical, one callee that is down would take the whole platform out of rotation. A gRPC
-    callee is degraded if it answers a check later than the objective of the called operation.
+    A check of PostgreSQL or Redis behind a hard call is critical, because the process cannot serve without this store.
+    No other check is critical. Otherwise one callee that is down would take all its callers out of rotation, then their
+    callers, and so on. A gRPC callee is degraded if its answer takes longer than the objective of the called
+    operation.
     """
     looked_at = [edge for edge in edges if not edge.call.soft or isinstance(edge.callee, Dependency)]
     # If a service makes several calls to one callee, the last one counts. Hard calls come last.

@@ -60,7 +60,7 @@ async def is_admitted(budgets: TokenBudgets, tokens: int, *claims: Claim) -> boo
     return True
 
 
-async def test_mc20_exactly_the_parallel_calls_that_fit_into_the_budget_are_admitted(make: Make) -> None:
+async def test_mc20_a_budget_for_10_calls_admits_10_of_50_parallel_calls(make: Make) -> None:
     budgets = make()
     admitted = await asyncio.gather(*(is_admitted(budgets, 1000, claim()) for _ in range(50)))
     assert sum(admitted) == 10
@@ -226,7 +226,7 @@ async def test_a_second_cancellation_does_not_stop_the_return_of_the_tokens(tmp_
 # --- keys in the process
 
 
-async def test_max_keys_bounds_the_counts_of_its_own_budget_only(tmp_path: Path) -> None:
+async def test_max_keys_of_one_budget_does_not_limit_another_budget(tmp_path: Path) -> None:
     budgets = TokenBudgets(runtime(tmp_path), {})
     large, small = claim(1000, name="large"), claim(1000, name="small", max_keys=1)
     assert await is_admitted(budgets, 1000, large)

@@ -28,7 +28,7 @@ ENGINES = (*JOURNALS, "temporal")
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgresql]:
-    # Without fsync only a crash of the machine loses data, and the tests kill only processes.
+    # Without fsync, a crash of the machine loses data, but a killed process does not. The tests only kill processes.
     with running_postgresql("fsync=off") as server:
         asyncio.run(_migrate(server.dsn("postgres")))
         yield server
@@ -42,7 +42,7 @@ async def _migrate(dsn: str) -> None:
 
 @pytest.fixture
 def database(postgresql: Postgresql) -> str:
-    """Empty saga tables in a database that only this test uses while it runs."""
+    """Empty saga tables. Connections of earlier tests are closed."""
     postgresql.psql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
         "AND pid <> pg_backend_pid()"

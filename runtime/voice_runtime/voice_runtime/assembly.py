@@ -26,7 +26,7 @@ from voice_runtime.surroundings import Surroundings
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A bundle with the objects that enforce it. A call in flight ends under the bundle under which it began."""
+    """A bundle with the objects that enforce it. After a reload, calls in flight keep the old bundle."""
 
     bundle: PolicyBundle
     outbound: dict[str, Outbound]
@@ -44,7 +44,7 @@ class Assembled:
 
 
 class Assembly:
-    """Builds the objects for each new bundle, with the policy states of this process. Reloads keep these states."""
+    """Builds the objects for each new bundle, with the policy states of this process."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._surroundings = surroundings

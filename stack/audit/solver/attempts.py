@@ -1,9 +1,9 @@
 """Attempts: as many as the rules on retries permit, and never more than the catalogue declares.
 
 `retries` passes over the graph twice. Each pass takes time linear in the number of edges. The first pass goes from the
-callers to the callees, and multiplies the attempts of saga steps and of the fallbacks of model routes. The solver never
-changes these attempts. The second pass goes from the callees to the callers. Each call keeps as many of its attempts as
-the product along the worst path permits. So the last calls of a path keep their attempts first.
+callers to the callees. It multiplies the attempts that saga steps and model routes make. The solver never changes these
+attempts. The second pass goes from the callees to the callers. Each call keeps as many of its attempts as the product
+along the worst path permits. So the last calls of a path keep their attempts first.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from stack.model.platform import Platform
 BACKOFF = Duration("100ms")
 """First delay of a retry that declares no delay (the platform's default)."""
 OTHERS_REPEAT: RetryCondition = "unavailable"
-"""The failure with which the solver counts the attempts of saga steps and model routes. Any failure would do, because
-both make another attempt after each failure."""
+"""The failure for which the solver counts the attempts of saga steps and model routes. Every failure gives the same
+number, because both retry after every kind of failure."""
 
 
 def clients(platform: Platform) -> Values:
-    """Turn off the retries of client libraries, because they have no budget. A call declares its own retry."""
+    """Turn off the retries of client libraries, because the libraries enforce no retry budget."""
     values = Values()
     for node in platform.graph.nodes.values():
         for client in node.clients if isinstance(node, Dependency) else ():
@@ -52,7 +52,7 @@ def clients(platform: Platform) -> Values:
 
 
 def retries(platform: Platform, *, on: date) -> Values:
-    """The retry of each call. Calls that share a policy all get the fewest attempts that any of them may make."""
+    """The retry of each call. If calls share a policy, the call with the fewest permitted attempts decides."""
     graph, above = platform.graph, _repeated_by_others(platform)
     weights: dict[RetryCondition, dict[OperationKey, float]] = {failure: {} for failure in SPOKEN}
     interior: dict[OperationKey, bool] = {}
@@ -78,7 +78,7 @@ def retries(platform: Platform, *, on: date) -> Values:
 
 
 def relief(platform: Platform) -> Values:
-    """Remove the retries of interior hops on paths to a service that its callers' retries would overload (rule R10)."""
+    """Rule R10: if retries overload a service, remove the retries of interior hops on the paths to this service."""
     graph, values = platform.graph, Values()
     tired = {service.name for service, load, capacity in loads_and_capacities(platform) if load.with_retries > capacity}
     reaches: dict[OperationKey, bool] = {}
@@ -91,7 +91,7 @@ def relief(platform: Platform) -> Values:
 
 
 def infeasible(platform: Platform) -> Iterator[Constraint]:
-    """The bounds that are exceeded even without any retry of a call."""
+    """The bounds that stay exceeded after the solver has removed retries. `platform` has the solved values."""
     for service, (_, load), capacity in loads_and_capacities(platform):
         if load > capacity:
             needed = f"a maximum of {-int(-load // service.capacity.per_second)} replicas"
@@ -157,7 +157,10 @@ def _accepted(platform: Platform, rule: str, edge: Edge, on: date) -> bool:
 
 
 def _kept(edge: Edge, retry: Retry | None, behind: dict[RetryCondition, float], most: float, *, alone: bool) -> Edge:
-    """The call with as many attempts as `most` permits. An interior hop retries only if no later interior hop does."""
+    """The call with as many attempts as `most` permits.
+
+    `alone` is true if no later interior hop retries. Otherwise an interior hop makes no retry.
+    """
     if retry:
         for number in range(retry.max_retries, 0, -1):
             tried = _with_retry(edge, retry.model_copy(update={"max_retries": number}))

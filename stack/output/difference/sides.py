@@ -33,7 +33,7 @@ _MEASURES: TypeAdapter[Measures] = TypeAdapter(dict[str, dict[str, _Amount | Lit
 LONGEST_RENDER = 120
 """Longest time of each command of git, and of the rendering of a revision, in seconds."""
 PACKAGES = ("components", "policies/voice_policies", "stack/cli")
-"""The packages that render a revision. Python would import a missing one from this checkout."""
+"""The packages that render a revision. If the revision lacks one, Python would import it from this checkout."""
 
 
 def side_of(side: str, tenant: Tenant) -> Side:
@@ -103,7 +103,7 @@ def _measures(path: Path) -> Measures | None:
 
 
 def _ledger_faults(error: ValidationError) -> Iterator[Fault]:
-    """One fault for each wrong value. pydantic has one for each type that the value may have."""
+    """One fault for each wrong value. For such a value, pydantic reports one error for each permitted type."""
     accepted = (
         "expected measure → subject → value, as `voice render` writes them:"
         " the value is a number ≥ 0, or `hard`, `soft` or `link`"

@@ -1,7 +1,4 @@
-"""Permission for an undeclared call: the line to add to the catalogue.
-
-The permission also has the reasons why the platform refuses the line, and the findings that the line adds to the audit.
-"""
+"""Permission for an undeclared call: the line to add to the catalogue, and its consequences."""
 
 from __future__ import annotations
 
@@ -107,6 +104,6 @@ def _consequences(platform: Platform, changed: Caller) -> tuple[tuple[str, ...],
 
 def _findings(platform: Platform) -> Iterator[Finding]:
     """The findings of the audit, without findings of severity `info`."""
-    # The added line does not cause findings about old prices and retiring models. The earliest date excludes them.
+    # The line does not cause findings about old prices and retiring models. On `date.min` there are none.
     findings = (finding for rule in RULES for finding in rule.verdict(platform, date.min).findings)
     return (finding for finding in findings if finding.severity != "info")

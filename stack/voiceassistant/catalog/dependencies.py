@@ -75,10 +75,10 @@ REDIS = Dependency(
 )
 EVENTS = Dependency(
     name="events",
-    # Assumed: 5 s until the container runs, and 5 s to load a log of 100 MiB at REPLAY_RATE, 20 MiB/s. The largest log
-    # needs 92 s (2 × 0.6 × 1536 MiB ÷ 20 MiB/s). A break of 92 s would refuse calls although the store is usually back
-    # sooner. While a larger log loads, each probe of a caller's breaker fails and begins another break. The longest
-    # break is 2 × 10 s + 10 % jitter = 22 s, so the last break ends at most 22 s after the load.
+    # Assumed: the container runs after 5 s, and loads a log of 100 MiB in 5 s at REPLAY_RATE, 20 MiB/s. The largest log
+    # loads in 92 s (2 × 0.6 × 1536 MiB ÷ 20 MiB/s). A break of 92 s would refuse calls to a store that is usually back
+    # sooner. While a larger log loads, each probe of a caller's breaker fails and begins another break. A break lasts
+    # at most 2 × 10 s + 10 % jitter = 22 s. So callers reach the store at most 22 s after the load ends.
     restart=Duration("10s"),
     kind="datastore",
     purpose="event streams and counters of token budgets, on a separate durable Valkey",

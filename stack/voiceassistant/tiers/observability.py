@@ -47,7 +47,7 @@ from stack.voiceassistant.store_alerts import VALKEY
 from stack.voiceassistant.stores import elasticsearch_nodes, full_text_index, valkey_servers
 
 OUTAGE = Duration("30m")
-"""An outage of a backend up to this time loses no telemetry. The time suffices to replace a node."""
+"""If a backend is down no longer than this, no telemetry is lost. The time suffices to replace a node."""
 
 COLLECTOR = Peer(namespace=site.OBSERVABILITY, name=site.COLLECTOR, ports=())
 ALERTMANAGER = Peer(namespace=site.OBSERVABILITY, name="alertmanager", ports=())
@@ -96,7 +96,7 @@ def links(graph: CallGraph, environment: Environment) -> Iterator[Link]:
 
 
 def scraped(graph: CallGraph, environment: Environment, links: Links) -> Iterator[ScrapeTarget]:
-    """The pods that Prometheus scrapes or that the prober probes, one target for each link with a `scrape`."""
+    """One target for each link with a `scrape`: pods that Prometheus scrapes or that the prober probes."""
     for link in links:
         if link.scrape and isinstance(link.target, Peer):
             yield ScrapeTarget(
@@ -237,9 +237,10 @@ def _dns_server(environment: Environment) -> str:
 
 
 def _public_endpoints(gateway: Gateway, environment: Environment) -> Iterator[ProbedHosts]:
-    """Probes of the gateway's host name and, if `gateway_network` is set, of its first GET route. Need a load balancer.
+    """A probe of the gateway's host name. If `gateway_network` is set, also a probe of the gateway's first GET route.
 
-    The prober sends no token, so the route may refuse the request with status 401.
+    Without a load balancer or a `gateway_host` there is no probe. The prober sends no token, so the route may answer
+    with status 401.
     """
     settings = environment.settings
     if environment.profile.load_balancer and settings.gateway_host:
@@ -252,7 +253,7 @@ def _public_endpoints(gateway: Gateway, environment: Environment) -> Iterator[Pr
 
 
 def _dns_module(name: str) -> BlackboxModule:
-    """The module that resolves a public name. An answer without an address fails."""
+    """The module that resolves a public name. The probe fails if the answer contains no IPv4 address."""
     answered = {"fail_if_none_matches_regexp": [r"\tA\t"]}
     settings = {"query_name": name, "query_type": "A", "validate_answer_rrs": answered}
     return BlackboxModule(name=site.PUBLIC_NAME, prober="dns", settings=settings)
@@ -286,8 +287,8 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
         routes=tuple(_routes(names)),
         default=PLATFORM_TEAM if names else alertmanager.NOBODY,
         inhibitions=(
-            # Without any pod of a job, the job's warnings mean nothing. The alert for one pod that is down mutes no
-            # alert, because the other pods may have other faults.
+            # If all pods of a job are missing, the job's warnings mean nothing. The alert for one missing pod mutes
+            # nothing, because the other pods may have other faults.
             Inhibition(alert="TargetMissing", severities=("warning",), equal=("job",)),
         ),
         links=links,

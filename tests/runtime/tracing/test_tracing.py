@@ -25,7 +25,7 @@ def named(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
     return found
 
 
-def test_a_received_span_has_parent_attributes_and_the_identity_of_the_service(
+def test_a_received_span_has_its_parent_its_attributes_and_the_identity_of_the_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POD_NAME", "agent-engine-7")

@@ -60,7 +60,7 @@ def calling(idempotency: Any = "idempotent", *, language: str = "python", **call
         "4 attempts without backoff",
     ],
 )
-def test_a_retry_keeps_the_values_that_the_rules_on_one_call_permit(
+def test_the_solver_changes_only_those_values_of_a_retry_that_break_a_rule(
     retry: dict[str, Any], idempotency: str, change: tuple[str, str, str] | None
 ) -> None:
     call = calling(idempotency, retry=TWICE.model_copy(update=retry), circuit_breaker="off")
@@ -227,7 +227,9 @@ def test_an_attempt_timeout_below_the_objectives_of_a_steps_calls_is_infeasible(
 
 
 @pytest.mark.parametrize(("latency", "feasible"), [("400ms", True), ("399ms", False)])
-def test_one_attempt_of_each_call_must_fit_ten_times_the_target(latency: str, feasible: bool) -> None:
+def test_a_route_that_needs_over_10_times_its_target_without_retries_is_infeasible(
+    latency: str, feasible: bool
+) -> None:
     target = flow("ask", latency)
     route = operation("ask", stage(hard("b.read", "idempotent")), p95="4s", deadline="20s")
     callee = service("b", operation("read", p95="3s", deadline="9s"))
@@ -237,7 +239,7 @@ def test_one_attempt_of_each_call_must_fit_ten_times_the_target(latency: str, fe
     assert [each for each in found if each.rule == "T03"] == ([] if feasible else [bound])
 
 
-def test_calls_that_share_a_policy_are_bounded_by_the_lowest_objective_among_them() -> None:
+def test_calls_that_share_a_policy_must_all_meet_the_lowest_of_their_objectives() -> None:
     made = stage(
         *(
             hard("b.read", "idempotent", purpose=purpose, latency=latency)
@@ -250,7 +252,7 @@ def test_calls_that_share_a_policy_are_bounded_by_the_lowest_objective_among_the
     assert (bound.path, bound.bound, bound.needed) == ("a.run → b.read:second", "10ms", "20001us")
 
 
-def test_only_in_go_services_calls_of_one_grpc_method_share_a_policy() -> None:
+def test_calls_of_one_grpc_method_share_a_policy_in_go_but_not_in_python() -> None:
     def policies(language: str) -> list[tuple[str, str]]:
         made = stage(*(hard("b.read", "idempotent", purpose=purpose) for purpose in ("first", "second")))
         caller = service("a", operation("run", made, p95="1s", deadline="60s"), language=language)
@@ -273,7 +275,7 @@ def test_missing_capacity_is_reported_with_the_line_of_the_overloaded_service() 
 
 @pytest.mark.parametrize(("load", "replicas"), [("1/m", 2), ("2/m", 2), ("3/m", 2), ("1/s", 2), ("135/h", 3)], ids=str)
 def test_the_window_of_a_breaker_holds_at_least_one_call_of_each_replica(load: str, replicas: int) -> None:
-    """135 calls an hour are 45 for each of 3 replicas: one call in 80 s. Floats give slightly less."""
+    """135 calls an hour ÷ 3 replicas: each replica makes one call in 80 s. Float arithmetic gives slightly less."""
     made = stage(hard("store.read", "idempotent", circuit_breaker=BY_RATIO))
     run = operation("run", made, p95="1s", deadline="9s", load=load)
     caller = service("a", run, replicas=Replicas.exactly(replicas))

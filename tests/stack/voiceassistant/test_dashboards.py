@@ -97,7 +97,7 @@ def names(expression: Any) -> set[str]:
 
 
 def test_a_mean_time_divides_only_by_successful_and_failed_attempts_or_requests() -> None:
-    """The runtime measures successful and failed attempts and requests, but neither ignored nor cancelled ones."""
+    """The runtime does not measure the time of ignored and cancelled attempts and requests."""
     quotients = 0
     for tree in map(parsed, expressions()):
         if not isinstance(tree, promql_parser.BinaryExpr) or not names(tree.lhs) & MEASURED:

@@ -53,13 +53,14 @@ class Grpc:
         options: Iterable[tuple[str, Any]] = (),
         interceptors: Iterable[grpc.aio.ClientInterceptor] = (),
     ) -> Channel:
-        """The channel to a callee, or to the callee of one call if `name` is the name of a call.
+        """The channel to a callee. `name` is the callee's name, or the name of one call to the callee.
 
         `target`, in gRPC's format, replaces the address in the bundle. `credentials` come from
         `grpc.ssl_channel_credentials`; create them once, because each credentials object gets a separate connection.
         Without `credentials` a channel to a `target` is plaintext. A channel to the bundle's address uses TLS if the
-        address has `tls` or is reached through an egress proxy. gRPC then verifies the callee with its own root
-        certificates, or with those in the file `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`.
+        address has `tls` or is reached through an egress proxy. gRPC then verifies the callee with gRPC's
+        root certificates. The variable `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` may name a file with other root certificates.
+
         `options` are gRPC's channel options, such as `("grpc.max_receive_message_length", 64 * 2**20)`. `interceptors`
         run inside each attempt. Channels share a connection only if options and interceptors are the same.
 
@@ -96,7 +97,7 @@ class Grpc:
         return Server(self.runtime, options, interceptors)
 
     async def close(self) -> None:
-        """Close the connections of this event loop. Calls in flight may take the bundle's longest overall timeout."""
+        """Close the connections of this event loop. Calls in flight get the bundle's longest overall timeout to end."""
         await self._connections.close(grace_of(self.runtime.assembled))
 
     def _locate(
@@ -131,5 +132,5 @@ def _target(
 
 @cache
 def _public_roots() -> grpc.ChannelCredentials:
-    """The root certificates that verify hosts outside the platform."""
+    """TLS with gRPC's root certificates. Cached, because each credentials object gets a separate connection."""
     return grpc.ssl_channel_credentials()

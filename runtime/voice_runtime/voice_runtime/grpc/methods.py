@@ -26,7 +26,7 @@ class Resolved(NamedTuple):
     path: str
     outbound: Outbound
     enter: Callable[..., Awaitable[Any]]
-    """The function that runs the outbound call of an RPC with a unary response."""
+    """Runs the outbound call of an RPC that returns one message, not a stream."""
     is_internal: bool
     """True for a callee inside the platform. Callees outside get neither trace context nor baggage."""
     is_recorded: bool
@@ -55,8 +55,8 @@ def outbound_of(assembled: Assembled, name: str, path: str) -> Outbound:
     """The call for an RPC on the channel `name`. Raises `UnknownCallError`.
 
     If `name` is a callee, the operation in `path` selects the call. If `name` is a call, every RPC of the channel makes
-    that call. Use the name of a call for a callee whose methods are not named like the operations, or for one operation
-    with several calls.
+    that call. Use the name of a call if the callee's methods are not named like the operations, or if several calls go
+    to one operation.
     """
     if name in assembled.outbound:
         return assembled.outbound[name]
@@ -127,6 +127,6 @@ class Method:
 
 
 def _bytes_serializer(request: Any) -> bytes:
-    """The serializer for a stub that has no serializer, because its requests are bytes."""
+    """Serialize a request of a stub without a serializer. Such a request is bytes already."""
     serialized: bytes = request
     return serialized

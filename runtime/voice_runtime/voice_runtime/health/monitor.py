@@ -38,11 +38,11 @@ class Report:
 
 
 class Health:
-    """The checks of a runtime's bundle. Use an instance on one event loop only. It follows reloads of the bundle.
+    """The checks of a runtime's bundle. They follow reloads of the bundle. Use an instance on one event loop only.
 
-    `checkers` maps the name of a check to the checker that replaces the built-in one. Raises `InvalidInputError` with
-    every name in `checkers` that the bundle does not declare, and with every check that cannot be made: its package,
-    its call, or its store's connection in `settings` is missing.
+    `checkers`: the name of a check → the checker to use instead of the built-in one. Raises `InvalidInputError` with
+    every name in `checkers` that the bundle does not declare. The error also names every check that cannot run,
+    because its package, its call, or its store's connection in `settings` is missing.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Health:
         await asyncio.sleep(self._runtime.bundle.health.drain_duration.seconds)
 
     def checks(self) -> list[Check]:
-        """Every check of the newest bundle whose checks can all be made.
+        """The checks of the current bundle. If one of them cannot run, the checks of an earlier bundle stay in force.
 
         Unchanged checks keep their results after a reload.
         """
@@ -80,9 +80,9 @@ class Health:
         return self._checks
 
     async def readiness(self) -> Report:
-        """Start all checks whose last result is too old, in parallel, and wait for the critical checks.
+        """Start the checks whose last result is too old, in parallel. Wait only for the critical checks.
 
-        The report has the last results of the other checks.
+        The report contains the last result of every other check.
         """
         if self.draining:
             return Report("draining")

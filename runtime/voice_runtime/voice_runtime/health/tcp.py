@@ -1,6 +1,6 @@
 """TCP: the target accepts a connection.
 
-An address with TLS or behind the egress proxy must also show a certificate for its host name.
+If the address uses TLS, the target must also show a valid certificate for the host name.
 """
 
 from __future__ import annotations

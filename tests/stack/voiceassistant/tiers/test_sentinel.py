@@ -82,8 +82,8 @@ case ${0##*/} in
     esac
 esac
 """
-"""Fakes of the programs `date`, `sleep` and `timeout`: a file holds their time. No Sentinel answers. The server itself
-answers that it is the primary, after ANSWER seconds."""
+"""Fakes of the programs `date`, `sleep` and `timeout`. The file `$CLOCK` holds the time in seconds. No Sentinel
+answers. The server answers after ANSWER seconds that it is the primary."""
 
 
 @pytest.mark.parametrize("answer", [0, 1, 2])
