@@ -37,7 +37,7 @@ def test_the_reverse_comparison_finds_the_same_fields(before: Any, after: Any) -
 
 
 def _turned(path: str) -> str:
-    return re.sub(r"\[(\d+) -> (\d+)\]", r"[\2 -> \1]", path)
+    return re.sub(r"\[(\d+), now (\d+)\]", r"[\2, now \1]", path)
 
 
 @pytest.mark.parametrize(
