@@ -76,7 +76,6 @@ def policy_bundle(graph: CallGraph, service: Service, environment: Environment) 
 
 
 def _degradation(service: Service, environment: Environment) -> Degradation | None:
-    """The service's features, and the level that the settings set by hand. `None` if the service has no features."""
     level = environment.settings.degraded.get(service.name)
     return Degradation(features=service.features, override=level) if service.features else None
 

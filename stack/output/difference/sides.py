@@ -31,7 +31,7 @@ __all__ = ["side_of"]
 _Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 _MEASURES: TypeAdapter[Measures] = TypeAdapter(dict[str, dict[str, _Amount | Literal["hard", "soft", "link"]]])
 LONGEST_RENDER = 120
-"""Longest time of each command of git, and of the rendering of a revision, in seconds."""
+"""Time limit for each git command and for the rendering of a revision, in seconds."""
 PACKAGES = ("components", "policies/voice_policies", "stack/cli")
 """The packages that render a revision. If the revision lacks one, Python would import it from this checkout."""
 

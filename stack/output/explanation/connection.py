@@ -79,7 +79,6 @@ def _destinations(platform: Platform, edge: Edge) -> Iterator[Destination]:
 
 
 def _served(platform: Platform, place: Destination) -> Step:
-    """The name that the caller resolves, and the port that it connects to."""
     at = f"{place.host}:{place.port}"
     if not place.namespace:
         return Step("name", f"{at} is outside the cluster", holds=True)
@@ -93,7 +92,6 @@ def _served(platform: Platform, place: Destination) -> Step:
 
 
 def _policies(platform: Platform, direction: Direction, step: str, caller: str, place: Destination) -> Step:
-    """The NetworkPolicies at one end of a connection."""
     everyone = endpoints(platform)
     source, target = (everyone.get(name, Endpoint(name)) for name in (caller, place.end))
     decided = decision(rendered(platform).network_policies, direction, source, target, place.port)
@@ -135,7 +133,6 @@ def _admits(rule: Mapping[str, Any], identity: str, port: int) -> bool:
 
 
 def _proxy(platform: Platform, caller: str, place: Destination, host: Host) -> Step:
-    """The step from the egress proxy to the host. Each caller has its own port at the proxy."""
     opens = EgressConnection(caller, place.end, host.host, host.port) in permitted_egress(platform)
     verb = "lets" if opens else "does not let"
     return Step("egress proxy", f"{place.end} {verb} {caller} reach {host.host}:{host.port}", holds=opens)

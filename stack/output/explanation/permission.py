@@ -62,7 +62,6 @@ def permission(platform: Platform, caller: str, callee: str) -> Permission:
 
 
 def _stage(node: Caller, caller: Operation, target: str) -> Line:
-    """The line that adds a stage to an operation."""
     added = stage(hard(target, "idempotent").at(caller.location))
     changed = caller.model_copy(update={"stages": (*caller.stages, added)})
     operations = tuple(changed if each is caller else each for each in node.operations)
@@ -71,7 +70,6 @@ def _stage(node: Caller, caller: Operation, target: str) -> Line:
 
 
 def _route(gateway: Gateway, service: Service, called: Operation) -> Line:
-    """The line that adds a route to the gateway."""
     name, target, margin = f"{service.name}-{called.name}", f"{service.name}.{called.name}", NETWORK_MARGIN
     p95, deadline = called.latency + margin, called.deadline + margin
     added = operation(

@@ -296,7 +296,6 @@ def _alertmanager(environment: Environment, links: Links) -> Alertmanager:
 
 
 def _routes(receivers: list[str]) -> Iterator[AlertRoute]:
-    """Routes: critical alerts to the person on call, and each team's alerts to the team."""
     for name in receivers:
         if name == ON_CALL:
             yield AlertRoute(receiver=name, severity="critical", repeat=Duration("1h"), continue_=True)
