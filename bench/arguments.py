@@ -6,7 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 
 
 def add_rounds(parser: ArgumentParser, default: int, meaning: str) -> None:
-    """Add the option `--rounds`. Its value is at least 1, because a bench needs a measurement."""
+    """Add the option `--rounds`. Its value is at least 1."""
     parser.add_argument("--rounds", type=_from_1, default=default, help=f"{meaning}; default: {default}")
 
 

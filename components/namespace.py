@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["NamespaceGuard", "Quota"]
 
 POD_SECURITY_VERSION = "v1.34"
-"""The Pod Security Standards of the oldest supported Kubernetes. The pin keeps them when the cluster is upgraded."""
+"""The Pod Security Standards of the oldest supported Kubernetes. An upgrade of the cluster does not change them."""
 
 
 class Quota(ClosedModel):
@@ -53,7 +53,7 @@ class NamespaceGuard(Component):
 
     @override
     def metadata(self, suffix: str = "") -> ObjectMeta:
-        """Metadata whose name gives only the resource's purpose. The namespace already identifies the owner."""
+        """The name is only the purpose, such as `quota`. The namespace already identifies the owner."""
         metadata = super().metadata()
         metadata["name"] = suffix
         metadata["labels"] = {"app.kubernetes.io/part-of": PART_OF}

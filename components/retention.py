@@ -27,7 +27,7 @@ class Stream(ClosedModel):
 
     @property
     def kept(self) -> Bytes:
-        """Size on disk before the oldest data is deleted: the data of the retention time and of the current day."""
+        """Largest size on disk, all copies included. A retention of 7 days keeps 8 days, with the current day."""
         return self.daily * ((self.retention + DAY) / DAY * self.copies)
 
 
@@ -42,9 +42,9 @@ def disk_conflict(field: str, stream: Stream, disk: Bytes) -> Iterator[Conflict]
 
 
 def shared_disk_conflicts(field: str, streams: Sequence[Stream], disk: Bytes) -> Iterator[Conflict]:
-    """A conflict for each stream that alone exceeds `FILL_LIMIT` of the disk.
+    """A conflict for each stream that is larger than `FILL_LIMIT` of the disk.
 
-    A single conflict for all streams if each stream fits, but all streams together do not.
+    If each stream fits, but their sum does not, there is one conflict.
     """
     alone = [conflict for stream in streams for conflict in disk_conflict(f"{field}.{stream.name}", stream, disk)]
     yield from alone

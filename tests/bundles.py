@@ -25,7 +25,7 @@ _versions = count()
 
 
 def call(name: str = "rag-engine.context", **overrides: Any) -> OutboundCall:
-    """A call whose given policies the runtime enforces. Its timeouts suffice on a busy machine."""
+    """A call. The runtime enforces the policies in `overrides`. The timeouts suffice on a busy machine."""
     enforced = {policy: "runtime" for policy in ("retry", "circuit_breaker", "bulkhead") if overrides.get(policy)}
     callee, _, operation = name.partition(":")[0].partition(".")
     fields: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Measures the CPU time of a call. The cases take turns in short slices. The result is the median of a case's slices.
 
-The clock counts only the time in which this thread runs, so other programs disturb it only through the CPU's caches.
-Slices are short and interleaved, so a disturbance affects every case alike, and the ratios of one run can be compared.
+The clock counts only the CPU time of this thread. Other programs still slow the thread, because they empty the CPU's
+caches. All cases suffer equally, because their slices alternate. So compare ratios, and only within one run.
 """
 
 from __future__ import annotations

@@ -118,14 +118,13 @@ class Grafana(Server):
             },
             "plugins": {"preinstall_disabled": "true"},
             "snapshots": {"external_enabled": "false"},
-            # Prometheus evaluates the alerts, and Alertmanager sends them. Grafana's own alerting would repeat both.
+            # Prometheus evaluates the alerts, and Alertmanager sends them. Grafana needs no alerting of its own.
             "unified_alerting": {"enabled": "false"},
             "log": {"mode": "console"},
             "log.console": {"format": "json"},
         }
 
     def _sources(self) -> Iterator[dict[str, Any]]:
-        """The data sources, with links from metric to trace, trace to logs and metrics, and log line to trace."""
         yield _source(
             "Prometheus",
             "prometheus",
@@ -195,7 +194,7 @@ class Grafana(Server):
 
 @dataclass(frozen=True, slots=True)
 class Provisioning(Volume):
-    """A volume of several ConfigMaps: the configuration, and one for each dashboard, because dashboards are large."""
+    """One volume from several ConfigMaps. Each dashboard has its own ConfigMap, because dashboards are large."""
 
     grafana: str
     files: Mapping[str, str]
@@ -205,7 +204,7 @@ class Provisioning(Volume):
     @property
     @override
     def read_at_start(self) -> Mapping[str, str]:
-        """The files without the dashboards. Grafana reads a changed dashboard without a restart."""
+        """The files that Grafana reads only at its start. It reads changed dashboards without a restart."""
         return self.files
 
     @override

@@ -50,8 +50,8 @@ an older log, the operator clones the replica again."""
 WAL_KEPT = Bytes("512Mi")
 """CloudNativePG's default of `wal_keep_size`."""
 PREPARED_STATEMENTS = 100
-"""Prepared statements that the pooler keeps on each server connection. PgBouncer before 1.21 kept none, so drivers that
-prepare statements failed in transaction mode."""
+"""Prepared statements that the pooler keeps on each server connection. With 0, drivers that prepare statements fail in
+transaction mode."""
 SIDECAR = Sizing.of(cpu=("100m", "500m"), memory=("256Mi", "512Mi"))
 POOLER = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "128Mi"))
 
@@ -59,7 +59,7 @@ POOLER = Sizing.of(cpu=("100m", "500m"), memory=("128Mi", "128Mi"))
 class PostgresqlCluster(Component):
     """A replicated cluster.
 
-    The loss of one instance loses no acknowledged write, because two disks hold a write before the acknowledgement.
+    If one instance is lost, no acknowledged write is lost: two disks hold a write before it is acknowledged.
     While the primary has no replica, writes wait. A failover takes about 30 s. Meanwhile clients see errors.
     """
 
@@ -77,7 +77,7 @@ class PostgresqlCluster(Component):
     image: Image
     pooler_image: Image
     instances: Annotated[int, Field(ge=3)]
-    """One primary, and at least two replicas. A write waits for any one replica, so writes survive the loss of one."""
+    """One primary and at least two replicas. A write waits for one replica. If an instance is lost, writes continue."""
     sizing: Sizing
     storage: Bytes
     storage_class: Name | None = None

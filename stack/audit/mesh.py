@@ -71,12 +71,12 @@ def selected_labels(policy: Mapping[str, Any], field: str) -> Mapping[str, str]:
 
 
 def _specs(platform: Platform, kind: str, node: Caller, *, default: bool = False) -> Sequence[Mapping[str, Any]]:
-    """The specs of one kind for a workload, or those for its whole namespace."""
+    """The specs of one kind for a workload. If `default`, the specs for the whole namespace instead."""
     return _policies(platform).get((kind, node.namespace, "" if default else node.name), ())
 
 
 def _mutual_tls(platform: Platform, service: Service) -> Breach | None:
-    """Check the namespace's default, and each port except the HTTP port, from which Prometheus reads without TLS."""
+    """Check the namespace's default and each port. The HTTP port is exempt: Prometheus reads it without TLS."""
     kind, defaults = "PeerAuthentication", _specs(platform, "PeerAuthentication", service, default=True)
     modes = [_mode(spec, "PERMISSIVE") for spec in defaults or [{}]]
     for spec in _specs(platform, kind, service):

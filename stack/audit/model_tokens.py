@@ -70,7 +70,7 @@ def quotas_cover_the_load(platform: Platform) -> Iterator[Breach | None]:
 
 
 def quotas_cover_the_loss_of_a_candidate(platform: Platform) -> Iterator[Breach | None]:
-    """For the loss of each candidate, compare the declared load of the route with the other candidates' quotas."""
+    """For each candidate: compare the declared load of the route with the sum of the other candidates' quotas."""
     for quota in quotas(platform):
         for lost in quota.each:
             left = sum(value for name, value in quota.each.items() if name != lost)
@@ -121,13 +121,13 @@ RULES = (
         severity="error",
         rationale="providers count tokens: at the quota they refuse even a single further request",
         source="the declared loads, and the providers' quotas",
-        violates="100/s × (800 + 200) tokens × 60 = 6,000,000 a minute at two candidates of 2,999,999",
-        holds="the same load at two candidates of 3,750,000: 80% of both quotas together",
+        violates="100/s × (800 + 200) tokens × 60 = 6,000,000 a minute; two candidates have a quota of 2,999,999 each",
+        holds="the same load; two candidates have a quota of 3,750,000 each, so the load is 80% of the sum",
         check=quotas_cover_the_load,
     ),
     Rule(
         id="M08",
-        title="the declared load fits the quotas of the other candidates if any one candidate fails",
+        title="if one candidate fails, the quotas of the other candidates cover the declared load",
         severity="error",
         rationale="a fallback with too few tokens for the whole load answers 429 as soon as the first provider fails",
         source="bifrost#120",

@@ -12,7 +12,7 @@ from stack.model.image_lock import images
 from stack.model.platform import Platform
 
 SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key|access_?key|secret_?key|private_?key)$")
-"""Finds the name of a variable that contains a secret, by the end of the name."""
+"""Finds the names of variables that contain a secret, such as `DB_PASSWORD`. Only the end of the name counts."""
 PLAIN = re.compile(
     r"""(?x)
     -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----
@@ -121,7 +121,7 @@ def _containers(workload: Workload) -> Iterator[Mapping[str, Any]]:
 def _variables(
     namespace: str, container: Mapping[str, Any], settings: Mapping[tuple[str, str], Mapping[str, str]]
 ) -> Iterator[tuple[str, str | None]]:
-    """The variables whose values rendered files contain. `envFrom` adds all variables of a ConfigMap."""
+    """Each variable's name and value. The value is `None` if it is in no rendered file, for example in a Secret."""
     for source in container.get("envFrom", ()):
         name = source.get("configMapRef", {}).get("name")
         for key, value in settings.get((namespace, name), {}).items():

@@ -180,7 +180,7 @@ def _keeps_a_pod(budget: Mapping[str, Any], replicas: int) -> bool:
 
 
 def _replaced_together(workload: Workload, replicas: int) -> Breach | None:
-    """The breach of a rollout that stops every replica before a new one is ready."""
+    """A breach if a rollout stops every replica before a new replica is ready."""
     strategy = workload.spec.get("strategy", workload.spec.get("updateStrategy", {}))
     most = strategy.get("rollingUpdate", {}).get("maxUnavailable")
     recreated = strategy.get("type") == "Recreate"
@@ -237,7 +237,7 @@ def _is_quorum(workload: Workload) -> bool:
 
 
 def can_roll_back(platform: Platform) -> Iterator[Breach | None]:
-    """Check that no StatefulSet waits until a broken pod is ready before it replaces the pod."""
+    """Check that a StatefulSet can replace a pod that is not ready: a broken pod may never become ready."""
     for workload in rendered(platform).workloads:
         by_hand = workload.spec.get("updateStrategy", {}).get("type") == "OnDelete"
         if workload.kind == "StatefulSet" and not by_hand:

@@ -39,7 +39,7 @@ def coloured(text: str, *codes: str, stream: TextIO | None = None) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of columns two spaces apart, the first and the last column flush left, the others flush right."""
+    """The lines of a table. The first and the last column are aligned left, the others right."""
     cells = [head, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = [

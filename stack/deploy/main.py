@@ -25,7 +25,10 @@ FRAMES = 10
 
 
 def deploy(tenant: Tenant) -> None:
-    """Deploy the environment with the same name as the stack. Raises `pulumi.RunError` with every reason to refuse."""
+    """Deploy the environment with the same name as the stack.
+
+    A refusal raises `pulumi.RunError` with all reasons.
+    """
     try:
         configuration = beside_catalogue(tenant, partial(read_configuration, tenant))
         platform = Platform(tenant, environment(configuration.settings, tenant))

@@ -21,7 +21,7 @@ SEVERITIES: dict[Tier, Severity] = {"core": "critical", "standard": "warning", "
 """Severity of a missed objective, by the tier of the service."""
 
 FULL = 0.9
-"""Share of a declared capacity. Above it there is no room for a burst."""
+"""Share of a declared capacity. A load above this share leaves no room for a burst."""
 
 OPERATION_FAILURES = Indicator(subject="operation", name="failures", adjective="failed")
 OPERATION_SLOW = Indicator(subject="operation", name="slow", adjective="slow")
@@ -153,7 +153,7 @@ OBJECTIVE_ALERTS = (
     ),
     Alert(
         name="AttemptsAboveBound",
-        # With fewer than a hundred requests in half an hour, a few at the window's edge could raise a false alarm.
+        # Up to 100 requests in 30 min raise no alert: a few requests at the edge of the window could exceed the bound.
         expression="(operation:requests:rate30m > on (job, operation) 1.05 * operation:requests:allowed_rate30m"
         " and operation:requests:rate30m * 1800 > 100)"
         " + on (job, operation) group_left (team, severity) 0 * operation:failures:budget",
@@ -188,4 +188,4 @@ OBJECTIVE_ALERTS = (
         action="The consumer's log has each error. Fix the cause, then publish the messages again (docs/sagas.md)",
     ),
 )
-"""Alerts on objectives. The objective's series has the team and the severity, but `…ForDays` is always a warning."""
+"""Alerts on objectives. The objective's series has the team and the severity. Alerts named `…ForDays` are warnings."""

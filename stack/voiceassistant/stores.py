@@ -19,7 +19,7 @@ from stack.voiceassistant.catalog import dependencies
 from stack.voiceassistant.site import SITE
 
 SCHEMAS = "schemas"
-"""The jobs that create tables. They are a separate component, because they start when the server is ready."""
+"""Component of the jobs that create tables. It is separate, because the jobs start after the server is ready."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Store:
 
     @property
     def endpoint(self) -> NetworkEnd:
-        """The pods behind the store's address, or the network of an external store, with the store's port."""
+        """The store's pods with its port. For an external store: the store's network with this port."""
         address = self.address
         if isinstance(address, External):
             return external_block(self.dependency, address)

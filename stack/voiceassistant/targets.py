@@ -1,6 +1,6 @@
-"""The platform's targets. Each target has series, an objective, and the alerts and panels that show when it is missed.
+"""The platform's targets. Each target has series, an objective, alerts and panels.
 
-A target that no series can measure has another check instead.
+If no series can measure a target, its field `instead` says how the target is checked.
 
 `docs/targets.md` lists the targets, and the overview dashboard shows their panels. Tests check that each named series,
 alert and panel exists.

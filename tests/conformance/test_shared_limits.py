@@ -136,7 +136,7 @@ async def test_l7_the_limit_continues_on_the_new_primary_after_a_failover(tmp_pa
     ("mode", "admitted"), [("open", 20), ("closed", 0), ("local_share", 5)], ids=["open", "closed", "local share"]
 )
 @pytest.mark.parametrize("how", ["killed", "hanging", "not connected"])
-async def test_l8_without_its_store_a_limit_obeys_its_field_when_store_unavailable(
+async def test_l8_without_its_store_a_limit_follows_when_store_unavailable(
     tmp_path: Path, mode: str, admitted: int, how: str
 ) -> None:
     with redis_servers.single(tmp_path) as own:

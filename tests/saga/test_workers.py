@@ -226,7 +226,7 @@ async def test_a_held_saga_cannot_be_claimed_and_a_renewal_keeps_it(journal: Jou
 async def test_a_saga_completes_after_a_lost_answer_to_a_journal_write(
     journal: Journal, write: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the lost answer the journal says that the worker holds the saga, but the worker does not know this."""
+    """The journal has stored the write. The worker gets an error, and does not know that it holds the saga."""
     log, lost = Log(), 0
     whole = getattr(journal, write)
 
@@ -264,7 +264,7 @@ class CountingJournal(PostgresqlJournal):
 
 
 async def test_a_parked_saga_stays_parked_after_an_interrupted_intervention(journal: Journal) -> None:
-    """The command of an operator may be killed after it has seized the saga."""
+    """An operator's command seizes the saga, and is killed."""
     log = Log()
     log.fails("pay", lambda: ValueError("no"))
     log.fails("undo-pay", lambda: ValueError("no"))
@@ -280,7 +280,7 @@ async def test_a_parked_saga_stays_parked_after_an_interrupted_intervention(jour
 async def test_a_waiting_saga_still_waits_after_a_refused_intervention(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state changes between the operator's look and the intervention."""
+    """The operator sees a parked saga. At the intervention the saga is waiting."""
     log = Log()
     log.does("pay", _later)
     summary = journal.summary

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 LARGEST = 100
-"""Number of elements up to which a container is searched. A larger container counts as plain data."""
+"""Largest container that is searched, in elements. A larger container counts as data that can be sent again."""
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 
 
@@ -18,7 +18,7 @@ def can_repeat(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 
 def can_call_again(fn: Callable[..., Any]) -> bool:
-    """True if `fn` can be called again: it is not a `partial`, or the arguments in the partial can be sent again."""
+    """False if `fn` is a `partial` with an argument that can be sent only once."""
     return not isinstance(fn, partial) or _all_repeat((fn,))
 
 
@@ -41,7 +41,7 @@ def _all_repeat(arguments: Iterable[Any]) -> bool:
 
 
 def _is_file(argument: Any) -> bool:
-    """True for an object with the methods of an open file. `NamedTemporaryFile` returns one that is no iterator."""
+    """True for an object with the methods of an open file. A file of `NamedTemporaryFile` is not an `Iterator`."""
     return hasattr(argument, "read") and any(hasattr(argument, name) for name in ("seek", "__iter__", "__aiter__"))
 
 

@@ -90,7 +90,7 @@ def cluster(url: str, **options: Any) -> Cluster:
 
 
 class _Sentinels(Sentinel):
-    """Asks all Sentinels at once. redis-py asks them in turn, so a silent one would use up the time of each call."""
+    """Asks all Sentinels at once. redis-py asks one after the other, and a silent one would delay each call."""
 
     def __init__(self, addresses: Iterable[tuple[str, int]], sentinel_kwargs: Mapping[str, Any]) -> None:
         super().__init__((), sentinel_kwargs=sentinel_kwargs)  # type: ignore[no-untyped-call]  # redis-py's
@@ -157,9 +157,9 @@ class Connections:
         return answer
 
     async def _drop_idle_connections(self, error: BaseException) -> None:
-        """Drop the idle connections after an error, because a restart or failover may have ended them, too.
+        """Drop the idle connections after an error, because a restart or failover ends all connections.
 
-        Keep them after a cancellation.
+        Keep the idle connections after a cancellation.
         """
         if isinstance(error, Exception):
             await self.close()
@@ -194,7 +194,7 @@ class Cluster:
         with before_sending():
             await self._slots.acquire()
         try:
-            await self._client.initialize()  # commands that begin together would lose each other's connections
+            await self._client.initialize()  # otherwise commands that start together close each other's connections
             return await self._client.execute_command(*command)
         finally:
             self._slots.release()

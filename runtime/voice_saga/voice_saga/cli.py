@@ -128,7 +128,7 @@ async def _engine(text: str) -> AsyncIterator[Engine]:
 
 
 async def _opened(text: str) -> Engine:
-    """Open the engine. Raises `ValueError` with a text that follows the name of the option in the error message."""
+    """Open the engine. Raises `ValueError` with the end of a sentence that begins with `--engine`."""
     try:
         url = urlsplit(text)
         match url.scheme:

@@ -13,7 +13,7 @@ from tests.small import datastore, gateway, service, small_platform
 from tests.stack.audit.rule_findings import READ, STORE, THRICE, TWICE, findings, verdict
 
 RATIO = CircuitBreaker(consecutive_failures=None, failure_ratio=Ratio("50%"))
-"""Opens by the failure ratio of the calls in 30 s, if there are at least 20."""
+"""Opens if half of the calls in 30 s fail. If there are fewer than 20 calls, it stays closed."""
 
 
 def guarded(retry: Retry | None = None, *, load: str | None = None, **breaker: Any) -> list[Node]:

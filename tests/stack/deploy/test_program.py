@@ -92,9 +92,9 @@ def test_the_parent_of_every_resource_is_its_component(environment: str, monkeyp
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_each_tier_waits_for_the_tier_before_it(environment: str) -> None:
-    """A resource depends on the previous tier if Pulumi waits until the resource is ready.
+    """A Deployment in the third tier depends on the second tier, because Pulumi waits until the Deployment is ready.
 
-    Any other resource depends on the tier before the previous tier.
+    A ConfigMap in the third tier depends on the first tier.
     """
     run = deployed(environment)
     ranks = ranks_of_components(environment)
@@ -228,7 +228,7 @@ def test_the_state_keeps_a_short_call_stack_of_each_resource() -> None:
 
 @pytest.mark.parametrize(("environment", "most"), [("dev", 800), ("prod", 2000)])
 def test_the_number_of_dependencies_stays_small(environment: str, most: int) -> None:
-    """For each dependency Pulumi searches for a cycle. This took 23 of prod's 26 s with 36,522 dependencies."""
+    """For each dependency Pulumi searches for a cycle. With 36,522 dependencies in prod, this took 23 s of 26 s."""
     assert sum(len(found.dependencies) for found in deployed(environment).registrations) <= most
 
 
@@ -320,7 +320,8 @@ def test_exactly_the_declared_secrets_are_registered_with_their_values(environme
                 **({"username": b64encode(secret.username.encode()).decode()} if secret.username else {}),
             },
         }
-        for component in reversed(offline(environment).components)  # the first component registers a shared secret
+        # If components share a secret, the first component registers it.
+        for component in reversed(offline(environment).components)
         for secret in component.secrets
     }
     assert len(expected) == sum(found.type == SECRET for found in deployed(environment).kubernetes)

@@ -83,7 +83,7 @@ class BaggageAttributes(SpanProcessor):
         self._runtime = runtime
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Copy the baggage to a span that starts. The SDK calls it for each recorded span."""
+        """Copy the baggage to a span that starts. The SDK calls this method for each recorded span."""
         carried = baggage.get_all(parent_context)
         for key in self._runtime.bundle.tracing.baggage if carried else ():
             if isinstance(value := carried.get(key), str):
