@@ -225,10 +225,7 @@ class Provisioning(Volume):
 
 
 def _text(dashboard: Dashboard) -> str:
-    """The dashboard as JSON.
-
-    Imports the Grafana Foundation SDK only here: the import takes 70 ms, and few commands need it.
-    """
+    # This imports the Grafana Foundation SDK. The import takes 70 ms, and few commands need it.
     from components.observability.dashboard_json import dashboard_json  # noqa: PLC0415
 
     return dashboard_json(dashboard)
@@ -272,10 +269,7 @@ def _source(name: str, kind: str, uid: str, url: str, settings: dict[str, Any], 
 
 
 def _trace_to_logs() -> dict[str, Any]:
-    """The link from a trace to its logs.
-
-    `$$` is an escaped `$`. Grafana would replace `${…}` in a provisioned file with an environment variable.
-    """
+    # `$$` is an escaped `$`. Grafana would replace `${…}` in a provisioned file with an environment variable.
     query = 'trace_id:"$${__span.traceId}"'
     return {"datasourceUid": dashboards.ELASTICSEARCH, "customQuery": True, "query": query, **AROUND}
 

@@ -185,11 +185,7 @@ class PostgresqlCluster(Component):
         return {**volume, "storageClass": self.storage_class} if self.storage_class else volume
 
     def _bootstrap(self) -> Bootstrap:
-        """Start the cluster empty, or from a backup.
-
-        The operator requires a database and its owner, here `app`. No service uses them: each service has its own
-        database.
-        """
+        # The operator requires a database and its owner, here `app`. No service uses them: each has its own database.
         if self.backups.recover_from:
             return {"recovery": {"source": self.backups.recover_from}}
         return {"initdb": {"database": "app", "owner": "app", "dataChecksums": True}}

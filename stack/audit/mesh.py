@@ -97,7 +97,7 @@ def _mode(spec: Mapping[str, Any], inherited: str) -> str:
 
 
 def _callers(platform: Platform, service: Service) -> Iterator[Breach | None]:
-    """Compare the callers that the AuthorizationPolicies admit with the declared ones."""
+    """Compare the callers that the AuthorizationPolicies admit with the declared callers."""
     declared = {
         (
             f"{TRUST_DOMAIN}/ns/{edge.caller.namespace}/sa/{edge.caller.name}",

@@ -33,8 +33,8 @@ SETTING = re.compile(
 """Finds a setting with a secret, such as `api_key=value` or `password: value`. The text must be in lower case.
 
 A path, a placeholder or a function call is no secret, and neither are the public keys of PostHog (`phc_`) and Stripe
-(`pk_`). A name that ends in `secret` or `token` counts only before `=`, because in YAML `secret:` often names an
-object, and `first_token:` is a latency. `client_secret` also counts before a colon.
+(`pk_`). A name that ends in `secret` or `token` does not count before a colon: in YAML `secret:` often names an
+object, and `first_token:` is a latency. Exception: `client_secret:` counts.
 """
 ARGUMENT = re.compile(r"(?i)^--?[\w.-]*(password|passwd|secret|token|api-?key)[= ][^$/\s]")
 """Finds an argument of a command that contains a secret. A path or a reference to a variable is no secret."""

@@ -231,7 +231,7 @@ def rollouts_wait_for_members(platform: Platform) -> Iterator[Breach | None]:
 
 
 def _is_quorum(workload: Workload) -> bool:
-    """True if the pods keep data and never share a host. Both are true of the members of a quorum."""
+    """True if the pods keep data and never share a host, as the members of a quorum do."""
     affinity = workload.pod.get("affinity", {}).get("podAntiAffinity", {})
     return "volumeClaimTemplates" in workload.spec and "requiredDuringSchedulingIgnoredDuringExecution" in affinity
 

@@ -128,7 +128,7 @@ async def test_the_fake_provider_writes_at_the_given_times_on_a_fake_clock(clock
     began = clock.monotonic()
     provider = answering(fake_answers.chat_stream("a", "b", first=0.1, gap=0.02))
     assert await text_of(sdk(provider)) == "ab"
-    # The role after 0.1 s, then "a", "b", the end of the content, the usage and [DONE], each after 0.02 s.
+    # The role arrives after 0.1 s. Five parts follow, 0.02 s apart: "a", "b", the end of the content, usage and [DONE].
     assert provider.exchanges[0].ended_at - began == pytest.approx(0.1 + 5 * 0.02)
 
 

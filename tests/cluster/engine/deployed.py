@@ -17,7 +17,6 @@ class Deployed:
     stack: Stack
 
     def changes(self) -> list[str]:
-        """Preview and update, and return the changes. Both must report the same changes."""
         previewed = [str(change) for change in self.stack.run("preview")]
         updated = [str(change) for change in self.stack.run("up")]
         # Wait, because a refresh during a rollout would find objects that are not ready yet.
@@ -39,7 +38,6 @@ class Deployed:
                     self.stack.automation.remove_config(key)
 
     def refusal(self) -> str:
-        """Preview, and return the message of the refusal. Asserts that the state does not change."""
         before = self.stack.resources()
         with pytest.raises(CommandError) as refused:
             self.stack.run("preview")

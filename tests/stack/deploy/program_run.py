@@ -145,9 +145,8 @@ def run_program(
     encrypted: Sequence[str] = (SECRETS,),
     cluster: Mapping[str, Any] = CLUSTER,
 ) -> Run:
-    """Run the program. The program fails if it formats an Output into a string."""
     monkeypatch.setattr("stack.deploy.cluster.kubectl", partial(_kubectl, cluster))
-    monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")
+    monkeypatch.setenv("PULUMI_ERROR_OUTPUT_STRING", "true")  # an Output inside a string is an error
     pulumi.runtime.set_all_config({key: _as_pulumi_writes(value) for key, value in config.items()}, [*encrypted])
     # Pulumi uses the thread's current event loop. An `asyncio.run` of an earlier test leaves the thread without one.
     asyncio.set_event_loop(asyncio.new_event_loop())
